@@ -1,0 +1,8 @@
+"""CloakBench's harness: it crosses attacks × defences × backbones and measures what protects.
+
+Read it in the order the data flows: `contracts` → `methods` and `registry` → `datasets` → `spec` and `plan`
+→ `pipeline` over `store` → `protocols` → `decisions` and `measures` → `statistics` → `leaderboard`. The
+harness knows no method by name; methods live in `attacks`, `defenses` and `fr_models`.
+"""
+
+__version__ = "0.1.0"

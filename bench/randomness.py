@@ -1,0 +1,26 @@
+"""Random numbers that depend on what is asked, never on when or in which order it is asked.
+
+Every generator is seeded by (run seed, stage, image or identity id), so a cloak does not change with
+sharding, order, batch size or the number of workers (DESIGN 4, Randomness).
+"""
+
+import hashlib
+
+import numpy as np
+import torch
+
+
+def stream_seed(seed: int, *parts: str) -> int:
+    """Return a 63-bit seed for the stream named by `parts` under `seed`."""
+    text = "\x1f".join((str(seed), *parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def torch_generator(seed: int, *parts: str) -> torch.Generator:
+    """Return a CPU generator for one stream; draw on the CPU, then move, so that devices agree."""
+    return torch.Generator().manual_seed(stream_seed(seed, *parts))
+
+
+def numpy_generator(seed: int, *parts: str) -> np.random.Generator:
+    """Return a NumPy generator for one stream."""
+    return np.random.default_rng(stream_seed(seed, *parts))
