@@ -97,7 +97,7 @@ class Context:
 
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    backbones: tuple[Backbone, ...] = ()
+    backbones: Sequence[Backbone] = ()
     targets: Faces | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
@@ -132,10 +132,12 @@ class Method(ABC):
         name: the registered name.
         paper: citation, or "" for a plain baseline.
         Params: the pydantic model of the parameters.
+        shorthand: the parameter a bare text stands for, as in ``folder:PHOTOS``; "" for none.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str] = ""
+    shorthand: ClassVar[str] = ""
     Params: ClassVar[type[MethodParams]] = MethodParams
 
     def __init__(self, params: MethodParams | None = None) -> None:
@@ -176,20 +178,24 @@ class Attack(Method):
     """Makes cloaks.
 
     Attributes:
-        threat: its threat model.
         learns: whether `fit` must run before `cloak`.
-        scope: ``image`` where a cloak depends on its own photo only, ``identity`` where it depends on the
-            person's other gallery photos too. The harness never hands over part of a scope.
-        access: filled in rows by the harness, not here.
+        erasable: whether the authorised inverse exists.
     """
 
-    threat: ClassVar[ThreatModel]
     learns: ClassVar[bool] = False
     erasable: ClassVar[bool] = False
 
     @property
+    @abstractmethod
+    def threat(self) -> ThreatModel:
+        """The threat model under the parameters given; a class attribute will do where it is constant."""
+
+    @property
     def scope(self) -> Literal["image", "identity"]:
-        """What one cloak depends on."""
+        """What one cloak depends on: its own photo, or the person's other gallery photos too.
+
+        The harness never hands over part of a scope.
+        """
         return "image"
 
     def fit(self, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
@@ -212,8 +218,16 @@ class Attack(Method):
 
 
 class Defense(Method):
-    """What a tracker does to get the faces back. Subclass `Purifier` or `Hardening`."""
+    """What a tracker does to get the faces back. Subclass `Purifier` or `Hardening`.
 
+    Attributes:
+        learns: whether `fit` must run first.
+        changes_images: False where images go through untouched, so that no copy of them is stored.
+        deterministic: False where it draws random numbers.
+        differentiable: whether gradients pass through it.
+    """
+
+    changes_images: ClassVar[bool] = True
     learns: ClassVar[bool] = False
     deterministic: ClassVar[bool] = True
     differentiable: ClassVar[bool] = False
@@ -378,6 +392,13 @@ class Dataset(Method):
     @abstractmethod
     def identities(self) -> tuple[Identity, ...]:
         """Return every identity, sorted by id. Reads no pixels."""
+
+    def check(self) -> None:
+        """Verify that every photo can be read, before any work; datasets of fixed content need not.
+
+        Raises:
+            DataError: names the first bad file and the mend.
+        """
 
     @abstractmethod
     def fingerprint(self) -> str:

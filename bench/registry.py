@@ -1,0 +1,199 @@
+"""Where plugins are found: entry points, built-in and third-party alike, or a path on the command line.
+
+Names are read from package metadata without importing anything; a class is imported when it is used. Two
+plugins of one name are an error that names both; an unknown name suggests the nearest.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from bench.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from bench.contracts import Attack, Backbone, BackbonePool, Dataset, Defense, Method, Protocol, Trainer
+
+KINDS = ("attacks", "defenses", "backbones", "datasets", "protocols", "pools", "trainers")
+"""What can be a plugin; the entry-point group of each is ``cloakbench.<kind>``."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered plugin, not yet imported.
+
+    Attributes:
+        name: what the user types.
+        target: ``module:Class``.
+        distribution: the package that registers it.
+    """
+
+    name: str
+    target: str
+    distribution: str
+
+    def summary(self) -> str:
+        """Return the first line of the module's docstring, read without importing the module."""
+        module = self.target.partition(":")[0]
+        try:
+            found = importlib.util.find_spec(module)
+        except ModuleNotFoundError:
+            found = None
+        if found is None or found.origin is None:
+            return f"(module {module} cannot be found)"
+        doc = ast.get_docstring(ast.parse(Path(found.origin).read_text(encoding="utf-8"))) or ""
+        return doc.partition("\n")[0]
+
+
+def singular(kind: str) -> str:
+    """Return the singular of a kind, for messages."""
+    return kind[:-1]
+
+
+@cache
+def entries(kind: str) -> Mapping[str, Entry]:
+    """Return the registered plugins of a kind by name.
+
+    Raises:
+        UsageError: unknown kind, or two plugins of one name.
+    """
+    if kind not in KINDS:
+        raise unknown("kind of plugin", kind, KINDS)
+    found: dict[str, Entry] = {}
+    for point in metadata.entry_points(group=f"cloakbench.{kind}"):
+        distribution = point.dist.name if point.dist else "unknown"
+        entry = Entry(point.name, point.value, distribution)
+        other = found.get(entry.name)
+        # An editable install can list one distribution's entry points twice; that is no collision.
+        if other is not None and other != entry:
+            raise UsageError(
+                f"two {kind} are called '{entry.name}': {other.target} (from {other.distribution}) and "
+                f"{entry.target} (from {entry.distribution}). Uninstall or rename one of them."
+            )
+        found[entry.name] = entry
+    return dict(sorted(found.items()))
+
+
+def load_class(kind: str, name: str) -> "type[Method]":
+    """Import a plugin's class by registered name or ``FILE.py:Class``.
+
+    Raises:
+        UsageError: unknown name, or the file, class or import fails.
+    """
+    from bench import contracts
+
+    cls = _class_from_file(name) if ".py:" in name else _class_from_entry(kind, name)
+    base = {
+        "attacks": contracts.Attack,
+        "defenses": contracts.Defense,
+        "backbones": contracts.Backbone,
+        "datasets": contracts.Dataset,
+        "protocols": contracts.Protocol,
+        "trainers": contracts.Trainer,
+    }[kind]
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        raise UsageError(
+            f"'{name}' is not one of the {kind}: it does not subclass bench.contracts.{base.__name__}."
+        )
+    return cls
+
+
+def _class_from_entry(kind: str, name: str) -> object:
+    known = entries(kind)
+    if name not in known:
+        mend = f"See `bench list {kind}`, or give a file: ./mine.py:MyClass."
+        raise unknown(singular(kind), name, known, mend)
+    entry = known[name]
+    module, _, attribute = entry.target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"{singular(kind)} '{name}' of {entry.distribution} cannot be imported from {entry.target}: "
+            f"{error}"
+        ) from error
+
+
+def _class_from_file(name: str) -> object:
+    file_name, _, class_name = name.rpartition(":")
+    path = Path(file_name).resolve()
+    if not path.is_file():
+        raise UsageError(f"'{file_name}' is not a file; a plugin by path is written ./mine.py:MyClass.")
+    module_name = f"cloakbench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    module = sys.modules.get(module_name)
+    if module is None:
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        if spec is None or spec.loader is None:
+            raise UsageError(f"'{file_name}' is not a Python file.")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[module_name]
+            raise UsageError(f"{file_name} cannot be imported: {type(error).__name__}: {error}") from error
+    classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+    if class_name not in classes:
+        raise unknown(f"class in {file_name}", class_name, classes)
+    return getattr(module, class_name)
+
+
+def create(kind: str, text: str) -> "Method":
+    """Return the plugin instance that `text` (``name:parameter=value,…``) describes.
+
+    Raises:
+        UsageError: unknown name or parameter, or a value out of range.
+    """
+    from bench import methods
+
+    parsed = methods.parse(text)
+    return methods.build(load_class(kind, parsed.name), parsed)
+
+
+def attack(text: str) -> "Attack":
+    """Return the attack that `text` describes."""
+    return cast("Attack", create("attacks", text))
+
+
+def defense(text: str) -> "Defense":
+    """Return the defence that `text` describes."""
+    return cast("Defense", create("defenses", text))
+
+
+def backbone(text: str) -> "Backbone":
+    """Return the backbone that `text` describes; weights are not loaded yet."""
+    return cast("Backbone", create("backbones", text))
+
+
+def dataset(text: str) -> "Dataset":
+    """Return the dataset that `text` describes."""
+    return cast("Dataset", create("datasets", text))
+
+
+def protocol(text: str) -> "Protocol":
+    """Return the protocol that `text` describes."""
+    return cast("Protocol", create("protocols", text))
+
+
+def trainer(text: str) -> "Trainer":
+    """Return the trainer that `text` describes."""
+    return cast("Trainer", create("trainers", text))
+
+
+def pool(name: str) -> "BackbonePool":
+    """Return a pool of helper backbones by name."""
+    from bench.contracts import BackbonePool
+
+    known = entries("pools")
+    if name not in known:
+        raise unknown("pool", name, known)
+    found = _class_from_entry("pools", name)
+    if not isinstance(found, BackbonePool):
+        raise UsageError(f"pool '{name}' at {known[name].target} is not a bench.contracts.BackbonePool.")
+    return found
