@@ -1,0 +1,123 @@
+"""What decides a result, as digests.
+
+An artefact is addressed by the digest of everything that decides it (DESIGN 5): parameters, the source of
+the plugin with the project modules it imports, weights, upstream artefacts, seed and environment. Source is
+digested as its syntax tree without docstrings, so that editing a comment recomputes nothing.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import json
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+NUMERICAL_PACKAGES = (
+    "numpy",
+    "onnxruntime",
+    "opencv-python-headless",
+    "Pillow",
+    "scikit-learn",
+    "scipy",
+    "torch",
+    "torchvision",
+)
+"""Packages whose version can change a number; part of every artefact's key."""
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of a JSON-able value in canonical form."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class _WithoutDocstrings(ast.NodeTransformer):
+    """Drops docstrings and type annotations of nothing: only strings that stand alone as statements."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            return None
+        return self.generic_visit(node)
+
+
+@cache
+def _source_facts(path: Path) -> tuple[str, tuple[str, ...]]:
+    """Return the digest of one module's code and the names it imports, dotted, most specific first."""
+    tree = ast.parse(path.read_bytes())
+    imported: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            imported += [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
+    code = ast.dump(_WithoutDocstrings().visit(tree))
+    return hashlib.sha256(code.encode()).hexdigest(), tuple(sorted(set(imported)))
+
+
+def _project_file(module: str, packages: frozenset[str]) -> Path | None:
+    if module.partition(".")[0] not in packages:
+        return None
+    try:
+        found = importlib.util.find_spec(module)
+    except (ModuleNotFoundError, AttributeError, ValueError):
+        return None  # `from package import name` where name is no module
+    return Path(found.origin) if found and found.origin and found.origin.endswith(".py") else None
+
+
+def source_digest(*roots: str | type) -> str:
+    """Return the digest of modules and of the project modules they import, directly or not.
+
+    Followed are the harness' own packages and the root's own top-level package; third-party packages enter
+    by version (`environment`). A plugin loaded from a file is followed from that file.
+
+    Args:
+        roots: module names or plugin classes.
+    """
+    names = [root if isinstance(root, str) else root.__module__ for root in roots]
+    packages = frozenset(
+        {"bench", "attacks", "defenses", "fr_models", *(name.partition(".")[0] for name in names)}
+    )
+    found: dict[str, str] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        loaded = sys.modules.get(name)
+        path = Path(loaded.__file__) if loaded and loaded.__file__ else _project_file(name, packages)
+        if path is None or name.partition(".")[0] not in packages:
+            continue
+        found[name], imported = _source_facts(path)
+        waiting += imported
+    return digest({name: value for name, value in found.items() if value})
+
+
+def package_versions(names: Iterable[str] = NUMERICAL_PACKAGES) -> dict[str, str]:
+    """Return the installed version of each package, ``absent`` where it is not installed."""
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "absent"
+    return versions
+
+
+def environment(device: str, threads: int) -> Mapping[str, Any]:
+    """Return what of this machine can change a number: packages, device type, dtype, threads, CPU kernels."""
+    import torch
+
+    return {
+        "packages": package_versions(),
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "machine": platform.machine(),
+        "kernels": torch.backends.cpu.get_cpu_capability(),
+        "device": device.partition(":")[0],
+        "dtype": "float32",
+        "threads": threads,
+    }

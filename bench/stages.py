@@ -1,0 +1,198 @@
+"""What each stage computes, as functions of tensors; its source is part of every artefact's key.
+
+Here the contracts are enforced: what leaves an attack or a purifier is checked and rounded to 8 bits.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from bench.contracts import Attack, Backbone, Context, Embedded, Faces, Purifier
+from bench.errors import MethodError
+
+EMBED_BATCH = 32
+"""Images per forward pass when embedding, always padded to this many (see `contracts.MICRO_BATCH`)."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """8-bit images with their names, as stored.
+
+    Attributes:
+        images: N×3×H×W uint8.
+        ids: image ids.
+        identities: identity ids.
+    """
+
+    images: Tensor
+    ids: tuple[str, ...]
+    identities: tuple[str, ...]
+
+    def faces(self, device: torch.device) -> Faces:
+        """Return the images as float32 in [0, 1] on `device`."""
+        return Faces(self.images.to(device).float() / 255, self.ids, self.identities)
+
+    def only(self, wanted: frozenset[str]) -> "Pixels":
+        """Return the images whose id is wanted, in the same order."""
+        rows = [row for row, name in enumerate(self.ids) if name in wanted]
+        return Pixels(
+            self.images[rows], tuple(self.ids[r] for r in rows), tuple(self.identities[r] for r in rows)
+        )
+
+
+def encode_pixels(pixels: Pixels) -> bytes:
+    """Return the stored form of images."""
+    names = {"ids": json.dumps(pixels.ids), "identities": json.dumps(pixels.identities)}
+    return safetensors.torch.save({"images": pixels.images.contiguous()}, metadata=names)
+
+
+def decode_pixels(payload: bytes) -> Pixels:
+    """Return images from their stored form."""
+    names = _metadata(payload)
+    return Pixels(
+        safetensors.torch.load(payload)["images"],
+        tuple(json.loads(names["ids"])),
+        tuple(json.loads(names["identities"])),
+    )
+
+
+def encode_embedded(embedded: Embedded) -> bytes:
+    """Return the stored form of embeddings."""
+    names = {"ids": json.dumps(embedded.ids), "identities": json.dumps(embedded.identities)}
+    return safetensors.torch.save({"vectors": torch.from_numpy(embedded.vectors)}, metadata=names)
+
+
+def decode_embedded(payload: bytes) -> Embedded:
+    """Return embeddings from their stored form."""
+    names = _metadata(payload)
+    return Embedded(
+        safetensors.torch.load(payload)["vectors"].numpy(),
+        tuple(json.loads(names["ids"])),
+        tuple(json.loads(names["identities"])),
+    )
+
+
+def _metadata(payload: bytes) -> dict[str, str]:
+    length = int.from_bytes(payload[:8], "little")
+    header: dict[str, dict[str, str]] = json.loads(payload[8 : 8 + length])
+    return header["__metadata__"]
+
+
+def to_bytes_range(images: Tensor) -> Tensor:
+    """Round images in [0, 1] to 8 bits, as they would be posted."""
+    return (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+
+
+def cloak(attack: Attack, pixels: Pixels, ctx: Context, batch_size: int) -> Pixels:
+    """Return the images an attack changed, rounded to 8 bits.
+
+    Args:
+        attack: the attack.
+        pixels: gallery photos of protected people, whole scopes.
+        ctx: with surrogates, targets and state.
+        batch_size: at most this many images a call where the attack's scope is the image.
+
+    Raises:
+        MethodError: the attack broke its contract.
+    """
+    edits: dict[str, Tensor] = {}
+    for rows in _scopes(attack.scope, pixels, batch_size):
+        faces = pixels.faces(ctx.device).subset(rows)
+        made = attack.cloak(faces, ctx)
+        _check_edits(attack.name, faces, made)
+        edits.update({name: to_bytes_range(image) for name, image in made.items()})
+    kept = pixels.only(frozenset(edits))
+    images = torch.stack([edits[name] for name in kept.ids]) if kept.ids else kept.images
+    return replace(kept, images=images)
+
+
+def _scopes(scope: str, pixels: Pixels, batch_size: int) -> Iterator[list[int]]:
+    if scope == "image":
+        for start in range(0, len(pixels.ids), batch_size):
+            yield list(range(start, min(start + batch_size, len(pixels.ids))))
+        return
+    for person in dict.fromkeys(pixels.identities):
+        yield [row for row, name in enumerate(pixels.identities) if name == person]
+
+
+def _check_edits(name: str, faces: Faces, made: object) -> None:
+    if not isinstance(made, dict):
+        raise MethodError(f"attack '{name}' returned {type(made).__name__}, not a dict image id → image")
+    for image_id, image in made.items():
+        if image_id not in faces.ids:
+            raise MethodError(f"attack '{name}' edited '{image_id}', which it was not given")
+        _check_images(f"attack '{name}' on '{image_id}'", image, tuple(faces.images.shape[1:]))
+
+
+def _check_images(who: str, images: object, shape: tuple[int, ...]) -> None:
+    if not isinstance(images, Tensor) or tuple(images.shape) != shape or images.dtype != torch.float32:
+        found = (
+            f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        )
+        raise MethodError(f"{who} returned {found}, not torch.float32 {shape}")
+    low, high = (float(bound) for bound in images.aminmax())
+    if not (low >= -1e-6 and high <= 1 + 1e-6):
+        raise MethodError(f"{who} returned values in [{low:.4g}, {high:.4g}], not in [0, 1]")
+
+
+def purify(defense: Purifier, pixels: Pixels, ctx: Context, batch_size: int) -> Pixels:
+    """Return every image as the defence gives it back, rounded to 8 bits.
+
+    Raises:
+        MethodError: the defence broke its contract.
+    """
+    done = [pixels.images[:0]]
+    for start in range(0, len(pixels.ids), batch_size):
+        rows = list(range(start, min(start + batch_size, len(pixels.ids))))
+        faces = pixels.faces(ctx.device).subset(rows)
+        with torch.inference_mode():
+            images = defense.purify(faces, ctx)
+        _check_images(f"defence '{defense.name}'", images, tuple(faces.images.shape))
+        done.append(to_bytes_range(images))
+        ctx.advance(len(rows))
+    return replace(pixels, images=torch.cat(done))
+
+
+def embed(
+    backbone: Backbone, pixels: Pixels, device: torch.device, advance: Callable[[int], None]
+) -> Embedded:
+    """Return embeddings computed in batches of one fixed shape.
+
+    Raises:
+        MethodError: an embedding has the wrong shape or is not finite.
+    """
+    done: list[np.ndarray] = []
+    for start in range(0, len(pixels.ids), EMBED_BATCH):
+        batch = pixels.images[start : start + EMBED_BATCH]
+        count = len(batch)
+        padded = torch.cat([batch, batch[-1:].expand(EMBED_BATCH - count, -1, -1, -1)])
+        vectors = backbone.embed_batch(padded.to(device).float() / 255)[:count].float().cpu().numpy()
+        _check_vectors(backbone, vectors, count)
+        done.append(vectors)
+        advance(count)
+    empty = np.zeros((0, backbone.card.embedding_dim), dtype=np.float32)
+    return Embedded(np.concatenate([empty, *done]), pixels.ids, pixels.identities)
+
+
+def _check_vectors(backbone: Backbone, vectors: np.ndarray, count: int) -> None:
+    expected = (count, backbone.card.embedding_dim)
+    if vectors.shape != expected:
+        raise MethodError(
+            f"backbone '{backbone.card.name}' returned embeddings {vectors.shape}, its card says {expected}"
+        )
+    if not np.isfinite(vectors).all():
+        raise MethodError(f"backbone '{backbone.card.name}' returned embeddings that are not finite")
+
+
+def join(parts: Sequence[Embedded]) -> Embedded:
+    """Return several shards of embeddings as one."""
+    return Embedded(
+        np.concatenate([part.vectors for part in parts]),
+        tuple(name for part in parts for name in part.ids),
+        tuple(name for part in parts for name in part.identities),
+    )

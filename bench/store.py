@@ -1,0 +1,153 @@
+"""Artefacts on disk: written whole or not at all, checked when read.
+
+An artefact is a payload file and a small JSON file beside it that holds its full key, the SHA-256 of the
+payload, and how long it took. The JSON file is renamed into place last, so an artefact exists exactly when
+it is complete; a killed run leaves at most temporary files.
+"""
+
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError
+
+log = logging.getLogger("bench")
+
+VARIABLE = "CLOAKBENCH_STORE"
+
+
+class StoreError(BenchError):
+    """The store cannot be read or written (a full disk, permissions)."""
+
+
+def default_folder() -> Path:
+    """Return `CLOAKBENCH_STORE`, else the platform's user cache folder."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("cloakbench")) / "store"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a stored artefact besides its bytes.
+
+    Attributes:
+        key: everything that decided it.
+        sha256: of the payload.
+        size: bytes of the payload.
+        seconds: time it took to compute.
+        images: number of images it covers.
+    """
+
+    key: Mapping[str, Any]
+    sha256: str
+    size: int
+    seconds: float
+    images: int
+
+
+def write_atomically(path: Path, payload: bytes) -> None:
+    """Write a file under a temporary name, sync it, then rename it into place.
+
+    Raises:
+        StoreError: the disk is full or the folder cannot be written; nothing half-written remains.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(
+            f"cannot write {path}: {error.strerror or error}. What was computed before is kept; free some "
+            "space or choose another folder with --store, then run the same command again."
+        ) from error
+
+
+class Store:
+    """A folder of artefacts addressed by digest.
+
+    Args:
+        folder: where to keep them; made when first written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _paths(self, stage: str, address: str) -> tuple[Path, Path]:
+        base = self.folder / stage / address[:2] / address
+        return base.with_suffix(".bin"), base.with_suffix(".json")
+
+    def __contains__(self, item: tuple[str, str]) -> bool:
+        return self._paths(*item)[1].is_file()
+
+    def record(self, stage: str, address: str) -> Record | None:
+        """Return what is known of an artefact, or None where there is none (or its record is damaged)."""
+        path = self._paths(stage, address)[1]
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            return Record(**fields)
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):
+            log.warning("%s is damaged; the artefact will be computed again", path)
+            path.unlink(missing_ok=True)
+            return None
+
+    def read(self, stage: str, address: str) -> bytes | None:
+        """Return the payload, or None where there is none or it is not what was written.
+
+        A payload whose digest differs is set aside (``.corrupt``) and reported, and counts as absent.
+        """
+        record = self.record(stage, address)
+        if record is None:
+            return None
+        payload_path, record_path = self._paths(stage, address)
+        try:
+            payload = payload_path.read_bytes()
+        except FileNotFoundError:
+            payload = b""
+        if sha256(payload).hexdigest() == record.sha256:
+            return payload
+        log.warning("artefact %s is corrupt (its content changed on disk); computing it again", payload_path)
+        record_path.unlink(missing_ok=True)
+        if payload_path.exists():
+            payload_path.replace(payload_path.with_suffix(".corrupt"))
+        return None
+
+    def write(
+        self, stage: str, address: str, payload: bytes, *, key: Mapping[str, Any], seconds: float, images: int
+    ) -> Record:
+        """Store a payload under its address and return its record.
+
+        Raises:
+            StoreError: the disk is full or the folder cannot be written.
+        """
+        record = Record(dict(key), sha256(payload).hexdigest(), len(payload), round(seconds, 3), images)
+        payload_path, record_path = self._paths(stage, address)
+        write_atomically(payload_path, payload)
+        write_atomically(record_path, json.dumps(record.__dict__, indent=1, sort_keys=True).encode())
+        return record
+
+    def sweep(self, older_than_s: float = 86_400) -> int:
+        """Remove temporary files that killed runs left; returns how many."""
+        stale = [
+            path for path in self.folder.rglob(".*.tmp") if time.time() - path.stat().st_mtime > older_than_s
+        ]
+        for path in stale:
+            path.unlink(missing_ok=True)
+        return len(stale)
