@@ -1,0 +1,27 @@
+"""MobileFace identification V2: inverted residuals with ReLU6, a 256-D output."""
+
+from __future__ import annotations
+
+from bench.contracts import BackboneCard, Preprocessing
+from fr_models._onnx_backbone import OnnxBackbone
+
+
+class MobileFaceV2(OnnxBackbone):
+    """MobileFace identification V2: inverted residuals with ReLU6, a 256-D output."""
+
+    name = "mobileface-v2"
+    card = BackboneCard(
+        name="mobileface-v2",
+        file="weights/fr/mobileface-v2.onnx",
+        sha256="65d0fb30a50f47b4fda9c56b4109899cfd0715ee4b01664b115e8f47212cd74a",
+        licence="MIT",
+        source=(
+            "becauseofAI/MobileFace @ 128cea33b928dc9bb6d1963202b57a97f5661ccf, "
+            "MobileFace_Identification/MobileFace_Identification_V2-symbol.json and -0000.params"
+        ),
+        training_data="unknown",
+        family="MobileFace",
+        embedding_dim=256,
+        preprocessing=Preprocessing(mean=127.5, scale=1 / 128),
+        lfw_accuracy=0.99033,
+    )

@@ -1,0 +1,27 @@
+"""MobileFace identification V3: a plain residual network with PReLU; weak, of one family with V2."""
+
+from __future__ import annotations
+
+from bench.contracts import BackboneCard, Preprocessing
+from fr_models._onnx_backbone import OnnxBackbone
+
+
+class MobileFaceV3(OnnxBackbone):
+    """MobileFace identification V3: a plain residual network with PReLU; weak, of one family with V2."""
+
+    name = "mobileface-v3"
+    card = BackboneCard(
+        name="mobileface-v3",
+        file="weights/fr/mobileface-v3.onnx",
+        sha256="c8308bde692e0f305f5a47cd406803f78ede876c849ef721a7a9fa51fa744055",
+        licence="MIT",
+        source=(
+            "becauseofAI/MobileFace @ 128cea33b928dc9bb6d1963202b57a97f5661ccf, "
+            "MobileFace_Identification/MobileFace_Identification_V3-symbol.json and -0000.params"
+        ),
+        training_data="unknown",
+        family="MobileFace",
+        embedding_dim=256,
+        preprocessing=Preprocessing(mean=127.5, scale=1 / 128),
+        lfw_accuracy=0.93367,
+    )

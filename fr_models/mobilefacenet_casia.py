@@ -1,0 +1,27 @@
+"""MobileFaceNet with PReLU (Chen et al. 2018), trained on CASIA-WebFace; input 112 high, 96 wide."""
+
+from __future__ import annotations
+
+from bench.contracts import BackboneCard, Preprocessing
+from fr_models._onnx_backbone import OnnxBackbone
+
+
+class MobileFaceNetCasia(OnnxBackbone):
+    """MobileFaceNet with PReLU (Chen et al. 2018), trained on CASIA-WebFace; input 112 high, 96 wide."""
+
+    name = "mobilefacenet-casia"
+    paper = "Chen et al., MobileFaceNets, CCBR 2018"
+    card = BackboneCard(
+        name="mobilefacenet-casia",
+        file="weights/fr/mobilefacenet-casia.onnx",
+        sha256="ad4fad34957a55ac35201eb2fcc2e06e659101fb14a9589c0e1bffc3d2f7f986",
+        licence="none stated (no licence file in the repository)",
+        source=(
+            "Xiaoccer/MobileFaceNet_Pytorch @ 26bd8d262017e472a3c7f56d62929e2138a70aeb, model/best/068.ckpt"
+        ),
+        training_data="CASIA-WebFace",
+        family="mobilefacenet-casia",
+        embedding_dim=128,
+        preprocessing=Preprocessing(width=96, crop=(0, 8, 112, 96), mean=127.5, scale=1 / 128),
+        lfw_accuracy=0.9885,
+    )

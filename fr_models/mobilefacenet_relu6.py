@@ -1,0 +1,27 @@
+"""MobileFaceNet with ReLU and ReLU6 activations (Chen et al. 2018), as shipped by photo_analyze."""
+
+from __future__ import annotations
+
+from bench.contracts import BackboneCard, Preprocessing
+from fr_models._onnx_backbone import OnnxBackbone
+
+
+class MobileFaceNetRelu6(OnnxBackbone):
+    """MobileFaceNet with ReLU and ReLU6 activations (Chen et al. 2018), as shipped by photo_analyze."""
+
+    name = "mobilefacenet-relu6"
+    paper = "Chen et al., MobileFaceNets, CCBR 2018"
+    card = BackboneCard(
+        name="mobilefacenet-relu6",
+        file="weights/fr/mobilefacenet-relu6.onnx",
+        sha256="965a80baac76d4711c756eb0b833456851a9570326e8eefe569a7c017804f2a5",
+        licence="none stated (no licence file in the repository)",
+        source=(
+            "diandianti/photo_analyze @ 2715cee6d1f39fc63b431a4fa14b0fc4f8334309, models/mobilefacenet.onnx"
+        ),
+        training_data="unknown",
+        family="mobilefacenet-relu6",
+        embedding_dim=128,
+        preprocessing=Preprocessing(mean=127.0, scale=1 / 128),
+        lfw_accuracy=0.99267,
+    )
