@@ -1,0 +1,385 @@
+"""Fawkes: cloaks within a DSSIM budget, in both generations the authors published.
+
+Shan et al., "Fawkes: Protecting Privacy against Unauthorized Deep Learning Models" (USENIX Security 2020).
+Version 1 (their 1.0.x) moves a photo away from its own embedding; version 0.3 (their 0.3.x) moves it towards
+another person's. Both optimise in tanh space with Adadelta and weigh distance against dissimilarity:
+
+    version 1:    minimise  c · max(DSSIM − b, 0)² − w · Σ_k ‖e_k(x') − e_k(x)‖²
+    version 0.3:  minimise  c · max(DSSIM − b, 0)² +     Σ_k ‖e_k(x') − t_k‖
+
+e_k are unit-length embeddings of surrogate k, t_k the target's, b the budget. What differs from the authors'
+code is listed in docs/methods/fawkes.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from attacks._micro_batch import State, in_micro_batches, optimise
+from attacks._surrogates import SurrogateParams, clean_embeddings, require_surrogates, unit_embeddings
+from bench.contracts import Attack, Backbone, Context, Faces, ThreatModel
+from bench.errors import UsageError
+from bench.image_quality import GREY_LEVELS, SsimReference, dssim, interleaved, to_8_bits
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A published setting: DSSIM budget, optimisation steps, Adadelta's learning rate."""
+
+    budget: float
+    steps: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Version:
+    """What one generation of the authors' code fixes.
+
+    Attributes:
+        modes: their named settings.
+        targeted: whether the cloak imitates another person.
+        epsilon: Adadelta's ε (Keras and TensorFlow 1 differ).
+        penalty: c, the weight of the squared DSSIM excess.
+        clip: largest change, in grey levels.
+    """
+
+    modes: Mapping[str, Mode]
+    targeted: bool
+    epsilon: float
+    penalty: float
+    clip: float
+
+
+VERSIONS: Mapping[str, Version] = {
+    "1": Version(
+        modes={"low": Mode(0.004, 40, 25), "mid": Mode(0.012, 75, 20), "high": Mode(0.017, 150, 15)},
+        targeted=False,
+        epsilon=1e-7,
+        penalty=1e6,
+        clip=15.0,
+    ),
+    "0.3": Version(
+        modes={
+            "min": Mode(0.002, 20, 40),
+            "low": Mode(0.003, 50, 35),
+            "mid": Mode(0.005, 200, 20),
+            "high": Mode(0.008, 500, 10),
+            "ultra": Mode(0.01, 1000, 8),
+        },
+        targeted=True,
+        epsilon=1e-8,
+        penalty=1e6,
+        clip=255.0,
+    ),
+}
+
+RHO = 0.95
+"""Adadelta's decay, TensorFlow's default."""
+TANH_SCALE = 2 - 1e-6
+"""Keeps black and white finite in tanh space."""
+FIRST_SIGN_STEP = 0.01
+"""Added to version 1's first update, in tanh space."""
+OVER, UNDER = 1.1, 0.9
+"""Shares of the budget above and below which the weights move; up to `OVER` counts as within."""
+MAX_WEIGHT = 129
+"""A weight w outside [1/129, 129] falls back to 1."""
+BISECTIONS = 12
+WORST = -1e9
+"""Below every score: a unit embedding is at most 2 from its target."""
+
+
+def to_tanh(images: Tensor) -> Tensor:
+    """Return the tanh-space coordinates of pixels in [0, 1]."""
+    return torch.atanh((images - 0.5) * TANH_SCALE)
+
+
+def from_tanh(coordinates: Tensor) -> Tensor:
+    """Return the pixels in [0, 1] of tanh-space coordinates."""
+    return torch.tanh(coordinates) / TANH_SCALE + 0.5
+
+
+def distance(embeddings: Sequence[Tensor], anchors: Sequence[Tensor], *, squared: bool) -> Tensor:
+    """Return the distance of unit embeddings from their anchors, summed over surrogates: N values.
+
+    Args:
+        embeddings: N×D_k for each surrogate.
+        anchors: likewise.
+        squared: version 1 squares the norm, version 0.3 does not.
+    """
+    squares = [(e - a).square().sum(1) for e, a in zip(embeddings, anchors, strict=True)]
+    return torch.stack(squares if squared else [s.sqrt() for s in squares]).sum(0)
+
+
+def adadelta(gradient: Tensor, squares: Tensor, deltas: Tensor, *, epsilon: float) -> Tensor:
+    """Return Adadelta's step (Zeiler 2012, algorithm 1) before the learning rate; moves the averages.
+
+    Args:
+        gradient: of the loss.
+        squares: running mean of squared gradients, changed in place.
+        deltas: running mean of squared steps, changed in place.
+        epsilon: inside both square roots, as in TensorFlow.
+    """
+    squares.mul_(RHO).addcmul_(gradient, gradient, value=1 - RHO)
+    step = (deltas + epsilon).sqrt_().mul_(gradient).div_((squares + epsilon).sqrt_())
+    deltas.mul_(RHO).addcmul_(step, step, value=1 - RHO)
+    return step
+
+
+def next_weight(weight: Tensor, side: Tensor, excess: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distance's next weight and the side of the budget it was set on (version 1).
+
+    Doubled while DSSIM is below .9 of the budget, halved while above 1.1, back to 1 where it changes sides,
+    lies between or has left [1/129, 129]: the same balance as a penalty doubled above and halved below.
+
+    Args:
+        weight: N weights w.
+        side: N of −1 (was above), 0, 1 (was below).
+        excess: DSSIM / budget of each.
+    """
+    below = ((excess <= UNDER) & (weight <= MAX_WEIGHT)).to(weight)
+    above = ((excess >= OVER) & (weight >= 1 / MAX_WEIGHT)).to(weight)
+    new_side = below - above
+    goes_on = (new_side * side >= 0).to(weight) * new_side.abs()
+    return 1 + goes_on * (weight * torch.exp2(new_side) - 1), new_side
+
+
+def shrink_into_budget(images: Tensor, cloaks: Tensor, limit: float) -> Tensor:
+    """Return cloaks whose DSSIM after rounding to 8 bits is at most `limit`.
+
+    A cloak that already holds is returned as it is; any other has its perturbation scaled by the largest
+    factor that bisection finds to hold.
+
+    Args:
+        images: N×3×H×W originals in [0, 1].
+        cloaks: likewise.
+        limit: largest DSSIM.
+    """
+    posted = to_8_bits(images)
+    if bool((dssim(to_8_bits(cloaks), posted) <= limit).all()):
+        return cloaks
+    low = (dssim(to_8_bits(cloaks), posted) <= limit).to(images)
+    high = torch.ones_like(low)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        holds = (dssim(to_8_bits(_scaled(images, cloaks, middle)), posted) <= limit).to(images)
+        low, high = low + holds * (middle - low), high + (1 - holds) * (middle - high)
+    return _scaled(images, cloaks, low)
+
+
+def _scaled(images: Tensor, cloaks: Tensor, factors: Tensor) -> Tensor:
+    return torch.lerp(images, cloaks, factors.view(-1, 1, 1, 1))
+
+
+class Fawkes(Attack):
+    """Cloaks within a DSSIM budget, away from the photo's own embedding or towards another person's."""
+
+    name: ClassVar[str] = "fawkes"
+    paper: ClassVar[str] = "Shan et al., USENIX Security 2020 (arXiv 2002.08327)"
+    threat: ClassVar[ThreatModel] = ThreatModel(
+        goal="untargeted", surrogates=1, constraint="DSSIM at most 1.1 × budget, L∞ at most 15 grey levels"
+    )
+
+    class Params(SurrogateParams):
+        """Parameters of Fawkes."""
+
+        version: Literal["1", "0.3"] = Field("1", description="generation of the authors' code")
+        mode: Literal["min", "low", "mid", "high", "ultra"] = Field(
+            "high", description="published setting; version 1 has low, mid and high"
+        )
+        steps: int | None = Field(
+            None,
+            ge=1,
+            le=100_000,
+            description="optimisation steps; the mode's own when absent",
+            json_schema_extra={"unit": "steps"},
+        )
+        strict: bool = Field(False, description="hold 1.0 × the DSSIM budget instead of 1.1 × as published")
+
+        @model_validator(mode="after")
+        def _mode_of_version(self) -> Fawkes.Params:
+            modes = VERSIONS[self.version].modes
+            if self.mode not in modes:
+                raise ValueError(
+                    f"version {self.version} has no mode '{self.mode}'. Valid: {', '.join(modes)}"
+                )
+            return self
+
+    params: Params
+
+    def __init__(self, params: Params | None = None) -> None:
+        super().__init__(params)
+        if VERSIONS[self.params.version].targeted:
+            # The threat model is the class's unless a parameter changes who is imitated.
+            self.threat = ThreatModel(  # type: ignore[misc]
+                goal="targeted", surrogates=1, needs_targets=True, constraint="DSSIM at most 1.1 × budget"
+            )
+
+    @property
+    def scope(self) -> Literal["image", "identity"]:
+        """Version 0.3 chooses its target by all photos of the person."""
+        return "identity" if VERSIONS[self.params.version].targeted else "image"
+
+    def pool(self) -> str | None:
+        """Return the surrogates asked for."""
+        return self.params.surrogates
+
+    def cloak(self, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
+        """Return one cloak for every face.
+
+        Raises:
+            UsageError: `ctx` has no differentiable surrogate, or no target faces for version 0.3.
+        """
+        backbones = require_surrogates(self.name, ctx)
+        version = VERSIONS[self.params.version]
+        targets = _targets_of(faces, ctx, backbones) if version.targeted else ()
+        task = _Cloaking(self.params, faces, ctx, targets)
+        cloaks = optimise(task, len(faces), ctx.advance)
+        return {i: c.to(faces.images.device) for i, c in zip(faces.ids, cloaks, strict=True)}
+
+
+class _Cloaking:
+    """Fawkes as an image-wise optimisation."""
+
+    def __init__(
+        self, params: Fawkes.Params, faces: Faces, ctx: Context, targets: tuple[Tensor, ...]
+    ) -> None:
+        self.faces, self.ctx, self.targets = faces, ctx, targets
+        self.version = VERSIONS[params.version]
+        mode = self.version.modes[params.mode]
+        self.budget, self.learning_rate = mode.budget, mode.learning_rate
+        self.steps = mode.steps if params.steps is None else params.steps
+        self.limit = mode.budget * (1.0 if params.strict else OVER)
+
+    def start(self, images: Sequence[int]) -> State:
+        clean = self.faces.images[list(images)].to(self.ctx.device)
+        reference = SsimReference.of(clean)
+        image = reference.images
+        per_row = torch.zeros(len(clean), device=clean.device)
+        return {
+            "image": image,
+            "mean": reference.mean,
+            "square": reference.square,
+            "tanh": to_tanh(image),
+            "modifier": interleaved(self._first_modifier(images).to(image)),
+            "squares": torch.zeros_like(image),
+            "deltas": torch.zeros_like(image),
+            "weight": torch.ones_like(per_row),
+            "side": per_row.clone(),
+            "step": per_row.clone(),
+            "best": image.clone(),
+            "best_score": torch.full_like(per_row, WORST if self.version.targeted else 0.0),
+            **self._anchors(images, clean),
+        }
+
+    def _first_modifier(self, images: Sequence[int]) -> Tensor:
+        shape = self.faces.images.shape[1:]
+        if self.version.targeted:
+            return torch.full((len(images), *shape), 1e-6)
+        draws = [torch.rand(shape, generator=self.ctx.generator("fawkes", self.faces.ids[i])) for i in images]
+        return torch.stack(draws).mul(2e-4).sub(1e-4)
+
+    def _anchors(self, images: Sequence[int], clean: Tensor) -> dict[str, Tensor]:
+        if not self.version.targeted:
+            return clean_embeddings(self.ctx.backbones, clean)
+        return {f"clean{k}": t[list(images)] for k, t in enumerate(self.targets)}
+
+    def update(self, state: State) -> Tensor:
+        """Evaluate the current cloak, remember it if it is the best, and move on."""
+        clip = self.version.clip / GREY_LEVELS
+        squashed = torch.tanh(state["tanh"] + state["modifier"])
+        change = squashed / TANH_SCALE + 0.5 - state["image"]
+        cloak = (state["image"] + change.clamp(-clip, clip)).requires_grad_()
+
+        anchors = [state[f"clean{k}"] for k in range(len(self.ctx.backbones))]
+        away = distance(
+            unit_embeddings(self.ctx.backbones, cloak), anchors, squared=not self.version.targeted
+        )
+        reference = SsimReference(state["image"], state["mean"], state["square"])
+        dissimilarity = reference.dssim(cloak)
+        score = -away if self.version.targeted else away
+        penalty = self.version.penalty * (dissimilarity - self.budget).clamp_min(0).square()
+        loss = penalty - state["weight"] * score
+        (gradient,) = torch.autograd.grad(loss.sum(), cloak)
+
+        self._keep_best(state, cloak.detach(), dissimilarity.detach(), score.detach())
+        # Back through the clip and the tanh (d tanh = 1 − tanh²), by hand: both are element-wise.
+        inside = (change.abs_() <= clip).to(gradient)
+        slope = torch.addcmul(torch.ones_like(squashed), squashed, squashed, value=-1).div_(TANH_SCALE)
+        self._move(state, interleaved(gradient).mul(slope).mul_(inside))
+        if not self.version.targeted:
+            state["weight"], state["side"] = next_weight(
+                state["weight"], state["side"], dissimilarity.detach() / self.budget
+            )
+        state["step"] += 1
+        return state["step"] >= self.steps
+
+    def _keep_best(self, state: State, cloak: Tensor, dissimilarity: Tensor, score: Tensor) -> None:
+        better = ((dissimilarity <= self.limit) & (score > state["best_score"])).to(cloak)
+        state["best_score"] = torch.lerp(state["best_score"], score, better)
+        state["best"].lerp_(cloak, better.view(-1, 1, 1, 1))
+
+    def _move(self, state: State, gradient: Tensor) -> None:
+        step = adadelta(gradient, state["squares"], state["deltas"], epsilon=self.version.epsilon)
+        state["modifier"].sub_(step, alpha=self.learning_rate)
+        first = (state["step"] == 0).to(gradient)
+        if not self.version.targeted and bool(first.any()):
+            state["modifier"].sub_(gradient.sign() * first.view(-1, 1, 1, 1), alpha=FIRST_SIGN_STEP)
+
+    def finish(self, state: State) -> Tensor:
+        """Return the best cloaks, within the limit after rounding."""
+        return shrink_into_budget(state["image"], state["best"], self.limit).contiguous()
+
+
+def _targets_of(faces: Faces, ctx: Context, backbones: Sequence[Backbone]) -> tuple[Tensor, ...]:
+    """Return for each surrogate the target embedding of every face, N×D_k, of unit length.
+
+    A person's target is the pool's identity whose smallest distance to the person's photos is largest, by
+    the surrogates' unit embeddings side by side; its embedding is the mean of its photos'.
+
+    Raises:
+        UsageError: `ctx` brings no faces of other people.
+    """
+    if ctx.targets is None or not len(ctx.targets):
+        raise UsageError(
+            "fawkes:version=0.3 imitates another person and got no target faces. Use a dataset with training "
+            "identities, or fawkes:version=1."
+        )
+    photos = _embeddings_of(backbones, faces, ctx)
+    people = sorted(set(ctx.targets.identities))
+    pool = _embeddings_of(backbones, ctx.targets, ctx)
+    means = [torch.stack([e[_rows_of(ctx.targets, p)].mean(0) for p in people]) for e in pool]
+    centres = tuple(F.normalize(m, dim=1) for m in means)
+    apart = torch.cdist(torch.cat(photos, 1), torch.cat(centres, 1))
+    chosen = [0] * len(faces)
+    for person in sorted(set(faces.identities)):
+        rows = _rows_of(faces, person)
+        candidates = apart[rows].amin(0)
+        if person in people:
+            candidates[people.index(person)] = -1
+        farthest = int(candidates.argmax())
+        for row in rows:
+            chosen[row] = farthest
+    return tuple(c[chosen] for c in centres)
+
+
+def _embeddings_of(backbones: Sequence[Backbone], faces: Faces, ctx: Context) -> tuple[Tensor, ...]:
+    images = faces.images.to(ctx.device)
+    parts = [in_micro_batches(partial(_unit_rows, backbone), images) for backbone in backbones]
+    return tuple(parts)
+
+
+def _unit_rows(backbone: Backbone, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return F.normalize(backbone.embed(images), dim=1)
+
+
+def _rows_of(faces: Faces, identity: str) -> list[int]:
+    return [i for i, name in enumerate(faces.identities) if name == identity]
