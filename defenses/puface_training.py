@@ -1,0 +1,708 @@
+"""Trains the purifier of `defenses.puface`: amplified cloaks in, natural photos out (arXiv 2406.02253).
+
+Every draw comes from (seed, stage, step) and every checkpoint holds weights and optimiser, so a training
+that was killed goes on to the same weights.
+"""
+
+import hashlib
+import json
+import math
+import platform
+import shlex
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bench.contracts import (
+    MICRO_BATCH,
+    Attack,
+    Backbone,
+    Context,
+    Dataset,
+    Faces,
+    Identity,
+    MethodParams,
+    Trainer,
+    TrainRequest,
+)
+from bench.data_files import sha256_of
+from bench.errors import MethodError, UsageError
+from bench.methods import canonical
+from bench.randomness import numpy_generator, torch_generator
+from defenses._purifier_network import PurifierNetwork, purify, save_network
+from defenses.gaussian import gaussian_blur
+from defenses.puface import PurifierCard, PurifierQuality
+
+_SHARD = 64
+"""Photos cloaked between two files of the cloak cache."""
+
+_SMOOTHING = (0.6, 2.1)
+"""Range in pixels of the random Gaussian that varies training perturbations (ours)."""
+
+
+# The method, as pure functions of tensors.
+
+
+def amplify(natural: Tensor, cloaked: Tensor, k: Tensor) -> Tensor:
+    """Return x + k·(x_cloaked − x), clipped to [0, 1].
+
+    Args:
+        natural: N×3×H×W in [0, 1].
+        cloaked: N×3×H×W in [0, 1].
+        k: N amplification factors; 0 gives the natural photo, 1 the cloak as posted.
+    """
+    return (natural + k.view(-1, 1, 1, 1) * (cloaked - natural)).clamp(0, 1)
+
+
+def smooth(perturbation: Tensor, sigma: float, mix: float) -> Tensor:
+    """Return perturbations of the same L2 norm whose spectrum leans to low frequencies.
+
+    Args:
+        perturbation: N×3×H×W.
+        sigma: Gaussian standard deviation in pixels.
+        mix: share of the smoothed perturbation against the original, in [0, 1].
+    """
+    norm = perturbation.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    # `gaussian_blur` clamps to [0, 1]; perturbations are within ±1, so they pass shifted and halved.
+    blurred = gaussian_blur(perturbation / 2 + 0.5, sigma) * 2 - 1
+    blurred = blurred * (norm / blurred.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1))
+    mixed = mix * blurred + (1 - mix) * perturbation
+    restored: Tensor = mixed * (norm / mixed.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1))
+    return restored
+
+
+def feature_distance(
+    images: Tensor, natural_features: Sequence[Tensor], extractors: Sequence[Backbone]
+) -> Tensor:
+    """Return per image the mean over the extractors of 1 − cos to the natural photo's features.
+
+    Args:
+        images: N×3×H×W in [0, 1].
+        natural_features: one N×D tensor for each extractor.
+        extractors: the feature extractors, in the same order.
+    """
+    distances = [
+        1 - F.cosine_similarity(extractor.embed(images), features)
+        for extractor, features in zip(extractors, natural_features, strict=True)
+    ]
+    return torch.stack(distances).mean(0)
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Return the cosine decay from `peak` at step 0 to 0 after `steps`."""
+    return peak * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+# Which photos, and their cloaks.
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos of training identities with their cloaks.
+
+    Attributes:
+        natural: N×3×H×W uint8.
+        cloaks: attack (canonical) → rows of `natural` that it cloaked, and N'×3×H×W uint8 cloaks.
+        features: for each extractor N×D features of the natural photos.
+    """
+
+    natural: Tensor
+    cloaks: Mapping[str, tuple[list[int], Tensor]]
+    features: tuple[Tensor, ...]
+
+
+def choose_photos(identities: Sequence[Identity], count: int, scope: str) -> list[tuple[str, str]]:
+    """Return up to `count` (image id, identity id), many people rather than many photos of one.
+
+    Attacks of scope ``identity`` get whole people, as the contract asks.
+    """
+    if scope == "identity":
+        chosen: list[tuple[str, str]] = []
+        for identity in identities:
+            if chosen and len(chosen) + len(identity.photos) > count:
+                break
+            chosen += [(photo, identity.id) for photo in identity.photos]
+        return chosen
+    rounds = max((len(identity.photos) for identity in identities), default=0)
+    turns = [
+        (identity.photos[turn], identity.id)
+        for turn in range(rounds)
+        for identity in identities
+        if turn < len(identity.photos)
+    ]
+    return turns[:count]
+
+
+def to_faces(dataset: Dataset, photos: Sequence[tuple[str, str]], device: torch.device) -> Faces:
+    """Read the crops of (image id, identity id) as faces in [0, 1]."""
+    ids = tuple(photo for photo, _ in photos)
+    crops = dataset.crops(ids).to(device).float() / 255
+    return Faces(crops, ids, tuple(identity for _, identity in photos))
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Round [0, 1] images to uint8, as they are posted."""
+    return images.clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def embed_all(images: Tensor, extractors: Sequence[Backbone], device: torch.device) -> tuple[Tensor, ...]:
+    """Return the extractors' features (N×D each) of N×3×H×W uint8 images, without gradient."""
+    features: list[list[Tensor]] = [[] for _ in extractors]
+    for start in range(0, len(images), MICRO_BATCH):
+        batch = images[start : start + MICRO_BATCH].to(device).float() / 255
+        for found, extractor in zip(features, extractors, strict=True):
+            with torch.no_grad():
+                found.append(extractor.embed(batch))
+    return tuple(torch.cat(found) for found in features)
+
+
+class PuFaceTrainer(Trainer):
+    """Trains a purifier on cloaks that the request's attacks make with the request's backbones."""
+
+    name: ClassVar[str] = "puface"
+    paper: ClassVar[str] = "PuFace: Defending against Facial Cloaking Attacks, arXiv 2406.02253 (2024)"
+    needs_attacks: ClassVar[bool] = True
+    needs_backbones: ClassVar[bool] = True
+
+    class Params(MethodParams):
+        """Parameters of `PuFaceTrainer`."""
+
+        steps: int = Field(
+            800, ge=1, description="steps of the optimiser", json_schema_extra={"unit": "steps"}
+        )
+        batch: int = Field(
+            32, ge=1, le=4096, description="images a step", json_schema_extra={"unit": "images"}
+        )
+        lr: float = Field(1e-3, gt=0, le=1, description="peak learning rate of AdamW, decays as a cosine")
+        k_min: tuple[float, ...] = Field(
+            (1.0,), description="least amplification: one for all attacks, or one each, joined by |"
+        )
+        k_max: tuple[float, ...] = Field(
+            (3.0,), description="greatest amplification: one for all attacks, or one each, joined by |"
+        )
+        image_weight: float = Field(10.0, ge=0, description="weight of the image loss (MSE of [0, 1] pixels)")
+        feature_weight: float = Field(1.0, ge=0, description="weight of the feature loss (mean 1 − cos)")
+        natural_share: float = Field(
+            0.25, ge=0, le=1, description="share of each batch that is natural photos, to be left alone"
+        )
+        smooth_share: float = Field(
+            0.0, ge=0, le=1, description="share of batches whose perturbations are randomly smoothed"
+        )
+        cloaks: tuple[int, ...] = Field(
+            (600,),
+            description="photos to cloak: one number for all attacks, or one each, joined by |",
+            json_schema_extra={"unit": "images"},
+        )
+        naturals: int = Field(
+            1000, ge=1, description="photos used uncloaked", json_schema_extra={"unit": "images"}
+        )
+        holdout: int = Field(
+            32,
+            ge=1,
+            description="training identities kept for measuring",
+            json_schema_extra={"unit": "people"},
+        )
+        evaluate_every: int = Field(
+            100,
+            ge=1,
+            description="steps between checkpoints and measurements",
+            json_schema_extra={"unit": "steps"},
+        )
+        patience: int = Field(
+            0, ge=0, description="measurements without improvement before stopping early; 0 for never"
+        )
+        width: int = Field(48, ge=1, le=256, description="channels", json_schema_extra={"unit": "channels"})
+        depth: int = Field(
+            10,
+            ge=0,
+            le=40,
+            multiple_of=2,
+            description="3×3 convolutions",
+            json_schema_extra={"unit": "layers"},
+        )
+        precision: Literal["float32", "bfloat16"] = Field(
+            "float32", description="arithmetic of the purifier while it trains; weights stay float32"
+        )
+
+        @model_validator(mode="after")
+        def _amplification_is_a_range(self) -> Self:
+            if len(self.k_min) != len(self.k_max):
+                raise ValueError(f"k_min has {len(self.k_min)} values, k_max {len(self.k_max)}; give as many")
+            for low, high in zip(self.k_min, self.k_max, strict=True):
+                if not 0 <= low <= high:
+                    raise ValueError(f"k_min {low} and k_max {high} are not 0 ≤ k_min ≤ k_max")
+            if any(count < 1 for count in self.cloaks):
+                raise ValueError(f"cloaks {self.cloaks}: at least one photo each")
+            return self
+
+    params: Params
+
+    def train(self, request: TrainRequest) -> Mapping[str, Any]:
+        """Train, write weights and card, return the card.
+
+        The folder ``<out>.checkpoint`` holds the cloaks and the last checkpoint until the weights are
+        written; called again after a kill, training goes on from there.
+
+        Raises:
+            UsageError: no attacks, no backbones, too few training identities, or per-attack parameters
+                that are not one for all or one each.
+        """
+        return _Training(self.params, canonical(self), request).run()
+
+
+def _one_each(values: tuple[Any, ...], count: int, what: str) -> tuple[Any, ...]:
+    if len(values) == count:
+        return values
+    if len(values) == 1:
+        return values * count
+    raise UsageError(f"puface: {what} has {len(values)} values for {count} attacks; give one, or one each.")
+
+
+class _Training:
+    """One training: the request with its parameters, photos, network and optimiser."""
+
+    def __init__(self, params: PuFaceTrainer.Params, trainer: str, request: TrainRequest) -> None:
+        self.params = params
+        self.trainer = trainer
+        self.request = request
+        if not request.attacks:
+            raise UsageError("puface trains against attacks: name at least one, --attack pgd:eps=15.")
+        if not request.backbones:
+            raise UsageError("puface needs feature extractors: name at least one, --backbone NAME.")
+        if request.out.suffix != ".safetensors":
+            raise UsageError(f"--out {request.out.name} must end in .safetensors.")
+        order = sorted(range(len(request.attacks)), key=lambda i: canonical(request.attacks[i]))
+        count = len(order)
+        k_min = _one_each(params.k_min, count, "k_min")
+        k_max = _one_each(params.k_max, count, "k_max")
+        cloaks = _one_each(params.cloaks, count, "cloaks")
+        self.attacks = {canonical(request.attacks[i]): request.attacks[i] for i in order}
+        self.amplification = {canonical(request.attacks[i]): (k_min[i], k_max[i]) for i in order}
+        self.cloaks = {canonical(request.attacks[i]): cloaks[i] for i in order}
+        self.extractors = tuple(sorted(request.backbones, key=lambda backbone: backbone.card.name))
+        self.folder = request.out.with_suffix(".checkpoint")
+        self.elapsed = 0.0
+        self.started = time.monotonic()
+
+    def run(self) -> dict[str, Any]:
+        """Train, write, return the card."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._read_clock()
+        held_out, rest = self._identities()
+        naturals = choose_photos(rest, self.params.naturals, "image")
+        photos = self._photos(rest, naturals, self.cloaks)
+        measured = choose_photos(held_out, len(held_out), "image")
+        holdout = self._photos(held_out, measured, dict.fromkeys(self.attacks, len(held_out)))
+        weights, steps = self._optimise(photos, holdout)
+        network = self._network()
+        network.load_state_dict(weights)
+        save_network(weights, self.params.width, self.params.depth, self.request.out)
+        card = self._card(network, holdout, steps, len(held_out))
+        content = card.model_dump(mode="json")
+        self.request.out.with_suffix(".json").write_text(
+            json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        shutil.rmtree(self.folder)
+        return content
+
+    # Photos and cloaks.
+
+    def _identities(self) -> tuple[list[Identity], list[Identity]]:
+        people = [i for i in self.request.dataset.identities() if i.role == "training"]
+        if len(people) < self.params.holdout + 2:
+            raise UsageError(
+                f"'{canonical(self.request.dataset)}' has {len(people)} training identities; holdout="
+                f"{self.params.holdout} leaves too few to train on. Lower holdout or take another dataset."
+            )
+        order = numpy_generator(self.request.seed, "puface/identities").permutation(len(people))
+        shuffled = [people[i] for i in order]
+        return shuffled[: self.params.holdout], shuffled[self.params.holdout :]
+
+    def _photos(
+        self, people: list[Identity], naturals: list[tuple[str, str]], counts: Mapping[str, int]
+    ) -> Photos:
+        chosen = {name: choose_photos(people, counts[name], self.attacks[name].scope) for name in counts}
+        everything = list(
+            dict.fromkeys([*naturals, *(photo for photos in chosen.values() for photo in photos)])
+        )
+        row = {photo: i for i, photo in enumerate(everything)}
+        natural = self.request.dataset.crops([photo for photo, _ in everything])
+        cloaks = {
+            name: ([row[photo] for photo in photos], self._cloak(name, photos))
+            for name, photos in chosen.items()
+        }
+        features = embed_all(natural, self.extractors, self.request.device)
+        return Photos(natural, cloaks, features)
+
+    def _cloak(self, name: str, photos: list[tuple[str, str]]) -> Tensor:
+        attack = self.attacks[name]
+        shards = _shards(photos, attack)
+        state: Mapping[str, Tensor] | None = None
+        done = 0
+        cloaked = []
+        for shard in shards:
+            path = self.folder / f"cloaks-{self._digest('cloaks', name, repr(shard))}.safetensors"
+            if not path.is_file():
+                if state is None:
+                    state = self._fit(attack, photos)
+                _write(path, {"cloaks": self._cloak_shard(name, shard, state, done, len(photos))}, {})
+            cloaked.append(load_file(path)["cloaks"])
+            done += len(shard)
+            self.request.report(f"cloak {name}", done, len(photos))
+        self._write_clock()
+        return torch.cat(cloaked)
+
+    def _fit(self, attack: Attack, photos: list[tuple[str, str]]) -> Mapping[str, Tensor]:
+        if not attack.learns:
+            return {}
+        return attack.fit(to_faces(self.request.dataset, photos, self.request.device), self._context())
+
+    def _cloak_shard(
+        self, name: str, shard: list[tuple[str, str]], state: Mapping[str, Tensor], done: int, total: int
+    ) -> Tensor:
+        faces = to_faces(self.request.dataset, shard, self.request.device)
+        finished = done
+
+        def advance(count: int) -> None:
+            nonlocal finished
+            finished += count
+            self.request.report(f"cloak {name}", finished, total)
+
+        context = self._context(state, advance, {identity for _, identity in shard})
+        edits = self.attacks[name].cloak(faces, context)
+        images = [edits.get(image, natural) for image, natural in zip(faces.ids, faces.images, strict=True)]
+        cloaks = torch.stack(images)
+        if cloaks.shape != faces.images.shape or not bool(cloaks.isfinite().all()):
+            raise MethodError(f"attack '{name}' returned images that are not finite {faces.images.shape}.")
+        return to_bytes(cloaks).cpu()
+
+    def _context(
+        self,
+        state: Mapping[str, Tensor] | None = None,
+        advance: Any = lambda _count: None,
+        cloaked: set[str] | None = None,
+    ) -> Context:
+        targets = None
+        if any(attack.threat.needs_targets for attack in self.attacks.values()):
+            _, rest = self._identities()
+            others = [identity for identity in rest if identity.id not in (cloaked or set())]
+            photos = choose_photos(others, 4 * _SHARD, "image")
+            targets = to_faces(self.request.dataset, photos, self.request.device)
+        return Context(
+            seed=self.request.seed,
+            device=self.request.device,
+            backbones=self.extractors,
+            targets=targets,
+            state=state or {},
+            advance=advance,
+        )
+
+    # Optimisation.
+
+    def _network(self) -> PurifierNetwork:
+        generator = torch_generator(self.request.seed, "puface/weights")
+        network = PurifierNetwork(self.params.width, self.params.depth, generator)
+        return network.to(device=self.request.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def _optimise(self, photos: Photos, holdout: Photos) -> tuple[dict[str, Tensor], int]:
+        """Return the weights with the least loss on held-out people, and their step."""
+        params = self.params
+        network = self._network()
+        optimiser = torch.optim.AdamW(network.parameters(), lr=params.lr)
+        progress = _Progress(best=_copy(network))
+        checkpoint = self.folder / f"state-{self._digest('state')}.safetensors"
+        if checkpoint.is_file():
+            progress = _restore(checkpoint, network, optimiser)
+        while progress.step < params.steps and not progress.stopped(params.patience):
+            rate = learning_rate(progress.step, params.steps, params.lr)
+            self._step(network, optimiser, photos, progress.step, rate)
+            progress.step += 1
+            self.request.report("train", progress.step, params.steps)
+            if progress.step % params.evaluate_every == 0 or progress.step == params.steps:
+                progress.record(self._holdout_loss(network, holdout), network)
+                _store(checkpoint, network, optimiser, progress)
+                self._write_clock()
+        return progress.best, progress.best_step
+
+    def _step(
+        self,
+        network: PurifierNetwork,
+        optimiser: torch.optim.Optimizer,
+        photos: Photos,
+        step: int,
+        rate: float,
+    ) -> None:
+        rows, images = self._batch(photos, step)
+        device = self.request.device
+        natural = (photos.natural[rows].to(device).float() / 255).contiguous(
+            memory_format=torch.channels_last
+        )
+        images = images.to(device).contiguous(memory_format=torch.channels_last)
+        loss = self._loss(network, images, natural, tuple(f[rows] for f in photos.features))
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+    def _batch(self, photos: Photos, step: int) -> tuple[list[int], Tensor]:
+        """Draw the batch of one step: rows of the natural photos, and what the network sees of them."""
+        params = self.params
+        rng = numpy_generator(self.request.seed, "puface/batch", str(step))
+        untouched = round(params.batch * params.natural_share)
+        rows = [int(i) for i in rng.integers(len(photos.natural), size=untouched)]
+        images = [photos.natural[rows].float() / 255]
+        names = list(photos.cloaks)
+        drawn = rng.integers(len(names), size=params.batch - untouched)
+        smoothing = rng.random() < params.smooth_share
+        sigma, mix = rng.uniform(*_SMOOTHING), rng.random()
+        for i, name in enumerate(names):
+            size = int((drawn == i).sum())
+            cloaked_rows, cloaks = photos.cloaks[name]
+            picked = rng.integers(len(cloaked_rows), size=size)
+            k = torch.from_numpy(rng.uniform(*self.amplification[name], size=size).astype(np.float32))
+            if not size:
+                continue
+            of_natural = [cloaked_rows[j] for j in picked]
+            natural = photos.natural[of_natural].float() / 255
+            cloaked = cloaks[torch.from_numpy(picked)].float() / 255
+            if smoothing:
+                cloaked = natural + smooth(cloaked - natural, sigma, mix)
+            rows += of_natural
+            images.append(amplify(natural, cloaked, k))
+        return rows, torch.cat(images)
+
+    def _loss(
+        self, network: PurifierNetwork, images: Tensor, natural: Tensor, features: tuple[Tensor, ...]
+    ) -> Tensor:
+        """Return image_weight · MSE + feature_weight · mean(1 − cos), the two losses of the paper."""
+        device = self.request.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.params.precision == "bfloat16"):
+            purified = network(images).float()
+        loss = self.params.image_weight * F.mse_loss(purified, natural)
+        if self.params.feature_weight:
+            distance = feature_distance(purified.clamp(0, 1), features, self.extractors).mean()
+            loss = loss + self.params.feature_weight * distance
+        return loss
+
+    def _holdout_loss(self, network: PurifierNetwork, holdout: Photos) -> float:
+        """Return the training loss on held-out people, natural and cloaked as posted, one part each."""
+        natural = holdout.natural.float() / 255
+        inputs = [(list(range(len(natural))), natural)]
+        inputs += [(rows, cloaks.float() / 255) for rows, cloaks in holdout.cloaks.values()]
+        losses = []
+        for rows, images in inputs:
+            error, distance = self._measure(
+                network, images, natural[rows], [f[rows] for f in holdout.features]
+            )
+            losses.append(self.params.image_weight * error + self.params.feature_weight * distance)
+        return sum(losses) / len(losses)
+
+    def _measure(
+        self, network: PurifierNetwork | None, images: Tensor, natural: Tensor, features: Sequence[Tensor]
+    ) -> tuple[float, float]:
+        """Return MSE and feature distance of images after the network and rounding, to natural ones."""
+        device = self.request.device
+        errors, distances = [], []
+        for start in range(0, len(images), MICRO_BATCH):
+            part = slice(start, start + MICRO_BATCH)
+            with torch.no_grad():
+                output = images[part].to(device)
+                if network is not None:
+                    output = to_bytes(purify(network, output)).float() / 255
+                errors += [(output - natural[part].to(device)).square().mean((1, 2, 3))]
+                distances += [feature_distance(output, [f[part] for f in features], self.extractors)]
+        return float(torch.cat(errors).mean()), float(torch.cat(distances).mean())
+
+    # Card, digests, clock.
+
+    def _card(self, network: PurifierNetwork, holdout: Photos, steps: int, people: int) -> PurifierCard:
+        request, params = self.request, self.params
+        self._write_clock()
+        return PurifierCard(
+            file=request.out.name,
+            sha256=sha256_of(request.out),
+            domain=request.dataset.domain,
+            dataset=canonical(request.dataset),
+            dataset_fingerprint=request.dataset.fingerprint(),
+            training_identities=f"{request.dataset.name}/training",
+            extractors=tuple(extractor.card.name for extractor in self.extractors),
+            attacks=tuple(self.attacks),
+            amplification=self.amplification,
+            image_weight=params.image_weight,
+            feature_weight=params.feature_weight,
+            width=params.width,
+            depth=params.depth,
+            parameters=sum(p.numel() for p in network.parameters()),
+            steps=steps,
+            batch=params.batch,
+            trainer=self.trainer,
+            command=self._command(),
+            seed=request.seed,
+            wall_seconds=round(self.elapsed, 1),
+            machine=f"{request.device.type}, {platform.machine()}, {torch.get_num_threads()} threads",
+            quality=self._quality(network, holdout, people),
+        )
+
+    def _quality(self, network: PurifierNetwork, holdout: Photos, people: int) -> PurifierQuality:
+        natural = holdout.natural.float() / 255
+        natural_error, _ = self._measure(network, natural, natural, holdout.features)
+        before, after = [], []
+        for rows, cloaks in holdout.cloaks.values():
+            features = [f[rows] for f in holdout.features]
+            images = cloaks.float() / 255
+            before.append(self._measure(None, images, natural[rows], features))
+            after.append(self._measure(network, images, natural[rows], features))
+        cloaked_error, distance_cloaked = np.mean(before, axis=0)
+        purified_error, distance_purified = np.mean(after, axis=0)
+        return PurifierQuality(
+            identities=people,
+            natural_psnr=_psnr(natural_error),
+            cloaked_psnr=_psnr(cloaked_error),
+            purified_psnr=_psnr(purified_error),
+            distance_cloaked=round(float(distance_cloaked), 4),
+            distance_purified=round(float(distance_purified), 4),
+            recovered=round(1 - float(distance_purified) / max(float(distance_cloaked), 1e-12), 4),
+        )
+
+    def _command(self) -> str:
+        out = self.request.out
+        words = ["bench", "train", self.trainer, "--dataset", canonical(self.request.dataset)]
+        for attack in self.request.attacks:
+            words += ["--attack", canonical(attack)]
+        for extractor in self.extractors:
+            words += ["--backbone", extractor.card.name]
+        words += [
+            "--seed",
+            str(self.request.seed),
+            "--out",
+            out.name if out.is_absolute() else out.as_posix(),
+        ]
+        return shlex.join(words)
+
+    def _digest(self, *parts: str) -> str:
+        """Return a digest of what decides a checkpoint: all of the request, or what makes its cloaks."""
+        content: list[Any] = [
+            parts,
+            self.request.seed,
+            self.request.dataset.fingerprint(),
+            self.params.holdout,
+        ]
+        content += [(e.card.name, e.card.sha256) for e in self.extractors]
+        if parts[0] == "state":
+            content += [self.trainer, list(self.attacks), repr(self.amplification), repr(self.cloaks)]
+        return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
+
+    def _read_clock(self) -> None:
+        clock = self.folder / "clock.json"
+        if clock.is_file():
+            self.elapsed = float(json.loads(clock.read_text(encoding="utf-8"))["seconds"])
+
+    def _write_clock(self) -> None:
+        now = time.monotonic()
+        self.elapsed += now - self.started
+        self.started = now
+        clock = self.folder / "clock.json"
+        clock.write_text(json.dumps({"seconds": self.elapsed}), encoding="utf-8")
+
+
+@dataclass
+class _Progress:
+    """Where a training stands.
+
+    Attributes:
+        best: weights with the least held-out loss so far.
+        step: steps done.
+        best_step: step of `best`.
+        best_loss: its held-out loss.
+        stale: measurements since `best`.
+    """
+
+    best: dict[str, Tensor]
+    step: int = 0
+    best_step: int = 0
+    best_loss: float = math.inf
+    stale: int = 0
+
+    def record(self, loss: float, network: PurifierNetwork) -> None:
+        """Take note of a measurement of the present weights."""
+        if not math.isfinite(loss):
+            raise MethodError(f"puface: the held-out loss is {loss} at step {self.step}; lower lr.")
+        self.stale += 1
+        if loss < self.best_loss:
+            self.best, self.best_step, self.best_loss, self.stale = _copy(network), self.step, loss, 0
+
+    def stopped(self, patience: int) -> bool:
+        """Say whether to stop early."""
+        return patience > 0 and self.stale >= patience
+
+
+def _psnr(error: float) -> float:
+    """Return the PSNR in dB of a mean squared error of [0, 1] pixels, at most 99."""
+    return round(min(-10 * math.log10(max(float(error), 1e-12)), 99.0), 2)
+
+
+def _copy(network: PurifierNetwork) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
+
+
+def _shards(photos: list[tuple[str, str]], attack: Attack) -> list[list[tuple[str, str]]]:
+    """Cut photos into shards of about `_SHARD`, never through a person where the scope is the person."""
+    shards: list[list[tuple[str, str]]] = []
+    for photo, identity in photos:
+        new_scope = attack.scope == "image" or (bool(shards) and shards[-1][-1][1] != identity)
+        if not shards or (len(shards[-1]) >= _SHARD and new_scope):
+            shards.append([])
+        shards[-1].append((photo, identity))
+    return shards
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    save_file(tensors, temporary, metadata)
+    temporary.replace(path)
+
+
+def _store(
+    path: Path, network: PurifierNetwork, optimiser: torch.optim.Optimizer, progress: _Progress
+) -> None:
+    tensors = {f"network/{name}": tensor for name, tensor in _copy(network).items()}
+    tensors |= {f"best/{name}": tensor for name, tensor in progress.best.items()}
+    for index, moments in optimiser.state_dict()["state"].items():
+        for name, tensor in moments.items():
+            tensors[f"optimiser/{index}/{name}"] = tensor.detach().cpu().clone().contiguous()
+    numbers = {
+        "step": progress.step,
+        "best_step": progress.best_step,
+        "best_loss": progress.best_loss,
+        "stale": progress.stale,
+    }
+    _write(path, tensors, {"progress": json.dumps(numbers)})
+
+
+def _restore(path: Path, network: PurifierNetwork, optimiser: torch.optim.Optimizer) -> _Progress:
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        numbers = json.loads(file.metadata()["progress"])
+    network.load_state_dict(_under("network/", tensors))
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in _under("optimiser/", tensors).items():
+        index, _, name = key.partition("/")
+        state.setdefault(int(index), {})[name] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return _Progress(best=_under("best/", tensors), **numbers)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
