@@ -203,7 +203,14 @@ def _conv(node: Node) -> Operation:
     stride, dilation = window.stride, window.dilation
     if window.symmetric:
         padding = window.before
-        return lambda x, w, b=None: F.conv2d(x, w, b, stride, padding, dilation, groups)
+        # On one CPU thread torch hands 1×1 convolutions of small batches to a slow kernel that leaves
+        # channels_last, unless they are dilated; a kernel of one pixel is the same with any dilation.
+        on_cpu = (2, 2) if window.kernel == (1, 1) else dilation
+
+        def convolve(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+            return F.conv2d(x, w, b, stride, padding, on_cpu if x.is_cpu else dilation, groups)
+
+        return convolve
 
     def padded(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         return F.conv2d(F.pad(x, window.padding(x)), w, b, stride, 0, dilation, groups)
