@@ -64,14 +64,15 @@ class _Painting:
         """Mix `colour` in softly where the CANVAS×CANVAS `mask` (0 to 1) is high; alpha stays."""
         import cv2
 
-        side = self.pixels.shape[0]
-        share = cv2.resize(mask * np.float32(strength), (side, side), interpolation=cv2.INTER_LINEAR)[
-            ..., None
-        ]
-        alpha = self.pixels[..., 3:].astype(np.float32) / 255
-        below = self.pixels[..., :3].astype(np.float32)
-        mixed = below + share * (np.asarray(colour, np.float32) * alpha - below)
-        self.pixels[..., :3] = np.rint(mixed).clip(0, 255).astype(np.uint8)
+        row, column = np.nonzero(mask > 1e-3)
+        top, left, bottom, right = row.min(), column.min(), row.max() + 1, column.max() + 1
+        scale = _SUPERSAMPLING
+        part = self.pixels[top * scale : bottom * scale, left * scale : right * scale]
+        size = ((right - left) * scale, (bottom - top) * scale)
+        share: Any = cv2.resize(mask[top:bottom, left:right], size, interpolation=cv2.INTER_LINEAR)
+        share = np.float32(strength) * share[..., None]
+        target = np.asarray(colour, np.float32) * (part[..., 3:] / np.float32(255))
+        part[..., :3] = np.rint(part[..., :3] + share * (target - part[..., :3])).clip(0, 255)
 
 
 @dataclass(frozen=True)
