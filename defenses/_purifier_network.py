@@ -3,6 +3,7 @@
 Here: its shape, and reading and writing its weights. Not here: which weights fit which cell, training.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -88,7 +89,9 @@ def purify(network: PurifierNetwork, images: Tensor) -> Tensor:
 def save_network(weights: Mapping[str, Tensor], width: int, depth: int, path: Path) -> None:
     """Write a network's state dict as float32 safetensors that say its shape."""
     tensors = {name: tensor.detach().cpu().float().contiguous() for name, tensor in weights.items()}
-    metadata = {"architecture": _ARCHITECTURE, "width": str(width), "depth": str(depth)}
+    shape = {"architecture": _ARCHITECTURE, "width": width, "depth": depth}
+    # One entry: safetensors writes several in an order of its own each time, and bytes must come again.
+    metadata = {"network": json.dumps(shape, sort_keys=True)}
     temporary = path.with_name(path.name + ".tmp")
     save_file(tensors, temporary, metadata)
     temporary.replace(path)
@@ -105,16 +108,16 @@ def load_network(path: Path, device: torch.device) -> PurifierNetwork:
         raise DataError(f"purifier weights {path} do not exist. {mend}")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            shape = json.loads((file.metadata() or {}).get("network", "{}"))
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path} cannot be read as safetensors: {error}. {mend}") from error
-    if metadata.get("architecture") != _ARCHITECTURE:
+    if shape.get("architecture") != _ARCHITECTURE:
         raise DataError(
-            f"{path} holds architecture '{metadata.get('architecture', 'not stated')}', "
+            f"{path} holds architecture '{shape.get('architecture', 'not stated')}', "
             f"expected '{_ARCHITECTURE}'. {mend}"
         )
-    network = PurifierNetwork(int(metadata["width"]), int(metadata["depth"]))
+    network = PurifierNetwork(shape["width"], shape["depth"])
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
