@@ -8,6 +8,7 @@ Every rate is the mean over identities of the identity's own rate (macro); the p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,7 @@ class ImageSummary:
     """Per-image measures in the mean over changed images.
 
     Attributes:
-        means: measure → mean over changed images, None where missing.
+        means: measure → mean over changed images, None where missing for any of them.
         n_images: images compared.
         share_unchanged: share of them without any changed 8-bit value, None where none was compared.
         reason: why means are missing, else "".
@@ -237,9 +238,9 @@ def summarize_images(per_image: pd.DataFrame | None, reason: str = "") -> ImageS
         why = "no image was changed" if len(per_image) else "no images"
         share = 1.0 if len(per_image) else None
         return ImageSummary(dict.fromkeys(measures.columns), len(per_image), share, why)
-    means = measures[changed].mean()
+    means = measures[changed].astype(float).mean(skipna=False)
     return ImageSummary(
-        means={str(name): float(value) for name, value in means.items()},
+        means={str(name): None if math.isnan(value) else float(value) for name, value in means.items()},
         n_images=len(per_image),
         share_unchanged=float(1 - changed.mean()),
     )

@@ -215,6 +215,13 @@ def test_image_measures_are_means_over_changed_images():
     assert (found.n_images, found.share_unchanged, found.reason) == (4, 0.25, "")
 
 
+def test_a_measure_missing_for_an_image_has_no_mean():
+    found = summarize_images(
+        pd.DataFrame({"changed": [True] * 2, "lpips": [0.1, np.nan], "ssim": [0.5, 0.7]})
+    )
+    assert found.means == {"lpips": None, "ssim": pytest.approx(0.6)}
+
+
 def test_image_measures_of_nothing_give_a_reason():
     none = summarize_images(None, "attack none changes nothing")
     assert (none.means, none.share_unchanged, none.reason) == ({}, None, "attack none changes nothing")

@@ -7,6 +7,8 @@ from pydantic import ValidationError
 
 from bench import decisions, heads
 from bench.contracts import Embedded, Identity, Split, Views
+from bench.data_files import data_folder
+from bench.datasets.lfw import LFW
 from bench.errors import MethodError, UsageError
 from bench.protocols.tracker import TrackerProtocol
 
@@ -116,6 +118,16 @@ def test_parameters_are_checked_and_described():
     for field in TrackerProtocol.Params.model_fields.values():
         assert field.description
     assert tracker(probes="cloaked").probes == "cloaked"
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not (data_folder() / "lfw").exists(), reason="CLOAKBENCH_DATA has no lfw folder")
+def test_lfws_158_people_are_split_as_the_protocol_page_says():
+    split = tracker().split(LFW().identities(), 0)
+    assert len(split.gallery) == 158
+    assert sum(map(len, split.gallery.values())) == 1472
+    assert sum(map(len, split.probes.values())) == 1069
+    assert set(np.bincount(list(split.fold.values()))) == {15, 16}
 
 
 # --- hand-worked decisions -------------------------------------------------------------------------------
