@@ -11,6 +11,8 @@ class NoDefense(Purifier):
     """Returns every image as it came; the reference each defence is compared with."""
 
     name: ClassVar[str] = "none"
+    changes_images: ClassVar[bool] = False
+    changes_images: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
 
     def purify(self, faces: Faces, ctx: Context) -> Tensor:
