@@ -12,7 +12,6 @@ class NoDefense(Purifier):
 
     name: ClassVar[str] = "none"
     changes_images: ClassVar[bool] = False
-    changes_images: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
 
     def purify(self, faces: Faces, ctx: Context) -> Tensor:

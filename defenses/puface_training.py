@@ -187,11 +187,11 @@ class PuFaceTrainer(Trainer):
         lr: float = Field(1e-3, gt=0, le=1, description="peak learning rate of AdamW, decays as a cosine")
         k_min: tuple[float, ...] = Field(
             (1.0,),
-            description="least amplification: one for all attacks, or one each in the order of --attack, joined by |",
+            description="least amplification: one for all attacks, or one each in --attack's order",
         )
         k_max: tuple[float, ...] = Field(
             (3.0,),
-            description="greatest amplification: one for all attacks, or one each in the order of --attack, joined by |",
+            description="greatest amplification: one for all attacks, or one each in --attack's order",
         )
         image_weight: float = Field(10.0, ge=0, description="weight of the image loss (MSE of [0, 1] pixels)")
         feature_weight: float = Field(1.0, ge=0, description="weight of the feature loss (mean 1 − cos)")
@@ -203,7 +203,7 @@ class PuFaceTrainer(Trainer):
         )
         cloaks: tuple[int, ...] = Field(
             (600,),
-            description="photos to cloak: one number for all attacks, or one each in the order of --attack, joined by |",
+            description="photos to cloak: one number for all attacks, or one each in --attack's order",
             json_schema_extra={"unit": "images"},
         )
         naturals: int = Field(
