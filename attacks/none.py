@@ -14,6 +14,7 @@ class NoAttack(Attack):
     """Leaves the gallery as it is."""
 
     name: ClassVar[str] = "none"
+    changes_images: ClassVar[bool] = False
     threat: ClassVar[ThreatModel] = ThreatModel(goal="none", constraint="no change")
 
     def cloak(self, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:

@@ -6,3 +6,12 @@ harness knows no method by name; methods live in `attacks`, `defenses` and `fr_m
 """
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    # `from bench import run` without paying for torch at `bench --help`.
+    if name in ("run", "Options"):
+        from bench import runner
+
+        return getattr(runner, name)
+    raise AttributeError(f"module 'bench' has no attribute '{name}'")

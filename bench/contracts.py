@@ -178,10 +178,12 @@ class Attack(Method):
     """Makes cloaks.
 
     Attributes:
+        changes_images: False where no photo is ever edited, so that nothing is computed or stored.
         learns: whether `fit` must run before `cloak`.
         erasable: whether the authorised inverse exists.
     """
 
+    changes_images: ClassVar[bool] = True
     learns: ClassVar[bool] = False
     erasable: ClassVar[bool] = False
 
@@ -259,11 +261,23 @@ class Purifier(Defense):
 
 
 class Hardening(Defense):
-    """Changes the tracker itself."""
+    """Changes the tracker itself: trains once (`train`, kept as an artefact), then answers as a backbone."""
+
+    changes_images: ClassVar[bool] = False
 
     @abstractmethod
-    def harden(self, tracker: Backbone, faces: Faces, ctx: Context) -> Backbone:
-        """Return the backbone the tracker uses instead, trained on training identities `faces`."""
+    def train(self, tracker: Backbone, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
+        """Return what it learnt on training identities `faces`, as named tensors.
+
+        Args:
+            tracker: the tracker's backbone, loaded.
+            faces: training identities only, never evaluated ones.
+            ctx: with the extractors in `backbones`.
+        """
+
+    @abstractmethod
+    def harden(self, tracker: Backbone, state: Mapping[str, Tensor]) -> Backbone:
+        """Return the backbone the tracker uses instead; `state` is what `train` returned."""
 
 
 class Preprocessing(Frozen):

@@ -88,8 +88,8 @@ def source_digest(*roots: str | type) -> str:
         name = waiting.pop()
         if name in found:
             continue
-        loaded = sys.modules.get(name)
-        path = Path(loaded.__file__) if loaded and loaded.__file__ else _project_file(name, packages)
+        origin = getattr(sys.modules.get(name), "__file__", None)
+        path = Path(origin) if origin else _project_file(name, packages)
         if path is None or name.partition(".")[0] not in packages:
             continue
         found[name], imported = _source_facts(path)

@@ -116,7 +116,7 @@ def _explain(error: ValidationError, name: str, params: type[MethodParams]) -> s
         info = params.model_fields[key]
         parts.append(
             f"parameter '{key}' of '{name}' cannot be '{item['input']}': {item['msg'].lower()} "
-            f"({describe_type(info)}, default {_as_text(info.default)})."
+            f"({describe_type(info)}, default {as_text(info.default)})."
         )
     return " ".join(parts)
 
@@ -141,10 +141,10 @@ def _bounds(info: FieldInfo) -> str:
     for item in info.metadata:
         for key, sign in (("ge", ""), ("gt", "> ")):
             if getattr(item, key, None) is not None:
-                low = f"{sign}{_as_text(getattr(item, key))}"
+                low = f"{sign}{as_text(getattr(item, key))}"
         for key, sign in (("le", ""), ("lt", "< ")):
             if getattr(item, key, None) is not None:
-                high = f"{sign}{_as_text(getattr(item, key))}"
+                high = f"{sign}{as_text(getattr(item, key))}"
     if low and high:
         return f"{low} … {high}"
     if low:
@@ -152,7 +152,8 @@ def _bounds(info: FieldInfo) -> str:
     return (high if high.startswith("<") else f"≤ {high}") if high else ""
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Return a parameter's value as it is written in a method's text."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -160,7 +161,7 @@ def _as_text(value: Any) -> str:
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
     if isinstance(value, (tuple, list)):
-        return "|".join(_as_text(item) for item in value)
+        return "|".join(as_text(item) for item in value)
     return str(value)
 
 
@@ -178,5 +179,5 @@ def canonical(method: Method) -> str:
             continue
         extra = info.json_schema_extra
         is_path = isinstance(extra, dict) and bool(extra.get("path"))
-        shown.append(f"{key}={Path(str(value)).name if is_path else _as_text(value)}")
+        shown.append(f"{key}={Path(str(value)).name if is_path else as_text(value)}")
     return f"{method.name}:{','.join(shown)}" if shown else method.name

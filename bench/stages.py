@@ -189,6 +189,17 @@ def _check_vectors(backbone: Backbone, vectors: np.ndarray, count: int) -> None:
         raise MethodError(f"backbone '{backbone.card.name}' returned embeddings that are not finite")
 
 
+def overlay(natural: Embedded, edited: Embedded | None, wanted: frozenset[str]) -> Embedded:
+    """Return the wanted images as a protected person posts them: edited where the attack edited, else natural."""
+    rows = {name: row for row, name in enumerate(natural.ids) if name in wanted}
+    vectors = natural.vectors[list(rows.values())]
+    if edited is not None:
+        place = {name: row for row, name in enumerate(rows)}
+        for row, name in enumerate(edited.ids):
+            vectors[place[name]] = edited.vectors[row]
+    return Embedded(vectors, tuple(rows), tuple(natural.identities[row] for row in rows.values()))
+
+
 def join(parts: Sequence[Embedded]) -> Embedded:
     """Return several shards of embeddings as one."""
     return Embedded(

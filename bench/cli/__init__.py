@@ -1,0 +1,91 @@
+"""The command line. Subcommands are imported when they are used, so that ``bench --help`` is quick.
+
+Here: parsing, progress and tables. Not here: anything a Python caller would want; that is in `bench`.
+"""
+
+import importlib
+import sys
+from collections.abc import Mapping
+
+import click
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "run": ("bench.cli.run:run", "Run a matrix of attacks x defences x backbones."),
+    "plan": ("bench.cli.run:plan", "Say what a run would compute, how long and how much disk."),
+    "leaderboard": ("bench.cli.leaderboard:leaderboard", "Write the leaderboard of a finished run."),
+    "list": (
+        "bench.cli.catalogue:list_plugins",
+        "List attacks, defenses, backbones, datasets, protocols, ...",
+    ),
+    "show": ("bench.cli.catalogue:show", "Show one plugin: parameters, threat model, paper."),
+    "check": ("bench.cli.check:check", "Run the contract checks on a plugin, yours or a registered one."),
+    "data": ("bench.cli.data:data", "List, add and fetch datasets."),
+    "models": ("bench.cli.models:models", "List, fetch, verify and calibrate backbones."),
+    "train": ("bench.cli.train:train", "Train a backbone or a purifier."),
+}
+"""Subcommand → where it is, and its line in ``bench --help``."""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of `COMMANDS`."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command, None where there is no such name."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Suggest the nearest name where there is no such command."""
+        from bench.errors import unknown
+
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and name not in COMMANDS:
+            raise unknown("command", name, COMMANDS, "See `bench --help`.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example: bench run --attack fawkes --defense puface",
+)
+@click.version_option(package_name="cloakbench", prog_name="bench")
+def bench() -> None:
+    """Cross face-cloaking attacks, defences and face-recognition backbones; measure what protects."""
+
+
+def main() -> None:
+    """Run the command line; every expected error is one sentence and a non-zero exit code."""
+    from bench.errors import BenchError
+
+    try:
+        bench.main(prog_name="bench", standalone_mode=False)
+    except BenchError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted. What was computed is kept; the same command goes on from there.", err=True)
+        sys.exit(130)

@@ -1,0 +1,155 @@
+"""`bench list` and `bench show`."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bench import registry
+from bench.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from bench.contracts import Method
+
+
+@click.command("list", epilog="Example: bench list attacks")
+@click.argument("kind", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def list_plugins(kind: str | None, as_json: bool) -> None:
+    """List the plugins of KIND (attacks, defenses, backbones, datasets, protocols, ...), or of all kinds."""
+    kinds = registry.KINDS if kind is None else (kind if kind in registry.KINDS else f"{kind}s",)
+    if kind is not None and kinds[0] not in registry.KINDS:
+        raise unknown("kind of plugin", kind, registry.KINDS)
+    found = {name: registry.entries(name) for name in kinds}
+    if as_json:
+        document = {
+            name: [{"name": e.name, "from": e.distribution, "what": e.summary()} for e in entries.values()]
+            for name, entries in found.items()
+        }
+        click.echo(json.dumps(document, indent=1))
+        return
+    for name, entries in found.items():
+        if kind is None:
+            click.echo(click.style(name, bold=True))
+        width = max(map(len, entries), default=0)
+        for entry in entries.values():
+            origin = "" if entry.distribution == "cloakbench" else f" [{entry.distribution}]"
+            click.echo(f"  {entry.name:{width}}  {entry.summary()}{origin}")
+
+
+@click.command(epilog="Example: bench show fawkes")
+@click.argument("name")
+@click.option("--kind", help="Where a name is used by several kinds (none is an attack and a defence).")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def show(name: str, kind: str | None, as_json: bool) -> None:
+    """Show plugin NAME: parameters with types, ranges and defaults; threat model; paper."""
+    from bench import methods
+
+    text = methods.parse(name)
+    for one in _kinds_of(text.name, kind):
+        method = registry.create(one, name)
+        document = describe(one, method)
+        if as_json:
+            click.echo(json.dumps(document, indent=1))
+        else:
+            _print(document)
+
+
+def _kinds_of(name: str, kind: str | None) -> list[str]:
+    if kind is not None:
+        return [kind if kind in registry.KINDS else f"{kind}s"]
+    if ".py:" in name:
+        return [_kind_of_file(name)]
+    searched = [one for one in registry.KINDS if one != "pools"]
+    found = [one for one in searched if name in registry.entries(one)]
+    if not found:
+        raise unknown(
+            "plugin", name, [n for one in searched for n in registry.entries(one)], "See `bench list`."
+        )
+    return found
+
+
+def _kind_of_file(name: str) -> str:
+    for kind in registry.KINDS:
+        if kind == "pools":
+            continue
+        try:
+            registry.load_class(kind, name)
+        except UsageError as error:
+            if "does not subclass" not in str(error):
+                raise
+        else:
+            return kind
+    raise UsageError(f"'{name}' subclasses none of the contracts in bench.contracts.")
+
+
+def describe(kind: str, method: "Method") -> dict[str, Any]:
+    """Return what ``bench show`` prints of a plugin."""
+    import inspect
+
+    from bench import contracts, methods
+
+    document: dict[str, Any] = {
+        "kind": registry.singular(kind),
+        "name": method.name,
+        "canonical": methods.canonical(method),
+        "what": inspect.getdoc(type(method)) or "",
+        "paper": method.paper,
+        "parameters": [
+            {
+                "name": key,
+                "type": methods.describe_type(info),
+                "default": methods.as_text(info.get_default(call_default_factory=True, validated_data={})),
+                "description": info.description or "",
+            }
+            for key, info in type(method.params).model_fields.items()
+        ],
+    }
+    if isinstance(method, contracts.Attack):
+        document["threat_model"] = method.threat.model_dump()
+        document["learns"], document["scope"], document["erasable"] = (
+            method.learns,
+            method.scope,
+            method.erasable,
+        )
+    if isinstance(method, contracts.Defense):
+        document["learns"] = method.learns
+        document["deterministic"], document["differentiable"] = method.deterministic, method.differentiable
+    if isinstance(method, contracts.Backbone) and (card := getattr(method, "card", None)) is not None:
+        document["card"] = card.model_dump(mode="json")
+    if isinstance(method, contracts.Dataset):
+        document["domain"], document["pool"], document["note"] = (
+            method.domain,
+            method.default_pool,
+            method.note,
+        )
+    if isinstance(method, contracts.Protocol):
+        document["heads"] = list(method.heads)
+    return document
+
+
+def _print(document: dict[str, Any]) -> None:
+    click.echo(click.style(f"{document['name']} ({document['kind']})", bold=True))
+    click.echo(document["what"])
+    if document["paper"]:
+        click.echo(f"\nPaper: {document['paper']}")
+    if document["parameters"]:
+        click.echo("\nParameters")
+        for item in document["parameters"]:
+            click.echo(
+                f"  {item['name']} ({item['type']}; default {item['default']})\n      {item['description']}"
+            )
+    skipped = {"kind", "name", "canonical", "what", "paper", "parameters"}
+    for key, value in document.items():
+        if key not in skipped:
+            _print_field(key.replace("_", " "), value)
+
+
+def _print_field(name: str, value: Any) -> None:
+    if not isinstance(value, dict):
+        click.echo(f"\n{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+        return
+    click.echo(f"\n{name.capitalize()}")
+    for key, item in value.items():
+        if item not in ("", None, [], ()):
+            click.echo(f"  {key}: {item}")

@@ -1,0 +1,279 @@
+"""`bench run` and `bench plan`."""
+
+import functools
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from bench.graph import Node
+    from bench.run_folder import CellResult
+    from bench.runner import Options, Prepared
+    from bench.spec import RunSpec
+
+Command = Callable[..., Any]
+
+_EXAMPLES = """\b
+Examples:
+  bench run --attack fawkes --defense puface
+  bench run --dataset lfw --attack fawkes --attack pgd:eps=15 \\
+            --defense none --defense jpeg:quality=75 --defense puface --head nn --head linear
+  bench run --config suite.toml --out runs/mine
+  bench plan --config suite.toml
+"""
+
+
+def matrix_options(command: Command) -> Command:
+    """Add the options that say what is asked and how to execute it."""
+    many = {"multiple": True, "metavar": "METHOD"}
+    options = [
+        click.option("--attack", "attacks", **many, help="Attack, e.g. fawkes:mode=mid. May be repeated."),
+        click.option("--defense", "defenses", **many, help="Defence, e.g. jpeg:quality=75. May be repeated."),
+        click.option(
+            "--backbone",
+            "backbones",
+            **many,
+            help="Tracker's backbone, or an ONNX file. May be repeated. [default: all of the dataset's pool]",
+        ),
+        click.option("--head", "heads", multiple=True, help="Tracker's head. May be repeated. [default: nn]"),
+        click.option(
+            "--dataset", metavar="METHOD", help="Dataset: synthetic, lfw, folder:PHOTOS. [default: synthetic]"
+        ),
+        click.option("--protocol", metavar="METHOD", help="Protocol. [default: tracker]"),
+        click.option("--seed", "seeds", type=int, multiple=True, help="Seed. May be repeated. [default: 0]"),
+        click.option("--split-seed", type=int, help="Seed of splits and folds. [default: 0]"),
+        click.option("--identities", type=int, help="Evaluate this many identities. [default: all]"),
+        click.option(
+            "--config", type=click.Path(path_type=Path), help="Suite file (TOML); options override it."
+        ),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+        click.option(
+            "--threads", type=click.IntRange(1), help="Threads torch computes with. [default: all cores]"
+        ),
+        click.option(
+            "--batch-size",
+            type=click.IntRange(1),
+            default=64,
+            show_default=True,
+            help="Images handed to a method per call; changes memory and speed, not a byte of the result.",
+        ),
+        click.option(
+            "--store", type=click.Path(path_type=Path), help="Folder of artefacts. [env: CLOAKBENCH_STORE]"
+        ),
+        click.option(
+            "--out", type=click.Path(path_type=Path), help="The run's folder. [default: runs/<run>]"
+        ),
+        click.option(
+            "--lpips-trunk",
+            type=click.Path(path_type=Path),
+            envvar="CLOAKBENCH_LPIPS_TRUNK",
+            help="AlexNet weights for LPIPS (.pth or .safetensors). [default: torchvision's cache]",
+        ),
+    ]
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
+def _spec(values: dict[str, Any]) -> "RunSpec":
+    from bench.spec import load_suite, make_spec
+
+    fields = load_suite(values["config"]) if values["config"] else {}
+    for key in ("attacks", "defenses", "backbones", "heads", "seeds"):
+        if values[key]:
+            fields[key] = values[key]
+    for key in ("dataset", "protocol", "split_seed", "identities"):
+        if values[key] is not None:
+            fields[key] = values[key]
+    return make_spec(fields)
+
+
+def _options(values: dict[str, Any]) -> "Options":
+    from bench.runner import Options
+
+    keys = ("device", "threads", "batch_size", "store", "out", "lpips_trunk")
+    return Options(**{key: values[key] for key in keys}, command=shlex.join(["bench", *sys.argv[1:]]))
+
+
+@click.command(epilog=_EXAMPLES)
+@matrix_options
+@click.option("--dry-run", is_flag=True, help="Only say what would be computed (as `bench plan`).")
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write the leaderboard here too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the leaderboard as JSON, and nothing else.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no table.")
+def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **values: Any) -> None:
+    """Run a matrix of attacks x defences x backbones and print its leaderboard.
+
+    Every stage is kept: a run that was killed goes on where it was, and a matrix with one more defence
+    computes that defence's cells only. Exit code 0 only if every cell is there, 1 if one failed, 2 if
+    what was asked for cannot be done.
+    """
+    from bench import leaderboard, runner
+
+    prepared = runner.prepare(_spec(values), _options(values))
+    if dry_run:
+        _show_plan(prepared, as_json)
+        return
+    _log_to_stderr()
+    with _progress(prepared, hidden=quiet or as_json) as advance:
+        results = runner.execute(prepared, advance)
+    board = leaderboard.build(prepared.folder)
+    text = leaderboard.to_csv(board)
+    prepared.folder.write_bytes("leaderboard.csv", text.encode())
+    if csv_file:
+        from bench.store import write_atomically
+
+        write_atomically(csv_file, text.encode())
+    if as_json:
+        click.echo(board.to_json(orient="records", indent=1))
+    elif not quiet:
+        _show_board(board, prepared)
+    _leave(results)
+
+
+@click.command(epilog=_EXAMPLES)
+@matrix_options
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def plan(as_json: bool, **values: Any) -> None:
+    """Say what a run would compute: cells, what is cached, about how long and how much disk."""
+    from bench import runner
+
+    _show_plan(runner.prepare(_spec(values), _options(values)), as_json)
+
+
+def _leave(results: "list[CellResult]") -> None:
+    failed = [result for result in results if result.status != "ok"]
+    if failed:
+        reasons = {result.reason: result for result in failed}
+        for reason in reasons:
+            click.echo(f"Failed: {reason}", err=True)
+        click.echo(f"Error: {len(failed)} of {len(results)} cells failed.", err=True)
+        sys.exit(1)
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.addFilter(lambda record: record.exc_info is None)  # tracebacks go to run.log
+    logging.getLogger("bench").addHandler(handler)
+
+
+def _show_plan(prepared: "Prepared", as_json: bool) -> None:
+    groups = prepared.groups()
+    cells = prepared.run.cells
+    known = sum(group.seconds for group in groups if group.seconds is not None)
+    untimed = [f"{group.stage} {group.label}" for group in groups if group.seconds is None]
+    size = sum(group.size for group in groups)
+    if as_json:
+        document = {
+            "run": prepared.run.spec.digest,
+            "folder": str(prepared.folder.path),
+            "cells": len(cells),
+            "cells_asked": len(prepared.run.cells_asked),
+            "cells_cached": prepared.cached_cells(),
+            "seconds": known,
+            "untimed": untimed,
+            "bytes": size,
+            "groups": [vars(group) for group in groups],
+        }
+        click.echo(json.dumps(document, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "stage", "method", "images", "about", title=f"To compute for run {prepared.run.spec.digest}"
+    )
+    for group in groups:
+        table.add_row(group.stage, group.label, str(group.images), _duration(group.seconds))
+    console = Console()
+    if groups:
+        console.print(table)
+    console.print(
+        f"{len(cells)} cells ({len(cells) - len(prepared.run.cells_asked)} of them added as references), "
+        f"{prepared.cached_cells()} cached; {_duration(known)} for what was timed before on this store"
+        + (f", {len(untimed)} groups never timed" if untimed else "")
+        + f"; about {size / 1e6:.0f} MB in {prepared.store.folder}."
+    )
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "not timed yet"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@contextmanager
+def _progress(prepared: "Prepared", *, hidden: bool) -> Iterator[Callable[["Node", int], None]]:
+    if hidden:
+        yield lambda _node, _n: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        tasks = {
+            (group.stage, group.label): progress.add_task(
+                f"{group.stage:8} {group.label}", total=group.images, start=False, rate=""
+            )
+            for group in prepared.groups()
+            if group.images
+        }
+
+        def advance(node: "Node", count: int) -> None:
+            task_id = tasks.get((node.stage, node.label))
+            if task_id is None:
+                return
+            progress.start_task(task_id)
+            progress.advance(task_id, count)
+            speed = progress.tasks[task_id].speed
+            progress.update(task_id, rate=f"{speed:.1f}/s" if speed else "")
+
+        yield advance
+
+
+def _show_board(board: Any, prepared: "Prepared") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from bench import leaderboard
+
+    headings = {
+        "asr": "ASR % [95 %]",
+        "baseline": "ASR without cloak %",
+        "accuracy": "normal accuracy % [95 %]",
+        "recovery": "recovery %",
+        "psnr": "cloak PSNR dB",
+    }
+    table = Table(title=f"{prepared.run.spec.dataset}: tracker's answers (run {prepared.run.spec.digest})")
+    rows = leaderboard.condense(board)
+    for name in leaderboard.Condensed.model_fields:
+        table.add_column(headings.get(name, name), justify="right" if name in headings else "left")
+    for row in rows:
+        table.add_row(*(str(value) for value in row.model_dump().values()))
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(table)
+    people = board["n_identities"].max()
+    console.print(
+        f"{people:.0f} identities, {board['n_probes'].max():.0f} probes; rates are means over people. "
+        f"Leaderboard: {prepared.folder.path / 'leaderboard.csv'}"
+    )
+    if prepared.run.dataset.note:
+        console.print(f"Note: {prepared.run.dataset.note}")
+    for reason in sorted(set(board["lpips_reason"].dropna()) - {""}):
+        console.print(f"LPIPS is NA: {reason}")

@@ -1,0 +1,79 @@
+"""`bench train`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from bench.contracts import TrainRequest
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  bench train puface --dataset lfw --attack pgd:eps=15 --attack fawkes \\
+      --backbone mobileface-v2 --backbone mobileface-v3 --out puface.safetensors
+  bench train backbone:arch=iresnet18,steps=2000 --dataset synthetic --out mine.safetensors
+"""
+)
+@click.argument("trainer", metavar="TRAINER")
+@click.option("--dataset", default="synthetic", show_default=True, help="Its training identities are used.")
+@click.option("--attack", "attacks", multiple=True, metavar="METHOD", help="Attack to train against.")
+@click.option(
+    "--backbone", "backbones", multiple=True, metavar="METHOD", help="Surrogate and feature extractor."
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The .safetensors file to write.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seeds everything.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--threads", type=click.IntRange(1), help="Threads torch computes with. [default: all cores]")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def train(trainer: str, out: Path, quiet: bool, **values: Any) -> None:
+    """Train weights with TRAINER (backbone, puface), e.g. puface:steps=900.
+
+    A training that was killed goes on from its checkpoint when the same command is given again. The card
+    (data, command, seed, measured quality) is written beside the weights.
+    """
+    from bench import registry
+
+    if out.suffix != ".safetensors":
+        raise click.BadParameter(f"'{out}' does not end in .safetensors", param_hint="--out")
+    chosen = registry.trainer(trainer)
+    for needed, option in ((chosen.needs_attacks, "attack"), (chosen.needs_backbones, "backbone")):
+        if needed and not values[f"{option}s"]:
+            raise click.UsageError(f"{trainer} needs at least one --{option}.")
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=quiet) as progress:
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done, total=total)
+
+        card = chosen.train(_request(out, report, values))
+    click.echo(f"{out} written; card beside it.")
+    for key, value in card.items():
+        click.echo(f"  {key}: {value}")
+
+
+def _request(out: Path, report: Any, values: dict[str, Any]) -> "TrainRequest":
+    from bench import registry
+    from bench.contracts import TrainRequest
+    from bench.pipeline import use_device
+
+    device, _ = use_device(values["device"], values["threads"])
+    backbones = tuple(registry.backbone(text) for text in values["backbones"])
+    for backbone in backbones:
+        backbone.load(device)
+    return TrainRequest(
+        dataset=registry.dataset(values["dataset"]),
+        out=out,
+        attacks=tuple(registry.attack(text) for text in values["attacks"]),
+        backbones=backbones,
+        seed=values["seed"],
+        device=device,
+        report=report,
+    )

@@ -1,0 +1,264 @@
+"""The leaderboard: one row a cell, made from a run's folder alone.
+
+A view over decisions and image measures, made again at will; the same folder gives the same bytes. Rates
+are in [0, 1]. An empty value is never a zero: its reason is in `reason` or in the column of that name.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench import decisions, image_measures, measures
+from bench.contracts import Frozen
+from bench.errors import DataError
+from bench.randomness import numpy_generator
+from bench.run_folder import CellResult, RunFacts, RunFolder
+from bench.statistics import Estimate, cohens_h
+
+NEEDS_SIGNIFICANCE = "NA: needs significance testing, which this version does not do"
+
+COLUMNS: Mapping[str, str] = {
+    "rank_low": "best rank of the method that cannot be excluded; empty, see ranking_reason",
+    "rank_high": "worst rank that cannot be excluded; empty, see ranking_reason",
+    "tie_group": "letters: methods that share one cannot be told apart; empty, see ranking_reason",
+    "ranking_reason": "why ranks and letters are empty",
+    "dataset": "dataset, canonical",
+    "protocol": "protocol, canonical",
+    "attack": "attack, canonical",
+    "defense": "defence, canonical",
+    "backbone": "the tracker's backbone",
+    "head": "the tracker's head",
+    "seed": "seed of the methods' randomness",
+    "asked": "True where the cell was asked for, False for a reference cell the plan added",
+    "status": "ok or failed",
+    "reason": "why the cell failed",
+    "n_identities": "people measured",
+    "n_probes": "probes of all people, each counted once",
+    "asr": "attack success rate: share of a protected person's probes not recognised as theirs, mean over people",
+    "asr_low": "lower end of its 95 % interval over people",
+    "asr_high": "upper end",
+    "asr_pooled": "the same over all probes",
+    "baseline_error": "ASR of attack none with defence none: what no cloak earned",
+    "defended_baseline_error": "ASR of attack none with this defence",
+    "normal_accuracy": "share of a normal person's probes that are recognised, mean over people",
+    "normal_accuracy_low": "lower end of its 95 % interval over people",
+    "normal_accuracy_high": "upper end",
+    "recovery": "(ASR undefended - ASR) / (ASR undefended - baseline error), not clipped",
+    "recovery_low": "lower end of its 95 % bootstrap interval over people",
+    "recovery_high": "upper end",
+    "recovery_reason": "why recovery is empty",
+    "p_holm": "p value against the same row under defence none, Holm-corrected; empty, see p_holm_reason",
+    "p_holm_reason": "why p_holm is empty",
+    "effect_h": "Cohen's h of ASR against the same row under defence none (for defence none: attack none)",
+    "effect_h_reason": "why effect_h is empty",
+    "cloak_psnr": "PSNR of cloak against original, dB, mean over changed images",
+    "cloak_ssim": "SSIM of cloak against original",
+    "cloak_dssim": "(1 - SSIM) / 2",
+    "cloak_lpips": "LPIPS (AlexNet) of cloak against original",
+    "cloak_linf": "largest change of a pixel, grey levels of 255",
+    "cloak_unchanged": "share of images the attack left as they were",
+    "cloak_reason": "why the cloak's measures are empty",
+    "purified_psnr": "PSNR of the purified image against the original (of cloaks; of photos for attack none)",
+    "purified_ssim": "SSIM of the purified image against the original",
+    "purified_dssim": "(1 - SSIM) / 2",
+    "purified_lpips": "LPIPS of the purified image against the original",
+    "purified_linf": "largest change of a pixel, grey levels of 255",
+    "purified_unchanged": "share of images that came back as the original",
+    "purified_reason": "why the purified image's measures are empty",
+    "lpips_reason": "why LPIPS is empty where other measures are there",
+    "surrogates": "backbones the attack used",
+    "extractors": "backbones the defence was trained with",
+    "access": "black-box or white-box (the tracker's backbone is a surrogate)",
+    "related": "a surrogate or extractor is of the tracker's family",
+    "extractors_are_surrogates": "surrogates and extractors overlap",
+    "attack_seen_by_defense": "seen, seen-with-other-parameters, unseen, not-trained",
+    "attack_adapts_to_defense": "the attack was made against this defence",
+    "identity_overlap": "an evaluated person's photos trained the backbone or the defence: yes, no, unknown",
+    "dataset_note": "a caution about the dataset",
+    "benchmark_version": "rows of different versions are not compared",
+    "run": "digest of the specification",
+}
+"""Every column with its meaning, in order."""
+
+MEASURES = ("psnr", "ssim", "dssim", "lpips", "linf")
+_FORMULA = re.compile(r"^[=+@\t\r-]")
+
+
+@dataclass
+class _Rates:
+    """Decisions of a run's cells, read once each."""
+
+    folder: Path
+    cells: Mapping[tuple[Any, ...], CellResult]
+    _read: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+    def of(self, attack: str, defense: str, like: CellResult) -> pd.DataFrame | None:
+        """Return the decisions of a cell on the same tracker and seed, None where it failed or is not there."""
+        cell = self.cells.get((attack, defense, like.backbone, like.head, like.seed))
+        if cell is None or not cell.decisions:
+            return None
+        if cell.decisions not in self._read:
+            self._read[cell.decisions] = decisions.read(self.folder / cell.decisions)
+        return self._read[cell.decisions]
+
+
+def build(folder: RunFolder) -> pd.DataFrame:
+    """Return the leaderboard of a run, one row a cell with the columns of `COLUMNS`.
+
+    Raises:
+        DataError: not a run's folder, or one of its files is missing or damaged.
+    """
+    facts, cells = folder.facts(), folder.cells()
+    by_point = {(c.attack, c.defense, c.backbone, c.head, c.seed): c for c in cells}
+    rates = _Rates(folder.path, by_point)
+    rows = [_row(folder, facts, cell, rates) for cell in cells]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _row(folder: RunFolder, facts: RunFacts, cell: CellResult, rates: _Rates) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "ranking_reason": NEEDS_SIGNIFICANCE,
+        "p_holm_reason": NEEDS_SIGNIFICANCE,
+        "dataset": facts.spec.dataset,
+        "protocol": facts.spec.protocol,
+        **cell.model_dump(
+            include={"attack", "defense", "backbone", "head", "seed", "asked", "status", "reason"}
+        ),
+        **cell.threat.model_dump(),
+        "dataset_note": facts.dataset_note,
+        "benchmark_version": facts.benchmark_version,
+        "run": facts.run,
+    }
+    own = rates.of(cell.attack, cell.defense, cell)
+    if own is None:
+        return row
+    row |= _rate_columns(own) | _reference_columns(own, cell, rates, facts)
+    row |= _effect(own, cell, rates)
+    no_cloak = "attack none changes nothing" if cell.attack == "none" else ""
+    no_purifier = "" if cell.purified_measures else "the defence does not change images"
+    row |= _image_columns(folder, "cloak", cell.cloak_measures, no_cloak)
+    row |= _image_columns(folder, "purified", cell.purified_measures, no_purifier)
+    row["lpips_reason"] = facts.lpips_reason
+    return row
+
+
+def _rate_columns(own: pd.DataFrame) -> dict[str, Any]:
+    summary = measures.summarize(own)
+    return {
+        "n_identities": summary.n_identities,
+        "n_probes": summary.n_probes,
+        "asr_pooled": summary.asr_pooled,
+        **_estimate("asr", summary.asr),
+        **_estimate("normal_accuracy", summary.normal_accuracy),
+    }
+
+
+def _reference_columns(own: pd.DataFrame, cell: CellResult, rates: _Rates, facts: RunFacts) -> dict[str, Any]:
+    found = measures.compare_with_references(
+        own,
+        undefended=rates.of(cell.attack, "none", cell),
+        baseline=rates.of("none", "none", cell),
+        defended_baseline=rates.of("none", cell.defense, cell),
+        rng=numpy_generator(
+            facts.spec.split_seed, "recovery", cell.attack, cell.defense, cell.backbone, cell.head
+        ),
+    )
+    recovery, reason = found.recovery, found.recovery.reason
+    if cell.defense == "none" or cell.attack == "none":
+        recovery, reason = None, "a recovery is of a defence against an attack"
+    return {
+        "baseline_error": found.baseline_error.value,
+        "defended_baseline_error": found.defended_baseline_error.value,
+        **(_estimate("recovery", recovery) if recovery else {}),
+        "recovery_reason": reason,
+    }
+
+
+def _effect(own: pd.DataFrame, cell: CellResult, rates: _Rates) -> dict[str, Any]:
+    if cell.attack == cell.defense == "none":
+        return {"effect_h_reason": "the row is the reference itself"}
+    against = ("none", "none") if cell.defense == "none" else (cell.attack, "none")
+    other = rates.of(*against, cell)
+    if other is None:
+        return {"effect_h_reason": f"reference cell {against[0]} x {against[1]} is not there"}
+    mine, theirs = (float(measures.per_identity(rows)["asr"].mean()) for rows in (own, other))
+    return {"effect_h": cohens_h(mine, theirs)}
+
+
+def _image_columns(folder: RunFolder, prefix: str, name: str, missing: str) -> dict[str, Any]:
+    if missing or not name:
+        return {f"{prefix}_reason": missing or "not measured"}
+    try:
+        payload = (folder.path / name).read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{folder.path / name} is missing; run the same command again to write it.") from None
+    rows = image_measures.from_bytes(payload, name).drop(columns="image")
+    summary = measures.summarize_images(rows)
+    columns: dict[str, Any] = {f"{prefix}_{key}": summary.means.get(key) for key in MEASURES}
+    return {**columns, f"{prefix}_unchanged": summary.share_unchanged, f"{prefix}_reason": summary.reason}
+
+
+def _estimate(name: str, estimate: Estimate) -> dict[str, Any]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def to_csv(board: pd.DataFrame) -> str:
+    """Return the leaderboard as CSV: floats with six decimals, empty for missing, safe in spreadsheets.
+
+    A text that a spreadsheet would take for a formula is prefixed with an apostrophe.
+    """
+    safe = board.copy()
+    for name in safe.columns:
+        if safe[name].dtype == object or pd.api.types.is_string_dtype(safe[name]):
+            safe[name] = safe[name].map(_without_formula)
+    return str(safe.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+
+
+def _without_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+class Condensed(Frozen):
+    """A leaderboard row as the terminal shows it: rates in per cent."""
+
+    attack: str
+    defense: str
+    backbone: str
+    head: str
+    seed: int
+    asr: str
+    baseline: str
+    accuracy: str
+    recovery: str
+    psnr: str
+    access: str
+    status: str
+
+
+def condense(board: pd.DataFrame) -> list[Condensed]:
+    """Return the rows as a terminal shows them."""
+    return [_condense(row) for row in board.to_dict("records")]
+
+
+def _condense(row: Mapping[Any, Any]) -> Condensed:
+    return Condensed(
+        **{key: row[key] for key in ("attack", "defense", "backbone", "head", "seed", "status")},
+        asr=_percent(row["asr"], row["asr_low"], row["asr_high"]),
+        baseline=_percent(row["defended_baseline_error"]),
+        accuracy=_percent(row["normal_accuracy"], row["normal_accuracy_low"], row["normal_accuracy_high"]),
+        recovery=_percent(row["recovery"]),
+        psnr="NA" if pd.isna(row["cloak_psnr"]) else f"{row['cloak_psnr']:.1f}",
+        access=str(row["access"]),
+    )
+
+
+def _percent(value: Any, low: Any = None, high: Any = None) -> str:
+    if value is None or pd.isna(value):
+        return "NA"
+    if low is None or pd.isna(low):
+        return f"{100 * value:.1f}"
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"

@@ -1,0 +1,502 @@
+"""The stages of a run as a graph: faces → fit → cloak → purify → embed → decide, and measure beside them.
+
+Everything here says what is made from what, and what decides it; `bench.stages` does the computing and
+`bench.graph` the remembering.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import safetensors.torch
+import torch
+
+from bench import decisions, image_measures, methods, registry, stages
+from bench.contracts import (
+    CROP_SIZE,
+    Attack,
+    Backbone,
+    Binding,
+    Context,
+    Defense,
+    Faces,
+    Hardening,
+    Identity,
+    Method,
+    Purifier,
+    Views,
+)
+from bench.data_files import sha256_of
+from bench.digest import environment, source_digest
+from bench.errors import UsageError
+from bench.graph import Node
+from bench.lpips_distance import Lpips, Unavailable, load_lpips
+from bench.randomness import numpy_generator
+from bench.resolve import Resolved
+from bench.spec import Cell
+
+SHARD_IMAGES = 64
+"""A shard takes whole identities until it has this many images: what a killed run may lose."""
+
+TRAINING_IMAGES = 512
+"""Photos of training identities that `fit` and `train` see, at most."""
+
+TARGET_IDENTITIES = 50
+TARGET_PHOTOS = 4
+"""Size of the pool of other people's faces for attacks that imitate someone."""
+
+_CROP_BYTES = CROP_SIZE * CROP_SIZE * 3
+Payloads = Sequence[bytes]
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How a run is executed; nothing here changes what is asked, `batch_size` not even a byte.
+
+    Attributes:
+        device: torch device.
+        threads: threads torch computes with.
+        batch_size: images handed to a method per call.
+        lpips: the LPIPS measure, or why there is none.
+    """
+
+    device: torch.device
+    threads: int
+    batch_size: int
+    lpips: Lpips | Unavailable
+
+
+class Backbones(Sequence[Backbone]):
+    """Helper backbones that are loaded when first looked at: a purifier with weights never looks."""
+
+    def __init__(self, names: Sequence[str], load: Callable[[str], Backbone]) -> None:
+        self.names = tuple(names)
+        self._load = load
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> Backbone: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Backbones": ...
+    def __getitem__(self, index: int | slice) -> "Backbone | Backbones":
+        if isinstance(index, slice):
+            return Backbones(self.names[index], self._load)
+        return self._load(self.names[index])
+
+
+class Pipeline:
+    """Builds the nodes of a resolved run.
+
+    Args:
+        run: the plugins and the split.
+        machine: device, threads, batch size, LPIPS.
+    """
+
+    def __init__(self, run: Resolved, machine: Machine) -> None:
+        self.run = run
+        self.machine = machine
+        self._loaded: dict[str, Backbone] = {}
+        # One node a set of arguments: cells share what they share.
+        self.natural = cache(self._natural)
+        self.cloaks = cache(self._cloaks)
+        self.defended = cache(self._defended)
+        self.embedded = cache(self._embedded)
+        self.decision = cache(self._decision)
+        self.cloak_measures = cache(self._cloak_measures)
+        self.purified_measures = cache(self._purified_measures)
+        self._training_faces = cache(self._make_training_faces)
+        self._fitted = cache(self._make_fitted)
+
+    # -- what decides a result -----------------------------------------------------------------------
+
+    @cached_property
+    def _environment(self) -> Mapping[str, Any]:
+        return environment(str(self.machine.device), self.machine.threads)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self.run.dataset.fingerprint()
+
+    def backbone(self, name: str) -> Backbone:
+        """Return a backbone by name, loaded onto the machine's device, once."""
+        if name not in self._loaded:
+            backbone = self.run.backbones.get(name) or registry.backbone(name)
+            backbone.load(self.machine.device)
+            self._loaded[name] = backbone
+        return self._loaded[name]
+
+    def _backbone_facts(self, name: str) -> dict[str, Any]:
+        backbone = self.run.backbones.get(name) or registry.backbone(name)
+        weights = backbone.card.sha256 or [
+            sha256_of(path)
+            for path in backbone.files(Binding(self.run.spec.dataset, self.run.dataset.domain, (), name))
+        ]
+        return {"name": name, "source": source_digest(type(backbone)), "weights": weights}
+
+    def _method_facts(self, method: Method, tracker: str, seed: int | None) -> dict[str, Any]:
+        binding = self.run.binding(method, tracker)
+        return {
+            "method": methods.canonical(method),
+            "params": method.params.model_dump(mode="json"),
+            "source": source_digest(type(method), "bench.stages"),
+            "files": [sha256_of(path) for path in method.files(binding)],
+            "helpers": [self._backbone_facts(name) for name in binding.backbones],
+            "seed": seed,
+            "environment": self._environment,
+        }
+
+    def _context(
+        self, method: Method, tracker: str, seed: int, advance: Advance, targets: Faces | None = None
+    ) -> Context:
+        binding = self.run.binding(method, tracker)
+        return Context(
+            seed=seed,
+            device=self.machine.device,
+            backbones=Backbones(binding.backbones, self.backbone),
+            targets=targets,
+            files=method.files(binding),
+            advance=advance,
+        )
+
+    def _label(self, method: Method, tracker: str) -> str:
+        helpers = "|".join(self.run.helpers(method, tracker))
+        return f"{methods.canonical(method)} ({helpers})" if helpers else methods.canonical(method)
+
+    # -- faces -----------------------------------------------------------------------------------------
+
+    def _natural(self, role: Literal["gallery", "probes"]) -> tuple[Node, ...]:
+        """Return the shards of aligned crops of all gallery or probe photos."""
+        photos = self.run.split.gallery if role == "gallery" else self.run.split.probes
+        return tuple(self._faces_node(role, shard) for shard in _shards(photos))
+
+    def _faces_node(self, label: str, photos: Sequence[tuple[str, str]]) -> Node:
+        ids = tuple(image for image, _ in photos)
+        people = tuple(person for _, person in photos)
+        dataset = self.run.dataset
+
+        def work(_inputs: Payloads, advance: Advance) -> bytes:
+            crops = dataset.crops(ids)
+            advance(len(ids))
+            return stages.encode_pixels(stages.Pixels(crops, ids, people))
+
+        facts = {
+            "dataset": self.run.spec.dataset,
+            "fingerprint": self._fingerprint,
+            "ids": ids,
+            "identities": people,
+            "source": source_digest(type(dataset)),
+            "environment": self._environment,
+        }
+        return Node("faces", label, facts, (), len(ids), len(ids) * _CROP_BYTES, work)
+
+    def _make_training_faces(self, purpose: Literal["training", "targets"]) -> Node:
+        people = [person for person in self.run.dataset.identities() if person.role == "training"]
+        if not people:
+            raise UsageError(
+                f"{self.run.spec.dataset} has no training identities, and a method of this run learns from "
+                "them. Use a dataset that has some, or another method."
+            )
+        rng = numpy_generator(self.run.spec.split_seed, purpose)
+        order = [people[i] for i in rng.permutation(len(people))]
+        photos = _some_targets(order) if purpose == "targets" else _some_photos(order)
+        return self._faces_node(purpose, photos)
+
+    # -- fit -------------------------------------------------------------------------------------------
+
+    def _make_fitted(self, method: Attack | Defense, tracker: str, seed: int) -> Node:
+        def work(inputs: Payloads, advance: Advance) -> bytes:
+            faces = stages.decode_pixels(inputs[0]).faces(self.machine.device)
+            ctx = self._context(method, tracker, seed, advance)
+            if isinstance(method, Hardening):
+                state = method.train(self.backbone(tracker), faces, ctx)
+            else:
+                state = method.fit(faces, ctx)
+            return safetensors.torch.save({key: value.contiguous().cpu() for key, value in state.items()})
+
+        facts = self._method_facts(method, tracker, seed)
+        if isinstance(method, Hardening):
+            facts["tracker"] = self._backbone_facts(tracker)
+        source = self._training_faces("training")
+        return Node("fit", self._label(method, tracker), facts, (source,), source.images, 1 << 20, work)
+
+    # -- cloak -----------------------------------------------------------------------------------------
+
+    def _cloaks(
+        self, attack_name: str, tracker: str, seed: int, role: Literal["gallery", "probes"]
+    ) -> tuple[Node, ...]:
+        """Return, for each shard of photos, the images an attack changed when a person is protected."""
+        if not self.run.attacks[attack_name].changes_images:
+            return ()
+        photos = self.run.split.cloaked if role == "gallery" else self.run.split.probes
+        wanted = frozenset(image for images in photos.values() for image in images)
+        return tuple(
+            self._cloak_node(attack_name, tracker, seed, source, wanted) for source in self.natural(role)
+        )
+
+    def _cloak_node(
+        self, attack_name: str, tracker: str, seed: int, source: Node, wanted: frozenset[str]
+    ) -> Node:
+        attack = self.run.attacks[attack_name]
+        chosen = [name for name in source.facts["ids"] if name in wanted]
+        extra = []
+        if attack.threat.needs_targets:
+            extra.append(self._training_faces("targets"))
+        if attack.learns:
+            extra.append(self._fitted(attack, tracker, seed))
+
+        def work(inputs: Payloads, advance: Advance) -> bytes:
+            others = list(inputs[1:])
+            targets = None
+            if attack.threat.needs_targets:
+                targets = stages.decode_pixels(others.pop(0)).faces(self.machine.device)
+            ctx = self._context(attack, tracker, seed, advance, targets)
+            if attack.learns:
+                ctx = _with_state(ctx, others.pop(0))
+            pixels = stages.decode_pixels(inputs[0]).only(frozenset(chosen))
+            return stages.encode_pixels(stages.cloak(attack, pixels, ctx, self.machine.batch_size))
+
+        facts = {**self._method_facts(attack, tracker, seed), "chosen": chosen}
+        size = len(chosen) * _CROP_BYTES
+        return Node("cloak", self._label(attack, tracker), facts, (source, *extra), len(chosen), size, work)
+
+    # -- purify ----------------------------------------------------------------------------------------
+
+    def _defended(
+        self, defense_name: str, tracker: str, seed: int, sources: tuple[Node, ...]
+    ) -> tuple[Node, ...]:
+        """Return the shards as the tracker trains on them: purified, or as they are."""
+        defense = self.run.defenses[defense_name]
+        if not isinstance(defense, Purifier) or not defense.changes_images:
+            return sources
+        return tuple(self._purify_node(defense, tracker, seed, source) for source in sources)
+
+    def _purify_node(self, defense: Purifier, tracker: str, seed: int, source: Node) -> Node:
+        extra = (self._fitted(defense, tracker, seed),) if defense.learns else ()
+
+        def work(inputs: Payloads, advance: Advance) -> bytes:
+            ctx = self._context(defense, tracker, seed, advance)
+            if defense.learns:
+                ctx = _with_state(ctx, inputs[1])
+            pixels = stages.decode_pixels(inputs[0])
+            return stages.encode_pixels(stages.purify(defense, pixels, ctx, self.machine.batch_size))
+
+        facts = self._method_facts(defense, tracker, None if defense.deterministic else seed)
+        return Node(
+            "purify", self._label(defense, tracker), facts, (source, *extra), source.images, source.size, work
+        )
+
+    # -- embed -----------------------------------------------------------------------------------------
+
+    def _embedded(
+        self, cell_defense: str, tracker: str, seed: int, sources: tuple[Node, ...]
+    ) -> tuple[Node, ...]:
+        """Return the shards' embeddings by the tracker's backbone, hardened where the defence does that."""
+        defense = self.run.defenses[cell_defense]
+        hardening = defense if isinstance(defense, Hardening) else None
+        return tuple(self._embed_node(tracker, hardening, seed, source) for source in sources)
+
+    def _embed_node(self, tracker: str, hardening: Hardening | None, seed: int, source: Node) -> Node:
+        facts = {
+            "backbone": self._backbone_facts(tracker),
+            "source": source_digest("bench.stages"),
+            "environment": self._environment,
+        }
+        extra: tuple[Node, ...] = ()
+        label = tracker
+        if hardening is not None:
+            extra = (self._fitted(hardening, tracker, seed),)
+            facts["hardening"] = self._method_facts(hardening, tracker, seed)
+            label = f"{tracker} hardened by {methods.canonical(hardening)}"
+
+        def work(inputs: Payloads, advance: Advance) -> bytes:
+            backbone = self.backbone(tracker)
+            if hardening is not None:
+                backbone = hardening.harden(backbone, safetensors.torch.load(inputs[1]))
+            pixels = stages.decode_pixels(inputs[0])
+            return stages.encode_embedded(stages.embed(backbone, pixels, self.machine.device, advance))
+
+        dimension = (self.run.backbones.get(tracker) or registry.backbone(tracker)).card.embedding_dim
+        return Node(
+            "embed", label, facts, (source, *extra), source.images, source.images * dimension * 4, work
+        )
+
+    # -- decide ----------------------------------------------------------------------------------------
+
+    def _decision(self, cell: Cell) -> Node:
+        """Return the node of a cell's decisions."""
+        protocol, split = self.run.protocol, self.run.split
+        groups = self._views(cell)
+        bounds = [len(group) for group in groups]
+        cloaked = frozenset(image for images in split.cloaked.values() for image in images)
+        probes = frozenset(image for images in split.probes.values() for image in images)
+
+        def work(inputs: Payloads, advance: Advance) -> bytes:
+            remaining = iter(inputs)
+            parts = [[stages.decode_embedded(next(remaining)) for _ in range(n)] for n in bounds]
+            gallery, edits, asked, asked_edits = (stages.join(shards) if shards else None for shards in parts)
+            assert gallery is not None
+            assert asked is not None
+            views = Views(
+                gallery_natural=gallery,
+                gallery_cloaked=stages.overlay(gallery, edits, cloaked),
+                probes_natural=asked,
+                probes_protected=stages.overlay(asked, asked_edits, probes),
+            )
+            rows = protocol.decide(views, split, cell.head)
+            advance(1)
+            return decisions.to_bytes(rows)
+
+        facts = {
+            "protocol": self.run.spec.protocol,
+            "params": protocol.params.model_dump(mode="json"),
+            "source": source_digest(type(protocol), "bench.stages"),
+            "head": cell.head,
+            "groups": bounds,
+            "split": {
+                "fold": dict(split.fold),
+                "cloaked": {key: list(v) for key, v in split.cloaked.items()},
+            },
+            "environment": self._environment,
+        }
+        inputs = tuple(node for group in groups for node in group)
+        rows = sum(len(images) for images in split.probes.values()) * split.folds
+        label = f"{cell.attack} × {cell.defense} × {cell.backbone} × {cell.head}"
+        return Node("decide", label, facts, inputs, 1, rows * 12, work)
+
+    def _views(self, cell: Cell) -> tuple[tuple[Node, ...], ...]:
+        """Return the embedding shards of gallery, cloaks, probes, cloaked probes; () where there are none."""
+
+        def defend(sources: tuple[Node, ...]) -> tuple[Node, ...]:
+            return self.defended(cell.defense, cell.backbone, cell.seed, sources)
+
+        def embed(sources: tuple[Node, ...]) -> tuple[Node, ...]:
+            return self.embedded(cell.defense, cell.backbone, cell.seed, sources)
+
+        def cloaks(role: Literal["gallery", "probes"]) -> tuple[Node, ...]:
+            return self.cloaks(cell.attack, cell.backbone, cell.seed, role)
+
+        use = self.run.protocol.probes
+        probes = self.natural("probes")
+        return (
+            embed(defend(self.natural("gallery"))),
+            embed(defend(cloaks("gallery"))),
+            embed(defend(probes) if use == "purified" else probes),
+            embed(cloaks("probes")) if use == "cloaked" else (),
+        )
+
+    # -- measure ---------------------------------------------------------------------------------------
+
+    def _cloak_measures(self, attack: str, tracker: str, seed: int) -> tuple[Node, ...]:
+        """Return how visible the cloaks are: cloak against original, shard by shard."""
+        changed = self.cloaks(attack, tracker, seed, "gallery")
+        label = f"cloak {self._label(self.run.attacks[attack], tracker)}"
+        return self._measure_nodes(label, self.natural("gallery"), changed)
+
+    def _purified_measures(self, attack: str, defense: str, tracker: str, seed: int) -> tuple[Node, ...]:
+        """Return what the defence costs: purified against original, of the cloaks or, without any, of the photos."""
+        originals = self.natural("gallery")
+        sources = self.cloaks(attack, tracker, seed, "gallery") or originals
+        changed = self.defended(defense, tracker, seed, sources)
+        if changed is sources:
+            return ()
+        label = f"purified {self._label(self.run.defenses[defense], tracker)} of {attack}"
+        return self._measure_nodes(label, originals, changed)
+
+    def _measure_nodes(
+        self, label: str, originals: tuple[Node, ...], changed: tuple[Node, ...]
+    ) -> tuple[Node, ...]:
+        lpips = self.machine.lpips if isinstance(self.machine.lpips, Lpips) else None
+
+        def work(inputs: Payloads, advance: Advance) -> bytes:
+            before, after = (stages.decode_pixels(payload) for payload in inputs)
+            rows = image_measures.measure(before, after, lpips, self.machine.device)
+            advance(len(rows))
+            return image_measures.to_bytes(rows)
+
+        facts = {
+            "source": source_digest("bench.image_measures"),
+            "lpips_trunk": lpips.trunk_sha256 if lpips else "absent",
+            "environment": self._environment,
+        }
+        pairs = zip(originals, changed, strict=bool(changed))
+        return tuple(
+            Node("measure", label, facts, (before, after), after.images, after.images * 64, work)
+            for before, after in pairs
+        )
+
+
+def _shards(photos: Mapping[str, tuple[str, ...]]) -> Iterator[list[tuple[str, str]]]:
+    shard: list[tuple[str, str]] = []
+    for person in sorted(photos):
+        shard += [(image, person) for image in photos[person]]
+        if len(shard) >= SHARD_IMAGES:
+            yield shard
+            shard = []
+    if shard:
+        yield shard
+
+
+def _some_photos(people: Sequence[Identity]) -> list[tuple[str, str]]:
+    photos = [(image, person.id) for person in people for image in person.photos]
+    return photos[:TRAINING_IMAGES]
+
+
+def _some_targets(people: Sequence[Identity]) -> list[tuple[str, str]]:
+    # A person with several photos is a steadier target than one with a single one.
+    ranked = sorted(people, key=lambda person: -min(len(person.photos), TARGET_PHOTOS))
+    chosen = ranked[:TARGET_IDENTITIES]
+    return [(image, person.id) for person in chosen for image in person.photos[:TARGET_PHOTOS]]
+
+
+def _with_state(ctx: Context, payload: bytes) -> Context:
+    return replace(
+        ctx, state={key: value.to(ctx.device) for key, value in safetensors.torch.load(payload).items()}
+    )
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def use_device(device: str, threads: int | None) -> tuple[torch.device, int]:
+    """Return the device and the number of threads, and set torch's threads.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        threads: None for every core this process may use.
+
+    Raises:
+        UsageError: the device is unknown or not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"unknown device '{device}'. Valid: auto, cpu, cuda, cuda:N.") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"device '{device}' was asked for, but torch sees no CUDA device. Use --device cpu.")
+    count = threads or _usable_cores()
+    torch.set_num_threads(count)
+    return chosen, count
+
+
+def make_machine(device: str, threads: int | None, batch_size: int, lpips_trunk: Path | None) -> Machine:
+    """Return the machine of a run and set torch's threads (see `use_device`).
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        threads: None for every core this process may use.
+        batch_size: images handed to a method per call.
+        lpips_trunk: file with AlexNet's weights, or None to look in torchvision's cache.
+    """
+    chosen, count = use_device(device, threads)
+    return Machine(chosen, count, batch_size, load_lpips(lpips_trunk))

@@ -1,0 +1,170 @@
+"""A run on disk: what was asked, on what machine, every decision and image measure, and nothing aggregated.
+
+spec.json          what was asked and its canonical form, the command, the benchmark's version
+environment.json   packages, hardware, threads, device, determinism
+splits.json        who is evaluated, on which photos, protected in which rotation (opaque ids)
+cells.json         one entry a cell: status, reason, threat model, files
+decisions/         one Parquet file a cell (`bench.decisions.SCHEMA`)
+images/            image measures, one Parquet file a set of images
+timings.csv        seconds by stage and method; never part of a leaderboard
+run.log            what was computed and what was reused
+"""
+
+import json
+import platform
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from bench.contracts import Frozen, Split
+from bench.digest import digest, package_versions
+from bench.errors import DataError
+from bench.spec import BENCHMARK_VERSION, RunSpec
+from bench.store import write_atomically
+from bench.threat import CellThreat
+
+REPORTED_PACKAGES = (
+    "cloakbench",
+    "facenet-pytorch",
+    "lpips",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "opencv-python-headless",
+    "pandas",
+    "Pillow",
+    "pyarrow",
+    "pydantic",
+    "scikit-learn",
+    "scipy",
+    "torch",
+    "torchvision",
+)
+
+
+class CellResult(Frozen):
+    """What became of one cell."""
+
+    attack: str
+    defense: str
+    backbone: str
+    head: str
+    seed: int
+    asked: bool = Field(description="False for reference cells the plan added")
+    status: str = Field(description="ok or failed")
+    reason: str = Field("", description="why it failed")
+    threat: CellThreat
+    decisions: str = Field("", description="file of its decisions, inside the run folder")
+    cloak_measures: str = Field("", description="file of cloak against original")
+    purified_measures: str = Field("", description="file of purified against original")
+
+
+class RunFacts(Frozen):
+    """What was asked of a run."""
+
+    run: str = Field(description="digest of the specification")
+    benchmark_version: str = BENCHMARK_VERSION
+    asked: RunSpec
+    spec: RunSpec
+    dataset_note: str = ""
+    lpips_trunk: str = Field("", description="SHA-256 of LPIPS' trunk; empty where there is none")
+    lpips_reason: str = Field("", description="why there is no LPIPS, and the mend")
+    command: str = ""
+
+
+class RunFolder:
+    """Reads and writes a run's folder.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write one JSON file, whole or not at all."""
+        write_atomically(self.path / name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+    def write_facts(self, facts: RunFacts, split: Split, machine: Mapping[str, Any]) -> None:
+        """Write what was asked, who is evaluated and on what machine, before any work."""
+        self.write_json("spec.json", facts.model_dump(mode="json"))
+        self.write_json("splits.json", _split_json(split))
+        self.write_json("environment.json", machine)
+
+    def write_bytes(self, name: str, payload: bytes) -> str:
+        """Write one file and return its name."""
+        write_atomically(self.path / name, payload)
+        return name
+
+    def write_cells(self, cells: list[CellResult]) -> None:
+        """Write the state of every cell."""
+        self.write_json("cells.json", [cell.model_dump(mode="json") for cell in cells])
+
+    def facts(self) -> RunFacts:
+        """Return what was asked.
+
+        Raises:
+            DataError: the folder is not a run, or its file is damaged.
+        """
+        try:
+            return RunFacts.model_validate_json(self._read("spec.json"))
+        except ValidationError as error:
+            raise DataError(f"{self.path / 'spec.json'} is damaged: {error.errors()[0]['msg']}.") from None
+
+    def cells(self) -> list[CellResult]:
+        """Return every cell.
+
+        Raises:
+            DataError: the folder is not a run, or its file is damaged.
+        """
+        try:
+            return [CellResult.model_validate(item) for item in json.loads(self._read("cells.json"))]
+        except (ValidationError, ValueError) as error:
+            raise DataError(f"{self.path / 'cells.json'} is damaged: {error}.") from None
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self.path / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise DataError(
+                f"'{self.path}' is not a finished run (it has no {name}). `bench run` prints the folder of a run."
+            ) from None
+
+
+def file_stem(*parts: Any) -> str:
+    """Return a file name that says what is inside and is unique: readable parts and a short digest."""
+    readable = "__".join(re.sub(r"[^A-Za-z0-9.=+-]+", "_", str(part)).strip("_")[:60] for part in parts)
+    return f"{readable}__{digest([str(part) for part in parts])[:8]}"
+
+
+def _split_json(split: Split) -> dict[str, Any]:
+    return {
+        "gallery": {key: list(value) for key, value in split.gallery.items()},
+        "probes": {key: list(value) for key, value in split.probes.items()},
+        "fold": dict(split.fold),
+        "cloaked": {key: list(value) for key, value in split.cloaked.items()},
+    }
+
+
+def describe_machine(device: str, threads: int) -> dict[str, Any]:
+    """Return packages, hardware, threads, device and determinism flags, without host or user names."""
+    import torch
+
+    cuda = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
+    return {
+        "python": platform.python_version(),
+        "packages": package_versions(REPORTED_PACKAGES),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu_kernels": torch.backends.cpu.get_cpu_capability(),
+        "threads": threads,
+        "device": device,
+        "cuda_device": cuda,
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "byte_order": sys.byteorder,
+    }

@@ -1,0 +1,407 @@
+"""Runs a matrix: plan, compute what is missing, write the run's folder.
+
+`run` is the Python face of ``bench run``; `prepare` checks everything that can be known before work starts.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import graph, image_measures, registry, resolve, run_folder, threat
+from bench.contracts import Binding
+from bench.digest import digest
+from bench.graph import Executor, Node, NodeError
+from bench.lpips_distance import Unavailable
+from bench.pipeline import Machine, Pipeline, make_machine
+from bench.resolve import Resolved
+from bench.run_folder import CellResult, RunFacts, RunFolder
+from bench.spec import Cell, RunSpec, make_spec
+from bench.store import Store, default_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("bench")
+
+HISTORY = "timings.jsonl"
+"""Kept in the store: seconds per image of what was computed, by stage and method, for estimates."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to execute; none of it changes what is asked.
+
+    Attributes:
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        threads: None for every core this process may use.
+        batch_size: images handed to a method per call.
+        store: folder of artefacts; None for the default.
+        out: the run's folder; None for ``runs/<run>``.
+        lpips_trunk: AlexNet's weights for LPIPS; None to look in torchvision's cache.
+        command: the command line, recorded in the run's folder.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    batch_size: int = 64
+    store: Path | None = None
+    out: Path | None = None
+    lpips_trunk: Path | None = None
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class CellNodes:
+    """The artefacts one cell needs."""
+
+    decision: Node
+    cloak_measures: tuple[Node, ...]
+    purified_measures: tuple[Node, ...]
+
+    def all(self) -> tuple[Node, ...]:
+        """Every node of the cell."""
+        return (self.decision, *self.cloak_measures, *self.purified_measures)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Artefacts of one stage and method: a line of the plan and of the progress display.
+
+    Attributes:
+        stage: the stage.
+        label: the method with its helpers.
+        missing: artefacts to compute.
+        images: images in them.
+        size: bytes they will take, about.
+        seconds: estimate from earlier runs on this store; None where there was none.
+    """
+
+    stage: str
+    label: str
+    missing: int
+    images: int
+    size: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that was checked and can be started."""
+
+    run: Resolved
+    machine: Machine
+    pipeline: Pipeline
+    store: Store
+    options: Options
+    nodes: Mapping[Cell, CellNodes] = field(repr=False)
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run's folder."""
+        return RunFolder(self.options.out or Path("runs") / self.run.spec.digest)
+
+    @cached_property
+    def missing(self) -> list[Node]:
+        """The artefacts that are not in the store, in the order they will be computed."""
+        return Executor(self.store).missing(node for cell in self.nodes.values() for node in cell.all())
+
+    def groups(self) -> list[Group]:
+        """Return what is to be computed, by stage and method, with estimates."""
+        history = _seconds_per_image(self.store)
+        found: dict[tuple[str, str], list[Node]] = {}
+        for node in self.missing:
+            found.setdefault((node.stage, node.label), []).append(node)
+        return [_group(key, nodes, history.get(key)) for key, nodes in found.items()]
+
+    def cached_cells(self) -> int:
+        """Return how many cells need no work at all."""
+        todo = {node.address for node in self.missing}
+        return sum(all(node.address not in todo for node in cell.all()) for cell in self.nodes.values())
+
+
+def prepare(asked: RunSpec, options: Options) -> Prepared:
+    """Resolve a specification and check all that can be known before work starts.
+
+    Raises:
+        UsageError: unknown names, values out of range, empty pools, too few photos, no fitting weights.
+        DataError: data or weights that are missing or corrupt.
+    """
+    run = resolve.resolve(asked)
+    run.dataset.check()
+    machine = make_machine(options.device, options.threads, options.batch_size, options.lpips_trunk)
+    pipeline = Pipeline(run, machine)
+    _check_weights(run)
+    nodes = {cell: _cell_nodes(run, pipeline, cell) for cell in run.cells}
+    for cell in nodes.values():
+        for node in cell.all():
+            _ = node.address  # computing the key looks at every file that decides it
+    store = Store(options.store or default_folder())
+    return Prepared(run, machine, pipeline, store, options, nodes)
+
+
+def _check_weights(run: Resolved) -> None:
+    wanted = set(run.spec.backbones)
+    for attack in run.attacks.values():
+        for tracker in run.spec.backbones:
+            wanted |= set(run.helpers(attack, tracker))
+    for name in sorted(wanted):
+        backbone = run.backbones.get(name) or registry.backbone(name)
+        backbone.files(Binding(run.spec.dataset, run.dataset.domain, (), name))
+
+
+def _cell_nodes(run: Resolved, pipeline: Pipeline, cell: Cell) -> CellNodes:
+    cloak = pipeline.cloak_measures(cell.attack, cell.backbone, cell.seed)
+    purified = pipeline.purified_measures(cell.attack, cell.defense, cell.backbone, cell.seed)
+    return CellNodes(pipeline.decision(cell), cloak, purified)
+
+
+def execute(
+    prepared: Prepared, advance: Callable[[Node, int], None] = lambda _node, _n: None
+) -> list[CellResult]:
+    """Compute what is missing and write the run's folder; returns what became of each cell.
+
+    Whatever is computed before an interruption is kept: the same command goes on from there.
+
+    Raises:
+        StoreError: the store or the run's folder cannot be written.
+    """
+    executor = Executor(prepared.store, advance)
+    folder = prepared.folder
+    folder.write_facts(_facts(prepared), prepared.run.split, _describe(prepared))
+    with _log_to(folder.path / "run.log"), _timings(prepared, executor):
+        _log_plan(prepared)
+        for node in prepared.missing:
+            # A failure is remembered by the executor and becomes the reason of every cell that needs it.
+            _try(executor, node)
+        results = [_finish(prepared, executor, cell) for cell in prepared.run.cells]
+        folder.write_cells(results)
+        failed = sum(result.status != "ok" for result in results)
+        log.info("%d cells done, %d failed", len(results) - failed, failed)
+    return results
+
+
+def _try(executor: Executor, node: Node) -> bytes | None:
+    try:
+        return executor.fetch(node) if (node.stage, node.address) not in executor.store else None
+    except NodeError:
+        return None
+
+
+def _finish(prepared: Prepared, executor: Executor, cell: Cell) -> CellResult:
+    nodes, folder = prepared.nodes[cell], prepared.folder
+    files = {"decisions": "", "cloak_measures": "", "purified_measures": ""}
+    status, reason = "ok", ""
+    try:
+        payload = executor.fetch(nodes.decision)
+        files["decisions"] = folder.write_bytes(f"decisions/{run_folder.file_stem(*cell)}.parquet", payload)
+        for kind in ("cloak_measures", "purified_measures"):
+            files[kind] = _write_measures(folder, executor, kind, getattr(nodes, kind))
+    except NodeError as error:
+        status, reason = "failed", str(error)
+    return CellResult(
+        **cell._asdict(),
+        asked=cell in prepared.run.cells_asked,
+        status=status,
+        reason=reason,
+        threat=threat.cell_threat(prepared.run, cell),
+        **files,
+    )
+
+
+def _write_measures(folder: RunFolder, executor: Executor, kind: str, nodes: Sequence[Node]) -> str:
+    if not nodes:
+        return ""
+    import pandas as pd
+
+    name = f"images/{run_folder.file_stem(kind, nodes[0].label)}-{_joint_address(nodes)}.parquet"
+    if (folder.path / name).is_file():
+        return name
+    parts = [image_measures.from_bytes(executor.fetch(node)) for node in nodes]
+    return folder.write_bytes(name, image_measures.to_bytes(pd.concat(parts, ignore_index=True)))
+
+
+def _joint_address(nodes: Sequence[Node]) -> str:
+    return digest([node.address for node in nodes])[:8]
+
+
+def _facts(prepared: Prepared) -> RunFacts:
+    lpips = prepared.machine.lpips
+    missing = isinstance(lpips, Unavailable)
+    return RunFacts(
+        run=prepared.run.spec.digest,
+        asked=prepared.run.asked,
+        spec=prepared.run.spec,
+        dataset_note=prepared.run.dataset.note,
+        lpips_trunk="" if isinstance(lpips, Unavailable) else lpips.trunk_sha256,
+        lpips_reason=str(lpips.reason) if missing else "",
+        command=prepared.options.command,
+    )
+
+
+def _describe(prepared: Prepared) -> Mapping[str, Any]:
+    return run_folder.describe_machine(str(prepared.machine.device), prepared.machine.threads)
+
+
+# -- timings and log -----------------------------------------------------------------------------------
+
+
+def _group(key: tuple[str, str], nodes: list[Node], pace: float | None) -> Group:
+    images = sum(node.images for node in nodes)
+    size = sum(node.size for node in nodes)
+    return Group(*key, len(nodes), images, size, None if pace is None else pace * images)
+
+
+def _seconds_per_image(store: Store) -> dict[tuple[str, str], float]:
+    paces: dict[tuple[str, str], float] = {}
+    try:
+        lines = (store.folder / HISTORY).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return paces
+    for line in lines:
+        try:
+            row = json.loads(line)
+            paces[row["stage"], row["label"]] = row["seconds"] / max(row["images"], 1)
+        except (ValueError, KeyError, TypeError):
+            continue  # a line cut short by a kill costs an estimate, nothing else
+    return paces
+
+
+@contextmanager
+def _timings(prepared: Prepared, executor: Executor) -> Iterator[None]:
+    """Write what the work took, also when it is interrupted."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        tally = executor.tally
+        rows = [
+            {
+                "stage": s,
+                "label": label,
+                "images": tally.images[s, label],
+                "seconds": round(tally.seconds[s, label], 3),
+            }
+            for s, label in tally.computed
+        ]
+        for row in rows:
+            log.info(
+                "computed %s %s: %d images, %.1f s", row["stage"], row["label"], row["images"], row["seconds"]
+            )
+        log.info("run time %.1f s", time.perf_counter() - start)
+        if rows:
+            with (prepared.store.folder / HISTORY).open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+        _write_timings(prepared)
+
+
+def _write_timings(prepared: Prepared) -> None:
+    """Write seconds by stage and method over all artefacts of the run, whichever run computed them."""
+    totals: dict[tuple[str, str], list[float]] = {}
+    for node in _every_node(cell.all() for cell in prepared.nodes.values()):
+        record = prepared.store.record(node.stage, node.address)
+        if record is not None:
+            total = totals.setdefault((node.stage, node.label), [0, 0, 0.0])
+            total[0] += 1
+            total[1] += record.images
+            total[2] += record.seconds
+    lines = ["stage,method,artefacts,images,seconds,seconds_per_image"]
+    for (stage, label), (count, images, seconds) in sorted(
+        totals.items(), key=lambda item: _stage_order(item[0])
+    ):
+        pace = seconds / images if images else 0
+        lines.append(f'{stage},"{label}",{count:.0f},{images:.0f},{seconds:.3f},{pace:.5f}')
+    prepared.folder.write_bytes("timings.csv", ("\n".join(lines) + "\n").encode())
+
+
+def _stage_order(group: tuple[str, str]) -> tuple[int, str]:
+    return graph.STAGES.index(group[0]), group[1]
+
+
+def _every_node(groups: Iterable[Sequence[Node]]) -> list[Node]:
+    found: dict[str, Node] = {}
+    waiting = [node for group in groups for node in group]
+    while waiting:
+        node = waiting.pop()
+        if node.address not in found:
+            found[node.address] = node
+            waiting += node.inputs
+    return list(found.values())
+
+
+def _log_plan(prepared: Prepared) -> None:
+    run = prepared.run
+    log.info("run %s: %d cells, %d cached", run.spec.digest, len(run.cells), prepared.cached_cells())
+    for group in prepared.groups():
+        log.info(
+            "to compute %s %s: %d artefacts, %d images", group.stage, group.label, group.missing, group.images
+        )
+
+
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    level = log.level
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+        handler.close()
+
+
+# -- the Python face -----------------------------------------------------------------------------------
+
+
+def run(
+    attacks: str | Sequence[str] = "none",
+    defenses: str | Sequence[str] = "none",
+    *,
+    backbones: str | Sequence[str] = (),
+    heads: str | Sequence[str] = "nn",
+    dataset: str = "synthetic",
+    protocol: str = "tracker",
+    seeds: int | Sequence[int] = 0,
+    split_seed: int = 0,
+    identities: int | None = None,
+    options: Options | None = None,
+) -> "pd.DataFrame":
+    """Run a matrix and return its leaderboard, one row a cell (`bench.leaderboard.COLUMNS`).
+
+    The same as ``bench run``: methods are texts such as ``"fawkes:mode=mid"``.
+
+    Raises:
+        UsageError: something asked for cannot be done.
+        DataError: data or weights are missing or corrupt.
+    """
+    from bench import leaderboard
+
+    asked = make_spec(
+        {
+            "attacks": _several(attacks),
+            "defenses": _several(defenses),
+            "backbones": _several(backbones),
+            "heads": _several(heads),
+            "dataset": dataset,
+            "protocol": protocol,
+            "seeds": (seeds,) if isinstance(seeds, int) else tuple(seeds),
+            "split_seed": split_seed,
+            "identities": identities,
+        }
+    )
+    prepared = prepare(asked, options or Options())
+    execute(prepared)
+    return leaderboard.build(prepared.folder)
+
+
+def _several(texts: str | Sequence[str]) -> tuple[str, ...]:
+    return (texts,) if isinstance(texts, str) else tuple(texts)
