@@ -1,0 +1,20 @@
+"""The pools of helper backbones: who may be surrogate or extractor against whom.
+
+A group holds backbones that are too alike to be fair to each other; a tracker's own group never helps.
+"""
+
+from __future__ import annotations
+
+from bench.contracts import BackbonePool
+
+REAL = BackbonePool(
+    name="real",
+    groups=(("mobilefacenet-relu6", "mobilefacenet-casia"), ("mobileface-v2", "mobileface-v3")),
+)
+"""The two-way split of DESIGN 6; the second group is of one family."""
+
+SYNTHETIC = BackbonePool(
+    name="synthetic",
+    groups=(("synthetic-mobilefacenet",), ("synthetic-iresnet",), ("synthetic-mobilefacenet-wide",)),
+)
+"""Three backbones made for the embedded default; each tracker has the other two against it."""
