@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.alignment import Landmarks, Pixels
-from bench.errors import UsageError
+from bench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +55,7 @@ class FaceDetector:
 
         Raises:
             ValueError: the array is not H×W×3 uint8.
+            DataError: the detector failed on this photo.
         """
         pixels = np.asarray(image if isinstance(image, np.ndarray) else image.convert("RGB"))
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
@@ -63,7 +64,11 @@ class FaceDetector:
         searched = _reduced(pixels, k)
         if min(searched.shape[:2]) < MIN_FACE:
             return None
-        boxes, scores, points = self._mtcnn.detect(searched, landmarks=True)
+        try:
+            boxes, scores, points = self._mtcnn.detect(searched, landmarks=True)
+        except (RuntimeError, IndexError) as error:
+            # The package stumbles where every candidate box lies outside the photo.
+            raise DataError(f"the face detector failed ({error}). Give landmarks for this photo.") from error
         if boxes is None:
             return None
         chosen = _chosen(np.asarray(boxes, dtype=np.float64), searched.shape[:2], choose)
