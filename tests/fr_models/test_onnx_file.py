@@ -1,0 +1,205 @@
+"""A user's own ONNX file as a backbone."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from bench import registry
+from bench.contracts import Binding, Preprocessing
+from bench.data_files import sha256_of
+from bench.errors import DataError, UsageError
+from fr_models._onnx_backbone import prepare
+from fr_models.onnx_file import OnnxFile
+
+CPU = torch.device("cpu")
+BINDING = Binding(dataset="lfw", domain="real", backbones=(), tracker="onnx")
+
+
+def write_net(path, size=(112, 112), dimension: int | None = 16, batch="n"):
+    """Write Conv–BatchNorm–PRelu–Conv–Flatten–Gemm–BatchNorm, named as insightface's nets are."""
+    rng = np.random.default_rng(0)
+
+    def array(*shape):
+        return rng.standard_normal(shape).astype(np.float32)
+
+    features = 4 * -(-size[0] // 16) * -(-size[1] // 16)
+    constants = {
+        "w1": array(8, 3, 3, 3) / 5,
+        "a1": np.abs(array(8, 1, 1)),
+        "w2": array(4, 8, 3, 3) / 8,
+        "w3": array(16, features) / 10,
+        "b3": array(16),
+    }
+    for prefix, n in (("n1", 8), ("n2", 16)):
+        constants |= {f"{prefix}.{k}": array(n) for k in ("weight", "bias", "running_mean")}
+        constants[f"{prefix}.running_var"] = np.abs(array(n)) + 0.5
+
+    def norm(prefix, source, out):
+        names = [f"{prefix}.{k}" for k in ("weight", "bias", "running_mean", "running_var")]
+        return helper.make_node("BatchNormalization", [source, *names], [out], epsilon=1e-5)
+
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["input.1", "w1"], ["c1"], pads=[1, 1, 1, 1], strides=[4, 4]),
+            norm("n1", "c1", "b1"),
+            helper.make_node("PRelu", ["b1", "a1"], ["p1"]),
+            helper.make_node("Conv", ["p1", "w2"], ["c2"], pads=[1, 1, 1, 1], strides=[4, 4]),
+            helper.make_node("Flatten", ["c2"], ["f"]),
+            helper.make_node("Gemm", ["f", "w3", "b3"], ["g"], transB=1),
+            norm("n2", "g", "683"),
+        ],
+        "net",
+        [helper.make_tensor_value_info("input.1", TensorProto.FLOAT, [batch, 3, *size])],
+        [helper.make_tensor_value_info("683", TensorProto.FLOAT, [batch, dimension])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
+    onnx.save(model, str(path))
+    return path
+
+
+def write_card(path, **fields):
+    card = {"licence": "MIT", "preprocessing": {"mean": 127.5, "scale": 1 / 127.5, "channels": "BGR"}}
+    path.with_suffix(".json").write_text(json.dumps(card | fields))
+    return path
+
+
+@pytest.fixture
+def net(tmp_path):
+    return write_net(tmp_path / "mine.onnx")
+
+
+@pytest.fixture
+def images():
+    return torch.rand(3, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+
+
+def loaded(**params):
+    backbone = OnnxFile(OnnxFile.Params(**params))
+    backbone.load(CPU)
+    return backbone
+
+
+def test_agrees_with_onnxruntime_on_pixels_prepared_by_hand(net, images):
+    write_card(net)
+    pixels = (images.numpy()[:, ::-1] * 255 - 127.5) / 127.5
+    session = onnxruntime.InferenceSession(str(net), providers=["CPUExecutionProvider"])
+    expected = session.run(None, {"input.1": np.ascontiguousarray(pixels)})[0]
+    for path in ("torch", "onnxruntime"):
+        backbone = loaded(path=str(net), embed_with=path)
+        assert backbone.card.embedding_dim == 16
+        np.testing.assert_allclose(backbone.embed(images).numpy(), expected, atol=1e-4)
+        np.testing.assert_allclose(backbone.embed_batch(images).numpy(), expected, atol=1e-4)
+
+
+def test_gradient_agrees_with_finite_differences(net):
+    backbone = loaded(path=str(net), mean=127.5)
+    backbone._network.double()
+    image = torch.rand(1, 3, 112, 112, generator=torch.Generator().manual_seed(1)).double().requires_grad_()
+    weight = torch.linspace(-1, 1, 16, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((backbone.embed(image) * weight).sum(), image)
+    for place in ((0, 0, 5, 7), (0, 1, 60, 50), (0, 2, 111, 111)):
+        step = torch.zeros_like(image)
+        step[place] = 1e-6
+        with torch.no_grad():
+            change = ((backbone.embed(image + step) - backbone.embed(image - step)) * weight).sum() / 2e-6
+        assert gradient[place].item() == pytest.approx(change.item(), rel=1e-4, abs=1e-7)
+
+
+def test_crop_and_resize_reach_the_network(tmp_path, images):
+    net = write_net(tmp_path / "narrow.onnx", size=(112, 96))
+    backbone = loaded(path=str(net), width=96, crop=(0, 8, 112, 96))
+    changed = images.clone()
+    changed[..., :8] = 0
+    changed[..., 104:] = 1
+    assert torch.equal(backbone.embed(images), backbone.embed(changed))
+    small = prepare(images, Preprocessing(height=56, width=56, mean=0, scale=1))
+    expected = torch.nn.functional.interpolate(images * 255, (56, 56), mode="bilinear", antialias=True)
+    torch.testing.assert_close(small, expected)
+
+
+def test_inline_parameters_override_the_card(net):
+    write_card(net, name="from-card", family="theirs", note="kept")
+    card = OnnxFile(OnnxFile.Params(path=str(net), mean=127.0, label="mine", licence="own")).card
+    assert (card.name, card.licence, card.family, card.note) == ("mine", "own", "theirs", "kept")
+    assert card.preprocessing == Preprocessing(mean=127.0, scale=1 / 127.5, channels="BGR")
+
+
+def test_name_comes_from_the_file_and_dimension_from_the_graph(net):
+    card = OnnxFile(OnnxFile.Params(path=str(net), scale=1 / 127.5)).card
+    assert (card.name, card.licence, card.embedding_dim) == ("mine", "not stated", 16)
+    assert "/" not in card.file
+
+
+def test_a_path_on_the_command_line_is_this_plugin(net):
+    backbone = registry.backbone(f"{net}:mean=127.5,channels=BGR,crop=0|0|112|112")
+    assert isinstance(backbone, OnnxFile)
+    assert backbone.card.preprocessing == Preprocessing(channels="BGR", crop=(0, 0, 112, 112))
+
+
+def test_neither_card_nor_preprocessing_is_refused_with_the_way_to_give_them(net):
+    with pytest.raises(UsageError, match=r"mine\.onnx has no card\..*mean=127\.5.*mine\.json beside it"):
+        OnnxFile(OnnxFile.Params(path=str(net), label="named"))
+    net.with_suffix(".json").write_text('{"licence": "MIT"}')
+    with pytest.raises(UsageError, match=r"no preprocessing in its card"):
+        OnnxFile(OnnxFile.Params(path=str(net)))
+
+
+def test_no_path_and_a_missing_file_are_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"needs a file: onnx:path=model\.onnx"):
+        OnnxFile()
+    with pytest.raises(DataError, match=r"gone\.onnx is not a file"):
+        OnnxFile(OnnxFile.Params(path=str(tmp_path / "gone.onnx"), mean=0))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not readable JSON"),
+        ("[]", "one JSON object"),
+        ('{"preprocessing": {"mean": 300}}', "field 'mean' cannot be 300"),
+        ('{"preprocessing": {}, "licence": "MIT", "means": 1}', "field 'means'"),
+    ],
+)
+def test_card_that_is_none_is_refused(net, text, message):
+    net.with_suffix(".json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        OnnxFile(OnnxFile.Params(path=str(net)))
+
+
+def test_digest_of_the_card_is_checked_and_both_files_enter_the_key(net):
+    write_card(net, sha256=sha256_of(net))
+    assert OnnxFile(OnnxFile.Params(path=str(net))).files(BINDING) == (net, net.with_suffix(".json"))
+    write_card(net, sha256="0" * 64)
+    with pytest.raises(DataError, match=rf"SHA-256 {sha256_of(net)}, its card says 0000"):
+        loaded(path=str(net))
+
+
+def test_wrong_size_dimension_or_batch_is_found_when_loading(net, tmp_path):
+    with pytest.raises(DataError, match=r"takes images of 112 × 112 .* its card says 112 × 96"):
+        loaded(path=str(net), width=96)
+    with pytest.raises(DataError, match=r"returns \(2, 16\) for two images, expected \(2, 99\)"):
+        loaded(path=str(net), mean=0, embedding_dim=99)
+    silent = write_net(tmp_path / "silent.onnx", dimension=None)
+    with pytest.raises(DataError, match="does not state the length of its embedding"):
+        OnnxFile(OnnxFile.Params(path=str(silent), mean=0))
+    single = write_net(tmp_path / "single.onnx", batch=1)
+    with pytest.raises(DataError, match=r"fixes its batch size.*Set embed_with to torch"):
+        loaded(path=str(single), mean=0, embed_with="onnxruntime")
+    assert loaded(path=str(single), mean=0).embed(torch.zeros(2, 3, 112, 112)).shape == (2, 16)
+
+
+def test_images_of_another_size_are_refused(net):
+    backbone = loaded(path=str(net), mean=0)
+    with pytest.raises(ValueError, match="expected N×3×112×112"):
+        backbone.embed(torch.zeros(1, 3, 96, 96))
+
+
+def test_use_before_load_is_refused(net):
+    with pytest.raises(RuntimeError, match=r"used before load\(\)"):
+        OnnxFile(OnnxFile.Params(path=str(net), mean=0)).embed(torch.zeros(1, 3, 112, 112))

@@ -1,0 +1,354 @@
+"""The reader against onnxruntime, operator by operator, and on what it must refuse."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from onnx import TensorProto, helper, numpy_helper
+
+from bench.errors import DataError
+from fr_models._onnx_operators import OPERATORS, prelu
+from fr_models._onnx_reader import read_onnx
+
+
+def weights(*shape, seed=0, positive=False):
+    values = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    return np.abs(values) + 0.1 if positive else values
+
+
+def save(
+    path, nodes, constants, *, opset=17, shape=("batch", 3, 14, 12), source="input.1", output="out", **more
+):
+    """Write a graph of `nodes` from `source` to `output`; constants by name."""
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        more.get("inputs") or [helper.make_tensor_value_info(source, TensorProto.FLOAT, shape)],
+        more.get("outputs") or [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.save(model, str(path))
+    return path
+
+
+def runtime(path, images):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: images})[0]
+
+
+def node(operator, *inputs, out="out", **attributes):
+    name = f"the_{operator}" if out == "out" else out
+    return helper.make_node(operator, inputs, [out], name=name, **attributes)
+
+
+X = "input.1"
+I64 = np.int64
+CONV = {"w": weights(8, 3, 3, 3), "b": weights(8, seed=1)}
+AFFINE = {
+    "g": weights(3),
+    "s": weights(3, seed=1),
+    "m": weights(3, seed=2),
+    "v": weights(3, seed=3, positive=True),
+}
+FLAT = node("Flatten", X, out="flat")
+MATRIX = {"w": weights(3 * 14 * 12, 5), "b": weights(5, seed=1)}
+
+CASES = {
+    "conv": ([node("Conv", X, "w", "b", pads=[1, 1, 1, 1], strides=[2, 2])], CONV),
+    "conv without bias": ([node("Conv", X, "w")], CONV),
+    "conv 1x1": ([node("Conv", X, "w")], {"w": weights(8, 3, 1, 1)}),
+    "conv 1x1 strided": ([node("Conv", X, "w", strides=[2, 2])], {"w": weights(8, 3, 1, 1)}),
+    "conv asymmetric pads": ([node("Conv", X, "w", "b", pads=[0, 1, 2, 3])], CONV),
+    "conv groups": ([node("Conv", X, "w", group=3)], {"w": weights(6, 1, 3, 3)}),
+    "conv dilations": ([node("Conv", X, "w", dilations=[2, 1])], CONV),
+    "conv same upper": ([node("Conv", X, "w", auto_pad="SAME_UPPER", strides=[2, 2])], {"w": weights(4, 3, 4, 3)}),
+    "conv same lower": ([node("Conv", X, "w", auto_pad="SAME_LOWER", strides=[2, 1])], {"w": weights(4, 3, 4, 2)}),
+    "conv valid": ([node("Conv", X, "w", auto_pad="VALID")], CONV),
+    "batch normalisation": ([node("BatchNormalization", X, "g", "s", "m", "v", epsilon=1e-3)], AFFINE),
+    "prelu per channel": ([node("PRelu", X, "a")], {"a": weights(3, 1, 1)}),
+    "prelu one slope": ([node("PRelu", X, "a")], {"a": weights(1)}),
+    "prelu per pixel": ([node("PRelu", X, "a")], {"a": weights(3, 14, 12)}),
+    "prelu per column": ([node("PRelu", X, "a")], {"a": weights(12)}),
+    "prelu on vectors": ([FLAT, node("PRelu", "flat", "a")], {"a": weights(504)}),
+    "relu": ([node("Relu", X)], {}),
+    "leaky relu": ([node("LeakyRelu", X, alpha=0.3)], {}),
+    "leaky relu default": ([node("LeakyRelu", X)], {}),
+    "clip": ([node("Clip", X, "low", "high")], {"low": np.float32(0), "high": np.float32(0.5)}),
+    "clip low": ([node("Clip", X, "low")], {"low": np.float32(-0.2)}),
+    "clip at zero": ([node("Clip", X, "low")], {"low": np.float32(0)}),
+    "clip high": ([node("Clip", X, "", "high")], {"high": np.float32(0.2)}),
+    "clip unbounded": ([node("Clip", X)], {}),
+    "sigmoid": ([node("Sigmoid", X)], {}),
+    "add": ([node("Add", X, "a")], {"a": weights(3, 1, 1)}),
+    "sub constant first": ([node("Sub", "a", X)], {"a": weights(1)}),
+    "mul itself": ([node("Mul", X, X)], {}),
+    "div": ([node("Div", X, "a")], {"a": weights(12, positive=True)}),
+    "flatten": ([FLAT, node("Relu", "flat")], {}),
+    "flatten axis 2": ([node("Flatten", X, axis=2)], {}),
+    "flatten axis -1": ([node("Flatten", X, axis=-1)], {}),
+    "flatten axis 0": ([node("Flatten", X, axis=0)], {}),
+    "reshape -1": ([node("Reshape", X, "s")], {"s": np.array([-1, 504], I64)}),
+    "reshape 0": ([node("Reshape", X, "s")], {"s": np.array([0, 3, -1], I64)}),
+    "reshape allowzero": ([node("Reshape", X, "s", allowzero=1)], {"s": np.array([2, 504], I64)}),
+    "transpose": ([node("Transpose", X, perm=[0, 2, 3, 1])], {}),
+    "transpose default": ([node("Transpose", X)], {}),
+    "matmul": ([FLAT, node("MatMul", "flat", "w")], MATRIX),
+    "gemm": ([FLAT, node("Gemm", "flat", "w", "b")], MATRIX),
+    "gemm without bias": ([FLAT, node("Gemm", "flat", "w")], MATRIX),
+    "gemm scaled": ([FLAT, node("Gemm", "flat", "w", "b", alpha=0.5, beta=2.0)], MATRIX),
+    "gemm scalar bias": ([FLAT, node("Gemm", "flat", "w", "b")], MATRIX | {"b": np.float32(2)}),
+    "gemm bias per row": ([FLAT, node("Gemm", "flat", "w", "b", beta=0.5)], MATRIX | {"b": weights(2, 5)}),
+    "gemm transposed": ([FLAT, node("Gemm", "flat", "w", transB=1)], {"w": weights(5, 504)}),
+    "gemm both transposed": ([FLAT, node("Gemm", "flat", "w", "b", transA=1, transB=1)],
+                             {"w": weights(4, 2), "b": weights(504, 4)}),
+    "global average pool": ([node("GlobalAveragePool", X)], {}),
+    "average pool": ([node("AveragePool", X, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2])], {}),
+    "average pool with pad": (
+        [node("AveragePool", X, kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)], {}),
+    "average pool asymmetric": ([node("AveragePool", X, kernel_shape=[3, 3], pads=[0, 1, 1, 2])], {}),
+    "average pool asymmetric with pad": (
+        [node("AveragePool", X, kernel_shape=[3, 3], pads=[0, 1, 1, 2], count_include_pad=1)], {}),
+    "average pool same": ([node("AveragePool", X, kernel_shape=[2, 3], strides=[2, 2], auto_pad="SAME_UPPER")], {}),
+    "average pool ceil": ([node("AveragePool", X, kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)], {}),
+    "max pool": ([node("MaxPool", X, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2])], {}),
+    "max pool asymmetric": ([node("MaxPool", X, kernel_shape=[2, 2], pads=[0, 0, 1, 1], strides=[2, 2])], {}),
+    "max pool same lower": ([node("MaxPool", X, kernel_shape=[3, 2], strides=[2, 2], auto_pad="SAME_LOWER")], {}),
+    "max pool dilated, ceil": ([node("MaxPool", X, kernel_shape=[2, 2], dilations=[2, 2], ceil_mode=1)], {}),
+    "pad": ([node("Pad", X, "p", "c")], {"p": np.array([0, 0, 1, 2, 0, 0, 3, 0], I64), "c": np.float32(7)}),
+    "pad channels": ([node("Pad", X, "p")], {"p": np.array([0, 1, 0, 0, 0, 2, 0, 0], I64)}),
+    "pad reflect": ([node("Pad", X, "p", mode="reflect")], {"p": np.array([0, 0, 1, 2, 0, 0, 3, 1], I64)}),
+    "pad edge": ([node("Pad", X, "p", mode="edge")], {"p": np.array([0, 0, 1, 2, 0, 0, 3, 1], I64)}),
+    "concat": ([node("Relu", X, out="r"), node("Concat", X, "r", axis=1)], {}),
+    "reduce mean": ([node("ReduceMean", X, axes=[2, 3])], {}),
+    "reduce mean of all": ([node("ReduceMean", X, keepdims=0)], {}),
+    "reduce l2": ([node("ReduceL2", X, axes=[1], keepdims=1)], {}),
+    "squeeze": ([node("ReduceMean", X, axes=[2, 3], out="r"), node("Squeeze", "r", "a")],
+                {"a": np.array([2, 3], I64)}),
+    "unsqueeze": ([node("Unsqueeze", X, "a")], {"a": np.array([1, -1], I64)}),
+    "shape, gather, cast, reshape": (
+        [node("Shape", X, out="shape"), node("Gather", "shape", "zero", out="n"),
+         node("Unsqueeze", "n", "first", out="n1"), node("Concat", "n1", "rest", axis=0, out="sizes"),
+         node("Cast", "sizes", to=TensorProto.INT64, out="as64"), node("Reshape", X, "as64")],
+        {"zero": np.array(0, I64), "first": np.array([0], I64), "rest": np.array([-1], I64)}),
+    "gather channels": ([node("Gather", X, "i", axis=1)], {"i": np.array([2, 1, -3], I64)}),
+    "normalised": (
+        [FLAT, node("ReduceL2", "flat", axes=[1], out="norm"), node("Shape", "flat", out="shape"),
+         node("Expand", "norm", "shape", out="wide"), node("Div", "flat", "wide")], {}),
+    "constant": ([node("Constant", out="c", value_float=2.5), node("Mul", X, "c")], {}),
+    "constant folding": (
+        [node("Constant", out="c", value=numpy_helper.from_array(weights(3), "t")),
+         node("Unsqueeze", "c", "axes", out="d"), node("Add", X, "d")],
+        {"axes": np.array([1, 2], I64)}),
+    "identity, dropout": ([node("Identity", X, out="i"), node("Dropout", "i", out="d"), node("Relu", "d")], {}),
+}  # fmt: skip
+
+
+def agree(path, atol=1e-4, batch=2, size=(14, 12)):
+    images = weights(batch, 3, *size, seed=9)
+    found = read_onnx(path)(torch.from_numpy(images)).numpy()
+    expected = runtime(path, images)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=atol, rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_operator_agrees_with_onnxruntime(case, tmp_path):
+    nodes, constants = CASES[case]
+    agree(save(tmp_path / "net.onnx", nodes, constants))
+
+
+def test_every_operator_has_a_case():
+    tested = {n.op_type for nodes, _ in CASES.values() for n in nodes}
+    assert tested == {*OPERATORS, "Constant", "Identity", "Dropout"}
+
+
+@pytest.mark.parametrize(
+    ("opset", "nodes", "constants"),
+    [
+        (8, [node("Clip", X, min=-0.5, max=0.5)], {}),
+        (10, [node("Clip", X, max=0.5)], {}),
+        (10, [node("Pad", X, pads=[0, 0, 1, 1, 0, 0, 2, 2], value=1.0)], {}),
+        (11, [node("Unsqueeze", X, axes=[0])], {}),
+        (18, [node("ReduceMean", X, "a")], {"a": np.array([-1], I64)}),
+        (18, [node("ReduceMean", X, noop_with_empty_axes=1)], {}),
+        (18, [node("Pad", X, "p", "", "a")], {"p": np.array([1, 2], I64), "a": np.array([3], I64)}),
+    ],
+)
+def test_other_opsets_agree_with_onnxruntime(opset, nodes, constants, tmp_path):
+    agree(save(tmp_path / "net.onnx", nodes, constants, opset=opset))
+
+
+def insightface_like(path):
+    """Conv–BN–PRelu, a BN before a Conv, a residual Add, Flatten, Gemm–BN, as iresnet is exported."""
+    norm = {
+        f"{p}.{k}": weights(n, seed=i, positive=k == "v")
+        for i, (p, n) in enumerate((("n1", 8), ("n2", 8), ("n3", 8), ("n4", 16)))
+        for k in "gsmv"
+    }
+
+    def bn(prefix, source, out):
+        return node("BatchNormalization", source, *(f"{prefix}.{k}" for k in "gsmv"), out=out)
+
+    nodes = [
+        node("Conv", X, "w1", pads=[1, 1, 1, 1], out="c1"),
+        bn("n1", "c1", "b1"),
+        node("PRelu", "b1", "a1", out="p1"),
+        bn("n2", "p1", "b2"),
+        node("Conv", "b2", "w2", "bias2", pads=[1, 1, 1, 1], out="c2"),
+        bn("n3", "c2", "b3"),
+        node("Add", "b3", "p1", out="sum"),
+        node("Flatten", "sum", out="flat"),
+        node("Gemm", "flat", "w3", "bias3", transB=1, out="g"),
+        bn("n4", "g", "out"),
+    ]
+    constants = norm | {
+        "w1": weights(8, 3, 3, 3),
+        "a1": weights(8, 1, 1, seed=5),
+        "w2": weights(8, 8, 3, 3, seed=6) / 5,
+        "bias2": weights(8, seed=7),
+        "w3": weights(16, 8 * 14 * 12, seed=8) / 30,
+        "bias3": weights(16, seed=10),
+    }
+    return save(path, nodes, constants, shape=("None", 3, 14, 12))
+
+
+def test_insightface_like_network_folds_and_agrees(tmp_path):
+    path = insightface_like(tmp_path / "net.onnx")
+    agree(path)
+    network = read_onnx(path)
+    labels = [step.label.split()[0] for step in network._steps]
+    # Of four normalisations the one before a padded convolution must stay.
+    assert labels == ["Conv", "PRelu", "BatchNormalization", "Conv", "Add", "Flatten", "Gemm"]
+    assert not any(parameter.requires_grad for parameter in network.buffers())
+    assert not list(network.parameters())
+
+
+def test_normalisation_with_two_readers_of_its_convolution_stays(tmp_path):
+    nodes = [
+        node("Conv", X, "w", out="c"),
+        node("BatchNormalization", "c", "g", "s", "m", "v", out="n"),
+        node("Add", "c", "n"),
+    ]
+    path = save(tmp_path / "net.onnx", nodes, AFFINE | {"w": weights(3, 3, 3, 3)})
+    agree(path)
+
+
+def test_input_gradient_agrees_with_finite_differences(tmp_path):
+    network = read_onnx(insightface_like(tmp_path / "net.onnx")).double()
+    images = torch.from_numpy(weights(1, 3, 14, 12, seed=3)).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: network(x)[:, :3], (images,), eps=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4,), (1,), (4, 1, 1)])
+def test_prelu_gradient_is_that_of_torch(shape):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 4, 5, 6, generator=generator).contiguous(memory_format=torch.channels_last)
+    slope = torch.randn(shape, generator=generator)
+    slope = slope.view(-1, 1, 1) if len(shape) == 1 and shape[0] > 1 else slope
+    upstream = torch.randn(2, 4, 5, 6, generator=generator)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    (found,) = torch.autograd.grad(prelu(ours, slope), ours, upstream)
+    (expected,) = torch.autograd.grad(F.prelu(theirs, slope.flatten()), theirs, upstream)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_result_does_not_depend_on_memory_format_or_on_the_call(tmp_path):
+    network = read_onnx(insightface_like(tmp_path / "net.onnx"))
+    images = torch.from_numpy(weights(4, 3, 14, 12))
+    first = network(images)
+    assert torch.equal(first, network(images.contiguous(memory_format=torch.channels_last)))
+
+
+def test_moving_the_network_moves_what_its_steps_hold(tmp_path):
+    network = read_onnx(insightface_like(tmp_path / "net.onnx")).double()
+    held = [a for step in network._steps for a in step.arguments if a is not None]
+    assert held
+    assert all(a.dtype == torch.float64 for a in held if a.is_floating_point())
+
+
+def test_unsupported_operator_is_named_with_its_node_file_and_the_supported_ones(tmp_path):
+    path = save(tmp_path / "net.onnx", [node("Softmax", X)], {})
+    with pytest.raises(
+        DataError, match=r"net\.onnx: operator 'Softmax' of node 'the_Softmax'.*Supported: Add, .*Conv"
+    ):
+        read_onnx(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no network at all", b"\x08\x08\x12\x07"])
+def test_corrupt_file_is_refused(content, tmp_path):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"net\.onnx .*(no readable ONNX file|holds no ONNX network)"):
+        read_onnx(path)
+
+
+def test_truncated_file_is_refused(tmp_path):
+    whole = insightface_like(tmp_path / "whole.onnx").read_bytes()
+    path = tmp_path / "net.onnx"
+    for share in (0.1, 0.5, 0.99):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(DataError, match=r"net\.onnx"):
+            read_onnx(path)
+
+
+def test_missing_file_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"net\.onnx is not a file"):
+        read_onnx(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"),
+    [(("n", 3, 14), r"\? × 3 × 14"), ((1, 14, 12, 3), "1 × 14 × 12 × 3"), ((1, 1, 9, 9), "1 × 1")],
+)
+def test_input_that_is_no_rgb_image_is_refused(shape, found, tmp_path):
+    path = save(tmp_path / "net.onnx", [node("Relu", X)], {}, shape=shape)
+    with pytest.raises(DataError, match=found):
+        read_onnx(path)
+
+
+def test_two_inputs_or_two_outputs_are_refused(tmp_path):
+    def value(name):
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+
+    nodes = [node("Add", X, "other")]
+    path = save(tmp_path / "net.onnx", nodes, {}, inputs=[value(X), value("other")])
+    with pytest.raises(DataError, match=r"one input.*it has 2: input\.1, other"):
+        read_onnx(path)
+    nodes = [node("Relu", X), node("Sigmoid", X, out="second")]
+    path = save(tmp_path / "net.onnx", nodes, {}, outputs=[value("out"), value("second")])
+    with pytest.raises(DataError, match=r"one output.*it has 2: out, second"):
+        read_onnx(path)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants", "message"),
+    [
+        ([node("Relu", "nothing")], {}, "reads 'nothing', which nothing makes"),
+        ([node("Relu", X, out="elsewhere")], {}, "nothing computes the output 'out'"),
+        ([node("Conv", X, "w")], {"w": weights(4, 3, 3)}, "only two-dimensional convolutions"),
+        ([node("Conv", X, X)], {}, "is not a constant"),
+        ([node("Concat", X, X)], {}, "Concat node 'the_Concat' is malformed"),
+        ([node("Cast", X, to=TensorProto.STRING)], {}, "casts to ONNX type 8"),
+        ([helper.make_node("MaxPool", [X], ["m", "out"], kernel_shape=[2, 2])], {}, "first output only"),
+    ],
+)  # fmt: skip
+def test_malformed_graph_is_refused(nodes, constants, message, tmp_path):
+    path = save(tmp_path / "net.onnx", nodes, constants)
+    with pytest.raises(DataError, match=message):
+        read_onnx(path)
+
+
+def test_old_opset_is_refused(tmp_path):
+    path = save(tmp_path / "net.onnx", [node("Relu", X)], {}, opset=6)
+    with pytest.raises(DataError, match="opset 6; export it with opset 7 or newer"):
+        read_onnx(path)
+
+
+def test_error_while_running_names_the_node(tmp_path):
+    network = read_onnx(save(tmp_path / "net.onnx", [FLAT, node("MatMul", "flat", "w")], MATRIX))
+    with pytest.raises(RuntimeError) as caught:
+        network(torch.zeros(1, 3, 9, 9))
+    assert caught.value.__notes__ == ["in MatMul node 'the_MatMul'"]
