@@ -167,14 +167,14 @@ def _reference_columns(own: pd.DataFrame, cell: CellResult, rates: _Rates, facts
             facts.spec.split_seed, "recovery", cell.attack, cell.defense, cell.backbone, cell.head
         ),
     )
-    recovery, reason = found.recovery, found.recovery.reason
+    recovery = found.recovery
     if cell.defense == "none" or cell.attack == "none":
-        recovery, reason = None, "a recovery is of a defence against an attack"
+        recovery = Estimate.missing("a recovery is of a defence against an attack")
     return {
         "baseline_error": found.baseline_error.value,
         "defended_baseline_error": found.defended_baseline_error.value,
-        **(_estimate("recovery", recovery) if recovery else {}),
-        "recovery_reason": reason,
+        **_estimate("recovery", recovery),
+        "recovery_reason": recovery.reason,
     }
 
 

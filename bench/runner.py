@@ -232,14 +232,13 @@ def _joint_address(nodes: Sequence[Node]) -> str:
 
 def _facts(prepared: Prepared) -> RunFacts:
     lpips = prepared.machine.lpips
-    missing = isinstance(lpips, Unavailable)
     return RunFacts(
         run=prepared.run.spec.digest,
         asked=prepared.run.asked,
         spec=prepared.run.spec,
         dataset_note=prepared.run.dataset.note,
         lpips_trunk="" if isinstance(lpips, Unavailable) else lpips.trunk_sha256,
-        lpips_reason=str(lpips.reason) if missing else "",
+        lpips_reason=lpips.reason if isinstance(lpips, Unavailable) else "",
         command=prepared.options.command,
     )
 

@@ -32,14 +32,13 @@ Examples:
 
 def matrix_options(command: Command) -> Command:
     """Add the options that say what is asked and how to execute it."""
-    many = {"multiple": True, "metavar": "METHOD"}
+    many = functools.partial(click.option, multiple=True, metavar="METHOD")
     options = [
-        click.option("--attack", "attacks", **many, help="Attack, e.g. fawkes:mode=mid. May be repeated."),
-        click.option("--defense", "defenses", **many, help="Defence, e.g. jpeg:quality=75. May be repeated."),
-        click.option(
+        many("--attack", "attacks", help="Attack, e.g. fawkes:mode=mid. May be repeated."),
+        many("--defense", "defenses", help="Defence, e.g. jpeg:quality=75. May be repeated."),
+        many(
             "--backbone",
             "backbones",
-            **many,
             help="Tracker's backbone, or an ONNX file. May be repeated. [default: all of the dataset's pool]",
         ),
         click.option("--head", "heads", multiple=True, help="Tracker's head. May be repeated. [default: nn]"),

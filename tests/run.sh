@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Makes a virtual environment, installs the project with its test tools, and runs every check.
+# Usage: bash tests/run.sh [pytest arguments]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python3 -m venv .venv
+. .venv/bin/activate
+python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,detector]'
+ruff check .
+ruff format --check .
+mypy
+# One process with one thread per core is fastest for torch; tests that start processes set their own.
+python -m pytest "$@"
