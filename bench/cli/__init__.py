@@ -13,6 +13,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("bench.cli.run:run", "Run a matrix of attacks x defences x backbones."),
     "plan": ("bench.cli.run:plan", "Say what a run would compute, how long and how much disk."),
     "leaderboard": ("bench.cli.leaderboard:leaderboard", "Write the leaderboard of a finished run."),
+    "compare": ("bench.cli.compare:compare", "Compare two defences of a finished run, paired over people."),
     "list": (
         "bench.cli.catalogue:list_plugins",
         "List attacks, defenses, backbones, datasets, protocols, ...",

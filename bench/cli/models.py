@@ -1,0 +1,152 @@
+"""`bench models`: list, fetch, verify and calibrate backbones."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from bench.contracts import Backbone
+
+TOLERANCE = 0.003
+"""A backbone's LFW accuracy may differ this much from its card."""
+
+_DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+_THREADS = click.option(
+    "--threads", type=click.IntRange(1), help="Threads torch computes with. [default: all cores]"
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+
+
+@click.group()
+def models() -> None:
+    """List, fetch, verify and calibrate backbones."""
+
+
+@models.command("list", epilog="Example: bench models list")
+@_JSON
+def list_models(as_json: bool) -> None:
+    """List backbones with dimension, training data, licence and whether their weights are here."""
+    from bench import registry
+
+    rows = [_describe(registry.backbone(name)) for name in registry.entries("backbones") if name != "onnx"]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        accuracy = "" if row["lfw_accuracy"] is None else f", LFW {100 * row['lfw_accuracy']:.2f} %"
+        click.echo(f"{row['name']}: {row['weights']}; D = {row['embedding_dim']}{accuracy}")
+        click.echo(f"    trained on {row['training_data']}; licence: {row['licence']}")
+
+
+def _describe(backbone: "Backbone") -> dict[str, Any]:
+    from bench.contracts import Binding
+    from bench.errors import BenchError
+
+    card = backbone.card
+    try:
+        backbone.files(Binding("", card.domain, (), card.name))
+        weights = "weights here"
+    except BenchError as error:
+        weights = str(error)
+    keys = {"name", "embedding_dim", "licence", "training_data", "domain", "family", "lfw_accuracy"}
+    return {**card.model_dump(include=keys), "weights": weights}
+
+
+@models.command(epilog="Example: bench models verify mobilefacenet-relu6 --dataset lfw")
+@click.argument("name")
+@click.option("--dataset", default="lfw", show_default=True, help="LFW, with its landmarks.")
+@click.option(
+    "--pairs", type=click.Path(path_type=Path), help="LFW's pairs.txt. [default: in the data folder]"
+)
+@_DEVICE
+@_THREADS
+@_JSON
+def verify(name: str, dataset: str, pairs: Path | None, as_json: bool, **machine: Any) -> None:
+    """Measure the LFW 10-fold accuracy of backbone NAME and compare it with what its card states.
+
+    Exit code 1 if it differs by more than 0.3 points.
+    """
+    from bench import lfw_pairs, registry
+    from bench.data_files import locate
+
+    backbone, device = _loaded(name, machine)
+    path = pairs or locate("lfw/pairs.txt", mend="`bench data fetch lfw` gets it; or give --pairs FILE.")
+    with _progress("photos embedded") as advance:
+        result = lfw_pairs.verify_backbone(backbone, registry.dataset(dataset), path, device, advance)
+    difference = result.difference
+    if as_json:
+        click.echo(json.dumps({**vars(result), "difference": difference}, indent=1))
+    else:
+        click.echo(
+            f"{result.backbone}: {100 * result.accuracy:.2f} % ± {100 * result.std:.2f} on {result.pairs} pairs, "
+            f"mean threshold {result.threshold:.4f}"
+        )
+    if difference is None:
+        click.echo("Its card states no accuracy to compare with.", err=True)
+    elif abs(difference) > TOLERANCE:
+        click.echo(f"Error: {100 * difference:+.2f} points from the card; more than 0.3.", err=True)
+        raise SystemExit(1)
+    elif not as_json:
+        click.echo(f"Card: {100 * (result.expected or 0):.2f} % ({100 * difference:+.2f} points).")
+
+
+@models.command(epilog="Example: bench models calibrate mobileface-v2 --dataset lfw")
+@click.argument("name")
+@click.option(
+    "--dataset", default="lfw", show_default=True, help="Its training identities give the impostor pairs."
+)
+@_DEVICE
+@_THREADS
+@_JSON
+def calibrate(name: str, dataset: str, as_json: bool, **machine: Any) -> None:
+    """Calibrate backbone NAME's thresholds for FAR 10 %, 1 % and 0.1 % on people who are not evaluated."""
+    from bench import lfw_pairs, registry
+
+    backbone, device = _loaded(name, machine)
+    with _progress("photos embedded") as advance:
+        found = lfw_pairs.calibrate_thresholds(
+            backbone,
+            registry.dataset(dataset),
+            device=device,
+            advance=advance,
+            source=f"bench models calibrate {name} --dataset {dataset}",
+        )
+    if as_json:
+        rows = [{**item.threshold.model_dump(), "low": item.low, "high": item.high} for item in found]
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for item in found:
+        click.echo(
+            f"FAR {100 * item.threshold.far:g} %: cosine {item.threshold.cosine:.4f} "
+            f"[{item.low:.4f}, {item.high:.4f}] on {item.threshold.pairs} impostor pairs"
+        )
+
+
+def _loaded(name: str, machine: dict[str, Any]) -> "tuple[Backbone, Any]":
+    from bench import registry
+    from bench.pipeline import use_device
+
+    backbone = registry.backbone(name)
+    device, _ = use_device(machine["device"], machine["threads"])
+    backbone.load(device)
+    return backbone, device
+
+
+def _progress(what: str) -> Any:
+    """Return a context manager that gives an ``advance`` function and shows its count on the terminal."""
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    @contextmanager
+    def counting() -> Any:
+        with Progress(
+            *Progress.get_default_columns()[:1], "{task.completed}", console=Console(stderr=True)
+        ) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda n: bar.advance(task, n)
+
+    return counting()
