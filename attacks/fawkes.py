@@ -322,7 +322,7 @@ class _Cloaking:
         return state["step"] >= self.steps
 
     def _keep_best(self, state: State, cloak: Tensor, dissimilarity: Tensor, score: Tensor) -> None:
-        better = ((dissimilarity <= self.limit) & (score > state["best_score"])).to(cloak)
+        better = ((dissimilarity <= OVER * self.budget) & (score > state["best_score"])).to(cloak)
         state["best_score"] = torch.lerp(state["best_score"], score, better)
         state["best"].lerp_(cloak, better.view(-1, 1, 1, 1))
 
