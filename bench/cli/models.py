@@ -109,9 +109,9 @@ def calibrate(name: str, dataset: str, as_json: bool, **machine: Any) -> None:
         found = lfw_pairs.calibrate_thresholds(
             backbone,
             registry.dataset(dataset),
+            source=f"bench models calibrate {name} --dataset {dataset}",
             device=device,
             advance=advance,
-            source=f"bench models calibrate {name} --dataset {dataset}",
         )
     if as_json:
         rows = [{**item.threshold.model_dump(), "low": item.low, "high": item.high} for item in found]
