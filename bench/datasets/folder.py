@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bench.alignment import ALIGNMENT_VERSION, Landmarks, Pixels, align, read_landmarks
 from bench.contracts import CROP_SIZE, Dataset, Identity, MethodParams
+from bench.data_catalogue import registered
 from bench.data_files import sha256_of
 from bench.errors import DataError, UsageError
 from bench.photos import read_photo, verify_photo
@@ -69,12 +70,16 @@ class Folder(Dataset):
     name = "folder"
     domain = "real"
     default_pool = "real"
+    shorthand = "path"
     note = "own photos: rates hold for these people only"
 
     class Params(MethodParams):
         """Parameters of a folder."""
 
-        path: str = Field("", description="the folder; it has one subfolder of photos a person")
+        path: str = Field(
+            "",
+            description="the folder, one subfolder of photos a person; or a name given with `bench data add`",
+        )
         landmarks: str = Field(
             "", description="CSV of path (identity/photo.jpg), x1, y1 … x5, y5; when absent the detector runs"
         )
@@ -99,12 +104,14 @@ class Folder(Dataset):
 
     params: Params
 
-    @property
+    @cached_property
     def root(self) -> Path:
-        """The folder."""
+        """The folder: a path, or what `bench data add` recorded under this name."""
         if not self.params.path:
             raise UsageError("folder needs a path: --dataset folder:path=DIR with DIR/identity/photo.jpg.")
-        return Path(self.params.path).expanduser()
+        # A bare name may be one of `bench data add`; those come first, so that a name means one thing.
+        named = Path(self.params.path).name == self.params.path and registered().get(self.params.path)
+        return named or Path(self.params.path).expanduser()
 
     def identities(self) -> tuple[Identity, ...]:
         """Return everyone, sorted by id.

@@ -1,0 +1,363 @@
+"""What ``bench data list|add|fetch`` and ``bench models fetch`` do.
+
+The catalogue knows data sets and weights that the project does not ship: what they are, their licence, their
+files pinned by SHA-256 and where to get them. Data sets are listed here, weights come from the cards of the
+registered backbones. The user's own folders are in ``folders.json`` of the data folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field
+
+from bench.contracts import BackboneCard, Frozen
+from bench.data_files import VARIABLE, data_folder, sha256_of
+from bench.errors import DataError, UsageError, unknown
+
+Kind = Literal["dataset", "weights"]
+State = Literal["present", "absent", "corrupt"]
+Report = Callable[[str, int, int], None]
+
+TIMEOUT_S = 30
+"""Seconds without an answer after which a download is given up."""
+
+_FOLDERS = "folders.json"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+class CatalogueFile(Frozen):
+    """One file of the data folder."""
+
+    path: str = Field(description="inside the data folder")
+    sha256: str = Field(pattern=r"^([0-9a-f]{64})?$", description="expected digest; empty: not pinned")
+    bytes: int = Field(0, ge=0, description="size; 0: not stated")
+    url: str = Field("", description="public source of exactly this file; empty: none known")
+
+
+class CatalogueEntry(Frozen):
+    """A data set or a set of weights."""
+
+    name: str
+    kind: Kind
+    what: str
+    licence: str = Field(description="as stated by the source")
+    source: str = Field("", description="where it comes from")
+    files: tuple[CatalogueFile, ...]
+    how: str = Field(description="how to get what has no public source of its own")
+
+
+class FileState(Frozen):
+    """A file of the catalogue and whether the data folder has it."""
+
+    file: CatalogueFile
+    path: Path
+    state: State
+
+
+class Listed(Frozen):
+    """A catalogue entry with the state of its files."""
+
+    entry: CatalogueEntry
+    files: tuple[FileState, ...]
+
+    @property
+    def state(self) -> State:
+        """``corrupt`` if any file is, else ``absent`` if any is, else ``present``."""
+        states = {f.state for f in self.files}
+        return "corrupt" if "corrupt" in states else "absent" if "absent" in states else "present"
+
+
+_LFW = CatalogueEntry(
+    name="lfw",
+    kind="dataset",
+    what="Labeled Faces in the Wild, deep-funneled: 13,233 photos of 5,749 people, five landmarks each",
+    licence=(
+        "none stated; published by its authors as a public research benchmark "
+        "(cite Huang et al., UMass TR 07-49, 2007, and Huang et al., NIPS 2012)"
+    ),
+    source="umass-vis-lfw/umass-vis-lfw.github.io @ 2a620cd8cceb10430f8c7012fe9fa5f0837759e9",
+    files=(
+        CatalogueFile(
+            path="lfw/lfw-deepfunneled.tar",
+            bytes=126_760_960,
+            sha256="351075da5e18755678ee5851572a5b1c879476632a79e6cabed84430a11785f1",
+        ),
+        CatalogueFile(
+            path="lfw/landmarks.csv",
+            bytes=1_919_323,
+            sha256="3df48366ccf49e848d18dfbfb8d5382a2aec1e04a81110b3e6f85555a0675c4b",
+        ),
+        CatalogueFile(
+            path="lfw/pairs.txt",
+            bytes=155_335,
+            sha256="ea42330c62c92989f9d7c03237ed5d591365e89b3e649747777b70e692dc1592",
+            url="http://vis-www.cs.umass.edu/lfw/pairs.txt",
+        ),
+        CatalogueFile(
+            path="lfw/people.txt",
+            bytes=94_770,
+            sha256="bc8fa2b7f25c895cf7efb6de4f4fc27ca8b8d1cfa63350ad8b96eae2b198d365",
+            url="http://vis-www.cs.umass.edu/lfw/people.txt",
+        ),
+    ),
+    how=(
+        "The archive is an uncompressed tar of the authors' photos and the landmarks were computed for it; "
+        "neither has a public source of its own. Take both from a copy somebody has: --from URL_OR_FOLDER. "
+        "Or unpack the authors' lfw-deepfunneled.tgz (http://vis-www.cs.umass.edu/lfw/) and run "
+        "--dataset lfw:path=FOLDER,landmarks=detect."
+    ),
+)
+
+DATASETS: tuple[CatalogueEntry, ...] = (_LFW,)
+"""Data sets with files to fetch; a procedural or a user's own data set has none."""
+
+
+def weights() -> tuple[CatalogueEntry, ...]:
+    """Return the weights the registered backbones want in the data folder, from their cards."""
+    from bench import registry
+
+    found = map(_weights_of, registry.entries("backbones"))
+    return tuple(entry for entry in found if entry is not None)
+
+
+def _weights_of(backbone: str) -> CatalogueEntry | None:
+    """Return the entry of a registered backbone, None where nothing is to be fetched for it."""
+    from bench import registry
+
+    card = getattr(registry.load_class("backbones", backbone), "card", None)
+    return _entry_of_card(card) if isinstance(card, BackboneCard) and _fetched(card) else None
+
+
+def _fetched(card: BackboneCard) -> bool:
+    """Whether the weights belong in the data folder; a bare file name ships with its package."""
+    return len(PurePosixPath(card.file).parts) > 1
+
+
+def _entry_of_card(card: BackboneCard) -> CatalogueEntry:
+    return CatalogueEntry(
+        name=card.name,
+        kind="weights",
+        what=f"{card.embedding_dim}-dimensional backbone, trained on: {card.training_data}",
+        licence=card.licence,
+        source=card.source,
+        files=(CatalogueFile(path=card.file, sha256=card.sha256),),
+        how=(
+            f"The file was made from {card.source or 'a source the card does not state'}; it has no public "
+            "source of its own. Take it from a copy somebody has: --from URL_OR_FOLDER."
+        ),
+    )
+
+
+def catalogue(kind: Kind | None = None) -> tuple[CatalogueEntry, ...]:
+    """Return the entries of a kind, or all."""
+    datasets = DATASETS if kind in (None, "dataset") else ()
+    return datasets + (weights() if kind in (None, "weights") else ())
+
+
+def listing(kind: Kind | None = None) -> tuple[Listed, ...]:
+    """Return each entry with the state of its files; reads the files that are there to check them."""
+    return tuple(Listed(entry=e, files=tuple(map(_state, e.files))) for e in catalogue(kind))
+
+
+def _state(file: CatalogueFile) -> FileState:
+    path = data_folder() / file.path
+    if not path.is_file():
+        state: State = "absent"
+    else:
+        state = "corrupt" if file.sha256 and sha256_of(path) != file.sha256 else "present"
+    return FileState(file=file, path=path, state=state)
+
+
+def fetch(
+    name: str, source: str = "", *, kind: Kind | None = None, report: Report | None = None
+) -> tuple[Path, ...]:
+    """Put the files of an entry into the data folder; those already there and whole are left alone.
+
+    Args:
+        name: of the entry.
+        source: a mirror: the URL of a folder, or a folder on this machine, that holds the files under their
+            path in the catalogue or directly under their name; the catalogue's own URLs when empty.
+        kind: look among these entries only.
+        report: called with (path, files done, files in all).
+
+    Returns:
+        paths of the files that were written.
+
+    Raises:
+        UsageError: unknown name, or some file has no known source (what has one is fetched first).
+        DataError: a source does not answer or gives other bytes; no half file is left.
+    """
+    entry = _entry(name, kind)
+    wanted = [s for s in map(_state, entry.files) if s.state != "present"]
+    known = [s for s in wanted if source or s.file.url]
+    for done, state in enumerate(known):
+        if report is not None:
+            report(state.file.path, done, len(known))
+        _fetch_file(state.file, state.path, source)
+    if len(known) < len(wanted):
+        missing = ", ".join(s.file.path for s in wanted if s not in known)
+        raise UsageError(f"{name}: no public source is known for {missing}. {entry.how}")
+    return tuple(state.path for state in known)
+
+
+def _entry(name: str, kind: Kind | None) -> CatalogueEntry:
+    """Find an entry without importing other plugins than the one that is asked for."""
+    from bench import registry
+
+    datasets = {e.name: e for e in DATASETS} if kind in (None, "dataset") else {}
+    backbones = registry.entries("backbones") if kind in (None, "weights") else {}
+    if name in datasets:
+        return datasets[name]
+    if name not in backbones:
+        raise unknown("data set or weights" if kind is None else kind, name, (*datasets, *backbones))
+    entry = _weights_of(name)
+    if entry is None:
+        raise UsageError(f"nothing is to be fetched for '{name}': its weights ship with it or are your own.")
+    return entry
+
+
+def _fetch_file(file: CatalogueFile, path: Path, source: str) -> None:
+    if not file.sha256:
+        raise UsageError(f"{file.path} is not pinned by a SHA-256 in its card, so it is not fetched.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if (free := shutil.disk_usage(path.parent).free) < file.bytes:
+            raise DataError(f"{path.parent} has {free:,} bytes free, {file.path} needs {file.bytes:,}.")
+        # Within the same folder, so that the last step is a rename: the file is there whole or not at all.
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=path.parent) as folder:
+            part = Path(folder) / path.name
+            origin = _copy(file, part, source)
+            if (found := sha256_of(part)) != file.sha256:
+                raise DataError(
+                    f"{origin} has SHA-256 {found}, {file.path} must have {file.sha256}. "
+                    "Nothing was kept; try another source with --from."
+                )
+            part.replace(path)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written: {error}. Free some space, or point {VARIABLE} elsewhere."
+        ) from error
+
+
+def _copy(file: CatalogueFile, part: Path, source: str) -> str:
+    """Write the file to `part` from wherever it is; returns where that was, for messages."""
+    folder = _local_folder(source)
+    if folder is None:
+        urls = _candidate_urls(file, source)
+        for url in urls[:-1]:
+            try:
+                return _download(url, part)
+            except _NotThereError:
+                continue
+        return _download(urls[-1], part)
+    for candidate in (folder / file.path, folder / Path(file.path).name):
+        if candidate.is_file():
+            shutil.copyfile(candidate, part)
+            return str(candidate)
+    raise DataError(f"{folder} has neither {file.path} nor {Path(file.path).name}. Give another --from.")
+
+
+def _local_folder(source: str) -> Path | None:
+    """Return the folder `source` names, None where it is a URL of the net or empty."""
+    parts = urlsplit(source)
+    if not source or parts.scheme in ("http", "https"):
+        return None
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    if "://" in source:
+        raise UsageError(f"'{source}' cannot be read; valid: http://…, https://…, file://… or a folder.")
+    return Path(source).expanduser()
+
+
+def _candidate_urls(file: CatalogueFile, source: str) -> tuple[str, ...]:
+    if not source:
+        return (file.url,)
+    base = source.rstrip("/")
+    return f"{base}/{file.path}", f"{base}/{Path(file.path).name}"
+
+
+class _NotThereError(DataError):
+    """The server says that it has no such file."""
+
+
+def _download(url: str, part: Path) -> str:
+    import pooch
+    import requests
+
+    try:
+        pooch.HTTPDownloader(timeout=TIMEOUT_S, chunk_size=1 << 16)(url, part, None)
+    except requests.HTTPError as error:
+        status = error.response.status_code if error.response is not None else "nothing"
+        kind = _NotThereError if status == 404 else DataError
+        raise kind(f"{url} answers {status}. Try another source with --from.") from error
+    except requests.RequestException as error:
+        reason = type(error).__name__
+        raise DataError(
+            f"{url} cannot be reached ({reason}). Check the network, or give a copy with --from URL_OR_FOLDER."
+        ) from error
+    return url
+
+
+def registered() -> Mapping[str, Path]:
+    """Return the user's own folders: name → path, sorted by name.
+
+    Raises:
+        DataError: ``folders.json`` of the data folder is broken.
+    """
+    file = data_folder() / _FOLDERS
+    if not file.exists():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {str(name): Path(path) for name, path in sorted(content.items())}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise DataError(
+            f"{file} is broken ({error}). Mend or remove it and add the folders again."
+        ) from error
+
+
+def add(name: str, path: Path) -> Mapping[str, Path]:
+    """Check a folder of ``identity/photo.jpg`` and record it, so that ``folder:path=NAME`` means it.
+
+    Every photo is read to its end. How many photos a person must have is decided where it is used.
+
+    Returns:
+        all registered folders.
+
+    Raises:
+        UsageError: the name cannot be used, or is taken by another folder.
+        DataError: the folder's layout is wrong or a photo cannot be decoded; nothing is recorded.
+    """
+    from bench.datasets.folder import Folder
+
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"'{name}' cannot name a folder; use small letters, digits, '-' and '_'.")
+    folder = path.expanduser().resolve()
+    known = registered()
+    if known.get(name, folder) != folder:
+        raise UsageError(f"'{name}' is {known[name]} already. Choose another name.")
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder. Give one with a subfolder of photos for each person.")
+    Folder(Folder.Params(path=str(folder), min_photos=2, skip_small=True)).check()
+    content = {**{n: str(p) for n, p in known.items()}, name: str(folder)}
+    _write_whole(data_folder() / _FOLDERS, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    return registered()
+
+
+def _write_whole(file: Path, text: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f".{file.name}.{os.getpid()}")
+        part.write_text(text, encoding="utf-8")
+        part.replace(file)
+    except OSError as error:
+        raise DataError(f"{file} cannot be written: {error}. Point {VARIABLE} elsewhere.") from error
