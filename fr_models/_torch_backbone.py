@@ -35,7 +35,7 @@ class Architecture(Frozen):
     width: float = Field(gt=0, le=8, description="factor on the paper's channels")
     depth: float = Field(gt=0, le=8, description="factor on the repeats of each stage (MobileFaceNet)")
     embedding_dim: int = Field(gt=0, description="dimension of the embedding")
-    stem_stride: Literal[1, 2] = Field(1, description="stride of the first convolution (IResNet-18)")
+    stem_stride: int = Field(1, ge=1, le=2, description="stride of the first convolution (IResNet-18)")
 
     def build(self) -> nn.Module:
         """Return the network with weights as torch draws them."""

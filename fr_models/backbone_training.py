@@ -138,8 +138,8 @@ class BackboneTrainer(Trainer):
         embedding_dim: int = Field(
             128, ge=2, le=4096, description="of the embedding", json_schema_extra={"unit": "dimensions"}
         )
-        stem_stride: Literal[1, 2] = Field(
-            1, description="stride of IResNet-18's first convolution; 2 quarters the work"
+        stem_stride: int = Field(
+            1, ge=1, le=2, description="stride of IResNet-18's first convolution; 2 quarters the work"
         )
         steps: int = Field(3000, ge=1, description="of the optimiser", json_schema_extra={"unit": "steps"})
         batch: int = Field(
