@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli.data import FROM, fetch_files
+
 if TYPE_CHECKING:
     from bench.contracts import Backbone
 
@@ -52,6 +54,14 @@ def _describe(backbone: "Backbone") -> dict[str, Any]:
         weights = str(error)
     keys = {"name", "embedding_dim", "licence", "training_data", "domain", "family", "lfw_accuracy"}
     return {**card.model_dump(include=keys), "weights": weights}
+
+
+@models.command(epilog="Example: bench models fetch mobileface-v2 --from ~/weights")
+@click.argument("name")
+@FROM
+def fetch(name: str, source: str) -> None:
+    """Fetch the weights of backbone NAME into the data folder; checked against their SHA-256."""
+    fetch_files(name, source, "weights")
 
 
 @models.command(epilog="Example: bench models verify mobilefacenet-relu6 --dataset lfw")

@@ -1,0 +1,94 @@
+"""`bench data`: list, add and fetch datasets."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+if TYPE_CHECKING:
+    from bench.data_catalogue import Listed
+
+FROM = click.option(
+    "--from",
+    "source",
+    default="",
+    metavar="URL_OR_FOLDER",
+    help="A copy somebody has: URL of a folder, or a folder here. [default: the public source]",
+)
+
+
+@click.group()
+def data() -> None:
+    """List, add and fetch datasets. The data folder is CLOAKBENCH_DATA, else the platform's user data folder."""
+
+
+@data.command("list", epilog="Example: bench data list")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def list_data(as_json: bool) -> None:
+    """List known datasets, their licence, and whether their files are here and whole."""
+    from bench import data_catalogue
+    from bench.data_files import data_folder
+
+    found = data_catalogue.listing("dataset")
+    if as_json:
+        click.echo(json.dumps([item.model_dump(mode="json") for item in found], indent=1))
+        return
+    click.echo(f"Data folder: {data_folder()}")
+    click.echo("synthetic: embedded, drawn by the project; needs no files")
+    for item in found:
+        show_listed(item)
+    for name, path in data_catalogue.registered().items():
+        click.echo(f"folder:path={name}: {path}")
+
+
+@data.command(epilog="Example: bench data add family ~/photos/family, then --dataset folder:path=family")
+@click.argument("name")
+@click.argument("path", type=click.Path(path_type=Path))
+def add(name: str, path: Path) -> None:
+    """Check the folder of photos PATH (one subfolder a person) and remember it as NAME."""
+    from bench import data_catalogue
+
+    data_catalogue.add(name, path)
+    click.echo(f"{name} added; use it as --dataset folder:path={name}")
+
+
+@data.command(epilog="Example: bench data fetch lfw")
+@click.argument("name")
+@FROM
+def fetch(name: str, source: str) -> None:
+    """Fetch dataset NAME into the data folder; every file is checked against its SHA-256."""
+    fetch_files(name, source, "dataset")
+
+
+def fetch_files(name: str, source: str, kind: Literal["dataset", "weights"]) -> None:
+    """Fetch an entry of the catalogue with progress and print where its files are."""
+    from bench import data_catalogue
+
+    with _progress(name) as report:
+        paths = data_catalogue.fetch(name, source, kind=kind, report=report)
+    for path in paths:
+        click.echo(str(path))
+
+
+def show_listed(item: "Listed") -> None:
+    """Print one entry of the catalogue with the state of its files."""
+    click.echo(f"{item.entry.name}: {item.state}; {item.entry.what}")
+    click.echo(f"    licence: {item.entry.licence}")
+    for file in item.files:
+        if file.state != "present":
+            click.echo(f"    {file.file.path}: {file.state}")
+    if item.state != "present":
+        click.echo(f"    {item.entry.how}")
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda path, done, total: bar.update(task, description=path, completed=done, total=total)
