@@ -1,0 +1,104 @@
+"""`bench check`."""
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from bench import registry
+from bench.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from bench.contract_checks import Finding
+
+KINDS = tuple(kind for kind in registry.KINDS if kind != "pools")
+"""Kinds that can be checked."""
+
+
+@click.command(epilog="Example: bench check ./mine.py:MyCloak")
+@click.argument("plugin")
+@click.option(
+    "--kind",
+    help="Where a name is used by several kinds (none is an attack and a defence).",
+    type=click.Choice([registry.singular(kind) for kind in KINDS]),
+)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def check(plugin: str, kind: str | None, as_json: bool) -> None:
+    """Run the contract checks on PLUGIN: ./mine.py:MyClass or a registered name, with parameters or without.
+
+    Exit code 0: all passed; 1: some failed; 2: the plugin cannot be loaded.
+    """
+    from bench import methods
+
+    name = methods.parse(plugin).name
+    chosen = _kind_of(name) if kind is None else f"{kind}s"
+    method = registry.create(chosen, plugin)
+    from bench.contract_checks import run_checks
+
+    findings = run_checks(chosen, method)
+    failed = sum(not finding.passed for finding in findings)
+    if as_json:
+        document = {
+            "plugin": plugin,
+            "kind": registry.singular(chosen),
+            "passed": not failed,
+            "findings": [finding.__dict__ for finding in findings],
+        }
+        click.echo(json.dumps(document, indent=1))
+    else:
+        _print(f"{plugin} ({registry.singular(chosen)})", findings)
+        click.echo(
+            f"{failed} of {len(findings)} checks failed." if failed else f"All {len(findings)} checks passed."
+        )
+    if failed:
+        # Not an error of the command: the findings are its output.
+        click.get_current_context().exit(1)
+
+
+def _kind_of(name: str) -> str:
+    """Return the one kind a plugin is of.
+
+    Raises:
+        UsageError: it is of none, or of several.
+    """
+    if ".py:" in name:
+        return _kind_of_file(name)
+    found = [kind for kind in KINDS if name in registry.entries(kind)]
+    if not found:
+        every = [entry for kind in KINDS for entry in registry.entries(kind)]
+        raise unknown("plugin", name, every, "See `bench list`, or give a file: ./mine.py:MyClass.")
+    if len(found) > 1:
+        kinds = [registry.singular(kind) for kind in found]
+        raise UsageError(
+            f"'{name}' is the name of {' and of '.join(f'the {kind}' for kind in kinds)}; say which with "
+            f"--kind {' or --kind '.join(kinds)}."
+        )
+    return found[0]
+
+
+def _kind_of_file(name: str) -> str:
+    refusal = ""
+    for kind in KINDS:
+        try:
+            registry.load_class(kind, name)
+        except UsageError as error:
+            if "does not subclass" not in str(error):
+                raise
+            refusal = str(error)
+        else:
+            return kind
+    assert refusal
+    raise UsageError(f"'{name}' subclasses none of the contracts in bench.contracts (Attack, Purifier, …).")
+
+
+def _print(title: str, findings: "tuple[Finding, ...]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("", "check", "found instead", title=title, title_justify="left")
+    for finding in findings:
+        mark = Text("passed", "green") if finding.passed else Text("FAILED", "bold red")
+        table.add_row(mark, finding.check, Text(finding.detail))
+    Console(file=sys.stdout).print(table)

@@ -1,0 +1,897 @@
+"""What every plugin of a kind must keep to, checked on one instance in seconds.
+
+`bench check` and the tests run the same checks. Each returns findings and never raises: an exception of the
+plugin is a finding too. Attacks and defences see a few rendered faces and fake backbones.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any, TypeVar, cast, overload
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from bench import decisions, methods, registry
+from bench.contracts import (
+    CROP_SIZE,
+    Attack,
+    Backbone,
+    BackboneCard,
+    Binding,
+    Context,
+    Dataset,
+    Defense,
+    Embedded,
+    Faces,
+    Hardening,
+    Identity,
+    Method,
+    MethodParams,
+    Protocol,
+    Purifier,
+    Split,
+    ThreatModel,
+    Views,
+)
+from bench.errors import UsageError
+from bench.fakes import FakeBackbone
+from bench.randomness import numpy_generator, torch_generator
+
+T = TypeVar("T")
+
+SEED = 7
+"""Seed handed to the plugins."""
+
+EMBED_TOLERANCE = 1e-3
+"""Largest difference of `embed_batch` from `embed`, relative to the largest value."""
+
+ROW_TOLERANCE = 1e-4
+"""Largest difference of one image's embedding in another batch, relative to the largest value."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_HEX = re.compile(r"[0-9a-f]{16,}")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check.
+
+    Attributes:
+        check: what must hold, in words.
+        passed: whether it does.
+        detail: what was found instead; "" where it holds.
+    """
+
+    check: str
+    passed: bool
+    detail: str
+
+
+class _Sheet:
+    """Collects findings; a check returns what is wrong, "" when nothing is."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+
+    def check(self, name: str, run: Callable[[], str]) -> None:
+        """Run a check and note its outcome."""
+        self.value(name, lambda: (run(), None))
+
+    def value(self, name: str, run: Callable[[], tuple[str, T]]) -> T | None:
+        """Run a check that also yields a value; None where it raised."""
+        result: T | None = None
+        try:
+            detail, result = run()
+        except Exception as error:  # whatever a plugin raises is a finding
+            detail = f"{type(error).__name__}: {error}"
+        self.findings.append(Finding(name, not detail, detail))
+        return result
+
+
+def run_checks(kind: str, method: Method) -> tuple[Finding, ...]:
+    """Check one plugin against the contract of its kind.
+
+    Args:
+        kind: one of `registry.KINDS` except ``pools``; of trainers only the declarations are checked.
+        method: the plugin, with the parameters to check it under.
+    """
+    sheet = _Sheet()
+    _check_declarations(sheet, method)
+    if isinstance(method, Attack):
+        _check_attack(sheet, method)
+    elif isinstance(method, Purifier):
+        _check_purifier(sheet, method)
+    elif isinstance(method, Hardening):
+        _check_hardening(sheet, method)
+    elif isinstance(method, Backbone):
+        _check_backbone(sheet, method)
+    elif isinstance(method, Dataset):
+        _check_dataset(sheet, method)
+    elif isinstance(method, Protocol):
+        _check_protocol(sheet, method)
+    elif kind == "defenses":
+        sheet.check("is a Purifier or a Hardening", lambda: "it subclasses Defense and neither of the two")
+    return tuple(sheet.findings)
+
+
+# -- declarations and parameters ---------------------------------------------------------------------------
+
+
+def _check_declarations(sheet: _Sheet, method: Method) -> None:
+    sheet.check("declares a name of letters, digits, '.', '_' and '-'", lambda: _wrong_name(method))
+    sheet.check("declares its paper as text", lambda: _wrong_type("paper", method.paper, str))
+    sheet.check("every parameter has a description and a default", lambda: _wrong_fields(method))
+    sheet.check("its canonical name describes it again", lambda: _wrong_round_trip(method))
+
+
+def _wrong_name(method: Method) -> str:
+    name = getattr(method, "name", "")
+    return "" if isinstance(name, str) and _NAME.fullmatch(name) else f"name is {name!r}"
+
+
+def _wrong_type(what: str, value: object, expected: type) -> str:
+    return "" if isinstance(value, expected) else f"{what} is {value!r}, not {expected.__name__}"
+
+
+def _wrong_fields(method: Method) -> str:
+    params: Any = method.Params
+    if not (isinstance(params, type) and issubclass(params, MethodParams)):
+        return f"Params is {method.Params!r}, not a bench.contracts.MethodParams"
+    wrong = []
+    for key, info in method.Params.model_fields.items():
+        if not info.description:
+            wrong.append(f"'{key}' has no description")
+        if info.is_required():
+            wrong.append(f"'{key}' has no default")
+    return "; ".join(wrong)
+
+
+def _wrong_round_trip(method: Method) -> str:
+    written = methods.canonical(method)
+    extras = {key: info.json_schema_extra for key, info in method.Params.model_fields.items()}
+    paths = [key for key, extra in extras.items() if isinstance(extra, dict) and extra.get("path")]
+    text = methods.parse(written)
+    # A path is written by its file name only, so that tables carry no path of the machine.
+    full = {key: str(getattr(method.params, key)) for key in paths if key in text.values}
+    again = methods.build(type(method), replace(text, values={**text.values, **full}))
+    for key in method.Params.model_fields:
+        found, given = getattr(again.params, key), getattr(method.params, key)
+        if found != given:
+            return f"'{written}' gives {key} = {found!r}, it was {given!r}"
+    return ""
+
+
+# -- what attacks and defences are given ---------------------------------------------------------------------
+
+
+@cache
+def _faces(role: str, photos: tuple[int, ...]) -> Faces:
+    """Return rendered faces: `photos[k]` of the k-th person of a role."""
+    from bench.datasets.synthetic import Synthetic
+
+    dataset = Synthetic()
+    people = [person for person in dataset.identities() if person.role == role]
+    named = [
+        (image, person.id)
+        for person, count in zip(people, photos, strict=False)
+        for image in person.photos[:count]
+    ]
+    images = dataset.crops([image for image, _ in named]).float() / 255
+    return Faces(images, tuple(image for image, _ in named), tuple(person for _, person in named))
+
+
+def sample_faces() -> Faces:
+    """Return 5 rendered faces of 3 people, one of them with a single photo."""
+    return _faces("evaluation", (2, 2, 1))
+
+
+def training_faces() -> Faces:
+    """Return 8 rendered faces of 4 other people."""
+    return _faces("training", (2, 2, 2, 2))
+
+
+def fake_backbones(count: int = 2) -> tuple[FakeBackbone, ...]:
+    """Return loaded fake backbones."""
+    made = tuple(FakeBackbone(FakeBackbone.Params(seed=seed)) for seed in range(count))
+    for backbone in made:
+        backbone.load(torch.device("cpu"))
+    return made
+
+
+class _Watched(Sequence[Backbone]):
+    """Backbones that remember whether anyone took one."""
+
+    def __init__(self, backbones: Sequence[Backbone]) -> None:
+        self.backbones = backbones
+        self.used = False
+
+    def __len__(self) -> int:
+        return len(self.backbones)
+
+    @overload
+    def __getitem__(self, index: int) -> Backbone: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Backbone]: ...
+    def __getitem__(self, index: int | slice) -> Backbone | Sequence[Backbone]:
+        self.used = True
+        return self.backbones[index]
+
+
+_STREAMS = ("torch's global random state", "NumPy's global random state", "Python's global random state")
+
+
+def _global_state() -> dict[str, Any]:
+    """Return everything global that a method could disturb, by name."""
+    legacy = np.random.get_state(legacy=False)  # noqa: NPY002 - the global stream is what is watched
+    assert isinstance(legacy, dict)
+    return {
+        _STREAMS[0]: torch.get_rng_state().numpy().tobytes(),
+        _STREAMS[1]: (legacy["state"]["key"].tobytes(), legacy["state"]["pos"], legacy["has_gauss"]),
+        _STREAMS[2]: random.getstate(),
+        "torch's threads": torch.get_num_threads(),
+        "torch's default dtype": torch.get_default_dtype(),
+        "torch's grad mode": torch.is_grad_enabled(),
+        "torch's deterministic mode": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def _watched(call: Callable[[], T]) -> tuple[T, frozenset[str]]:
+    """Return what a call returns and the names of the global state it changed."""
+    before = _global_state()
+    result = call()
+    after = _global_state()
+    return result, frozenset(name for name, value in before.items() if after[name] != value)
+
+
+def _check_globals(sheet: _Sheet, first: frozenset[str], second: frozenset[str]) -> None:
+    sheet.check("leaves global random state and settings alone", lambda: _disturbed(first, second))
+
+
+def _disturbed(first: frozenset[str], second: frozenset[str]) -> str:
+    """Say what two calls disturbed; the first may import packages, and those may draw random numbers."""
+    changed = sorted(first.difference(_STREAMS) | second)
+    return f"it changed {', '.join(changed)}" if changed else ""
+
+
+@dataclass(frozen=True)
+class _Observation:
+    """What one call returned and what it did besides."""
+
+    result: Any
+    advanced: int
+    disturbed: frozenset[str]
+    input_changed: bool
+    backbones_used: bool
+    backbones_changed: bool
+
+
+def _observe(call: Callable[[Faces, Context], Any], faces: Faces, ctx: Context) -> _Observation:
+    """Call a method on its own copy of `faces` with fake backbones, and watch."""
+    fakes = fake_backbones()
+    before = [weight.clone() for fake in fakes for weight in fake.weights]
+    watched = _Watched(fakes)
+    steps: list[int] = []
+    given = faces.with_images(faces.images.clone())
+    result, disturbed = _watched(lambda: call(given, replace(ctx, backbones=watched, advance=steps.append)))
+    after = [weight for fake in fakes for weight in fake.weights]
+    return _Observation(
+        result=result,
+        advanced=sum(steps),
+        disturbed=disturbed,
+        input_changed=not torch.equal(given.images, faces.images),
+        backbones_used=watched.used,
+        backbones_changed=not all(
+            torch.equal(a, b) and b.grad is None for a, b in zip(before, after, strict=True)
+        ),
+    )
+
+
+def _bindings(method: Method) -> Iterator[Binding]:
+    """Yield cells a method may be asked for: each dataset's pool, each group as the trackers."""
+    wanted = method.pool()
+    if wanted is None:
+        yield Binding("synthetic", "synthetic", (), "fake")
+        return
+    for name in sorted(registry.entries("datasets"), key=lambda name: (name != "synthetic", name)):
+        dataset = cast("type[Dataset]", registry.load_class("datasets", name))
+        pool = registry.pool(dataset.default_pool)
+        for tracker in (group[0] for group in pool.groups):
+            helpers = pool.helpers(tracker) if wanted == "auto" else tuple(sorted(set(wanted.split("|"))))
+            yield Binding(name, dataset.domain, helpers, tracker)
+
+
+def _context(method: Method) -> Context:
+    """Return a context with the files the method names for the first cell that it can serve."""
+    refusal: UsageError | None = None
+    for binding in _bindings(method):
+        try:
+            return Context(seed=SEED, files=method.files(binding))
+        except UsageError as error:
+            refusal = refusal or error
+    raise refusal or UsageError("there is no pool of backbones to check it with")
+
+
+def _check_fit(sheet: _Sheet, method: Attack | Defense, ctx: Context) -> Context | None:
+    """Return the context for use: with the state where the method learns, None where it cannot."""
+    if not method.learns:
+        return ctx
+
+    def fit() -> Mapping[str, Tensor]:
+        return cast("Mapping[str, Tensor]", _observe(method.fit, training_faces(), ctx).result)
+
+    state = _check_state(sheet, "fit", fit)
+    return None if state is None else replace(ctx, state=state)
+
+
+def _check_state(
+    sheet: _Sheet, verb: str, learn: Callable[[], Mapping[str, Tensor]]
+) -> Mapping[str, Tensor] | None:
+    """Check that learning twice gives the same named tensors; return them as read back from the store."""
+    first = sheet.value(f"{verb} returns named tensors that can be stored", lambda: ("", _stored(learn())))
+    if first is None:
+        return None
+    sheet.check(
+        f"{verb} learns the same again from the same seed", lambda: _difference(first, _stored(learn()))
+    )
+    return first
+
+
+def _stored(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    payload = safetensors.torch.save({name: value.contiguous().cpu() for name, value in state.items()})
+    return safetensors.torch.load(payload)
+
+
+def _difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """Say where two mappings of tensors differ; "" where they are the same bytes."""
+    if expected.keys() != found.keys():
+        odd = sorted(expected.keys() ^ found.keys())
+        return f"'{odd[0]}' is in one result only ({len(odd)} such)"
+    for name, value in expected.items():
+        if not torch.equal(value, found[name]):
+            return f"'{name}' differs by up to {_largest(value, found[name]):.3g}"
+    return ""
+
+
+def _largest(a: Tensor, b: Tensor) -> float:
+    return float((a.double() - b.double()).abs().max()) if a.shape == b.shape and a.numel() else float("nan")
+
+
+def _wrong_images(images: object, shape: tuple[int, ...]) -> str:
+    """Say what keeps a result from being images of `shape`, float32 in [0, 1]."""
+    if not isinstance(images, Tensor):
+        return f"{type(images).__name__} is not a tensor"
+    if images.dtype != torch.float32 or tuple(images.shape) != shape:
+        return f"{images.dtype} {tuple(images.shape)} is not torch.float32 {shape}"
+    if not bool(images.isfinite().all()):
+        return "values are not finite"
+    low, high = (float(bound) for bound in images.detach().aminmax())
+    return "" if low >= 0 and high <= 1 else f"values lie in [{low:.6g}, {high:.6g}], not in [0, 1]"
+
+
+def _check_manners(sheet: _Sheet, method: Method, seen: _Observation, count: int) -> None:
+    """Check what a call did besides returning its result."""
+    sheet.check(
+        "leaves its input as it was", lambda: "it wrote into the images" if seen.input_changed else ""
+    )
+    sheet.check(
+        "leaves the backbones as they were",
+        lambda: "it changed weights or left gradients" if seen.backbones_changed else "",
+    )
+    sheet.check(
+        "uses backbones only if pool() asks for them",
+        lambda: "it took one, and pool() is None" if seen.backbones_used and method.pool() is None else "",
+    )
+    sheet.check(
+        "reports each image to advance() once",
+        lambda: "" if seen.advanced == count else f"it reported {seen.advanced} of {count} images",
+    )
+
+
+# -- attacks -------------------------------------------------------------------------------------------------
+
+
+def _check_attack(sheet: _Sheet, attack: Attack) -> None:
+    sheet.check("declares its threat model", lambda: _wrong_threat(attack))
+    sheet.check("declares its scope", lambda: _wrong_choice("scope", attack.scope, ("image", "identity")))
+    ctx = sheet.value("finds its files", lambda: ("", _context(attack)))
+    if ctx is None:
+        return
+    if attack.threat.needs_targets:
+        ctx = replace(ctx, targets=training_faces())
+    ctx = _check_fit(sheet, attack, ctx)
+    if ctx is None:
+        return
+    faces = sample_faces()
+    observe = partial(_observe, attack.cloak)
+    twice = sheet.value("cloaks without an error", lambda: ("", (observe(faces, ctx), observe(faces, ctx))))
+    if twice is None:
+        return
+    seen, again = twice
+    sound = _wrong_edits(faces, seen.result)
+    sheet.check("edits images it was given, as float32 3×H×W in [0, 1]", lambda: sound)
+    _check_manners(sheet, attack, seen, len(faces))
+    _check_globals(sheet, seen.disturbed, again.disturbed)
+    if sound:
+        return
+
+    def repeated(rows: Sequence[int]) -> str:
+        part = faces.subset(rows)
+        edits = observe(part, ctx).result
+        return _difference({name: seen.result[name] for name in part.ids if name in seen.result}, edits)
+
+    everyone = range(len(faces))
+    sheet.check("same seed, same bytes", lambda: _difference(seen.result, again.result))
+    sheet.check("another order gives the same bytes", lambda: repeated(everyone[::-1]))
+    alone = f"one {attack.scope} alone gives the same bytes as among others"
+    sheet.check(alone, lambda: repeated(_one_scope(attack, faces)))
+
+
+def _one_scope(attack: Attack, faces: Faces) -> list[int]:
+    """Return the rows of the second photo, or of the second person's photos."""
+    if attack.scope == "image":
+        return [1]
+    person = list(dict.fromkeys(faces.identities))[1]
+    return [row for row, name in enumerate(faces.identities) if name == person]
+
+
+def _wrong_threat(attack: Attack) -> str:
+    threat: Any = attack.threat
+    if not isinstance(threat, ThreatModel):
+        return f"threat is {threat!r}, not a bench.contracts.ThreatModel"
+    if threat.surrogates and attack.pool() is None:
+        return f"it needs {threat.surrogates} surrogates, and pool() is None"
+    return "" if threat.constraint else "constraint is empty; say the visibility budget"
+
+
+def _wrong_choice(what: str, value: str, valid: tuple[str, ...]) -> str:
+    return "" if value in valid else f"{what} is {value!r}. Valid: {', '.join(valid)}"
+
+
+def _wrong_edits(faces: Faces, edits: object) -> str:
+    if not isinstance(edits, Mapping):
+        return f"cloak returned {type(edits).__name__}, not a mapping image id → image"
+    for name, image in edits.items():
+        if name not in faces.ids:
+            return f"it edited '{name}', which it was not given"
+        if wrong := _wrong_images(image, tuple(faces.images.shape[1:])):
+            return f"'{name}': {wrong}"
+    return ""
+
+
+# -- defences ------------------------------------------------------------------------------------------------
+
+
+def _check_defense_declarations(sheet: _Sheet, defense: Defense) -> Context | None:
+    """Check what a defence says about itself; return its context."""
+    binding = next(_bindings(defense))
+
+    def told() -> str:
+        try:
+            trained, people = defense.trained_on(binding), defense.training_identities(binding)
+        except UsageError:
+            return ""  # no weights for this cell: the plan refuses it
+        named = isinstance(trained, tuple) and all(isinstance(name, str) for name in trained)
+        return "" if named and isinstance(people, str) and people else f"{trained!r}, {people!r}"
+
+    sheet.check("says on which attacks and whose photos it was trained", told)
+    return sheet.value("finds its files", lambda: ("", _context(defense)))
+
+
+def _check_purifier(sheet: _Sheet, defense: Purifier) -> None:
+    ctx = _check_defense_declarations(sheet, defense)
+    ctx = None if ctx is None else _check_fit(sheet, defense, ctx)
+    if ctx is None:
+        return
+    faces = sample_faces()
+
+    def observe(part: Faces, seed: int = SEED) -> _Observation:
+        with torch.inference_mode():
+            return _observe(defense.purify, part, replace(ctx, seed=seed))
+
+    twice = sheet.value("purifies without an error", lambda: ("", (observe(faces), observe(faces))))
+    if twice is None:
+        return
+    seen, again = twice
+    sound = _wrong_images(seen.result, tuple(faces.images.shape))
+    sheet.check("returns one image for each, float32 N×3×H×W in [0, 1]", lambda: sound)
+    _check_manners(sheet, defense, seen, len(faces))
+    _check_globals(sheet, seen.disturbed, again.disturbed)
+    if sound:
+        return
+
+    def repeated(rows: Sequence[int], seed: int = SEED) -> str:
+        part = faces.subset(rows)
+        purified = dict(zip(part.ids, observe(part, seed).result, strict=True))
+        return _difference({name: seen.result[faces.ids.index(name)] for name in part.ids}, purified)
+
+    everyone = range(len(faces))
+    sheet.check(
+        "same seed, same bytes", lambda: _difference({"images": seen.result}, {"images": again.result})
+    )
+    if defense.deterministic:
+        sheet.check("another seed gives the same bytes, as declared", lambda: repeated(everyone, SEED + 1))
+    sheet.check("another order gives the same bytes", lambda: repeated(everyone[::-1]))
+    sheet.check("one image alone gives the same bytes as among others", lambda: repeated([1]))
+    sheet.check(
+        "different images stay different",
+        lambda: "two photos became the same" if torch.equal(seen.result[0], seen.result[2]) else "",
+    )
+    if defense.differentiable:
+        sheet.check("gradients pass through it, as declared", lambda: _wrong_purifier_gradient(defense, ctx))
+
+
+def _wrong_purifier_gradient(defense: Purifier, ctx: Context) -> str:
+    faces = sample_faces().subset([0, 2])
+    images = faces.images.clone().requires_grad_()
+    purified = defense.purify(faces.with_images(images), replace(ctx, backbones=fake_backbones()))
+    return _wrong_gradient(purified, images)
+
+
+def _wrong_gradient(outcome: Tensor, images: Tensor) -> str:
+    """Say what is wrong with the gradient of a random projection of `outcome` for each image."""
+    weights = torch.randn(outcome.shape, generator=torch_generator(SEED, "projection"))
+    (gradient,) = torch.autograd.grad((outcome * weights).sum(), images)
+    if not bool(gradient.isfinite().all()):
+        return "the gradient is not finite"
+    blind = (gradient.flatten(1).abs().amax(1) == 0).nonzero().flatten().tolist()
+    return f"the gradient of image {blind[0]} is zero everywhere" if blind else ""
+
+
+def _check_hardening(sheet: _Sheet, defense: Hardening) -> None:
+    ctx = _check_defense_declarations(sheet, defense)
+    if ctx is None:
+        return
+    tracker = FakeBackbone(FakeBackbone.Params(seed=SEED))
+    tracker.load(torch.device("cpu"))
+    faces = training_faces()
+    seen: list[_Observation] = []
+
+    def train() -> Mapping[str, Tensor]:
+        seen.append(_observe(partial(defense.train, tracker), faces, ctx))
+        return cast("Mapping[str, Tensor]", seen[-1].result)
+
+    before = tracker.embed_batch(sample_faces().images)
+    state = _check_state(sheet, "train", train)
+    if state is None:
+        return
+    sheet.check("leaves its input as it was", lambda: "it wrote into it" if seen[0].input_changed else "")
+    _check_globals(sheet, seen[0].disturbed, seen[-1].disturbed)
+    hardened = sheet.value("hardens without an error", lambda: ("", defense.harden(tracker, state)))
+    if hardened is None:
+        return
+    sheet.check("returns a backbone", lambda: _wrong_type("the result", hardened, Backbone))
+    sheet.check("the backbone embeds as its card says", lambda: _wrong_vectors(hardened, hardened.embed))
+    sheet.check("hardens the same again", lambda: _wrong_hardening(defense, tracker, state, hardened))
+    sheet.check(
+        "leaves the tracker's backbone as it was",
+        lambda: "" if torch.equal(before, tracker.embed_batch(sample_faces().images)) else "it changed",
+    )
+
+
+def _wrong_hardening(
+    defense: Hardening, tracker: Backbone, state: Mapping[str, Tensor], hardened: Backbone
+) -> str:
+    images = sample_faces().images
+    first = hardened.embed_batch(images)
+    again = defense.harden(tracker, state).embed_batch(images)
+    return _difference({"embedding": first}, {"embedding": again})
+
+
+# -- backbones -----------------------------------------------------------------------------------------------
+
+
+def _check_backbone(sheet: _Sheet, backbone: Backbone) -> None:
+    sheet.check("its card is complete", lambda: _wrong_card(backbone))
+    device = torch.device("cpu")
+    faces = sample_faces()
+    images = faces.images.clone()
+    loaded = sheet.value("loads its weights", lambda: ("", _watched(lambda: backbone.load(device))))
+    if loaded is None:
+        return
+    embedded = sheet.value("embeds without an error", lambda: ("", _watched(lambda: backbone.embed(images))))
+    if embedded is None:
+        return
+    vectors = embedded[0].detach()
+    sheet.check(
+        "embeds to finite float32 N×D as its card says", lambda: _wrong_vectors(backbone, backbone.embed)
+    )
+    sheet.check("embed_batch does too", lambda: _wrong_vectors(backbone, backbone.embed_batch))
+    sheet.check(
+        "leaves its input as it was",
+        lambda: "" if torch.equal(images, faces.images) else "it wrote into the images",
+    )
+    _check_globals(sheet, loaded[1], embedded[1])
+    sheet.check(
+        f"embed_batch agrees with embed to {EMBED_TOLERANCE:g}",
+        lambda: _too_far(backbone.embed_batch(faces.images), vectors, EMBED_TOLERANCE),
+    )
+    sheet.check(
+        "an image's embedding does not depend on its place in the batch",
+        lambda: _too_far(backbone.embed(faces.images.flip(0)).detach().flip(0), vectors, ROW_TOLERANCE),
+    )
+    sheet.check(
+        "an image's embedding does not depend on the others",
+        lambda: _too_far(backbone.embed(faces.images[1:2]).detach(), vectors[1:2], ROW_TOLERANCE),
+    )
+    sheet.check(
+        "different faces have different embeddings",
+        lambda: "two of them are the same" if torch.equal(vectors[0], vectors[2]) else "",
+    )
+    sheet.check("loading it again gives the same embeddings", lambda: _wrong_reload(backbone, vectors))
+    if backbone.differentiable:
+        sheet.check("gradients reach the images, as declared", lambda: _wrong_backbone_gradient(backbone))
+
+
+def _wrong_card(backbone: Backbone) -> str:
+    card = getattr(backbone, "card", None)
+    if not isinstance(card, BackboneCard):
+        return f"card is {card!r}, not a bench.contracts.BackboneCard"
+    empty = [
+        key for key in ("name", "licence", "training_data", "domain") if not str(getattr(card, key)).strip()
+    ]
+    return (
+        f"{', '.join(empty)} of its card: empty; write 'unknown' where the source does not say"
+        if empty
+        else ""
+    )
+
+
+def _wrong_vectors(backbone: Backbone, embed: Callable[[Tensor], Tensor]) -> str:
+    faces = sample_faces()
+    vectors = embed(faces.images)
+    expected = (len(faces), backbone.card.embedding_dim)
+    if tuple(vectors.shape) != expected or vectors.dtype != torch.float32:
+        return f"{vectors.dtype} {tuple(vectors.shape)} is not torch.float32 {expected}"
+    return "" if bool(vectors.isfinite().all()) else "values are not finite"
+
+
+def _too_far(found: Tensor, expected: Tensor, tolerance: float) -> str:
+    relative = _largest(found, expected) / max(float(expected.abs().max()), 1e-12)
+    return "" if relative <= tolerance else f"relative difference {relative:.3g}, allowed {tolerance:g}"
+
+
+def _wrong_reload(backbone: Backbone, vectors: Tensor) -> str:
+    again = type(backbone)(backbone.params)
+    again.load(torch.device("cpu"))
+    return _too_far(again.embed(sample_faces().images).detach(), vectors, ROW_TOLERANCE)
+
+
+def _wrong_backbone_gradient(backbone: Backbone) -> str:
+    images = sample_faces().images[:2].clone().requires_grad_()
+    return _wrong_gradient(backbone.embed(images), images)
+
+
+# -- datasets ------------------------------------------------------------------------------------------------
+
+
+def _check_dataset(sheet: _Sheet, dataset: Dataset) -> None:
+    people = sheet.value("lists its identities", lambda: ("", dataset.identities()))
+    if people is None:
+        return
+    sheet.check("identities are unique and sorted by id", lambda: _wrong_identities(people))
+    sheet.check("image ids are unique, and everyone has some", lambda: _wrong_photos(people))
+    sheet.check("at least two people are evaluated; roles are valid", lambda: _wrong_roles(people))
+    fresh = type(dataset)(dataset.params)
+    sheet.check(
+        "lists the same identities again", lambda: "" if fresh.identities() == people else "they differ"
+    )
+    sheet.check("its fingerprint is a hex digest and stays", lambda: _wrong_fingerprint(dataset, fresh))
+    ids = [image for person in people[:3] for image in person.photos[:2]]
+    twice = sheet.value(
+        "gives crops",
+        lambda: ("", (_watched(lambda: dataset.crops(ids)), _watched(lambda: fresh.crops(ids)))),
+    )
+    if twice is None:
+        return
+    (crops, first), (again, second) = twice
+    expected = (len(ids), 3, CROP_SIZE, CROP_SIZE)
+    sheet.check(
+        "crops are uint8 N×3×112×112",
+        lambda: (
+            ""
+            if crops.dtype == torch.uint8 and tuple(crops.shape) == expected
+            else f"{crops.dtype} {tuple(crops.shape)} is not torch.uint8 {expected}"
+        ),
+    )
+    _check_globals(sheet, first, second)
+    sheet.check("crops are the same again", lambda: _difference({"crops": crops}, {"crops": again}))
+    sheet.check("crops do not depend on order", lambda: _wrong_crops(dataset, ids, ids[::-1], crops))
+    sheet.check("a crop alone is the same", lambda: _wrong_crops(dataset, ids, ids[1:2], crops))
+    sheet.check("no images give no crops", lambda: _wrong_empty(dataset))
+
+
+def _wrong_identities(people: Sequence[Identity]) -> str:
+    ids = [person.id for person in people]
+    if len(set(ids)) < len(ids):
+        return f"'{max(ids, key=ids.count)}' is listed twice"
+    return "" if ids == sorted(ids) else "they are not sorted"
+
+
+def _wrong_photos(people: Sequence[Identity]) -> str:
+    bare = [person.id for person in people if not person.photos]
+    if bare:
+        return f"'{bare[0]}' has no photos"
+    photos = [image for person in people for image in person.photos]
+    if len(set(photos)) == len(photos):
+        return ""
+    seen: set[str] = set()
+    double = next(image for image in photos if image in seen or seen.add(image))  # type: ignore[func-returns-value]
+    return f"image '{double}' is listed twice"
+
+
+def _wrong_roles(people: Sequence[Identity]) -> str:
+    odd = [person for person in people if person.role not in ("evaluation", "training")]
+    if odd:
+        return _wrong_choice(f"role of '{odd[0].id}'", odd[0].role, ("evaluation", "training"))
+    evaluated = sum(person.role == "evaluation" for person in people)
+    return "" if evaluated >= 2 else f"{evaluated} people are evaluated"
+
+
+def _wrong_fingerprint(dataset: Dataset, fresh: Dataset) -> str:
+    first, second = dataset.fingerprint(), fresh.fingerprint()
+    if not (isinstance(first, str) and _HEX.fullmatch(first)):
+        return f"{first!r} is not a hex digest"
+    return "" if first == second else f"{first} became {second}"
+
+
+def _wrong_crops(dataset: Dataset, ids: Sequence[str], asked: Sequence[str], crops: Tensor) -> str:
+    expected = {image: crops[ids.index(image)] for image in asked}
+    return _difference(expected, dict(zip(asked, dataset.crops(asked), strict=True)))
+
+
+def _wrong_empty(dataset: Dataset) -> str:
+    shape = tuple(dataset.crops([]).shape)
+    return "" if shape == (0, 3, CROP_SIZE, CROP_SIZE) else f"their shape is {shape}"
+
+
+# -- protocols -----------------------------------------------------------------------------------------------
+
+
+def _people(counts: Sequence[int], role: Any = "evaluation") -> list[Identity]:
+    return [
+        Identity(f"{role}-{k:02d}", tuple(f"{role}-{k:02d}/{j:02d}" for j in range(count)), role)
+        for k, count in enumerate(counts)
+    ]
+
+
+def _check_protocol(sheet: _Sheet, protocol: Protocol) -> None:
+    uses = ("clean", "cloaked", "purified")
+    sheet.check("offers heads", lambda: "" if protocol.heads else "heads is empty")
+    sheet.check("says what happens to probes", lambda: _wrong_choice("probes", protocol.probes, uses))
+    people = _people((12, 20, 14, 13, 12, 16, 12))
+    others = _people((9, 9), "training")
+    split = sheet.value("splits without an error", lambda: ("", protocol.split([*people, *others], SEED)))
+    if split is None:
+        return
+    fresh = type(protocol)(protocol.params)
+    sheet.check(
+        "deals every evaluated person's own photos, and nobody else's", lambda: _wrong_owners(split, people)
+    )
+    sheet.check("gallery and probes are disjoint", lambda: _wrong_overlap(split))
+    sheet.check(
+        "everyone is protected in one fold, with cloaked photos of the gallery", lambda: _wrong_folds(split)
+    )
+    sheet.check(
+        "the same seed deals the same, in any order of people",
+        lambda: "" if fresh.split([*people, *others][::-1], SEED) == split else "the splits differ",
+    )
+    more = [
+        *people,
+        Identity("someone-else", tuple(f"someone-else/{j:02d}" for j in range(15)), "evaluation"),
+    ]
+    sheet.check("another person moves nobody's photos", lambda: _moved(split, protocol.split(more, SEED)))
+    views = _views(split)
+    for head in protocol.heads:
+        _check_head(sheet, protocol, head, split, views)
+
+
+def _wrong_owners(split: Split, people: Sequence[Identity]) -> str:
+    names = {person.id for person in people}
+    for what, part in (("gallery", split.gallery), ("probes", split.probes), ("fold", split.fold)):
+        if set(part) != names:
+            return f"{what} has {len(part)} people, {len(names)} are evaluated"
+    for person in people:
+        for what, photos in (("gallery", split.gallery[person.id]), ("probes", split.probes[person.id])):
+            if not photos:
+                return f"'{person.id}' has an empty list of {what}"
+            if not set(photos) <= set(person.photos):
+                return f"{what} of '{person.id}' has photos of someone else"
+    return ""
+
+
+def _wrong_overlap(split: Split) -> str:
+    for name, photos in split.gallery.items():
+        if both := set(photos) & set(split.probes[name]):
+            return f"'{min(both)}' is in both"
+    return ""
+
+
+def _wrong_folds(split: Split) -> str:
+    if set(split.fold.values()) != set(range(split.folds)):
+        return f"folds are {sorted(set(split.fold.values()))}, not 0 … {split.folds - 1}"
+    for name, photos in split.gallery.items():
+        cloaked = split.cloaked.get(name, ())
+        if not cloaked or not set(cloaked) <= set(photos):
+            return f"'{name}' has {len(cloaked)} cloaked photos, of the gallery or not"
+    return ""
+
+
+def _moved(split: Split, more: Split) -> str:
+    for name in split.gallery:
+        if (split.gallery[name], split.probes[name]) != (more.gallery[name], more.probes[name]):
+            return f"photos of '{name}' were dealt anew"
+    return ""
+
+
+def _views(split: Split) -> Views:
+    """Return made-up embeddings: one direction a person, noise a photo, cloaks half turned away."""
+
+    def embed(photos: Mapping[str, Sequence[str]], turn: float) -> Embedded:
+        named = [(image, name) for name, images in photos.items() for image in images]
+        rows = [
+            numpy_generator(SEED, "person", name).normal(size=16) * (1 - turn)
+            + numpy_generator(SEED, "photo", image).normal(size=16) * (0.4 + turn)
+            for image, name in named
+        ]
+        vectors = np.array(rows, dtype=np.float32)
+        return Embedded(vectors, tuple(image for image, _ in named), tuple(name for _, name in named))
+
+    probes = embed(split.probes, 0)
+    return Views(embed(split.gallery, 0), embed(split.cloaked, 0.5), probes, probes)
+
+
+def _mirrored(views: Views) -> Views:
+    def mirror(one: Embedded) -> Embedded:
+        return Embedded(one.vectors[::-1].copy(), one.ids[::-1], one.identities[::-1])
+
+    probes = mirror(views.probes_natural)
+    return Views(mirror(views.gallery_natural), mirror(views.gallery_cloaked), probes, probes)
+
+
+def _check_head(sheet: _Sheet, protocol: Protocol, head: str, split: Split, views: Views) -> None:
+    def decide(seen: Views) -> tuple[Any, frozenset[str]]:
+        return _watched(lambda: protocol.decide(seen, split, head))
+
+    twice = sheet.value(
+        f"head {head}: decides without an error", lambda: ("", (decide(views), decide(_mirrored(views))))
+    )
+    if twice is None:
+        return
+    (rows, first), (again, second) = twice
+
+    def schema() -> str:
+        decisions.to_table(rows)
+        return ""
+
+    def order() -> str:
+        columns = [*decisions.KEY, "predicted"]
+        ordered = [frame[columns].sort_values(list(decisions.KEY)).to_numpy() for frame in (rows, again)]
+        return "" if np.array_equal(*ordered) else "other people are recognised"
+
+    sheet.check(f"head {head}: rows have the documented schema", schema)
+    sheet.check(f"head {head}: every probe is decided once in every fold", lambda: _wrong_rows(rows, split))
+    sheet.check(
+        f"head {head}: leaves global random state and settings alone", lambda: _disturbed(first, second)
+    )
+    sheet.check(f"head {head}: answers do not depend on the order of embeddings", order)
+
+
+def _wrong_rows(rows: Any, split: Split) -> str:
+    expected = {
+        (fold, name, image, split.fold[name] == fold)
+        for fold in range(split.folds)
+        for name, images in split.probes.items()
+        for image in images
+    }
+    found = list(zip(rows["fold"], rows["identity"], rows["image"], rows["protected"], strict=True))
+    if len(found) != len(expected):
+        return f"{len(found)} rows, expected {len(expected)}"
+    odd = set(found) ^ expected
+    return f"rows of {len(odd)} probes and folds are missing or contradict the split" if odd else ""
