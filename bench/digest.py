@@ -17,6 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from bench.registry import FILE_MODULE
+
 NUMERICAL_PACKAGES = (
     "numpy",
     "onnxruntime",
@@ -47,16 +49,39 @@ class _WithoutDocstrings(ast.NodeTransformer):
 
 @cache
 def _source_facts(path: Path) -> tuple[str, tuple[str, ...]]:
-    """Return the digest of one module's code and the names it imports, dotted, most specific first."""
+    """Return the digest of one module's code and the names it imports, relative ones with their dots."""
+    if path.suffix != ".py":
+        return hashlib.sha256(path.read_bytes()).hexdigest(), ()  # compiled
     tree = ast.parse(path.read_bytes())
     imported: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imported += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            imported += [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
+        elif isinstance(node, ast.ImportFrom):
+            source = "." * node.level + (node.module or "")
+            joint = "." if node.module else ""
+            imported += [f"{source}{joint}{alias.name}" for alias in node.names]
+            imported += [source] if node.module else []
     code = ast.dump(_WithoutDocstrings().visit(tree))
     return hashlib.sha256(code.encode()).hexdigest(), tuple(sorted(set(imported)))
+
+
+def _absolute(imported: str, module: str, path: Path) -> str:
+    """Return the full name of what `module` at `path` imports; "" where it leads out of every package."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    try:
+        return importlib.util.resolve_name(imported, package)
+    except ImportError:
+        return ""
+
+
+def _beside(module: str) -> set[str]:
+    """Return what a plugin loaded from a file may import from its own folder."""
+    origin = getattr(sys.modules.get(module), "__file__", None)
+    if origin is None or not module.startswith(FILE_MODULE):
+        return set()
+    siblings = Path(origin).parent.iterdir()
+    return {path.stem for path in siblings if path.suffix == ".py" or (path / "__init__.py").is_file()}
 
 
 def _project_file(module: str, packages: frozenset[str]) -> Path | None:
@@ -73,15 +98,14 @@ def source_digest(*roots: str | type) -> str:
     """Return the digest of modules and of the project modules they import, directly or not.
 
     Followed are the harness' own packages and the root's own top-level package; third-party packages enter
-    by version (`environment`). A plugin loaded from a file is followed from that file.
+    by version (`environment`). A plugin loaded from a file is followed to the modules beside it.
 
     Args:
         roots: module names or plugin classes.
     """
     names = [root if isinstance(root, str) else root.__module__ for root in roots]
-    packages = frozenset(
-        {"bench", "attacks", "defenses", "fr_models", *(name.partition(".")[0] for name in names)}
-    )
+    own = {name.partition(".")[0] for name in names}.union(*map(_beside, names))
+    packages = frozenset({"bench", "attacks", "defenses", "fr_models", *own})
     found: dict[str, str] = {}
     waiting = list(names)
     while waiting:
@@ -93,7 +117,7 @@ def source_digest(*roots: str | type) -> str:
         if path is None or name.partition(".")[0] not in packages:
             continue
         found[name], imported = _source_facts(path)
-        waiting += imported
+        waiting += filter(None, (_absolute(one, name, path) for one in imported))
     return digest({name: value for name, value in found.items() if value})
 
 

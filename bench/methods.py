@@ -17,7 +17,8 @@ from bench.contracts import Method, MethodParams
 from bench.errors import UsageError, unknown
 
 _PYTHON_PLUGIN = re.compile(r"^(?P<name>.+\.py:[A-Za-z_]\w*)(?::(?P<rest>.*))?$")
-_ONNX_FILE = re.compile(r"^(?P<path>.+\.onnx)(?::(?P<rest>.*))?$")
+# Not `name:parameter=….onnx`, which is a registered method with a path among its parameters.
+_ONNX_FILE = re.compile(r"^(?![\w.-]+:\w+=)(?P<path>.+\.onnx)(?::(?P<rest>.*))?$")
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,15 @@ def _parameters(rest: str, text: str) -> tuple[dict[str, str], str]:
     values: dict[str, str] = {}
     bare = ""
     for position, part in enumerate(part for part in rest.split(",") if part):
-        key, equals, value = part.partition("=")
+        key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals and position == 0:
-            bare = part
+            bare = key
         elif not equals:
             raise UsageError(f"'{part}' in '{text}' is not of the form parameter=value.")
         elif key in values:
             raise UsageError(f"parameter '{key}' is given twice in '{text}'.")
         else:
-            values[key.strip()] = value.strip()
+            values[key] = value
     return values, bare
 
 

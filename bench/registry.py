@@ -7,6 +7,7 @@ plugins of one name are an error that names both; an unknown name suggests the n
 import ast
 import hashlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,13 +16,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from bench.errors import UsageError, unknown
+from bench.errors import BenchError, UsageError, unknown
 
 if TYPE_CHECKING:
     from bench.contracts import Attack, Backbone, BackbonePool, Dataset, Defense, Method, Protocol, Trainer
 
 KINDS = ("attacks", "defenses", "backbones", "datasets", "protocols", "pools", "trainers")
 """What can be a plugin; the entry-point group of each is ``cloakbench.<kind>``."""
+
+FILE_MODULE = "cloakbench_plugin_"
+"""What the module names of plugins loaded from a file begin with."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,11 @@ def load_class(kind: str, name: str) -> "type[Method]":
         raise UsageError(
             f"'{name}' is not one of the {kind}: it does not subclass bench.contracts.{base.__name__}."
         )
+    if inspect.isabstract(cls):
+        lacking = ", ".join(sorted(cls.__abstractmethods__))
+        raise UsageError(f"'{name}' lacks {lacking}; bench.contracts.{base.__name__} says what it must do.")
+    if not isinstance(getattr(cls, "name", None), str):
+        raise UsageError(f"'{name}' has no name; write name = \"…\" in its class, tables will carry it.")
     return cls
 
 
@@ -113,10 +122,12 @@ def _class_from_entry(kind: str, name: str) -> object:
     module, _, attribute = entry.target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except BenchError:
+        raise
+    except Exception as error:  # a module may fail in any way
         raise UsageError(
             f"{singular(kind)} '{name}' of {entry.distribution} cannot be imported from {entry.target}: "
-            f"{error}"
+            f"{type(error).__name__}: {error}"
         ) from error
 
 
@@ -125,7 +136,7 @@ def _class_from_file(name: str) -> object:
     path = Path(file_name).resolve()
     if not path.is_file():
         raise UsageError(f"'{file_name}' is not a file; a plugin by path is written ./mine.py:MyClass.")
-    module_name = f"cloakbench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    module_name = f"{FILE_MODULE}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     module = sys.modules.get(module_name)
     if module is None:
         spec = importlib.util.spec_from_file_location(module_name, path)

@@ -4,7 +4,7 @@ Here the contracts are enforced: what leaves an attack or a purifier is checked 
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -121,8 +121,8 @@ def _scopes(scope: str, pixels: Pixels, batch_size: int) -> Iterator[list[int]]:
 
 
 def _check_edits(name: str, faces: Faces, made: object) -> None:
-    if not isinstance(made, dict):
-        raise MethodError(f"attack '{name}' returned {type(made).__name__}, not a dict image id → image")
+    if not isinstance(made, Mapping):
+        raise MethodError(f"attack '{name}' returned {type(made).__name__}, not a mapping image id → image")
     for image_id, image in made.items():
         if image_id not in faces.ids:
             raise MethodError(f"attack '{name}' edited '{image_id}', which it was not given")
@@ -154,7 +154,6 @@ def purify(defense: Purifier, pixels: Pixels, ctx: Context, batch_size: int) -> 
             images = defense.purify(faces, ctx)
         _check_images(f"defence '{defense.name}'", images, tuple(faces.images.shape))
         done.append(to_bytes_range(images))
-        ctx.advance(len(rows))
     return replace(pixels, images=torch.cat(done))
 
 
