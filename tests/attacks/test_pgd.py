@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from attacks.none import NoAttack
 from attacks.pgd import PGD
-from bench.contracts import MICRO_BATCH, Context
+from bench.contracts import MICRO_BATCH, Context, Faces
+from bench.data_files import VARIABLE, data_folder
 from bench.errors import UsageError
 from bench.image_quality import linf, to_8_bits
 
@@ -120,3 +121,30 @@ def test_no_attack_edits_nothing(faces):
     assert done == [5]
     assert NoAttack.threat.goal == "none"
     assert NoAttack().pool() is None
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(
+    not (data_folder() / "lfw").exists(), reason=f"{VARIABLE} names no folder with lfw and the real backbones"
+)
+def test_real_backbones_give_the_same_bytes_one_by_one():
+    from bench.datasets.lfw import LFW
+    from fr_models.mobileface_v2 import MobileFaceV2
+    from fr_models.mobileface_v3 import MobileFaceV3
+
+    lfw = LFW()
+    ids = tuple(person.photos[0] for person in lfw.identities()[: MICRO_BATCH + 2])
+    faces = Faces(lfw.crops(ids).float() / 255, ids, ids)
+    backbones = (MobileFaceV3(), MobileFaceV2())
+    for backbone in backbones:
+        backbone.load(torch.device("cpu"))
+    attack = PGD(PGD.Params(eps=15, steps=3))
+    ctx = Context(backbones=backbones)
+    whole = attack.cloak(faces, ctx)
+    for i in (0, MICRO_BATCH - 1, MICRO_BATCH + 1):
+        assert torch.equal(attack.cloak(faces.subset([i]), ctx)[ids[i]], whole[ids[i]])
+    before, after = (
+        F.normalize(backbones[1].embed_batch(images))
+        for images in (faces.images, to_8_bits(stacked(whole, faces)))
+    )
+    assert ((before * after).sum(1) < 0.5).all()
