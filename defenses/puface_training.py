@@ -195,6 +195,9 @@ class PuFaceTrainer(Trainer):
         )
         image_weight: float = Field(10.0, ge=0, description="weight of the image loss (MSE of [0, 1] pixels)")
         feature_weight: float = Field(1.0, ge=0, description="weight of the feature loss (mean 1 − cos)")
+        extractors_per_step: int = Field(
+            0, ge=0, description="extractors in one step's feature loss, drawn anew each step; 0 for all"
+        )
         natural_share: float = Field(
             0.25, ge=0, le=1, description="share of each batch that is natural photos, to be left alone"
         )
@@ -451,7 +454,9 @@ class _Training:
             memory_format=torch.channels_last
         )
         images = images.to(device).contiguous(memory_format=torch.channels_last)
-        loss = self._loss(network, images, natural, tuple(f[rows] for f in photos.features))
+        drawn = self._extractors_of(step)
+        features = [photos.features[i][rows] for i in drawn]
+        loss = self._loss(network, images, natural, features, [self.extractors[i] for i in drawn])
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.zero_grad(set_to_none=True)
@@ -485,8 +490,20 @@ class _Training:
             images.append(amplify(natural, cloaked, k))
         return rows, torch.cat(images)
 
+    def _extractors_of(self, step: int) -> list[int]:
+        """Return which extractors one step's feature loss looks through."""
+        count = len(self.extractors)
+        wanted = self.params.extractors_per_step or count
+        rng = numpy_generator(self.request.seed, "puface/extractors", str(step))
+        return sorted(int(i) for i in rng.permutation(count)[:wanted])
+
     def _loss(
-        self, network: PurifierNetwork, images: Tensor, natural: Tensor, features: tuple[Tensor, ...]
+        self,
+        network: PurifierNetwork,
+        images: Tensor,
+        natural: Tensor,
+        features: Sequence[Tensor],
+        extractors: Sequence[Backbone],
     ) -> Tensor:
         """Return image_weight · MSE + feature_weight · mean(1 − cos), the two losses of the paper."""
         device = self.request.device.type
@@ -494,7 +511,7 @@ class _Training:
             purified = network(images).float()
         loss = self.params.image_weight * F.mse_loss(purified, natural)
         if self.params.feature_weight:
-            distance = feature_distance(purified.clamp(0, 1), features, self.extractors).mean()
+            distance = feature_distance(purified.clamp(0, 1), features, extractors).mean()
             loss = loss + self.params.feature_weight * distance
         return loss
 

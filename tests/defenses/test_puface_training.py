@@ -346,6 +346,26 @@ def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
     assert steps[-1] < 40
 
 
+class Counting(Projection):
+    """Counts the images whose embedding carries a gradient."""
+
+    passes = 0
+
+    def embed(self, images: Tensor) -> Tensor:
+        self.passes += images.requires_grad
+        return super().embed(images)
+
+
+@pytest.mark.parametrize(("per_step", "passes"), [(0, 24), (1, 12), (2, 24)])
+def test_a_step_looks_through_as_many_extractors_as_asked(tmp_path: Path, per_step: int, passes: int) -> None:
+    extractors = (Counting("a"), Counting("b"))
+    params = SMALL.model_copy(update={"extractors_per_step": per_step})
+    PuFaceTrainer(params).train(request(tmp_path / "w.safetensors", backbones=extractors))
+    assert extractors[0].passes + extractors[1].passes == passes
+    assert extractors[0].passes > 0
+    assert extractors[1].passes > 0
+
+
 def test_bfloat16_trains_to_other_weights_stored_as_float32(tmp_path: Path) -> None:
     full = PuFaceTrainer(SMALL).train(request(tmp_path / "32.safetensors"))
     params = SMALL.model_copy(update={"precision": "bfloat16"})
