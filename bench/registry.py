@@ -6,6 +6,7 @@ plugins of one name are an error that names both; an unknown name suggests the n
 
 import ast
 import hashlib
+import importlib.machinery
 import importlib.util
 import inspect
 import sys
@@ -45,14 +46,27 @@ class Entry:
     def summary(self) -> str:
         """Return the first line of the module's docstring, read without importing the module."""
         module = self.target.partition(":")[0]
-        try:
-            found = importlib.util.find_spec(module)
-        except ModuleNotFoundError:
-            found = None
-        if found is None or found.origin is None:
+        path = _source_of(module)
+        if path is None:
             return f"(module {module} cannot be found)"
-        doc = ast.get_docstring(ast.parse(Path(found.origin).read_text(encoding="utf-8"))) or ""
+        try:
+            doc = ast.get_docstring(ast.parse(path.read_bytes())) or ""
+        except (SyntaxError, ValueError):
+            return f"(module {module} is not valid Python)"
         return doc.partition("\n")[0]
+
+
+def _source_of(module: str) -> Path | None:
+    """Return a module's file, found without importing it or the packages it lies in."""
+    top, *parts = module.split(".")
+    spec = importlib.util.find_spec(top)
+    name = top
+    for part in parts:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        name = f"{name}.{part}"
+        spec = importlib.machinery.PathFinder.find_spec(name, spec.submodule_search_locations)
+    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
 
 def singular(kind: str) -> str:
