@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from bench.contracts import BackboneCard, Preprocessing
+from bench.contracts import BackboneCard, Preprocessing, Threshold
 from fr_models._onnx_backbone import OnnxBackbone
+
+CALIBRATED_BY = "bench models calibrate mobileface-v2 --dataset lfw"
 
 
 class MobileFaceV2(OnnxBackbone):
@@ -23,5 +25,11 @@ class MobileFaceV2(OnnxBackbone):
         family="MobileFace",
         embedding_dim=256,
         preprocessing=Preprocessing(mean=127.5, scale=1 / 128),
+        thresholds=(
+            Threshold(far=0.1, cosine=0.1196, pairs=1_999_000, source=CALIBRATED_BY),
+            Threshold(far=0.01, cosine=0.2509, pairs=1_999_000, source=CALIBRATED_BY),
+            Threshold(far=0.001, cosine=0.3608, pairs=1_999_000, source=CALIBRATED_BY),
+        ),
         lfw_accuracy=0.99033,
+        embed_with="onnxruntime",
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from bench.contracts import BackboneCard, Preprocessing
+from bench.contracts import BackboneCard, Preprocessing, Threshold
 from fr_models._onnx_backbone import OnnxBackbone
+
+CALIBRATED_BY = "bench models calibrate mobilefacenet-casia --dataset lfw"
 
 
 class MobileFaceNetCasia(OnnxBackbone):
@@ -23,5 +25,10 @@ class MobileFaceNetCasia(OnnxBackbone):
         family="mobilefacenet-casia",
         embedding_dim=128,
         preprocessing=Preprocessing(width=96, crop=(0, 8, 112, 96), mean=127.5, scale=1 / 128),
+        thresholds=(
+            Threshold(far=0.1, cosine=0.1538, pairs=1_999_000, source=CALIBRATED_BY),
+            Threshold(far=0.01, cosine=0.293, pairs=1_999_000, source=CALIBRATED_BY),
+            Threshold(far=0.001, cosine=0.4033, pairs=1_999_000, source=CALIBRATED_BY),
+        ),
         lfw_accuracy=0.9885,
     )

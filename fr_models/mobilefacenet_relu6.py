@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from bench.contracts import BackboneCard, Preprocessing
+from bench.contracts import BackboneCard, Preprocessing, Threshold
 from fr_models._onnx_backbone import OnnxBackbone
+
+CALIBRATED_BY = "bench models calibrate mobilefacenet-relu6 --dataset lfw"
 
 
 class MobileFaceNetRelu6(OnnxBackbone):
@@ -23,5 +25,11 @@ class MobileFaceNetRelu6(OnnxBackbone):
         family="mobilefacenet-relu6",
         embedding_dim=128,
         preprocessing=Preprocessing(mean=127.0, scale=1 / 128),
+        thresholds=(
+            Threshold(far=0.1, cosine=0.1458, pairs=1_999_000, source=CALIBRATED_BY),
+            Threshold(far=0.01, cosine=0.2583, pairs=1_999_000, source=CALIBRATED_BY),
+            Threshold(far=0.001, cosine=0.3424, pairs=1_999_000, source=CALIBRATED_BY),
+        ),
         lfw_accuracy=0.99267,
+        embed_with="onnxruntime",
     )
