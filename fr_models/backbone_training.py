@@ -57,7 +57,7 @@ def rank_one(vectors: Tensor, labels: Tensor, gallery: Tensor) -> float:
     """
     unit = F.normalize(vectors)
     nearest = (unit[~gallery] @ unit[gallery].T).argmax(1)
-    return float((labels[gallery][nearest] == labels[~gallery]).float().mean())
+    return float((labels[gallery][nearest] == labels[~gallery]).double().mean())
 
 
 def equal_error_rate(vectors: Tensor, labels: Tensor) -> float:
