@@ -115,7 +115,7 @@ def resolve(asked: RunSpec) -> Resolved:
         if head not in protocol.heads:
             raise unknown(f"head of protocol {protocol.name}", head, protocol.heads)
     pool = registry.pool(dataset.default_pool)
-    trackers = asked.backbones or tuple(name for group in pool.groups for name in group)
+    trackers = asked.backbones or pool.groups[0]
     attacks = _by_name("attacks", asked.attacks, registry.attack)
     defenses = _by_name("defenses", asked.defenses, registry.defense)
     backbones = _by_name("backbones", trackers, registry.backbone)

@@ -28,7 +28,7 @@ class RunSpec(Frozen):
     attacks: tuple[str, ...] = Field(("none",), description="attacks to cross")
     defenses: tuple[str, ...] = Field(("none",), description="defences to cross")
     backbones: tuple[str, ...] = Field(
-        (), description="trackers' backbones; empty: all of the dataset's pool"
+        (), description="trackers' backbones; empty: the first group of the dataset's pool"
     )
     heads: tuple[str, ...] = Field(("nn",), description="heads of the tracker")
     dataset: str = Field("synthetic", description="dataset")
@@ -72,6 +72,10 @@ def load_suite(path: Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"the suite file '{path}' does not exist.") from None
+    except OSError as error:
+        raise UsageError(f"the suite file '{path}' cannot be read: {error.strerror}.") from None
+    except OSError as error:
+        raise UsageError(f"the suite file '{path}' cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the suite file '{path}' is not valid TOML: {error}.") from None
     for key in values:

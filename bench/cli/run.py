@@ -39,7 +39,7 @@ def matrix_options(command: Command) -> Command:
         many(
             "--backbone",
             "backbones",
-            help="Tracker's backbone, or an ONNX file. May be repeated. [default: all of the dataset's pool]",
+            help="Tracker's backbone, or an ONNX file. May be repeated. [default: first group of the dataset's pool]",
         ),
         click.option("--head", "heads", multiple=True, help="Tracker's head. May be repeated. [default: nn]"),
         click.option(
