@@ -106,7 +106,8 @@ def source_digest(*roots: str | type) -> str:
     names = [root if isinstance(root, str) else root.__module__ for root in roots]
     own = {name.partition(".")[0] for name in names}.union(*map(_beside, names))
     packages = frozenset({"bench", "attacks", "defenses", "fr_models", *own})
-    found: dict[str, str] = {}
+    # The root package only hands out, when asked, what is followed under its own name.
+    found: dict[str, str] = {"bench": ""}
     waiting = list(names)
     while waiting:
         name = waiting.pop()
@@ -117,6 +118,8 @@ def source_digest(*roots: str | type) -> str:
         if path is None or name.partition(".")[0] not in packages:
             continue
         found[name], imported = _source_facts(path)
+        if "." in name:
+            waiting.append(name.rpartition(".")[0])  # a module's packages run before it
         waiting += filter(None, (_absolute(one, name, path) for one in imported))
     return digest({name: value for name, value in found.items() if value})
 

@@ -18,7 +18,7 @@ from bench.errors import UsageError, unknown
 
 _PYTHON_PLUGIN = re.compile(r"^(?P<name>.+\.py:[A-Za-z_]\w*)(?::(?P<rest>.*))?$")
 # Not `name:parameter=….onnx`, which is a registered method with a path among its parameters.
-_ONNX_FILE = re.compile(r"^(?![\w.-]+:\w+=)(?P<path>.+\.onnx)(?::(?P<rest>.*))?$")
+_ONNX_FILE = re.compile(r"^(?![\w-]+:\w+=)(?P<path>.+\.onnx)(?::(?P<rest>.*))?$")
 
 
 @dataclass(frozen=True)

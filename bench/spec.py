@@ -74,8 +74,6 @@ def load_suite(path: Path) -> dict[str, Any]:
         raise UsageError(f"the suite file '{path}' does not exist.") from None
     except OSError as error:
         raise UsageError(f"the suite file '{path}' cannot be read: {error.strerror}.") from None
-    except OSError as error:
-        raise UsageError(f"the suite file '{path}' cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the suite file '{path}' is not valid TOML: {error}.") from None
     for key in values:

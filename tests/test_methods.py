@@ -1,0 +1,207 @@
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field, model_validator
+
+from bench import methods, registry
+from bench.contracts import Method, MethodParams
+from bench.errors import UsageError
+from bench.methods import MethodText, as_text, build, canonical, describe_type, parse
+
+
+class Demo(Method):
+    name = "demo"
+    shorthand = "mode"
+
+    class Params(MethodParams):
+        mode: Literal["low", "high"] = Field("high", description="how much")
+        steps: int = Field(40, ge=1, le=1000, description="how often", json_schema_extra={"unit": "steps"})
+        rate: float = Field(0.5, gt=0, lt=1, description="how fast")
+        bound: float | None = Field(
+            None, ge=0, description="how far", json_schema_extra={"unit": "grey levels"}
+        )
+        strict: bool = Field(False, description="whether to insist")
+        names: tuple[str, ...] = Field((), description="of whom")
+        weights: str = Field("", description="a file", json_schema_extra={"path": True})
+
+        @model_validator(mode="after")
+        def _low_is_short(self):
+            if self.mode == "low" and self.steps > 500:
+                raise ValueError("mode=low takes at most 500 steps")
+            return self
+
+
+class Bare(Method):
+    name = "bare"
+
+
+def demo(text):
+    return build(Demo, parse(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("demo", MethodText("demo")),
+        ("  demo ", MethodText("demo")),
+        ("demo:", MethodText("demo")),
+        ("demo:steps=3", MethodText("demo", {"steps": "3"})),
+        ("demo:steps=3,mode=low", MethodText("demo", {"steps": "3", "mode": "low"})),
+        ("demo: steps = 3 , mode = low", MethodText("demo", {"steps": "3", "mode": "low"})),
+        ("demo:low,steps=3", MethodText("demo", {"steps": "3"}, "low")),
+        ("demo:names=", MethodText("demo", {"names": ""})),
+        ("demo:names=a=b", MethodText("demo", {"names": "a=b"})),
+        ("folder:path=a/b:c", MethodText("folder", {"path": "a/b:c"})),
+        ("./mine.py:MyCloak", MethodText("./mine.py:MyCloak")),
+        ("./mine.py:MyCloak:steps=3", MethodText("./mine.py:MyCloak", {"steps": "3"})),
+        ("/a b/mine.py:MyCloak:low", MethodText("/a b/mine.py:MyCloak", {}, "low")),
+        ("nets/r50.onnx", MethodText("onnx", {"path": "nets/r50.onnx"})),
+        (
+            "r50.onnx:mean=127.5,scale=0.1",
+            MethodText("onnx", {"path": "r50.onnx", "mean": "127.5", "scale": "0.1"}),
+        ),
+        ("onnx:path=nets/r50.onnx", MethodText("onnx", {"path": "nets/r50.onnx"})),
+        ("onnx:path=r50.onnx,mean=1", MethodText("onnx", {"path": "r50.onnx", "mean": "1"})),
+    ],
+)
+def test_a_text_is_split_into_name_and_parameters(text, expected):
+    assert parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "'' names no method; write name or name:parameter=value"),
+        (":steps=3", "names no method"),
+        ("demo:steps=3,low", "'low' in 'demo:steps=3,low' is not of the form parameter=value"),
+        ("demo:steps=3,steps=4", "parameter 'steps' is given twice in 'demo:steps=3,steps=4'"),
+        ("demo:steps=3, steps=4", "parameter 'steps' is given twice"),
+        ("r50.onnx:fast", "'fast' in 'r50.onnx:fast' is not of the form parameter=value"),
+    ],
+)
+def test_a_malformed_text_is_refused_with_what_is_wrong(text, message):
+    with pytest.raises(UsageError) as caught:
+        parse(text)
+    assert message in str(caught.value)
+
+
+def test_parameters_get_their_types():
+    params = demo("demo:steps=3,rate=0.25,bound=8,strict=true,names=a|b").params
+    assert params == Demo.Params(steps=3, rate=0.25, bound=8.0, strict=True, names=("a", "b"))
+    assert demo("demo:bound=none").params.bound is None
+    assert demo("demo:names=").params.names == ()
+
+
+def test_a_bare_text_stands_for_the_shorthand():
+    assert demo("demo:low").params.mode == "low"
+    with pytest.raises(UsageError, match=r"'low' in 'bare:low' is not of the form parameter=value"):
+        build(Bare, parse("bare:low"))
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("demo:step=3", ["unknown parameter of demo 'step'", "Did you mean 'steps'", "`bench show demo`"]),
+        ("demo:steps=0", ["parameter 'steps' of 'demo' cannot be '0'", "int, 1 … 1000, steps", "default 40"]),
+        ("demo:steps=many", ["cannot be 'many'", "integer", "default 40"]),
+        ("demo:rate=1", ["cannot be '1'", "less than 1", "float, > 0 … < 1", "default 0.5"]),
+        ("demo:mode=mid", ["cannot be 'mid'", "'low' or 'high'", "default high"]),
+        ("demo:strict=perhaps", ["cannot be 'perhaps'", "default false"]),
+        ("demo:bound=-1", ["cannot be '-1'", "≥ 0, grey levels", "default none"]),
+        ("demo:steps=0,rate=2", ["parameter 'steps'", "parameter 'rate'"]),
+        ("demo:mode=low,steps=600", ["parameters of 'demo'", "mode=low takes at most 500 steps"]),
+    ],
+)
+def test_an_error_names_the_value_the_valid_ones_and_the_mend(text, parts):
+    with pytest.raises(UsageError) as caught:
+        demo(text)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("demo", "demo"),
+        ("demo:high", "demo"),
+        ("demo:steps=40,rate=0.5,strict=false,bound=none,names=", "demo"),
+        ("demo:steps=3,mode=low", "demo:mode=low,steps=3"),
+        ("demo:bound=8.0", "demo:bound=8"),
+        ("demo:bound=8", "demo:bound=8"),
+        ("demo:strict=yes", "demo:strict=true"),
+        ("demo:weights=/home/someone/secret/mine.safetensors", "demo:weights=mine.safetensors"),
+    ],
+)
+def test_the_canonical_form_is_sorted_without_defaults_or_folders(text, expected):
+    assert canonical(demo(text)) == expected
+
+
+PLAIN = st.text(
+    st.characters(codec="ascii", categories=("L", "N"), include_characters="._-/"), min_size=1, max_size=8
+)
+
+PARAMS = st.builds(
+    Demo.Params,
+    mode=st.sampled_from(["low", "high"]),
+    steps=st.integers(1, 500),
+    rate=st.floats(0, 1, exclude_min=True, exclude_max=True),
+    bound=st.none() | st.floats(0, allow_infinity=False),
+    strict=st.booleans(),
+    names=st.lists(PLAIN, max_size=3).map(tuple),
+)
+
+
+@given(PARAMS)
+def test_the_canonical_form_describes_the_method_again(params):
+    text = canonical(Demo(params))
+    again = demo(text)
+    assert again.params == params
+    assert canonical(again) == text
+
+
+@given(PARAMS, st.randoms(use_true_random=False))
+def test_the_order_of_parameters_does_not_matter(params, rng):
+    name, _, rest = canonical(Demo(params)).partition(":")
+    parts = rest.split(",") if rest else []
+    rng.shuffle(parts)
+    assert demo(f"{name}:{','.join(parts)}").params == params
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "none"),
+        (True, "true"),
+        (False, "false"),
+        (8.0, "8"),
+        (0.1, "0.1"),
+        (1e300, "1e+300"),
+        (3, "3"),
+        ((1, "a"), "1|a"),
+    ],
+)
+def test_values_are_written_one_way(value, expected):
+    assert as_text(value) == expected
+
+
+@given(st.floats(allow_nan=False))
+def test_a_number_is_read_back_as_it_was_written(value):
+    assert float(as_text(value)) == value
+
+
+def test_types_are_described_with_range_and_unit():
+    described = {key: describe_type(info) for key, info in Demo.Params.model_fields.items()}
+    assert described["steps"] == "int, 1 … 1000, steps"
+    assert described["rate"] == "float, > 0 … < 1"
+    assert described["bound"] == "float | None, ≥ 0, grey levels"
+    assert described["mode"] == "Literal['low', 'high']"
+    assert described["strict"] == "bool"
+    assert described["names"] == "tuple[str, ...]"
+
+
+def test_the_registry_builds_what_a_text_describes():
+    attack = registry.create("attacks", "pgd:steps=3,eps=4")
+    assert (attack.params.steps, attack.params.eps) == (3, 4)
+    assert methods.canonical(attack) == "pgd:eps=4,steps=3"
