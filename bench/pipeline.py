@@ -4,7 +4,9 @@ Everything here says what is made from what, and what decides it; `bench.stages`
 `bench.graph` the remembering.
 """
 
+import ctypes
 import os
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -466,6 +468,19 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed blocks: page faults are else about a quarter of a gradient's time on a CPU.
+
+    A tensor above 128 KiB is by default mapped anew and unmapped each time. Does nothing elsewhere.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+    libc.mallopt(mmap_threshold, 32 << 20)  # the largest value glibc takes
+    libc.mallopt(trim_threshold, 2**31 - 1)
+
+
 def use_device(device: str, threads: int | None) -> tuple[torch.device, int]:
     """Return the device and the number of threads, and set torch's threads.
 
@@ -486,6 +501,7 @@ def use_device(device: str, threads: int | None) -> tuple[torch.device, int]:
         raise UsageError(f"device '{device}' was asked for, but torch sees no CUDA device. Use --device cpu.")
     count = threads or _usable_cores()
     torch.set_num_threads(count)
+    keep_freed_memory()
     return chosen, count
 
 
