@@ -5,6 +5,7 @@ payload, and how long it took. The JSON file is renamed into place last, so an a
 it is complete; a killed run leaves at most temporary files.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -25,6 +26,10 @@ VARIABLE = "CLOAKBENCH_STORE"
 
 class StoreError(BenchError):
     """The store cannot be read or written (a full disk, permissions)."""
+
+
+def _unreadable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"cannot read {path}: {error.strerror or error}. Choose another folder with --store.")
 
 
 def default_folder() -> Path:
@@ -71,7 +76,8 @@ def write_atomically(path: Path, payload: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder may be what is wrong
+            temporary.unlink(missing_ok=True)
         raise StoreError(
             f"cannot write {path}: {error.strerror or error}. What was computed before is kept; free some "
             "space or choose another folder with --store, then run the same command again."
@@ -101,7 +107,7 @@ class Store:
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
             return Record(**fields)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, TypeError):
             log.warning("%s is damaged; the artefact will be computed again", path)
@@ -121,6 +127,8 @@ class Store:
             payload = payload_path.read_bytes()
         except FileNotFoundError:
             payload = b""
+        except OSError as error:
+            raise _unreadable(payload_path, error) from error
         if sha256(payload).hexdigest() == record.sha256:
             return payload
         log.warning("artefact %s is corrupt (its content changed on disk); computing it again", payload_path)
