@@ -9,7 +9,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -398,7 +398,7 @@ class Pipeline:
         """Return how visible the cloaks are: cloak against original, shard by shard."""
         changed = self.cloaks(attack, tracker, seed, "gallery")
         label = f"cloak {self._label(self.run.attacks[attack], tracker)}"
-        return self._measure_nodes(label, self.natural("gallery"), changed)
+        return self._measure_nodes(label, self.natural("gallery"), changed, fill=True)
 
     def _purified_measures(self, attack: str, defense: str, tracker: str, seed: int) -> tuple[Node, ...]:
         """Return what the defence costs: purified against original, of the cloaks or, without any, of the photos."""
@@ -411,12 +411,14 @@ class Pipeline:
         return self._measure_nodes(label, originals, changed)
 
     def _measure_nodes(
-        self, label: str, originals: tuple[Node, ...], changed: tuple[Node, ...]
+        self, label: str, originals: tuple[Node, ...], changed: tuple[Node, ...], *, fill: bool = False
     ) -> tuple[Node, ...]:
+        """Return the measures of `changed`; with `fill`, photos an attack was given and left out are unchanged."""
         lpips = self.machine.lpips if isinstance(self.machine.lpips, Lpips) else None
 
-        def work(inputs: Payloads, advance: Advance) -> bytes:
+        def work(inputs: Payloads, advance: Advance, chosen: Sequence[str]) -> bytes:
             before, after = (stages.decode_pixels(payload) for payload in inputs)
+            after = _with_left_out(before, after, frozenset(chosen))
             rows = image_measures.measure(before, after, lpips, self.machine.device)
             advance(len(rows))
             return image_measures.to_bytes(rows)
@@ -428,9 +430,29 @@ class Pipeline:
         }
         pairs = zip(originals, changed, strict=bool(changed))
         return tuple(
-            Node("measure", label, facts, (before, after), after.images, after.images * 64, work)
+            Node(
+                "measure",
+                label,
+                facts,
+                (before, after),
+                after.images,
+                after.images * 64,
+                partial(work, chosen=after.facts["chosen"] if fill else ()),
+            )
             for before, after in pairs
         )
+
+
+def _with_left_out(before: stages.Pixels, after: stages.Pixels, chosen: frozenset[str]) -> stages.Pixels:
+    """Return `after` with the photos of `chosen` it lacks, as they are in `before`."""
+    left_out = before.only(chosen - frozenset(after.ids))
+    if not left_out.ids:
+        return after
+    return stages.Pixels(
+        torch.cat([after.images, left_out.images]),
+        after.ids + left_out.ids,
+        after.identities + left_out.identities,
+    )
 
 
 def _shards(photos: Mapping[str, tuple[str, ...]]) -> Iterator[list[tuple[str, str]]]:

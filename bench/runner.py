@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -293,9 +293,9 @@ def _timings(prepared: Prepared, executor: Executor) -> Iterator[None]:
                 "computed %s %s: %d images, %.1f s", row["stage"], row["label"], row["images"], row["seconds"]
             )
         log.info("run time %.1f s", time.perf_counter() - start)
-        if rows:
-            with (prepared.store.folder / HISTORY).open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
+        # A full disk has been reported by then; the history only serves estimates.
+        with suppress(OSError), (prepared.store.folder / HISTORY).open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
         _write_timings(prepared)
 
 
