@@ -55,10 +55,10 @@ class Synthetic(Dataset):
         """How many people and photos, and which world they live in."""
 
         identities: int = Field(
-            24, ge=2, le=10_000, description="people to evaluate", json_schema_extra={"unit": "identities"}
+            40, ge=2, le=10_000, description="people to evaluate", json_schema_extra={"unit": "identities"}
         )
         photos: int = Field(
-            14, ge=1, le=1000, description="photos of each of them", json_schema_extra={"unit": "images"}
+            5, ge=1, le=1000, description="photos of each of them", json_schema_extra={"unit": "images"}
         )
         training_identities: int = Field(
             600,
