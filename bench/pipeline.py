@@ -192,7 +192,7 @@ class Pipeline:
             "fingerprint": self._fingerprint,
             "ids": ids,
             "identities": people,
-            "source": source_digest(type(dataset)),
+            "source": source_digest(type(dataset), "bench.stages"),
             "environment": self._environment,
         }
         return Node("faces", label, facts, (), len(ids), len(ids) * _CROP_BYTES, work)

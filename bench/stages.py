@@ -47,40 +47,48 @@ class Pixels:
 
 def encode_pixels(pixels: Pixels) -> bytes:
     """Return the stored form of images."""
-    names = {"ids": json.dumps(pixels.ids), "identities": json.dumps(pixels.identities)}
-    return safetensors.torch.save({"images": pixels.images.contiguous()}, metadata=names)
+    return safetensors.torch.save(
+        {"images": pixels.images.contiguous()}, metadata=_names(pixels.ids, pixels.identities)
+    )
 
 
 def decode_pixels(payload: bytes) -> Pixels:
     """Return images from their stored form."""
-    names = _metadata(payload)
+    names = _names_of(payload)
     return Pixels(
         safetensors.torch.load(payload)["images"],
-        tuple(json.loads(names["ids"])),
-        tuple(json.loads(names["identities"])),
+        tuple(names["ids"]),
+        tuple(names["identities"]),
     )
 
 
 def encode_embedded(embedded: Embedded) -> bytes:
     """Return the stored form of embeddings."""
-    names = {"ids": json.dumps(embedded.ids), "identities": json.dumps(embedded.identities)}
-    return safetensors.torch.save({"vectors": torch.from_numpy(embedded.vectors)}, metadata=names)
+    return safetensors.torch.save(
+        {"vectors": torch.from_numpy(embedded.vectors)}, metadata=_names(embedded.ids, embedded.identities)
+    )
 
 
 def decode_embedded(payload: bytes) -> Embedded:
     """Return embeddings from their stored form."""
-    names = _metadata(payload)
+    names = _names_of(payload)
     return Embedded(
         safetensors.torch.load(payload)["vectors"].numpy(),
-        tuple(json.loads(names["ids"])),
-        tuple(json.loads(names["identities"])),
+        tuple(names["ids"]),
+        tuple(names["identities"]),
     )
 
 
-def _metadata(payload: bytes) -> dict[str, str]:
+def _names(ids: Sequence[str], identities: Sequence[str]) -> dict[str, str]:
+    # One entry: safetensors writes several in an order that changes from call to call.
+    return {"names": json.dumps({"ids": ids, "identities": identities})}
+
+
+def _names_of(payload: bytes) -> dict[str, list[str]]:
     length = int.from_bytes(payload[:8], "little")
-    header: dict[str, dict[str, str]] = json.loads(payload[8 : 8 + length])
-    return header["__metadata__"]
+    header = json.loads(payload[8 : 8 + length])
+    names: dict[str, list[str]] = json.loads(header["__metadata__"]["names"])
+    return names
 
 
 def to_bytes_range(images: Tensor) -> Tensor:

@@ -109,6 +109,8 @@ class Store:
             return Record(**fields)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise _unreadable(path, error) from error
         except (ValueError, TypeError):
             log.warning("%s is damaged; the artefact will be computed again", path)
             path.unlink(missing_ok=True)

@@ -117,9 +117,10 @@ def load_network(path: Path, device: torch.device) -> PurifierNetwork:
             f"{path} holds architecture '{shape.get('architecture', 'not stated')}', "
             f"expected '{_ARCHITECTURE}'. {mend}"
         )
-    network = PurifierNetwork(shape["width"], shape["depth"])
+    with torch.device("meta"):  # no weights to draw: torch's global random state stays as it is
+        network = PurifierNetwork(shape["width"], shape["depth"])
     try:
-        network.load_state_dict(tensors)
+        network.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         raise DataError(f"{path} does not hold the network it declares: {error}. {mend}") from error
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):

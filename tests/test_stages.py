@@ -210,6 +210,8 @@ def test_stored_forms_are_read_back(tmp_path):
     again = stages.decode_embedded(stages.encode_embedded(embedded))
     assert np.array_equal(again.vectors, embedded.vectors)
     assert (again.ids, again.identities) == (embedded.ids, embedded.identities)
+    forms = {stages.encode_pixels(source) for _ in range(20)} | {stages.encode_pixels(back)}
+    assert len(forms) == 1  # the same images are the same bytes
     store = Store(tmp_path)
     store.write("faces", "ab", stages.encode_pixels(source), key={}, seconds=0, images=3)
     assert stages.encode_pixels(stages.decode_pixels(store.read("faces", "ab"))) == stages.encode_pixels(

@@ -131,7 +131,16 @@ def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
     store = Store(tmp_path / "file" / "store")
     with pytest.raises(StoreError, match=r"cannot write .*file"):
         put(store)
-    with pytest.raises(StoreError, match=r"cannot read .*file.* Choose another folder with --store"):
+    assert store.read("cloak", ADDRESS) is None
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_cannot_be_read_is_reported(store, which):
+    put(store)
+    path = store._paths("cloak", ADDRESS)[which]
+    path.unlink()
+    path.mkdir()  # stands for a file without permission, which the superuser may read
+    with pytest.raises(StoreError, match=r"cannot read .*abab.* Choose another folder with --store"):
         store.read("cloak", ADDRESS)
 
 
