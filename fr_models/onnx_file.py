@@ -19,14 +19,14 @@ from fr_models._onnx_backbone import OnnxBackbone
 
 _PREPROCESSING = ("height", "width", "crop", "mean", "scale", "channels")
 _HOW = (
-    "Say how it wants its pixels: give for instance mean=127.5,scale=0.0078125,channels=RGB (also height, width, "
+    "Say how it wants its pixels: give for instance mean=127.5,scale=128,channels=RGB (also height, width, "
     'crop) after the path, or write {card} beside it, e.g. {{"licence": "MIT", "preprocessing": {{"mean": 127.5, '
     '"scale": 0.0078125, "channels": "RGB"}}}}.'
 )
 
 
 class OnnxFile(OnnxBackbone):
-    """A backbone from a user's ONNX file; written ``model.onnx:mean=127.5,scale=0.0078125``."""
+    """A backbone from a user's ONNX file; written ``model.onnx:mean=127.5,scale=128``."""
 
     name = "onnx"
 
@@ -48,7 +48,12 @@ class OnnxFile(OnnxBackbone):
         mean: float | None = Field(
             None, ge=0, le=255, description="subtracted", json_schema_extra={"unit": "grey levels"}
         )
-        scale: float | None = Field(None, gt=0, description="multiplied after the mean is subtracted")
+        scale: float | None = Field(
+            None,
+            gt=0,
+            description="divided by after the mean is subtracted: (255·x − mean) / scale",
+            json_schema_extra={"unit": "grey levels"},
+        )
         channels: Literal["RGB", "BGR"] | None = Field(None, description="channel order of the input")
         embedding_dim: int | None = Field(None, gt=0, description="length of the embedding")
         label: str = Field("", description="name in tables; the file's name when empty")
@@ -102,6 +107,8 @@ class OnnxFile(OnnxBackbone):
         given = self._read_card() if self.card_path.is_file() else None
         inline = {key: getattr(self.params, key) for key in _PREPROCESSING}
         inline = {key: value for key, value in inline.items() if value is not None}
+        if self.params.scale is not None:
+            inline["scale"] = 1 / self.params.scale  # a card states the factor, a person the divisor
         if not inline and "preprocessing" not in (given or {}):
             lacks = "no card" if given is None else f"no preprocessing in its card {self.card_path}"
             raise UsageError(f"{self._path} has {lacks}. " + _HOW.format(card=self.card_path))

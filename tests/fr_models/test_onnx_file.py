@@ -131,7 +131,7 @@ def test_inline_parameters_override_the_card(net):
 
 
 def test_name_comes_from_the_file_and_dimension_from_the_graph(net):
-    card = OnnxFile(OnnxFile.Params(path=str(net), scale=1 / 127.5)).card
+    card = OnnxFile(OnnxFile.Params(path=str(net), scale=127.5)).card
     assert (card.name, card.licence, card.embedding_dim) == ("mine", "not stated", 16)
     assert "/" not in card.file
 
