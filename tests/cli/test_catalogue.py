@@ -1,0 +1,101 @@
+"""`bench list` and `bench show`."""
+
+import json
+
+import pytest
+
+from bench import registry
+
+KINDS = ("attacks", "defenses", "backbones", "datasets", "protocols", "pools", "trainers")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list_names_every_plugin_of_a_kind_with_a_line(cli, kind):
+    code, out, err = cli("list", kind)
+    assert (code, err) == (0, "")
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert lines.keys() == registry.entries(kind).keys()
+    assert all(len(line.split()) > 3 for line in lines.values())
+    assert "cannot be found" not in out
+
+
+def test_list_without_a_kind_lists_all(cli):
+    code, out, _ = cli("list")
+    assert code == 0
+    assert [line for line in out.splitlines() if not line.startswith(" ")] == list(KINDS)
+
+
+def test_list_as_json_says_which_package_brings_a_plugin(cli):
+    (document,) = json.loads(cli("list", "attack", "--json")[1]).items()
+    assert document[0] == "attacks"
+    origin = {item["name"]: item["from"] for item in document[1]}
+    assert origin["fawkes"] == origin["none"] == "cloakbench"
+    assert origin["tiny-noise"] == "cloakbench-tiny"
+    assert "[cloakbench-tiny]" in cli("list", "attacks")[1]
+
+
+def test_list_of_an_unknown_kind(cli):
+    code, out, err = cli("list", "atacks")
+    assert (code, out) == (2, "")
+    assert "Did you mean 'attacks'?" in err
+
+
+def test_show_tells_parameters_threat_model_and_paper(cli):
+    code, out, err = cli("show", "pgd")
+    assert (code, err) == (0, "")
+    assert "pgd (attack)" in out
+    assert "Madry et al." in out
+    assert "eps (float, > 0 … 255, grey levels; default 8)" in out
+    assert "steps (int, 1 … 10000, steps; default 10)" in out
+    assert "goal: untargeted" in out
+    assert "surrogates: 1" in out
+
+
+def test_show_as_json_reflects_the_parameters_given(cli):
+    document = json.loads(cli("show", "pgd:steps=3", "--json")[1])
+    assert (document["kind"], document["name"], document["canonical"]) == ("attack", "pgd", "pgd:steps=3")
+    assert [item["name"] for item in document["parameters"]] == ["surrogates", "eps", "step", "steps"]
+    assert all(item["description"] for item in document["parameters"])
+
+
+def test_show_shows_every_kind_of_that_name_or_the_one_asked_for(cli):
+    _, out, _ = cli("show", "none")
+    assert "none (attack)" in out
+    assert "none (defense)" in out
+    _, out, _ = cli("show", "none", "--kind", "defense")
+    assert "none (attack)" not in out
+    assert "none (defense)" in out
+
+
+@pytest.mark.parametrize("name", ["tracker", "synthetic", "jpeg", "tiny-a", "puface", "fawkes"])
+def test_show_works_for_each_kind(cli, name):
+    code, out, err = cli("show", name)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{name} (")
+
+
+def test_show_of_a_backbone_has_its_card(cli):
+    card = json.loads(cli("show", "tiny-b", "--json")[1])["card"]
+    assert (card["embedding_dim"], card["licence"]) == (24, "Apache-2.0")
+
+
+def test_show_of_a_plugin_by_path(cli, tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from bench.contracts import Purifier\n"
+        "class Mine(Purifier):\n"
+        '    """Gives back what it gets."""\n'
+        '    name = "mine"\n'
+        "    def purify(self, faces, ctx):\n"
+        "        return faces.images\n"
+    )
+    code, out, _ = cli("show", f"{plugin}:Mine")
+    assert code == 0
+    assert out.startswith("mine (defense)\nGives back what it gets.")
+
+
+def test_show_of_an_unknown_name(cli):
+    code, out, err = cli("show", "fawks")
+    assert (code, out) == (2, "")
+    assert err.startswith("Error: unknown plugin 'fawks'. Did you mean 'fawkes'?")
+    assert "bench list" in err
