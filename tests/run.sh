@@ -10,4 +10,5 @@ ruff check .
 ruff format --check .
 mypy
 # One process with one thread per core is fastest for torch; tests that start processes set their own.
-python -m pytest "$@"
+# Tests marked slow are for .ci/full; `bash tests/run.sh -m "slow or not slow"` runs them too.
+python -m pytest -m "not slow" "$@"
