@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 KINDS = ("attacks", "defenses", "backbones", "datasets", "protocols", "pools", "trainers")
 """What can be a plugin; the entry-point group of each is ``cloakbench.<kind>``."""
 
+CLASS_KINDS = tuple(kind for kind in KINDS if kind != "pools")
+"""Kinds whose plugins are classes; a pool is a plain object."""
+
 FILE_MODULE = "cloakbench_plugin_"
 """What the module names of plugins loaded from a file begin with."""
 
@@ -167,6 +170,37 @@ def _class_from_file(name: str) -> object:
     if class_name not in classes:
         raise unknown(f"class in {file_name}", class_name, classes)
     return getattr(module, class_name)
+
+
+def kinds_of(name: str) -> list[str]:
+    """Return the kinds a plugin is of: by registered name, or by what the class of a file subclasses.
+
+    Raises:
+        UsageError: it is of none, or the file cannot be imported.
+    """
+    if ".py:" in name:
+        return [_kind_of_file(name)]
+    found = [kind for kind in CLASS_KINDS if name in entries(kind)]
+    if not found:
+        every = [entry for kind in CLASS_KINDS for entry in entries(kind)]
+        raise unknown("plugin", name, every, "See `bench list`, or give a file: ./mine.py:MyClass.")
+    return found
+
+
+def _kind_of_file(name: str) -> str:
+    refusal = ""
+    for kind in CLASS_KINDS:
+        try:
+            load_class(kind, name)
+        except UsageError as error:
+            if "does not subclass" not in str(error):
+                raise
+            refusal = str(error)
+        else:
+            return kind
+    raise UsageError(
+        f"{refusal.partition(' is not one of')[0]} subclasses none of the contracts in bench.contracts."
+    )
 
 
 def create(kind: str, text: str) -> "Method":

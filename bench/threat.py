@@ -84,7 +84,7 @@ def _seen(attack: str, trained_on: tuple[str, ...]) -> str:
 
 
 def _overlap(run: Resolved, tracker: BackboneCard, defense: Defense, binding: Binding) -> Overlap:
-    name = run.dataset.name
+    name = run.spec.dataset
     answers = {_source_overlap(tracker.training_data, name)}
     trained = defense.training_identities(binding)
     if trained != "none":
@@ -95,5 +95,8 @@ def _overlap(run: Resolved, tracker: BackboneCard, defense: Defense, binding: Bi
 
 
 def _source_overlap(source: str, dataset: str) -> Overlap:
-    """Training identities of a dataset are disjoint from its evaluated ones; of another source nobody knows."""
-    return "no" if source.partition("/")[0] == dataset and source.endswith("/training") else "unknown"
+    """Training identities of a dataset are disjoint from its evaluated ones; of another source nobody knows.
+
+    Parameters may move people between the two, so a dataset with other parameters is another source.
+    """
+    return "no" if source == f"{dataset}/training" else "unknown"

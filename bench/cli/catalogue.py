@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench import registry
-from bench.errors import UsageError, unknown
+from bench.errors import unknown
 
 if TYPE_CHECKING:
     from bench.contracts import Method
@@ -58,29 +58,7 @@ def show(name: str, kind: str | None, as_json: bool) -> None:
 def _kinds_of(name: str, kind: str | None) -> list[str]:
     if kind is not None:
         return [kind if kind in registry.KINDS else f"{kind}s"]
-    if ".py:" in name:
-        return [_kind_of_file(name)]
-    searched = [one for one in registry.KINDS if one != "pools"]
-    found = [one for one in searched if name in registry.entries(one)]
-    if not found:
-        raise unknown(
-            "plugin", name, [n for one in searched for n in registry.entries(one)], "See `bench list`."
-        )
-    return found
-
-
-def _kind_of_file(name: str) -> str:
-    for kind in registry.KINDS:
-        if kind == "pools":
-            continue
-        try:
-            registry.load_class(kind, name)
-        except UsageError as error:
-            if "does not subclass" not in str(error):
-                raise
-        else:
-            return kind
-    raise UsageError(f"'{name}' subclasses none of the contracts in bench.contracts.")
+    return registry.kinds_of(name)
 
 
 def describe(kind: str, method: "Method") -> dict[str, Any]:

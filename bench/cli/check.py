@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from bench import registry
-from bench.errors import UsageError, unknown
+from bench.errors import UsageError
 
 if TYPE_CHECKING:
     from bench.contract_checks import Finding
-
-KINDS = tuple(kind for kind in registry.KINDS if kind != "pools")
-"""Kinds that can be checked."""
 
 
 @click.command(epilog="Example: bench check ./mine.py:MyCloak")
@@ -21,7 +18,7 @@ KINDS = tuple(kind for kind in registry.KINDS if kind != "pools")
 @click.option(
     "--kind",
     help="Where a name is used by several kinds (none is an attack and a defence).",
-    type=click.Choice([registry.singular(kind) for kind in KINDS]),
+    type=click.Choice([registry.singular(kind) for kind in registry.CLASS_KINDS]),
 )
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def check(plugin: str, kind: str | None, as_json: bool) -> None:
@@ -62,12 +59,7 @@ def _kind_of(name: str) -> str:
     Raises:
         UsageError: it is of none, or of several.
     """
-    if ".py:" in name:
-        return _kind_of_file(name)
-    found = [kind for kind in KINDS if name in registry.entries(kind)]
-    if not found:
-        every = [entry for kind in KINDS for entry in registry.entries(kind)]
-        raise unknown("plugin", name, every, "See `bench list`, or give a file: ./mine.py:MyClass.")
+    found = registry.kinds_of(name)
     if len(found) > 1:
         kinds = [registry.singular(kind) for kind in found]
         raise UsageError(
@@ -75,21 +67,6 @@ def _kind_of(name: str) -> str:
             f"--kind {' or --kind '.join(kinds)}."
         )
     return found[0]
-
-
-def _kind_of_file(name: str) -> str:
-    refusal = ""
-    for kind in KINDS:
-        try:
-            registry.load_class(kind, name)
-        except UsageError as error:
-            if "does not subclass" not in str(error):
-                raise
-            refusal = str(error)
-        else:
-            return kind
-    assert refusal
-    raise UsageError(f"'{name}' subclasses none of the contracts in bench.contracts (Attack, Purifier, …).")
 
 
 def _print(title: str, findings: "tuple[Finding, ...]") -> None:

@@ -79,9 +79,12 @@ class Folder(Dataset):
         path: str = Field(
             "",
             description="the folder, one subfolder of photos a person; or a name given with `bench data add`",
+            json_schema_extra={"path": True},
         )
         landmarks: str = Field(
-            "", description="CSV of path (identity/photo.jpg), x1, y1 … x5, y5; when absent the detector runs"
+            "",
+            description="CSV of path (identity/photo.jpg), x1, y1 … x5, y5; when absent the detector runs",
+            json_schema_extra={"path": True},
         )
         aligned: bool = Field(False, description="the photos are aligned 112×112 crops already")
         min_photos: int = Field(

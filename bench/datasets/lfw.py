@@ -60,11 +60,14 @@ class LFW(Dataset):
         """Parameters of LFW."""
 
         path: str = Field(
-            ARCHIVE, description="the .tar, or a folder it was unpacked to; default inside the data folder"
+            ARCHIVE,
+            description="the .tar, or a folder it was unpacked to; default inside the data folder",
+            json_schema_extra={"path": True},
         )
         landmarks: str = Field(
             LANDMARKS,
             description="CSV of five points a photo, default inside the data folder; 'detect' for none",
+            json_schema_extra={"path": True},
         )
         min_photos: int = Field(
             10,
