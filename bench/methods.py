@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -124,17 +125,21 @@ def _explain(error: ValidationError, name: str, params: type[MethodParams]) -> s
 
 def describe_type(info: FieldInfo) -> str:
     """Return type, range and unit of a parameter in words, e.g. ``float, 0 … 255, grey levels``."""
-    name = getattr(info.annotation, "__name__", None)
-    kind = str(info.annotation).replace("typing.", "")
-    if (
-        name is not None
-        and not kind.startswith(("Literal", "tuple", "Union", "Optional"))
-        and "|" not in kind
-    ):
-        kind = name
+    kind = _type_name(info.annotation)
     bounds = _bounds(info)
     unit = info.json_schema_extra.get("unit") if isinstance(info.json_schema_extra, dict) else None
     return ", ".join(part for part in (kind, bounds, str(unit or "")) if part)
+
+
+def _type_name(annotation: Any) -> str:
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return "|".join(as_text(argument) for argument in arguments)
+    if get_origin(annotation) in (Union, UnionType):
+        return " or ".join(_type_name(argument) for argument in arguments)
+    if annotation is type(None):
+        return "none"
+    return annotation.__name__ if isinstance(annotation, type) and not arguments else str(annotation)
 
 
 def _bounds(info: FieldInfo) -> str:
