@@ -195,8 +195,8 @@ def test_types_are_described_with_range_and_unit():
     described = {key: describe_type(info) for key, info in Demo.Params.model_fields.items()}
     assert described["steps"] == "int, 1 … 1000, steps"
     assert described["rate"] == "float, > 0 … < 1"
-    assert described["bound"] == "float | None, ≥ 0, grey levels"
-    assert described["mode"] == "Literal['low', 'high']"
+    assert described["bound"] == "float or none, ≥ 0, grey levels"
+    assert described["mode"] == "low|high"
     assert described["strict"] == "bool"
     assert described["names"] == "tuple[str, ...]"
 
