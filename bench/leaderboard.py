@@ -85,7 +85,7 @@ COLUMNS: Mapping[str, str] = {
 """Every column with its meaning, in order."""
 
 MEASURES = ("psnr", "ssim", "dssim", "lpips", "linf")
-_FORMULA = re.compile(r"^[=+@\t\r-]")
+_FORMULA = re.compile(r"^[=+@\t-]")
 
 
 @dataclass
@@ -209,17 +209,21 @@ def _estimate(name: str, estimate: Estimate) -> dict[str, Any]:
 def to_csv(board: pd.DataFrame) -> str:
     """Return the leaderboard as CSV: floats with six decimals, empty for missing, safe in spreadsheets.
 
-    A text that a spreadsheet would take for a formula is prefixed with an apostrophe.
+    A text that a spreadsheet would take for a formula is prefixed with an apostrophe; a carriage return,
+    which readers take for the end of a row, is a space.
     """
     safe = board.copy()
     for name in safe.columns:
         if safe[name].dtype == object or pd.api.types.is_string_dtype(safe[name]):
-            safe[name] = safe[name].map(_without_formula)
+            safe[name] = safe[name].map(_as_field)
     return str(safe.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
 
 
-def _without_formula(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+def _as_field(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r", " ")
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 class Condensed(Frozen):

@@ -1,0 +1,188 @@
+"""The leaderboard against the decisions it is made from."""
+
+import io
+import json
+import math
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.errors import DataError
+from bench.leaderboard import COLUMNS, build, condense, to_csv
+from bench.run_folder import RunFolder
+
+DOCUMENT = Path(__file__).parents[1] / "docs/results.md"
+
+
+@pytest.fixture(scope="module")
+def prepared(evaluate):
+    return evaluate(
+        attacks=("tiny-imitating", "tiny-failing", "tiny-noise"),
+        defenses=("tiny-negative", "jpeg:quality=5"),
+        heads=("nn", "centroid"),
+    )
+
+
+@pytest.fixture(scope="module")
+def board(prepared):
+    return build(prepared.folder)
+
+
+def rates(rows):
+    """Return ASR and normal accuracy of a cell's decisions, by plain loops."""
+    people = {}
+    for row in rows.itertuples():
+        person = people.setdefault(row.identity, {True: [], False: []})
+        person[row.protected].append(row.predicted == row.identity)
+    asr = [1 - sum(p[True]) / len(p[True]) for p in people.values()]
+    accuracy = [sum(p[False]) / len(p[False]) for p in people.values()]
+    return sum(asr) / len(asr), sum(accuracy) / len(accuracy)
+
+
+@pytest.fixture(scope="module")
+def expected(prepared):
+    """Cell → (ASR, normal accuracy), read from the run's folder with pandas alone."""
+    path = prepared.folder.path
+    return {
+        tuple(cell[key] for key in ("attack", "defense", "head")): rates(
+            pd.read_parquet(path / cell["decisions"])
+        )
+        for cell in json.loads((path / "cells.json").read_text())
+        if cell["decisions"]
+    }
+
+
+def test_rates_are_those_of_the_decisions(board, expected):
+    assert len(expected) == 18
+    for row in board.to_dict("records"):
+        point = (row["attack"], row["defense"], row["head"])
+        if row["attack"] == "tiny-failing":
+            assert point not in expected
+            continue
+        asr, accuracy = expected[point]
+        assert (row["asr"], row["normal_accuracy"]) == pytest.approx((asr, accuracy))
+        assert row["asr_low"] <= row["asr"] <= row["asr_high"]
+        assert (row["n_identities"], row["n_probes"]) == (6, 12)
+        assert row["baseline_error"] == pytest.approx(expected["none", "none", row["head"]][0])
+        assert row["defended_baseline_error"] == pytest.approx(
+            expected["none", row["defense"], row["head"]][0]
+        )
+
+
+def test_recovery_and_effect_are_of_the_same_head(board, expected):
+    given = 0
+    for row in board[board["status"] == "ok"].to_dict("records"):
+        attack, defense, head = row["attack"], row["defense"], row["head"]
+        none, undefended = expected["none", "none", head][0], expected[attack, "none", head][0]
+        if attack == defense == "none":
+            assert math.isnan(row["effect_h"])
+            assert row["effect_h_reason"] == "the row is the reference itself"
+            continue
+        against = none if defense == "none" else undefended
+        h = 2 * math.asin(math.sqrt(row["asr"])) - 2 * math.asin(math.sqrt(against))
+        assert row["effect_h"] == pytest.approx(h)
+        if "none" in (attack, defense):
+            assert math.isnan(row["recovery"])
+            assert row["recovery_reason"] == "a recovery is of a defence against an attack"
+        elif math.isnan(row["recovery"]):
+            assert "not given" in row["recovery_reason"]
+        else:
+            given += 1
+            assert row["recovery"] == pytest.approx((undefended - row["asr"]) / (undefended - none))
+    assert given
+
+
+def test_a_failed_cell_is_a_row_that_says_why(board):
+    failed = board[board["status"] == "failed"]
+    assert set(failed["attack"]) == {"tiny-failing"}
+    assert len(failed) == 6
+    assert failed["reason"].str.contains("RuntimeError: no cloak for").all()
+    assert failed[["asr", "normal_accuracy", "recovery", "cloak_psnr", "effect_h"]].isna().all(axis=None)
+    assert (board.loc[board["status"] == "ok", "reason"] == "").all()
+
+
+def test_every_empty_value_of_a_row_has_its_reason(board):
+    reasons = {
+        "rank_low": "ranking_reason", "tie_group": "ranking_reason", "p_holm": "p_holm_reason",
+        "effect_h": "effect_h_reason", "recovery": "recovery_reason", "cloak_psnr": "cloak_reason",
+        "purified_psnr": "purified_reason", "cloak_lpips": "lpips_reason",
+    }  # fmt: skip
+    for row in board[board["status"] == "ok"].to_dict("records"):
+        for column, reason in reasons.items():
+            if row[column] is None or pd.isna(row[column]):
+                assert isinstance(row[reason], str), (column, row)
+                assert row[reason], (column, row)
+
+
+def test_the_same_folder_gives_the_same_bytes(prepared, board):
+    assert to_csv(build(RunFolder(prepared.folder.path))) == to_csv(board)
+
+
+def test_csv_is_numbers_with_six_decimals(board):
+    read = pd.read_csv(io.StringIO(to_csv(board)), dtype=str)
+    values = read["asr"].dropna()
+    assert len(values) == 18
+    assert values.str.fullmatch(r"[01]\.\d{6}").all()
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "@SUM(A1)", "-1", "\tx"])
+def test_no_text_is_a_formula_to_a_spreadsheet(board, text):
+    odd = board.assign(reason=text)
+    assert set(pd.read_csv(io.StringIO(to_csv(odd)))["reason"]) == {f"'{text}"}
+
+
+def test_a_text_with_line_breaks_stays_one_field(board):
+    read = pd.read_csv(io.StringIO(to_csv(board.assign(reason='one\r\ntwo, "three"'))))
+    assert set(read["reason"]) == {'one \ntwo, "three"'}
+
+
+def test_negative_numbers_stay_numbers(board):
+    read = pd.read_csv(io.StringIO(to_csv(board.assign(recovery=-0.25))))
+    assert set(read["recovery"]) == {-0.25}
+
+
+def test_the_terminal_shows_per_cents(board):
+    rows = condense(board)
+    assert len(rows) == len(board)
+    shown = {(row.attack, row.defense, row.head): row for row in rows}
+    full = shown["tiny-imitating", "none", "nn"]
+    assert re.fullmatch(r"100\.0 \[\d+\.\d, 100\.0\]", full.asr)
+    assert shown["tiny-failing", "none", "nn"].asr == "NA"
+    assert shown["none", "none", "nn"].psnr == "NA"
+
+
+@pytest.mark.parametrize("name", ["spec.json", "cells.json"])
+def test_a_folder_that_is_no_run_or_damaged(prepared, tmp_path, name):
+    with pytest.raises(DataError, match="is not a finished run"):
+        build(RunFolder(tmp_path))
+    for file in ("spec.json", "cells.json"):
+        (tmp_path / file).write_bytes((prepared.folder.path / file).read_bytes())
+    (tmp_path / name).write_text("{")
+    with pytest.raises(DataError, match=f"{name} is damaged"):
+        build(RunFolder(tmp_path))
+
+
+def test_a_missing_file_of_a_run_is_named(prepared, tmp_path):
+    for file in ("spec.json", "cells.json"):
+        (tmp_path / file).write_bytes((prepared.folder.path / file).read_bytes())
+    with pytest.raises(DataError, match="cannot read decisions from"):
+        build(RunFolder(tmp_path))
+
+
+def test_the_documentation_lists_every_column():
+    text = DOCUMENT.read_text(encoding="utf-8")
+    section = text[text.index("## Columns") :]
+    listed = re.findall(r"^\| `(\w+)` \|", section[: section.index("\n## ", 5)], re.MULTILINE)
+    assert listed == list(COLUMNS)
+
+
+def test_the_documentation_lists_every_field_of_a_decision():
+    from bench.decisions import SCHEMA
+
+    text = DOCUMENT.read_text(encoding="utf-8")
+    section = text[text.index("## Decisions") :]
+    listed = re.findall(r"^\| `(\w+)` \| (\w+)", section[: section.index("\n## ", 5)], re.MULTILINE)
+    kinds = {"bool": "bool", "int16": "int16", "float": "float32"}
+    assert listed == [(field.name, kinds.get(str(field.type), "text")) for field in SCHEMA]
