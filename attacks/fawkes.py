@@ -183,9 +183,6 @@ class Fawkes(Attack):
 
     name: ClassVar[str] = "fawkes"
     paper: ClassVar[str] = "Shan et al., USENIX Security 2020 (arXiv 2002.08327)"
-    threat: ClassVar[ThreatModel] = ThreatModel(
-        goal="untargeted", surrogates=1, constraint="DSSIM at most 1.1 × budget, L∞ at most 15 grey levels"
-    )
 
     class Params(SurrogateParams):
         """Parameters of Fawkes."""
@@ -214,13 +211,17 @@ class Fawkes(Attack):
 
     params: Params
 
-    def __init__(self, params: Params | None = None) -> None:
-        super().__init__(params)
-        if VERSIONS[self.params.version].targeted:
-            # The threat model is the class's unless a parameter changes who is imitated.
-            self.threat = ThreatModel(  # type: ignore[misc]
-                goal="targeted", surrogates=1, needs_targets=True, constraint="DSSIM at most 1.1 × budget"
-            )
+    @property
+    def threat(self) -> ThreatModel:
+        """Version 0.3 imitates another person and has no bound on single pixels."""
+        version = VERSIONS[self.params.version]
+        budget = f"DSSIM at most {1 if self.params.strict else OVER} × budget"
+        return ThreatModel(
+            goal="targeted" if version.targeted else "untargeted",
+            surrogates=1,
+            needs_targets=version.targeted,
+            constraint=budget if version.targeted else f"{budget}, L∞ at most {version.clip:.0f} grey levels",
+        )
 
     @property
     def scope(self) -> Literal["image", "identity"]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bench import decisions, measures
+from bench import decisions, measures, methods, registry
 from bench.errors import UsageError, unknown
 from bench.randomness import numpy_generator
 from bench.run_folder import CellResult, RunFolder
@@ -42,9 +42,13 @@ def compare_defenses(folder: RunFolder, attack: str, first: str, second: str) ->
     (ASR second − ASR first) / (ASR undefended − baseline error), over the same people.
 
     Raises:
-        UsageError: the run has no such attack or defence, or one of the cells failed.
+        UsageError: the run has no such attack or defence.
         DataError: not a run's folder.
     """
+    attack, first, second = (
+        _canonical(kind, text)
+        for kind, text in (("attacks", attack), ("defenses", first), ("defenses", second))
+    )
     cells = {(c.attack, c.defense, c.backbone, c.head, c.seed): c for c in folder.cells()}
     for kind, name, known in (
         ("attack", attack, {key[0] for key in cells}),
@@ -53,9 +57,17 @@ def compare_defenses(folder: RunFolder, attack: str, first: str, second: str) ->
     ):
         if name not in known:
             raise unknown(f"{kind} of this run", name, known)
-    points = sorted({key[2:] for key in cells})
+    points = sorted({key[2:] for key in cells if key[:2] == (attack, first)})
     seed = folder.facts().spec.split_seed
     return [_compare(folder, cells, attack, (first, second), point, seed) for point in points]
+
+
+def _canonical(kind: str, text: str) -> str:
+    """Return the name a table has for a method; as it is where the plugin is not installed here."""
+    try:
+        return methods.canonical(registry.create(kind, text))
+    except UsageError:
+        return text
 
 
 def _compare(
@@ -67,8 +79,14 @@ def _compare(
     split_seed: int,
 ) -> RecoveryComparison:
     asked = [("none", "none"), (attack, "none"), (attack, defenses[0]), (attack, defenses[1])]
-    rates = [_error(folder, cells[(a, d, *point)]) for a, d in asked]
-    baseline, undefended, first, second = rates
+    wanted = [cells[(a, d, *point)] for a, d in asked]
+    failed = [
+        f"{cell.attack} × {cell.defense} failed: {cell.reason}" for cell in wanted if not cell.decisions
+    ]
+    if failed:
+        nothing = Estimate.missing("; ".join(failed))
+        return RecoveryComparison(*point, nothing, nothing, nothing, nothing)
+    baseline, undefended, first, second = (_error(folder, cell) for cell in wanted)
 
     def stream(name: str) -> np.random.Generator:
         return numpy_generator(split_seed, "compare", attack, *defenses, *map(str, point), name)
@@ -90,10 +108,5 @@ def _compare(
 
 
 def _error(folder: RunFolder, cell: CellResult) -> "pd.Series[float]":
-    if not cell.decisions:
-        raise UsageError(
-            f"{cell.attack} × {cell.defense} × {cell.backbone} × {cell.head} failed ({cell.reason}); "
-            "run it again before comparing."
-        )
     asr: pd.Series[float] = measures.per_identity(decisions.read(folder.path / cell.decisions))["asr"]
     return asr

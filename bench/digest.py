@@ -20,10 +20,13 @@ from typing import Any
 from bench.registry import FILE_MODULE
 
 NUMERICAL_PACKAGES = (
+    "lpips",
     "numpy",
     "onnxruntime",
     "opencv-python-headless",
+    "pandas",
     "Pillow",
+    "pyarrow",
     "scikit-learn",
     "scipy",
     "torch",
@@ -135,6 +138,16 @@ def package_versions(names: Iterable[str] = NUMERICAL_PACKAGES) -> dict[str, str
     return versions
 
 
+def _device_name(device: str) -> str:
+    import torch
+
+    kind = device.partition(":")[0]
+    if kind != "cuda" or not torch.cuda.is_available():
+        return kind
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, cuDNN {cudnn}"
+
+
 def environment(device: str, threads: int) -> Mapping[str, Any]:
     """Return what of this machine can change a number: packages, device type, dtype, threads, CPU kernels."""
     import torch
@@ -144,7 +157,7 @@ def environment(device: str, threads: int) -> Mapping[str, Any]:
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "machine": platform.machine(),
         "kernels": torch.backends.cpu.get_cpu_capability(),
-        "device": device.partition(":")[0],
+        "device": _device_name(device),
         "dtype": "float32",
         "threads": threads,
     }

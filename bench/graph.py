@@ -17,6 +17,10 @@ STAGES = ("faces", "fit", "cloak", "purify", "measure", "embed", "decide")
 """In the order the data flows."""
 
 
+FORMAT = 1
+"""Part of every key; raised when `bench.pipeline` puts the stages together in another way."""
+
+
 @dataclass(frozen=True, eq=False)
 class Node:
     """One artefact: what decides it, what it is made from, and how.
@@ -42,7 +46,12 @@ class Node:
     @cached_property
     def key(self) -> dict[str, Any]:
         """The full key, stored beside the artefact."""
-        return {"stage": self.stage, **self.facts, "inputs": [node.address for node in self.inputs]}
+        return {
+            "stage": self.stage,
+            "format": FORMAT,
+            **self.facts,
+            "inputs": [node.address for node in self.inputs],
+        }
 
     @cached_property
     def address(self) -> str:

@@ -42,11 +42,15 @@ COLUMNS: Mapping[str, str] = {
     "asr_low": "lower end of its 95 % interval over people",
     "asr_high": "upper end",
     "asr_pooled": "the same over all probes",
+    "asr_reason": "why asr or its interval is empty",
     "baseline_error": "ASR of attack none with defence none: what no cloak earned",
     "defended_baseline_error": "ASR of attack none with this defence",
+    "baseline_reason": "why one of the two baselines is empty",
     "normal_accuracy": "share of a normal person's probes that are recognised, mean over people",
     "normal_accuracy_low": "lower end of its 95 % interval over people",
     "normal_accuracy_high": "upper end",
+    "normal_accuracy_pooled": "the same over all probes",
+    "normal_accuracy_reason": "why normal_accuracy or its interval is empty",
     "recovery": "(ASR undefended - ASR) / (ASR undefended - baseline error), not clipped",
     "recovery_low": "lower end of its 95 % bootstrap interval over people",
     "recovery_high": "upper end",
@@ -116,7 +120,9 @@ def build(folder: RunFolder) -> pd.DataFrame:
     by_point = {(c.attack, c.defense, c.backbone, c.head, c.seed): c for c in cells}
     rates = _Rates(folder.path, by_point)
     rows = [_row(folder, facts, cell, rates) for cell in cells]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    board = pd.DataFrame(rows, columns=list(COLUMNS))
+    # A failed cell's missing count must not turn the others into floats.
+    return board.astype({"n_identities": "Int64", "n_probes": "Int64"})
 
 
 def _row(folder: RunFolder, facts: RunFacts, cell: CellResult, rates: _Rates) -> dict[str, Any]:
@@ -152,30 +158,38 @@ def _rate_columns(own: pd.DataFrame) -> dict[str, Any]:
         "n_identities": summary.n_identities,
         "n_probes": summary.n_probes,
         "asr_pooled": summary.asr_pooled,
+        "asr_reason": summary.asr.reason,
+        "normal_accuracy_pooled": summary.normal_accuracy_pooled,
+        "normal_accuracy_reason": summary.normal_accuracy.reason,
         **_estimate("asr", summary.asr),
         **_estimate("normal_accuracy", summary.normal_accuracy),
     }
 
 
 def _reference_columns(own: pd.DataFrame, cell: CellResult, rates: _Rates, facts: RunFacts) -> dict[str, Any]:
-    found = measures.compare_with_references(
-        own,
-        undefended=rates.of(cell.attack, "none", cell),
-        baseline=rates.of("none", "none", cell),
-        defended_baseline=rates.of("none", cell.defense, cell),
-        rng=numpy_generator(
-            facts.spec.split_seed, "recovery", cell.attack, cell.defense, cell.backbone, cell.head
+    baselines = {
+        "baseline_error": measures.reference_error(rates.of("none", "none", cell), "none x none"),
+        "defended_baseline_error": measures.reference_error(
+            rates.of("none", cell.defense, cell), "none x defence"
         ),
-    )
-    recovery = found.recovery
-    if cell.defense == "none" or cell.attack == "none":
-        recovery = Estimate.missing("a recovery is of a defence against an attack")
+    }
+    recovery = _recovery(own, cell, rates, facts)
     return {
-        "baseline_error": found.baseline_error.value,
-        "defended_baseline_error": found.defended_baseline_error.value,
+        **{name: estimate.value for name, estimate in baselines.items()},
+        "baseline_reason": "; ".join(dict.fromkeys(e.reason for e in baselines.values() if e.value is None)),
         **_estimate("recovery", recovery),
         "recovery_reason": recovery.reason,
     }
+
+
+def _recovery(own: pd.DataFrame, cell: CellResult, rates: _Rates, facts: RunFacts) -> Estimate:
+    if "none" in (cell.attack, cell.defense):
+        return Estimate.missing("a recovery is of a defence against an attack")
+    references = (rates.of(cell.attack, "none", cell), rates.of("none", "none", cell))
+    rng = numpy_generator(
+        facts.spec.split_seed, "recovery", cell.attack, cell.defense, cell.backbone, cell.head
+    )
+    return measures.recovery_of(own, *references, rng)
 
 
 def _effect(own: pd.DataFrame, cell: CellResult, rates: _Rates) -> dict[str, Any]:

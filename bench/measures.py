@@ -50,21 +50,6 @@ class CellSummary:
 
 
 @dataclass(frozen=True)
-class ReferenceMeasures:
-    """What a cell's ASR is to be read against.
-
-    Attributes:
-        baseline_error: ASR of attack ``none`` with defence ``none``.
-        defended_baseline_error: ASR of attack ``none`` with the cell's defence.
-        recovery: see `recovery`.
-    """
-
-    baseline_error: Estimate
-    defended_baseline_error: Estimate
-    recovery: Estimate
-
-
-@dataclass(frozen=True)
 class ImageSummary:
     """Per-image measures in the mean over changed images.
 
@@ -181,21 +166,18 @@ def recovery(
     return bootstrap_interval(columns, _recovered, rng)
 
 
-def compare_with_references(
+def recovery_of(
     cell: pd.DataFrame,
-    *,
     undefended: pd.DataFrame | None,
     baseline: pd.DataFrame | None,
-    defended_baseline: pd.DataFrame | None,
     rng: np.random.Generator,
-) -> ReferenceMeasures:
-    """Return what a cell's ASR is read against.
+) -> Estimate:
+    """Return the recovery of a cell against its reference cells (see `recovery`).
 
     Args:
         cell: decisions of attack × defence.
         undefended: decisions of attack × ``none``; None where that cell failed.
         baseline: of ``none`` × ``none``, likewise.
-        defended_baseline: of ``none`` × defence, likewise.
         rng: decides the bootstrap over identities.
 
     Raises:
@@ -203,15 +185,21 @@ def compare_with_references(
     """
     if undefended is None or baseline is None:
         lacking = "attack × none" if undefended is None else "none × none"
-        recovered = Estimate.missing(f"reference cell {lacking} is not there")
-    else:
-        asr = [per_identity(decisions)["asr"] for decisions in (undefended, cell, baseline)]
-        recovered = recovery(asr[0], asr[1], asr[2], rng)
-    return ReferenceMeasures(
-        baseline_error=_reference_error(baseline, "none × none"),
-        defended_baseline_error=_reference_error(defended_baseline, "none × defence"),
-        recovery=recovered,
-    )
+        return Estimate.missing(f"reference cell {lacking} is not there")
+    asr = [per_identity(decisions)["asr"] for decisions in (undefended, cell, baseline)]
+    return recovery(asr[0], asr[1], asr[2], rng)
+
+
+def reference_error(decisions: pd.DataFrame | None, name: str) -> Estimate:
+    """Return the ASR of a reference cell: the error that no cloak earned.
+
+    Args:
+        decisions: of attack ``none``; None where the cell failed.
+        name: the cell's, for the reason.
+    """
+    if decisions is None:
+        return Estimate.missing(f"reference cell {name} is not there")
+    return summarize(decisions).asr
 
 
 def summarize_images(per_image: pd.DataFrame | None, reason: str = "") -> ImageSummary:
@@ -265,9 +253,3 @@ def _pooled(rates: Rates[Any], probes: pd.Series[Any]) -> float:
     if not known.any():
         return float("nan")
     return float(np.average(rates[known].to_numpy(), weights=probes[known].to_numpy()))
-
-
-def _reference_error(decisions: pd.DataFrame | None, name: str) -> Estimate:
-    if decisions is None:
-        return Estimate.missing(f"reference cell {name} is not there")
-    return summarize(decisions).asr

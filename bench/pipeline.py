@@ -15,6 +15,7 @@ from typing import Any, Literal, overload
 
 import safetensors.torch
 import torch
+from threadpoolctl import threadpool_limits
 
 from bench import decisions, image_measures, methods, registry, stages
 from bench.contracts import (
@@ -139,7 +140,12 @@ class Pipeline:
             sha256_of(path)
             for path in backbone.files(Binding(self.run.spec.dataset, self.run.dataset.domain, (), name))
         ]
-        return {"name": name, "source": source_digest(type(backbone)), "weights": weights}
+        return {
+            "name": name,
+            "card": backbone.card.model_dump(mode="json"),
+            "source": source_digest(type(backbone)),
+            "weights": weights,
+        }
 
     def _method_facts(self, method: Method, tracker: str, seed: int | None) -> dict[str, Any]:
         binding = self.run.binding(method, tracker)
@@ -233,8 +239,14 @@ class Pipeline:
         self, attack_name: str, tracker: str, seed: int, role: Literal["gallery", "probes"]
     ) -> tuple[Node, ...]:
         """Return, for each shard of photos, the images an attack changed when a person is protected."""
-        if not self.run.attacks[attack_name].changes_images:
+        attack = self.run.attacks[attack_name]
+        if not attack.changes_images:
             return ()
+        if role == "probes" and attack.scope == "identity":
+            raise UsageError(
+                f"{attack_name} looks at all photos of a person at once, and probes=cloaked would cloak gallery and "
+                "probes apart. Use another attack or probes=clean."
+            )
         photos = self.run.split.cloaked if role == "gallery" else self.run.split.probes
         wanted = frozenset(image for images in photos.values() for image in images)
         return tuple(
@@ -350,14 +362,15 @@ class Pipeline:
                 probes_natural=asked,
                 probes_protected=stages.overlay(asked, asked_edits, probes),
             )
-            rows = protocol.decide(views, split, cell.head)
+            with threadpool_limits(self.machine.threads):
+                rows = protocol.decide(views, split, cell.head)
             advance(1)
             return decisions.to_bytes(rows)
 
         facts = {
             "protocol": self.run.spec.protocol,
             "params": protocol.params.model_dump(mode="json"),
-            "source": source_digest(type(protocol), "bench.stages"),
+            "source": source_digest(type(protocol), "bench.stages", "bench.decisions"),
             "head": cell.head,
             "groups": bounds,
             "split": {
@@ -503,6 +516,14 @@ def keep_freed_memory() -> None:
     libc.mallopt(trim_threshold, 2**31 - 1)
 
 
+def _compute_the_same_each_time() -> None:
+    """Have CUDA compute in full float32 and by the same algorithms in every run."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
 def use_device(device: str, threads: int | None) -> tuple[torch.device, int]:
     """Return the device and the number of threads, and set torch's threads.
 
@@ -519,8 +540,15 @@ def use_device(device: str, threads: int | None) -> tuple[torch.device, int]:
         chosen = torch.device(device)
     except RuntimeError:
         raise UsageError(f"unknown device '{device}'. Valid: auto, cpu, cuda, cuda:N.") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device '{device}' was asked for, but torch sees no CUDA device. Use --device cpu.")
+    if chosen.type not in ("cpu", "cuda"):
+        raise UsageError(f"device '{device}' is not supported. Valid: auto, cpu, cuda, cuda:N.")
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if chosen.type == "cuda" and (chosen.index or 0) >= there:
+        raise UsageError(
+            f"device '{device}' was asked for, but torch sees {there} CUDA devices. Use --device cpu."
+        )
+    if chosen.type == "cuda":
+        _compute_the_same_each_time()
     count = threads or _usable_cores()
     torch.set_num_threads(count)
     keep_freed_memory()

@@ -7,9 +7,10 @@ from typing import TypeVar
 
 from bench import methods, registry
 from bench.contracts import Attack, Backbone, BackbonePool, Binding, Dataset, Defense, Method, Protocol, Split
+from bench.digest import digest
 from bench.errors import UsageError, unknown
 from bench.randomness import numpy_generator
-from bench.spec import Cell, RunSpec, cells
+from bench.spec import BENCHMARK_VERSION, Cell, RunSpec, cells
 
 M = TypeVar("M", bound=Method)
 
@@ -37,6 +38,18 @@ class Resolved:
     defenses: Mapping[str, Defense]
     backbones: Mapping[str, Backbone]
     pool: BackbonePool
+
+    @cached_property
+    def digest(self) -> str:
+        """The run's name: 12 hex digits over canonical specification, photos and benchmark version.
+
+        The order in which methods were named does not count.
+        """
+        asked = {
+            k: sorted(v) if isinstance(v, list) else v for k, v in self.spec.model_dump(mode="json").items()
+        }
+        facts = {"spec": asked, "photos": self.dataset.fingerprint(), "benchmark": BENCHMARK_VERSION}
+        return digest(facts)[:12]
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
@@ -145,6 +158,11 @@ def _by_name(kind: str, texts: Iterable[str], create: Callable[[str], M]) -> dic
             raise UsageError(
                 f"two {kind} of this run are called '{name}': {_qualified(other)} and {_qualified(method)}. "
                 "Give one another name."
+            )
+        if other is not None and other.params != method.params:
+            raise UsageError(
+                f"two {kind} of this run are both called '{name}', as tables show the file's name only. "
+                "Rename one of the files."
             )
         found.setdefault(name, method)
     return found

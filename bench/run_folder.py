@@ -91,7 +91,12 @@ class RunFolder:
         write_atomically(self.path / name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
     def write_facts(self, facts: RunFacts, split: Split, machine: Mapping[str, Any]) -> None:
-        """Write what was asked, who is evaluated and on what machine, before any work."""
+        """Write what was asked, who is evaluated and on what machine, before any work.
+
+        The results of an earlier run in this folder go: a folder without ``cells.json`` is not finished.
+        """
+        for stale in ("cells.json", "leaderboard.csv"):
+            (self.path / stale).unlink(missing_ok=True)
         self.write_json("spec.json", facts.model_dump(mode="json"))
         self.write_json("splits.json", _split_json(split))
         self.write_json("environment.json", machine)

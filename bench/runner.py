@@ -5,6 +5,7 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from bench import graph, image_measures, registry, resolve, run_folder, threat
 from bench.contracts import Binding
 from bench.digest import digest
+from bench.errors import UsageError
 from bench.graph import Executor, Node, NodeError
 from bench.lpips_distance import Unavailable
 from bench.pipeline import Machine, Pipeline, make_machine
@@ -104,7 +106,7 @@ class Prepared:
     @property
     def folder(self) -> RunFolder:
         """The run's folder."""
-        return RunFolder(self.options.out or Path("runs") / self.run.spec.digest)
+        return RunFolder(self.options.out or Path("runs") / self.run.digest)
 
     @cached_property
     def missing(self) -> list[Node]:
@@ -125,6 +127,17 @@ class Prepared:
         return sum(all(node.address not in todo for node in cell.all()) for cell in self.nodes.values())
 
 
+def check_writable(path: Path, option: str) -> None:
+    """Check that a file or folder can be made at `path`.
+
+    Raises:
+        UsageError: something that is not a folder is in the way, or the folder cannot be written.
+    """
+    there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UsageError(f"{option} {path} cannot be written: {there} is not a folder one can write to.")
+
+
 def prepare(asked: RunSpec, options: Options) -> Prepared:
     """Resolve a specification and check all that can be known before work starts.
 
@@ -133,7 +146,6 @@ def prepare(asked: RunSpec, options: Options) -> Prepared:
         DataError: data or weights that are missing or corrupt.
     """
     run = resolve.resolve(asked)
-    run.dataset.check()
     machine = make_machine(options.device, options.threads, options.batch_size, options.lpips_trunk)
     pipeline = Pipeline(run, machine)
     _check_weights(run)
@@ -142,7 +154,12 @@ def prepare(asked: RunSpec, options: Options) -> Prepared:
         for node in cell.all():
             _ = node.address  # computing the key looks at every file that decides it
     store = Store(options.store or default_folder())
-    return Prepared(run, machine, pipeline, store, options, nodes)
+    check_writable(store.folder, "--store")
+    prepared = Prepared(run, machine, pipeline, store, options, nodes)
+    check_writable(prepared.folder.path, "--out")
+    if any(node.stage == "faces" for node in prepared.missing):
+        run.dataset.check()
+    return prepared
 
 
 def _check_weights(run: Resolved) -> None:
@@ -172,6 +189,7 @@ def execute(
         StoreError: the store or the run's folder cannot be written.
     """
     executor = Executor(prepared.store, advance)
+    prepared.store.sweep()
     folder = prepared.folder
     folder.write_facts(_facts(prepared), prepared.run.split, _describe(prepared))
     with _log_to(folder.path / "run.log"), _timings(prepared, executor):
@@ -204,6 +222,7 @@ def _finish(prepared: Prepared, executor: Executor, cell: Cell) -> CellResult:
             files[kind] = _write_measures(folder, executor, kind, getattr(nodes, kind))
     except NodeError as error:
         status, reason = "failed", str(error)
+        files = dict.fromkeys(files, "")
     return CellResult(
         **cell._asdict(),
         asked=cell in prepared.run.cells_asked,
@@ -233,7 +252,7 @@ def _joint_address(nodes: Sequence[Node]) -> str:
 def _facts(prepared: Prepared) -> RunFacts:
     lpips = prepared.machine.lpips
     return RunFacts(
-        run=prepared.run.spec.digest,
+        run=prepared.run.digest,
         asked=prepared.run.asked,
         spec=prepared.run.spec,
         dataset_note=prepared.run.dataset.note,
@@ -335,7 +354,7 @@ def _every_node(groups: Iterable[Sequence[Node]]) -> list[Node]:
 
 def _log_plan(prepared: Prepared) -> None:
     run = prepared.run
-    log.info("run %s: %d cells, %d cached", run.spec.digest, len(run.cells), prepared.cached_cells())
+    log.info("run %s: %d cells, %d cached", run.digest, len(run.cells), prepared.cached_cells())
     for group in prepared.groups():
         log.info(
             "to compute %s %s: %d artefacts, %d images", group.stage, group.label, group.missing, group.images

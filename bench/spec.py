@@ -1,7 +1,6 @@
 """What a run is asked to do: the matrix as text, and nothing about how it is executed.
 
-The digest of the canonical specification names the run; batch size, threads, device and folders are not
-part of it.
+Batch size, threads, device and folders are not part of it.
 """
 
 import tomllib
@@ -12,7 +11,6 @@ from typing import Any, NamedTuple
 from pydantic import Field, ValidationError, field_validator
 
 from bench.contracts import Frozen
-from bench.digest import digest
 from bench.errors import UsageError, unknown
 
 BENCHMARK_VERSION = "1"
@@ -45,11 +43,6 @@ class RunSpec(Frozen):
         if not value:
             raise ValueError("at least one is needed")
         return value
-
-    @property
-    def digest(self) -> str:
-        """The run's name: 12 hex digits of the digest of the specification and the benchmark's version."""
-        return digest({"spec": self.model_dump(mode="json"), "benchmark": BENCHMARK_VERSION})[:12]
 
 
 class Cell(NamedTuple):

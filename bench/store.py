@@ -61,8 +61,13 @@ class Record:
     images: int
 
 
-def write_atomically(path: Path, payload: bytes) -> None:
+def write_atomically(path: Path, payload: bytes, option: str = "--out") -> None:
     """Write a file under a temporary name, sync it, then rename it into place.
+
+    Args:
+        path: the file.
+        payload: its content.
+        option: the option that names another place, for the message.
 
     Raises:
         StoreError: the disk is full or the folder cannot be written; nothing half-written remains.
@@ -80,7 +85,7 @@ def write_atomically(path: Path, payload: bytes) -> None:
             temporary.unlink(missing_ok=True)
         raise StoreError(
             f"cannot write {path}: {error.strerror or error}. What was computed before is kept; free some "
-            "space or choose another folder with --store, then run the same command again."
+            f"space or choose another place with {option}, then run the same command again."
         ) from error
 
 
@@ -149,8 +154,10 @@ class Store:
         """
         record = Record(dict(key), sha256(payload).hexdigest(), len(payload), round(seconds, 3), images)
         payload_path, record_path = self._paths(stage, address)
-        write_atomically(payload_path, payload)
-        write_atomically(record_path, json.dumps(record.__dict__, indent=1, sort_keys=True).encode())
+        write_atomically(payload_path, payload, "--store")
+        write_atomically(
+            record_path, json.dumps(record.__dict__, indent=1, sort_keys=True).encode(), "--store"
+        )
         return record
 
     def sweep(self, older_than_s: float = 86_400) -> int:

@@ -49,10 +49,10 @@ def cell_threat(run: Resolved, cell: Cell) -> CellThreat:
         surrogates="|".join(surrogates),
         extractors="|".join(binding.backbones),
         access=_access(tracker, [_card(run, name) for name in surrogates]),
-        related=any(card.family and card.family == tracker.family for card in helper_cards),
+        related=any(_related(card, tracker) for card in helper_cards),
         extractors_are_surrogates=bool(set(surrogates) & set(binding.backbones)),
         attack_seen_by_defense=_seen(methods.canonical(attack), defense.trained_on(binding)),
-        attack_adapts_to_defense=attack.threat.knows_defense,
+        attack_adapts_to_defense=attack.threat.knows_defense and cell.defense != "none",
         identity_overlap=_overlap(run, tracker, defense, binding),
     )
 
@@ -66,10 +66,15 @@ def _access(tracker: BackboneCard, surrogates: Iterable[BackboneCard]) -> str:
     cards = list(surrogates)
     if not cards:
         return ""
-    same = any(
-        card.name == tracker.name or (card.sha256 != "" and card.sha256 == tracker.sha256) for card in cards
-    )
-    return "white-box" if same else "black-box"
+    return "white-box" if any(_same(card, tracker) for card in cards) else "black-box"
+
+
+def _same(card: BackboneCard, tracker: BackboneCard) -> bool:
+    return card.name == tracker.name or (card.sha256 != "" and card.sha256 == tracker.sha256)
+
+
+def _related(card: BackboneCard, tracker: BackboneCard) -> bool:
+    return _same(card, tracker) or (card.family != "" and card.family == tracker.family)
 
 
 def _seen(attack: str, trained_on: tuple[str, ...]) -> str:
@@ -99,4 +104,6 @@ def _source_overlap(source: str, dataset: str) -> Overlap:
 
     Parameters may move people between the two, so a dataset with other parameters is another source.
     """
-    return "no" if source == f"{dataset}/training" else "unknown"
+    if source == f"{dataset}/training":
+        return "no"
+    return "yes" if source == f"{dataset}/evaluation" else "unknown"

@@ -555,7 +555,7 @@ class _Training:
             domain=request.dataset.domain,
             dataset=canonical(request.dataset),
             dataset_fingerprint=request.dataset.fingerprint(),
-            training_identities=f"{request.dataset.name}/training",
+            training_identities=f"{canonical(request.dataset)}/training",
             extractors=tuple(extractor.card.name for extractor in self.extractors),
             attacks=tuple(self.attacks),
             amplification=self.amplification,

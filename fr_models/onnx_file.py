@@ -118,6 +118,8 @@ class OnnxFile(OnnxBackbone):
             if value := getattr(self.params, key):
                 fields[key] = value
         fields["file"] = self._path.name
+        # Known by its content, so that a renamed copy of a surrogate is seen to be one.
+        fields["sha256"] = fields.get("sha256") or sha256_of(self._path)
         if "embedding_dim" not in fields:
             fields["embedding_dim"] = self._stated_dimension()
         try:

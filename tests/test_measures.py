@@ -9,10 +9,11 @@ from scipy import stats
 
 from bench.errors import DataError
 from bench.measures import (
-    compare_with_references,
     paired,
     per_identity,
     recovery,
+    recovery_of,
+    reference_error,
     summarize,
     summarize_images,
 )
@@ -180,24 +181,18 @@ def test_references_of_a_cell():
             }
         )
 
-    found = compare_with_references(
-        cell(1), undefended=cell(4), baseline=cell(0), defended_baseline=cell(1), rng=rng()
-    )
-    assert found.baseline_error.value == 0.0
-    assert found.baseline_error.high > 0
-    assert found.defended_baseline_error.value == 0.25
-    assert found.recovery.value == 0.75
+    assert reference_error(cell(0), "none × none").value == 0.0
+    assert reference_error(cell(0), "none × none").high > 0
+    assert reference_error(cell(1), "none × defence").value == 0.25
+    assert recovery_of(cell(1), cell(4), cell(0), rng()).value == 0.75
 
 
 def test_a_reference_that_failed_is_named():
     rows = decisions(HAND_WORKED)
-    found = compare_with_references(rows, undefended=rows, baseline=None, defended_baseline=None, rng=rng())
-    assert found.baseline_error.reason == "reference cell none × none is not there"
-    assert found.defended_baseline_error.reason == "reference cell none × defence is not there"
-    assert found.recovery.reason == "reference cell none × none is not there"
-    found = compare_with_references(rows, undefended=None, baseline=rows, defended_baseline=rows, rng=rng())
-    assert found.recovery.reason == "reference cell attack × none is not there"
-    assert found.baseline_error.value == pytest.approx(0.5)
+    assert reference_error(None, "none × none").reason == "reference cell none × none is not there"
+    assert reference_error(rows, "none × none").value == pytest.approx(0.5)
+    assert recovery_of(rows, rows, None, rng()).reason == "reference cell none × none is not there"
+    assert recovery_of(rows, None, rows, rng()).reason == "reference cell attack × none is not there"
 
 
 def test_image_measures_are_means_over_changed_images():

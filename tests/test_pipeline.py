@@ -268,8 +268,29 @@ def test_how_a_run_is_executed_is_no_part_of_its_name(tiny, tmp_path):
             threads=2, store=tmp_path / "other", out=tmp_path / "out", batch_size=3, command="bench"
         ),
     )
-    assert one.run.spec.digest == other.run.spec.digest
-    assert planned(tmp_path, attacks=("tiny-noise",), split_seed=1).run.spec.digest != one.run.spec.digest
+    assert one.run.digest == other.run.digest
+    assert planned(tmp_path, attacks=("tiny-noise",), split_seed=1).run.digest != one.run.digest
+
+
+def test_the_name_of_a_run_says_what_was_asked_in_whatever_order():
+    def name(**asked: object) -> str:
+        fields = {"attacks": ("pgd", "none"), "defenses": ("jpeg",), "backbones": ("synthetic-iresnet",)}
+        return resolve.resolve(make_spec({**fields, **asked})).digest
+
+    assert len(name()) == 12
+    assert int(name(), 16) >= 0
+    assert name(attacks=("none", "pgd:eps=8")) == name()
+    others = [
+        name(attacks=("pgd",)),
+        name(defenses=("median",)),
+        name(seeds=(1,)),
+        name(split_seed=1),
+        name(identities=5),
+        name(heads=("linear",)),
+        name(dataset="synthetic:photos=6"),
+        name(protocol="tracker:folds=2"),
+    ]
+    assert len({name(), *others}) == len(others) + 1
 
 
 def test_batch_size_is_no_part_of_a_key_and_threads_are(tiny, tmp_path):

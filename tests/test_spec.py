@@ -42,23 +42,6 @@ def test_cells_of_one_attack_and_one_defence():
     assert asked == {Cell("a", "d", "t", "nn", 0)}
 
 
-def test_the_digest_names_what_is_asked_and_nothing_else():
-    spec = RunSpec(attacks=("a",))
-    assert spec.digest == RunSpec(attacks=("a",)).digest
-    assert len(spec.digest) == 12
-    assert int(spec.digest, 16) >= 0
-    others = [
-        RunSpec(attacks=("b",)),
-        RunSpec(attacks=("a",), defenses=("d",)),
-        RunSpec(attacks=("a",), seeds=(1,)),
-        RunSpec(attacks=("a",), split_seed=1),
-        RunSpec(attacks=("a",), identities=5),
-        RunSpec(attacks=("a",), heads=("linear",)),
-        RunSpec(attacks=("a",), dataset="lfw"),
-    ]
-    assert len({spec.digest, *(other.digest for other in others)}) == len(others) + 1
-
-
 def test_a_suite_file_is_read(tmp_path):
     path = tmp_path / "suite.toml"
     path.write_text('attacks = ["fawkes:mode=low", "pgd"]\nseeds = [0, 1]\nidentities = 8\n')

@@ -39,26 +39,24 @@ def list_plugins(kind: str | None, as_json: bool) -> None:
 
 @click.command(epilog="Example: bench show fawkes")
 @click.argument("name")
-@click.option("--kind", help="Where a name is used by several kinds (none is an attack and a defence).")
+@click.option(
+    "--kind",
+    type=click.Choice([registry.singular(kind) for kind in registry.CLASS_KINDS]),
+    help="Where a name is used by several kinds (none is an attack and a defence).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(name: str, kind: str | None, as_json: bool) -> None:
     """Show plugin NAME: parameters with types, ranges and defaults; threat model; paper."""
     from bench import methods
 
     text = methods.parse(name)
-    for one in _kinds_of(text.name, kind):
+    for one in registry.kinds_of(text.name) if kind is None else [f"{kind}s"]:
         method = registry.create(one, name)
         document = describe(one, method)
         if as_json:
             click.echo(json.dumps(document, indent=1))
         else:
             _print(document)
-
-
-def _kinds_of(name: str, kind: str | None) -> list[str]:
-    if kind is not None:
-        return [kind if kind in registry.KINDS else f"{kind}s"]
-    return registry.kinds_of(name)
 
 
 def describe(kind: str, method: "Method") -> dict[str, Any]:

@@ -114,6 +114,8 @@ def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **valu
     """
     from bench import leaderboard, runner
 
+    if csv_file:
+        runner.check_writable(csv_file.absolute().parent, "--csv")
     prepared = runner.prepare(_spec(values), _options(values))
     if dry_run:
         _show_plan(prepared, as_json)
@@ -127,7 +129,7 @@ def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **valu
     if csv_file:
         from bench.store import write_atomically
 
-        write_atomically(csv_file, text.encode())
+        write_atomically(csv_file, text.encode(), "--csv")
     if as_json:
         click.echo(board.to_json(orient="records", indent=1))
     elif not quiet:
@@ -171,7 +173,7 @@ def _show_plan(prepared: "Prepared", as_json: bool) -> None:
     size = sum(group.size for group in groups)
     if as_json:
         document = {
-            "run": prepared.run.spec.digest,
+            "run": prepared.run.digest,
             "folder": str(prepared.folder.path),
             "cells": len(cells),
             "cells_asked": len(prepared.run.cells_asked),
@@ -186,9 +188,7 @@ def _show_plan(prepared: "Prepared", as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "stage", "method", "images", "about", title=f"To compute for run {prepared.run.spec.digest}"
-    )
+    table = Table("stage", "method", "images", "about", title=f"To compute for run {prepared.run.digest}")
     for group in groups:
         table.add_row(group.stage, group.label, str(group.images), _duration(group.seconds))
     console = Console()
@@ -259,7 +259,7 @@ def _show_board(board: Any, prepared: "Prepared") -> None:
         "recovery": "recovery %",
         "psnr": "cloak PSNR dB",
     }
-    table = Table(title=f"{prepared.run.spec.dataset}: tracker's answers (run {prepared.run.spec.digest})")
+    table = Table(title=f"{prepared.run.spec.dataset}: tracker's answers (run {prepared.run.digest})")
     rows = leaderboard.condense(board)
     for name in leaderboard.Condensed.model_fields:
         table.add_column(headings.get(name, name), justify="right" if name in headings else "left")
@@ -267,11 +267,10 @@ def _show_board(board: Any, prepared: "Prepared") -> None:
         table.add_row(*(str(value) for value in row.model_dump().values()))
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
-    people = board["n_identities"].max()
-    console.print(
-        f"{people:.0f} identities, {board['n_probes'].max():.0f} probes; rates are means over people. "
-        f"Leaderboard: {prepared.folder.path / 'leaderboard.csv'}"
-    )
+    if board["n_identities"].notna().any():
+        people, probes = board["n_identities"].max(), board["n_probes"].max()
+        console.print(f"{people} identities, {probes} probes; rates are means over people.")
+    console.print(f"Leaderboard: {prepared.folder.path / 'leaderboard.csv'}")
     if prepared.run.dataset.note:
         console.print(f"Note: {prepared.run.dataset.note}")
     for reason in sorted(set(board["lpips_reason"].dropna()) - {""}):

@@ -146,18 +146,19 @@ class Folder(Dataset):
         return self._scan[1] + small
 
     def check(self) -> None:
-        """Read every photo to its end, so that errors come before any work.
+        """Read every photo to its end and find its face, so that errors come before any work.
 
         Raises:
-            DataError: names the first file that cannot be decoded, has no row in the landmarks, or is the
-                same photo as another one of the folder.
+            DataError: names the first file that cannot be decoded, has no face, has no row in the landmarks,
+                or is the same photo as another one of the folder.
+            UsageError: the detector is needed and not installed.
         """
         seen: dict[str, Path] = {}
         for file in self._files.values():
             verify_photo(file)
-            if self._landmarks is not None:
-                self._landmarks_of(file)
             self._refuse_repeated(file, seen)
+            if not self.params.aligned:
+                self._points(file, read_photo(file))
 
     def fingerprint(self) -> str:
         """Return a digest of photos, landmarks, detector and alignment."""
@@ -189,7 +190,12 @@ class Folder(Dataset):
                 raise UsageError(
                     f"unknown image '{image_id}' in {self.root}; ids look like folder-0000/0000."
                 )
-            crop = self._crop(self._files[image_id])
+            try:
+                crop = self._crop(self._files[image_id])
+            except DataError as error:
+                # A reason may end up in a published table, and a file's name may be a person's.
+                file = str(self._files[image_id])
+                raise DataError(str(error).replace(file, f"photo {image_id} of the folder")) from error
             crops[row] = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))
         return crops
 

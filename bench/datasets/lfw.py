@@ -137,6 +137,10 @@ class LFW(Dataset):
         Raises:
             DataError: names the first that does not.
         """
+        if self._landmark_file is None:
+            from bench.face_detection import detector
+
+            detector()  # says how to install it where it is not
         end = self.archive.stat().st_size if self.archive.is_file() else None
         for image_id, photo in self._photos.items():
             if end is not None and photo.offset + photo.size > end:
@@ -211,7 +215,7 @@ class LFW(Dataset):
 
     def _called(self, image_id: str) -> str:
         # The file's name is a person's name and an error may end up in a published table.
-        return f"photo {image_id} of {self.archive} (LFW().file_name('{image_id}') names the file)"
+        return f"photo {image_id} of {self.archive.name} (LFW().file_name('{image_id}') names the file)"
 
     def _photo_of(self, image_id: str) -> _Photo:
         photo = self._photos.get(image_id)

@@ -277,7 +277,8 @@ def test_declared_threat_and_scope_follow_the_version():
     one, three = Fawkes(), Fawkes(Fawkes.Params(version="0.3"))
     assert (one.scope, one.threat.goal, one.threat.needs_targets) == ("image", "untargeted", False)
     assert (three.scope, three.threat.goal, three.threat.needs_targets) == ("identity", "targeted", True)
-    assert Fawkes.threat.goal == "untargeted"
+    assert "1.1 ×" in one.threat.constraint
+    assert "1 ×" in Fawkes(Fawkes.Params(strict=True)).threat.constraint
 
 
 def test_missing_surrogates_and_targets_are_explained(faces, surrogates):

@@ -195,8 +195,7 @@ def test_a_file_that_is_no_photo(refused, photos):
 def test_photos_without_a_face(cli, photos, tmp_path):
     where = ("--store", tmp_path / "store", "--out", tmp_path / "run")
     code, out, err = cli(*of_folder(photos), *where, "--quiet")
-    # Whether a photo shows a face is known only when it is searched, which is the first stage's work.
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert f"{photos / 'p0'}" in err
     assert "shows no face" in err
     assert "on_bad=skip" in err

@@ -284,13 +284,13 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_with_more(
     assert (tmp_path / "run/leaderboard.csv").read_bytes() == finished.csv.read_bytes()
 
 
-def test_a_store_that_cannot_be_written_is_one_sentence(cli, tmp_path):
+def test_a_store_that_cannot_be_written_stops_before_work(cli, tmp_path):
     (tmp_path / "file").write_text("in the way")
     code, out, err = cli(
         "run", "--dataset", "tiny", "--backbone", "tiny-a", "--threads", "1", "--quiet",
         "--store", tmp_path / "file/store", "--out", tmp_path / "run",
     )  # fmt: skip
-    assert (code, out) == (1, "")
-    assert err.startswith(f"Error: cannot write {tmp_path / 'file/store'}")
-    assert "--store" in err
+    assert (code, out) == (2, "")
+    assert err.startswith(f"Error: --store {tmp_path / 'file/store'} cannot be written")
     assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
