@@ -53,6 +53,11 @@ class Node:
             "inputs": [node.address for node in self.inputs],
         }
 
+    @property
+    def group(self) -> tuple[str, str]:
+        """Stage and method, as one line of a plan; all cells' decisions are one."""
+        return self.stage, "cells" if self.stage == "decide" else self.label
+
     @cached_property
     def address(self) -> str:
         """The digest that addresses the artefact."""
@@ -65,7 +70,7 @@ class NodeError(MethodError):
 
 @dataclass
 class Tally:
-    """What an execution did, by (stage, label): artefacts computed and reused, images and seconds."""
+    """What an execution did, by `Node.group`: artefacts computed and reused, images and seconds."""
 
     computed: dict[tuple[str, str], int] = field(default_factory=dict)
     images: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -73,7 +78,7 @@ class Tally:
 
     def add(self, node: Node, seconds: float) -> None:
         """Count one computed node."""
-        group = (node.stage, node.label)
+        group = node.group
         self.computed[group] = self.computed.get(group, 0) + 1
         self.images[group] = self.images.get(group, 0) + node.images
         self.seconds[group] = self.seconds.get(group, 0.0) + seconds

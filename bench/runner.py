@@ -118,7 +118,7 @@ class Prepared:
         history = _seconds_per_image(self.store)
         found: dict[tuple[str, str], list[Node]] = {}
         for node in self.missing:
-            found.setdefault((node.stage, node.label), []).append(node)
+            found.setdefault(node.group, []).append(node)
         return [_group(key, nodes, history.get(key)) for key, nodes in found.items()]
 
     def cached_cells(self) -> int:
@@ -324,7 +324,7 @@ def _write_timings(prepared: Prepared) -> None:
     for node in _every_node(cell.all() for cell in prepared.nodes.values()):
         record = prepared.store.record(node.stage, node.address)
         if record is not None:
-            total = totals.setdefault((node.stage, node.label), [0, 0, 0.0])
+            total = totals.setdefault(node.group, [0, 0, 0.0])
             total[0] += 1
             total[1] += record.images
             total[2] += record.seconds
@@ -359,6 +359,9 @@ def _log_plan(prepared: Prepared) -> None:
         log.info(
             "to compute %s %s: %d artefacts, %d images", group.stage, group.label, group.missing, group.images
         )
+    for node in prepared.missing:
+        if node.stage == "decide":
+            log.info("to decide %s", node.label)
 
 
 @contextmanager

@@ -235,7 +235,7 @@ def _progress(prepared: "Prepared", *, hidden: bool) -> Iterator[Callable[["Node
         }
 
         def advance(node: "Node", count: int) -> None:
-            task_id = tasks.get((node.stage, node.label))
+            task_id = tasks.get(node.group)
             if task_id is None:
                 return
             progress.start_task(task_id)

@@ -58,9 +58,10 @@ def test_a_plan_with_one_more_defence_names_only_that(cli, matrix, finished, tmp
     code, out, _ = cli("plan", *matrix, *options)
     assert code == 0
     assert "12 cached" in " ".join(out.split())
-    methods = re.findall(r"│ (?:purify|measure|decide) +│ (.*?) +│", out)
-    assert len(methods) == 1 + 3 + 6
+    methods = re.findall(r"│ (?:purify|measure) +│ (.*?) +│", out)
+    assert len(methods) == 1 + 3
     assert all("gaussian" in method for method in methods)
+    assert re.findall(r"│ decide +│ cells +│ (\d+)", out) == ["6"]
 
 
 def test_a_suite_file_asks_for_the_same_as_options(cli, matrix, finished, tmp_path):
