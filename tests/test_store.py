@@ -101,9 +101,7 @@ def test_a_full_disk_is_reported_and_leaves_what_was_there(store, monkeypatch):
     message = str(caught.value)
     assert str(store._paths("cloak", ADDRESS)[0]) in message
     assert "No space left on device" in message
-    assert (
-        "What was computed before is kept; free some space or choose another place with --store" in message
-    )
+    assert "What was computed before is kept; free some space or choose another place with --store" in message
     assert files(store) == before
     monkeypatch.undo()
     assert store.read("cloak", OTHER) == b"earlier"

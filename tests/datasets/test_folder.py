@@ -114,7 +114,9 @@ def test_aligned_crops_are_taken_as_they_are(tmp_path, fixed_detector):
     )
     assert fixed_detector.calls == 0
     save(tmp_path / "a/3.png", picture(3))
-    with pytest.raises(DataError, match="folder-0000/0003 of the folder is 120×110, an aligned crop is 112×112"):
+    with pytest.raises(
+        DataError, match="folder-0000/0003 of the folder is 120×110, an aligned crop is 112×112"
+    ):
         folder(tmp_path, aligned=True).crops(["folder-0000/0003"])
 
 
