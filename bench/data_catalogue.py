@@ -347,7 +347,7 @@ def add(name: str, path: Path) -> Mapping[str, Path]:
         raise UsageError(f"'{name}' is {known[name]} already. Choose another name.")
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder. Give one with a subfolder of photos for each person.")
-    Folder(Folder.Params(path=str(folder), min_photos=2, skip_small=True)).check()
+    Folder(Folder.Params(path=str(folder), min_photos=2, skip_small=True)).verify_photos()
     content = {**{n: str(p) for n, p in known.items()}, name: str(folder)}
     _write_whole(data_folder() / _FOLDERS, json.dumps(content, indent=2, sort_keys=True) + "\n")
     return registered()

@@ -153,12 +153,21 @@ class Folder(Dataset):
                 or is the same photo as another one of the folder.
             UsageError: the detector is needed and not installed.
         """
+        self.verify_photos()
+        if not self.params.aligned:
+            for file in self._files.values():
+                self._points(file, read_photo(file))
+
+    def verify_photos(self) -> None:
+        """Read every photo to its end, without looking for faces.
+
+        Raises:
+            DataError: names the first file that cannot be decoded or is the same photo as another one.
+        """
         seen: dict[str, Path] = {}
         for file in self._files.values():
             verify_photo(file)
             self._refuse_repeated(file, seen)
-            if not self.params.aligned:
-                self._points(file, read_photo(file))
 
     def fingerprint(self) -> str:
         """Return a digest of photos, landmarks, detector and alignment."""
