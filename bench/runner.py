@@ -197,7 +197,8 @@ def execute(
         for node in prepared.missing:
             # A failure is remembered by the executor and becomes the reason of every cell that needs it.
             _try(executor, node)
-        results = [_finish(prepared, executor, cell) for cell in prepared.run.cells]
+        written: set[str] = set()
+        results = [_finish(prepared, executor, cell, written) for cell in prepared.run.cells]
         folder.write_cells(results)
         failed = sum(result.status != "ok" for result in results)
         log.info("%d cells done, %d failed", len(results) - failed, failed)
@@ -211,7 +212,7 @@ def _try(executor: Executor, node: Node) -> bytes | None:
         return None
 
 
-def _finish(prepared: Prepared, executor: Executor, cell: Cell) -> CellResult:
+def _finish(prepared: Prepared, executor: Executor, cell: Cell, written: set[str]) -> CellResult:
     nodes, folder = prepared.nodes[cell], prepared.folder
     files = {"decisions": "", "cloak_measures": "", "purified_measures": ""}
     status, reason = "ok", ""
@@ -219,7 +220,7 @@ def _finish(prepared: Prepared, executor: Executor, cell: Cell) -> CellResult:
         payload = executor.fetch(nodes.decision)
         files["decisions"] = folder.write_bytes(f"decisions/{run_folder.file_stem(*cell)}.parquet", payload)
         for kind in ("cloak_measures", "purified_measures"):
-            files[kind] = _write_measures(folder, executor, kind, getattr(nodes, kind))
+            files[kind] = _write_measures(folder, executor, kind, getattr(nodes, kind), written)
     except NodeError as error:
         status, reason = "failed", str(error)
         files = dict.fromkeys(files, "")
@@ -233,16 +234,20 @@ def _finish(prepared: Prepared, executor: Executor, cell: Cell) -> CellResult:
     )
 
 
-def _write_measures(folder: RunFolder, executor: Executor, kind: str, nodes: Sequence[Node]) -> str:
+def _write_measures(
+    folder: RunFolder, executor: Executor, kind: str, nodes: Sequence[Node], written: set[str]
+) -> str:
     if not nodes:
         return ""
     import pandas as pd
 
     name = f"images/{run_folder.file_stem(kind, nodes[0].label)}-{_joint_address(nodes)}.parquet"
-    if (folder.path / name).is_file():
+    if name in written:  # cells share it
         return name
     parts = [image_measures.from_bytes(executor.fetch(node)) for node in nodes]
-    return folder.write_bytes(name, image_measures.to_bytes(pd.concat(parts, ignore_index=True)))
+    folder.write_bytes(name, image_measures.to_bytes(pd.concat(parts, ignore_index=True)))
+    written.add(name)
+    return name
 
 
 def _joint_address(nodes: Sequence[Node]) -> str:

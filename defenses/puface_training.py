@@ -40,6 +40,7 @@ from bench.data_files import sha256_of
 from bench.errors import MethodError, UsageError
 from bench.methods import canonical
 from bench.randomness import numpy_generator, torch_generator
+from bench.training import deal_training_identities
 from defenses._purifier_network import PurifierNetwork, purify, save_network
 from defenses.gaussian import gaussian_blur
 from defenses.puface import PurifierCard, PurifierQuality
@@ -324,15 +325,8 @@ class _Training:
     # Photos and cloaks.
 
     def _identities(self) -> tuple[list[Identity], list[Identity]]:
-        people = [i for i in self.request.dataset.identities() if i.role == "training"]
-        if len(people) < self.params.holdout + 2:
-            raise UsageError(
-                f"'{canonical(self.request.dataset)}' has {len(people)} training identities; holdout="
-                f"{self.params.holdout} leaves too few to train on. Lower holdout or take another dataset."
-            )
-        order = numpy_generator(self.request.seed, "puface/identities").permutation(len(people))
-        shuffled = [people[i] for i in order]
-        return shuffled[: self.params.holdout], shuffled[self.params.holdout :]
+        rng = numpy_generator(self.request.seed, "puface/identities")
+        return deal_training_identities(self.request.dataset, self.params.holdout, rng)
 
     def _photos(
         self, people: list[Identity], naturals: list[tuple[str, str]], counts: Mapping[str, int]

@@ -27,6 +27,7 @@ from bench.digest import digest
 from bench.errors import DataError, UsageError
 from bench.methods import canonical
 from bench.randomness import numpy_generator, torch_generator
+from bench.training import deal_training_identities
 from fr_models._arcface_loss import ArcFaceLoss
 from fr_models._layers import initialise
 from fr_models._onnx_backbone import prepare
@@ -255,15 +256,8 @@ class _Training:
 
     def _identities(self) -> tuple[list[Identity], list[Identity]]:
         """Return held-out and trained-on people; only training identities, dealt by the seed."""
-        people = [i for i in self.request.dataset.identities() if i.role == "training"]
-        if len(people) < self.params.holdout + 2:
-            raise UsageError(
-                f"'{canonical(self.request.dataset)}' has {len(people)} training identities; holdout="
-                f"{self.params.holdout} leaves too few to train on. Lower holdout or take another dataset."
-            )
-        order = numpy_generator(self.request.seed, "backbone/identities").permutation(len(people))
-        shuffled = [people[i] for i in order]
-        return shuffled[: self.params.holdout], shuffled[self.params.holdout :]
+        rng = numpy_generator(self.request.seed, "backbone/identities")
+        return deal_training_identities(self.request.dataset, self.params.holdout, rng)
 
     def _photos(self, people: Sequence[Identity]) -> _Photos:
         ids = [photo for person in people for photo in person.photos]
