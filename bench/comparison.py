@@ -108,5 +108,5 @@ def _compare(
 
 
 def _error(folder: RunFolder, cell: CellResult) -> "pd.Series[float]":
-    asr: pd.Series[float] = measures.per_identity(decisions.read(folder.path / cell.decisions))["asr"]
+    asr: pd.Series[float] = measures.per_identity(decisions.read(folder.path / cell.decisions).rows)["asr"]
     return asr

@@ -19,6 +19,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from bench.errors import UsageError
 from bench.randomness import torch_generator
 
 CROP_SIZE = 112
@@ -92,6 +93,7 @@ class Context:
         targets: faces of other people, for attacks that imitate someone; never evaluated identities.
         state: what `fit` returned, empty where the method does not learn.
         files: the files `Method.files` named, in the same order.
+        key: the secret of an erasable attack; the same for `Attack.cloak` and an authorised `Attack.erase`.
         advance: called with the number of images finished, for the progress bar.
     """
 
@@ -101,6 +103,7 @@ class Context:
     targets: Faces | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    key: bytes = b""
     advance: Callable[[int], None] = lambda _n: None
 
     def generator(self, stage: str, item: str) -> torch.Generator:
@@ -172,6 +175,12 @@ class ThreatModel(Frozen):
     needs_targets: bool = Field(False, description="needs a pool of other people's faces")
     knows_defense: bool = Field(False, description="adapts to a defence it knows")
     constraint: str = Field("", description="the visibility budget, in words and numbers")
+    max_linf: float | None = Field(
+        None, gt=0, le=255, description="budget the harness checks: largest change of a pixel, grey levels"
+    )
+    max_dssim: float | None = Field(
+        None, gt=0, le=1, description="budget the harness checks: largest DSSIM after rounding to 8 bits"
+    )
 
 
 class Attack(Method):
@@ -217,6 +226,29 @@ class Attack(Method):
             faces: gallery photos of protected people; whole scopes only.
             ctx: with the surrogates in `backbones`.
         """
+
+    def aims(self, faces: Faces, ctx: Context) -> Mapping[str, str]:
+        """Return image id → identity id in `ctx.targets` whom the photo's cloak imitates.
+
+        Needed of targeted attacks, for measures of impersonation; the same answer as `cloak` acts on.
+
+        Args:
+            faces: as for `cloak`.
+            ctx: as for `cloak`.
+        """
+        raise TypeError(f"{type(self).__name__} declares goal = {self.threat.goal!r} and has no aims()")
+
+    def erase(self, faces: Faces, key: bytes, ctx: Context) -> Tensor:
+        """Return cloaked photos with their cloaks taken off: N×3×H×W float32 in [0, 1].
+
+        Must work with the key that `cloak` found in `ctx.key` and fail with another, or with b"".
+
+        Args:
+            faces: cloaks as posted, rounded to 8 bits.
+            key: what the caller takes for the secret; `ctx.key` is empty.
+            ctx: with the surrogates in `backbones`.
+        """
+        raise TypeError(f"{type(self).__name__} declares erasable = {self.erasable} and has no erase()")
 
 
 class Defense(Method):
@@ -303,6 +335,10 @@ class Threshold(Frozen):
     far: float = Field(gt=0, lt=1, description="false-accept rate it was set for")
     cosine: float = Field(ge=-1, le=1, description="accept when the cosine is at least this")
     pairs: int = Field(gt=0, description="impostor pairs it was calibrated on")
+    far_low: float | None = Field(
+        None, ge=0, le=1, description="lower end of the 95 % interval of the FAR, bootstrap over identities"
+    )
+    far_high: float | None = Field(None, ge=0, le=1, description="upper end")
     source: str = Field(description="command or file that calibrated it")
 
 
@@ -356,6 +392,20 @@ class Backbone(Method):
         """Return embeddings without gradient, by the fastest path; same values to rounding."""
         with torch.inference_mode():
             return self.embed(images)
+
+    def trainable(self, device: torch.device) -> torch.nn.Module:
+        """Return a copy of the network with its preprocessing, in training mode, whose parameters can be trained.
+
+        It maps N×3×112×112 images in [0, 1] to N×D embeddings; training it leaves this backbone as it is.
+
+        Raises:
+            UsageError: the backbone is a black box; the message names heads that do without.
+        """
+        del device
+        raise UsageError(
+            f"backbone '{self.card.name}' cannot be trained: {type(self).__name__} has no trainable network. "
+            "Use a head that keeps the backbone as it is."
+        )
 
 
 class BackbonePool(Frozen):
@@ -464,37 +514,116 @@ class Split:
         return 1 + max(self.fold.values())
 
 
-@dataclass(frozen=True)
-class Views:
-    """All a protocol may see of one cell: embeddings after attack and defence, by the tracker's backbone.
+PhotoSet = Literal["gallery", "probes", "background", "targets"]
 
-    Attributes:
-        gallery_natural: every gallery photo, natural, defended.
-        gallery_cloaked: every photo of `Split.cloaked`, cloaked, defended.
-        probes_natural: every probe as it is used for people who are not protected.
-        probes_protected: every probe as it is used for a person while protected (the same unless the
-            protocol says ``probes=cloaked``).
+
+class View(Frozen):
+    """A set of photos a protocol wants embedded in every cell, and what happened to them on the way.
+
+    A photo is cloaked, posted through a channel, scraped, defended, embedded, in this order.
     """
 
-    gallery_natural: Embedded
-    gallery_cloaked: Embedded
-    probes_natural: Embedded
-    probes_protected: Embedded
+    photos: PhotoSet = Field(
+        description="gallery or probes of the split; background: `Protocol.background`, people who are not "
+        "evaluated; targets: the people a targeted attack imitates"
+    )
+    state: Literal["natural", "cloaked", "erased"] = Field(
+        "natural",
+        description="cloaked: the photos of `Split.cloaked`, or every probe, as posted; erased: the same after "
+        "the attack's `erase`",
+    )
+    key: Literal["right", "wrong", "none"] = Field("right", description="key an erased view was erased with")
+    channel: str = Field(
+        "", description="what happens between posting and scraping: purifiers joined by '+'; empty: nothing"
+    )
+    defended: bool = Field(True, description="whether it goes through the defence")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a protocol may know of one cell besides its views.
+
+    Attributes:
+        split: as `Protocol.split` returned it.
+        head: one of `Protocol.heads`.
+        background: as `Protocol.background` returned it.
+        aims: image id → identity id imitated by its cloak (`Attack.aims`); empty unless the attack is
+            targeted and a view asks for ``targets``.
+        seed: the cell's seed.
+        faces: view's name → its photos as the tracker sees them; only for heads in `Protocol.heads_on_images`.
+        tracker: loads and returns the tracker's backbone, hardened where the defence does that; likewise.
+        device: where to compute.
+    """
+
+    split: Split
+    head: str
+    background: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    aims: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    faces: Mapping[str, Faces] = field(default_factory=dict)
+    tracker: Callable[[], Backbone] | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+class ConditionFacts(Frozen):
+    """What a reader must know of one condition besides its decisions."""
+
+    threshold: float | None = Field(None, description="accept when the score is at least this")
+    rate_name: str = Field("", description="what the threshold was set for, e.g. FAR or FPIR")
+    rate_wanted: float | None = Field(None, ge=0, le=1, description="that rate as asked for")
+    rate: float | None = Field(None, ge=0, le=1, description="that rate as measured where it was set")
+    rate_low: float | None = Field(
+        None, ge=0, le=1, description="lower end of its 95 % interval, bootstrap over identities"
+    )
+    rate_high: float | None = Field(None, ge=0, le=1, description="upper end")
+    pairs: int | None = Field(None, ge=0, description="comparisons it was calibrated on")
+    identities: int | None = Field(
+        None, ge=0, description="people it was calibrated on, none of them evaluated"
+    )
+    reason: str = Field("", description="why there is no threshold or no decision")
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The answers of one cell.
+
+    Attributes:
+        rows: pandas DataFrame with the columns of `bench.decisions.SCHEMA`.
+        conditions: condition → facts; every condition of `rows`, and those that gave none with the reason.
+    """
+
+    rows: Any
+    conditions: Mapping[str, ConditionFacts] = field(default_factory=lambda: {"": ConditionFacts()})
 
 
 class Protocol(Method):
     """Takes galleries, probes and a tracker; returns decisions.
 
+    A protocol with one question leaves the column ``condition`` empty; one that asks several (a rank, a
+    threshold, a degradation) names each there, and every condition becomes a row of the leaderboard.
+
     Attributes:
         heads: names of the tracker's heads it offers.
+        heads_on_images: those among them that need the photos and the tracker, not embeddings.
     """
 
     heads: ClassVar[tuple[str, ...]]
+    heads_on_images: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abstractmethod
-    def probes(self) -> Literal["clean", "cloaked", "purified"]:
-        """What happens to probes before they are embedded."""
+    def views(self) -> Mapping[str, View]:
+        """Name what the protocol wants embedded."""
+
+    @property
+    def restored(self) -> Mapping[str, str]:
+        """Condition → view whose photos are compared with the originals (``restored_psnr`` …); none as a rule."""
+        return {}
+
+    def refuse(self, attack: Attack, defense: Defense) -> str:
+        """Say why the protocol cannot measure this combination, or return "". Checked at plan time."""
+        del attack, defense
+        return ""
 
     @abstractmethod
     def split(self, identities: Sequence[Identity], split_seed: int) -> Split:
@@ -504,9 +633,28 @@ class Protocol(Method):
             UsageError: a person has too few photos; names the person, the number and the mend.
         """
 
+    def background(self, identities: Sequence[Identity], split_seed: int) -> Mapping[str, tuple[str, ...]]:
+        """Deal photos of training identities: distractors, impostors; identity id → image ids.
+
+        Args:
+            identities: those of role ``training``.
+            split_seed: the same for all cells of a dataset.
+
+        Raises:
+            UsageError: too few people; the message says how many there are.
+        """
+        del identities, split_seed
+        return {}
+
     @abstractmethod
-    def decide(self, views: Views, split: Split, head: str) -> Any:
-        """Return one row a decision as a pandas DataFrame with the columns of `bench.decisions.SCHEMA`."""
+    def decide(self, views: Mapping[str, Embedded], trial: Trial) -> Decided:
+        """Return the answers of one cell.
+
+        Args:
+            views: view's name → embeddings by the tracker's backbone, in any order. A defence may have
+                dropped gallery photos.
+            trial: all else that is known of the cell.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

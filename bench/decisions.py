@@ -3,13 +3,16 @@
 What lives here: the documented Arrow schema, and the way from a data frame to bytes and back. What must
 not: any measure (`bench.measures`) and any writing to disk (the store does that).
 
-A decision is the tracker's answer for one probe in one rotation of one cell. One Parquet file holds the
-decisions of one cell, sorted by (fold, identity, image), so that the same rows are the same bytes.
+A decision is the tracker's answer for one probe in one rotation of one cell, under one condition where the
+protocol asks several questions. One Parquet file holds the decisions of one cell, sorted by `KEY`, so that
+the same rows are the same bytes; what is known of each condition travels in its metadata.
 """
 
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from bench.contracts import ConditionFacts, Decided
 from bench.errors import DataError
 
-VERSION = b"1"
+VERSION = b"2"
 """Version of the schema; files of another version are refused."""
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
@@ -31,29 +35,41 @@ def _field(name: str, kind: Any, description: str, *, nullable: bool = False) ->
 
 SCHEMA = pa.schema(
     [
+        _field("condition", _NAME, "which of the protocol's questions; the empty text where it has one"),
         _field("fold", pa.int16(), "rotation, from 0; one fold of identities is protected in each"),
         _field("identity", _NAME, "identity id of the person on the probe"),
         _field("image", _NAME, "image id of the probe"),
+        _field(
+            "reference",
+            _NAME,
+            "image id of the photo it was compared with; empty where the answer is of the whole gallery",
+            nullable=True,
+        ),
         _field("protected", pa.bool_(), "whether the person's gallery photos are cloaked in this rotation"),
         _field(
             "predicted",
             _NAME,
-            "identity id the tracker answers; empty where a defence left it no gallery photo at all",
+            "identity id the tracker answers or accepts; empty where it refuses, or a defence left it no gallery "
+            "photo at all",
             nullable=True,
         ),
-        _field("correct", pa.bool_(), "whether predicted equals identity"),
+        _field(
+            "correct",
+            pa.bool_(),
+            "whether the answer is right: the person recognised or, where the probe shows another, not accepted",
+        ),
         _field(
             "score",
             pa.float32(),
-            "score of the answer: cosine in [-1, 1] for nn and centroid, probability in [0, 1] for linear; "
-            "empty where predicted is",
+            "score of the answer: cosine in [-1, 1] for nn, centroid and pair, probability in [0, 1] for linear "
+            "and finetune; empty where there was nothing to compare with",
             nullable=True,
         ),
         _field(
             "margin",
             pa.float32(),
-            "best score of the true identity minus best score of any other, same unit as score; empty where "
-            "the true identity, or every other, has no gallery photo left",
+            "best score of the true identity minus best score of any other (of one pair: minus the threshold), same "
+            "unit as score; empty where the true identity, or every other, has no gallery photo left",
             nullable=True,
         ),
     ],
@@ -61,11 +77,15 @@ SCHEMA = pa.schema(
 )
 """One row a decision; each field's metadata has its `description`."""
 
-KEY = ("fold", "identity", "image")
+KEY = ("condition", "fold", "identity", "image", "reference")
 """Columns that name a row; rows are sorted by them."""
 
 _NAMES = tuple(field.name for field in SCHEMA if field.type == _NAME)
 _DTYPES = {field.name: field.type.to_pandas_dtype() for field in SCHEMA if field.type != _NAME}
+
+
+_FACTS = b"cloakbench.conditions"
+_OPTIONAL = {"condition": "", "reference": None}
 
 
 def to_table(decisions: pd.DataFrame) -> Any:
@@ -75,12 +95,14 @@ def to_table(decisions: pd.DataFrame) -> Any:
     in `score` and `margin` becomes null.
 
     Args:
-        decisions: one row a decision, the columns of `SCHEMA` in any order.
+        decisions: one row a decision, the columns of `SCHEMA` in any order; `condition` and `reference` may
+            be left out by a protocol that has none.
 
     Raises:
         DataError: a column is missing, not known, of another type, has an empty value where there must be
             one, or the rows contradict themselves.
     """
+    decisions = decisions.assign(**{k: v for k, v in _OPTIONAL.items() if k not in decisions.columns})
     _check(decisions, "decisions")
     ordered = decisions.sort_values(list(KEY), kind="stable")
     arrays = [
@@ -92,22 +114,33 @@ def to_table(decisions: pd.DataFrame) -> Any:
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
-def to_bytes(decisions: pd.DataFrame) -> bytes:
-    """Return the rows as a Parquet file; the same rows in any order give the same bytes.
+def to_bytes(decided: Decided) -> bytes:
+    """Return answers as a Parquet file; the same rows in any order give the same bytes.
 
     Raises:
-        DataError: see `to_table`.
+        DataError: see `to_table`; or a condition has rows and no facts.
     """
     import pyarrow.parquet as pq
 
+    table = to_table(decided.rows)
+    unknown = set(table["condition"].unique().to_pylist()) - set(decided.conditions)
+    if unknown:
+        raise DataError(
+            f"decisions have the condition '{min(unknown)}', of which the protocol says nothing; it names "
+            f"{', '.join(map(repr, decided.conditions)) or 'none'}."
+        )
+    facts = {name: fact.model_dump(exclude_defaults=True) for name, fact in decided.conditions.items()}
+    table = table.replace_schema_metadata(
+        {**table.schema.metadata, _FACTS: json.dumps(facts).encode()}  # in the protocol's order
+    )
     sink = io.BytesIO()
     # Names repeat in every rotation; scores hardly ever do.
-    pq.write_table(to_table(decisions), sink, compression="zstd", use_dictionary=["fold", *_NAMES])
+    pq.write_table(table, sink, compression="zstd", use_dictionary=["fold", *_NAMES])
     return sink.getvalue()
 
 
-def from_bytes(data: bytes, source: str = "decisions") -> pd.DataFrame:
-    """Return the rows of a Parquet file made by `to_bytes`, names as plain strings.
+def from_bytes(data: bytes, source: str = "decisions") -> Decided:
+    """Return the answers in a Parquet file made by `to_bytes`, names as plain strings.
 
     Args:
         data: the file's content.
@@ -133,10 +166,20 @@ def from_bytes(data: bytes, source: str = "decisions") -> pd.DataFrame:
     plain = pa.schema([pa.field(f.name, pa.string() if f.name in _NAMES else f.type) for f in SCHEMA])
     decisions: pd.DataFrame = table.cast(plain).to_pandas()
     _check(decisions, source)
-    return decisions
+    return Decided(decisions, _facts(table.schema.metadata, source))
 
 
-def read(path: Path) -> pd.DataFrame:
+def _facts(metadata: Mapping[bytes, bytes], source: str) -> dict[str, ConditionFacts]:
+    try:
+        facts = json.loads(metadata[_FACTS])
+        return {name: ConditionFacts.model_validate(fact) for name, fact in facts.items()}
+    except (KeyError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{source} lacks the facts of its conditions ({error}). Run the cell again."
+        ) from error
+
+
+def read(path: Path) -> Decided:
     """Return the decisions in the file at `path`.
 
     Raises:
@@ -185,8 +228,10 @@ def _check_sense(decisions: pd.DataFrame, source: str) -> None:
         row = decisions.loc[twice].iloc[0]
         raise DataError(f"{source} has two decisions for image '{row['image']}' in fold {row['fold']}.")
     predicted = decisions["predicted"].astype(object)
+    # A refusal is right for an impostor and wrong for the person; an answer speaks for itself.
+    answered = predicted.notna().to_numpy()
     agrees = (predicted == decisions["identity"].astype(object)).to_numpy(dtype=bool)
-    if (agrees != decisions["correct"].to_numpy()).any():
+    if (answered & (agrees != decisions["correct"].to_numpy())).any():
         raise DataError(f"column 'correct' of {source} contradicts 'identity' and 'predicted'.")
-    if (decisions["score"].isna() != predicted.isna()).any():
-        raise DataError(f"column 'score' of {source} must be empty exactly where 'predicted' is.")
+    if (decisions["score"].isna().to_numpy() & answered).any():
+        raise DataError(f"column 'score' of {source} is empty where 'predicted' has an answer.")

@@ -13,11 +13,11 @@ from bench.store import Store, StoreError
 
 log = logging.getLogger("bench")
 
-STAGES = ("faces", "fit", "cloak", "purify", "measure", "embed", "decide")
+STAGES = ("faces", "fit", "cloak", "aim", "erase", "purify", "measure", "embed", "decide")
 """In the order the data flows."""
 
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key; raised when `bench.pipeline` puts the stages together in another way."""
 
 

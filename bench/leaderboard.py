@@ -4,6 +4,7 @@ A view over decisions and image measures, made again at will; the same folder gi
 are in [0, 1]. An empty value is never a zero: its reason is in `reason` or in the column of that name.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from bench import decisions, image_measures, measures
-from bench.contracts import Frozen
+from bench.contracts import ConditionFacts, Decided, Frozen
 from bench.errors import DataError
 from bench.randomness import numpy_generator
 from bench.run_folder import CellResult, RunFacts, RunFolder
@@ -32,6 +33,7 @@ COLUMNS: Mapping[str, str] = {
     "defense": "defence, canonical",
     "backbone": "the tracker's backbone",
     "head": "the tracker's head",
+    "condition": "which of the protocol's questions; empty where it has one",
     "seed": "seed of the methods' randomness",
     "asked": "True where the cell was asked for, False for a reference cell the plan added",
     "status": "ok or failed",
@@ -59,6 +61,13 @@ COLUMNS: Mapping[str, str] = {
     "p_holm_reason": "why p_holm is empty",
     "effect_h": "Cohen's h of ASR against the same row under defence none (for defence none: attack none)",
     "effect_h_reason": "why effect_h is empty",
+    "threshold": "the tracker accepts when the score is at least this; empty where it always answers",
+    "threshold_for": "what the threshold was set for, e.g. FAR",
+    "threshold_rate": "that rate as asked for",
+    "threshold_rate_low": "lower end of the 95 % interval of that rate where it was set, over people",
+    "threshold_rate_high": "upper end",
+    "threshold_pairs": "comparisons it was set on, none with an evaluated person",
+    "condition_reason": "why the condition has no threshold or no answers",
     "cloak_psnr": "PSNR of cloak against original, dB, mean over changed images",
     "cloak_ssim": "SSIM of cloak against original",
     "cloak_dssim": "(1 - SSIM) / 2",
@@ -73,6 +82,13 @@ COLUMNS: Mapping[str, str] = {
     "purified_linf": "largest change of a pixel, grey levels of 255",
     "purified_unchanged": "share of images that came back as the original",
     "purified_reason": "why the purified image's measures are empty",
+    "restored_psnr": "PSNR of what the protocol restored (erased) against the original",
+    "restored_ssim": "SSIM of it",
+    "restored_dssim": "(1 - SSIM) / 2",
+    "restored_lpips": "LPIPS of it",
+    "restored_linf": "largest change of a pixel, grey levels of 255",
+    "restored_unchanged": "share of images that came back as the original",
+    "restored_reason": "why the restored image's measures are empty",
     "lpips_reason": "why LPIPS is empty where other measures are there",
     "surrogates": "backbones the attack used",
     "extractors": "backbones the defence was trained with",
@@ -93,21 +109,39 @@ _FORMULA = re.compile(r"^[=+@\t-]")
 
 
 @dataclass
-class _Rates:
+class _Answers:
     """Decisions of a run's cells, read once each."""
 
     folder: Path
     cells: Mapping[tuple[Any, ...], CellResult]
-    _read: dict[str, pd.DataFrame] = field(default_factory=dict)
+    _read: dict[str, Decided] = field(default_factory=dict)
 
-    def of(self, attack: str, defense: str, like: CellResult) -> pd.DataFrame | None:
-        """Return the decisions of a cell on the same tracker and seed, None where it failed or is not there."""
+    def of(self, attack: str, defense: str, like: CellResult) -> Decided | None:
+        """Return the answers of a cell on the same tracker and seed, None where it failed or is not there."""
         cell = self.cells.get((attack, defense, like.backbone, like.head, like.seed))
         if cell is None or not cell.decisions:
             return None
         if cell.decisions not in self._read:
             self._read[cell.decisions] = decisions.read(self.folder / cell.decisions)
         return self._read[cell.decisions]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One cell under one condition, and how to get at its references."""
+
+    cell: CellResult
+    condition: str
+    answers: _Answers
+    facts: RunFacts
+
+    def rows(self, attack: str, defense: str) -> pd.DataFrame | None:
+        """Return the decisions of a reference cell under this condition, None where there are none."""
+        decided = self.answers.of(attack, defense, self.cell)
+        if decided is None:
+            return None
+        chosen: pd.DataFrame = decided.rows[decided.rows["condition"] == self.condition]
+        return chosen if len(chosen) else None
 
 
 def build(folder: RunFolder) -> pd.DataFrame:
@@ -118,15 +152,29 @@ def build(folder: RunFolder) -> pd.DataFrame:
     """
     facts, cells = folder.facts(), folder.cells()
     by_point = {(c.attack, c.defense, c.backbone, c.head, c.seed): c for c in cells}
-    rates = _Rates(folder.path, by_point)
-    rows = [_row(folder, facts, cell, rates) for cell in cells]
+    answers = _Answers(folder.path, by_point)
+    rows = [
+        _row(folder, _Row(cell, condition, answers, facts))
+        for cell in cells
+        for condition in _conditions(answers, cell)
+    ]
     board = pd.DataFrame(rows, columns=list(COLUMNS))
     # A failed cell's missing count must not turn the others into floats.
-    return board.astype({"n_identities": "Int64", "n_probes": "Int64"})
+    return board.astype(dict.fromkeys(("n_identities", "n_probes", "threshold_pairs"), "Int64"))
 
 
-def _row(folder: RunFolder, facts: RunFacts, cell: CellResult, rates: _Rates) -> dict[str, Any]:
-    row: dict[str, Any] = {
+def _conditions(answers: _Answers, cell: CellResult) -> list[str]:
+    """Return the conditions of a cell in the protocol's order; of a failed one, those of any that did not."""
+    decided = answers.of(cell.attack, cell.defense, cell)
+    if decided is None:
+        others = (answers.of(c.attack, c.defense, c) for c in answers.cells.values())
+        decided = next((other for other in others if other is not None), None)
+    return list(decided.conditions) if decided is not None else [""]
+
+
+def _row(folder: RunFolder, row: _Row) -> dict[str, Any]:
+    cell, facts = row.cell, row.facts
+    columns: dict[str, Any] = {
         "ranking_reason": NEEDS_SIGNIFICANCE,
         "p_holm_reason": NEEDS_SIGNIFICANCE,
         "dataset": facts.spec.dataset,
@@ -134,22 +182,46 @@ def _row(folder: RunFolder, facts: RunFacts, cell: CellResult, rates: _Rates) ->
         **cell.model_dump(
             include={"attack", "defense", "backbone", "head", "seed", "asked", "status", "reason"}
         ),
+        "condition": row.condition,
         **cell.threat.model_dump(),
         "dataset_note": facts.dataset_note,
         "benchmark_version": facts.benchmark_version,
         "run": facts.run,
     }
-    own = rates.of(cell.attack, cell.defense, cell)
-    if own is None:
-        return row
-    row |= _rate_columns(own) | _reference_columns(own, cell, rates, facts)
-    row |= _effect(own, cell, rates)
+    decided = row.answers.of(cell.attack, cell.defense, cell)
+    if decided is None:
+        return columns
+    columns |= _condition_columns(decided.conditions[row.condition])
+    own = row.rows(cell.attack, cell.defense)
+    if own is not None:
+        columns |= _rate_columns(own) | _reference_columns(own, row) | _effect(own, row)
+    return columns | _all_image_columns(folder, row)
+
+
+def _condition_columns(fact: ConditionFacts) -> dict[str, Any]:
+    return {
+        "threshold": fact.threshold,
+        "threshold_for": fact.rate_name,
+        "threshold_rate": fact.rate_wanted,
+        "threshold_rate_low": fact.rate_low,
+        "threshold_rate_high": fact.rate_high,
+        "threshold_pairs": fact.pairs,
+        "condition_reason": fact.reason,
+    }
+
+
+def _all_image_columns(folder: RunFolder, row: _Row) -> dict[str, Any]:
+    cell = row.cell
     no_cloak = "attack none changes nothing" if cell.attack == "none" else ""
     no_purifier = "" if cell.purified_measures else "the defence does not change images"
-    row |= _image_columns(folder, "cloak", cell.cloak_measures, no_cloak)
-    row |= _image_columns(folder, "purified", cell.purified_measures, no_purifier)
-    row["lpips_reason"] = facts.lpips_reason
-    return row
+    restored = cell.restored_measures.get(row.condition, "")
+    no_restored = "" if restored else "nothing is restored under this condition"
+    return {
+        **_image_columns(folder, "cloak", cell.cloak_measures, no_cloak),
+        **_image_columns(folder, "purified", cell.purified_measures, no_purifier),
+        **_image_columns(folder, "restored", restored, no_restored),
+        "lpips_reason": row.facts.lpips_reason,
+    }
 
 
 def _rate_columns(own: pd.DataFrame) -> dict[str, Any]:
@@ -166,14 +238,14 @@ def _rate_columns(own: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _reference_columns(own: pd.DataFrame, cell: CellResult, rates: _Rates, facts: RunFacts) -> dict[str, Any]:
+def _reference_columns(own: pd.DataFrame, row: _Row) -> dict[str, Any]:
     baselines = {
-        "baseline_error": measures.reference_error(rates.of("none", "none", cell), "none x none"),
+        "baseline_error": measures.reference_error(row.rows("none", "none"), "none x none"),
         "defended_baseline_error": measures.reference_error(
-            rates.of("none", cell.defense, cell), "none x defence"
+            row.rows("none", row.cell.defense), "none x defence"
         ),
     }
-    recovery = _recovery(own, cell, rates, facts)
+    recovery = _recovery(own, row)
     return {
         **{name: estimate.value for name, estimate in baselines.items()},
         "baseline_reason": "; ".join(dict.fromkeys(e.reason for e in baselines.values() if e.value is None)),
@@ -182,24 +254,26 @@ def _reference_columns(own: pd.DataFrame, cell: CellResult, rates: _Rates, facts
     }
 
 
-def _recovery(own: pd.DataFrame, cell: CellResult, rates: _Rates, facts: RunFacts) -> Estimate:
+def _recovery(own: pd.DataFrame, row: _Row) -> Estimate:
+    cell = row.cell
     if "none" in (cell.attack, cell.defense):
         return Estimate.missing("a recovery is of a defence against an attack")
-    references = (rates.of(cell.attack, "none", cell), rates.of("none", "none", cell))
-    rng = numpy_generator(
-        facts.spec.split_seed, "recovery", cell.attack, cell.defense, cell.backbone, cell.head
-    )
-    return measures.recovery_of(own, *references, rng)
+    names = ("recovery", cell.attack, cell.defense, cell.backbone, cell.head, *filter(None, [row.condition]))
+    rng = numpy_generator(row.facts.spec.split_seed, *names)
+    return measures.recovery_of(own, row.rows(cell.attack, "none"), row.rows("none", "none"), rng)
 
 
-def _effect(own: pd.DataFrame, cell: CellResult, rates: _Rates) -> dict[str, Any]:
+def _effect(own: pd.DataFrame, row: _Row) -> dict[str, Any]:
+    cell = row.cell
     if cell.attack == cell.defense == "none":
         return {"effect_h_reason": "the row is the reference itself"}
     against = ("none", "none") if cell.defense == "none" else (cell.attack, "none")
-    other = rates.of(*against, cell)
+    other = row.rows(*against)
     if other is None:
         return {"effect_h_reason": f"reference cell {against[0]} x {against[1]} is not there"}
     mine, theirs = (float(measures.per_identity(rows)["asr"].mean()) for rows in (own, other))
+    if math.isnan(mine) or math.isnan(theirs):
+        return {"effect_h_reason": "nobody is protected under this condition"}
     return {"effect_h": cohens_h(mine, theirs)}
 
 
@@ -247,6 +321,7 @@ class Condensed(Frozen):
     defense: str
     backbone: str
     head: str
+    condition: str
     seed: int
     asr: str
     baseline: str
@@ -264,7 +339,7 @@ def condense(board: pd.DataFrame) -> list[Condensed]:
 
 def _condense(row: Mapping[Any, Any]) -> Condensed:
     return Condensed(
-        **{key: row[key] for key in ("attack", "defense", "backbone", "head", "seed", "status")},
+        **{key: row[key] for key in ("attack", "defense", "backbone", "head", "condition", "seed", "status")},
         asr=_percent(row["asr"], row["asr_low"], row["asr_high"]),
         baseline=_percent(row["defended_baseline_error"]),
         accuracy=_percent(row["normal_accuracy"], row["normal_accuracy_low"], row["normal_accuracy_high"]),

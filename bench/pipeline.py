@@ -1,15 +1,17 @@
-"""The stages of a run as a graph: faces → fit → cloak → purify → embed → decide, and measure beside them.
+"""The stages of a run as a graph: faces → fit → cloak → purify → embed → decide; aim, erase, measure beside them.
 
 Everything here says what is made from what, and what decides it; `bench.stages` does the computing and
 `bench.graph` the remembering.
 """
 
 import ctypes
+import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -25,12 +27,15 @@ from bench.contracts import (
     Binding,
     Context,
     Defense,
+    Embedded,
     Faces,
     Hardening,
     Identity,
     Method,
+    PhotoSet,
     Purifier,
-    Views,
+    Trial,
+    View,
 )
 from bench.data_files import sha256_of
 from bench.digest import environment, source_digest
@@ -50,6 +55,14 @@ TRAINING_IMAGES = 512
 TARGET_IDENTITIES = 50
 TARGET_PHOTOS = 4
 """Size of the pool of other people's faces for attacks that imitate someone."""
+
+DESCRIPTIVE = frozenset(
+    {"licence", "source", "training_data", "domain", "family", "lfw_accuracy", "note", "thresholds"}
+)
+"""Fields of a card that say where weights come from; they decide marks in a row, not a byte of an embedding."""
+
+KEY_OF = {"right": "key", "wrong": "another key", "none": ""}
+"""View.key → the stream its secret is drawn from; none: the empty key."""
 
 _CROP_BYTES = CROP_SIZE * CROP_SIZE * 3
 Payloads = Sequence[bytes]
@@ -108,8 +121,11 @@ class Pipeline:
         # One node a set of arguments: cells share what they share.
         self.natural = cache(self._natural)
         self.cloaks = cache(self._cloaks)
+        self.erased = cache(self._erased)
+        self.aims = cache(self._aims)
         self.defended = cache(self._defended)
         self.embedded = cache(self._embedded)
+        self.embedded_after_channel = cache(self._embedded_after_channel)
         self.decision = cache(self._decision)
         self.cloak_measures = cache(self._cloak_measures)
         self.purified_measures = cache(self._purified_measures)
@@ -142,7 +158,7 @@ class Pipeline:
         ]
         return {
             "name": name,
-            "card": backbone.card.model_dump(mode="json"),
+            "card": backbone.card.model_dump(mode="json", exclude=set(DESCRIPTIVE)),
             "source": source_digest(type(backbone)),
             "weights": weights,
         }
@@ -169,6 +185,7 @@ class Pipeline:
             backbones=Backbones(binding.backbones, self.backbone),
             targets=targets,
             files=method.files(binding),
+            key=secret(seed, "key") if isinstance(method, Attack) and method.erasable else b"",
             advance=advance,
         )
 
@@ -178,10 +195,13 @@ class Pipeline:
 
     # -- faces -----------------------------------------------------------------------------------------
 
-    def _natural(self, role: Literal["gallery", "probes"]) -> tuple[Node, ...]:
-        """Return the shards of aligned crops of all gallery or probe photos."""
-        photos = self.run.split.gallery if role == "gallery" else self.run.split.probes
-        return tuple(self._faces_node(role, shard) for shard in _shards(photos))
+    def _natural(self, photos: PhotoSet) -> tuple[Node, ...]:
+        """Return the shards of aligned crops of a set of photos."""
+        if photos == "targets":
+            return (self._training_faces("targets"),)
+        split = self.run.split
+        named = {"gallery": split.gallery, "probes": split.probes, "background": self.run.background}[photos]
+        return tuple(self._faces_node(photos, shard) for shard in _shards(named))
 
     def _faces_node(self, label: str, photos: Sequence[tuple[str, str]]) -> Node:
         ids = tuple(image for image, _ in photos)
@@ -235,9 +255,7 @@ class Pipeline:
 
     # -- cloak -----------------------------------------------------------------------------------------
 
-    def _cloaks(
-        self, attack_name: str, tracker: str, seed: int, role: Literal["gallery", "probes"]
-    ) -> tuple[Node, ...]:
+    def _cloaks(self, attack_name: str, tracker: str, seed: int, role: PhotoSet) -> tuple[Node, ...]:
         """Return, for each shard of photos, the images an attack changed when a person is protected."""
         attack = self.run.attacks[attack_name]
         if not attack.changes_images:
@@ -279,6 +297,55 @@ class Pipeline:
         size = len(chosen) * _CROP_BYTES
         return Node("cloak", self._label(attack, tracker), facts, (source, *extra), len(chosen), size, work)
 
+    def _aims(self, attack_name: str, tracker: str, seed: int) -> tuple[Node, ...]:
+        """Return, for each shard of cloaked gallery photos, whom the cloaks imitate; () if nobody."""
+        attack = self.run.attacks[attack_name]
+        if attack.threat.goal != "targeted":
+            return ()
+        wanted = frozenset(image for images in self.run.split.cloaked.values() for image in images)
+        return tuple(self._aim_node(attack, tracker, seed, node, wanted) for node in self.natural("gallery"))
+
+    def _aim_node(
+        self, attack: Attack, tracker: str, seed: int, source: Node, wanted: frozenset[str]
+    ) -> Node:
+        chosen = frozenset(name for name in source.facts["ids"] if name in wanted)
+        fitted = (self._fitted(attack, tracker, seed),) if attack.learns else ()
+
+        def work(inputs: Payloads, advance: Advance) -> bytes:
+            targets = stages.decode_pixels(inputs[1]).faces(self.machine.device)
+            ctx = self._context(attack, tracker, seed, advance, targets)
+            if fitted:
+                ctx = _with_state(ctx, inputs[2])
+            pixels = stages.decode_pixels(inputs[0]).only(chosen)
+            return json.dumps(stages.aims(attack, pixels, ctx, self.machine.batch_size)).encode()
+
+        facts = {**self._method_facts(attack, tracker, seed), "chosen": sorted(chosen)}
+        inputs = (source, self._training_faces("targets"), *fitted)
+        return Node("aim", self._label(attack, tracker), facts, inputs, len(chosen), 64 * len(chosen), work)
+
+    def _erased(
+        self, attack_name: str, tracker: str, seed: int, role: PhotoSet, key: str
+    ) -> tuple[Node, ...]:
+        """Return the shards of cloaks after the attack's `erase` with a key (see `View.key`)."""
+        attack = self.run.attacks[attack_name]
+        cloaks = self.cloaks(attack_name, tracker, seed, role)
+        return tuple(self._erase_node(attack, tracker, seed, cloak, key) for cloak in cloaks)
+
+    def _erase_node(self, attack: Attack, tracker: str, seed: int, source: Node, key: str) -> Node:
+        fitted = (self._fitted(attack, tracker, seed),) if attack.learns else ()
+
+        def work(inputs: Payloads, advance: Advance) -> bytes:
+            ctx = replace(self._context(attack, tracker, seed, advance), key=b"")
+            if fitted:
+                ctx = _with_state(ctx, inputs[1])
+            cloaks = stages.decode_pixels(inputs[0])
+            tried = secret(seed, KEY_OF[key]) if KEY_OF[key] else b""
+            return stages.encode_pixels(stages.erase(attack, cloaks, tried, ctx, self.machine.batch_size))
+
+        facts = {**self._method_facts(attack, tracker, seed), "key": key}
+        label = f"{self._label(attack, tracker)}, {key} key"
+        return Node("erase", label, facts, (source, *fitted), source.images, source.size, work)
+
     # -- purify ----------------------------------------------------------------------------------------
 
     def _defended(
@@ -300,10 +367,13 @@ class Pipeline:
             pixels = stages.decode_pixels(inputs[0])
             return stages.encode_pixels(stages.purify(defense, pixels, ctx, self.machine.batch_size))
 
-        facts = self._method_facts(defense, tracker, None if defense.deterministic else seed)
+        facts = self._purifier_facts(defense, tracker, seed)
         return Node(
             "purify", self._label(defense, tracker), facts, (source, *extra), source.images, source.size, work
         )
+
+    def _purifier_facts(self, purifier: Purifier, tracker: str, seed: int) -> dict[str, Any]:
+        return self._method_facts(purifier, tracker, None if purifier.deterministic else seed)
 
     # -- embed -----------------------------------------------------------------------------------------
 
@@ -315,8 +385,16 @@ class Pipeline:
         hardening = defense if isinstance(defense, Hardening) else None
         return tuple(self._embed_node(tracker, hardening, seed, source) for source in sources)
 
-    def _embed_node(self, tracker: str, hardening: Hardening | None, seed: int, source: Node) -> Node:
-        facts = {
+    def _embed_node(
+        self,
+        tracker: str,
+        hardening: Hardening | None,
+        seed: int,
+        source: Node,
+        before: tuple[Purifier, ...] = (),
+    ) -> Node:
+        """Return the embeddings of a shard, after the purifiers of `before` whose images nobody else needs."""
+        facts: dict[str, Any] = {
             "backbone": self._backbone_facts(tracker),
             "source": source_digest("bench.stages"),
             "environment": self._environment,
@@ -327,83 +405,166 @@ class Pipeline:
             extra = (self._fitted(hardening, tracker, seed),)
             facts["hardening"] = self._method_facts(hardening, tracker, seed)
             label = f"{tracker} hardened by {methods.canonical(hardening)}"
+        if before:
+            facts["before"] = [self._purifier_facts(purifier, tracker, seed) for purifier in before]
+        learnt = tuple(self._fitted(p, tracker, seed) for p in before if p.learns)
 
         def work(inputs: Payloads, advance: Advance) -> bytes:
             backbone = self.backbone(tracker)
             if hardening is not None:
                 backbone = hardening.harden(backbone, safetensors.torch.load(inputs[1]))
+            states = iter(inputs[1 + len(extra) :])
             pixels = stages.decode_pixels(inputs[0])
+            for purifier in before:
+                ctx = self._context(purifier, tracker, seed, lambda _n: None)
+                if purifier.learns:
+                    ctx = _with_state(ctx, next(states))
+                pixels = stages.purify(purifier, pixels, ctx, self.machine.batch_size)
             return stages.encode_embedded(stages.embed(backbone, pixels, self.machine.device, advance))
 
         dimension = (self.run.backbones.get(tracker) or registry.backbone(tracker)).card.embedding_dim
-        return Node(
-            "embed", label, facts, (source, *extra), source.images, source.images * dimension * 4, work
-        )
+        size = source.images * dimension * 4
+        return Node("embed", label, facts, (source, *extra, *learnt), source.images, size, work)
+
+    def _embedded_after_channel(
+        self,
+        cell_defense: str,
+        tracker: str,
+        seed: int,
+        sources: tuple[Node, ...],
+        channel: str,
+        defended: bool,
+    ) -> tuple[Node, ...]:
+        """Return embeddings of photos that went through a channel, and the defence where the view says so.
+
+        The images in between are not stored: a grid of channels would fill a disk with them.
+        """
+        defense = self.run.defenses[cell_defense]
+        hardening = defense if isinstance(defense, Hardening) else None
+        before = self._channel(channel)
+        if defended and isinstance(defense, Purifier) and defense.changes_images:
+            before = (*before, defense)
+        return tuple(self._embed_node(tracker, hardening, seed, source, before) for source in sources)
+
+    def _channel(self, text: str) -> tuple[Purifier, ...]:
+        """Return the purifiers of a channel.
+
+        Raises:
+            UsageError: an unknown method, or one that is not a purifier.
+        """
+        chain = []
+        for part in text.split("+"):
+            method = registry.defense(part.strip())
+            if not isinstance(method, Purifier):
+                raise UsageError(
+                    f"'{part.strip()}' in the channel '{text}' is not a purifier; see `bench list`."
+                )
+            chain.append(method)
+        return tuple(chain)
 
     # -- decide ----------------------------------------------------------------------------------------
 
     def _decision(self, cell: Cell) -> Node:
-        """Return the node of a cell's decisions."""
+        """Return the node of a cell's answers."""
         protocol, split = self.run.protocol, self.run.split
-        groups = self._views(cell)
-        bounds = [len(group) for group in groups]
-        cloaked = frozenset(image for images in split.cloaked.values() for image in images)
-        probes = frozenset(image for images in split.probes.values() for image in images)
+        on_images = cell.head in protocol.heads_on_images
+        views = {
+            name: self._view_nodes(cell, view, as_images=on_images) for name, view in protocol.views.items()
+        }
+        wants_aims = any(view.photos == "targets" for view in protocol.views.values())
+        aims = self.aims(cell.attack, cell.backbone, cell.seed) if wants_aims else ()
+        defense = self.run.defenses[cell.defense]
+        hardening = defense if on_images and isinstance(defense, Hardening) else None
+        extra = (self._fitted(hardening, cell.backbone, cell.seed),) if hardening else ()
 
         def work(inputs: Payloads, advance: Advance) -> bytes:
             remaining = iter(inputs)
-            parts = [[stages.decode_embedded(next(remaining)) for _ in range(n)] for n in bounds]
-            gallery, edits, asked, asked_edits = (stages.join(shards) if shards else None for shards in parts)
-            assert gallery is not None
-            assert asked is not None
-            views = Views(
-                gallery_natural=gallery,
-                gallery_cloaked=stages.overlay(gallery, edits, cloaked),
-                probes_natural=asked,
-                probes_protected=stages.overlay(asked, asked_edits, probes),
+            seen = {name: self._see(protocol.views[name], nodes, remaining) for name, nodes in views.items()}
+            aimed = {k: v for _ in aims for k, v in json.loads(next(remaining)).items()}
+            trial = Trial(
+                split=split,
+                head=cell.head,
+                background=self.run.background,
+                aims=aimed,
+                seed=cell.seed,
+                faces={
+                    k: v.faces(self.machine.device) for k, v in seen.items() if isinstance(v, stages.Pixels)
+                },
+                tracker=partial(self._tracker, cell.backbone, hardening, next(remaining, b"")),
+                device=self.machine.device,
             )
+            embedded = {k: v for k, v in seen.items() if isinstance(v, Embedded)}
             with threadpool_limits(self.machine.threads):
-                rows = protocol.decide(views, split, cell.head)
+                decided = protocol.decide(embedded, trial)
             advance(1)
-            return decisions.to_bytes(rows)
+            return decisions.to_bytes(decided)
 
-        facts = {
+        facts: dict[str, Any] = {
             "protocol": self.run.spec.protocol,
             "params": protocol.params.model_dump(mode="json"),
             "source": source_digest(type(protocol), "bench.stages", "bench.decisions"),
             "head": cell.head,
-            "groups": bounds,
+            "views": {name: view.model_dump(mode="json") for name, view in protocol.views.items()},
+            "groups": {name: [len(base), len(edits)] for name, (base, edits) in views.items()},
+            "background": {key: list(v) for key, v in self.run.background.items()},
             "split": {
                 "fold": dict(split.fold),
                 "cloaked": {key: list(v) for key, v in split.cloaked.items()},
             },
             "environment": self._environment,
         }
-        inputs = tuple(node for group in groups for node in group)
-        rows = sum(len(images) for images in split.probes.values()) * split.folds
+        if on_images:
+            facts |= {"seed": cell.seed, "backbone": self._backbone_facts(cell.backbone)}
+            facts["hardening"] = hardening and self._method_facts(hardening, cell.backbone, cell.seed)
+        inputs = tuple(node for base, edits in views.values() for node in (*base, *edits))
+        size = sum(len(images) for images in split.probes.values()) * split.folds * 12
         label = f"{cell.attack} × {cell.defense} × {cell.backbone} × {cell.head}"
-        return Node("decide", label, facts, inputs, 1, rows * 12, work)
+        return Node("decide", label, facts, (*inputs, *aims, *extra), 1, size, work)
 
-    def _views(self, cell: Cell) -> tuple[tuple[Node, ...], ...]:
-        """Return the embedding shards of gallery, cloaks, probes, cloaked probes; () where there are none."""
+    def _tracker(self, name: str, hardening: Hardening | None, state: bytes) -> Backbone:
+        backbone = self.backbone(name)
+        return hardening.harden(backbone, safetensors.torch.load(state)) if hardening else backbone
 
-        def defend(sources: tuple[Node, ...]) -> tuple[Node, ...]:
-            return self.defended(cell.defense, cell.backbone, cell.seed, sources)
+    def _see(
+        self, view: View, nodes: tuple[tuple[Node, ...], tuple[Node, ...]], payloads: Iterator[bytes]
+    ) -> Embedded | stages.Pixels:
+        """Return what a view shows: the natural photos, with the attack's edits laid over them where it has any."""
+        base, edits = ([next(payloads) for _ in group] for group in nodes)
+        split = self.run.split
+        cloaked = split.cloaked if view.photos == "gallery" else split.probes
+        wanted = frozenset(image for images in cloaked.values() for image in images)
+        if any(node.stage == "embed" for node in nodes[0]):
+            below = stages.join([stages.decode_embedded(payload) for payload in base])
+            above = stages.join([stages.decode_embedded(payload) for payload in edits]) if edits else None
+            return below if view.state == "natural" else stages.overlay(below, above, wanted)
+        photos = stages.join_pixels([stages.decode_pixels(payload) for payload in base])
+        changed = stages.join_pixels([stages.decode_pixels(payload) for payload in edits]) if edits else None
+        return photos if view.state == "natural" else stages.overlay_pixels(photos, changed, wanted)
 
-        def embed(sources: tuple[Node, ...]) -> tuple[Node, ...]:
-            return self.embedded(cell.defense, cell.backbone, cell.seed, sources)
+    def _view_nodes(
+        self, cell: Cell, view: View, *, as_images: bool
+    ) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
+        """Return the shards of a view's natural photos, and those of the edits laid over them."""
+        base = self.natural(view.photos)
+        edits = self.edits(cell.attack, cell.backbone, cell.seed, view)
+        return self._seen_nodes(cell, view, base, as_images), self._seen_nodes(cell, view, edits, as_images)
 
-        def cloaks(role: Literal["gallery", "probes"]) -> tuple[Node, ...]:
-            return self.cloaks(cell.attack, cell.backbone, cell.seed, role)
+    def edits(self, attack: str, tracker: str, seed: int, view: View) -> tuple[Node, ...]:
+        """Return the images that a view shows in place of natural ones, shard by shard."""
+        if view.state == "natural":
+            return ()
+        if view.state == "erased":
+            return self.erased(attack, tracker, seed, view.photos, view.key)
+        return self.cloaks(attack, tracker, seed, view.photos)
 
-        use = self.run.protocol.probes
-        probes = self.natural("probes")
-        return (
-            embed(defend(self.natural("gallery"))),
-            embed(defend(cloaks("gallery"))),
-            embed(defend(probes) if use == "purified" else probes),
-            embed(cloaks("probes")) if use == "cloaked" else (),
-        )
+    def _seen_nodes(
+        self, cell: Cell, view: View, sources: tuple[Node, ...], as_images: bool
+    ) -> tuple[Node, ...]:
+        point = (cell.defense, cell.backbone, cell.seed)
+        if view.channel:
+            return self.embedded_after_channel(*point, sources, view.channel, view.defended)
+        shown = self.defended(*point, sources) if view.defended else sources
+        return shown if as_images else self.embedded(*point, shown)
 
     # -- measure ---------------------------------------------------------------------------------------
 
@@ -422,6 +583,16 @@ class Pipeline:
             return ()
         label = f"purified {self._label(self.run.defenses[defense], tracker)} of {attack}"
         return self._measure_nodes(label, originals, changed)
+
+    def restored_measures(self, attack: str, tracker: str, seed: int) -> dict[str, tuple[Node, ...]]:
+        """Return, for each condition the protocol names, the view's photos against the originals."""
+        found = {}
+        for condition, name in self.run.protocol.restored.items():
+            view = self.run.protocol.views[name]
+            changed = self.edits(attack, tracker, seed, view)
+            label = f"{condition} {self._label(self.run.attacks[attack], tracker)}"
+            found[condition] = self._measure_nodes(label, self.natural(view.photos), changed)
+        return found
 
     def _measure_nodes(
         self, label: str, originals: tuple[Node, ...], changed: tuple[Node, ...], *, fill: bool = False
@@ -454,6 +625,11 @@ class Pipeline:
             )
             for before, after in pairs
         )
+
+
+def secret(seed: int, stream: str) -> bytes:
+    """Return the 32-byte secret of an erasable attack in a run, or another one for another stream."""
+    return sha256(f"{seed}/{stream}".encode()).digest()
 
 
 def _with_left_out(before: stages.Pixels, after: stages.Pixels, chosen: frozenset[str]) -> stages.Pixels:

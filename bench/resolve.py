@@ -80,6 +80,12 @@ class Resolved:
             people = [people[i] for i in sorted(rng.permutation(len(people))[:wanted])]
         return self.protocol.split(people, self.spec.split_seed)
 
+    @cached_property
+    def background(self) -> Mapping[str, tuple[str, ...]]:
+        """Photos of people who are not evaluated, as the protocol deals them."""
+        people = [person for person in self.dataset.identities() if person.role == "training"]
+        return self.protocol.background(people, self.spec.split_seed)
+
     def helpers(self, method: Method, tracker: str) -> tuple[str, ...]:
         """Return the names of a method's surrogates or extractors for one tracker, sorted.
 
@@ -145,7 +151,17 @@ def resolve(asked: RunSpec) -> Resolved:
     )
     attacks.setdefault("none", registry.attack("none"))
     defenses.setdefault("none", registry.defense("none"))
+    _check_combinations(protocol, attacks, defenses)
     return Resolved(asked, spec, dataset, protocol, attacks, defenses, backbones, pool)
+
+
+def _check_combinations(
+    protocol: Protocol, attacks: Mapping[str, Attack], defenses: Mapping[str, Defense]
+) -> None:
+    for name, attack in attacks.items():
+        for other, defense in defenses.items():
+            if reason := protocol.refuse(attack, defense):
+                raise UsageError(f"protocol {protocol.name} cannot measure {name} × {other}: {reason}")
 
 
 def _by_name(kind: str, texts: Iterable[str], create: Callable[[str], M]) -> dict[str, M]:

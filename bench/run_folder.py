@@ -61,6 +61,7 @@ class CellResult(Frozen):
     decisions: str = Field("", description="file of its decisions, inside the run folder")
     cloak_measures: str = Field("", description="file of cloak against original")
     purified_measures: str = Field("", description="file of purified against original")
+    restored_measures: dict[str, str] = Field({}, description="condition → file of restored against original")
 
 
 class RunFacts(Frozen):

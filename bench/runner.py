@@ -65,10 +65,12 @@ class CellNodes:
     decision: Node
     cloak_measures: tuple[Node, ...]
     purified_measures: tuple[Node, ...]
+    restored_measures: Mapping[str, tuple[Node, ...]]
 
     def all(self) -> tuple[Node, ...]:
         """Every node of the cell."""
-        return (self.decision, *self.cloak_measures, *self.purified_measures)
+        restored = (node for nodes in self.restored_measures.values() for node in nodes)
+        return (self.decision, *self.cloak_measures, *self.purified_measures, *restored)
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,8 @@ def _check_weights(run: Resolved) -> None:
 def _cell_nodes(run: Resolved, pipeline: Pipeline, cell: Cell) -> CellNodes:
     cloak = pipeline.cloak_measures(cell.attack, cell.backbone, cell.seed)
     purified = pipeline.purified_measures(cell.attack, cell.defense, cell.backbone, cell.seed)
-    return CellNodes(pipeline.decision(cell), cloak, purified)
+    restored = pipeline.restored_measures(cell.attack, cell.backbone, cell.seed)
+    return CellNodes(pipeline.decision(cell), cloak, purified, restored)
 
 
 def execute(
@@ -214,16 +217,20 @@ def _try(executor: Executor, node: Node) -> bytes | None:
 
 def _finish(prepared: Prepared, executor: Executor, cell: Cell, written: set[str]) -> CellResult:
     nodes, folder = prepared.nodes[cell], prepared.folder
-    files = {"decisions": "", "cloak_measures": "", "purified_measures": ""}
+    files: dict[str, Any] = {}
     status, reason = "ok", ""
     try:
         payload = executor.fetch(nodes.decision)
         files["decisions"] = folder.write_bytes(f"decisions/{run_folder.file_stem(*cell)}.parquet", payload)
         for kind in ("cloak_measures", "purified_measures"):
             files[kind] = _write_measures(folder, executor, kind, getattr(nodes, kind), written)
+        files["restored_measures"] = {
+            condition: _write_measures(folder, executor, "restored", shards, written)
+            for condition, shards in nodes.restored_measures.items()
+        }
     except NodeError as error:
         status, reason = "failed", str(error)
-        files = dict.fromkeys(files, "")
+        files = {}
     return CellResult(
         **cell._asdict(),
         asked=cell in prepared.run.cells_asked,

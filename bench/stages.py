@@ -165,6 +165,45 @@ def purify(defense: Purifier, pixels: Pixels, ctx: Context, batch_size: int) -> 
     return replace(pixels, images=torch.cat(done))
 
 
+def erase(attack: Attack, cloaks: Pixels, key: bytes, ctx: Context, batch_size: int) -> Pixels:
+    """Return cloaked images with their cloaks taken off, rounded to 8 bits.
+
+    Args:
+        attack: an erasable attack.
+        cloaks: as posted.
+        key: what is tried as the secret.
+        ctx: without the secret.
+        batch_size: at most this many images a call where the attack's scope is the image.
+
+    Raises:
+        MethodError: the attack broke its contract.
+    """
+    images = torch.empty_like(cloaks.images)
+    for rows in _scopes(attack.scope, cloaks, batch_size):
+        faces = cloaks.faces(ctx.device).subset(rows)
+        erased = attack.erase(faces, key, ctx)
+        _check_images(f"attack '{attack.name}', erasing,", erased, tuple(faces.images.shape))
+        images[rows] = to_bytes_range(erased)
+    return replace(cloaks, images=images)
+
+
+def aims(attack: Attack, pixels: Pixels, ctx: Context, batch_size: int) -> dict[str, str]:
+    """Return image id → identity id whom the image's cloak imitates.
+
+    Raises:
+        MethodError: the attack names nobody for a photo, or someone outside its pool.
+    """
+    assert ctx.targets is not None, "a targeted attack has targets"
+    found: dict[str, str] = {}
+    for rows in _scopes(attack.scope, pixels, batch_size):
+        found |= attack.aims(pixels.faces(ctx.device).subset(rows), ctx)
+    known = set(ctx.targets.identities)
+    for name in pixels.ids:
+        if found.get(name) not in known:
+            raise MethodError(f"attack '{attack.name}' aims '{name}' at {found.get(name)!r}, not in its pool")
+    return {name: found[name] for name in pixels.ids}
+
+
 def embed(
     backbone: Backbone, pixels: Pixels, device: torch.device, advance: Callable[[int], None]
 ) -> Embedded:
@@ -205,6 +244,27 @@ def overlay(natural: Embedded, edited: Embedded | None, wanted: frozenset[str]) 
         for row, name in enumerate(edited.ids):
             vectors[place[name]] = edited.vectors[row]
     return Embedded(vectors, tuple(rows), tuple(natural.identities[row] for row in rows.values()))
+
+
+def overlay_pixels(natural: Pixels, edited: Pixels | None, wanted: frozenset[str]) -> Pixels:
+    """Return the wanted images as `overlay` does, as pixels."""
+    chosen = natural.only(wanted)
+    if edited is None:
+        return chosen
+    images = chosen.images.clone()
+    place = {name: row for row, name in enumerate(chosen.ids)}
+    for row, name in enumerate(edited.ids):
+        images[place[name]] = edited.images[row]
+    return replace(chosen, images=images)
+
+
+def join_pixels(parts: Sequence[Pixels]) -> Pixels:
+    """Return several shards of images as one."""
+    return Pixels(
+        torch.cat([part.images for part in parts]),
+        tuple(name for part in parts for name in part.ids),
+        tuple(name for part in parts for name in part.identities),
+    )
 
 
 def join(parts: Sequence[Embedded]) -> Embedded:

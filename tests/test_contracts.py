@@ -16,6 +16,7 @@ from bench.contract_checks import run_checks, sample_faces, training_faces
 from bench.contracts import (
     Attack,
     Backbone,
+    Decided,
     Hardening,
     Identity,
     MethodParams,
@@ -588,14 +589,14 @@ def _split_then(change):
     return split
 
 
-def _half_the_rows(self, views, split, head):
-    rows = registry.load_class("protocols", "tracker").decide(self, views, split, head)
-    return rows.iloc[: len(rows) // 2]
+def _half_the_rows(self, views, trial):
+    rows = registry.load_class("protocols", "tracker").decide(self, views, trial).rows
+    return Decided(rows.iloc[: len(rows) // 2])
 
 
-def _renamed(self, views, split, head):
-    rows = registry.load_class("protocols", "tracker").decide(self, views, split, head)
-    return rows.rename(columns={"margin": "gap"})
+def _renamed(self, views, trial):
+    rows = registry.load_class("protocols", "tracker").decide(self, views, trial).rows
+    return Decided(rows.rename(columns={"margin": "gap"}))
 
 
 @pytest.mark.parametrize(
@@ -611,8 +612,14 @@ def _renamed(self, views, split, head):
             {"split": _split_then(lambda replace, s: replace(s, cloaked=s.probes))},
             {"everyone is protected in one fold, with cloaked photos of the gallery"},
         ),
-        ({"decide": _half_the_rows}, {"head nn: every probe is decided once in every fold"}),
-        ({"decide": _renamed}, {"head nn: rows have the documented schema"}),
+        ({"decide": _half_the_rows}, {"head nn: decides every person's probes"}),
+        (
+            {"decide": _renamed},
+            {
+                "head nn: rows have the documented schema and facts",
+                "head nn: answers do not depend on the order of embeddings",
+            },
+        ),
     ],
 )
 def test_protocols_fail_exactly_what_they_break(overrides, expected):

@@ -1,31 +1,28 @@
-"""The tracker protocol: someone trains on scraped photos and looks for the people elsewhere (poisoning).
-
-Each person's photos are dealt into gallery and probes. Identities are dealt into folds; in turn each fold is
-protected, its gallery cloaked, while all others are normal, so that everyone is measured once as protected
-and folds − 1 times as normal. `docs/protocol.md` states it in words.
-"""
+"""The tracker protocol: someone trains on scraped photos and looks for the people elsewhere (poisoning)."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from bench.contracts import Embedded, Identity, MethodParams, Protocol, Split, Views
-from bench.errors import MethodError, UsageError, unknown
-from bench.heads import Head, Labels, Scorer, Scores, Vectors, make_head
-from bench.randomness import numpy_generator
+from bench.contracts import Decided, Embedded, Trial, View
+from bench.errors import unknown
+from bench.heads import make_head
+from bench.protocols._rotation import (
+    Gallery,
+    Probes,
+    Rotation,
+    RotationParams,
+    decision_rows,
+    scores_by_fold,
+)
 
 ProbeUse = Literal["clean", "cloaked", "purified"]
 
 
-class TrackerProtocol(Protocol):
+class TrackerProtocol(Rotation):
     """Rotation over identities; everyone is protected in one fold and normal in the others."""
 
     name = "tracker"
@@ -34,95 +31,34 @@ class TrackerProtocol(Protocol):
     )
     heads = ("nn", "centroid", "linear")
 
-    class Params(MethodParams):
+    class Params(RotationParams):
         """How photos are dealt and what becomes of probes."""
 
-        gallery_fraction: float = Field(
-            0.7,
-            gt=0,
-            lt=1,
-            description="share of a person's photos the tracker trains on",
-            json_schema_extra={"unit": "share"},
-        )
-        max_gallery: int = Field(
-            10, ge=1, description="most gallery photos a person", json_schema_extra={"unit": "photos"}
-        )
-        min_probes: int = Field(
-            2, ge=1, description="least probes a person", json_schema_extra={"unit": "photos"}
-        )
-        max_probes: int = Field(
-            10, ge=1, description="most probes a person", json_schema_extra={"unit": "photos"}
-        )
-        folds: int = Field(
-            10,
-            ge=1,
-            le=32767,
-            description="rotations; never more than identities",
-            json_schema_extra={"unit": "rotations"},
-        )
         probes: ProbeUse = Field(
             "clean", description="probes as they are, cloaked while their person is protected, or purified"
         )
-        cloaked_share: float = Field(
-            1.0,
-            gt=0,
-            le=1,
-            description="share of a protected person's gallery that is cloaked, at least one photo",
-            json_schema_extra={"unit": "share"},
-        )
-
-        @model_validator(mode="after")
-        def _ordered(self) -> TrackerProtocol.Params:
-            if self.min_probes > self.max_probes:
-                raise ValueError(f"min_probes {self.min_probes} is more than max_probes {self.max_probes}")
-            return self
 
     params: Params
 
     @property
-    def probes(self) -> ProbeUse:
-        """What happens to probes before they are embedded."""
-        return self.params.probes
+    def views(self) -> Mapping[str, View]:
+        """Gallery and probes, natural and as they are while their person is protected."""
+        probes = View(photos="probes", defended=self.params.probes == "purified")
+        views = {
+            "gallery": View(photos="gallery"),
+            "cloaked gallery": View(photos="gallery", state="cloaked"),
+            "probes": probes,
+        }
+        if self.params.probes == "cloaked":
+            views["cloaked probes"] = probes.model_copy(update={"state": "cloaked"})
+        return views
 
-    def split(self, identities: Sequence[Identity], split_seed: int) -> Split:
-        """Deal the identities of role ``evaluation`` into gallery, probes and folds.
+    def decide(self, views: Mapping[str, Embedded], trial: Trial) -> Decided:
+        """Return the decision for every probe in every rotation.
 
-        Who is in which list depends on a person's own id and photos only; folds depend on all ids.
-
-        Args:
-            identities: of one dataset, any order; those of role ``training`` are left out.
-            split_seed: the same for all cells of a dataset.
-
-        Raises:
-            UsageError: fewer than two people, or someone with fewer than 1 + `min_probes` photos.
-        """
-        people = sorted((p for p in identities if p.role == "evaluation"), key=lambda p: p.id)
-        if len(people) < 2:
-            raise UsageError(
-                f"protocol 'tracker' needs at least 2 evaluated people, found {len(people)}. "
-                "Use a dataset with more."
-            )
-        self._require_photos(people)
-        dealt = {person.id: self._deal(person, split_seed) for person in people}
-        gallery = {name: photos for name, (photos, _) in dealt.items()}
-        return Split(
-            gallery=gallery,
-            probes={name: photos for name, (_, photos) in dealt.items()},
-            fold=self._folds([person.id for person in people], split_seed),
-            cloaked={name: photos[: self._n_cloaked(len(photos))] for name, photos in gallery.items()},
-        )
-
-    def decide(self, views: Views, split: Split, head: str) -> Any:
-        """Return the decision for every probe in every rotation (see `bench.decisions.SCHEMA`).
-
-        The answer is the identity of the highest score, of equals the first by id. Photos of `split` that
+        The answer is the identity of the highest score, of equals the first by id. Photos of the split that
         are missing from a gallery view were dropped by a defence: the tracker trains without them, and a
         person with none left is never recognised.
-
-        Args:
-            views: embeddings after attack and defence, in any order.
-            split: as `split` returned it.
-            head: one of `heads`.
 
         Raises:
             UsageError: the head is not known.
@@ -130,230 +66,13 @@ class TrackerProtocol(Protocol):
         """
         import pandas as pd
 
-        if head not in self.heads:
-            raise unknown("head", head, self.heads)
-        gallery = _Gallery.of(views, split)
-        probes = _Probes.of(views, split, gallery.identities)
-        frames = [
-            _rows(fold, gallery, probes, scores)
-            for fold, scores in enumerate(_scores_by_fold(make_head(head), gallery, probes))
-        ]
-        return pd.concat(frames, ignore_index=True)
-
-    def _require_photos(self, people: Sequence[Identity]) -> None:
-        least = 1 + self.params.min_probes
-        short = [person for person in people if len(set(person.photos)) < least]
-        if short:
-            first = short[0]
-            raise UsageError(
-                f"{len(short)} of {len(people)} people have too few photos, first '{first.id}' with "
-                f"{len(set(first.photos))}; protocol 'tracker' needs {least} (1 for the gallery and "
-                f"{least - 1} as probes). Add photos, leave these people out, or lower min_probes."
-            )
-
-    def _deal(self, person: Identity, split_seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return one person's gallery and probes."""
-        params = self.params
-        photos = sorted(set(person.photos))
-        order = numpy_generator(split_seed, "split", person.id).permutation(len(photos))
-        wanted = _nearest(params.gallery_fraction * len(photos))
-        n_gallery = max(1, min(wanted, params.max_gallery, len(photos) - params.min_probes))
-        shuffled = [photos[i] for i in order]
-        return tuple(shuffled[:n_gallery]), tuple(shuffled[n_gallery:][: params.max_probes])
-
-    def _folds(self, ids: Sequence[str], split_seed: int) -> dict[str, int]:
-        """Deal ids round-robin in a seeded order; sizes differ by one at most."""
-        folds = min(self.params.folds, len(ids))
-        draw = {name: numpy_generator(split_seed, "fold", name).random() for name in ids}
-        fold = {name: rank % folds for rank, name in enumerate(sorted(ids, key=lambda i: (draw[i], i)))}
-        return {name: fold[name] for name in ids}
-
-    def _n_cloaked(self, n_gallery: int) -> int:
-        return max(1, _nearest(self.params.cloaked_share * n_gallery))
-
-
-def _nearest(value: float) -> int:
-    """Return the nearest whole number, halves up (Python's round goes to even)."""
-    return math.floor(value + 0.5)
-
-
-@dataclass(frozen=True)
-class _Gallery:
-    """The gallery in both states of every person.
-
-    Attributes:
-        identities: ids, sorted; a label is an index into it.
-        vectors: natural embeddings, then cloaked ones.
-        natural: label → rows of `vectors` when the person is normal.
-        protected: label → rows of `vectors` when the person is protected.
-        fold: label → the rotation in which the person is protected.
-    """
-
-    identities: tuple[str, ...]
-    vectors: Vectors
-    natural: tuple[NDArray[np.intp], ...]
-    protected: tuple[NDArray[np.intp], ...]
-    fold: NDArray[np.int16]
-
-    @classmethod
-    def of(cls, views: Views, split: Split) -> _Gallery:
-        identities = tuple(sorted(split.gallery))
-        natural = _positions(views.gallery_natural)
-        offset = len(views.gallery_natural.ids)
-        cloaked = {image: row + offset for image, row in _positions(views.gallery_cloaked).items()}
-
-        def rows(name: str, is_cloaked: frozenset[str]) -> NDArray[np.intp]:
-            found = (
-                (cloaked if image in is_cloaked else natural).get(image) for image in split.gallery[name]
-            )
-            return np.array([row for row in found if row is not None], dtype=np.intp)
-
-        return cls(
-            identities,
-            np.concatenate([_array(views.gallery_natural), _array(views.gallery_cloaked)]),
-            tuple(rows(name, frozenset()) for name in identities),
-            tuple(rows(name, frozenset(split.cloaked[name])) for name in identities),
-            np.array([split.fold[name] for name in identities], dtype=np.int16),
+        if trial.head not in self.heads:
+            raise unknown("head", trial.head, self.heads)
+        gallery = Gallery.of(views["gallery"], views["cloaked gallery"], trial.split)
+        probes = Probes.of(
+            views["probes"], views.get("cloaked probes", views["probes"]), trial.split, gallery.identities
         )
-
-    @property
-    def folds(self) -> int:
-        return 1 + int(self.fold.max())
-
-    @cached_property
-    def unaltered(self) -> NDArray[np.bool_]:
-        """Label → whether the protected state equals the natural one (attack ``none``)."""
-        pairs = zip(self.natural, self.protected, strict=True)
-        return np.array([np.array_equal(self.vectors[a], self.vectors[b]) for a, b in pairs])
-
-    def fit(self, head: Head, is_protected: NDArray[np.bool_]) -> Scorer:
-        """Train the head with the people of `is_protected` (K booleans) cloaked."""
-        states = zip(is_protected, self.natural, self.protected, strict=True)
-        rows = [protected if chosen else natural for chosen, natural, protected in states]
-        labels: Labels = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
-        return head.fit(self.vectors[np.concatenate(rows)], labels, len(rows))
-
-
-@dataclass(frozen=True)
-class _Probes:
-    """Every probe of every person, sorted by (identity, image).
-
-    Attributes:
-        images: image ids.
-        labels: index of each probe's identity.
-        natural: M×D embeddings as used while the person is normal.
-        protected: the same while the person is protected.
-    """
-
-    images: tuple[str, ...]
-    labels: Labels
-    natural: Vectors
-    protected: Vectors
-
-    @classmethod
-    def of(cls, views: Views, split: Split, identities: Sequence[str]) -> _Probes:
-        named = [(k, image) for k, name in enumerate(identities) for image in sorted(split.probes[name])]
-        images = tuple(image for _, image in named)
-        return cls(
-            images,
-            np.array([k for k, _ in named], dtype=np.intp),
-            _select(views.probes_natural, images),
-            _select(views.probes_protected, images),
+        scores = scores_by_fold(make_head(trial.head), gallery, probes)
+        return Decided(
+            pd.concat([decision_rows(k, gallery, probes, s) for k, s in enumerate(scores)], ignore_index=True)
         )
-
-    @cached_property
-    def unaltered(self) -> bool:
-        return np.array_equal(self.natural, self.protected)
-
-    def score(self, scorer: Scorer) -> tuple[Scores, Scores]:
-        """Return M×K scores of the natural and of the protected probes."""
-        natural = scorer(self.natural)
-        return natural, natural if self.unaltered else scorer(self.protected)
-
-
-def _array(embedded: Embedded) -> Vectors:
-    vectors: Vectors = np.asarray(embedded.vectors)
-    return vectors
-
-
-def _positions(embedded: Embedded) -> Mapping[str, int]:
-    return {image: row for row, image in enumerate(embedded.ids)}
-
-
-def _select(embedded: Embedded, images: Sequence[str]) -> Vectors:
-    positions = _positions(embedded)
-    missing = [image for image in images if image not in positions]
-    if missing:
-        raise MethodError(
-            f"{len(missing)} of {len(images)} probes have no embedding, first '{missing[0]}'. "
-            "A defence may drop gallery photos but not probes."
-        )
-    chosen: Vectors = _array(embedded)[[positions[image] for image in images]]
-    return chosen
-
-
-def _scores_by_fold(head: Head, gallery: _Gallery, probes: _Probes) -> Iterator[Scores]:
-    """Yield the M×K scores of each rotation."""
-    score = _mixed_scores if head.separable else _fitted_scores
-    return score(head, gallery, probes)
-
-
-def _mixed_scores(head: Head, gallery: _Gallery, probes: _Probes) -> Iterator[Scores]:
-    """Yield scores of a separable head: columns of two fits, all people normal and all protected."""
-    nobody = np.zeros(len(gallery.identities), dtype=bool)
-    normal = probes.score(gallery.fit(head, nobody))
-    cloaked = normal if gallery.unaltered.all() else probes.score(gallery.fit(head, ~nobody))
-    for fold in range(gallery.folds):
-        columns = gallery.fold == fold
-        of_natural, of_protected = (np.where(columns, c, n) for n, c in zip(normal, cloaked, strict=True))
-        yield np.where(columns[probes.labels][:, None], of_protected, of_natural)
-
-
-def _fitted_scores(head: Head, gallery: _Gallery, probes: _Probes) -> Iterator[Scores]:
-    """Yield scores of a head that must be trained for each rotation; equal galleries train once."""
-    nobody = np.zeros(len(gallery.identities), dtype=bool)
-    untouched: tuple[Scores, Scores] | None = None
-    for fold in range(gallery.folds):
-        columns = gallery.fold == fold
-        if gallery.unaltered[columns].all():
-            untouched = untouched or probes.score(gallery.fit(head, nobody))
-            of_natural, of_protected = untouched
-        else:
-            of_natural, of_protected = probes.score(gallery.fit(head, columns))
-        yield np.where(columns[probes.labels][:, None], of_protected, of_natural)
-
-
-def _rows(fold: int, gallery: _Gallery, probes: _Probes, scores: Scores) -> Any:
-    """Return one rotation's decisions as a data frame."""
-    import pandas as pd
-
-    names = np.array(gallery.identities, dtype=object)
-    every = np.arange(len(scores))
-    answer = scores.argmax(axis=1)  # the first of equals
-    best = scores[every, answer]
-    answered = np.isfinite(best)
-    return pd.DataFrame(
-        {
-            "fold": np.full(len(scores), fold, dtype=np.int16),
-            "identity": names[probes.labels],
-            "image": np.array(probes.images, dtype=object),
-            "protected": gallery.fold[probes.labels] == fold,
-            "predicted": np.where(answered, names[answer], None),
-            "correct": answered & (answer == probes.labels),
-            "score": np.where(answered, best, np.float32(np.nan)),
-            "margin": _margins(scores, probes.labels),
-        }
-    )
-
-
-def _margins(scores: Scores, labels: Labels) -> Scores:
-    """Return the true identity's score minus the best other one; NaN where either is missing."""
-    every = np.arange(len(scores))
-    own = scores[every, labels]
-    others = scores.copy()
-    others[every, labels] = -np.inf
-    rival = others.max(axis=1)
-    known = np.isfinite(own) & np.isfinite(rival)
-    margins = np.full(len(scores), np.nan, dtype=np.float32)
-    np.subtract(own, rival, out=margins, where=known)
-    return margins

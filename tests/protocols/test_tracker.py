@@ -1,3 +1,5 @@
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,13 +8,26 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bench import decisions, heads
-from bench.contracts import Embedded, Identity, Split, Views
+from bench.contracts import Decided, Embedded, Identity, Split, Trial
 from bench.data_files import data_folder
 from bench.datasets.lfw import LFW
 from bench.errors import MethodError, UsageError
 from bench.protocols.tracker import TrackerProtocol
 
 HEADS = TrackerProtocol.heads
+
+
+class Views(NamedTuple):
+    gallery_natural: Embedded
+    gallery_cloaked: Embedded
+    probes_natural: Embedded
+    probes_protected: Embedded
+
+
+def decide(protocol, views, split, head):
+    """Return the rows a protocol decides of gallery and probes in both states."""
+    names = ("gallery", "cloaked gallery", "probes", "cloaked probes")
+    return protocol.decide(dict(zip(names, views, strict=True)), Trial(split, head)).rows
 
 
 def person(name, n, role="evaluation"):
@@ -117,7 +132,7 @@ def test_parameters_are_checked_and_described():
         TrackerProtocol.Params(min_probes=3, max_probes=2)
     for field in TrackerProtocol.Params.model_fields.values():
         assert field.description
-    assert tracker(probes="cloaked").probes == "cloaked"
+    assert tracker(probes="cloaked").views["cloaked probes"].state == "cloaked"
 
 
 @pytest.mark.real_data
@@ -155,7 +170,7 @@ def two_people(cloak_of_a, cloak_of_b):
 @pytest.mark.parametrize("head", HEADS)
 def test_a_cloak_to_nowhere_hides_only_who_wears_it(head):
     views, split = two_people(-A, B)  # a's cloak points away from a, b's cloak does nothing
-    rows = tracker().decide(views, split, head)
+    rows = decide(tracker(), views, split, head)
     assert list(zip(rows["fold"], rows["image"], strict=True)) == [
         (f, i) for f in (0, 1) for i in ("a-1", "a-2", "b-1", "b-2")
     ]
@@ -167,7 +182,7 @@ def test_a_cloak_to_nowhere_hides_only_who_wears_it(head):
 @pytest.mark.parametrize("head", ["nn", "centroid"])
 def test_scores_and_margins_are_cosines(head):
     views, split = two_people(-A, B)
-    rows = tracker().decide(views, split, head).set_index(["fold", "image"])
+    rows = decide(tracker(), views, split, head).set_index(["fold", "image"])
     long = np.sqrt(1.25)
     expected = {
         (0, "a-1"): (0, -1),  # b at 0 beats a at −1
@@ -183,7 +198,7 @@ def test_scores_and_margins_are_cosines(head):
 
 def test_linear_scores_are_probabilities_and_mirror_for_two_people():
     views, split = two_people(A, B)
-    rows = tracker().decide(views, split, "linear").set_index(["fold", "image"])
+    rows = decide(tracker(), views, split, "linear").set_index(["fold", "image"])
     assert rows["score"].between(0.5, 1).all()
     np.testing.assert_allclose(rows["margin"], 2 * rows["score"] - 1, atol=1e-6)  # p − (1 − p)
 
@@ -198,9 +213,9 @@ def test_nn_takes_the_nearest_photo_and_centroid_the_mean():
     gallery = embedded({"a-0": A, "a-1": D, "b-0": A + B})
     probes = embedded({"a-2": A + 0.3 * B, "b-2": B})
     views = Views(gallery, gallery, probes, probes)
-    assert tracker().decide(views, split, "nn")["predicted"].tolist() == ["a", "b"] * 2
+    assert decide(tracker(), views, split, "nn")["predicted"].tolist() == ["a", "b"] * 2
     # a's mean is halfway to D, so b's photo is nearer to a's probe.
-    assert tracker().decide(views, split, "centroid")["predicted"].tolist() == ["b", "b"] * 2
+    assert decide(tracker(), views, split, "centroid")["predicted"].tolist() == ["b", "b"] * 2
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -214,7 +229,7 @@ def test_only_the_cloaked_share_is_replaced(head):
     natural = embedded({"a-0": A, "a-1": C, "b-0": B, "b-1": D})
     probes = embedded({"a-2": C, "b-2": B})
     views = Views(natural, embedded({"a-0": -A, "b-0": -B}), probes, probes)
-    rows = tracker().decide(views, split, head)
+    rows = decide(tracker(), views, split, head)
     assert rows.loc[rows["image"] == "a-2", "correct"].all()  # a-1 stays natural
     if head == "nn":
         assert rows.loc[0, "score"] == 1
@@ -226,7 +241,7 @@ def test_protected_people_use_their_own_probes():
     turned = embedded({"a-1": B, "a-2": B, "b-1": A, "b-2": A})
     views = Views(views.gallery_natural, views.gallery_cloaked, views.probes_natural, turned)
     for head in HEADS:
-        rows = tracker().decide(views, split, head)
+        rows = decide(tracker(), views, split, head)
         assert (rows["correct"] == ~rows["protected"]).all()
 
 
@@ -235,7 +250,7 @@ def test_of_equal_scores_the_first_identity_is_the_answer(head):
     _, split = two_people(B, A)
     twins = embedded({"a-0": A, "b-0": A})
     probes = embedded({"a-1": A, "a-2": B, "b-1": A, "b-2": B})
-    rows = tracker().decide(Views(twins, twins, probes, probes), split, head)
+    rows = decide(tracker(), Views(twins, twins, probes, probes), split, head)
     assert (rows["predicted"] == "a").all()
     assert (rows["margin"] == 0).all()
 
@@ -245,38 +260,38 @@ def test_a_person_whose_photos_are_dropped_is_never_recognised(head):
     views, split = two_people(A, B)
     dropped = Embedded(views.gallery_cloaked.vectors[1:], ("b-0",), ("b",))
     views = Views(views.gallery_natural, dropped, views.probes_natural, views.probes_protected)
-    rows = tracker().decide(views, split, head)
+    rows = decide(tracker(), views, split, head)
     while_a_is_cloaked = rows[rows["fold"] == 0]
     assert (while_a_is_cloaked["predicted"] == "b").all()
     assert while_a_is_cloaked["margin"].isna().all()
     assert rows.loc[rows["fold"] == 1, "correct"].all()
-    decisions.to_bytes(rows)
+    decisions.to_bytes(Decided(rows))
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_gallery_without_photos_gives_no_answer(head):
     views, split = two_people(A, B)
     nothing = Embedded(views.gallery_natural.vectors[:0], (), ())
-    rows = tracker().decide(
-        Views(nothing, nothing, views.probes_natural, views.probes_protected), split, head
+    rows = decide(
+        tracker(), Views(nothing, nothing, views.probes_natural, views.probes_protected), split, head
     )
     assert rows["predicted"].isna().all()
     assert rows["score"].isna().all()
     assert not rows["correct"].any()
-    assert decisions.from_bytes(decisions.to_bytes(rows))["predicted"].isna().all()
+    assert decisions.from_bytes(decisions.to_bytes(Decided(rows))).rows["predicted"].isna().all()
 
 
 def test_a_missing_probe_is_a_method_error():
     views, split = two_people(A, B)
     short = Embedded(views.probes_natural.vectors[1:], views.probes_natural.ids[1:], ("a", "b", "b"))
     with pytest.raises(MethodError, match="1 of 4 probes have no embedding, first 'a-1'"):
-        tracker().decide(Views(views.gallery_natural, views.gallery_cloaked, short, short), split, "nn")
+        decide(tracker(), Views(views.gallery_natural, views.gallery_cloaked, short, short), split, "nn")
 
 
 def test_an_unknown_head_is_a_usage_error():
     views, split = two_people(A, B)
     with pytest.raises(UsageError, match="unknown head 'svm'"):
-        tracker().decide(views, split, "svm")
+        decide(tracker(), views, split, "svm")
 
 
 # --- random cells ----------------------------------------------------------------------------------------
@@ -320,7 +335,7 @@ def naive(views, split, fold):
 @given(st.integers(0, 10_000), st.sampled_from([0.4, 1.0]))
 def test_nn_agrees_with_loops_over_the_definition(seed, share):
     protocol, views, split = random_cell(seed, cloaked_share=share)
-    rows = protocol.decide(views, split, "nn")
+    rows = decide(protocol, views, split, "nn")
     for fold, part in rows.groupby("fold"):
         assert dict(zip(part["image"], part["predicted"], strict=True)) == naive(views, split, fold)
 
@@ -328,7 +343,7 @@ def test_nn_agrees_with_loops_over_the_definition(seed, share):
 @pytest.mark.parametrize("head", HEADS)
 def test_each_rotation_is_a_head_trained_on_its_own_gallery(head):
     protocol, views, split = random_cell(3)
-    rows = protocol.decide(views, split, head)
+    rows = decide(protocol, views, split, head)
     names = sorted(split.gallery)
     natural = dict(zip(views.gallery_natural.ids, views.gallery_natural.vectors, strict=True))
     cloaked = dict(zip(views.gallery_cloaked.ids, views.gallery_cloaked.vectors, strict=True))
@@ -359,10 +374,10 @@ def test_relabelling_identities_permutes_the_results(seed, permutation, head):
     def keys(old):
         return {new[k]: v for k, v in old.items()}
 
-    renamed_views = Views(*(view(getattr(views, f)) for f in Views.__dataclass_fields__))
+    renamed_views = Views(*(view(getattr(views, f)) for f in Views._fields))
     renamed_split = Split(*(keys(getattr(split, f)) for f in Split.__dataclass_fields__))
-    rows = protocol.decide(views, split, head)
-    renamed = protocol.decide(renamed_views, renamed_split, head)
+    rows = decide(protocol, views, split, head)
+    renamed = decide(protocol, renamed_views, renamed_split, head)
     expected = rows.assign(identity=rows["identity"].map(new), predicted=rows["predicted"].map(new))
     order = ["fold", "identity", "image"]
     left, right = (t.sort_values(order, ignore_index=True) for t in (renamed, expected))
@@ -380,9 +395,9 @@ def test_the_order_of_the_views_does_not_matter(head):
             old.vectors[order], tuple(old.ids[i] for i in order), tuple(old.identities[i] for i in order)
         )
 
-    mixed = Views(*(shuffled(getattr(views, f)) for f in Views.__dataclass_fields__))
-    assert decisions.to_bytes(protocol.decide(mixed, split, head)) == decisions.to_bytes(
-        protocol.decide(views, split, head)
+    mixed = Views(*(shuffled(getattr(views, f)) for f in Views._fields))
+    assert decisions.to_bytes(Decided(decide(protocol, mixed, split, head))) == decisions.to_bytes(
+        Decided(decide(protocol, views, split, head))
     )
 
 
@@ -392,7 +407,7 @@ def test_without_a_cloak_all_rotations_are_alike_and_train_once(head, monkeypatc
     kind, fits = heads.HEADS[head], []
     fit = kind.fit
     monkeypatch.setattr(kind, "fit", lambda self, *args: fits.append(1) or fit(self, *args))
-    rows = protocol.decide(views, split, head)
+    rows = decide(protocol, views, split, head)
     assert len(fits) == 1
     by_fold = [part.drop(columns=["fold", "protected"]).to_numpy() for _, part in rows.groupby("fold")]
     for other in by_fold[1:]:
@@ -405,16 +420,16 @@ def test_separable_heads_train_twice_whatever_the_number_of_rotations(monkeypatc
     fits = []
     fit = heads.NearestNeighbour.fit
     monkeypatch.setattr(heads.NearestNeighbour, "fit", lambda self, *args: fits.append(1) or fit(self, *args))
-    protocol.decide(views, split, "nn")
+    decide(protocol, views, split, "nn")
     assert len(fits) == 2
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_decisions_fit_the_schema_and_are_the_same_bytes_every_time(head):
     protocol, views, split = random_cell(2)
-    one, two = (decisions.to_bytes(protocol.decide(views, split, head)) for _ in range(2))
+    one, two = (decisions.to_bytes(Decided(decide(protocol, views, split, head))) for _ in range(2))
     assert one == two
-    back = decisions.from_bytes(one)
+    back = decisions.from_bytes(one).rows
     assert len(back) == 3 * sum(map(len, split.probes.values()))
     assert ((back["margin"] > 0) <= back["correct"]).all()
     assert (back["correct"] <= (back["margin"] >= 0)).all()
