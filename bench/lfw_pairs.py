@@ -20,13 +20,8 @@ from torch import Tensor
 from bench import stages
 from bench.contracts import Backbone, Dataset, Threshold
 from bench.errors import DataError, UsageError
+from bench.impostors import FAR_LEVELS, OperatingPoint, calibrate, cosines, shortage
 from bench.randomness import numpy_generator
-
-FAR_LEVELS = (0.1, 0.01, 0.001)
-"""False-accept rates thresholds are calibrated for."""
-
-LEAST_EXCEEDING = 100
-"""Impostor pairs that must lie above a threshold before it is believed."""
 
 _CHUNK = 256
 _CPU = torch.device("cpu")
@@ -96,8 +91,8 @@ class Calibration:
     """One calibrated threshold and how sure it is.
 
     Attributes:
-        threshold: what goes into the card.
-        low: lower end of the 95 % bootstrap interval over identities, a cosine.
+        threshold: what goes into the card, with the interval of the FAR at that threshold.
+        low: lower end of the 95 % interval of the threshold itself, bootstrap over identities, a cosine.
         high: upper end.
     """
 
@@ -261,51 +256,49 @@ def calibrate_thresholds(
         dataset: its identities of role ``training`` are used, never the evaluated ones.
         people: how many of them; fewer are taken where there are fewer.
         rates: false-accept rates.
-        seed: chooses the people and the bootstrap's resamples.
-        resamples: bootstrap resamples of identities.
+        seed: chooses the people and the bootstraps' resamples.
+        resamples: bootstrap resamples of identities for the interval of the threshold; that of the FAR takes
+            `bench.impostors.RESAMPLES`.
         source: the command that calibrated, for the card.
         device: where the backbone was loaded.
         advance: called with the number of photos embedded.
 
     Raises:
-        UsageError: so few training identities that fewer than 100 pairs would decide a threshold.
+        UsageError: a rate outside (0, 1), or so few training identities that fewer than 100 pairs would decide
+            its threshold.
     """
     training = [person for person in dataset.identities() if person.role == "training"]
     rng = numpy_generator(seed, "calibrate", dataset.name)
     chosen = sorted(rng.permutation(len(training))[:people])
-    pairs = len(chosen) * (len(chosen) - 1) // 2
     for rate in rates:
-        if not 0 < rate < 1 or rate * pairs < LEAST_EXCEEDING:
-            needed = LEAST_EXCEEDING / max(rate, 1e-9)
+        if not 0 < rate < 1:
+            raise UsageError(f"a false-accept rate lies between 0 and 1, got {rate}.")
+        if lack := shortage(rate, len(chosen)):
             raise UsageError(
-                f"a threshold for a false-accept rate of {rate} needs {needed:.0f} impostor pairs or more; "
-                f"{len(chosen)} training identities of '{dataset.name}' give {pairs}. "
-                f"Take more people or a higher rate, which is between 0 and 1."
+                f"{lack}: the training identities of '{dataset.name}' are too few. "
+                "Take more people or a higher rate."
             )
     ids = [training[i].photos[0] for i in chosen]
     vectors = _directions(backbone, dataset, ids, device, advance)
+    points = calibrate(vectors, vectors, rates, numpy_generator(seed, "FAR interval", dataset.name))
     first, second = np.triu_indices(len(ids), k=1)
-    similarity = (vectors @ vectors.T)[first, second]
-    exact = thresholds_at(similarity, rates)
+    similarity = np.asarray(cosines(vectors, vectors)[first, second], dtype=np.float64)
     low, high = _intervals(similarity, np.stack([first, second]), rates, resamples, rng)
     return tuple(
-        Calibration(Threshold(far=rate, cosine=float(t), pairs=pairs, source=source), float(a), float(b))
-        for rate, t, a, b in zip(rates, exact, low, high, strict=True)
+        Calibration(_threshold(point, source), float(a), float(b))
+        for point, a, b in zip(points, low, high, strict=True)
     )
 
 
-def thresholds_at(similarity: Floats, rates: Sequence[float]) -> Floats:
-    """Return, per rate, the lowest threshold in steps of 1e-4 that accepts at most that share.
-
-    Args:
-        similarity: cosines of impostor pairs.
-        rates: false-accept rates.
-    """
-    ordered = np.sort(similarity)[::-1]
-    allowed = np.floor(np.asarray(rates) * len(ordered) + 1e-9).astype(np.int64)
-    # The first similarity that must be rejected; the threshold lies above it.
-    rejected = ordered[allowed]
-    return (np.floor(rejected * 1e4) + 1) / 1e4
+def _threshold(point: OperatingPoint, source: str) -> Threshold:
+    return Threshold(
+        far=point.wanted,
+        cosine=point.threshold,
+        pairs=point.pairs,
+        far_low=round(point.low, 6),
+        far_high=round(point.high, 6),
+        source=source,
+    )
 
 
 def _intervals(

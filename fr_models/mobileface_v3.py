@@ -26,9 +26,30 @@ class MobileFaceV3(OnnxBackbone):
         embedding_dim=256,
         preprocessing=Preprocessing(mean=127.5, scale=1 / 128),
         thresholds=(
-            Threshold(far=0.1, cosine=0.1596, pairs=1_999_000, source=CALIBRATED_BY),
-            Threshold(far=0.01, cosine=0.2783, pairs=1_999_000, source=CALIBRATED_BY),
-            Threshold(far=0.001, cosine=0.3645, pairs=1_999_000, source=CALIBRATED_BY),
+            Threshold(
+                far=0.1,
+                cosine=0.1596,
+                pairs=1_999_000,
+                far_low=0.097353,
+                far_high=0.102753,
+                source=CALIBRATED_BY,
+            ),
+            Threshold(
+                far=0.01,
+                cosine=0.2783,
+                pairs=1_999_000,
+                far_low=0.009427,
+                far_high=0.010518,
+                source=CALIBRATED_BY,
+            ),
+            Threshold(
+                far=0.001,
+                cosine=0.3645,
+                pairs=1_999_000,
+                far_low=0.000891,
+                far_high=0.001108,
+                source=CALIBRATED_BY,
+            ),
         ),
         lfw_accuracy=0.93367,
     )

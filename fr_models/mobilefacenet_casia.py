@@ -26,9 +26,30 @@ class MobileFaceNetCasia(OnnxBackbone):
         embedding_dim=128,
         preprocessing=Preprocessing(width=96, crop=(0, 8, 112, 96), mean=127.5, scale=1 / 128),
         thresholds=(
-            Threshold(far=0.1, cosine=0.1538, pairs=1_999_000, source=CALIBRATED_BY),
-            Threshold(far=0.01, cosine=0.293, pairs=1_999_000, source=CALIBRATED_BY),
-            Threshold(far=0.001, cosine=0.4033, pairs=1_999_000, source=CALIBRATED_BY),
+            Threshold(
+                far=0.1,
+                cosine=0.1538,
+                pairs=1_999_000,
+                far_low=0.096807,
+                far_high=0.103534,
+                source=CALIBRATED_BY,
+            ),
+            Threshold(
+                far=0.01,
+                cosine=0.293,
+                pairs=1_999_000,
+                far_low=0.009196,
+                far_high=0.01079,
+                source=CALIBRATED_BY,
+            ),
+            Threshold(
+                far=0.001,
+                cosine=0.4033,
+                pairs=1_999_000,
+                far_low=0.000875,
+                far_high=0.001139,
+                source=CALIBRATED_BY,
+            ),
         ),
         lfw_accuracy=0.9885,
     )

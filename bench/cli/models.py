@@ -129,8 +129,10 @@ def calibrate(name: str, dataset: str, as_json: bool, **machine: Any) -> None:
         return
     for item in found:
         click.echo(
-            f"FAR {100 * item.threshold.far:g} %: cosine {item.threshold.cosine:.4f} "
-            f"[{item.low:.4f}, {item.high:.4f}] on {item.threshold.pairs} impostor pairs"
+            f"FAR {100 * item.threshold.far:g} % "
+            f"[{100 * (item.threshold.far_low or 0):.4f}, {100 * (item.threshold.far_high or 0):.4f}]: "
+            f"cosine {item.threshold.cosine:.4f} [{item.low:.4f}, {item.high:.4f}] "
+            f"on {item.threshold.pairs} impostor pairs"
         )
 
 

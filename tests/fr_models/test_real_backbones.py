@@ -56,6 +56,7 @@ def test_card_states_what_a_table_needs(name):
     assert len(card.sha256) == 64
     assert [t.far for t in card.thresholds] == [0.1, 0.01, 0.001]
     assert sorted(t.cosine for t in card.thresholds) == [t.cosine for t in card.thresholds]
+    assert all(t.far_low < t.far < t.far_high < 1.2 * t.far for t in card.thresholds)
     assert card.family == ("MobileFace" if name.startswith("mobileface-") else name)
 
 
