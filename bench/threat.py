@@ -1,20 +1,27 @@
 """Who knew what in a cell: the columns that keep unlike rows from being compared.
 
 Black-box and white-box cells are never averaged; a defence that trained on the attack it is measured
-against says so.
+against says so. All of it is known before work starts; what would be impossible or unfair is refused there.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from pydantic import Field
 
 from bench import methods, registry
-from bench.contracts import Backbone, BackboneCard, Binding, Defense, Frozen
+from bench.contracts import Attack, Backbone, Binding, Dataset, Defense, Frozen, Hardening, Method
+from bench.data_files import sha256_of
+from bench.errors import BenchError, UsageError
 from bench.resolve import Resolved
 from bench.spec import Cell
 
 Overlap = Literal["yes", "no", "unknown"]
+
+SAMPLED_PHOTOS = 3
+"""Photos by which two datasets of one plugin are found to mean the same people by the same ids."""
 
 
 class CellThreat(Frozen):
@@ -25,6 +32,9 @@ class CellThreat(Frozen):
     access: str = Field(
         description="black-box, white-box (the tracker's backbone is a surrogate), or empty without surrogates"
     )
+    extractor_is_tracker: bool = Field(
+        False, description="the tracker's backbone, by name or by its weights' SHA-256, trained the defence"
+    )
     related: bool = Field(description="a surrogate or extractor is of the tracker's family")
     extractors_are_surrogates: bool = Field(
         description="the attack's surrogates and the defence's extractors overlap"
@@ -34,47 +44,265 @@ class CellThreat(Frozen):
     )
     attack_adapts_to_defense: bool = Field(description="the attack was made against this defence")
     identity_overlap: Overlap = Field(
-        description="whether an evaluated person's photos trained the tracker's backbone or the defence"
+        description="whether an evaluated person's photos trained the tracker's backbone, the defence or the attack"
     )
+    identity_overlap_detail: str = Field("", description="how many people, or why it is unknown")
+    background_overlap: str = Field(
+        "",
+        description="whether an evaluated person is among those that thresholds and distractors come from: yes, no; "
+        "empty where the protocol has none",
+    )
+
+
+@dataclass(frozen=True)
+class OverlapFinding:
+    """Whether evaluated people are among those a part was trained on.
+
+    Attributes:
+        overlap: yes, no or unknown.
+        detail: how many people, or why it is unknown; "" for no.
+        people: the evaluated people found there, sorted.
+    """
+
+    overlap: Overlap
+    detail: str = ""
+    people: tuple[str, ...] = ()
+
+
+class Threats:
+    """The threat models of a run's cells; what they share is looked up once.
+
+    Args:
+        run: the resolved run.
+    """
+
+    def __init__(self, run: Resolved) -> None:
+        self.run = run
+        self._overlaps: dict[str, OverlapFinding] = {}
+        self._weights: dict[str, frozenset[str]] = {}
+
+    def of(self, cell: Cell) -> CellThreat:
+        """Return the threat model of a cell."""
+        run = self.run
+        attack, defense = run.attacks[cell.attack], run.defenses[cell.defense]
+        surrogates = run.helpers(attack, cell.backbone)
+        binding = run.binding(defense, cell.backbone)
+        overlap = self.identity_overlap(cell)
+        return CellThreat(
+            surrogates="|".join(surrogates),
+            extractors="|".join(binding.backbones),
+            access=self._access(surrogates, cell.backbone),
+            extractor_is_tracker=bool(self.same_weights(binding.backbones, cell.backbone)),
+            related=any(self._related(name, cell.backbone) for name in {*surrogates, *binding.backbones}),
+            extractors_are_surrogates=any(self.same_weights(binding.backbones, name) for name in surrogates),
+            attack_seen_by_defense=_seen(methods.canonical(attack), defense.trained_on(binding)),
+            attack_adapts_to_defense=attack.threat.knows_defense and cell.defense != "none",
+            identity_overlap=overlap.overlap,
+            identity_overlap_detail=overlap.detail,
+            background_overlap=self.background_overlap.overlap if self.run.background else "",
+        )
+
+    def check(self) -> None:
+        """Refuse what no row could be read from.
+
+        Raises:
+            UsageError: the dataset gives a photo to two people or to gallery and probes; or a pool that
+                stands for other backbones than the tracker's holds the tracker's weights under another name.
+        """
+        _check_photos(self.run.dataset)
+        _check_split(self.run)
+        for tracker in self.run.backbones:
+            for method in (*self.run.attacks.values(), *self.run.defenses.values()):
+                self._check_pool(method, tracker)
+
+    def _check_pool(self, method: Method, tracker: str) -> None:
+        wanted = method.pool()
+        if wanted is None or (wanted != "auto" and wanted not in registry.entries("pools")):
+            return  # named one by one: whoever names the tracker's backbone asks for it
+        same = self.same_weights(self.run.helpers(method, tracker), tracker)
+        if same:
+            raise UsageError(
+                f"the pool '{wanted}' gives {methods.canonical(method)} the backbone {same[0]}, whose weights are the "
+                f"tracker's ({tracker}), and a pool promises others than the tracker's. Name helpers one by one, "
+                "joined by '|': the row then says that the tracker's own backbone was used."
+            )
+
+    # -- backbones -------------------------------------------------------------------------------------
+
+    def same_weights(self, names: Iterable[str], tracker: str) -> tuple[str, ...]:
+        """Return those of `names` that are the tracker's backbone, by name or by the weights' SHA-256."""
+        own = self.weights(tracker)
+        return tuple(name for name in names if name == tracker or own & self.weights(name))
+
+    def weights(self, name: str) -> frozenset[str]:
+        """Return the SHA-256 of a backbone's weights; empty where it has no file."""
+        if name not in self._weights:
+            self._weights[name] = self._look_up_weights(name)
+        return self._weights[name]
+
+    def _look_up_weights(self, name: str) -> frozenset[str]:
+        backbone = self._backbone(name)
+        if backbone.card.sha256:
+            return frozenset({backbone.card.sha256})
+        run = self.run
+        files = backbone.files(Binding(run.spec.dataset, run.dataset.domain, (), name))
+        return frozenset(sha256_of(path) for path in files if path.suffix != ".json")
+
+    def _backbone(self, name: str) -> Backbone:
+        return self.run.backbones.get(name) or registry.backbone(name)
+
+    def _access(self, surrogates: tuple[str, ...], tracker: str) -> str:
+        if not surrogates:
+            return ""
+        return "white-box" if self.same_weights(surrogates, tracker) else "black-box"
+
+    def _related(self, name: str, tracker: str) -> bool:
+        one, other = self._backbone(name).card, self._backbone(tracker).card
+        return bool(self.same_weights((name,), tracker)) or (one.family != "" and one.family == other.family)
+
+    # -- people ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def evaluated(self) -> frozenset[str]:
+        """Identity ids of the evaluated people."""
+        return frozenset(self.run.split.gallery)
+
+    @cached_property
+    def background_overlap(self) -> OverlapFinding:
+        """Whether evaluated people are among those that thresholds and distractors come from."""
+        return _counted(self.evaluated, self.run.background, "the protocol's background")
+
+    def identity_overlap(self, cell: Cell) -> OverlapFinding:
+        """Return whether an evaluated person's photos trained the tracker's backbone, the defence or the attack."""
+        found = {part: self.source_overlap(source) for part, source in self.training_sources(cell)}
+        details = [f"{part}: {each.detail}" for part, each in found.items() if each.detail]
+        answers = {each.overlap for each in found.values()}
+        people = tuple(sorted({person for each in found.values() for person in each.people}))
+        overlap: Overlap = "yes" if "yes" in answers else "unknown" if "unknown" in answers else "no"
+        return OverlapFinding(overlap, "; ".join(details), people)
+
+    def training_sources(self, cell: Cell) -> list[tuple[str, str]]:
+        """Return (part, what it says of its training people) for the parts of a cell that were trained."""
+        run = self.run
+        attack, defense = run.attacks[cell.attack], run.defenses[cell.defense]
+        found = [
+            ("tracker", self._backbone(cell.backbone).card.training_data),
+            ("defence", defense_source(defense, run.binding(defense, cell.backbone), run.spec.dataset)),
+            ("attack", attack_source(attack, run.binding(attack, cell.backbone), run.spec.dataset)),
+        ]
+        return [(part, source) for part, source in found if source != "none"]
+
+    def source_overlap(self, source: str) -> OverlapFinding:
+        """Return whether evaluated people are among those of a source.
+
+        Args:
+            source: ``<dataset>/training``, ``<dataset>/evaluation`` or any other text.
+        """
+        if source not in self._overlaps:
+            self._overlaps[source] = self._look_up(source)
+        return self._overlaps[source]
+
+    def _look_up(self, source: str) -> OverlapFinding:
+        text, _, role = source.rpartition("/")
+        if role not in ("training", "evaluation") or not text:
+            return OverlapFinding("unknown", f"'{source}' names no dataset that can be looked at")
+        try:
+            dataset = self._dataset(text)
+            people = {person.id for person in dataset.identities() if person.role == role}
+            why = self._why_other_people(dataset)
+        except BenchError as error:
+            return OverlapFinding("unknown", f"'{source}' cannot be looked at: {error}")
+        if why is None:
+            return _counted(self.evaluated, people, f"'{source}'")
+        return OverlapFinding("no" if why == "" else "unknown", why)
+
+    def _dataset(self, text: str) -> Dataset:
+        return self.run.dataset if text == self.run.spec.dataset else registry.dataset(text)
+
+    def _why_other_people(self, dataset: Dataset) -> str | None:
+        """Return None where ids mean the same people in both datasets, "" where nobody is in both, else the doubt."""
+        own = self.run.dataset
+        if dataset is own or (dataset.name == own.name and dataset.fingerprint() == own.fingerprint()):
+            return None
+        if dataset.domain != own.domain:
+            return ""  # rendered people are not photographed ones
+        if dataset.name == own.name and _agree(dataset, own):
+            return None
+        return (
+            f"nothing says whether people of '{methods.canonical(dataset)}' are in '{self.run.spec.dataset}' under "
+            "other ids"
+        )
 
 
 def cell_threat(run: Resolved, cell: Cell) -> CellThreat:
-    """Return the threat model of a cell."""
-    attack, defense = run.attacks[cell.attack], run.defenses[cell.defense]
-    surrogates = run.helpers(attack, cell.backbone)
-    binding = run.binding(defense, cell.backbone)
-    tracker = run.backbones[cell.backbone].card
-    helper_cards = [_card(run, name) for name in {*surrogates, *binding.backbones}]
-    return CellThreat(
-        surrogates="|".join(surrogates),
-        extractors="|".join(binding.backbones),
-        access=_access(tracker, [_card(run, name) for name in surrogates]),
-        related=any(_related(card, tracker) for card in helper_cards),
-        extractors_are_surrogates=bool(set(surrogates) & set(binding.backbones)),
-        attack_seen_by_defense=_seen(methods.canonical(attack), defense.trained_on(binding)),
-        attack_adapts_to_defense=attack.threat.knows_defense and cell.defense != "none",
-        identity_overlap=_overlap(run, tracker, defense, binding),
-    )
+    """Return the threat model of one cell (see `Threats` for many)."""
+    return Threats(run).of(cell)
 
 
-def _card(run: Resolved, name: str) -> BackboneCard:
-    backbone: Backbone = run.backbones.get(name) or registry.backbone(name)
-    return backbone.card
+def defense_source(defense: Defense, binding: Binding, dataset: str) -> str:
+    """Return on whose photos a defence was trained; one that learns in the run does so on the dataset's."""
+    said = defense.training_identities(binding)
+    learns = defense.learns or isinstance(defense, Hardening)
+    return f"{dataset}/training" if said == "none" and learns else said
 
 
-def _access(tracker: BackboneCard, surrogates: Iterable[BackboneCard]) -> str:
-    cards = list(surrogates)
-    if not cards:
-        return ""
-    return "white-box" if any(_same(card, tracker) for card in cards) else "black-box"
+def attack_source(attack: Attack, binding: Binding, dataset: str) -> str:
+    """Return on whose photos an attack was trained: what it says, the dataset's where it learns, else none.
+
+    An attack that ships weights says so by a method `training_identities` like that of a defence; without one nobody
+    knows.
+    """
+    says = getattr(attack, "training_identities", None)
+    if callable(says):
+        return str(says(binding))
+    if attack.learns:
+        return f"{dataset}/training"
+    return "unknown" if attack.files(binding) else "none"
 
 
-def _same(card: BackboneCard, tracker: BackboneCard) -> bool:
-    return card.name == tracker.name or (card.sha256 != "" and card.sha256 == tracker.sha256)
+def _counted(evaluated: frozenset[str], people: Iterable[str], where: str) -> OverlapFinding:
+    shared = tuple(sorted(evaluated.intersection(people)))
+    if not shared:
+        return OverlapFinding("no")
+    detail = f"{len(shared)} of {len(evaluated)} evaluated people are among {where}"
+    return OverlapFinding("yes", detail, shared)
 
 
-def _related(card: BackboneCard, tracker: BackboneCard) -> bool:
-    return _same(card, tracker) or (card.family != "" and card.family == tracker.family)
+def _agree(one: Dataset, other: Dataset) -> bool:
+    """Say whether some photos that both datasets name alike are alike to the last byte."""
+    ids = [{image for person in dataset.identities() for image in person.photos} for dataset in (one, other)]
+    common = sorted(ids[0] & ids[1])
+    sample = [common[i * (len(common) - 1) // (SAMPLED_PHOTOS - 1)] for i in range(SAMPLED_PHOTOS) if common]
+    return bool(sample) and bool((one.crops(sample) == other.crops(sample)).all())
+
+
+def _check_photos(dataset: Dataset) -> None:
+    owner: dict[str, str] = {}
+    seen: set[str] = set()
+    for person in dataset.identities():
+        if person.id in seen:
+            raise UsageError(
+                f"dataset '{dataset.name}' lists identity '{person.id}' twice; give each person one."
+            )
+        seen.add(person.id)
+        for image in person.photos:
+            other = owner.setdefault(image, person.id)
+            if other != person.id:
+                raise UsageError(
+                    f"dataset '{dataset.name}' gives photo '{image}' to both '{other}' and '{person.id}'; a photo "
+                    "belongs to one person."
+                )
+
+
+def _check_split(run: Resolved) -> None:
+    photos: Mapping[str, tuple[str, ...]] = run.split.gallery
+    for person, probes in run.split.probes.items():
+        both = set(photos.get(person, ())) & set(probes)
+        if both:
+            raise UsageError(
+                f"protocol {run.protocol.name} puts photo '{min(both)}' both into the gallery and among the probes; a "
+                "tracker would be asked about a photo it has."
+            )
 
 
 def _seen(attack: str, trained_on: tuple[str, ...]) -> str:
@@ -86,24 +314,3 @@ def _seen(attack: str, trained_on: tuple[str, ...]) -> str:
         return "seen"
     same_method = any(methods.parse(name).name == methods.parse(attack).name for name in trained_on)
     return "seen-with-other-parameters" if same_method else "unseen"
-
-
-def _overlap(run: Resolved, tracker: BackboneCard, defense: Defense, binding: Binding) -> Overlap:
-    name = run.spec.dataset
-    answers = {_source_overlap(tracker.training_data, name)}
-    trained = defense.training_identities(binding)
-    if trained != "none":
-        answers.add(_source_overlap(trained, name))
-    if "yes" in answers:
-        return "yes"
-    return "unknown" if "unknown" in answers else "no"
-
-
-def _source_overlap(source: str, dataset: str) -> Overlap:
-    """Training identities of a dataset are disjoint from its evaluated ones; of another source nobody knows.
-
-    Parameters may move people between the two, so a dataset with other parameters is another source.
-    """
-    if source == f"{dataset}/training":
-        return "no"
-    return "yes" if source == f"{dataset}/evaluation" else "unknown"
