@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.contracts import CROP_SIZE, Backbone, Binding, MethodParams, Preprocessing
 from bench.data_files import locate
@@ -42,6 +42,25 @@ def prepare(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     if preprocessing.channels == "BGR":
         images = images.flip(1)
     return (255 * images - preprocessing.mean) * preprocessing.scale
+
+
+class Prepared(nn.Module):
+    """A network behind its preprocessing: N×3×112×112 RGB in [0, 1] to N×D.
+
+    Attributes:
+        network: what is trained.
+        preprocessing: of its weights.
+    """
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.network = network
+        self.preprocessing = preprocessing
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return N×D float32 embeddings of N×3×112×112 images in [0, 1]."""
+        pixels = prepare(images, self.preprocessing)
+        return self.network(pixels.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
 
 
 class OnnxBackbone(Backbone):
@@ -118,6 +137,18 @@ class OnnxBackbone(Backbone):
         """Return N×D float32 embeddings, differentiable with respect to `images` (N×3×112×112 in [0, 1])."""
         network = self._loaded()
         return network(prepare(images, self.card.preprocessing))  # type: ignore[no-any-return]
+
+    def trainable(self, device: torch.device) -> nn.Module:
+        """Return the graph in torch with its weights as parameters; see `Backbone.trainable`.
+
+        Batch norm is folded (`OnnxNetwork.trainable`), so training mode changes no value. What computes
+        embeddings otherwise (`embed_with`) plays no part.
+
+        Raises:
+            DataError: the file is missing, not that of the card, or cannot be read.
+        """
+        network = read_onnx(self.weights_path()) if self._network is None else self._network
+        return Prepared(network.trainable(), self.card.preprocessing).to(device).train()
 
     def embed_batch(self, images: Tensor) -> Tensor:
         """Return N×D embeddings without gradient, by the path the card names."""

@@ -3,8 +3,8 @@
 What lives here: the file's checks, the folding of batch normalisation, the compiled list of steps. What must
 not: what an operator means (`_onnx_operators`), and anything about faces, preprocessing or cards.
 
-Weights are buffers, not parameters: the networks read here are fixed. Convolutions run in channels_last,
-which is about six times as fast on a CPU.
+Weights are buffers, not parameters: the networks read here are fixed; `OnnxNetwork.trainable` copies one
+with parameters. Convolutions run in channels_last, which is about six times as fast on a CPU.
 """
 
 from __future__ import annotations
@@ -74,20 +74,31 @@ class OnnxNetwork(nn.Module):
         input_shape: N, C, H, W as the file states them; None where it leaves them open.
     """
 
-    def __init__(self, graph: Graph, operations: Mapping[str, Operation]) -> None:
-        """Compile `graph`; `operations` are those of its nodes, by the name of their output."""
+    def __init__(
+        self, graph: Graph, operations: Mapping[str, Operation], learnt: frozenset[str] = frozenset()
+    ) -> None:
+        """Compile `graph`.
+
+        Args:
+            graph: the graph.
+            operations: those of its nodes, by the name of their output.
+            learnt: constants that become parameters, copied.
+        """
         super().__init__()
         self.input_shape = graph.input_shape
         self._graph = graph
         self._operations = operations
         used = {name for node in graph.nodes for name in node.inputs if name in graph.constants}
-        self._buffer_names: dict[str, str] = {}
+        self._weight_names: dict[str, str] = {}
         self._fixed: dict[str, Tensor] = {}
         for name in sorted(used):
             value = graph.constants[name]
             if value.is_floating_point():
-                self._buffer_names[name] = f"w{len(self._buffer_names)}"
-                self.register_buffer(self._buffer_names[name], _laid_out(value))
+                held = self._weight_names[name] = f"w{len(self._weight_names)}"
+                if name in learnt:
+                    self.register_parameter(held, nn.Parameter(_laid_out(value).clone()))
+                else:
+                    self.register_buffer(held, _laid_out(value))
             else:
                 # Shapes and axes are read by the interpreter: they stay on the CPU.
                 self._fixed[name] = value
@@ -101,7 +112,7 @@ class OnnxNetwork(nn.Module):
     def _bind(self) -> None:
         """Make the list of steps over the present tensors."""
         nodes = self._graph.nodes
-        held = {name: self.get_buffer(buffer) for name, buffer in self._buffer_names.items()}
+        held: dict[str, Tensor] = {name: getattr(self, own) for name, own in self._weight_names.items()}
         held |= self._fixed
         slots = {self._graph.source: 0} | {node.outputs[0]: i for i, node in enumerate(nodes, start=1)}
         last = {name: i for i, node in enumerate(nodes) for name in node.inputs if name in slots}
@@ -118,6 +129,16 @@ class OnnxNetwork(nn.Module):
             )
             for index, node in enumerate(nodes)
         )
+
+    def trainable(self) -> OnnxNetwork:
+        """Return a copy as the file has it, on the CPU, whose weights are parameters.
+
+        Batch norm that was folded stays folded and is trained as part of its layer; where it was not, its
+        factor and offset are trained and its statistics stay. Numbers that are no weights (bounds, paddings,
+        single factors and offsets) stay too.
+        """
+        learnt = frozenset(name for node in self._graph.nodes for name in _learnt_by(node))
+        return OnnxNetwork(self._graph, self._operations, learnt)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the graph's output.
@@ -141,6 +162,22 @@ class OnnxNetwork(nn.Module):
         result = held[self._output]
         assert result is not None
         return result
+
+
+_WEIGHTED = ("Conv", "Gemm", "MatMul", "PRelu")
+_ARITHMETIC = ("Add", "Div", "Mul", "Sub")
+
+
+def _learnt_by(node: Node) -> tuple[str, ...]:
+    """Return the names of those of a node's constants that training may change."""
+    named = node.inputs[:3] if node.operator == "BatchNormalization" else node.inputs
+    found = [(name, node.constants[name]) for name in named if name in node.constants]
+    if node.operator in _ARITHMETIC:
+        # One number for a whole map is the arithmetic of some function or of preprocessing.
+        found = [(name, value) for name, value in found if value.numel() > 1]
+    elif node.operator not in (*_WEIGHTED, "BatchNormalization"):
+        return ()
+    return tuple(name for name, value in found if value.is_floating_point())
 
 
 def _laid_out(value: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from bench.errors import DataError
 from fr_models._iresnet import IResNet18
 from fr_models._layers import fold
 from fr_models._mobilefacenet import MobileFaceNet
-from fr_models._onnx_backbone import prepare
+from fr_models._onnx_backbone import Prepared, prepare
 
 SHIPPED = Path(__file__).parent / "weights"
 """Folder of the weights that come with the package."""
@@ -107,6 +107,16 @@ def read_network(card: TrainedCard, path: Path, device: torch.device) -> nn.Modu
     Raises:
         DataError: the weights are missing, not those of the card, or do not fit its architecture.
     """
+    network = fold(read_unfolded(card, path).eval())
+    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def read_unfolded(card: TrainedCard, path: Path) -> nn.Module:
+    """Return the network of `card` as it was trained, on the CPU, in training mode.
+
+    Raises:
+        DataError: the weights are missing, not those of the card, or do not fit its architecture.
+    """
     mend = f"Restore it, or train it again: {card.training.command}"
     if not path.is_file():
         raise DataError(f"the weights {path} of backbone '{card.name}' are missing. {mend}")
@@ -118,7 +128,7 @@ def read_network(card: TrainedCard, path: Path, device: torch.device) -> nn.Modu
         network.load_state_dict({name: _as_float32(value) for name, value in state.items()})
     except (SafetensorError, RuntimeError) as error:
         raise DataError(f"{path} does not fit {card.architecture}: {error}") from error
-    return fold(network.eval()).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return network
 
 
 def _as_float32(value: Tensor) -> Tensor:
@@ -158,3 +168,13 @@ class TorchBackbone(Backbone):
             raise RuntimeError(f"backbone '{self.name}' is used before load()")
         pixels = prepare(images, self.card.preprocessing)
         return self._network(pixels.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+
+    def trainable(self, device: torch.device) -> nn.Module:
+        """Return the network as it was trained, batch norm not folded; see `Backbone.trainable`.
+
+        Raises:
+            DataError: the weights are missing, not those of the card, or do not fit its architecture.
+        """
+        network = read_unfolded(self.card, self.folder / self.card.file)
+        network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return Prepared(network, self.card.preprocessing).train()

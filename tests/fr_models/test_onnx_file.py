@@ -203,3 +203,23 @@ def test_images_of_another_size_are_refused(net):
 def test_use_before_load_is_refused(net):
     with pytest.raises(RuntimeError, match=r"used before load\(\)"):
         OnnxFile(OnnxFile.Params(path=str(net), mean=0)).embed(torch.zeros(1, 3, 112, 112))
+
+
+@pytest.mark.parametrize("embed_with", ["torch", "onnxruntime"])
+@pytest.mark.parametrize("is_loaded", [True, False])
+def test_a_copy_can_be_trained_and_the_backbone_stays(net, images, embed_with, is_loaded):
+    params = {"path": str(net), "mean": 127.0, "scale": 60.0, "channels": "BGR", "embed_with": embed_with}
+    backbone = loaded(**params) if is_loaded else OnnxFile(OnnxFile.Params(**params))
+    copy = backbone.trainable(CPU)
+    assert copy.training
+    before = loaded(**params).embed_batch(images)
+    torch.testing.assert_close(copy(images).detach(), before, atol=1e-4, rtol=1e-4)
+    optimiser = torch.optim.SGD(copy.parameters(), lr=1e-3)
+    copy(images).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in copy.parameters())
+    optimiser.step()
+    assert copy(images).square().sum() < 0.99 * before.square().sum()
+    if is_loaded:
+        assert torch.equal(backbone.embed_batch(images), before)
+    again = backbone.trainable(CPU)
+    torch.testing.assert_close(again(images).detach(), before, atol=1e-4, rtol=1e-4)

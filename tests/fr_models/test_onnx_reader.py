@@ -352,3 +352,89 @@ def test_error_while_running_names_the_node(tmp_path):
     with pytest.raises(RuntimeError) as caught:
         network(torch.zeros(1, 3, 9, 9))
     assert caught.value.__notes__ == ["in MatMul node 'the_MatMul'"]
+
+
+def trainable_net(path):
+    """Write Conv–BatchNorm–PRelu–BatchNorm (not foldable)–Clip–Flatten–Gemm, then a scalar Mul and an Add."""
+    graph = [
+        node("Conv", X, "w1", out="c"),
+        node("BatchNormalization", "c", "g1", "s1", "m1", "v1", out="n"),
+        node("PRelu", "n", "a", out="p"),
+        node("BatchNormalization", "p", "g2", "s2", "m2", "v2", out="n2"),
+        node("Clip", "n2", "low", "high", out="k"),
+        node("Flatten", "k", out="f"),
+        node("Gemm", "f", "w2", "b2", transB=1, out="e"),
+        node("Mul", "e", "two", out="twice"),
+        node("Add", "twice", "offset"),
+    ]
+    norms = {
+        f"{kind}{k}": weights(4, seed=place + 5 * k, positive=kind == "v")
+        for k in (1, 2)
+        for place, kind in enumerate("gsmv")
+    }
+    constants = norms | {
+        "w1": weights(4, 3, 3, 3),
+        "a": weights(4, 1, 1, seed=2),
+        "low": np.float32(-2),
+        "high": np.float32(2),
+        "w2": weights(5, 4 * 12 * 10) / 20,
+        "b2": weights(5),
+        "two": np.float32(2),
+        "offset": weights(5, seed=3),
+    }
+    return save(path, graph, constants)
+
+
+def test_a_trainable_copy_gives_the_same_and_has_the_weights_as_parameters(tmp_path):
+    fixed = read_onnx(trainable_net(tmp_path / "net.onnx"))
+    copy = fixed.trainable()
+    images = torch.from_numpy(weights(2, 3, 14, 12, seed=9))
+    torch.testing.assert_close(copy(images), fixed(images), rtol=0, atol=0)
+    # Convolution with its batch norm (2), slopes, the other norm's factor and offset, Gemm (2), offset.
+    assert sorted(tuple(p.shape) for p in copy.parameters()) == sorted(
+        [(4, 3, 3, 3), (4,), (4, 1, 1), (4,), (4,), (5, 480), (5,), (5,)]
+    )
+    assert all(p.requires_grad for p in copy.parameters())
+    # The second norm's statistics and the single factor stay as they are.
+    assert sorted(tuple(b.shape) for b in copy.buffers() if b.numel() != 0)[-2:] == [(4,), (4,)]
+    assert not list(fixed.parameters())
+
+
+def test_training_the_copy_moves_every_parameter_by_its_gradient_and_leaves_the_original(tmp_path):
+    fixed = read_onnx(trainable_net(tmp_path / "net.onnx"))
+    copy = fixed.trainable()
+    images = torch.from_numpy(weights(2, 3, 14, 12, seed=9))
+    before = fixed(images).clone()
+    aim = torch.from_numpy(weights(2, 5, seed=4))
+    (copy(images) * aim).sum().backward()
+    for parameter in copy.parameters():
+        gradient = parameter.grad
+        assert gradient is not None
+        assert gradient.abs().sum() > 0
+        direction = torch.sign(gradient)
+        with torch.no_grad():
+            parameter.add_(1e-3 * direction)
+            ahead = (copy(images).double() * aim).sum()
+            parameter.sub_(2e-3 * direction)
+            behind = (copy(images).double() * aim).sum()
+            parameter.add_(1e-3 * direction)
+        rise = (ahead - behind) / 2e-3
+        assert abs(rise - gradient.abs().sum()) < 0.05 * gradient.abs().sum() + 1e-2
+    with torch.no_grad():
+        for parameter in copy.parameters():
+            parameter.sub_(0.1 * parameter.grad)
+    assert not torch.allclose(copy(images), before)
+    assert torch.equal(fixed(images), before)
+
+
+def test_a_slope_gets_the_gradient_of_torchs_own_prelu():
+    for shape in ((2, 3, 5, 4), (6, 3)):
+        x = torch.from_numpy(weights(*shape)).requires_grad_()
+        upstream = torch.from_numpy(weights(*shape, seed=1))
+        for count in (1, 3):
+            slope = torch.from_numpy(weights(count, seed=2)).requires_grad_()
+            shaped = slope.view(-1, *[1] * (x.ndim - 2))
+            ours = torch.autograd.grad((prelu(x, shaped) * upstream).sum(), (x, slope))
+            torchs = torch.autograd.grad((F.prelu(x, slope) * upstream).sum(), (x, slope))
+            for a, b in zip(ours, torchs, strict=True):
+                torch.testing.assert_close(a, b)

@@ -112,3 +112,21 @@ def test_an_image_embeds_alike_in_every_place_of_a_batch(name, count, threads):
     wide, moved = noise(EMBED_BATCH, 3), noise(EMBED_BATCH, 4)
     moved[17] = wide[0]
     assert torch.equal(backbone.embed_batch(wide)[0], backbone.embed_batch(moved)[17])
+
+
+@real_data
+@needs_weights
+def test_a_trainable_copy_embeds_alike_and_every_weight_gets_a_gradient(name, backbone):
+    images = noise(2)
+    before = backbone.embed(images)
+    copy = backbone.trainable(CPU)
+    vectors = copy(images)
+    torch.testing.assert_close(vectors.detach(), before, rtol=1e-3, atol=1e-3)
+    torch.nn.functional.normalize(vectors, dim=1)[:, 0].sum().backward()
+    parameters = list(copy.parameters())
+    weights = sum(p.numel() for p in parameters)
+    assert weights > 0.99 * sum(b.numel() for b in backbone._network.buffers()) > 500_000
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in parameters)
+    torch.optim.SGD(parameters, lr=1.0).step()
+    assert not torch.allclose(copy(images), before, rtol=1e-3)
+    assert torch.equal(backbone.embed(images), before)

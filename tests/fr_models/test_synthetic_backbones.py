@@ -96,6 +96,26 @@ def test_gradient_agrees_with_differences(cls: type[TorchBackbone]) -> None:
     assert slope == pytest.approx(gradient.norm().item(), rel=1e-3)
 
 
+@every_backbone
+def test_a_copy_can_be_trained_and_the_backbone_stays(cls: type[TorchBackbone]) -> None:
+    backbone = loaded(cls)
+    images = Synthetic().crops([f"synthetic-eval-000{k}/00" for k in (1, 2, 3)]) / 255
+    before = backbone.embed(images)
+    copy = backbone.trainable(torch.device("cpu"))
+    assert copy.training
+    norms = [m for m in copy.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    assert norms  # as it was trained, not folded
+    torch.testing.assert_close(copy.eval()(images), before, rtol=1e-3, atol=1e-3)
+    parameters = list(copy.train().parameters())
+    copy(images).square().sum().backward()
+    assert all(p.requires_grad and p.grad is not None and p.grad.isfinite().all() for p in parameters)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.mul_(1.5)
+    assert not torch.allclose(copy.eval()(images), before, rtol=0.1)
+    assert torch.equal(backbone.embed(images), before)
+
+
 @pytest.mark.slow
 @every_backbone
 def test_recognises_unseen_people(cls: type[TorchBackbone]) -> None:
