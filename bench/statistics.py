@@ -27,6 +27,7 @@ RESAMPLES = 9999
 
 _BATCH = 1024  # resamples drawn at a time; fixed, so that memory is bounded and the stream is the same
 _SAME = 1e-12  # rates of identities closer than this are equal up to rounding
+_PRIOR = 1.0  # identities' worth of the largest possible variance; docs/statistics.md says why
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,12 @@ class Estimate:
 def effective_sample_size(rates: ArrayLike, n_probes: int) -> float:
     """Return how many independent probes the macro mean is worth (Korn and Graubard, 1998).
 
-    n_eff = p(1 − p) / v with p the mean of the identities' rates and v = s²/n its variance, s² the variance
-    between identities; bounded to [n identities, n probes], and n identities where p is 0 or 1 or v is 0.
+    n_eff = p(1 − p) / v with p the mean of the identities' rates and v the variance of that mean. v is s²/n, s²
+    the variance between identities, drawn towards its largest possible value p(1 − p)/n as if one more
+    identity had shown it:  v = (k·s²/n + p(1 − p)/n) / (k + 1), with k the number of identities that tell of
+    it (those with a hit or those with a miss, whichever are fewer). Where a handful of people have all the
+    errors, s² alone is too small too often. Bounded to [n identities, n probes], and n identities where p is
+    0 or 1 or the rates are equal.
 
     Args:
         rates: the n identities' own rates in [0, 1].
@@ -72,7 +77,8 @@ def effective_sample_size(rates: ArrayLike, n_probes: int) -> float:
     p = float(values.mean())
     if n < 2 or np.ptp(values) <= _SAME:
         return float(n)
-    variance = float(values.var(ddof=1)) / n
+    telling = int(min(np.count_nonzero(values > _SAME), np.count_nonzero(values < 1 - _SAME)))
+    variance = _shrunk(float(values.var(ddof=1)) / n, telling, p * (1 - p) / n)
     return min(max(p * (1 - p) / variance, float(n)), float(n_probes))
 
 
@@ -202,6 +208,54 @@ def risk_difference(first: ArrayLike, second: ArrayLike, rng: np.random.Generato
     return bootstrap_interval(differences[:, None], lambda means: means[..., 0], rng)
 
 
+def difference_interval(first: ArrayLike, second: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
+    """Return mean(first) − mean(second) of paired rates with its interval.
+
+    Student's t at n − 1 degrees on the identities' differences. Their variance is drawn towards that of two
+    unrelated cells whose probes all agree within a person, as if one more identity had shown it (see
+    `effective_sample_size`), so that there is an interval, and a wide enough one, where nobody or hardly
+    anybody differs.
+
+    Args:
+        first: rates of n identities in [0, 1].
+        second: rates of the same identities in the same order.
+        confidence: coverage.
+
+    Returns:
+        an estimate within [−1, 1]; without interval for one identity, missing for none.
+
+    Raises:
+        ValueError: the lengths differ or a rate is not in [0, 1].
+    """
+    from scipy.stats import t
+
+    one, two = (_rates(rates, np.size(rates)) for rates in _same_length(first, second))
+    n = len(one)
+    if n == 0:
+        return Estimate.missing("no identities")
+    value = float((one - two).mean())
+    if n == 1:
+        return Estimate(value, reason="one identity has no interval")
+    half = float(t.ppf((1 + confidence) / 2, n - 1)) * difference_error(one, two)
+    return Estimate(value, max(-1.0, value - half), min(1.0, value + half))
+
+
+def difference_error(first: Floats, second: Floats) -> float:
+    """Return the standard error of the mean difference of paired rates, as in `difference_interval`.
+
+    Args:
+        first: rates of n > 1 identities in [0, 1].
+        second: rates of the same identities.
+    """
+    n = len(first)
+    differences = first - second
+    # One success and one failure more (Laplace): the bound must not vanish where every rate is 0 or 1.
+    p, q = ((n * rates.mean() + 1) / (n + 2) for rates in (first, second))
+    largest = float(p * (1 - p) + q * (1 - q)) / n
+    differing = int(np.count_nonzero(np.abs(differences) > _SAME))
+    return math.sqrt(_shrunk(float(differences.var(ddof=1)) / n, differing, largest))
+
+
 def cohens_h(first: float, second: float) -> float:
     """Return Cohen's effect size h = 2·asin√first − 2·asin√second of two rates, in [−π, π].
 
@@ -212,6 +266,11 @@ def cohens_h(first: float, second: float) -> float:
         if not 0 <= rate <= 1:
             raise ValueError(f"rate {rate} is not in [0, 1]")
     return 2 * math.asin(math.sqrt(first)) - 2 * math.asin(math.sqrt(second))
+
+
+def _shrunk(variance: float, telling: int, largest: float) -> float:
+    """Return `variance`, known from `telling` identities, with `_PRIOR` more at its largest value."""
+    return (telling * variance + _PRIOR * largest) / (telling + _PRIOR)
 
 
 def _bca_levels(value: float, replicates: Floats, without_one: Floats, confidence: float) -> Floats:

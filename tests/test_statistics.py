@@ -12,6 +12,7 @@ from bench.statistics import (
     bootstrap_interval,
     bootstrap_means,
     cohens_h,
+    difference_interval,
     effective_sample_size,
     rate_interval,
     risk_difference,
@@ -31,7 +32,8 @@ def test_wilson_interval_agrees_with_statsmodels(hits, n):
 def test_rate_interval_is_wilson_at_n_eff_with_students_t_in_place_of_z():
     rates = np.array([0.0, 0.5, 0.5, 1.0, 0.25])
     p, s2 = 0.45, np.var(rates, ddof=1)
-    n_eff = p * (1 - p) / (s2 / 5)
+    # Four of the five are above 0 and below 1; one more has shown the largest variance.
+    n_eff = p * (1 - p) / ((4 * s2 / 5 + p * (1 - p) / 5) / 5)
     assert effective_sample_size(rates, 20) == pytest.approx(n_eff)
     # statsmodels takes a level for z; ask it for the level whose z is our t quantile.
     level = 2 * stats.norm.sf(stats.t.ppf(0.975, 4))
@@ -45,7 +47,16 @@ def test_n_eff_is_bounded_by_identities_and_probes():
     assert (
         effective_sample_size([0.0, 1.0, 0.0, 1.0], 40) == 4
     )  # nothing but between identities: p(1−p)/v = 3
-    assert effective_sample_size([0.49, 0.5, 0.51, 0.5], 40) == 40
+    assert effective_sample_size([0.49, 0.5, 0.51, 0.5] * 5, 40) == 40
+
+
+def test_n_eff_is_little_where_few_people_tell_of_the_variance():
+    rates = np.r_[np.full(3, 1 / 10), np.zeros(97)]
+    p, s2 = rates.mean(), rates.var(ddof=1)
+    expected = p * (1 - p) / ((3 * s2 / 100 + p * (1 - p) / 100) / 4)
+    assert effective_sample_size(rates, 700) == pytest.approx(expected)
+    assert expected < 400
+    assert p * (1 - p) / (s2 / 100) > 700  # what s² alone would say
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, 1 / 3])
@@ -188,3 +199,47 @@ def test_an_estimate_without_value_or_interval_needs_a_reason():
         Estimate(0.5)
     with pytest.raises(ValueError, match="two ends"):
         Estimate(0.5, low=0.1)
+
+
+def test_difference_interval_is_students_where_many_differ():
+    rng = np.random.default_rng(4)
+    first, second = rng.binomial(6, 0.6, 4000) / 6, rng.binomial(6, 0.5, 4000) / 6
+    expected = stats.ttest_rel(first, second).confidence_interval()
+    found = difference_interval(first, second)
+    assert found.value == pytest.approx((first - second).mean())
+    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=2e-5)
+
+
+def test_difference_interval_by_hand():
+    first, second = np.array([1.0, 0.5, 0.5, 0.0]), np.array([0.5, 0.5, 0.5, 0.0])
+    variance = np.var([0.5, 0, 0, 0], ddof=1) / 4
+    p, q = (4 * 0.5 + 1) / 6, (4 * 0.375 + 1) / 6
+    error = math.sqrt((1 * variance + (p * (1 - p) + q * (1 - q)) / 4) / 2)
+    found = difference_interval(first, second)
+    half = stats.t.ppf(0.975, 3) * error
+    assert (found.value, found.low, found.high) == pytest.approx((0.125, 0.125 - half, 0.125 + half))
+
+
+def test_difference_interval_where_nobody_differs_narrows_with_identities():
+    few, many = (difference_interval([0.0] * n, [0.0] * n) for n in (20, 158))
+    assert few.value == many.value == 0.0
+    assert few.high > 0.1
+    assert 3 / 158 / 2 < many.high < 0.03  # of the rule of three's order
+    assert few.low == -few.high
+
+
+def test_difference_interval_says_why_it_is_missing():
+    assert difference_interval([], []) == Estimate.missing("no identities")
+    assert difference_interval([1.0], [0.5]).reason == "one identity has no interval"
+    with pytest.raises(ValueError, match="same identities"):
+        difference_interval([1.0], [0.5, 0.5])
+    with pytest.raises(ValueError, match="in \\[0, 1\\]"):
+        difference_interval([1.5, 0.0], [0.5, 0.5])
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=30))
+def test_difference_interval_changes_sign_with_the_order(pairs):
+    first, second = np.array(pairs).T / 4
+    there, back = difference_interval(first, second), difference_interval(second, first)
+    assert -1 <= there.low <= there.value <= there.high <= 1
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
