@@ -1,0 +1,136 @@
+"""Power: which difference could a run show, and how many identities would show a wanted one? (DESIGN 7).
+
+What lives here: the paired t test's power as pure functions of the spread between identities. What must not:
+runs and printing (`bench.cli.power`). The test that is reported is the sign-flip test; the simulations in
+`docs/statistics.md` show that its power is the t test's within a few points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from bench.contracts import Frozen
+
+ALPHA = 0.05
+"""Two-sided level."""
+
+POWER = 0.8
+"""Chance to find a difference that is there."""
+
+
+class Assumptions(Frozen):
+    """What decides how much two cells' rates of one identity differ by chance.
+
+    The defaults are near the middle of what the attacked cells of the committed LFW run show.
+    """
+
+    rate: float = Field(0.3, ge=0, le=1, description="mean rate of the first cell")
+    difference: float = Field(0.0, ge=-1, le=1, description="second cell's rate minus the first's")
+    probes: float = Field(
+        5.35, ge=1, description="probes per identity; the harmonic mean where they vary (LFW: 5.35)"
+    )
+    intraclass: float = Field(
+        0.3, ge=0, le=1, description="correlation between two probes of one identity within a cell"
+    )
+    correlation: float = Field(
+        0.5, gt=-1, lt=1, description="correlation between an identity's rates in the two cells"
+    )
+
+    @model_validator(mode="after")
+    def _rates(self) -> Assumptions:
+        if not 0 <= self.rate + self.difference <= 1:
+            raise ValueError(f"rate {self.rate} and difference {self.difference} leave [0, 1]")
+        return self
+
+    def sd_of_differences(self) -> float:
+        """Return the standard deviation over identities of the difference of their two rates.
+
+        Var(rate) = p(1 − p)·(ρ + (1 − ρ)/m), m probes with intraclass correlation ρ;
+        Var(difference) = v₁ + v₂ − 2r√(v₁v₂).
+        """
+        one, two = (self._sd(p) for p in (self.rate, self.rate + self.difference))
+        return math.sqrt(max(one**2 + two**2 - 2 * self.correlation * one * two, 0.0))
+
+    def _sd(self, p: float) -> float:
+        return math.sqrt(p * (1 - p) * (self.intraclass + (1 - self.intraclass) / self.probes))
+
+
+def power_of(difference: float, sd: float, n: int, alpha: float = ALPHA) -> float:
+    """Return the chance that the paired t test finds a difference, by the noncentral t distribution.
+
+    Args:
+        difference: of mean rates.
+        sd: standard deviation of the identities' differences, > 0.
+        n: identities, at least 2.
+        alpha: two-sided level.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    _check(sd, n, alpha)
+    return float(_solver()(effect_size=abs(difference) / sd, nobs=n, alpha=alpha, power=None))
+
+
+def minimum_detectable_difference(sd: float, n: int, alpha: float = ALPHA, power: float = POWER) -> float:
+    """Return the smallest difference of mean rates that is found with the given power.
+
+    Args:
+        sd: standard deviation of the identities' differences; 0 gives 0.
+        n: identities, at least 2.
+        alpha: two-sided level.
+        power: chance to find it, in (alpha, 1).
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    if sd == 0:
+        return 0.0
+    _check(sd, n, alpha, power)
+    return sd * float(_solver()(effect_size=None, nobs=n, alpha=alpha, power=power))
+
+
+def identities_needed(difference: float, sd: float, alpha: float = ALPHA, power: float = POWER) -> int:
+    """Return the least number of identities, at least 2, with which a difference is found.
+
+    Args:
+        difference: of mean rates, not 0.
+        sd: standard deviation of the identities' differences, > 0.
+        alpha: two-sided level.
+        power: chance to find it, in (alpha, 1).
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    _check(sd, 2, alpha, power)
+    if difference == 0:
+        raise ValueError("no number of identities shows a difference of 0")
+    low, high = 1, 2
+    while power_of(difference, sd, high, alpha) < power:
+        low, high = high, 2 * high
+    while high - low > 1:  # power_of(high) is enough, of low is not
+        middle = (low + high) // 2
+        if power_of(difference, sd, middle, alpha) < power:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _check(sd: float, n: int, alpha: float, power: float = POWER) -> None:
+    if not (sd > 0 and n >= 2 and 0 < alpha < power < 1):
+        raise ValueError(
+            "power needs sd > 0, at least 2 identities and 0 < alpha < power < 1, got "
+            f"sd={sd}, n={n}, alpha={alpha}, power={power}"
+        )
+
+
+def _solver() -> Callable[..., Any]:
+    """Return statsmodels' equation of effect size, number, level and power of a paired t test."""
+    from statsmodels.stats.power import tt_solve_power
+
+    solve: Callable[..., Any] = tt_solve_power
+    return solve
