@@ -872,7 +872,7 @@ def _training_people() -> tuple[Identity, ...]:
     """Return enough made-up people for any protocol's background."""
     return tuple(
         Identity(f"other-{i:05d}", tuple(f"other-{i:05d}-{k}" for k in range(4)), "training")
-        for i in range(1500)
+        for i in range(3000)
     )
 
 
