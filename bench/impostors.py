@@ -124,7 +124,7 @@ def calibrate(
     thresholds = thresholds_at(table[_between_people(people)], rates)
     points = []
     for wanted, threshold in zip(rates, thresholds, strict=True):
-        rate, low, high = rate_interval_of_pairs(table >= threshold, rng, resamples)
+        rate, low, high = rate_interval_of_pairs(table >= np.float64(threshold), rng, resamples)
         points.append(OperatingPoint(wanted, float(threshold), rate, low, high, pairs_of(people), people))
     return tuple(points)
 

@@ -1,0 +1,365 @@
+"""The verification protocol: is the face before the camera the person it is compared with (1:1)?
+
+Two questions are asked of every cloak. Dodging: is a person still accepted for its own enrolled photos, once
+these are cloaked? Impersonation: is a cloaked photo accepted for the person its cloak imitates? Both at
+thresholds set in the run on strangers who are not evaluated. `docs/protocols/verification.md` states it in
+words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from bench.contracts import ConditionFacts, Decided, Embedded, Identity, Trial, View
+from bench.errors import MethodError, UsageError, unknown
+from bench.heads import Vectors
+from bench.impostors import FAR_LEVELS, Cosines, OperatingPoint, calibrate, cosines, shortage
+from bench.protocols._rotation import Gallery, Probes, Rotation, RotationParams
+from bench.randomness import numpy_generator
+
+PROTECTED, NORMAL = 0, 1
+"""The two folds: everyone's photos cloaked, and nobody's. One person's answer needs no other person's photo."""
+
+
+class VerificationProtocol(Rotation):
+    """Comparisons of two photos at thresholds for given false-accept rates."""
+
+    name = "verification"
+    paper = "Sharif et al., Accessorize to a Crime (CCS 2016) name dodging and impersonation; rates as ISO/IEC 19795-1"
+    heads = ("pair",)
+
+    class Params(RotationParams):
+        """False-accept rates, and how many strangers set the thresholds."""
+
+        far: tuple[float, ...] = Field(
+            FAR_LEVELS,
+            description="false-accept rates the thresholds are set for, joined by '|'",
+            json_schema_extra={"unit": "share"},
+        )
+        impostors: int = Field(
+            1000,
+            ge=2,
+            description="strangers the thresholds are set on, one photo each; all there are where there are fewer",
+            json_schema_extra={"unit": "identities"},
+        )
+        folds: int = Field(
+            1,
+            ge=1,
+            le=1,
+            description="always 1: everyone is protected at once, as nobody is compared with anybody else",
+            json_schema_extra={"unit": "rotations"},
+        )
+
+        @field_validator("far")
+        @classmethod
+        def _are_rates(cls, far: tuple[float, ...]) -> tuple[float, ...]:
+            if not far or len(set(far)) < len(far) or not all(0 < rate < 1 for rate in far):
+                raise ValueError("needs one rate or more, each between 0 and 1 and named once")
+            return far
+
+    params: Params
+
+    @property
+    def views(self) -> Mapping[str, View]:
+        """Enrolled photos go through the defence, presented ones do not; strangers are seen in both places."""
+        return {
+            "gallery": View(photos="gallery"),
+            "cloaked gallery": View(photos="gallery", state="cloaked"),
+            "probes": View(photos="probes", defended=False),
+            "targets": View(photos="targets", defended=False),
+            "enrolled strangers": View(photos="background"),
+            "presented strangers": View(photos="background", defended=False),
+        }
+
+    def background(self, identities: Sequence[Identity], split_seed: int) -> Mapping[str, tuple[str, ...]]:
+        """Draw strangers, with the first photo of each.
+
+        Raises:
+            UsageError: fewer than two people.
+        """
+        people = sorted((p for p in identities if p.role == "training"), key=lambda p: p.id)
+        if len(people) < 2:
+            raise UsageError(
+                f"protocol '{self.name}' sets its thresholds on people who are not evaluated, found {len(people)}. "
+                "Use a dataset that has training identities, thousands if possible."
+            )
+        order = numpy_generator(split_seed, "impostors").permutation(len(people))
+        return {people[i].id: people[i].photos[:1] for i in sorted(order[: self.params.impostors])}
+
+    def decide(self, views: Mapping[str, Embedded], trial: Trial) -> Decided:
+        """Return the answer to every comparison, at every threshold that could be set.
+
+        Raises:
+            UsageError: the head is not known.
+            MethodError: a probe or an imitated person is missing, or embeddings are not finite.
+        """
+        import pandas as pd
+
+        if trial.head not in self.heads:
+            raise unknown("head", trial.head, self.heads)
+        points = operating_points(
+            views["enrolled strangers"],
+            views["presented strangers"],
+            self.params.far,
+            without=frozenset(views["targets"].identities),
+        )
+        asked = {"dodging": dodging(views, trial)}
+        if trial.aims:
+            asked["impersonation"] = impersonation(views, trial)
+        facts = {}
+        frames = [_no_rows()]
+        for question in ("dodging", "impersonation"):
+            for rate in self.params.far:
+                name = f"{question}, FAR {100 * rate:g} %"
+                point = points[rate]
+                if question not in asked:
+                    facts[name] = ConditionFacts(reason="the attack imitates nobody in particular")
+                    continue
+                facts[name] = _facts(rate, point)
+                if isinstance(point, OperatingPoint):
+                    frames.append(asked[question].at(point.threshold).assign(condition=name))
+        return Decided(pd.concat(frames[1:] or frames, ignore_index=True), facts)
+
+
+# -- thresholds ----------------------------------------------------------------------------------------------
+
+
+def operating_points(
+    enrolled: Embedded, presented: Embedded, rates: Sequence[float], without: frozenset[str] = frozenset()
+) -> dict[float, OperatingPoint | str]:
+    """Return rate → its operating point, or why there is none.
+
+    Args:
+        enrolled: one photo a stranger, as the gallery is treated.
+        presented: the same photos, as probes are treated. Strangers seen on one side only are left out.
+        rates: false-accept rates in (0, 1).
+        without: strangers to leave out: people whom cloaks imitate take part in the evaluation.
+
+    Raises:
+        MethodError: an embedding is not finite.
+    """
+    rows = [_row_of_person(side) for side in (enrolled, presented)]
+    people = sorted((rows[0].keys() & rows[1].keys()) - without)
+    found: dict[float, OperatingPoint | str] = {rate: shortage(rate, len(people)) for rate in rates}
+    possible = [rate for rate in rates if not found[rate]]
+    if possible:
+        first, second = (
+            np.asarray(side.vectors)[[row[person] for person in people]]
+            for side, row in zip((enrolled, presented), rows, strict=True)
+        )
+        # Not the cell's seed: cells that differ in it alone have the same thresholds.
+        points = calibrate(first, second, possible, numpy_generator(0, "FAR interval"))
+        found |= dict(zip(possible, points, strict=True))
+    return found
+
+
+def _row_of_person(embedded: Embedded) -> dict[str, int]:
+    return {person: row for row, person in enumerate(embedded.identities)}
+
+
+def _facts(rate: float, point: OperatingPoint | str) -> ConditionFacts:
+    if isinstance(point, str):
+        return ConditionFacts(rate_name="FAR", rate_wanted=rate, reason=point)
+    return ConditionFacts(
+        threshold=point.threshold,
+        rate_name="FAR",
+        rate_wanted=rate,
+        rate=point.rate,
+        rate_low=point.low,
+        rate_high=point.high,
+        pairs=point.pairs,
+        identities=point.people,
+    )
+
+
+# -- comparisons ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """Pairs of photos with their scores, before any threshold.
+
+    Attributes:
+        fold: `PROTECTED` or `NORMAL`.
+        identity: the evaluated person.
+        image: image id of the photo presented, or of the cloak that claims to be somebody.
+        reference: image id of the photo it is compared with; None where there is none left.
+        claimed: identity id that is answered where the pair is accepted.
+        score: cosine, NaN without a reference.
+        accepting_is_right: whether the claim is true.
+    """
+
+    fold: NDArray[np.int16]
+    identity: NDArray[Any]
+    image: NDArray[Any]
+    reference: NDArray[Any]
+    claimed: NDArray[Any]
+    score: Cosines
+    accepting_is_right: bool
+
+    @classmethod
+    def of(cls, blocks: Sequence[_Block], *, accepting_is_right: bool) -> Comparisons:
+        """Return the pairs of several blocks as one."""
+        sizes = [block.scores.size for block in blocks]
+
+        def column(values: Sequence[Any]) -> NDArray[Any]:
+            return np.repeat(np.array(values, dtype=object), sizes)
+
+        return cls(
+            fold=np.repeat(np.array([block.fold for block in blocks], dtype=np.int16), sizes),
+            identity=column([block.identity for block in blocks]),
+            image=_names(name for b in blocks for name in b.images for _ in b.references),
+            reference=_names(name for b in blocks for _ in b.images for name in b.references),
+            claimed=column([block.claimed for block in blocks]),
+            score=np.concatenate([block.scores.ravel() for block in blocks]),
+            accepting_is_right=accepting_is_right,
+        )
+
+    def at(self, threshold: float) -> Any:
+        """Return the decisions at a threshold, as a data frame without `condition`."""
+        import pandas as pd
+
+        accepted = self.score >= np.float64(threshold)  # in float64, as calibrated; NaN is not
+        predicted = self.claimed.copy()
+        predicted[~accepted] = None
+        return pd.DataFrame(
+            {
+                "fold": self.fold,
+                "identity": self.identity,
+                "image": self.image,
+                "reference": self.reference,
+                "protected": self.fold == PROTECTED,
+                "predicted": predicted,
+                "correct": accepted == self.accepting_is_right,
+                "score": self.score,
+                "margin": np.asarray(self.score - np.float64(threshold), dtype=np.float32),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Every photo of `images` against every one of `references`, all of one person and one claim.
+
+    Attributes:
+        fold: `PROTECTED` or `NORMAL`.
+        identity: the evaluated person.
+        claimed: the identity claimed.
+        images: image ids.
+        references: image ids; (None,) where no photo is left.
+        scores: len(images) × len(references) cosines.
+    """
+
+    fold: int
+    identity: str
+    claimed: str
+    images: tuple[str, ...]
+    references: tuple[str | None, ...]
+    scores: Cosines
+
+
+def _names(names: Iterator[str | None]) -> NDArray[Any]:
+    return np.array(list(names), dtype=object)
+
+
+def dodging(views: Mapping[str, Embedded], trial: Trial) -> Comparisons:
+    """Return each probe against each enrolled photo of its own person, cloaked and natural.
+
+    Photos that a defence dropped are not compared. A person with none left gives a row a probe without
+    reference, never accepted.
+
+    Raises:
+        MethodError: a probe is missing, or an embedding is not finite.
+    """
+    gallery = Gallery.of(views["gallery"], views["cloaked gallery"], trial.split)
+    probes = Probes.of(views["probes"], views["probes"], trial.split, gallery.identities)
+    ids = (*views["gallery"].ids, *views["cloaked gallery"].ids)
+    bounds = np.searchsorted(probes.labels, np.arange(len(gallery.identities) + 1))
+    blocks = []
+    for fold, rows_of in ((PROTECTED, gallery.protected), (NORMAL, gallery.natural)):
+        for label, rows in enumerate(rows_of):
+            own = slice(bounds[label], bounds[label + 1])
+            images = probes.images[own]
+            person = gallery.identities[label]
+            references = tuple(ids[row] for row in rows)
+            scores = cosines(probes.natural[own], gallery.vectors[rows]) if references else _unknown(images)
+            blocks.append(_Block(fold, person, person, images, references or (None,), scores))
+    return Comparisons.of(blocks, accepting_is_right=True)
+
+
+def _unknown(images: Sequence[str]) -> Cosines:
+    return np.full((len(images), 1), np.nan, dtype=np.float32)
+
+
+def impersonation(views: Mapping[str, Embedded], trial: Trial) -> Comparisons:
+    """Return each cloaked photo, cloaked and natural, against each photo of the person its cloak imitates.
+
+    Cloaks that a defence dropped are not compared; a person with none left gives a row a photo without
+    reference, not accepted.
+
+    Raises:
+        MethodError: a photo's cloak imitates nobody, or someone without photos; or an embedding is not finite.
+    """
+    targets = _photos_by_person(views["targets"])
+    blocks: list[_Block] = []
+    for fold, view in ((PROTECTED, views["cloaked gallery"]), (NORMAL, views["gallery"])):
+        vector = partial(_vector, view, {image: row for row, image in enumerate(view.ids)})
+        for person in sorted(trial.split.cloaked):
+            images = trial.split.cloaked[person]
+            aimed = [(image, *_target(image, trial.aims, targets)) for image in images]
+            own = [
+                _Block(fold, person, target, (image,), photos, cosines(seen, vectors))
+                for image, target, photos, vectors in aimed
+                if (seen := vector(image)) is not None
+            ]
+            blocks += own or [
+                _Block(fold, person, target, (image,), (None,), _unknown([image]))
+                for image, target, _, _ in aimed
+            ]
+    return Comparisons.of(blocks, accepting_is_right=False)
+
+
+def _vector(view: Embedded, rows: Mapping[str, int], image: str) -> Vectors | None:
+    """Return a photo's embedding, 1×D; None where the view lacks it."""
+    row = rows.get(image)
+    return None if row is None else np.asarray(view.vectors)[row : row + 1]
+
+
+def _photos_by_person(view: Embedded) -> dict[str, tuple[tuple[str, ...], Vectors]]:
+    """Return identity id → image ids, sorted, and their embeddings."""
+    rows: dict[str, list[int]] = {}
+    for row in sorted(range(len(view.ids)), key=lambda row: view.ids[row]):
+        rows.setdefault(view.identities[row], []).append(row)
+    return {
+        person: (tuple(view.ids[row] for row in found), np.asarray(view.vectors)[found])
+        for person, found in rows.items()
+    }
+
+
+def _target(
+    image: str, aims: Mapping[str, str], targets: Mapping[str, tuple[tuple[str, ...], Vectors]]
+) -> tuple[str, tuple[str, ...], Vectors]:
+    """Return whom a photo's cloak imitates, with that person's photos."""
+    target = aims.get(image)
+    if target is None or target not in targets:
+        raise MethodError(
+            f"the cloak of '{image}' aims at {target!r}, who is not among the {len(targets)} people that can be "
+            "imitated. See the attack's aims()."
+        )
+    return (target, *targets[target])
+
+
+def _no_rows() -> Any:
+    """Return decisions of nothing, with the columns' types."""
+    nothing = np.array([], dtype=object)
+    empty = Comparisons(
+        np.array([], dtype=np.int16), nothing, nothing, nothing, nothing, np.array([], dtype=np.float32), True
+    )
+    return empty.at(0.0).assign(condition=nothing)
