@@ -6,13 +6,17 @@ splits.json        who is evaluated, on which photos, protected in which rotatio
 cells.json         one entry a cell: status, reason, threat model, files
 decisions/         one Parquet file a cell (`bench.decisions.SCHEMA`)
 images/            image measures, one Parquet file a set of images
+manifest.json      SHA-256 and size of every other file
 timings.csv        seconds by stage and method; never part of a leaderboard
 run.log            what was computed and what was reused
 """
 
+import hashlib
 import json
+import os
 import platform
 import re
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +27,7 @@ from pydantic import Field, ValidationError
 from bench.contracts import Frozen, Split
 from bench.digest import digest, package_versions
 from bench.errors import DataError
+from bench.provenance import MethodFacts
 from bench.spec import BENCHMARK_VERSION, RunSpec
 from bench.store import write_atomically
 from bench.threat import CellThreat
@@ -75,6 +80,21 @@ class RunFacts(Frozen):
     lpips_trunk: str = Field("", description="SHA-256 of LPIPS' trunk; empty where there is none")
     lpips_reason: str = Field("", description="why there is no LPIPS, and the mend")
     command: str = ""
+    fingerprint: str = Field("", description="digest of the photos and all that decides their crops")
+    methods: tuple[MethodFacts, ...] = Field((), description="code and files of every method, by digest")
+    device: str = Field("", description="where it was computed: cpu or cuda[:N]")
+    threads: int | None = Field(None, description="threads torch computed with")
+    batch_size: int | None = Field(None, description="images handed to a method per call; changes no byte")
+
+
+class ManifestEntry(Frozen):
+    """One file of a run's folder."""
+
+    sha256: str
+    size: int = Field(description="bytes")
+
+
+MANIFEST = "manifest.json"
 
 
 class RunFolder:
@@ -96,7 +116,7 @@ class RunFolder:
 
         The results of an earlier run in this folder go: a folder without ``cells.json`` is not finished.
         """
-        for stale in ("cells.json", "leaderboard.csv"):
+        for stale in ("cells.json", "leaderboard.csv", MANIFEST):
             (self.path / stale).unlink(missing_ok=True)
         self.write_json("spec.json", facts.model_dump(mode="json"))
         self.write_json("splits.json", _split_json(split))
@@ -110,6 +130,58 @@ class RunFolder:
     def write_cells(self, cells: list[CellResult]) -> None:
         """Write the state of every cell."""
         self.write_json("cells.json", [cell.model_dump(mode="json") for cell in cells])
+
+    def entries(self) -> dict[str, ManifestEntry]:
+        """Return every file of the folder as it is now, the manifest itself and unfinished files left out."""
+        files = (path for path in self.path.rglob("*") if path.is_file())
+        return {
+            str(path.relative_to(self.path).as_posix()): _entry(path)
+            for path in sorted(files)
+            if path.name != MANIFEST and not path.name.startswith(".")
+        }
+
+    def write_manifest(self) -> None:
+        """Write the digest of every file; the last thing a run does."""
+        self.write_json(MANIFEST, {name: entry.model_dump() for name, entry in self.entries().items()})
+
+    def manifest(self) -> dict[str, ManifestEntry]:
+        """Return the digests as they were written.
+
+        Raises:
+            DataError: there is no manifest, or it is damaged.
+        """
+        try:
+            found = json.loads(self._read(MANIFEST))
+            return {name: ManifestEntry.model_validate(entry) for name, entry in found.items()}
+        except (ValidationError, ValueError, AttributeError) as error:
+            raise DataError(f"{self.path / MANIFEST} is damaged: {error}.") from None
+
+    def split(self) -> Split:
+        """Return who was evaluated, on which photos.
+
+        Raises:
+            DataError: the folder is not a run, or its file is damaged.
+        """
+        try:
+            found = json.loads(self._read("splits.json"))
+            named = {
+                key: {k: tuple(v) for k, v in found[key].items()} for key in ("gallery", "probes", "cloaked")
+            }
+            return Split(fold=found["fold"], **named)
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise DataError(f"{self.path / 'splits.json'} is damaged: {error!r}.") from None
+
+    def machine(self) -> dict[str, Any]:
+        """Return the machine the run was made on.
+
+        Raises:
+            DataError: the folder is not a run, or its file is damaged.
+        """
+        try:
+            found: dict[str, Any] = json.loads(self._read("environment.json"))
+        except ValueError as error:
+            raise DataError(f"{self.path / 'environment.json'} is damaged: {error}.") from None
+        return found
 
     def facts(self) -> RunFacts:
         """Return what was asked.
@@ -142,6 +214,11 @@ class RunFolder:
             ) from None
 
 
+def _entry(path: Path) -> ManifestEntry:
+    with path.open("rb") as file:
+        return ManifestEntry(sha256=hashlib.file_digest(file, "sha256").hexdigest(), size=path.stat().st_size)
+
+
 def file_stem(*parts: Any) -> str:
     """Return a file name that says what is inside and is unique: readable parts and a short digest."""
     readable = "__".join(re.sub(r"[^A-Za-z0-9.=+-]+", "_", str(part)).strip("_")[:60] for part in parts)
@@ -161,16 +238,56 @@ def describe_machine(device: str, threads: int) -> dict[str, Any]:
     """Return packages, hardware, threads, device and determinism flags, without host or user names."""
     import torch
 
-    cuda = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
     return {
         "python": platform.python_version(),
         "packages": package_versions(REPORTED_PACKAGES),
         "system": platform.system(),
         "machine": platform.machine(),
+        "cpu_model": _cpu_model(),
+        "cpu_cores": os.cpu_count(),
         "cpu_kernels": torch.backends.cpu.get_cpu_capability(),
         "threads": threads,
         "device": device,
-        "cuda_device": cuda,
+        **_describe_cuda(device),
+        "dtype": "float32",
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "cudnn_deterministic": torch.backends.cudnn.deterministic,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
+        "tf32_cudnn": torch.backends.cudnn.allow_tf32,
         "byte_order": sys.byteorder,
     }
+
+
+def _describe_cuda(device: str) -> dict[str, str]:
+    import torch
+
+    if not device.startswith("cuda"):
+        return {"cuda_device": "", "cuda": "", "cudnn": "", "cuda_driver": ""}
+    return {
+        "cuda_device": torch.cuda.get_device_name(device),
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        "cuda_driver": _cuda_driver(),
+    }
+
+
+def _cuda_driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(  # noqa: S603  # a fixed command
+            command, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return (found.stdout.splitlines() or ["unknown"])[0].strip()
+
+
+def _cpu_model() -> str:
+    """Return the processor's name as the system states it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or "unknown")

@@ -14,17 +14,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import graph, image_measures, registry, resolve, run_folder, threat
+from bench import graph, image_measures, registry, resolve, run_folder
 from bench.contracts import Binding
 from bench.digest import digest
 from bench.errors import UsageError
 from bench.graph import Executor, Node, NodeError
 from bench.lpips_distance import Unavailable
 from bench.pipeline import Machine, Pipeline, make_machine
+from bench.provenance import describe_methods
 from bench.resolve import Resolved
 from bench.run_folder import CellResult, RunFacts, RunFolder
 from bench.spec import Cell, RunSpec, make_spec
 from bench.store import Store, default_folder
+from bench.threat import CellThreat, Threats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,6 +106,7 @@ class Prepared:
     store: Store
     options: Options
     nodes: Mapping[Cell, CellNodes] = field(repr=False)
+    threats: Mapping[Cell, CellThreat] = field(repr=False)
 
     @property
     def folder(self) -> RunFolder:
@@ -151,13 +154,16 @@ def prepare(asked: RunSpec, options: Options) -> Prepared:
     machine = make_machine(options.device, options.threads, options.batch_size, options.lpips_trunk)
     pipeline = Pipeline(run, machine)
     _check_weights(run)
+    threats = Threats(run)
+    threats.check()
     nodes = {cell: _cell_nodes(run, pipeline, cell) for cell in run.cells}
     for cell in nodes.values():
         for node in cell.all():
             _ = node.address  # computing the key looks at every file that decides it
     store = Store(options.store or default_folder())
     check_writable(store.folder, "--store")
-    prepared = Prepared(run, machine, pipeline, store, options, nodes)
+    marks = {cell: threats.of(cell) for cell in run.cells}
+    prepared = Prepared(run, machine, pipeline, store, options, nodes, marks)
     check_writable(prepared.folder.path, "--out")
     if any(node.stage == "faces" for node in prepared.missing):
         run.dataset.check()
@@ -205,6 +211,7 @@ def execute(
         folder.write_cells(results)
         failed = sum(result.status != "ok" for result in results)
         log.info("%d cells done, %d failed", len(results) - failed, failed)
+    folder.write_manifest()
     return results
 
 
@@ -236,7 +243,7 @@ def _finish(prepared: Prepared, executor: Executor, cell: Cell, written: set[str
         asked=cell in prepared.run.cells_asked,
         status=status,
         reason=reason,
-        threat=threat.cell_threat(prepared.run, cell),
+        threat=prepared.threats[cell],
         **files,
     )
 
@@ -271,6 +278,11 @@ def _facts(prepared: Prepared) -> RunFacts:
         lpips_trunk="" if isinstance(lpips, Unavailable) else lpips.trunk_sha256,
         lpips_reason=lpips.reason if isinstance(lpips, Unavailable) else "",
         command=prepared.options.command,
+        fingerprint=prepared.run.dataset.fingerprint(),
+        methods=describe_methods(prepared.run),
+        device=str(prepared.machine.device),
+        threads=prepared.machine.threads,
+        batch_size=prepared.machine.batch_size,
     )
 
 
@@ -333,7 +345,7 @@ def _timings(prepared: Prepared, executor: Executor) -> Iterator[None]:
 def _write_timings(prepared: Prepared) -> None:
     """Write seconds by stage and method over all artefacts of the run, whichever run computed them."""
     totals: dict[tuple[str, str], list[float]] = {}
-    for node in _every_node(cell.all() for cell in prepared.nodes.values()):
+    for node in every_node(cell.all() for cell in prepared.nodes.values()):
         record = prepared.store.record(node.stage, node.address)
         if record is not None:
             total = totals.setdefault(node.group, [0, 0, 0.0])
@@ -353,7 +365,8 @@ def _stage_order(group: tuple[str, str]) -> tuple[int, str]:
     return graph.STAGES.index(group[0]), group[1]
 
 
-def _every_node(groups: Iterable[Sequence[Node]]) -> list[Node]:
+def every_node(groups: Iterable[Sequence[Node]]) -> list[Node]:
+    """Return the nodes of groups and all they are made from, each once."""
     found: dict[str, Node] = {}
     waiting = [node for group in groups for node in group]
     while waiting:

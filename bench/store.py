@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.errors import BenchError
 
@@ -143,6 +143,19 @@ class Store:
         if payload_path.exists():
             payload_path.replace(payload_path.with_suffix(".corrupt"))
         return None
+
+    def state(self, stage: str, address: str) -> Literal["whole", "absent", "corrupt"]:
+        """Say whether an artefact is there as it was written; unlike `read` this changes nothing."""
+        payload, record = self._paths(stage, address)
+        try:
+            wanted = json.loads(record.read_text(encoding="utf-8"))["sha256"]
+            return "whole" if sha256(payload.read_bytes()).hexdigest() == wanted else "corrupt"
+        except (FileNotFoundError, NotADirectoryError):
+            return "corrupt" if record.is_file() else "absent"
+        except OSError as error:
+            raise _unreadable(payload, error) from error
+        except (ValueError, KeyError, TypeError):
+            return "corrupt"
 
     def write(
         self, stage: str, address: str, payload: bytes, *, key: Mapping[str, Any], seconds: float, images: int

@@ -126,6 +126,7 @@ def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **valu
     board = leaderboard.build(prepared.folder)
     text = leaderboard.to_csv(board)
     prepared.folder.write_bytes("leaderboard.csv", text.encode())
+    prepared.folder.write_manifest()
     if csv_file:
         from bench.store import write_atomically
 

@@ -47,7 +47,7 @@ def test_the_progress_goes_to_stderr_and_names_every_stage(finished):
 def test_the_run_folder_holds_what_its_documentation_says(finished):
     assert {path.name for path in finished.run.iterdir()} == {
         "spec.json", "environment.json", "splits.json", "cells.json", "decisions", "images", "timings.csv",
-        "leaderboard.csv", "run.log",
+        "leaderboard.csv", "manifest.json", "run.log",
     }  # fmt: skip
     spec = json.loads((finished.run / "spec.json").read_text())
     assert spec["spec"]["attacks"] == ["tiny-noise", "pgd:eps=32,steps=2"]
