@@ -25,8 +25,8 @@ from torch import Tensor
 
 from attacks._micro_batch import State, in_micro_batches, optimise
 from attacks._surrogates import SurrogateParams, clean_embeddings, require_surrogates, unit_embeddings
+from attacks._targets import require_targets, rows_of, unit_rows
 from bench.contracts import Attack, Backbone, Context, Faces, ThreatModel
-from bench.errors import UsageError
 from bench.image_quality import GREY_LEVELS, SsimReference, dssim, interleaved, to_8_bits
 
 
@@ -209,18 +209,30 @@ class Fawkes(Attack):
                 )
             return self
 
+        @property
+        def share(self) -> float:
+            """Share of the budget that counts as within it."""
+            return 1 if self.strict else OVER
+
+        @property
+        def limit(self) -> float:
+            """Largest DSSIM of a posted cloak."""
+            return VERSIONS[self.version].modes[self.mode].budget * self.share
+
     params: Params
 
     @property
     def threat(self) -> ThreatModel:
         """Version 0.3 imitates another person and has no bound on single pixels."""
         version = VERSIONS[self.params.version]
-        budget = f"DSSIM at most {1 if self.params.strict else OVER} × budget"
+        budget = f"DSSIM at most {self.params.share} × budget"
         return ThreatModel(
             goal="targeted" if version.targeted else "untargeted",
             surrogates=1,
             needs_targets=version.targeted,
             constraint=budget if version.targeted else f"{budget}, L∞ at most {version.clip:.0f} grey levels",
+            max_linf=None if version.targeted else version.clip,
+            max_dssim=self.params.limit,
         )
 
     @property
@@ -240,10 +252,21 @@ class Fawkes(Attack):
         """
         backbones = require_surrogates(self.name, ctx)
         version = VERSIONS[self.params.version]
-        targets = _targets_of(faces, ctx, backbones) if version.targeted else ()
+        targets = _Choice.of(faces, ctx, backbones).embeddings if version.targeted else ()
         task = _Cloaking(self.params, faces, ctx, targets)
         cloaks = optimise(task, len(faces), ctx.advance)
         return {i: c.to(faces.images.device) for i, c in zip(faces.ids, cloaks, strict=True)}
+
+    def aims(self, faces: Faces, ctx: Context) -> Mapping[str, str]:
+        """Return whom each photo's cloak imitates; version 0.3 only.
+
+        Raises:
+            UsageError: `ctx` has no differentiable surrogate, or no target faces.
+        """
+        if not VERSIONS[self.params.version].targeted:
+            return super().aims(faces, ctx)
+        choice = _Choice.of(faces, ctx, require_surrogates(self.name, ctx))
+        return dict(zip(faces.ids, choice.people, strict=True))
 
 
 class _Cloaking:
@@ -257,7 +280,7 @@ class _Cloaking:
         mode = self.version.modes[params.mode]
         self.budget, self.learning_rate = mode.budget, mode.learning_rate
         self.steps = mode.steps if params.steps is None else params.steps
-        self.limit = mode.budget * (1.0 if params.strict else OVER)
+        self.limit = params.limit
 
     def start(self, images: Sequence[int]) -> State:
         clean = self.faces.images[list(images)].to(self.ctx.device)
@@ -339,48 +362,47 @@ class _Cloaking:
         return shrink_into_budget(state["image"], state["best"], self.limit).contiguous()
 
 
-def _targets_of(faces: Faces, ctx: Context, backbones: Sequence[Backbone]) -> tuple[Tensor, ...]:
-    """Return for each surrogate the target embedding of every face, N×D_k, of unit length.
+@dataclass(frozen=True)
+class _Choice:
+    """Whom every face imitates.
 
-    A person's target is the pool's identity whose smallest distance to the person's photos is largest, by
-    the surrogates' unit embeddings side by side; its embedding is the mean of its photos'.
-
-    Raises:
-        UsageError: `ctx` brings no faces of other people.
+    Attributes:
+        people: identity id for each face.
+        embeddings: the target embedding of each face for every surrogate, N×D_k, of unit length.
     """
-    if ctx.targets is None or not len(ctx.targets):
-        raise UsageError(
-            "fawkes:version=0.3 imitates another person and got no target faces. Use a dataset with training "
-            "identities, or fawkes:version=1."
-        )
-    photos = _embeddings_of(backbones, faces, ctx)
-    people = sorted(set(ctx.targets.identities))
-    pool = _embeddings_of(backbones, ctx.targets, ctx)
-    means = [torch.stack([e[_rows_of(ctx.targets, p)].mean(0) for p in people]) for e in pool]
-    centres = tuple(F.normalize(m, dim=1) for m in means)
-    apart = torch.cdist(torch.cat(photos, 1), torch.cat(centres, 1))
-    chosen = [0] * len(faces)
-    for person in sorted(set(faces.identities)):
-        rows = _rows_of(faces, person)
-        candidates = apart[rows].amin(0)
-        if person in people:
-            candidates[people.index(person)] = -1
-        farthest = int(candidates.argmax())
-        for row in rows:
-            chosen[row] = farthest
-    return tuple(c[chosen] for c in centres)
+
+    people: tuple[str, ...]
+    embeddings: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, faces: Faces, ctx: Context, backbones: Sequence[Backbone]) -> _Choice:
+        """Choose; a person's target is the pool's identity whose nearest photo of theirs is farthest.
+
+        Distances are between the surrogates' unit embeddings side by side; a target's embedding is the mean
+        of its photos'.
+
+        Raises:
+            UsageError: `ctx` brings no faces of other people.
+        """
+        targets = require_targets("fawkes:version=0.3", "fawkes:version=1", ctx)
+        photos = _embeddings_of(backbones, faces, ctx)
+        people = sorted(set(targets.identities))
+        pool = _embeddings_of(backbones, targets, ctx)
+        means = [torch.stack([e[rows_of(targets, p)].mean(0) for p in people]) for e in pool]
+        centres = tuple(F.normalize(m, dim=1) for m in means)
+        apart = torch.cdist(torch.cat(photos, 1), torch.cat(centres, 1))
+        chosen = [0] * len(faces)
+        for person in sorted(set(faces.identities)):
+            rows = rows_of(faces, person)
+            candidates = apart[rows].amin(0)
+            if person in people:
+                candidates[people.index(person)] = -1
+            farthest = int(candidates.argmax())
+            for row in rows:
+                chosen[row] = farthest
+        return cls(tuple(people[k] for k in chosen), tuple(c[chosen] for c in centres))
 
 
 def _embeddings_of(backbones: Sequence[Backbone], faces: Faces, ctx: Context) -> tuple[Tensor, ...]:
     images = faces.images.to(ctx.device)
-    parts = [in_micro_batches(partial(_unit_rows, backbone), images) for backbone in backbones]
-    return tuple(parts)
-
-
-def _unit_rows(backbone: Backbone, images: Tensor) -> Tensor:
-    with torch.no_grad():
-        return F.normalize(backbone.embed(images), dim=1)
-
-
-def _rows_of(faces: Faces, identity: str) -> list[int]:
-    return [i for i, name in enumerate(faces.identities) if name == identity]
+    return tuple(in_micro_batches(partial(unit_rows, backbone), images) for backbone in backbones)

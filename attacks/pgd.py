@@ -1,14 +1,16 @@
-"""PGD on embeddings: signed ascent of the distance from the clean embedding within an L∞ ball.
+"""PGD on embeddings: signed steps within an L∞ ball, away from the clean embedding or towards someone's.
 
 Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (ICLR 2018), eq. 5, with the
-classification loss replaced by a distance of embeddings. Images stay in [0, 1]; ε and the step are given in
-grey levels.
+classification loss replaced by a distance of embeddings; with momentum it is MI-FGSM (Dong et al., "Boosting
+Adversarial Attacks with Momentum", CVPR 2018, eqs. 6 and 7). Images stay in [0, 1]; ε and the step are given
+in grey levels.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,30 +18,39 @@ from torch import Tensor
 
 from attacks._micro_batch import State, optimise
 from attacks._surrogates import SurrogateParams, clean_embeddings, require_surrogates, unit_embeddings
+from attacks._targets import drawn_target, require_targets, target_centres
 from bench.contracts import Attack, Backbone, Context, Faces, ThreatModel
 from bench.image_quality import GREY_LEVELS
 
 
-def ascent_loss(backbones: Sequence[Backbone], images: Tensor, state: State) -> Tensor:
-    """Return the sum over images and mean over surrogates of ‖e(x') − e(x)‖², e of unit length.
+def distance_loss(backbones: Sequence[Backbone], images: Tensor, state: State) -> Tensor:
+    """Return the sum over images and mean over surrogates of ‖e(x') − a‖², e and the anchor a of unit length.
 
-    It equals 2(1 − cos), so the sign of its gradient is that of the cosine distance; unit length lets every
+    The anchor, ``clean0``, ``clean1`` … in `state`, is e(x) of the clean photo or the target's embedding. It
+    equals 2(1 − cos), so the sign of its gradient is that of the cosine distance; unit length lets every
     surrogate weigh the same, whatever the scale of its embeddings, which is what transfers to other
-    backbones. Its gradient is zero at x itself, hence the random start.
+    backbones. Its gradient is zero at the anchor itself, hence the random start.
     """
     embeddings = unit_embeddings(backbones, images)
     distances = [(e - state[f"clean{k}"]).square().sum() for k, e in enumerate(embeddings)]
     return torch.stack(distances).mean()
 
 
+def accumulated(velocity: Tensor, gradient: Tensor, momentum: float) -> Tensor:
+    """Return g = μ·g + ∇/mean|∇| (Dong et al., eq. 6), the mean over each image of N×3×H×W.
+
+    The paper divides by the L1 norm, its published code by the mean: the signs are the same. A vanishing
+    gradient adds nothing.
+    """
+    scale = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
+    return torch.addcdiv(momentum * velocity, gradient, scale)
+
+
 class PGD(Attack):
-    """Projected gradient ascent away from the clean embeddings."""
+    """Projected gradient steps away from the clean embeddings, or towards another person's."""
 
     name: ClassVar[str] = "pgd"
-    paper: ClassVar[str] = "Madry et al., ICLR 2018 (arXiv 1706.06083)"
-    threat: ClassVar[ThreatModel] = ThreatModel(
-        goal="untargeted", surrogates=1, constraint="L∞ at most eps grey levels"
-    )
+    paper: ClassVar[str] = "Madry et al., ICLR 2018 (arXiv 1706.06083); Dong et al., CVPR 2018 (momentum)"
 
     class Params(SurrogateParams):
         """Parameters of PGD."""
@@ -55,8 +66,29 @@ class PGD(Attack):
         steps: int = Field(
             10, ge=1, le=10_000, description="ascent steps", json_schema_extra={"unit": "steps"}
         )
+        goal: Literal["untargeted", "targeted"] = Field(
+            "untargeted", description="away from the photo's own embedding, or towards another person's"
+        )
+        momentum: float = Field(
+            0,
+            ge=0,
+            le=10,
+            description="decay of the accumulated gradient (MI-FGSM); 0 is off, Dong et al. use 1",
+        )
 
     params: Params
+
+    @property
+    def threat(self) -> ThreatModel:
+        """The goal asked for; the bound counts posted cloaks, and rounding may add up to half a grey level."""
+        eps = self.params.eps
+        return ThreatModel(
+            goal=self.params.goal,
+            surrogates=1,
+            needs_targets=self.params.goal == "targeted",
+            constraint="L∞ at most eps grey levels",
+            max_linf=min(255.0, max(eps, math.floor(eps + 0.5))),
+        )
 
     def pool(self) -> str | None:
         """Return the surrogates asked for."""
@@ -66,18 +98,49 @@ class PGD(Attack):
         """Return one cloak for every face.
 
         Raises:
-            UsageError: `ctx` has no differentiable surrogate.
+            UsageError: `ctx` has no differentiable surrogate, or nobody to imitate.
         """
-        task = _Ascent(self.params, faces, ctx, require_surrogates(self.name, ctx))
+        backbones = require_surrogates(self.name, ctx)
+        task = _Ascent(self.params, faces, ctx, backbones, self._targets(faces, ctx, backbones))
         cloaks = optimise(task, len(faces), ctx.advance)
         return {i: c.to(faces.images.device) for i, c in zip(faces.ids, cloaks, strict=True)}
+
+    def aims(self, faces: Faces, ctx: Context) -> Mapping[str, str]:
+        """Return whom each photo's cloak imitates: someone of the targets, drawn for each person.
+
+        Raises:
+            UsageError: there is nobody to imitate.
+        """
+        if self.params.goal != "targeted":
+            return super().aims(faces, ctx)
+        targets = require_targets("pgd:goal=targeted", "pgd:goal=untargeted", ctx)
+        of_person = {name: drawn_target(targets, ctx, name) for name in sorted(set(faces.identities))}
+        return {image: of_person[name] for image, name in zip(faces.ids, faces.identities, strict=True)}
+
+    def _targets(
+        self, faces: Faces, ctx: Context, backbones: Sequence[Backbone]
+    ) -> Mapping[str, tuple[Tensor, ...]]:
+        """Return image id → target embedding for each surrogate; empty where untargeted."""
+        if self.params.goal != "targeted":
+            return {}
+        aims = self.aims(faces, ctx)
+        assert ctx.targets is not None, "aims() refuses a context without targets"
+        return target_centres(backbones, ctx.targets, aims, ctx.device)
 
 
 class _Ascent:
     """PGD as an image-wise optimisation."""
 
-    def __init__(self, params: PGD.Params, faces: Faces, ctx: Context, backbones: Sequence[Backbone]) -> None:
-        self.faces, self.ctx, self.backbones = faces, ctx, backbones
+    def __init__(
+        self,
+        params: PGD.Params,
+        faces: Faces,
+        ctx: Context,
+        backbones: Sequence[Backbone],
+        targets: Mapping[str, tuple[Tensor, ...]],
+    ) -> None:
+        self.faces, self.ctx, self.backbones, self.targets = faces, ctx, backbones, targets
+        self.sign, self.momentum = -1 if targets else 1, params.momentum
         self.eps = params.eps / GREY_LEVELS
         self.step = self.eps / 4 if params.step is None else params.step / GREY_LEVELS
         self.steps = params.steps
@@ -89,17 +152,26 @@ class _Ascent:
             for i in images
         ]
         offset = torch.stack(noise).to(clean).mul(2 * self.eps).sub(self.eps)
-        return {
+        state = {
             "image": clean,
             "cloak": (clean + offset).clamp(0, 1),
             "step": torch.zeros(len(clean), dtype=torch.long, device=clean.device),
-            **clean_embeddings(self.backbones, clean),
+            **self._anchors(images, clean),
         }
+        return state | {"velocity": torch.zeros_like(clean)} if self.momentum else state
+
+    def _anchors(self, images: Sequence[int], clean: Tensor) -> dict[str, Tensor]:
+        if not self.targets:
+            return clean_embeddings(self.backbones, clean)
+        aimed = [self.targets[self.faces.ids[i]] for i in images]
+        return {f"clean{k}": torch.stack(rows) for k, rows in enumerate(zip(*aimed, strict=True))}
 
     def update(self, state: State) -> Tensor:
         cloak = state["cloak"].detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(ascent_loss(self.backbones, cloak, state), cloak)
-        offset = cloak.detach() - state["image"] + self.step * gradient.sign()
+        (gradient,) = torch.autograd.grad(distance_loss(self.backbones, cloak, state), cloak)
+        if self.momentum:
+            gradient = state["velocity"] = accumulated(state["velocity"], gradient, self.momentum)
+        offset = cloak.detach() - state["image"] + self.sign * self.step * gradient.sign()
         state["cloak"] = (state["image"] + offset.clamp(-self.eps, self.eps)).clamp(0, 1)
         state["step"] += 1
         return state["step"] >= self.steps

@@ -58,6 +58,7 @@ def test_every_posted_cloak_keeps_its_budget_and_uses_it(faces, ctx, version, mo
     cloaks = cloaked(faces, ctx, version=version, mode=mode, strict=strict, steps=40)
     budget = VERSIONS[version].modes[mode].budget
     limit = budget * (1.0 if strict else 1.1)
+    assert Fawkes(Fawkes.Params(version=version, mode=mode, strict=strict)).threat.max_dssim == limit
     measured = [scikit_dssim(c, p) for c, p in zip(to_8_bits(cloaks), faces.images, strict=True)]
     assert max(measured) <= limit + 2e-6
     assert min(measured) > 0.3 * budget
@@ -123,6 +124,30 @@ def test_version_03_targets_of_each_person_are_chosen_by_all_their_photos(ctx, s
         rows = [i for i, p in enumerate(faces.identities) if p == person]
         own = Fawkes(Fawkes.Params(version="0.3", mode="min", steps=2)).cloak(faces.subset(rows), ctx)
         assert all(torch.equal(own[i], whole[i]) for i in own)
+
+
+def test_aims_are_whom_the_cloaks_of_version_03_move_towards(ctx, surrogates):
+    attack = Fawkes(Fawkes.Params(version="0.3", mode="ultra", steps=60))
+    faces = make_faces(6, people=3)
+    aims = attack.aims(faces, ctx)
+    cloaks = to_8_bits(stacked(attack.cloak(faces, ctx), faces))
+    for person in sorted(set(faces.identities)):
+        rows = [i for i, p in enumerate(faces.identities) if p == person]
+        best, centre = expected_target(faces.subset(rows), ctx.targets, surrogates)
+        assert {aims[faces.ids[i]] for i in rows} == {best}
+        anchors = [torch.from_numpy(c).expand(len(rows), -1) for c in centre]
+        before, after = (
+            distance([F.normalize(b.embed(x[rows])) for b in surrogates], anchors, squared=False)
+            for x in (faces.images, cloaks)
+        )
+        assert (after < before).all()
+
+
+def test_version_1_has_no_aims(faces, ctx, surrogates):
+    with pytest.raises(TypeError, match="has no aims"):
+        Fawkes().aims(faces, ctx)
+    with pytest.raises(UsageError, match="got no target faces"):
+        Fawkes(Fawkes.Params(version="0.3")).aims(faces, Context(backbones=surrogates))
 
 
 def test_nobody_is_their_own_target(ctx, surrogates, faces):
@@ -278,7 +303,11 @@ def test_declared_threat_and_scope_follow_the_version():
     assert (one.scope, one.threat.goal, one.threat.needs_targets) == ("image", "untargeted", False)
     assert (three.scope, three.threat.goal, three.threat.needs_targets) == ("identity", "targeted", True)
     assert "1.1 ×" in one.threat.constraint
-    assert "1 ×" in Fawkes(Fawkes.Params(strict=True)).threat.constraint
+    strict = Fawkes(Fawkes.Params(strict=True, mode="low")).threat
+    assert "1 ×" in strict.constraint
+    assert (one.threat.max_linf, three.threat.max_linf) == (15, None)
+    assert (strict.max_dssim, one.threat.max_dssim) == (0.004, pytest.approx(1.1 * 0.017))
+    assert three.threat.max_dssim == pytest.approx(1.1 * 0.008)
 
 
 def test_missing_surrogates_and_targets_are_explained(faces, surrogates):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from attacks.none import NoAttack
-from attacks.pgd import PGD
+from attacks.pgd import PGD, accumulated
 from bench.contracts import MICRO_BATCH, Context, Faces
 from bench.data_files import VARIABLE, data_folder
 from bench.errors import UsageError
@@ -48,6 +48,130 @@ def test_one_step_is_the_signed_gradient_of_the_mean_squared_distance(faces, ctx
         expected = stepped.clamp(0, 1)[0]
         agrees = (cloaks[i] - expected).abs() < 1e-5
         assert agrees.float().mean() > 0.999  # signs of vanishing gradients may differ
+
+
+def run_by_hand(faces, ctx, anchors, *, sign=1, steps=3, momentum=0.0):
+    """The defaults written out for one full micro-batch: ε 8, step 2, mean over surrogates of ‖e − a‖²."""
+    clean, eps = faces.images, 8 / 255
+    draws = torch.stack([torch.rand(clean.shape[1:], generator=ctx.generator("pgd", i)) for i in faces.ids])
+    cloak = (clean + (draws * (2 * eps) - eps)).clamp(0, 1)
+    velocity = torch.zeros_like(clean)
+    for _ in range(steps):
+        cloak.requires_grad_()
+        found = [F.normalize(b.embed(cloak), dim=1) for b in ctx.backbones]
+        losses = [(e - a).square().sum() for e, a in zip(found, anchors, strict=True)]
+        (gradient,) = torch.autograd.grad(torch.stack(losses).mean(), cloak)
+        if momentum:
+            norms = gradient.flatten(1).norm(p=1, dim=1).div(gradient[0].numel())
+            velocity = momentum * velocity + gradient / norms.view(-1, 1, 1, 1)
+            gradient = velocity
+        offset = cloak.detach() - clean + sign * eps / 4 * gradient.sign()
+        cloak = (clean + offset.clamp(-eps, eps)).clamp(0, 1)
+    return cloak
+
+
+def unit(backbones, images):
+    return [F.normalize(b.embed(images), dim=1) for b in backbones]
+
+
+def test_the_default_path_is_untargeted_without_momentum_to_the_byte(ctx, surrogates):
+    faces = make_faces(MICRO_BATCH)
+    expected = run_by_hand(faces, ctx, unit(surrogates, faces.images))
+    assert torch.equal(stacked(PGD(PGD.Params(steps=3)).cloak(faces, ctx), faces), expected)
+    assert (PGD.Params().goal, PGD.Params().momentum) == ("untargeted", 0)
+
+
+def test_momentum_is_mi_fgsm(ctx, surrogates):
+    faces = make_faces(MICRO_BATCH)
+    expected = run_by_hand(faces, ctx, unit(surrogates, faces.images), momentum=0.8, steps=5)
+    found = stacked(PGD(PGD.Params(steps=5, momentum=0.8)).cloak(faces, ctx), faces)
+    assert ((found - expected).abs() < 1e-5).float().mean() > 0.999  # signs of sums near zero may differ
+    plain = stacked(PGD(PGD.Params(steps=5)).cloak(faces, ctx), faces)
+    assert ((found - plain).abs() > 1e-3).float().mean() > 0.05
+
+
+def test_accumulated_gradients_have_mean_magnitude_one_and_survive_a_zero():
+    gradient = torch.randn(3, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    gradient[1] = 0
+    first = accumulated(torch.zeros_like(gradient), gradient, 0.5)
+    torch.testing.assert_close(first.abs().mean((1, 2, 3)), torch.tensor([1.0, 0.0, 1.0]))
+    torch.testing.assert_close(accumulated(first, 7 * gradient, 0.5), 1.5 * first)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 1.0])
+def test_targeted_cloaks_are_steps_towards_the_aims_mean_embedding(ctx, surrogates, momentum):
+    faces = make_faces(MICRO_BATCH, people=3)
+    attack = PGD(PGD.Params(goal="targeted", steps=4, momentum=momentum))
+    aims = attack.aims(faces, ctx)
+    anchors = []
+    for backbone in surrogates:
+        rows = []
+        for name in faces.ids:
+            photos = [i for i, person in enumerate(ctx.targets.identities) if person == aims[name]]
+            rows.append(F.normalize(backbone.embed(ctx.targets.images[photos]), dim=1).mean(0))
+        anchors.append(F.normalize(torch.stack(rows), dim=1))
+    cloaks = stacked(attack.cloak(faces, ctx), faces)
+    expected = run_by_hand(faces, ctx, anchors, sign=-1, steps=4, momentum=momentum)
+    assert ((cloaks - expected).abs() < 1e-5).float().mean() > 0.999
+    for backbone, anchor in zip(surrogates, anchors, strict=True):
+        before, after = (
+            (F.normalize(backbone.embed(x), dim=1) * anchor).sum(1) for x in (faces.images, cloaks)
+        )
+        assert (after > before).all()
+    assert (linf(to_8_bits(cloaks), faces.images).round() <= 8).all()
+
+
+def test_aims_are_one_for_each_person_by_the_seed_and_never_the_person(ctx, surrogates):
+    attack = PGD(PGD.Params(goal="targeted"))
+    faces = make_faces(40, people=20)
+    aims = attack.aims(faces, ctx)
+    by_person = {}
+    for image, person in zip(faces.ids, faces.identities, strict=True):
+        assert by_person.setdefault(person, aims[image]) == aims[image]
+        assert attack.aims(faces.subset([faces.ids.index(image)]), ctx) == {image: aims[image]}
+    assert set(by_person.values()) == set(ctx.targets.identities)
+    other_seed = Context(seed=8, backbones=surrogates, targets=ctx.targets)
+    assert attack.aims(faces, other_seed) != aims
+    own = Context(seed=7, targets=ctx.targets)
+    assert all(aim != image for image, aim in attack.aims(ctx.targets, own).items())
+    for image, aim in attack.aims(ctx.targets, own).items():
+        assert aim != ctx.targets.identities[ctx.targets.ids.index(image)]
+
+
+def test_targeted_cloaks_do_not_depend_on_the_batch(ctx):
+    faces = make_faces(MICRO_BATCH + 3, people=5)
+    attack = PGD(PGD.Params(steps=3, goal="targeted", momentum=1))
+    whole = attack.cloak(faces, ctx)
+    backwards = attack.cloak(faces.subset(range(len(faces) - 1, -1, -1)), ctx)
+    for i, name in enumerate(faces.ids):
+        assert torch.equal(attack.cloak(faces.subset([i]), ctx)[name], whole[name])
+        assert torch.equal(backwards[name], whole[name])
+
+
+def test_nobody_to_imitate_is_explained(faces, ctx, surrogates):
+    attack = PGD(PGD.Params(goal="targeted"))
+    for call in (attack.cloak, attack.aims):
+        with pytest.raises(UsageError, match=r"got no target faces.*goal=untargeted"):
+            call(faces, Context(backbones=surrogates))
+    me = faces.subset([0])
+    with pytest.raises(UsageError, match="only person among the target faces"):
+        attack.aims(me, Context(backbones=surrogates, targets=me))
+    with pytest.raises(TypeError, match="has no aims"):
+        PGD().aims(faces, ctx)
+
+
+@pytest.mark.parametrize(("eps", "bound"), [(8, 8), (2.4, 2.4), (2.6, 3), (255, 255)])
+def test_the_declared_bound_holds_of_posted_cloaks(faces, ctx, eps, bound):
+    attack = PGD(PGD.Params(eps=eps, steps=3))
+    assert (attack.threat.max_linf, attack.threat.max_dssim) == (bound, None)
+    posted = linf(to_8_bits(stacked(attack.cloak(faces, ctx), faces)), faces.images).round()
+    assert (posted <= bound).all()
+
+
+def test_the_declared_threat_follows_the_goal():
+    aimed = PGD(PGD.Params(goal="targeted")).threat
+    assert (aimed.goal, aimed.needs_targets, aimed.surrogates) == ("targeted", True, 1)
+    assert (PGD().threat.goal, PGD().threat.needs_targets) == ("untargeted", False)
 
 
 def test_more_steps_move_further(faces, ctx, distances):
