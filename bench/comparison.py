@@ -1,14 +1,13 @@
-"""Is one defence better than another against an attack? Paired over the same people, cell by cell."""
+"""The recoveries of two defences against an attack, cell by cell, paired over the same people."""
 
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
-from bench import decisions, measures, methods, registry
+from bench import measures, methods, registry
+from bench.answers import Answers, Point
 from bench.errors import UsageError, unknown
 from bench.randomness import numpy_generator
-from bench.run_folder import CellResult, RunFolder
 from bench.statistics import Estimate, bootstrap_interval
 
 
@@ -17,79 +16,67 @@ class RecoveryComparison:
     """Two defences against one attack on one tracker.
 
     Attributes:
+        attack: the attack.
         backbone: the tracker's backbone.
         head: its head.
         seed: seed of the methods.
+        condition: of the protocol; empty where it has one.
         gain: ASR undefended − baseline error: what there is to recover, with its 95 % interval.
         first: recovery of the first defence.
         second: recovery of the second.
         difference: first − second, with its paired 95 % bootstrap interval over people.
     """
 
+    attack: str
     backbone: str
     head: str
     seed: int
+    condition: str
     gain: Estimate
     first: Estimate
     second: Estimate
     difference: Estimate
 
 
-def compare_defenses(folder: RunFolder, attack: str, first: str, second: str) -> list[RecoveryComparison]:
-    """Return the comparison of two defences against an attack for each backbone, head and seed of a run.
+def compare_defenses(answers: Answers, attack: str, first: str, second: str) -> list[RecoveryComparison]:
+    """Return the comparison of two defences against an attack for each cell and condition of a run.
 
     The recoveries share their denominator, so their difference is
     (ASR second − ASR first) / (ASR undefended − baseline error), over the same people.
 
     Raises:
         UsageError: the run has no such attack or defence.
-        DataError: not a run's folder.
     """
-    attack, first, second = (
-        _canonical(kind, text)
-        for kind, text in (("attacks", attack), ("defenses", first), ("defenses", second))
-    )
-    cells = {(c.attack, c.defense, c.backbone, c.head, c.seed): c for c in folder.cells()}
-    for kind, name, known in (
-        ("attack", attack, {key[0] for key in cells}),
-        ("defence", first, {key[1] for key in cells}),
-        ("defence", second, {key[1] for key in cells}),
-    ):
-        if name not in known:
-            raise unknown(f"{kind} of this run", name, known)
-    points = sorted({key[2:] for key in cells if key[:2] == (attack, first)})
-    seed = folder.facts().spec.split_seed
-    return [_compare(folder, cells, attack, (first, second), point, seed) for point in points]
+    attack = _canonical(answers, "attack", attack)
+    pair = (_canonical(answers, "defense", first), _canonical(answers, "defense", second))
+    points = [p for p in answers.cells if (p.attack, p.defense) == (attack, pair[0])]
+    return [_compare(answers, point, pair, name) for point in points for name in answers.conditions(point)]
 
 
-def _canonical(kind: str, text: str) -> str:
+def _canonical(answers: Answers, axis: str, text: str) -> str:
     """Return the name a table has for a method; as it is where the plugin is not installed here."""
     try:
-        return methods.canonical(registry.create(kind, text))
+        name = methods.canonical(registry.create(f"{axis}s", text))
     except UsageError:
-        return text
+        name = text
+    if name not in answers.values(axis):
+        raise unknown(f"{axis} of this run", name, answers.values(axis))
+    return name
 
 
-def _compare(
-    folder: RunFolder,
-    cells: dict[tuple[str, str, str, str, int], CellResult],
-    attack: str,
-    defenses: tuple[str, str],
-    point: tuple[str, str, int],
-    split_seed: int,
-) -> RecoveryComparison:
-    asked = [("none", "none"), (attack, "none"), (attack, defenses[0]), (attack, defenses[1])]
-    wanted = [cells[(a, d, *point)] for a, d in asked]
-    failed = [
-        f"{cell.attack} × {cell.defense} failed: {cell.reason}" for cell in wanted if not cell.decisions
-    ]
-    if failed:
-        nothing = Estimate.missing("; ".join(failed))
-        return RecoveryComparison(*point, nothing, nothing, nothing, nothing)
-    baseline, undefended, first, second = (_error(folder, cell) for cell in wanted)
+def _compare(answers: Answers, point: Point, defenses: tuple[str, str], condition: str) -> RecoveryComparison:
+    place = (point.attack, point.backbone, point.head, point.seed, condition)
+    asked = [("none", "none"), (point.attack, "none"), *((point.attack, name) for name in defenses)]
+    people = [answers.people(point._replace(attack=a, defense=d), condition) for a, d in asked]
+    lacking = [f"{a} × {d}" for (a, d), one in zip(asked, people, strict=True) if one is None]
+    if lacking:
+        nothing = Estimate.missing(f"no decisions of {', '.join(lacking)}")
+        return RecoveryComparison(*place, nothing, nothing, nothing, nothing)
+    baseline, undefended, first, second = (one["asr"] for one in people if one is not None)
 
     def stream(name: str) -> np.random.Generator:
-        return numpy_generator(split_seed, "compare", attack, *defenses, *map(str, point), name)
+        parts = (*defenses, point.backbone, point.head, str(point.seed), *filter(None, [condition]), name)
+        return numpy_generator(answers.facts.spec.split_seed, "compare", point.attack, *parts)
 
     gain = bootstrap_interval(
         measures.paired(undefended, baseline), lambda mean: mean[..., 0] - mean[..., 1], stream("gain")
@@ -104,9 +91,4 @@ def _compare(
             lambda mean: (mean[..., 1] - mean[..., 0]) / (mean[..., 2] - mean[..., 3]),
             stream("difference"),
         )
-    return RecoveryComparison(*point, gain, one, two, difference)
-
-
-def _error(folder: RunFolder, cell: CellResult) -> "pd.Series[float]":
-    asr: pd.Series[float] = measures.per_identity(decisions.read(folder.path / cell.decisions).rows)["asr"]
-    return asr
+    return RecoveryComparison(*place, gain, one, two, difference)

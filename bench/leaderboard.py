@@ -4,28 +4,27 @@ A view over decisions and image measures, made again at will; the same folder gi
 are in [0, 1]. An empty value is never a zero: its reason is in `reason` or in the column of that name.
 """
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from bench import decisions, image_measures, measures
-from bench.contracts import ConditionFacts, Decided, Frozen
+from bench import image_measures, measures
+from bench.answers import Answers, Point
+from bench.contracts import ConditionFacts, Frozen
 from bench.errors import DataError
 from bench.randomness import numpy_generator
-from bench.run_folder import CellResult, RunFacts, RunFolder
-from bench.statistics import Estimate, cohens_h
-
-NEEDS_SIGNIFICANCE = "NA: needs significance testing, which this version does not do"
+from bench.reference_tests import reference_tests
+from bench.run_folder import CellResult, RunFolder
+from bench.slices import rank_columns
+from bench.statistics import Estimate
 
 COLUMNS: Mapping[str, str] = {
-    "rank_low": "best rank of the method that cannot be excluded; empty, see ranking_reason",
-    "rank_high": "worst rank that cannot be excluded; empty, see ranking_reason",
-    "tie_group": "letters: methods that share one cannot be told apart; empty, see ranking_reason",
+    "rank_low": "rank of the defence against this attack, over all backbones of the run: 1 + those surely better",
+    "rank_high": "number of defences - those surely worse",
+    "tie_group": "letters: defences that share one cannot be told apart",
     "ranking_reason": "why ranks and letters are empty",
     "dataset": "dataset, canonical",
     "protocol": "protocol, canonical",
@@ -57,10 +56,12 @@ COLUMNS: Mapping[str, str] = {
     "recovery_low": "lower end of its 95 % bootstrap interval over people",
     "recovery_high": "upper end",
     "recovery_reason": "why recovery is empty",
-    "p_holm": "p value against the same row under defence none, Holm-corrected; empty, see p_holm_reason",
-    "p_holm_reason": "why p_holm is empty",
+    "p": "p value of ASR against the same row under defence none (for defence none: attack none), sign-flip test",
+    "p_holm": "p after Holm over all rows of this dataset, protocol and head",
+    "p_holm_reason": "why p is empty",
     "effect_h": "Cohen's h of ASR against the same row under defence none (for defence none: attack none)",
     "effect_h_reason": "why effect_h is empty",
+    "mdd": "smallest difference of ASR that this comparison would have found in 80 of 100 such runs",
     "threshold": "the tracker accepts when the score is at least this; empty where it always answers",
     "threshold_for": "what the threshold was set for, e.g. FAR",
     "threshold_rate": "that rate as asked for",
@@ -111,40 +112,25 @@ MEASURES = ("psnr", "ssim", "dssim", "lpips", "linf")
 _FORMULA = re.compile(r"^[=+@\t-]")
 
 
-@dataclass
-class _Answers:
-    """Decisions of a run's cells, read once each."""
-
-    folder: Path
-    cells: Mapping[tuple[Any, ...], CellResult]
-    _read: dict[str, Decided] = field(default_factory=dict)
-
-    def of(self, attack: str, defense: str, like: CellResult) -> Decided | None:
-        """Return the answers of a cell on the same tracker and seed, None where it failed or is not there."""
-        cell = self.cells.get((attack, defense, like.backbone, like.head, like.seed))
-        if cell is None or not cell.decisions:
-            return None
-        if cell.decisions not in self._read:
-            self._read[cell.decisions] = decisions.read(self.folder / cell.decisions)
-        return self._read[cell.decisions]
-
-
 @dataclass(frozen=True)
 class _Row:
     """One cell under one condition, and how to get at its references."""
 
-    cell: CellResult
+    point: Point
     condition: str
-    answers: _Answers
-    facts: RunFacts
+    answers: Answers
+
+    @property
+    def cell(self) -> CellResult:
+        return self.answers.cells[self.point]
 
     def rows(self, attack: str, defense: str) -> pd.DataFrame | None:
         """Return the decisions of a reference cell under this condition, None where there are none."""
-        decided = self.answers.of(attack, defense, self.cell)
-        if decided is None:
-            return None
-        chosen: pd.DataFrame = decided.rows[decided.rows["condition"] == self.condition]
-        return chosen if len(chosen) else None
+        return self.answers.rows(self.point._replace(attack=attack, defense=defense), self.condition)
+
+    def people(self, attack: str, defense: str) -> pd.DataFrame | None:
+        """Return everyone's rates in a reference cell, None where there are none."""
+        return self.answers.people(self.point._replace(attack=attack, defense=defense), self.condition)
 
 
 def build(folder: RunFolder) -> pd.DataFrame:
@@ -153,33 +139,22 @@ def build(folder: RunFolder) -> pd.DataFrame:
     Raises:
         DataError: not a run's folder, or one of its files is missing or damaged.
     """
-    facts, cells = folder.facts(), folder.cells()
-    by_point = {(c.attack, c.defense, c.backbone, c.head, c.seed): c for c in cells}
-    answers = _Answers(folder.path, by_point)
+    answers = Answers.of(folder)
     rows = [
-        _row(folder, _Row(cell, condition, answers, facts))
-        for cell in cells
-        for condition in _conditions(answers, cell)
+        _row(_Row(point, condition, answers))
+        for point in answers.cells
+        for condition in answers.conditions(point)
     ]
     board = pd.DataFrame(rows, columns=list(COLUMNS))
     # A failed cell's missing count must not turn the others into floats.
-    return board.astype(dict.fromkeys(("n_identities", "n_probes", "threshold_pairs"), "Int64"))
+    whole = dict.fromkeys(("rank_low", "rank_high", "n_identities", "n_probes", "threshold_pairs"), "Int64")
+    board = board.astype(whole)
+    return board.assign(**reference_tests(answers, board), **rank_columns(answers, board))
 
 
-def _conditions(answers: _Answers, cell: CellResult) -> list[str]:
-    """Return the conditions of a cell in the protocol's order; of a failed one, those of any that did not."""
-    decided = answers.of(cell.attack, cell.defense, cell)
-    if decided is None:
-        others = (answers.of(c.attack, c.defense, c) for c in answers.cells.values())
-        decided = next((other for other in others if other is not None), None)
-    return list(decided.conditions) if decided is not None else [""]
-
-
-def _row(folder: RunFolder, row: _Row) -> dict[str, Any]:
-    cell, facts = row.cell, row.facts
+def _row(row: _Row) -> dict[str, Any]:
+    cell, facts = row.cell, row.answers.facts
     columns: dict[str, Any] = {
-        "ranking_reason": NEEDS_SIGNIFICANCE,
-        "p_holm_reason": NEEDS_SIGNIFICANCE,
         "dataset": facts.spec.dataset,
         "protocol": facts.spec.protocol,
         **cell.model_dump(
@@ -191,14 +166,14 @@ def _row(folder: RunFolder, row: _Row) -> dict[str, Any]:
         "benchmark_version": facts.benchmark_version,
         "run": facts.run,
     }
-    decided = row.answers.of(cell.attack, cell.defense, cell)
+    decided = row.answers.decided(row.point)
     if decided is None:
         return columns
     columns |= _condition_columns(decided.conditions[row.condition])
     own = row.rows(cell.attack, cell.defense)
     if own is not None:
-        columns |= _rate_columns(own) | _reference_columns(own, row) | _effect(own, row)
-    return columns | _all_image_columns(folder, row)
+        columns |= _rate_columns(own) | _reference_columns(own, row)
+    return columns | _all_image_columns(row)
 
 
 def _condition_columns(fact: ConditionFacts) -> dict[str, Any]:
@@ -213,8 +188,8 @@ def _condition_columns(fact: ConditionFacts) -> dict[str, Any]:
     }
 
 
-def _all_image_columns(folder: RunFolder, row: _Row) -> dict[str, Any]:
-    cell = row.cell
+def _all_image_columns(row: _Row) -> dict[str, Any]:
+    cell, folder = row.cell, row.answers.folder
     no_cloak = "attack none changes nothing" if cell.attack == "none" else ""
     no_purifier = "" if cell.purified_measures else "the defence does not change images"
     restored = cell.restored_measures.get(row.condition, "")
@@ -223,7 +198,7 @@ def _all_image_columns(folder: RunFolder, row: _Row) -> dict[str, Any]:
         **_image_columns(folder, "cloak", cell.cloak_measures, no_cloak),
         **_image_columns(folder, "purified", cell.purified_measures, no_purifier),
         **_image_columns(folder, "restored", restored, no_restored),
-        "lpips_reason": row.facts.lpips_reason,
+        "lpips_reason": row.answers.facts.lpips_reason,
     }
 
 
@@ -262,22 +237,8 @@ def _recovery(own: pd.DataFrame, row: _Row) -> Estimate:
     if "none" in (cell.attack, cell.defense):
         return Estimate.missing("a recovery is of a defence against an attack")
     names = ("recovery", cell.attack, cell.defense, cell.backbone, cell.head, *filter(None, [row.condition]))
-    rng = numpy_generator(row.facts.spec.split_seed, *names)
+    rng = numpy_generator(row.answers.facts.spec.split_seed, *names)
     return measures.recovery_of(own, row.rows(cell.attack, "none"), row.rows("none", "none"), rng)
-
-
-def _effect(own: pd.DataFrame, row: _Row) -> dict[str, Any]:
-    cell = row.cell
-    if cell.attack == cell.defense == "none":
-        return {"effect_h_reason": "the row is the reference itself"}
-    against = ("none", "none") if cell.defense == "none" else (cell.attack, "none")
-    other = row.rows(*against)
-    if other is None:
-        return {"effect_h_reason": f"reference cell {against[0]} x {against[1]} is not there"}
-    mine, theirs = (float(measures.per_identity(rows)["asr"].mean()) for rows in (own, other))
-    if math.isnan(mine) or math.isnan(theirs):
-        return {"effect_h_reason": "nobody is protected under this condition"}
-    return {"effect_h": cohens_h(mine, theirs)}
 
 
 def _image_columns(folder: RunFolder, prefix: str, name: str, missing: str) -> dict[str, Any]:

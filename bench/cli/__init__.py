@@ -13,7 +13,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("bench.cli.run:run", "Run a matrix of attacks x defences x backbones."),
     "plan": ("bench.cli.run:plan", "Say what a run would compute, how long and how much disk."),
     "leaderboard": ("bench.cli.leaderboard:leaderboard", "Write the leaderboard of a finished run."),
-    "compare": ("bench.cli.compare:compare", "Compare two defences of a finished run, paired over people."),
+    "compare": ("bench.cli.compare:compare", "Say whether A is better than B, or how two runs differ."),
+    "significance": ("bench.cli.significance:significance", "Rank and test all methods of a finished run."),
+    "figure": ("bench.cli.figure:figure", "Draw the figure of a finished run."),
+    "power": ("bench.cli.power:power", "Say which difference a run could show, and what it takes."),
     "list": (
         "bench.cli.catalogue:list_plugins",
         "List attacks, defenses, backbones, datasets, protocols, ...",

@@ -1,41 +1,99 @@
 """`bench compare`."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from bench.answers import Answers
+    from bench.claims import Claim
     from bench.comparison import RecoveryComparison
     from bench.statistics import Estimate
 
+_EXAMPLES = """\b
+Examples:
+  bench compare runs/3f2a puface jpeg
+  bench compare runs/3f2a puface jpeg --attack pgd:eps=15 --backbone mobilefacenet-casia
+  bench compare runs/3f2a fawkes pgd --defense puface
+  bench compare runs/3f2a runs/91bc
+"""
 
-@click.command(epilog="Example: bench compare runs/3f2a puface jpeg --attack pgd:eps=15")
+
+@click.command(epilog=_EXAMPLES)
 @click.argument("run", type=click.Path(path_type=Path))
-@click.argument("first")
-@click.argument("second")
-@click.option("--attack", required=True, metavar="METHOD", help="The attack they are compared against.")
+@click.argument("what", nargs=-1, required=True, metavar="A B | OTHER_RUN")
+@click.option("--kind", help="What A and B are where names leave a choice: attack, defense or backbone.")
+@click.option("--attack", metavar="METHOD", help="Only against this attack. [default: mean of all]")
+@click.option("--defense", metavar="METHOD", help="Only under this defence. [default: none]")
+@click.option("--backbone", metavar="METHOD", help="Only on this tracker. [default: mean of all]")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def compare(run: Path, first: str, second: str, attack: str, as_json: bool) -> None:
-    """Compare the recovery of defences FIRST and SECOND in the finished run in folder RUN.
+def compare(
+    run: Path,
+    what: tuple[str, ...],
+    kind: str | None,
+    attack: str | None,
+    defense: str | None,
+    backbone: str | None,
+    as_json: bool,
+) -> None:
+    """Say whether A is better than B in the finished run in folder RUN, with the evidence over people.
 
-    Recovery is the share of what the attack hid that a defence brings back; the difference is paired over
-    people, with a 95 % bootstrap interval, for each backbone and head.
+    A and B are two attacks (better: higher ASR), two defences or two trackers' backbones (better: lower ASR).
+    With OTHER_RUN in their place, compares the cells that two runs have in common.
     """
+    from bench.answers import Answers
+    from bench.claims import compare_methods, compare_runs
+    from bench.comparability import require_comparable
     from bench.comparison import compare_defenses
+    from bench.errors import UsageError
     from bench.run_folder import RunFolder
 
-    found = compare_defenses(RunFolder(run), attack, first, second)
+    answers = Answers.of(RunFolder(run))
+    recoveries: list[RecoveryComparison] = []
+    if len(what) == 1:
+        other = Answers.of(RunFolder(Path(what[0])))
+        require_comparable(answers.facts, other.facts)
+        claims = compare_runs(answers, other, (str(run), what[0]))
+    elif len(what) == 2:
+        first, second = what
+        claims = compare_methods(
+            answers, first, second, kind=kind, attack=attack, defense=defense, backbone=backbone
+        )
+        if claims and claims[0].kind == "defense":
+            recoveries = [
+                r for name in _attacks(answers, attack) for r in compare_defenses(answers, name, *what)
+            ]
+    else:
+        raise UsageError(f"compare takes two methods or one other run, got {len(what)}: {', '.join(what)}.")
+    _print(claims, recoveries, as_json=as_json)
+
+
+def _attacks(answers: "Answers", attack: str | None) -> tuple[str, ...]:
+    if attack is not None:
+        return (attack,)
+    return tuple(name for name in answers.values("attack") if name != "none")
+
+
+def _print(claims: "list[Claim]", recoveries: "list[RecoveryComparison]", *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([_document(item) for item in found], indent=1))
+        found = [
+            {**asdict(claim), "verdict": claim.verdict, "sentence": claim.sentence()} for claim in claims
+        ]
+        click.echo(json.dumps({"claims": found, "recovery": [asdict(one) for one in recoveries]}, indent=1))
         return
-    click.echo(f"Recovery against {attack}: {first} minus {second}, per cent [95 % over people]")
-    for item in found:
+    for claim in claims:
+        click.echo(claim.sentence())
+    if recoveries:
+        first, second = claims[0].first, claims[0].second
+        click.echo(f"Recovery, {first} minus {second}, per cent [95 % over people]:")
+    for one in recoveries:
         click.echo(
-            f"  {item.backbone}, {item.head}, seed {item.seed}: {_percent(item.difference)} "
-            f"({_percent(item.first)} and {_percent(item.second)}; "
-            f"the attack raises the error by {_percent(item.gain)})"
+            f"  {one.attack} on {one.backbone}, {one.head}, seed {one.seed}{one.condition and ', ' + one.condition}: "
+            f"{_percent(one.difference)} ({_percent(one.first)} and {_percent(one.second)}; "
+            f"the attack raises the error by {_percent(one.gain)})"
         )
 
 
@@ -45,8 +103,3 @@ def _percent(estimate: "Estimate") -> str:
     if estimate.low is None or estimate.high is None:
         return f"{100 * estimate.value:.1f}"
     return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-
-
-def _document(item: "RecoveryComparison") -> dict[str, object]:
-    estimates = {name: vars(getattr(item, name)) for name in ("gain", "first", "second", "difference")}
-    return {"backbone": item.backbone, "head": item.head, "seed": item.seed, **estimates}

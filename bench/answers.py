@@ -1,0 +1,89 @@
+"""The answers of a finished run, read once each: what every table, test and figure starts from."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from bench import decisions, measures
+from bench.contracts import Decided
+from bench.run_folder import CellResult, RunFacts, RunFolder
+
+
+class Point(NamedTuple):
+    """Where a cell is in the matrix, in canonical texts."""
+
+    attack: str
+    defense: str
+    backbone: str
+    head: str
+    seed: int
+
+
+@dataclass
+class Answers:
+    """A run's cells with their decisions.
+
+    Attributes:
+        folder: the run's folder.
+        facts: what was asked.
+        cells: every cell by its place, in the run's order.
+    """
+
+    folder: RunFolder
+    facts: RunFacts
+    cells: dict[Point, CellResult]
+    _read: dict[Point, Decided] = field(default_factory=dict, repr=False)
+    _people: dict[tuple[Point, str], pd.DataFrame] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> "Answers":
+        """Return the answers in a run's folder.
+
+        Raises:
+            DataError: it is not a finished run.
+        """
+        cells = {Point(c.attack, c.defense, c.backbone, c.head, c.seed): c for c in folder.cells()}
+        return cls(folder, folder.facts(), cells)
+
+    def decided(self, point: Point) -> Decided | None:
+        """Return a cell's answers, None where it failed or is not in the run.
+
+        Raises:
+            DataError: its file is missing or damaged.
+        """
+        cell = self.cells.get(point)
+        if cell is None or not cell.decisions:
+            return None
+        if point not in self._read:
+            self._read[point] = decisions.read(self.folder.path / cell.decisions)
+        return self._read[point]
+
+    def rows(self, point: Point, condition: str) -> pd.DataFrame | None:
+        """Return a cell's decisions under one condition, None where there are none."""
+        decided = self.decided(point)
+        if decided is None:
+            return None
+        chosen: pd.DataFrame = decided.rows[decided.rows["condition"] == condition]
+        return chosen if len(chosen) else None
+
+    def people(self, point: Point, condition: str) -> pd.DataFrame | None:
+        """Return each person's own rates (`measures.per_identity`), None where there are no decisions."""
+        if (point, condition) not in self._people:
+            rows = self.rows(point, condition)
+            if rows is None:
+                return None
+            self._people[point, condition] = measures.per_identity(rows)
+        return self._people[point, condition]
+
+    def conditions(self, point: Point | None = None) -> tuple[str, ...]:
+        """Return the conditions of a cell in the protocol's order; without one, or of a failed one, of any other."""
+        decided = None if point is None else self.decided(point)
+        others: Iterator[Decided | None] = (self.decided(other) for other in self.cells)
+        found = decided or next((other for other in others if other is not None), None)
+        return tuple(found.conditions) if found is not None else ("",)
+
+    def values(self, axis: str) -> tuple[Any, ...]:
+        """Return the values of a field of `Point` in the run's order."""
+        return tuple(dict.fromkeys(getattr(point, axis) for point in self.cells))

@@ -1,0 +1,348 @@
+"""Is A better than B? One claim with its evidence, over the same people (DESIGN 7).
+
+For two attacks, two defences or two trackers of one run, or for two runs. Each person's rates are averaged
+over everything else the run holds (backbones, opponents, seeds), so that the people are the sample; cells in
+which the attack knew the tracker are never averaged with the others.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from bench import methods, registry
+from bench.answers import Answers, Point
+from bench.errors import UsageError, unknown
+from bench.randomness import numpy_generator
+from bench.reference_tests import detectable
+from bench.significance import (
+    ALPHA,
+    NonInferiority,
+    PairedDifference,
+    holm,
+    mean_over,
+    non_inferiority,
+    paired_difference,
+    resamples_for,
+)
+from bench.statistics import Estimate
+
+Kind = Literal["attack", "defense", "backbone", "run"]
+KINDS: tuple[Literal["attack", "defense", "backbone"], ...] = ("attack", "defense", "backbone")
+MARGIN = 0.01
+"""Normal accuracy is not worse where it is shown to lose less than this: one percentage point."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A against B, under one head, condition and access.
+
+    Attributes:
+        kind: what A and B are.
+        first: A.
+        second: B.
+        head: the tracker's head.
+        condition: of the protocol; empty where it has one.
+        access: black-box, white-box or empty.
+        attacks: attacks averaged over.
+        defenses: likewise.
+        backbones: likewise.
+        asr: A − B in attack success rate.
+        accuracy: A − B in normal accuracy.
+        not_worse: whether A's normal accuracy is shown to be within `MARGIN` of B's.
+        mdd: smallest difference in ASR that would have been found in 80 of 100 such comparisons.
+        p: of the difference in ASR, after Holm over the claims made together; None where there is none.
+    """
+
+    kind: Kind
+    first: str
+    second: str
+    head: str
+    condition: str
+    access: str
+    attacks: tuple[str, ...]
+    defenses: tuple[str, ...]
+    backbones: tuple[str, ...]
+    asr: PairedDifference
+    accuracy: PairedDifference
+    not_worse: NonInferiority
+    mdd: float | None
+    p: float | None = None
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "not told apart", "no test"]:
+        """What can be said of A: an attack is better with a higher ASR, anything else with a lower."""
+        if self.p is None or self.asr.first is None or self.asr.second is None:
+            return "no test"
+        if self.p > ALPHA:
+            return "not told apart"
+        higher = self.asr.first > self.asr.second
+        return "better" if higher == (self.kind == "attack") else "worse"
+
+    def sentence(self) -> str:
+        """Return the claim in one sentence with its evidence."""
+        asr, where = self.asr, self._where()
+        if self.verdict == "no test":
+            return f"{self.first} against {self.second} {where}: no test, as {asr.reason}."
+        verdict = {
+            "better": f"{self.first} is better than {self.second}",
+            "worse": f"{self.first} is worse than {self.second}",
+            "not told apart": f"{self.first} and {self.second} cannot be told apart",
+        }[self.verdict]
+        if self.kind == "run":
+            verdict = f"ASR of {self.first} and {self.second} " + (
+                "differs" if self.verdict != "not told apart" else "cannot be told apart"
+            )
+        found = (
+            f"ASR {_percent(asr.first)} against {_percent(asr.second)} %, difference "
+            f"{_points(asr.difference)} (p {_p(self.p)}, sign-flip test over {asr.n_identities} people, of whom "
+            f"{asr.n_differing} differ; Cohen's h {asr.effect_h:.2f}; a difference of "
+            f"{_percent(self.mdd)} points would have been found in 80 of 100 such comparisons)"
+        )
+        return f"{verdict} {where}: {found}; {self._accuracy()}."
+
+    def _where(self) -> str:
+        """Say what the claim is over; what A and B are themselves goes without saying."""
+        over = {
+            "against": () if self.kind == "attack" else self.attacks,
+            "under": () if self.kind == "defense" else self.defenses,
+            "on": () if self.kind == "backbone" else self.backbones,
+        }
+        parts = [f"{word} {_several(names)}" for word, names in over.items() if names]
+        access = f", {self.access}" if self.access else ""
+        return " ".join(parts) + f" (head {self.head}{access}{self.condition and ', ' + self.condition})"
+
+    def _accuracy(self) -> str:
+        one = self.accuracy
+        if one.first is None:
+            return f"normal accuracy cannot be compared, as {one.reason}"
+        shown = {True: "shown to be", False: "not shown to be", None: "no test whether it is"}
+        return (
+            f"normal accuracy {_percent(one.first)} against {_percent(one.second)} %, difference "
+            f"{_points(one.difference)}, {shown[self.not_worse.not_worse]} at most {100 * MARGIN:.0f} point lower"
+            + (f" (p {_p(self.not_worse.p)})" if self.not_worse.p is not None else "")
+        )
+
+
+def compare_methods(
+    answers: Answers,
+    first: str,
+    second: str,
+    *,
+    kind: str | None = None,
+    attack: str | None = None,
+    defense: str | None = None,
+    backbone: str | None = None,
+) -> list[Claim]:
+    """Return the claims about two methods of a run, one a head, condition and access.
+
+    Args:
+        answers: of the run.
+        first: A, any text for it.
+        second: B.
+        kind: one of `KINDS` where the names leave a choice.
+        attack: only against this attack, instead of the mean of all.
+        defense: only under this defence; attacks are compared without one if not said.
+        backbone: only on this tracker.
+
+    Raises:
+        UsageError: the run has no such method, or the two are not of one kind.
+    """
+    chosen = _kind(answers, first, second, kind)
+    one, two = (_canonical(chosen, text, answers) for text in (first, second))
+    if one == two:
+        raise UsageError(f"'{first}' and '{second}' are both {one}; name two different ones.")
+    only = {"attack": attack, "defense": defense, "backbone": backbone}
+    if chosen in ("attack", "backbone") and defense is None:
+        only["defense"] = "none"
+    wanted = {axis: _canonical(axis, text, answers) for axis, text in only.items() if text is not None}
+    wanted.pop(chosen, None)
+    return _corrected(
+        _claim(answers, chosen, one, two, points, condition, access)
+        for access, points in _by_access(answers, chosen, (one, two), wanted)
+        for condition in answers.conditions()
+    )
+
+
+def compare_runs(first: Answers, second: Answers, names: tuple[str, str]) -> list[Claim]:
+    """Return the claims about two runs over the cells both have, one a head, condition and access.
+
+    Args:
+        first: A's answers; comparable with B's (`bench.comparability`).
+        second: B's.
+        names: what to call them.
+
+    Raises:
+        UsageError: they have no cell with an attack in common.
+    """
+    common = [point for point in first.cells if point in second.cells and point.attack != "none"]
+    if not common:
+        raise UsageError(
+            f"{names[0]} and {names[1]} have no cell with an attack in common: attacks "
+            f"{', '.join(first.values('attack'))} and {', '.join(second.values('attack'))}."
+        )
+    groups: dict[tuple[str, str], list[Point]] = {}
+    for point in common:
+        groups.setdefault((point.head, first.cells[point].threat.access), []).append(point)
+    conditions = [name for name in first.conditions() if name in second.conditions()]
+    return _corrected(
+        _evidence("run", names, (first, points), (second, points), condition, access)
+        for (_, access), points in groups.items()
+        for condition in conditions
+    )
+
+
+def _kind(
+    answers: Answers, first: str, second: str, kind: str | None
+) -> Literal["attack", "defense", "backbone"]:
+    if kind is not None and kind not in KINDS:
+        raise unknown("kind", kind, KINDS)
+    fitting = [
+        axis
+        for axis in KINDS
+        if (kind is None or axis == kind)
+        and all(_resolved(axis, text) in answers.values(axis) for text in (first, second))
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise UsageError(f"'{first}' and '{second}' may be {' or '.join(fitting)}; say which with --kind.")
+    have = "; ".join(f"{axis}s {', '.join(answers.values(axis))}" for axis in KINDS)
+    raise UsageError(
+        f"'{first}' and '{second}' are not two attacks, defences or backbones of this run: {have}."
+    )
+
+
+def _resolved(axis: str, text: str) -> str:
+    """Return the name a table has for a method; as it is where the plugin is not installed here."""
+    try:
+        return methods.canonical(registry.create(f"{axis}s", text))
+    except UsageError:
+        return text
+
+
+def _canonical(axis: str, text: str, answers: Answers) -> str:
+    name = _resolved(axis, text)
+    if name not in answers.values(axis):
+        raise unknown(f"{axis} of this run", name, answers.values(axis))
+    return name
+
+
+def _by_access(
+    answers: Answers, kind: str, pair: tuple[str, str], wanted: dict[str, str]
+) -> Iterator[tuple[str, list[Point]]]:
+    """Yield the cells of A and B for each head and access."""
+    groups: dict[tuple[str, str], list[Point]] = {}
+    for point, cell in answers.cells.items():
+        if point.attack == "none" or getattr(point, kind) not in pair:
+            continue
+        if all(getattr(point, axis) == name for axis, name in wanted.items()):
+            groups.setdefault((point.head, cell.threat.access), []).append(point)
+    for (_, access), points in groups.items():
+        yield access, points
+
+
+def _claim(
+    answers: Answers,
+    kind: Kind,
+    first: str,
+    second: str,
+    points: Sequence[Point],
+    condition: str,
+    access: str,
+) -> Claim:
+    ours, theirs = ([p for p in points if getattr(p, kind) == name] for name in (first, second))
+    return _evidence(kind, (first, second), (answers, ours), (answers, theirs), condition, access)
+
+
+def _evidence(
+    kind: Kind,
+    names: tuple[str, str],
+    ours: tuple[Answers, list[Point]],
+    theirs: tuple[Answers, list[Point]],
+    condition: str,
+    access: str,
+) -> Claim:
+    answers, points = ours
+    every = [*points, *theirs[1]]
+    stream = ("claim", kind, *names, every[0].head if every else "", condition, access)
+    rng = numpy_generator(answers.facts.spec.split_seed, *map(str, stream))
+    rates = {
+        measure: (_mean(*ours, condition, measure), _mean(*theirs, condition, measure)) for measure in _RATES
+    }
+    asr = _difference(*rates["asr"], rng)
+    accuracy = _difference(*rates["normal_accuracy"], rng)
+    return Claim(
+        kind=kind,
+        first=names[0],
+        second=names[1],
+        head=every[0].head if every else "",
+        condition=condition,
+        access=access,
+        attacks=tuple(dict.fromkeys(point.attack for point in every)),
+        defenses=tuple(dict.fromkeys(point.defense for point in every)),
+        backbones=tuple(dict.fromkeys(point.backbone for point in every)),
+        asr=asr,
+        accuracy=accuracy,
+        not_worse=_not_worse(*rates["normal_accuracy"]),
+        mdd=None if asr.p is None else detectable(*rates["asr"]),
+    )
+
+
+_RATES = ("asr", "normal_accuracy")
+
+
+def _mean(answers: Answers, points: Sequence[Point], condition: str, measure: str) -> "pd.Series[float]":
+    """Return each person's mean rate over some cells; empty where one of them has no decisions."""
+    people = [answers.people(point, condition) for point in points]
+    if not people or any(one is None for one in people):
+        return pd.Series(dtype=float)
+    return mean_over([one[measure] for one in people if one is not None])
+
+
+def _difference(
+    one: "pd.Series[float]", two: "pd.Series[float]", rng: np.random.Generator
+) -> PairedDifference:
+    if not len(one) or not len(two):
+        reason = "a cell failed or is not there"
+        return PairedDifference(0, 0, None, None, Estimate.missing(reason), None, None, reason)
+    return paired_difference(one, two, rng=rng, resamples=resamples_for(1))
+
+
+def _not_worse(one: "pd.Series[float]", two: "pd.Series[float]") -> NonInferiority:
+    if not len(one) or not len(two):
+        reason = "a cell failed or is not there"
+        return NonInferiority(0, MARGIN, Estimate.missing(reason), None, None, reason)
+    return non_inferiority(one, two, MARGIN)
+
+
+def _corrected(claims: Iterable[Claim]) -> list[Claim]:
+    """Return claims with their p values corrected over all of them."""
+    found = list(claims)
+    corrected = holm({place: claim.asr.p for place, claim in enumerate(found)})
+    return [replace(claim, p=corrected[place]) for place, claim in enumerate(found)]
+
+
+def _several(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names)} (mean of {len(names)})"
+
+
+def _percent(value: float | None) -> str:
+    return "NA" if value is None else f"{100 * value:.1f}"
+
+
+def _points(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return f"NA ({estimate.reason})"
+    text = f"{100 * estimate.value:+.1f} points"
+    if estimate.low is None or estimate.high is None:
+        return f"{text}, no interval ({estimate.reason})"
+    return f"{text} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "NA"
+    return "< 0.0001" if value < 0.0001 else f"= {value:.4f}"

@@ -1,0 +1,80 @@
+"""`bench significance`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@click.command(epilog="Example: bench significance runs/3f2a --out tables")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for the tables. [default: RUN/significance]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print all tables as JSON and write nothing.")
+def significance(run: Path, out: Path | None, as_json: bool) -> None:
+    """Rank the methods of the finished run in folder RUN and test every pair of them, over people.
+
+    Writes rankings, pairs and accuracy-kept as CSV, Markdown and LaTeX, and prints the rankings.
+    """
+    from bench import significance_tables as tables
+    from bench.answers import Answers
+    from bench.run_folder import RunFolder
+    from bench.store import write_atomically
+
+    answers = Answers.of(RunFolder(run))
+    ranked = tables.ranked_slices(answers)
+    found = {
+        "rankings": tables.rankings(ranked),
+        "pairs": tables.pairs(ranked),
+        "accuracy-kept": tables.accuracy_kept(answers),
+    }
+    if as_json:
+        document = {name: json.loads(table.to_json(orient="records")) for name, table in found.items()}
+        click.echo(json.dumps(document, indent=1))
+        return
+    folder = out or run / "significance"
+    for name, table in found.items():
+        for ending, form in tables.FORMS.items():
+            write_atomically(folder / f"{name}.{ending}", form(table).encode())
+    _show(found["rankings"], found["accuracy-kept"])
+    click.echo(f"Tables: {', '.join(str(folder / f'{name}.csv') for name in found)} (and .md, .tex)")
+
+
+def _show(rankings: "pd.DataFrame", kept: "pd.DataFrame") -> None:
+    keys = ["ranked", "against", "head", "condition", "access"]
+    for names, rows in rankings.groupby(keys, sort=False):
+        ranked, against, *where = map(str, names)
+        word = "Defences against" if ranked == "defense" else "Attacks under"
+        first = rows.iloc[0]
+        people = f"{first['n_identities']} people"
+        click.echo(f"{word} {against} (head {', '.join(filter(None, where))}; {people})")
+        if first["reason"]:
+            click.echo(f"  {first['reason']}")
+        ordered = rows.astype(object).where(rows.notna(), None)
+        for row in ordered.itertuples(index=False):
+            click.echo(f"  {_line(row)}")
+        if rows["mdd"].notna().all():
+            click.echo(
+                f"  a difference of {100 * first['mdd']:.1f} points would have been found in every pair"
+            )
+    if len(kept):
+        shown = int(kept["not_worse"].eq(True).sum())
+        click.echo(
+            f"Normal accuracy: {shown} of {len(kept)} combinations of defence and attack are shown to lose less "
+            f"than {100 * kept['margin'].iloc[0]:.0f} point; see accuracy-kept."
+        )
+
+
+def _line(row: Any) -> str:
+    text = "ASR    NA  " if row.asr is None else f"ASR {100 * row.asr:5.1f} %"
+    if row.rank_low is None:
+        return f"{text}  {row.method}"
+    place = (
+        f"{row.rank_low:.0f}" if row.rank_low == row.rank_high else f"{row.rank_low:.0f}-{row.rank_high:.0f}"
+    )
+    return f"{text}  rank {place:<5} {row.tie_group:<4} {row.method}"
