@@ -27,7 +27,7 @@ RESAMPLES = 9999
 
 _BATCH = 1024  # resamples drawn at a time; fixed, so that memory is bounded and the stream is the same
 _SAME = 1e-12  # rates of identities closer than this are equal up to rounding
-_PRIOR = 1.0  # identities' worth of the largest possible variance; docs/statistics.md says why
+_PRIOR = 1.0  # identities' worth of a cautious guess at a variance; docs/statistics.md says why
 
 
 @dataclass(frozen=True)
@@ -211,10 +211,10 @@ def risk_difference(first: ArrayLike, second: ArrayLike, rng: np.random.Generato
 def difference_interval(first: ArrayLike, second: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
     """Return mean(first) − mean(second) of paired rates with its interval.
 
-    Student's t at n − 1 degrees on the identities' differences. Their variance is drawn towards that of two
-    unrelated cells whose probes all agree within a person, as if one more identity had shown it (see
-    `effective_sample_size`), so that there is an interval, and a wide enough one, where nobody or hardly
-    anybody differs.
+    Student's t at n − 1 degrees on the identities' differences. Their variance is drawn towards that of cells
+    whose probes all agree within a person and whose rates correlate by one half, as if one more identity had
+    shown it (see `effective_sample_size`), so that there is an interval, and a wide enough one, where nobody
+    or hardly anybody differs.
 
     Args:
         first: rates of n identities in [0, 1].
@@ -251,9 +251,9 @@ def difference_error(first: Floats, second: Floats) -> float:
     differences = first - second
     # One success and one failure more (Laplace): the bound must not vanish where every rate is 0 or 1.
     p, q = ((n * rates.mean() + 1) / (n + 2) for rates in (first, second))
-    largest = float(p * (1 - p) + q * (1 - q)) / n
+    likely = float(p * (1 - p) + q * (1 - q)) / 2 / n
     differing = int(np.count_nonzero(np.abs(differences) > _SAME))
-    return math.sqrt(_shrunk(float(differences.var(ddof=1)) / n, differing, largest))
+    return math.sqrt(_shrunk(float(differences.var(ddof=1)) / n, differing, likely))
 
 
 def cohens_h(first: float, second: float) -> float:
@@ -268,9 +268,9 @@ def cohens_h(first: float, second: float) -> float:
     return 2 * math.asin(math.sqrt(first)) - 2 * math.asin(math.sqrt(second))
 
 
-def _shrunk(variance: float, telling: int, largest: float) -> float:
-    """Return `variance`, known from `telling` identities, with `_PRIOR` more at its largest value."""
-    return (telling * variance + _PRIOR * largest) / (telling + _PRIOR)
+def _shrunk(variance: float, telling: int, prior: float) -> float:
+    """Return `variance`, known from `telling` identities, with `_PRIOR` more that show the variance `prior`."""
+    return (telling * variance + _PRIOR * prior) / (telling + _PRIOR)
 
 
 def _bca_levels(value: float, replicates: Floats, without_one: Floats, confidence: float) -> Floats:

@@ -214,7 +214,7 @@ def test_difference_interval_by_hand():
     first, second = np.array([1.0, 0.5, 0.5, 0.0]), np.array([0.5, 0.5, 0.5, 0.0])
     variance = np.var([0.5, 0, 0, 0], ddof=1) / 4
     p, q = (4 * 0.5 + 1) / 6, (4 * 0.375 + 1) / 6
-    error = math.sqrt((1 * variance + (p * (1 - p) + q * (1 - q)) / 4) / 2)
+    error = math.sqrt((1 * variance + (p * (1 - p) + q * (1 - q)) / 2 / 4) / 2)
     found = difference_interval(first, second)
     half = stats.t.ppf(0.975, 3) * error
     assert (found.value, found.low, found.high) == pytest.approx((0.125, 0.125 - half, 0.125 + half))
@@ -223,8 +223,8 @@ def test_difference_interval_by_hand():
 def test_difference_interval_where_nobody_differs_narrows_with_identities():
     few, many = (difference_interval([0.0] * n, [0.0] * n) for n in (20, 158))
     assert few.value == many.value == 0.0
-    assert few.high > 0.1
-    assert 3 / 158 / 2 < many.high < 0.03  # of the rule of three's order
+    assert few.high == pytest.approx(stats.t.ppf(0.975, 19) * math.sqrt(21 / 22**2 / 20))
+    assert 1.5 / 158 < many.high < 3 / 158  # of the rule of three's order
     assert few.low == -few.high
 
 

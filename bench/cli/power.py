@@ -1,0 +1,257 @@
+"""`bench power`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bench.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from bench.power import Assumptions
+    from bench.run_folder import CellResult, RunFolder
+
+_SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+_IDENTITIES = (20, 50, 100, 158, 300, 500, 1000)
+
+
+@click.command(epilog="Example: bench power --difference 0.05 --identities 158 --rate 0.3")
+@click.option("--difference", type=_SHARE, default=0.05, show_default=True, help="Difference to be found.")
+@click.option(
+    "--identities", type=click.IntRange(min=2), default=158, show_default=True, help="People of a run."
+)
+@click.option(
+    "--probes",
+    type=click.FloatRange(min=1),
+    default=5.35,
+    show_default=True,
+    help="Probes per person (harmonic mean).",
+)
+@click.option("--rate", type=_SHARE, default=0.3, show_default=True, help="Mean rate of one of the cells.")
+@click.option(
+    "--intraclass",
+    type=click.FloatRange(0, 1),
+    default=0.3,
+    show_default=True,
+    help="Correlation between two probes of one person.",
+)
+@click.option(
+    "--correlation",
+    type=click.FloatRange(-1, 1, min_open=True, max_open=True),
+    default=0.5,
+    show_default=True,
+    help="Correlation between a person's rates in the two cells.",
+)
+@click.option("--alpha", type=_SHARE, default=0.05, show_default=True, help="Two-sided level.")
+@click.option("--power", "wanted", type=_SHARE, default=0.8, show_default=True, help="Chance to find it.")
+@click.option(
+    "--run",
+    "runs",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="RUN",
+    help="Take people and spread from the cells of this finished run, each against its reference.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option(
+    "--simulate",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Test the tests instead: simulate experiments, write simulation.csv, .md and .svg to DIR.",
+)
+@click.option(
+    "--runs",
+    "experiments",
+    type=click.IntRange(min=1),
+    default=4000,
+    show_default=True,
+    help="With --simulate: experiments a scenario.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="With --simulate: of everything.")
+def power(
+    difference: float,
+    identities: int,
+    probes: float,
+    rate: float,
+    intraclass: float,
+    correlation: float,
+    alpha: float,
+    wanted: float,
+    runs: tuple[Path, ...],
+    as_json: bool,
+    folder: Path | None,
+    experiments: int,
+    seed: int,
+) -> None:
+    """Say, before a run, which difference it could show and how many people a wanted one needs.
+
+    The difference is between two cells' mean rates over the same people, by a paired t test. Without a run,
+    the spread between people follows from the rate, the probes and the two correlations.
+    """
+    if folder is not None:
+        _simulate(folder, experiments, seed, as_json=as_json)
+        return
+    if alpha >= wanted:
+        raise UsageError(
+            f"--power {wanted:g} must be above --alpha {alpha:g}: a test finds so much by chance."
+        )
+    if runs:
+        rows = [row for run in runs for row in _observed(run, difference, alpha, wanted)]
+        document: Any = {"difference": difference, "alpha": alpha, "power": wanted, "cells": rows}
+        click.echo(json.dumps(document, indent=1)) if as_json else _print_observed(document)
+        return
+    assumed = _assumed(rate, difference, probes, intraclass, correlation)
+    document = _plan(assumed, identities, alpha, wanted)
+    click.echo(json.dumps(document, indent=1)) if as_json else _print_plan(document)
+
+
+def _assumed(
+    rate: float, difference: float, probes: float, intraclass: float, correlation: float
+) -> "Assumptions":
+    from bench.power import Assumptions
+
+    if rate + difference > 1 and difference > rate:
+        raise UsageError(
+            f"no rate is {difference:g} above or below --rate {rate:g}. Give a smaller --difference."
+        )
+    return Assumptions(
+        rate=rate,
+        difference=difference if rate + difference <= 1 else -difference,
+        probes=probes,
+        intraclass=intraclass,
+        correlation=correlation,
+    )
+
+
+def _plan(assumed: "Assumptions", identities: int, alpha: float, wanted: float) -> dict[str, Any]:
+    from bench.power import identities_needed, minimum_detectable_difference
+
+    sd = assumed.sd_of_differences()
+    table = {
+        n: minimum_detectable_difference(sd, n, alpha, wanted) for n in sorted({*_IDENTITIES, identities})
+    }
+    return {
+        "assumptions": assumed.model_dump(),
+        "alpha": alpha,
+        "power": wanted,
+        "sd_of_differences": sd,
+        "identities": identities,
+        "minimum_detectable_difference": table[identities],
+        "identities_needed": identities_needed(assumed.difference, sd, alpha, wanted),
+        "by_identities": table,
+    }
+
+
+def _print_plan(document: dict[str, Any]) -> None:
+    assumed = document["assumptions"]
+    click.echo(
+        f"With {document['identities']} people, {assumed['probes']:g} probes each and a rate of "
+        f"{100 * assumed['rate']:g} %, a run finds a difference of "
+        f"{100 * document['minimum_detectable_difference']:.1f} points with power {100 * document['power']:g} % "
+        f"at level {100 * document['alpha']:g} %; a difference of {100 * abs(assumed['difference']):g} points "
+        f"needs {document['identities_needed']} people."
+    )
+    click.echo(
+        f"Assumed: correlation {assumed['intraclass']:g} between two probes of a person and "
+        f"{assumed['correlation']:g} between a person's two rates, so that differences have a standard "
+        f"deviation of {100 * document['sd_of_differences']:.1f} points."
+    )
+    click.echo("\npeople  smallest difference, points")
+    for n, least in document["by_identities"].items():
+        click.echo(f"{n:6}  {100 * least:.1f}")
+
+
+def _observed(path: Path, difference: float, alpha: float, wanted: float) -> list[dict[str, Any]]:
+    """Return what each cell of a run could have shown against its reference.
+
+    Raises:
+        DataError: not a finished run, or none of its cells has a reference.
+    """
+    import numpy as np
+
+    from bench import measures
+    from bench.power import identities_needed, minimum_detectable_difference
+    from bench.run_folder import RunFolder
+
+    folder = RunFolder(path)
+    cells = {(c.attack, c.defense, c.backbone, c.head, c.seed): c for c in folder.cells() if c.decisions}
+    found = []
+    for key, cell in cells.items():
+        attack, defense = key[:2]
+        reference = cells.get(((attack if defense != "none" else "none"), "none", *key[2:]))
+        if reference is None or reference is cell:
+            continue
+        theirs = _rates(folder, reference)
+        for condition, rates in _rates(folder, cell).items():
+            if condition not in theirs:
+                continue
+            one, two = measures.paired(rates, theirs[condition]).T
+            known = np.isfinite(one) & np.isfinite(two)
+            n = int(known.sum())
+            sd = float((one - two)[known].std(ddof=1)) if n > 1 else 0.0
+            found.append(
+                {
+                    "run": path.name,
+                    **dict(zip(("attack", "defense", "backbone", "head", "seed"), key, strict=True)),
+                    "condition": condition,
+                    "identities": n,
+                    "sd_of_differences": sd,
+                    "minimum_detectable_difference": minimum_detectable_difference(sd, n, alpha, wanted)
+                    if sd
+                    else None,
+                    "identities_needed": identities_needed(difference, sd, alpha, wanted) if sd else None,
+                }
+            )
+    if not found:
+        raise DataError(f"no cell of '{path}' has decisions and a reference to compare them with.")
+    return found
+
+
+def _rates(folder: "RunFolder", cell: "CellResult") -> dict[str, Any]:
+    """Return the people's rates of a cell by condition."""
+    from bench import decisions, measures
+
+    rows = decisions.read(folder.path / cell.decisions).rows
+    return {name: measures.per_identity(some)["asr"] for name, some in rows.groupby("condition", sort=False)}
+
+
+def _print_observed(document: dict[str, Any]) -> None:
+    click.echo(
+        f"Each cell against its reference (defence none; for defence none, attack none): the smallest "
+        f"difference found with power {100 * document['power']:g} % at level {100 * document['alpha']:g} %, "
+        f"and the people a difference of {100 * document['difference']:g} points needs."
+    )
+    for row in document["cells"]:
+        least = row["minimum_detectable_difference"]
+        figures = (
+            "NA (nobody differs, so nothing tells of the spread)"
+            if least is None
+            else f"{100 * least:.1f} points with {row['identities']} people; {row['identities_needed']} people"
+        )
+        place = f"{row['attack']} × {row['defense']}, {row['backbone']}, {row['head']}, seed {row['seed']}"
+        condition = f", {row['condition']}" if row["condition"] else ""
+        click.echo(f"  {place}{condition}: {figures}")
+
+
+def _simulate(folder: Path, experiments: int, seed: int, *, as_json: bool) -> None:
+    """Write the simulations' table, summary and figure."""
+    from bench import simulation
+
+    points = len(simulation.IDENTITIES) * len(simulation.SPREADS) * len(simulation.RATES)
+    with click.progressbar(length=2 * points, label="scenarios") as bar:
+        table = simulation.simulate(runs=experiments, seed=seed, advance=bar.update)
+    summary = simulation.summary(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / "simulation.csv", index=False)
+    (folder / "simulation.md").write_text(simulation.markdown(summary), encoding="utf-8")
+    (folder / "simulation.svg").write_bytes(simulation.figure(table))
+    missed = table[table["missed"] != ""]
+    if as_json:
+        click.echo(summary.to_json(orient="records", indent=1))
+    else:
+        click.echo(simulation.markdown(summary), nl=False)
+        click.echo(
+            f"{len(missed)} of {len(table)} scenarios miss a bar; all are in {folder / 'simulation.csv'}."
+        )
