@@ -1,4 +1,4 @@
-"""What `bench significance` writes of a run: rankings, every pair, and whether normal accuracy is kept.
+"""What `bench significance` writes of a run: rankings, pairs, whether normal accuracy is kept, seeds.
 
 What lives here: tables as data frames and their form as CSV, Markdown and LaTeX. What must not: the tests
 themselves (`bench.significance`, `bench.rankings`) and which cells are compared (`bench.slices`).
@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from bench.answers import Answers
+from bench.answers import Answers, Point
 from bench.claims import MARGIN
 from bench.rankings import Ranking, critical_difference
 from bench.reference_tests import detectable
-from bench.significance import non_inferiority
+from bench.significance import benjamini_hochberg, non_inferiority, seed_variance
 from bench.slices import Slice, slices
 
 RANKINGS: Mapping[str, str] = {
@@ -48,6 +48,7 @@ PAIRS: Mapping[str, str] = {
     "difference_high": "upper end",
     "p": "sign-flip test over people",
     "p_holm": "after Holm over the slice's pairs",
+    "p_bh": "after Benjamini and Hochberg over the slice's pairs: for marks in a figure, not for claims",
     "told_apart": "p_holm and Friedman's test are at most 5 %",
     "effect_h": "Cohen's h",
     "mdd": "smallest difference that would have been found in 80 of 100 such comparisons",
@@ -72,6 +73,24 @@ KEPT: Mapping[str, str] = {
     "reason": "why there is no p",
 }
 """Columns of the table of normal accuracy."""
+
+
+SEEDS: Mapping[str, str] = {
+    "attack": "canonical name",
+    "defense": "canonical name",
+    "backbone": "the tracker's backbone",
+    "head": RANKINGS["head"],
+    "condition": RANKINGS["condition"],
+    "asr": "mean over people and seeds",
+    "sd_of_seed_means": "standard deviation of the seeds' mean ASR: what another seed would change in a table",
+    "sd_seeds": "the seeds' own standard deviation, without what people add",
+    "sd_people": "standard deviation between people, without what seeds add",
+    "sd_residual": "what is neither: a person's chance under one seed",
+    "n_identities": "people",
+    "n_seeds": "seeds",
+    "reason": "why the deviations are empty",
+}
+"""Columns of the table of seeds."""
 
 
 def ranked_slices(answers: Answers) -> list[tuple[Slice, Ranking]]:
@@ -101,6 +120,36 @@ def accuracy_kept(answers: Answers, margin: float = MARGIN) -> pd.DataFrame:
         if name != "none" and "none" in one.rates.columns
     ]
     return pd.DataFrame(rows, columns=list(KEPT))
+
+
+def seeds(answers: Answers) -> pd.DataFrame:
+    """Return for each cell of the matrix how much seeds vary, apart from people; empty for a single seed."""
+    groups: dict[tuple[Point, str], list[Point]] = {}
+    for point in answers.cells:
+        for condition in answers.conditions(point):
+            groups.setdefault((point._replace(seed=0), condition), []).append(point)
+    several = {key: points for key, points in groups.items() if len(points) > 1}
+    rows = [_seed_row(answers, place, condition, points) for (place, condition), points in several.items()]
+    return pd.DataFrame(rows, columns=list(SEEDS))
+
+
+def _seed_row(answers: Answers, place: Point, condition: str, points: Sequence[Point]) -> dict[str, Any]:
+    columns: dict[str, Any] = {**place._asdict(), "condition": condition}
+    people = [answers.people(point, condition) for point in points]
+    rates = [one["asr"] for one in people if one is not None]
+    if len(rates) < len(points):
+        return columns | {"reason": f"{len(rates)} of {len(points)} seeds have decisions"}
+    found = seed_variance(rates)
+    return columns | {
+        "asr": found.mean,
+        "sd_of_seed_means": found.seed_means,
+        "sd_seeds": found.seeds,
+        "sd_people": found.identities,
+        "sd_residual": found.residual,
+        "n_identities": found.n_identities,
+        "n_seeds": found.n_seeds,
+        "reason": found.reason,
+    }
 
 
 def _slice_columns(one: Slice) -> dict[str, Any]:
@@ -141,6 +190,7 @@ def _mean(rates: "pd.Series[float]") -> float | None:
 
 
 def _pair_rows(one: Slice, ranking: Ranking) -> Iterator[dict[str, Any]]:
+    marked = benjamini_hochberg({pair: test.found.p for pair, test in ranking.pairs.items()})
     for (first, second), test in ranking.pairs.items():
         found = test.found
         yield {
@@ -154,6 +204,7 @@ def _pair_rows(one: Slice, ranking: Ranking) -> Iterator[dict[str, Any]]:
             "difference_high": found.difference.high,
             "p": found.p,
             "p_holm": test.p_holm,
+            "p_bh": marked[first, second],
             "told_apart": test.significant,
             "effect_h": found.effect_h,
             "mdd": None if found.p is None else detectable(one.rates[first], one.rates[second]),
@@ -209,7 +260,21 @@ FORMS: Mapping[str, Callable[[pd.DataFrame], str]] = {"csv": to_csv, "md": to_ma
 """File name's ending → how a table is written."""
 
 _TEX = {c: "\\" + c for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_RATES = frozenset({"asr", "asr_first", "asr_second", "normal_accuracy", "undefended", "mdd", "margin"})
+_RATES = frozenset(
+    {
+        "sd_of_seed_means",
+        "sd_seeds",
+        "sd_people",
+        "sd_residual",
+        "asr",
+        "asr_first",
+        "asr_second",
+        "normal_accuracy",
+        "undefended",
+        "mdd",
+        "margin",
+    }
+)
 _DIFFERENCES = frozenset({"difference", "difference_low", "difference_high"})
 
 
@@ -233,6 +298,6 @@ def _text(name: str, value: Any) -> str:
         return f"{100 * value:.1f} %"
     if name in _DIFFERENCES:
         return f"{100 * value:+.1f}"
-    if name in ("p", "p_holm", "friedman_p"):
+    if name in ("p", "p_holm", "p_bh", "friedman_p"):
         return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
     return f"{value:.2f}" if isinstance(value, float) else str(value)

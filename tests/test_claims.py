@@ -249,6 +249,22 @@ def test_rows_are_tested_against_no_defence_and_holm_covers_the_family():
     assert own["mdd"] > 0
 
 
+def test_seeds_vary_apart_from_people():
+    one = answers(backbones=("b1",))
+    cells, read = dict(one.cells), dict(one._read)
+    for point, cell in one.cells.items():
+        other = point._replace(seed=1)
+        rate = min(1.0, ASR[point.attack, point.defense] + 0.2)
+        cells[other] = cell.model_copy(update={"seed": 1})
+        read[other] = Decided(rows(point, rate, 0.9), {"": ConditionFacts()})
+    table = tables.seeds(Answers(None, one.facts, cells, read)).set_index(["attack", "defense"])
+    row = table.loc["weak", "none"]
+    assert (row["n_seeds"], row["n_identities"]) == (2, 40)
+    assert row["sd_of_seed_means"] == pytest.approx(0.2 / np.sqrt(2))
+    assert row["sd_seeds"] <= row["sd_of_seed_means"]
+    assert tables.seeds(one).empty
+
+
 def test_tables_hold_every_method_and_pair_and_come_in_three_forms():
     made = answers(accuracy={"none": 0.9, "good": 0.9, "poor": 0.6})
     found = tables.ranked_slices(made)
@@ -258,6 +274,8 @@ def test_tables_hold_every_method_and_pair_and_come_in_three_forms():
     assert against_strong["method"].iloc[0] == "good"
     assert against_strong["critical_difference"].iloc[0] == pytest.approx(2.343 * np.sqrt(12 / 240), rel=1e-3)
     assert len(pairs[(pairs["ranked"] == "defense") & (pairs["against"] == "strong")]) == 3
+    assert (pairs["p"].dropna() <= pairs["p_bh"].dropna()).all()
+    assert (pairs["p_bh"].dropna() <= pairs["p_holm"].dropna()).all()
     assert ((pairs["asr_first"] - pairs["asr_second"]) - pairs["difference"]).abs().max() < 1e-9
     assert dict(zip(kept["defense"], kept["not_worse"], strict=True)) == {"good": True, "poor": False}
     for form in tables.FORMS.values():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def significance(run: Path, out: Path | None, as_json: bool) -> None:
     """Rank the methods of the finished run in folder RUN and test every pair of them, over people.
 
-    Writes rankings, pairs and accuracy-kept as CSV, Markdown and LaTeX, and prints the rankings.
+    Writes rankings, pairs, accuracy-kept and seeds as CSV, Markdown and LaTeX, and prints the rankings.
     """
     from bench import significance_tables as tables
     from bench.answers import Answers
@@ -32,6 +32,7 @@ def significance(run: Path, out: Path | None, as_json: bool) -> None:
         "rankings": tables.rankings(ranked),
         "pairs": tables.pairs(ranked),
         "accuracy-kept": tables.accuracy_kept(answers),
+        "seeds": tables.seeds(answers),
     }
     if as_json:
         document = {name: json.loads(table.to_json(orient="records")) for name, table in found.items()}
