@@ -120,11 +120,11 @@ class Prepared:
 
     def groups(self) -> list[Group]:
         """Return what is to be computed, by stage and method, with estimates."""
-        history = _seconds_per_image(self.store)
+        paces = history(self.store)
         found: dict[tuple[str, str], list[Node]] = {}
         for node in self.missing:
             found.setdefault(node.group, []).append(node)
-        return [_group(key, nodes, history.get(key)) for key, nodes in found.items()]
+        return [_group(key, nodes, paces.get(key)) for key, nodes in found.items()]
 
     def cached_cells(self) -> int:
         """Return how many cells need no work at all."""
@@ -299,7 +299,8 @@ def _group(key: tuple[str, str], nodes: list[Node], pace: float | None) -> Group
     return Group(*key, len(nodes), images, size, None if pace is None else pace * images)
 
 
-def _seconds_per_image(store: Store) -> dict[tuple[str, str], float]:
+def history(store: Store) -> dict[tuple[str, str], float]:
+    """Return the seconds an image took before on this store, by `Node.group`."""
     paces: dict[tuple[str, str], float] = {}
     try:
         lines = (store.folder / HISTORY).read_text(encoding="utf-8").splitlines()

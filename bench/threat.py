@@ -12,9 +12,19 @@ from typing import Literal
 from pydantic import Field
 
 from bench import methods, registry
-from bench.contracts import Attack, Backbone, Binding, Dataset, Defense, Frozen, Hardening, Method
+from bench.contracts import (
+    Attack,
+    Backbone,
+    Binding,
+    Dataset,
+    Defense,
+    Frozen,
+    Hardening,
+    Identity,
+    Method,
+)
 from bench.data_files import sha256_of
-from bench.errors import BenchError, UsageError
+from bench.errors import BenchError, DataError, UsageError
 from bench.resolve import Resolved
 from bench.spec import Cell
 
@@ -74,10 +84,12 @@ class Threats:
 
     Args:
         run: the resolved run.
+        evaluated: identity ids of the evaluated people; None for those of the run's split.
     """
 
-    def __init__(self, run: Resolved) -> None:
+    def __init__(self, run: Resolved, evaluated: frozenset[str] | None = None) -> None:
         self.run = run
+        self.evaluated = frozenset(run.split.gallery) if evaluated is None else evaluated
         self._overlaps: dict[str, OverlapFinding] = {}
         self._weights: dict[str, frozenset[str]] = {}
 
@@ -163,11 +175,6 @@ class Threats:
     # -- people ----------------------------------------------------------------------------------------
 
     @cached_property
-    def evaluated(self) -> frozenset[str]:
-        """Identity ids of the evaluated people."""
-        return frozenset(self.run.split.gallery)
-
-    @cached_property
     def background_overlap(self) -> OverlapFinding:
         """Whether evaluated people are among those that thresholds and distractors come from."""
         return _counted(self.evaluated, self.run.background, "the protocol's background")
@@ -203,21 +210,30 @@ class Threats:
         return self._overlaps[source]
 
     def _look_up(self, source: str) -> OverlapFinding:
-        text, _, role = source.rpartition("/")
-        if role not in ("training", "evaluation") or not text:
-            return OverlapFinding("unknown", f"'{source}' names no dataset that can be looked at")
         try:
-            dataset = self._dataset(text)
-            people = {person.id for person in dataset.identities() if person.role == role}
+            dataset, people = self.people_of(source)
             why = self._why_other_people(dataset)
         except BenchError as error:
-            return OverlapFinding("unknown", f"'{source}' cannot be looked at: {error}")
+            return OverlapFinding("unknown", str(error))
         if why is None:
-            return _counted(self.evaluated, people, f"'{source}'")
+            return _counted(self.evaluated, (person.id for person in people), f"'{source}'")
         return OverlapFinding("no" if why == "" else "unknown", why)
 
-    def _dataset(self, text: str) -> Dataset:
-        return self.run.dataset if text == self.run.spec.dataset else registry.dataset(text)
+    def people_of(self, source: str) -> tuple[Dataset, tuple[Identity, ...]]:
+        """Return the dataset a source names and the people of the role it names.
+
+        Raises:
+            UsageError: it names no dataset and role.
+            DataError: the dataset's files are not here.
+        """
+        text, _, role = source.rpartition("/")
+        if role not in ("training", "evaluation") or not text:
+            raise UsageError(f"'{source}' names no dataset that can be looked at")
+        try:
+            dataset = self.run.dataset if text == self.run.spec.dataset else registry.dataset(text)
+            return dataset, tuple(person for person in dataset.identities() if person.role == role)
+        except BenchError as error:
+            raise DataError(f"'{source}' cannot be looked at: {error}") from error
 
     def _why_other_people(self, dataset: Dataset) -> str | None:
         """Return None where ids mean the same people in both datasets, "" where nobody is in both, else the doubt."""

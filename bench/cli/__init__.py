@@ -17,6 +17,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "significance": ("bench.cli.significance:significance", "Rank and test all methods of a finished run."),
     "figure": ("bench.cli.figure:figure", "Draw the figure of a finished run."),
     "power": ("bench.cli.power:power", "Say which difference a run could show, and what it takes."),
+    "audit": ("bench.cli.audit:audit", "List every leakage in a finished run, and whether its rows say so."),
+    "verify": ("bench.cli.verify:verify", "Check a finished run: every digest, and a sample made again."),
+    "rerun": ("bench.cli.rerun:rerun", "Make a run again from its folder alone and compare."),
     "list": (
         "bench.cli.catalogue:list_plugins",
         "List attacks, defenses, backbones, datasets, protocols, ...",

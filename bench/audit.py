@@ -1,0 +1,423 @@
+"""Which leakage a finished run has, and whether its rows say so.
+
+Everything is looked up anew, from the run's folder and the plugins and photos installed here; the marks in the rows
+are only compared with what was found. What cannot be looked up is listed as not checked, never as clean.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bench import methods, perceptual_hash, resolve
+from bench.contracts import Dataset
+from bench.errors import BenchError
+from bench.perceptual_hash import Fingerprints, NearDuplicate
+from bench.resolve import Resolved
+from bench.run_folder import CellResult, RunFolder
+from bench.spec import Cell
+from bench.threat import Threats
+
+NOTICE_SHARE = 0.01
+"""Share of near-duplicates below which they are a flaw of the dataset to know of, not a leak that moves a rate."""
+
+SHOWN_PAIRS = 5
+"""Pairs of near-duplicates that evidence names; the number is always there."""
+
+Counting = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One leakage.
+
+    Attributes:
+        kind: what leaks.
+        severity: leak, or notice where it is too small to move a rate by `NOTICE_SHARE`.
+        marked: whether the rows of these cells say so.
+        column: the column that says so, or that should, with the value that would.
+        cells: the cells concerned, as read; empty: all of the run.
+        evidence: what was found, by opaque ids only.
+    """
+
+    kind: str
+    severity: Literal["leak", "notice"]
+    marked: bool
+    column: str
+    cells: tuple[str, ...]
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Unchecked:
+    """Something that could not be looked up.
+
+    Attributes:
+        what: what was not checked.
+        reason: why.
+    """
+
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        findings: every leakage.
+        unchecked: what could not be looked up.
+    """
+
+    findings: tuple[Finding, ...]
+    unchecked: tuple[Unchecked, ...]
+
+    @property
+    def unmarked(self) -> tuple[Finding, ...]:
+        """The leaks that no row speaks of."""
+        return tuple(f for f in self.findings if f.severity == "leak" and not f.marked)
+
+
+def audit(
+    folder: RunFolder,
+    *,
+    images: bool = True,
+    counting: Counting = lambda _what, _n: nullcontext(lambda _n: None),
+) -> Audit:
+    """Return every leakage of a run that can be found.
+
+    Args:
+        folder: a finished run.
+        images: whether to look for near-duplicate photos, which reads all photos of the dataset.
+        counting: (what, photos in all) → context manager that gives the function to count photos with.
+
+    Raises:
+        DataError: not a run's folder, or a file of it is damaged.
+    """
+    auditor = _Auditor(folder)
+    auditor.names()
+    if auditor.run is not None:
+        auditor.backbones()
+        auditor.training()
+        auditor.background()
+        if images:
+            auditor.photos(auditor.run, counting)
+    if not images:
+        auditor.miss("near-duplicate photos", "left out as asked (--no-images)")
+    return auditor.result()
+
+
+@dataclass
+class _Auditor:
+    """Collects findings; those that differ in nothing but the cell become one."""
+
+    folder: RunFolder
+    cells: tuple[tuple[Cell, CellResult], ...] = ()
+    run: Resolved | None = None
+    _found: dict[tuple[str, Literal["leak", "notice"], bool, str, str], list[str]] = field(
+        default_factory=dict
+    )
+    _missed: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.facts, self.split = self.folder.facts(), self.folder.split()
+        self.cells = tuple(
+            (Cell(c.attack, c.defense, c.backbone, c.head, c.seed), c) for c in self.folder.cells()
+        )
+        self.evaluated = frozenset({*self.split.gallery, *self.split.probes})
+        try:
+            run = resolve.resolve(self.facts.asked)
+            fingerprint = run.dataset.fingerprint()
+        except BenchError as error:
+            self.miss("weights, training people and photos", str(error))
+            return
+        if self.facts.fingerprint and fingerprint != self.facts.fingerprint:
+            self.miss("whether the photos here are the run's", "they are not: their fingerprint is another")
+        self.run, self.threats = run, Threats(run, self.evaluated)
+
+    def miss(self, what: str, reason: str) -> None:
+        """Note something that could not be looked up."""
+        self._missed.setdefault(what, reason)
+
+    def note(
+        self,
+        kind: str,
+        evidence: str,
+        *,
+        marked: bool,
+        column: str,
+        cell: Cell | None = None,
+        severity: Literal["leak", "notice"] = "leak",
+    ) -> None:
+        """Note a finding about one cell, or about the whole run."""
+        cells = self._found.setdefault((kind, severity, marked, column, evidence), [])
+        if cell is not None:
+            cells.append(_called(cell))
+
+    def result(self) -> Audit:
+        """Return what was noted: the unmarked first, then leaks, then notices."""
+        found = [
+            Finding(kind, severity, marked, column, tuple(cells), evidence)
+            for (kind, severity, marked, column, evidence), cells in self._found.items()
+        ]
+        found.sort(key=lambda finding: (finding.severity != "leak", finding.marked, finding.kind))
+        return Audit(tuple(found), tuple(Unchecked(*item) for item in self._missed.items()))
+
+    # -- backbones -------------------------------------------------------------------------------------
+
+    def names(self) -> None:
+        """Compare the names a row itself gives, which needs nothing installed."""
+        for cell, result in self.cells:
+            threat = result.threat
+            if cell.backbone in threat.surrogates.split("|"):
+                self._surrogate(cell, result, f"surrogate {cell.backbone} has the tracker's name")
+            if cell.backbone in threat.extractors.split("|"):
+                self._extractor(cell, result, f"extractor {cell.backbone} has the tracker's name")
+
+    def _surrogate(self, cell: Cell, result: CellResult, evidence: str) -> None:
+        marked = result.threat.access == "white-box"
+        self.note("surrogate is the tracker", evidence, marked=marked, column="access = white-box", cell=cell)
+
+    def _extractor(self, cell: Cell, result: CellResult, evidence: str) -> None:
+        self.note(
+            "defence trained with the tracker's features",
+            evidence,
+            marked=result.threat.extractor_is_tracker,
+            column="extractor_is_tracker = True",
+            cell=cell,
+        )
+
+    def backbones(self) -> None:
+        """Compare surrogates, extractors and tracker by name, weights and family, and the attacks a defence saw."""
+        for cell, result in self.cells:
+            try:
+                self._backbones_of(cell, result)
+            except BenchError as error:
+                self.miss(f"backbones of {cell.attack} × {cell.defense} × {cell.backbone}", str(error))
+
+    def _backbones_of(self, cell: Cell, result: CellResult) -> None:
+        run, threats, marks = self._run, self.threats, result.threat
+        surrogates = run.helpers(run.attacks[cell.attack], cell.backbone)
+        extractors = run.helpers(run.defenses[cell.defense], cell.backbone)
+        for name in threats.same_weights(surrogates, cell.backbone):
+            self._surrogate(cell, result, self._sameness("surrogate", name, cell.backbone))
+        for name in threats.same_weights(extractors, cell.backbone):
+            self._extractor(cell, result, self._sameness("extractor", name, cell.backbone))
+        if not any((surrogates, extractors)):
+            return
+        now = threats.of(cell)
+        for kind, column, found, marked in (
+            ("surrogate or extractor of the tracker's family", "related", now.related, marks.related),
+            (
+                "surrogates and extractors overlap",
+                "extractors_are_surrogates",
+                now.extractors_are_surrogates,
+                marks.extractors_are_surrogates,
+            ),
+        ):
+            if found:
+                names = "|".join(dict.fromkeys((*surrogates, *extractors)))
+                self.note(
+                    kind,
+                    f"{names} for tracker {cell.backbone}",
+                    marked=marked,
+                    column=f"{column} = True",
+                    cell=cell,
+                )
+
+    def _sameness(self, role: str, name: str, tracker: str) -> str:
+        if name == tracker:
+            return f"{role} {name} has the tracker's name"
+        shared = min(self.threats.weights(name) & self.threats.weights(tracker))
+        return f"{role} {name} has the weights of tracker {tracker}, SHA-256 {shared[:16]}…"
+
+    @property
+    def _run(self) -> Resolved:
+        assert self.run is not None
+        return self.run
+
+    # -- training --------------------------------------------------------------------------------------
+
+    def training(self) -> None:
+        """Compare evaluated people with those each part was trained on, and a cell's attack with what a defence saw."""
+        for cell, result in self.cells:
+            try:
+                self._seen_attack(cell, result)
+                for part, source in self._sources(cell):
+                    self._people_of(cell, result, part, source)
+            except BenchError as error:
+                self.miss(f"training of {cell.attack} × {cell.defense} × {cell.backbone}", str(error))
+
+    def _seen_attack(self, cell: Cell, result: CellResult) -> None:
+        now = self.threats.of(cell)
+        marks = result.threat
+        if now.attack_seen_by_defense.startswith("seen"):
+            self.note(
+                "defence trained on this attack",
+                f"{cell.defense} saw {cell.attack} in training ({now.attack_seen_by_defense})",
+                marked=marks.attack_seen_by_defense == now.attack_seen_by_defense,
+                column=f"attack_seen_by_defense = {now.attack_seen_by_defense}",
+                cell=cell,
+            )
+        if now.attack_adapts_to_defense:
+            self.note(
+                "attack made against this defence",
+                f"{cell.attack} knows {cell.defense}",
+                marked=marks.attack_adapts_to_defense,
+                column="attack_adapts_to_defense = True",
+                cell=cell,
+            )
+
+    def _sources(self, cell: Cell) -> Iterator[tuple[str, str]]:
+        yield from self.threats.training_sources(cell)
+        run = self._run
+        if run.attacks[cell.attack].threat.needs_targets:
+            yield "targets", f"{run.spec.dataset}/training"
+        defense = run.defenses[cell.defense]
+        binding = run.binding(defense, cell.backbone)
+        if defense.training_identities(binding) == "none" and defense.files(binding):
+            self.miss(
+                f"people who trained {cell.defense}",
+                "it has weights of its own and says that no photos trained it",
+            )
+
+    def _people_of(self, cell: Cell, result: CellResult, part: str, source: str) -> None:
+        found = self.threats.source_overlap(source)
+        who = {"tracker": cell.backbone, "defence": cell.defense}.get(part, cell.attack)
+        said = result.threat.identity_overlap
+        if found.overlap == "yes":
+            self.note(
+                f"evaluated people among the {part}'s" + ("" if part == "targets" else " training people"),
+                f"{who}: {found.detail}, e.g. {', '.join(found.people[:SHOWN_PAIRS])}",
+                marked=said == "yes",
+                column="identity_overlap = yes",
+                cell=cell,
+            )
+        elif found.overlap == "unknown":
+            self.miss(f"people who trained {part} {who}", found.detail)
+            if said == "no":
+                self.note(
+                    "a row says that no evaluated person trained it, and nobody can tell",
+                    f"{part} {who}: {found.detail}",
+                    marked=False,
+                    column="identity_overlap = unknown",
+                    cell=cell,
+                )
+
+    def background(self) -> None:
+        """Compare evaluated people with those that thresholds and distractors come from."""
+        try:
+            people = self._run.background
+        except BenchError as error:
+            self.miss("people of thresholds and distractors", str(error))
+            return
+        shared = sorted(self.evaluated.intersection(people))
+        for cell, result in self.cells if shared else ():
+            self.note(
+                "thresholds calibrated on evaluated people",
+                f"{len(shared)} of {len(people)} people behind thresholds and distractors are evaluated, e.g. "
+                f"{', '.join(shared[:SHOWN_PAIRS])}",
+                marked=result.threat.background_overlap == "yes",
+                column="background_overlap = yes",
+                cell=cell,
+            )
+
+    # -- photos ----------------------------------------------------------------------------------------
+
+    def photos(self, run: Resolved, counting: Counting) -> None:
+        """Look for near-duplicates between gallery and probes, and between evaluated and other people's photos."""
+        try:
+            self._photos(run, counting)
+        except BenchError as error:
+            self.miss("near-duplicate photos", str(error))
+
+    def _photos(self, run: Resolved, counting: Counting) -> None:
+        gallery, probes = (_photos_of(part) for part in (self.split.gallery, self.split.probes))
+        own = list(dict.fromkeys((*gallery, *probes)))
+        others = [
+            photo
+            for person in run.dataset.identities()
+            if person.id not in self.evaluated and person.role == "training"
+            for photo in person.photos
+        ]
+        with counting("photos", len(own) + len(others)) as advance:
+            prints = perceptual_hash.fingerprint_photos(run.dataset, own + others, advance)
+        evaluated = prints.subset(own)
+        self._duplicates(
+            "near-duplicates between gallery and probes",
+            perceptual_hash.near_duplicates(prints.subset(probes), prints.subset(gallery)),
+            len(probes),
+            "probes",
+        )
+        self._duplicates(
+            "near-duplicates between evaluated people and those of training, thresholds and targets",
+            perceptual_hash.near_duplicates(evaluated, prints.subset(others)),
+            len(own),
+            "photos of evaluated people",
+        )
+        for source in sorted(self._sources_elsewhere()):
+            self._duplicates_elsewhere(source, evaluated, counting)
+
+    def _duplicates(self, kind: str, pairs: Sequence[NearDuplicate], among: int, unit: str) -> None:
+        if not pairs:
+            return
+        touched = len({pair.first for pair in pairs})
+        share = touched / among
+        note = self._run.dataset.note or self.facts.dataset_note
+        self.note(
+            kind,
+            f"{touched} of {among} {unit} ({100 * share:.2f} %), within {perceptual_hash.MAX_HAMMING} of 64 bits and a "
+            f"correlation of {perceptual_hash.MIN_CORRELATION}: {_some(pairs)}",
+            marked="duplicate" in note.lower(),
+            column="dataset_note names duplicates",
+            severity="leak" if share >= NOTICE_SHARE else "notice",
+        )
+
+    def _sources_elsewhere(self) -> set[str]:
+        """Return the sources whose people have other ids than this dataset's, so that only photos can tell."""
+        found = set()
+        for cell, _ in self.cells:
+            for _part, source in self.threats.training_sources(cell):
+                if self.threats.source_overlap(source).overlap == "unknown":
+                    found.add(source)
+        return found
+
+    def _duplicates_elsewhere(self, source: str, evaluated: Fingerprints, counting: Counting) -> None:
+        try:
+            dataset, people = self.threats.people_of(source)
+        except BenchError:
+            return  # said where people are compared
+        photos = [photo for person in people for photo in person.photos]
+        pairs = perceptual_hash.near_duplicates(evaluated, _hashed(dataset, photos, counting))
+        for cell, result in self.cells:
+            if pairs and source in dict(self.threats.training_sources(cell)).values():
+                self.note(
+                    "photos of evaluated people in training data",
+                    f"{len({pair.first for pair in pairs})} photos are in '{source}' too: {_some(pairs)}",
+                    marked=result.threat.identity_overlap == "yes",
+                    column="identity_overlap = yes",
+                    cell=cell,
+                )
+
+
+def _hashed(dataset: Dataset, photos: Sequence[str], counting: Counting) -> Fingerprints:
+    with counting(f"photos of {methods.canonical(dataset)}", len(photos)) as advance:
+        return perceptual_hash.fingerprint_photos(dataset, photos, advance)
+
+
+def _photos_of(people: Mapping[str, tuple[str, ...]]) -> list[str]:
+    return [photo for photos in people.values() for photo in photos]
+
+
+def _some(pairs: Iterable[NearDuplicate]) -> str:
+    ordered = sorted(pairs, key=lambda pair: -pair.correlation)
+    shown = [
+        f"{p.first} and {p.second} ({p.hamming} bits, {p.correlation:.3f})" for p in ordered[:SHOWN_PAIRS]
+    ]
+    rest = len(ordered) - len(shown)
+    return "; ".join(shown) + (f"; and {rest} more pairs" if rest else "")
+
+
+def _called(cell: Cell) -> str:
+    return f"{cell.attack} × {cell.defense} × {cell.backbone} × {cell.head} × seed {cell.seed}"

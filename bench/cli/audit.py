@@ -1,0 +1,80 @@
+"""`bench audit`."""
+
+import csv
+import io
+import json
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench.audit import Audit, Finding
+
+
+@click.command(epilog="Example: bench audit runs/3f2a --csv findings.csv")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--no-images", is_flag=True, help="Do not look for near-duplicate photos.")
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write the findings here too.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON, and nothing else.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def audit(run: Path, no_images: bool, csv_file: Path | None, as_json: bool, quiet: bool) -> None:
+    """List every leakage that can be found in the finished run in folder RUN, and whether its rows say so.
+
+    Exit code 0: every leak found is marked in its rows; 1: one is not; 2: the folder cannot be read. What
+    could not be checked is listed and does not change the exit code.
+    """
+    from bench import audit as auditing
+    from bench.cli.progress import counting
+    from bench.run_folder import RunFolder
+    from bench.store import write_atomically
+
+    def bar(what: str, total: int) -> "AbstractContextManager[Callable[[int], None]]":
+        return counting(what, total, hidden=quiet or as_json)
+
+    found = auditing.audit(RunFolder(run), images=not no_images, counting=bar)
+    if csv_file:
+        write_atomically(csv_file, _csv(found).encode(), "--csv")
+    if as_json:
+        click.echo(json.dumps({**asdict(found), "unmarked": len(found.unmarked)}, indent=1))
+    else:
+        _print(found)
+    if found.unmarked:
+        click.get_current_context().exit(1)  # the findings are the command's output
+
+
+def _status(finding: "Finding") -> str:
+    if finding.severity == "notice":
+        return "notice"
+    return "marked" if finding.marked else "UNMARKED"
+
+
+def _csv(found: "Audit") -> str:
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(("status", "kind", "column", "cells", "evidence"))
+    for each in found.findings:
+        writer.writerow((_status(each), each.kind, each.column, "; ".join(each.cells), each.evidence))
+    for missed in found.unchecked:
+        writer.writerow(("not checked", missed.what, "", "", missed.reason))
+    return sink.getvalue()
+
+
+def _print(found: "Audit") -> None:
+    for each in found.findings:
+        where = f"{len(each.cells)} cells, e.g. {each.cells[0]}" if each.cells else "the whole run"
+        click.echo(f"{_status(each)}: {each.kind}")
+        click.echo(f"    {each.evidence}")
+        click.echo(f"    {where}; {'said by' if each.marked else 'would be said by'} {each.column}")
+    for missed in found.unchecked:
+        click.echo(f"not checked: {missed.what}")
+        click.echo(f"    {missed.reason}")
+    leaks = [each for each in found.findings if each.severity == "leak"]
+    click.echo(
+        f"{len(leaks)} leaks, {len(found.unmarked)} of them unmarked; "
+        f"{len(found.findings) - len(leaks)} notices; {len(found.unchecked)} things not checked."
+    )

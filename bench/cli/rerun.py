@@ -1,0 +1,94 @@
+"""`bench rerun`."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+SHOWN = 20
+"""Differences that are printed; --json has all."""
+
+
+@click.command(epilog="Example: bench rerun runs/3f2a --out runs/again")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The new folder. [default: RUN-rerun]")
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    help="Reuse the artefacts of this folder. [default: none; OUT-store is filled and, when done, removed]",
+)
+@click.option("--device", default="auto", help="Compute here. [default: as the run did]")
+@click.option("--threads", type=click.IntRange(1), help="Threads. [default: as the run had]")
+@click.option(
+    "--lpips-trunk",
+    type=click.Path(path_type=Path),
+    envvar="CLOAKBENCH_LPIPS_TRUNK",
+    help="AlexNet weights for LPIPS, as for `bench run`.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def rerun(
+    run: Path,
+    out: Path | None,
+    store: Path | None,
+    device: str,
+    threads: int | None,
+    lpips_trunk: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Make the finished run in folder RUN again from that folder alone, and compare the leaderboards.
+
+    A rerun that was killed goes on where it was. Exit code 0: identical; 1: rows differ; 2: something the
+    run was made with is missing or has changed.
+    """
+    from bench import rerun as again
+    from bench.cli.progress import counting
+    from bench.run_folder import RunFolder
+    from bench.runner import Options
+    from bench.verify import differences_of_environment
+
+    folder = RunFolder(run)
+    place = out or again.default_folder(folder)
+    own_store = place.with_name(f"{place.name}-store")
+    options = Options(
+        device=device,
+        threads=threads,
+        store=store or own_store,
+        out=place,
+        lpips_trunk=lpips_trunk,
+        command=folder.facts().command,
+    )
+    prepared = again.prepare_rerun(folder, options)
+    changed = differences_of_environment(folder, prepared)
+    if changed and not as_json:
+        click.echo("This is not what the run was made on, so that rows may differ:")
+        click.echo("".join(f"  {line}\n" for line in changed), nl=False)
+    total = sum(node.images for node in prepared.missing)
+    with counting(f"run {prepared.run.digest}", total, hidden=quiet or as_json) as advance:
+        differences = again.rerun(folder, prepared, lambda _node, n: advance(n))
+    if store is None:
+        shutil.rmtree(own_store, ignore_errors=True)
+    if as_json:
+        document = {
+            "run": prepared.run.digest,
+            "folder": str(place),
+            "environment_differs": changed,
+            "identical": not differences,
+            "differences": [asdict(difference) for difference in differences],
+        }
+        click.echo(json.dumps(document, indent=1))
+    elif not differences:
+        click.echo(f"Identical: the leaderboard in {place} is that of {run}.")
+    else:
+        rows = len({difference.row for difference in differences})
+        click.echo(f"{rows} rows differ, in {len(differences)} values (run, then run again):")
+        for each in differences[:SHOWN]:
+            by = "" if each.difference is None else f" (by {each.difference:+.6g})"
+            click.echo(f"  {each.row}: {each.column or 'row'} {each.first!r}, {each.second!r}{by}")
+        if len(differences) > SHOWN:
+            click.echo(f"  and {len(differences) - SHOWN} more; --json lists them.")
+    if differences:
+        click.get_current_context().exit(1)

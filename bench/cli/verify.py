@@ -1,0 +1,142 @@
+"""`bench verify`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from bench.graph import Node
+    from bench.run_folder import RunFolder
+    from bench.runner import Prepared
+    from bench.verify import Check
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  bench verify runs/3f2a
+  bench verify runs/3f2a --cells 3 --sample-seed 7
+  bench verify runs/3f2a --cells 0 --artefacts 2
+"""
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--cells", type=click.IntRange(0), default=1, show_default=True, help="Cells to make again from nothing."
+)
+@click.option(
+    "--artefacts",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Artefacts of each stage to make again from their stored inputs; cheaper than a cell.",
+)
+@click.option("--sample-seed", type=int, default=0, show_default=True, help="Seed that draws the samples.")
+@click.option("--store", type=click.Path(path_type=Path), help="The run's store. [env: CLOAKBENCH_STORE]")
+@click.option("--device", default="auto", help="Compute here. [default: as the run did]")
+@click.option("--threads", type=click.IntRange(1), help="Threads. [default: as the run had]")
+@click.option(
+    "--lpips-trunk",
+    type=click.Path(path_type=Path),
+    envvar="CLOAKBENCH_LPIPS_TRUNK",
+    help="AlexNet weights for LPIPS, as for `bench run`.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def verify(
+    run: Path,
+    cells: int,
+    artefacts: int,
+    sample_seed: int,
+    store: Path | None,
+    device: str,
+    threads: int | None,
+    lpips_trunk: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Check the finished run in folder RUN: every digest, and a random sample made again.
+
+    Exit code 0: all is as it was; 1: something differs; 2: the run cannot be checked.
+    """
+    from bench import verify as checks
+    from bench.run_folder import RunFolder
+    from bench.runner import Options
+
+    folder = RunFolder(run)
+    found = [*checks.check_files(folder), checks.check_leaderboard(folder)]
+    options = Options(device=device, threads=threads, store=store, out=run, lpips_trunk=lpips_trunk)
+    prepared = checks.prepare_again(folder, options)
+    changed = checks.differences_of_environment(folder, prepared)
+    if changed and not as_json:
+        click.echo("This is not what the run was made on, so that bytes may differ:")
+        click.echo("".join(f"  {line}\n" for line in changed), nl=False)
+    found += checks.check_artefacts(folder, prepared)
+    hidden = quiet or as_json
+    found += _recomputed_cells(folder, prepared, cells, sample_seed, hidden)
+    found += _recomputed_artefacts(prepared, artefacts, sample_seed, hidden)
+    if as_json:
+        click.echo(json.dumps(_document(prepared.run.digest, changed, found), indent=1))
+    else:
+        _print(found)
+    if any(check.state == "differs" for check in found):
+        click.get_current_context().exit(1)  # the findings are the command's output
+
+
+def _recomputed_cells(
+    folder: "RunFolder", prepared: "Prepared", count: int, seed: int, hidden: bool
+) -> "list[Check]":
+    from bench import verify as checks
+    from bench.cli.progress import counting
+
+    chosen = checks.sample_cells(folder, count, seed)
+    nodes = checks.work_of_cells(prepared, chosen)
+    if not hidden and chosen:
+        _announce(prepared, nodes, f"Making {len(chosen)} cells again from nothing")
+    with counting("cells", sum(node.images for node in nodes), hidden=hidden) as advance:
+        return checks.recompute_cells(folder, prepared, chosen, lambda _node, n: advance(n))
+
+
+def _recomputed_artefacts(prepared: "Prepared", count: int, seed: int, hidden: bool) -> "list[Check]":
+    from bench import verify as checks
+    from bench.cli.progress import counting
+
+    nodes = checks.sample_artefacts(prepared, count, seed)
+    if not hidden and nodes:
+        _announce(prepared, nodes, f"Making {len(nodes)} artefacts again from their inputs")
+    with counting("artefacts", sum(node.images for node in nodes), hidden=hidden) as advance:
+        return checks.recompute_artefacts(prepared, nodes, lambda _node, n: advance(n))
+
+
+def _announce(prepared: "Prepared", nodes: "list[Node]", what: str) -> None:
+    from bench.cli.progress import duration
+    from bench.verify import expected_seconds
+
+    seconds, untimed = expected_seconds(prepared, nodes)
+    rest = f", and {untimed} artefacts that were never timed on this store" if untimed else ""
+    click.echo(f"{what}: about {duration(seconds)}{rest}.", err=True)
+
+
+def _document(run: str, changed: list[str], found: "list[Check]") -> dict[str, object]:
+    states = ("same", "differs", "absent")
+    return {
+        "run": run,
+        "environment_differs": changed,
+        "counts": {state: sum(check.state == state for check in found) for state in states},
+        "findings": [vars(check) for check in found if check.state != "same"],
+        "recomputed": [vars(check) for check in found if check.kind.startswith("recomputed")],
+    }
+
+
+def _print(found: "list[Check]") -> None:
+    for kind in dict.fromkeys(check.kind for check in found):
+        own = [check for check in found if check.kind == kind]
+        differs = [check for check in own if check.state == "differs"]
+        absent = sum(check.state == "absent" for check in own)
+        tail = f", {absent} not there to be checked" if absent else ""
+        click.echo(f"{kind}: {len(own) - len(differs) - absent} of {len(own)} the same{tail}")
+        for check in differs:
+            click.echo(f"  DIFFERS {check.name}: {check.detail}")
+    wrong = sum(check.state == "differs" for check in found)
+    click.echo(f"{wrong} differences." if wrong else "Nothing differs.")
