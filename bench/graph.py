@@ -13,7 +13,7 @@ from bench.store import Store, StoreError
 
 log = logging.getLogger("bench")
 
-STAGES = ("faces", "fit", "cloak", "aim", "erase", "purify", "measure", "embed", "decide")
+STAGES = ("faces", "fit", "cloak", "aim", "erase", "purify", "measure", "diagnose", "embed", "decide")
 """In the order the data flows."""
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 from bench import image_measures, measures
 from bench.answers import Answers, Point
 from bench.contracts import ConditionFacts, Frozen
+from bench.doubt_columns import doubt_columns
 from bench.errors import DataError
 from bench.randomness import numpy_generator
 from bench.reference_tests import reference_tests
@@ -91,6 +92,7 @@ COLUMNS: Mapping[str, str] = {
     "restored_unchanged": "share of images that came back as the original",
     "restored_reason": "why the restored image's measures are empty",
     "lpips_reason": "why LPIPS is empty where other measures are there",
+    "warnings": "why the harness doubts the row's numbers, each as code: sentence; empty where nothing is doubted",
     "surrogates": "backbones the attack used",
     "extractors": "backbones the defence was trained with",
     "access": "black-box or white-box (the tracker's backbone is a surrogate)",
@@ -149,7 +151,8 @@ def build(folder: RunFolder) -> pd.DataFrame:
     # A failed cell's missing count must not turn the others into floats.
     whole = dict.fromkeys(("rank_low", "rank_high", "n_identities", "n_probes", "threshold_pairs"), "Int64")
     board = board.astype(whole)
-    return board.assign(**reference_tests(answers, board), **rank_columns(answers, board))
+    added = (reference_tests(answers, board), rank_columns(answers, board), doubt_columns(answers, board))
+    return board.assign(**{name: values for columns in added for name, values in columns.items()})
 
 
 def _row(row: _Row) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The stages of a run as a graph: faces → fit → cloak → purify → embed → decide; aim, erase, measure beside them.
+"""The stages of a run as a graph: faces → fit → cloak → purify → embed → decide; the others stand beside.
 
 Everything here says what is made from what, and what decides it; `bench.stages` does the computing and
 `bench.graph` the remembering.
@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from threadpoolctl import threadpool_limits
 
-from bench import decisions, image_measures, methods, registry, stages
+from bench import decisions, diagnosis, image_measures, methods, registry, stages
 from bench.contracts import (
     CROP_SIZE,
     Attack,
@@ -129,6 +129,8 @@ class Pipeline:
         self.decision = cache(self._decision)
         self.cloak_measures = cache(self._cloak_measures)
         self.purified_measures = cache(self._purified_measures)
+        self.attack_probes = cache(self._attack_probes)
+        self.purifier_probes = cache(self._purifier_probes)
         self._training_faces = cache(self._make_training_faces)
         self._fitted = cache(self._make_fitted)
 
@@ -625,6 +627,71 @@ class Pipeline:
             )
             for before, after in pairs
         )
+
+    # -- diagnose --------------------------------------------------------------------------------------
+
+    def _attack_probes(self, attack_name: str, tracker: str, seed: int) -> tuple[Node, ...]:
+        """Return what the attack's surrogates make of a sample of its cloaks; () where it has none."""
+        attack = self.run.attacks[attack_name]
+        surrogates = self.run.binding(attack, tracker).backbones
+        if not surrogates:
+            return ()
+        cloaks = self.cloaks(attack_name, tracker, seed, "gallery")
+        originals = self.natural("gallery")
+        chosen = diagnosis.sample([node.facts["chosen"] for node in cloaks])
+        label = self._label(attack, tracker)
+        return tuple(
+            self._probe_node(label, originals[shard], cloaks[shard], ids, surrogates, seed)
+            for shard, ids in chosen.items()
+        )
+
+    def _probe_node(
+        self, label: str, before: Node, after: Node, chosen: Sequence[str], names: Sequence[str], seed: int
+    ) -> Node:
+        def work(inputs: Payloads, advance: Advance) -> bytes:
+            originals, cloaks = (stages.decode_pixels(payload) for payload in inputs)
+            surrogates = [(name, self.backbone(name)) for name in names]
+            return diagnosis.probes_to_bytes(
+                diagnosis.probe_attack(
+                    originals,
+                    cloaks,
+                    chosen,
+                    surrogates,
+                    seed=seed,
+                    device=self.machine.device,
+                    advance=advance,
+                )
+            )
+
+        facts = {
+            "source": source_digest("bench.diagnosis"),
+            "surrogates": [self._backbone_facts(name) for name in names],
+            "chosen": list(chosen),
+            "seed": seed,
+            "environment": self._environment,
+        }
+        size = 256 * len(chosen) * len(names)
+        return Node("diagnose", label, facts, (before, after), len(chosen), size, work)
+
+    def _purifier_probes(self, attack: str, defense_name: str, tracker: str, seed: int) -> tuple[Node, ...]:
+        """Return what a purifier did to each cloak, or, without any, to each photo; () for other defences."""
+        given = self.cloaks(attack, tracker, seed, "gallery") or self.natural("gallery")
+        returned = self.defended(defense_name, tracker, seed, given)
+        if returned is given:
+            return ()
+        label = f"{self._label(self.run.defenses[defense_name], tracker)} of {attack}"
+        return tuple(
+            self._purified_node(label, before, after) for before, after in zip(given, returned, strict=True)
+        )
+
+    def _purified_node(self, label: str, before: Node, after: Node) -> Node:
+        def work(inputs: Payloads, advance: Advance) -> bytes:
+            shard = diagnosis.probe_purifier(*(stages.decode_pixels(payload) for payload in inputs))
+            advance(len(shard.changes))
+            return diagnosis.to_bytes(shard)
+
+        facts = {"source": source_digest("bench.diagnosis"), "environment": self._environment}
+        return Node("diagnose", label, facts, (before, after), after.images, 32 * after.images, work)
 
 
 def secret(seed: int, stream: str) -> bytes:

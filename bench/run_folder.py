@@ -6,6 +6,7 @@ splits.json        who is evaluated, on which photos, protected in which rotatio
 cells.json         one entry a cell: status, reason, threat model, files
 decisions/         one Parquet file a cell (`bench.decisions.SCHEMA`)
 images/            image measures, one Parquet file a set of images
+diagnoses/         what attacks and purifiers did, seen from outside (`bench.diagnosis`), one JSON file each
 manifest.json      SHA-256 and size of every other file
 timings.csv        seconds by stage and method; never part of a leaderboard
 run.log            what was computed and what was reused
@@ -67,6 +68,8 @@ class CellResult(Frozen):
     cloak_measures: str = Field("", description="file of cloak against original")
     purified_measures: str = Field("", description="file of purified against original")
     restored_measures: dict[str, str] = Field({}, description="condition → file of restored against original")
+    attack_diagnosis: str = Field("", description="file of what the attack did; empty: it changes no image")
+    purifier_diagnosis: str = Field("", description="file of what the purifier did; empty: there is none")
 
 
 class RunFacts(Frozen):

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import graph, image_measures, registry, resolve, run_folder
+from bench import diagnosis, graph, image_measures, registry, resolve, run_folder
 from bench.contracts import Binding
 from bench.digest import digest
 from bench.errors import UsageError
@@ -68,11 +68,14 @@ class CellNodes:
     cloak_measures: tuple[Node, ...]
     purified_measures: tuple[Node, ...]
     restored_measures: Mapping[str, tuple[Node, ...]]
+    attack_probes: tuple[Node, ...]
+    purifier_probes: tuple[Node, ...]
 
     def all(self) -> tuple[Node, ...]:
         """Every node of the cell."""
         restored = (node for nodes in self.restored_measures.values() for node in nodes)
-        return (self.decision, *self.cloak_measures, *self.purified_measures, *restored)
+        probes = (*self.attack_probes, *self.purifier_probes)
+        return (self.decision, *self.cloak_measures, *self.purified_measures, *restored, *probes)
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,9 @@ def _cell_nodes(run: Resolved, pipeline: Pipeline, cell: Cell) -> CellNodes:
     cloak = pipeline.cloak_measures(cell.attack, cell.backbone, cell.seed)
     purified = pipeline.purified_measures(cell.attack, cell.defense, cell.backbone, cell.seed)
     restored = pipeline.restored_measures(cell.attack, cell.backbone, cell.seed)
-    return CellNodes(pipeline.decision(cell), cloak, purified, restored)
+    attack_probes = pipeline.attack_probes(cell.attack, cell.backbone, cell.seed)
+    purifier_probes = pipeline.purifier_probes(cell.attack, cell.defense, cell.backbone, cell.seed)
+    return CellNodes(pipeline.decision(cell), cloak, purified, restored, attack_probes, purifier_probes)
 
 
 def execute(
@@ -235,6 +240,7 @@ def _finish(prepared: Prepared, executor: Executor, cell: Cell, written: set[str
             condition: _write_measures(folder, executor, "restored", shards, written)
             for condition, shards in nodes.restored_measures.items()
         }
+        files |= _write_diagnoses(prepared, executor, cell, written)
     except NodeError as error:
         status, reason = "failed", str(error)
         files = {}
@@ -262,6 +268,46 @@ def _write_measures(
     folder.write_bytes(name, image_measures.to_bytes(pd.concat(parts, ignore_index=True)))
     written.add(name)
     return name
+
+
+def _write_diagnoses(prepared: Prepared, executor: Executor, cell: Cell, written: set[str]) -> dict[str, str]:
+    """Write what is known of a cell's attack and purifier; that it could not be found out fails no cell."""
+    nodes, attack = prepared.nodes[cell], prepared.run.attacks[cell.attack]
+    point = (cell.attack, cell.backbone, cell.seed)
+    found: dict[str, tuple[str, Any]] = {}
+    if attack.changes_images:
+        payloads, reason = _fetch_all(executor, nodes.attack_probes)
+        found["attack_diagnosis"] = (
+            run_folder.file_stem("attack", *point),
+            diagnosis.AttackDiagnosis(
+                goal=attack.threat.goal,
+                max_linf=attack.threat.max_linf,
+                max_dssim=attack.threat.max_dssim,
+                probes=tuple(one for part in payloads for one in diagnosis.probes_from_bytes(part)),
+                reason=reason,
+            ),
+        )
+    if nodes.purifier_probes:
+        payloads, reason = _fetch_all(executor, nodes.purifier_probes)
+        shards = tuple(diagnosis.shard_from_bytes(part) for part in payloads)
+        found["purifier_diagnosis"] = (
+            run_folder.file_stem("purifier", cell.defense, *point),
+            diagnosis.PurifierDiagnosis(shards=shards, reason=reason),
+        )
+    files = {kind: f"diagnoses/{stem}.json" for kind, (stem, _) in found.items()}
+    for kind, (_, content) in found.items():
+        if files[kind] not in written:
+            prepared.folder.write_bytes(files[kind], diagnosis.to_bytes(content))
+            written.add(files[kind])
+    return files
+
+
+def _fetch_all(executor: Executor, nodes: Sequence[Node]) -> tuple[list[bytes], str]:
+    """Return the payloads, or none and why."""
+    try:
+        return [executor.fetch(node) for node in nodes], ""
+    except NodeError as error:
+        return [], str(error)
 
 
 def _joint_address(nodes: Sequence[Node]) -> str:

@@ -251,7 +251,7 @@ def _show_board(board: Any, prepared: "Prepared") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from bench import leaderboard
+    from bench import doubt_columns, leaderboard
 
     headings = {
         "asr": "ASR % [95 %]",
@@ -276,3 +276,6 @@ def _show_board(board: Any, prepared: "Prepared") -> None:
         console.print(f"Note: {prepared.run.dataset.note}")
     for reason in sorted(set(board["lpips_reason"].dropna()) - {""}):
         console.print(f"LPIPS is NA: {reason}")
+    for warning, where in doubt_columns.by_warning(board).items():
+        marked = f"{len(where)} cells, e.g. {where[0]}" if where[1:] else where[0]
+        console.print(f"Warning: {warning} ({marked})", markup=False)
