@@ -3,8 +3,8 @@
 What lives here: one small class a head, all with one method, `Head.fit`. What must not: who is protected
 or how photos are split (`bench.protocols`).
 
-All heads see unit-length embeddings and return one score a class. A class without a gallery photo scores
-−inf, so it is never the answer.
+All heads here see unit-length embeddings and return one score a class; the one that sees photos is in
+`bench.finetuning`. A class without a gallery photo scores −inf, so it is never the answer.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Linear(Head):
 
         present = np.unique(labels)
         if len(present) < 2:
-            return _constant(present, n_classes)
+            return constant_scorer(present, n_classes)
         scaler = StandardScaler()
         model = LogisticRegression(C=1.0, tol=self.tolerance, max_iter=self.max_iterations)
         with warnings.catch_warnings():
@@ -152,7 +152,7 @@ class Linear(Head):
         return score
 
 
-def _constant(present: Labels, n_classes: int) -> Scorer:
+def constant_scorer(present: Labels, n_classes: int) -> Scorer:
     """Return the scorer of a gallery with one class (probability 1) or none."""
 
     def score(probes: Vectors) -> Scores:

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from bench.contracts import Decided, Embedded, Trial, View
 from bench.errors import unknown
-from bench.heads import make_head
+from bench.finetuning import FineTuned, Recipe, as_photos
+from bench.heads import Head, make_head
 from bench.protocols._rotation import (
     Gallery,
     Probes,
@@ -29,13 +30,31 @@ class TrackerProtocol(Rotation):
     paper = (
         "Evtimov et al., FoggySight (PETS 2021) and Shan et al., Fawkes (USENIX Security 2020) state variants"
     )
-    heads = ("nn", "centroid", "linear")
+    heads = ("nn", "centroid", "linear", "finetune")
+    heads_on_images = ("finetune",)
 
     class Params(RotationParams):
         """How photos are dealt and what becomes of probes."""
 
         probes: ProbeUse = Field(
             "clean", description="probes as they are, cloaked while their person is protected, or purified"
+        )
+        finetune_epochs: int = Field(
+            3,
+            ge=1,
+            le=1000,
+            description="passes of the head 'finetune' over the gallery",
+            json_schema_extra={"unit": "epochs"},
+        )
+        finetune_learning_rate: float = Field(
+            1e-4, gt=0, le=1, description="AdamW's learning rate of the head 'finetune'"
+        )
+        finetune_batch: int = Field(
+            32,
+            ge=2,
+            le=4096,
+            description="photos a step of the head 'finetune'",
+            json_schema_extra={"unit": "photos"},
         )
 
     params: Params
@@ -61,18 +80,31 @@ class TrackerProtocol(Rotation):
         person with none left is never recognised.
 
         Raises:
-            UsageError: the head is not known.
+            UsageError: the head is not known, or the tracker's backbone cannot be trained and the head would.
             MethodError: a probe is missing, embeddings are not finite, or the head does not converge.
         """
         import pandas as pd
 
         if trial.head not in self.heads:
             raise unknown("head", trial.head, self.heads)
+        head = self._head(trial)
+        if trial.head in self.heads_on_images:
+            # Rotation only indexes and compares rows, so photos can stand where embeddings do.
+            views = {k: Embedded(as_photos(f.images), f.ids, f.identities) for k, f in trial.faces.items()}
         gallery = Gallery.of(views["gallery"], views["cloaked gallery"], trial.split)
         probes = Probes.of(
             views["probes"], views.get("cloaked probes", views["probes"]), trial.split, gallery.identities
         )
-        scores = scores_by_fold(make_head(trial.head), gallery, probes)
+        scores = scores_by_fold(head, gallery, probes)
         return Decided(
             pd.concat([decision_rows(k, gallery, probes, s) for k, s in enumerate(scores)], ignore_index=True)
         )
+
+    def _head(self, trial: Trial) -> Head:
+        if trial.head not in self.heads_on_images:
+            return make_head(trial.head)
+        if trial.tracker is None:
+            raise ValueError(f"head '{trial.head}' got no tracker to train")
+        tracker, params = trial.tracker(), self.params
+        recipe = Recipe(params.finetune_epochs, params.finetune_learning_rate, params.finetune_batch)
+        return FineTuned(lambda: tracker.trainable(trial.device), recipe, trial.seed, trial.device)

@@ -3,18 +3,20 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bench import decisions, heads
-from bench.contracts import Decided, Embedded, Identity, Split, Trial
+from bench.contracts import Decided, Embedded, Faces, Identity, Split, Trial
 from bench.data_files import data_folder
 from bench.datasets.lfw import LFW
 from bench.errors import MethodError, UsageError
+from bench.fakes import FakeBackbone
 from bench.protocols.tracker import TrackerProtocol
 
-HEADS = TrackerProtocol.heads
+HEADS = tuple(h for h in TrackerProtocol.heads if h not in TrackerProtocol.heads_on_images)
 
 
 class Views(NamedTuple):
@@ -433,3 +435,78 @@ def test_decisions_fit_the_schema_and_are_the_same_bytes_every_time(head):
     assert len(back) == 3 * sum(map(len, split.probes.values()))
     assert ((back["margin"] > 0) <= back["correct"]).all()
     assert (back["correct"] <= (back["margin"] >= 0)).all()
+
+
+# --- the head that trains the backbone ---------------------------------------------------------------------
+
+
+class TrainableBackbone(FakeBackbone):
+    """A linear layer over coarse pixels, which can be trained; counts its copies."""
+
+    def __init__(self):
+        super().__init__()
+        self.copies = 0
+
+    def trainable(self, device):
+        self.copies += 1
+        layer = torch.nn.Linear(3 * 4 * 4, 16, bias=False)
+        torch.nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(2))
+        coarse = torch.nn.AdaptiveAvgPool2d(4)
+        return torch.nn.Sequential(coarse, torch.nn.Flatten(), layer).to(device)
+
+
+def faces_of(photos, stray=0.0, side=8):
+    """Photos of one colour pattern a person; `stray` of them is someone else's pattern."""
+    ids = [image for images in photos.values() for image in images]
+    images = []
+    for image in ids:
+        rng = np.random.default_rng(sum(map(ord, image)))
+        own = np.random.default_rng(int(image[1:3])).random((3, 2, 2))
+        other = np.random.default_rng(100 + int(image[1:3])).random((3, 2, 2))
+        pattern = np.kron((1 - stray) * own + stray * other, np.ones((1, side // 2, side // 2)))
+        images.append(np.round(255 * np.clip(pattern + 0.05 * rng.standard_normal(pattern.shape), 0, 1)))
+    stack = torch.from_numpy(np.stack(images)).float() / 255
+    return Faces(stack, tuple(ids), tuple(image.rsplit("-", 1)[0] for image in ids))
+
+
+def finetuned(backbone, stray, folds=3, reverse=False, **params):
+    protocol = tracker(folds=folds, finetune_learning_rate=1e-3, **params)
+    split = protocol.split(people(6, 6, 6, 6, 6, 6), 0)
+    gallery, probes = faces_of(split.gallery), faces_of(split.probes)
+    faces = {"gallery": gallery, "cloaked gallery": faces_of(split.cloaked, stray), "probes": probes}
+    if reverse:
+        faces = {name: f.subset(range(len(f) - 1, -1, -1)) for name, f in faces.items()}
+    trial = Trial(split, "finetune", faces=faces, tracker=lambda: backbone, seed=4)
+    return protocol.decide({}, trial).rows
+
+
+def test_finetune_trains_once_a_rotation_and_protects_who_strays():
+    backbone = TrainableBackbone()
+    rows = finetuned(backbone, stray=1.0)
+    assert backbone.copies == 3
+    assert rows.loc[~rows.protected, "correct"].mean() > 0.95
+    assert rows.loc[rows.protected, "correct"].mean() < 0.3
+    assert rows["score"].between(0, 1).all()
+    assert rows.groupby("identity")["protected"].sum().eq(2).all()
+
+
+def test_finetune_trains_once_where_nothing_is_cloaked():
+    backbone = TrainableBackbone()
+    rows = finetuned(backbone, stray=0.0)
+    assert backbone.copies == 1
+    assert rows["correct"].mean() > 0.95
+    one = rows[rows.fold == 0].drop(columns=["fold", "protected"]).reset_index(drop=True)
+    other = rows[rows.fold == 1].drop(columns=["fold", "protected"]).reset_index(drop=True)
+    pd.testing.assert_frame_equal(one, other)
+
+
+def test_finetune_does_not_depend_on_the_order_of_the_photos_and_takes_its_parameters():
+    rows = finetuned(TrainableBackbone(), stray=0.6)
+    pd.testing.assert_frame_equal(finetuned(TrainableBackbone(), stray=0.6, reverse=True), rows)
+    longer = finetuned(TrainableBackbone(), stray=0.6, finetune_epochs=6)
+    assert not np.array_equal(longer["score"], rows["score"])
+
+
+def test_a_backbone_that_cannot_be_trained_is_refused_with_the_way_out():
+    with pytest.raises(UsageError, match=r"'fake-0' cannot be trained.*keeps the backbone"):
+        finetuned(FakeBackbone(), stray=0.0)
