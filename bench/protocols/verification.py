@@ -122,7 +122,7 @@ class VerificationProtocol(Rotation):
                 if question not in asked:
                     facts[name] = ConditionFacts(reason="the attack imitates nobody in particular")
                     continue
-                facts[name] = _facts(rate, point)
+                facts[name] = threshold_facts(rate, point)
                 if isinstance(point, OperatingPoint):
                     frames.append(asked[question].at(point.threshold).assign(condition=name))
         return Decided(pd.concat(frames[1:] or frames, ignore_index=True), facts)
@@ -164,7 +164,8 @@ def _row_of_person(embedded: Embedded) -> dict[str, int]:
     return {person: row for row, person in enumerate(embedded.identities)}
 
 
-def _facts(rate: float, point: OperatingPoint | str) -> ConditionFacts:
+def threshold_facts(rate: float, point: OperatingPoint | str) -> ConditionFacts:
+    """Return what a reader must know of a threshold for a false-accept rate, or why there is none."""
     if isinstance(point, str):
         return ConditionFacts(rate_name="FAR", rate_wanted=rate, reason=point)
     return ConditionFacts(
