@@ -1,0 +1,41 @@
+"""Whole runs on a few real people."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import leaderboard
+from bench.data_files import VARIABLE, data_folder
+from bench.runner import Options, execute, prepare
+from bench.spec import make_spec
+
+REAL = data_folder()
+"""As it is before a test keeps the user's data out."""
+
+
+@pytest.fixture
+def pattern():
+    """Return the text of the sample erasable attack."""
+    return f"{Path(__file__).parents[1] / 'plugins' / 'erasable.py'}:KeyedPattern"
+
+
+@pytest.fixture
+def real_run(tmp_path, monkeypatch):
+    """Return a function that runs a matrix on six people of LFW and gives its leaderboard."""
+    if not (REAL / "lfw").exists():
+        pytest.skip(f"needs real faces and weights; {VARIABLE} points to no folder that has them")
+    monkeypatch.setenv(VARIABLE, str(REAL))
+    threads = torch.get_num_threads()
+
+    def run(**fields):
+        asked = make_spec(
+            {"dataset": "lfw", "identities": 6, "backbones": ("mobilefacenet-relu6",), **fields}
+        )
+        prepared = prepare(asked, Options(threads=1, store=tmp_path / "store", out=tmp_path / "run"))
+        results = execute(prepared)
+        assert [result.reason for result in results if result.status != "ok"] == []
+        return leaderboard.build(prepared.folder)
+
+    yield run
+    torch.set_num_threads(threads)
