@@ -99,7 +99,7 @@ def rate_interval(rates: ArrayLike, n_probes: int, confidence: float = CONFIDENC
     Raises:
         ValueError: a rate is not in [0, 1], or there are fewer probes than identities.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     values = _rates(rates, n_probes)
     n = len(values)
@@ -108,7 +108,7 @@ def rate_interval(rates: ArrayLike, n_probes: int, confidence: float = CONFIDENC
     p = float(values.mean())
     if n == 1:
         return Estimate(p, reason="one identity has no interval")
-    quantile = float(t.ppf((1 + confidence) / 2, n - 1))
+    quantile = float(stdtrit(n - 1, (1 + confidence) / 2))
     low, high = wilson_interval(p, effective_sample_size(values, n_probes), quantile)
     return Estimate(p, low, high)
 
@@ -227,7 +227,7 @@ def difference_interval(first: ArrayLike, second: ArrayLike, confidence: float =
     Raises:
         ValueError: the lengths differ or a rate is not in [0, 1].
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     one, two = (_rates(rates, np.size(rates)) for rates in _same_length(first, second))
     n = len(one)
@@ -236,7 +236,7 @@ def difference_interval(first: ArrayLike, second: ArrayLike, confidence: float =
     value = float((one - two).mean())
     if n == 1:
         return Estimate(value, reason="one identity has no interval")
-    half = float(t.ppf((1 + confidence) / 2, n - 1)) * difference_error(one, two)
+    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * difference_error(one, two)
     return Estimate(value, max(-1.0, value - half), min(1.0, value + half))
 
 
