@@ -230,10 +230,21 @@ class Threats:
         if role not in ("training", "evaluation") or not text:
             raise UsageError(f"'{source}' names no dataset that can be looked at")
         try:
-            dataset = self.run.dataset if text == self.run.spec.dataset else registry.dataset(text)
+            dataset = self._dataset(text)
             return dataset, tuple(person for person in dataset.identities() if person.role == role)
         except BenchError as error:
             raise DataError(f"'{source}' cannot be looked at: {error}") from error
+
+    def _dataset(self, text: str) -> Dataset:
+        own = self.run.dataset
+        if text == self.run.spec.dataset:
+            return own
+        parsed = methods.parse(text)
+        if parsed.name != own.name:
+            return registry.dataset(text)
+        made = methods.build(type(own), parsed)  # also where the class came from a file
+        assert isinstance(made, Dataset)
+        return made
 
     def _why_other_people(self, dataset: Dataset) -> str | None:
         """Return None where ids mean the same people in both datasets, "" where nobody is in both, else the doubt."""

@@ -1,12 +1,15 @@
 """The columns that say who knew what."""
 
 import itertools
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from bench.errors import UsageError
 from bench.resolve import resolve
-from bench.spec import make_spec
-from bench.threat import cell_threat
+from bench.spec import Cell, make_spec
+from bench.threat import Threats, cell_threat, defense_source
 
 TRACKERS = ("tiny-a", "tiny-b", "tiny-c")
 
@@ -90,3 +93,121 @@ def test_whose_photos_trained_the_defence(threats, people, overlap):
     found = threats(defenses=(defense,), backbones=("tiny-a",))
     assert found["none", defense, "tiny-a"].identity_overlap == overlap
     assert found["none", "none", "tiny-a"].identity_overlap == "no"
+
+
+LEAKY = Path(__file__).parent / "plugins/leaky_methods.py"
+
+
+def leaky(name, parameters=""):
+    return f"{LEAKY}:{name}{':' if parameters else ''}{parameters}"
+
+
+@pytest.mark.parametrize(
+    ("people", "overlap", "detail"),
+    [
+        ("leaky:first=4/training", "no", ""),  # the four before them
+        (
+            "leaky:first=6/training",
+            "yes",
+            "defence: 2 of 4 evaluated people are among 'leaky:first=6/training'",
+        ),
+        ("leaky:first=2/evaluation", "yes", "4 of 4 evaluated people"),
+        # Another number of photos is another fingerprint; that the photos are the same is found by looking.
+        ("leaky:first=6,photos=5/training", "yes", "2 of 4 evaluated people"),
+        (
+            "leaky:first=6,world=3/training",
+            "unknown",
+            "nothing says whether people of 'leaky:first=6,world=3'",
+        ),
+        ("lfw/training", "unknown", "'lfw/training' cannot be looked at: LFW's archive"),
+        ("nowhere/training", "unknown", "unknown dataset 'nowhere'"),
+        ("leaky:fast=1/training", "unknown", "unknown parameter of leaky 'fast'"),
+        ("a CSV file", "unknown", "'a CSV file' names no dataset that can be looked at"),
+    ],
+)
+def test_how_many_evaluated_people_trained_the_defence(tiny, people, overlap, detail):
+    from bench import registry
+    from bench.contracts import Binding
+
+    del tiny
+    run = resolve(make_spec({"dataset": leaky("LeakyFaces", "first=4"), "backbones": ("tiny-a",)}))
+    trained = registry.defense("tiny-trained")
+    trained = type(trained)(trained.Params(people=people))
+    source = defense_source(trained, Binding("", "", (), ""), run.spec.dataset)
+    defenses = {**run.defenses, "tiny-trained": trained}
+    found = Threats(replace(run, defenses=defenses)).of(Cell("none", "tiny-trained", "tiny-a", "nn", 0))
+    assert source == people
+    # The tiny backbones were trained on people of another dataset, of whom nobody can tell.
+    doubt = "tracker: nothing says whether people of 'tiny' are in 'leaky:first=4' under other ids"
+    assert found.identity_overlap == ("unknown" if overlap == "no" else overlap)
+    assert doubt in found.identity_overlap_detail
+    assert detail in found.identity_overlap_detail.replace(doubt, "")
+
+
+def test_rendered_people_are_not_photographed_ones(tiny):
+    del tiny
+    run = resolve(make_spec({"dataset": "tiny", "backbones": ("tiny-a",)}))
+    run.dataset.domain = "real"
+    assert Threats(run).source_overlap("synthetic/training").overlap == "no"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_trackers_weights_are_known_under_any_name(tiny, named):
+    del tiny
+    attack = "pgd:surrogates=synthetic-iresnet|synthetic-mobilefacenet" if named else "pgd"
+    purifier = f"tiny-trained:features={'synthetic-mobilefacenet' if named else 'synthetic-iresnet'}"
+    run = resolve(
+        make_spec(
+            {
+                "dataset": "synthetic:identities=4",
+                "attacks": (attack,),
+                "defenses": (purifier,),
+                "backbones": (leaky("RenamedCopy"),),
+            }
+        )
+    )
+    threats = Threats(run)
+    cell = threats.of(Cell(attack, purifier, "renamed-copy", "nn", 0))
+    assert (cell.access, cell.extractor_is_tracker, cell.related) == ("white-box", named, True)
+    if named:
+        threats.check()
+        return
+    # The pool gives a tracker it does not know its first group, which is the original.
+    with pytest.raises(
+        UsageError, match=r"'auto' gives pgd the backbone synthetic-mobilefacenet, whose weights"
+    ):
+        threats.check()
+
+
+def test_a_defence_that_learns_in_the_run_learns_from_the_datasets_training_people(threats):
+    cell = threats(defenses=("tiny-centring",), backbones=("tiny-a",))["none", "tiny-centring", "tiny-a"]
+    assert (cell.identity_overlap, cell.identity_overlap_detail) == ("no", "")
+
+
+def test_the_people_behind_thresholds_are_compared(threats):
+    plain = threats(backbones=("tiny-a",))["none", "none", "tiny-a"]
+    assert plain.background_overlap == ""
+    fields = {"dataset": leaky("LeakyFaces"), "protocol": leaky("LeakyBackground"), "backbones": ("tiny-a",)}
+    assert threats(**fields)["none", "none", "tiny-a"].background_overlap == "yes"
+    fields["dataset"] = leaky("LeakyFaces", "identities=6")
+    assert threats(**fields)["none", "none", "tiny-a"].background_overlap == "no"
+
+
+def test_a_photo_in_gallery_and_probes_or_of_two_people_is_refused(tiny, monkeypatch):
+    from bench.contracts import Identity
+
+    del tiny
+    run = resolve(make_spec({"dataset": "tiny", "backbones": ("tiny-a",)}))
+    Threats(run).check()
+    split = run.split
+    person = min(split.probes)
+    probes = {**split.probes, person: split.gallery[person][:1]}
+    run.__dict__["split"] = replace(split, probes=probes)
+    with pytest.raises(
+        UsageError, match=f"puts photo '{person}/.*' both into the gallery and among the probes"
+    ):
+        Threats(run).check()
+    people = (Identity("a", ("x",), "evaluation"), Identity("b", ("x",), "training"))
+    monkeypatch.setattr(run.dataset, "identities", lambda: people)
+    with pytest.raises(UsageError, match="gives photo 'x' to both 'a' and 'b'"):
+        Threats(run).check()

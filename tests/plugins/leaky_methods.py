@@ -1,0 +1,81 @@
+"""Methods that leak on purpose, for tests of the audit; named by path."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from bench import registry
+from bench.contracts import Identity
+from bench.datasets.synthetic import Synthetic
+
+
+class LeakyFaces(Synthetic):
+    """Faces of which some serve training instead, as many as are asked for, and some photos are there twice."""
+
+    name = "leaky"
+    default_pool: ClassVar[str] = "tiny"
+    note: ClassVar[str] = ""
+
+    class Params(Synthetic.Params):
+        """Who is evaluated, and what is there twice."""
+
+        identities: int = Field(8, ge=2, description="people")
+        photos: int = Field(6, ge=1, description="photos of each of them")
+        training_identities: int = Field(2, ge=0, description="other people")
+        training_photos: int = Field(2, ge=1, description="photos of each of those")
+        first: int = Field(0, ge=0, description="people before this one are for training")
+        twins: Literal["none", "person", "people"] = Field("none", description="which photos are there twice")
+
+    params: Params
+
+    def _plain(self):
+        return Synthetic(Synthetic.Params(**self.params.model_dump(exclude={"first", "twins"})))
+
+    def identities(self):
+        people = self._plain().identities()
+        moved = {person.id for person in people if person.role == "evaluation"}
+        moved = set(sorted(moved)[: self.params.first])
+        return tuple(
+            Identity(person.id, person.photos, "training" if person.id in moved else person.role)
+            for person in people
+        )
+
+    def fingerprint(self):
+        # As LFW's: the photos decide it, not who is evaluated.
+        return f"{self.params.twins} {self._plain().fingerprint()}"
+
+    def crops(self, ids):
+        return self._plain().crops([self._shown(image) for image in ids])
+
+    def _shown(self, image):
+        if self.params.twins == "person" and image.startswith("synthetic-eval"):
+            return f"{image.partition('/')[0]}/00"
+        if self.params.twins == "people" and image == "synthetic-train-0000/00":
+            return "synthetic-eval-0007/02"
+        return image
+
+
+class KnownLeakyFaces(LeakyFaces):
+    """The same, and it says so."""
+
+    name = "known-leaky"
+    note: ClassVar[str] = "holds duplicate photos"
+
+
+class LeakyBackground(registry.load_class("protocols", "tracker")):
+    """Takes an evaluated person for an impostor."""
+
+    name = "leaky-background"
+
+    def background(self, identities, split_seed):
+        return {"synthetic-eval-0007": ("synthetic-eval-0007/00",), "synthetic-train-0000": ()}
+
+
+SHIPPED = registry.load_class("backbones", "synthetic-mobilefacenet")
+
+
+class RenamedCopy(SHIPPED):
+    """The weights of another backbone under a name of its own."""
+
+    name = "renamed-copy"
+    card = SHIPPED.card.model_copy(update={"name": "renamed-copy", "family": ""})
