@@ -254,8 +254,8 @@ def _detectable(board: Any) -> str:
         return "No row could be tested against its reference; p_holm_reason says why."
     return (
         f"Rows are tested against no defence (defence none: against no attack); the {len(known)} tests would have "
-        f"found differences in ASR of {100 * known.median():.1f} points (median; largest {100 * known.max():.1f}) in 80 of "
-        "100 such runs."
+        f"found differences in ASR of {100 * known.median():.1f} points (median; largest {100 * known.max():.1f}) "
+        "in 80 of 100 such runs."
     )
 
 
