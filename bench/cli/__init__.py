@@ -84,7 +84,10 @@ def main() -> None:
     from bench.errors import BenchError
 
     try:
-        bench.main(prog_name="bench", standalone_mode=False)
+        # Outside standalone mode click returns the code of `Context.exit` instead of leaving with it.
+        code = bench.main(prog_name="bench", standalone_mode=False)
+        if isinstance(code, int) and code:
+            sys.exit(code)
     except BenchError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)

@@ -1,0 +1,208 @@
+"""The audit names every leak of runs that leak on purpose, marked or not."""
+
+import csv
+import json
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bench.audit import audit
+from bench.run_folder import RunFolder
+
+LEAKY = Path(__file__).parent / "plugins/leaky_methods.py"
+
+WHITE_BOX = "pgd:steps=1,surrogates=tiny-a"
+LEAKY_PURIFIER = "tiny-trained:attacks=pgd:steps=1,features=tiny-a,people=leaky/evaluation"
+
+
+@pytest.fixture(scope="module")
+def leaky_run(evaluate):
+    """A run whose attack and purifier know the tracker, whose purifier knows the people."""
+    prepared = evaluate(
+        dataset=f"{LEAKY}:LeakyFaces",
+        protocol=f"{LEAKY}:LeakyBackground",
+        attacks=(WHITE_BOX,),
+        defenses=(LEAKY_PURIFIER,),
+    )
+    return prepared.folder
+
+
+@pytest.fixture
+def unmarked(leaky_run, tmp_path):
+    """Return a function that copies the run and takes marks from its rows."""
+
+    def without(**marks):
+        copy = RunFolder(shutil.copytree(leaky_run.path, tmp_path / "run"))
+        cells = [
+            cell.model_copy(update={"threat": cell.threat.model_copy(update=marks)}) for cell in copy.cells()
+        ]
+        copy.write_cells(cells)
+        return copy
+
+    return without
+
+
+LEAKS = {
+    "surrogate is the tracker": ("access", "black-box", 4),
+    "defence trained with the tracker's features": ("extractor_is_tracker", False, 4),
+    "evaluated people among the defence's training people": ("identity_overlap", "unknown", 2),
+    "thresholds calibrated on evaluated people": ("background_overlap", "no", 4),
+    "surrogates and extractors overlap": ("extractors_are_surrogates", False, 1),
+    "surrogate or extractor of the tracker's family": ("related", False, 3),
+    "defence trained on this attack": ("attack_seen_by_defense", "unseen", 1),
+}
+
+
+def test_every_leak_is_found_and_marked(leaky_run):
+    found = audit(leaky_run, images=False)
+    kinds = {finding.kind for finding in found.findings}
+    assert kinds == set(LEAKS)
+    assert all(finding.marked for finding in found.findings)
+    assert found.unmarked == ()
+    evidence = " ".join(finding.evidence for finding in found.findings)
+    for said in (
+        "surrogate tiny-a has the tracker's name",
+        "extractor tiny-a has the tracker's name",
+        "8 of 8 evaluated people are among 'leaky/evaluation'",
+        "1 of 2 people behind thresholds and distractors are evaluated, e.g. synthetic-eval-0007",
+    ):
+        assert said in evidence
+
+
+@pytest.mark.parametrize(("kind", "mark"), LEAKS.items())
+def test_each_leak_is_named_where_no_row_speaks_of_it(unmarked, kind, mark):
+    column, value, _ = mark
+    found = audit(unmarked(**{column: value}), images=False)
+    assert {finding.kind for finding in found.unmarked} == {kind}
+    for finding in found.unmarked:
+        assert finding.column.startswith(column)
+        assert finding.cells
+    assert {finding.kind for finding in found.findings} == set(LEAKS)
+
+
+def test_a_leak_names_the_cells_it_concerns(leaky_run):
+    found = {f.kind: f for f in audit(leaky_run, images=False).findings}
+    both = f"{WHITE_BOX} × {LEAKY_PURIFIER} × tiny-a × nn × seed 0"
+    assert found["defence trained on this attack"].cells == (both,)
+    people = found["evaluated people among the defence's training people"].cells
+    assert set(people) == {both, f"none × {LEAKY_PURIFIER} × tiny-a × nn × seed 0"}
+
+
+def test_a_row_that_claims_what_nobody_can_tell(evaluate):
+    folder = evaluate(defenses=("tiny-trained:people=unknown",)).folder
+    found = audit(folder, images=False)
+    assert found.unmarked == ()
+    (missed,) = (missed for missed in found.unchecked if "people" in missed.what)
+    assert missed.what == "people who trained defence tiny-trained:people=unknown"
+    cells = folder.cells()
+    claim = {"identity_overlap": "no"}
+    folder.write_cells(
+        [cell.model_copy(update={"threat": cell.threat.model_copy(update=claim)}) for cell in cells]
+    )
+    (finding,) = audit(folder, images=False).unmarked
+    assert "nobody can tell" in finding.kind
+    assert finding.cells == ("none × tiny-trained:people=unknown × tiny-a × nn × seed 0",)
+
+
+def test_a_renamed_copy_of_the_surrogate_is_found_by_its_weights(evaluate):
+    prepared = evaluate(
+        attacks=("pgd:steps=1,surrogates=synthetic-mobilefacenet",),
+        backbones=(f"{LEAKY}:RenamedCopy",),
+        dataset="tiny:identities=2,photos=4",
+    )
+    found = {finding.kind: finding for finding in audit(prepared.folder, images=False).findings}
+    finding = found["surrogate is the tracker"]
+    assert finding.marked
+    sha256 = prepared.run.backbones["renamed-copy"].card.sha256
+    assert f"has the weights of tracker renamed-copy, SHA-256 {sha256[:16]}…" in finding.evidence
+
+
+@pytest.mark.parametrize(
+    ("cls", "twins", "kind", "pairs", "marked"),
+    [
+        ("LeakyFaces", "person", "near-duplicates between gallery and probes", 8 * 2 * 4, False),
+        ("KnownLeakyFaces", "person", "near-duplicates between gallery and probes", 8 * 2 * 4, True),
+        ("LeakyFaces", "people", "near-duplicates between evaluated people and those of training", 1, False),
+    ],
+)
+def test_photos_that_are_there_twice(evaluate, cls, twins, kind, pairs, marked):
+    folder = evaluate(dataset=f"{LEAKY}:{cls}:twins={twins}").folder
+    totals, counted = {}, []
+
+    @contextmanager
+    def counting(what, total):
+        totals[what] = total
+        before = sum(counted)
+        yield counted.append
+        assert sum(counted) - before == total
+
+    found = audit(folder, counting=counting)
+    (finding,) = (finding for finding in found.findings if finding.kind.startswith(kind))
+    assert (finding.severity, finding.marked) == ("leak", marked)
+    named = finding.evidence.count(" and synthetic-")
+    more = int(finding.evidence.rpartition("; and ")[2].split()[0]) if "more pairs" in finding.evidence else 0
+    assert named + more == pairs
+    # The tracker was trained on people of another dataset, whose photos are looked at too.
+    assert totals == {"photos": 8 * 6 + 2 * 2, "photos of tiny": 4 * 2}
+    if twins == "people":
+        assert "synthetic-eval-0007/02 and synthetic-train-0000/00 (0 bits, 1.000)" in finding.evidence
+        assert finding.evidence.startswith("1 of 48 photos of evaluated people (2.08 %)")
+
+
+def test_few_duplicates_are_a_notice(evaluate, monkeypatch):
+    folder = evaluate(dataset=f"{LEAKY}:LeakyFaces:twins=people").folder
+    monkeypatch.setattr("bench.audit.NOTICE_SHARE", 0.03)
+    found = audit(folder)
+    assert [finding.severity for finding in found.findings] == ["notice"]
+    assert found.unmarked == ()
+
+
+def test_photos_that_differ_are_no_duplicates(evaluate):
+    assert audit(evaluate(dataset=f"{LEAKY}:LeakyFaces").folder).findings == ()
+
+
+def test_without_the_plugins_the_names_in_the_rows_are_still_compared(unmarked):
+    folder = unmarked(access="black-box")
+    spec = json.loads((folder.path / "spec.json").read_text())
+    spec["asked"]["dataset"] = "gone.py:Gone"
+    (folder.path / "spec.json").write_text(json.dumps(spec))
+    found = audit(folder)
+    assert {finding.kind for finding in found.findings} == {
+        "surrogate is the tracker",
+        "defence trained with the tracker's features",
+    }
+    assert [finding.kind for finding in found.unmarked] == ["surrogate is the tracker"]
+    (missed,) = found.unchecked
+    assert missed.what == "weights, training people and photos"
+    assert "'gone.py' is not a file" in missed.reason
+
+
+def test_the_command_says_what_is_marked_and_leaves_with_the_answer(cli, leaky_run, unmarked, tmp_path):
+    code, out, err = cli("audit", leaky_run.path, "--no-images")
+    assert (code, err) == (0, "")
+    assert "marked: surrogate is the tracker" in out
+    assert "not checked: near-duplicate photos\n    left out as asked (--no-images)" in out
+    assert out.splitlines()[-1].endswith("0 of them unmarked; 0 notices; 2 things not checked.")
+
+    folder = unmarked(extractor_is_tracker=False)
+    code, out, _ = cli("audit", folder.path, "--no-images", "--csv", tmp_path / "found.csv")
+    assert code == 1
+    assert out.startswith("UNMARKED: defence trained with the tracker's features\n")
+    assert "would be said by extractor_is_tracker = True" in out
+    with (tmp_path / "found.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["status"] == "UNMARKED"
+    assert {row["status"] for row in rows} == {"UNMARKED", "marked", "not checked"}
+
+    code, out, err = cli("audit", folder.path, "--no-images", "--json")
+    document = json.loads(out)
+    assert (code, err, document["unmarked"]) == (1, "", 1)
+    assert {finding["kind"] for finding in document["findings"]} == set(LEAKS)
+
+
+def test_a_folder_that_is_no_run(cli, tmp_path):
+    code, out, err = cli("audit", tmp_path)
+    assert (code, out) == (2, "")
+    assert "is not a finished run" in err
