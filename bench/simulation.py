@@ -2,7 +2,8 @@
 
 What lives here: the model of an experiment (LFW's probe counts, correlated cells, shared rotations), the grid
 of scenarios, the bar they are held to, and the table and figure of the outcome. What must not: the methods
-under test; those are `bench.statistics`, `bench.significance` and `bench.power`, called as a run calls them.
+under test; those are in `bench.statistics`, `bench.significance` and `bench.power`. Some are repeated here for many
+experiments at once; tests hold them to the originals.
 """
 
 from __future__ import annotations
@@ -19,11 +20,9 @@ from bench.power import minimum_detectable_difference, power_of
 from bench.randomness import numpy_generator
 from bench.significance import ALPHA, LEAST_DIFFERING, sign_flip_test
 from bench.statistics import (
-    Estimate,
+    CONFIDENCE,
     Floats,
     bootstrap_interval,
-    difference_interval,
-    rate_interval,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +51,8 @@ _BELOW, _ABOVE = 0.93, 0.97  # coverage of a 95 % interval
 _LEAST_FALSE, _MOST_FALSE = 0.03, 0.07  # false positives at 0.05
 _POWER_OFF = 0.05
 _LEAST_DIFFERING, _LEAST_RATE = 20, 0.05  # where the two-sided bar holds
-_BCA_RUNS = 1000  # the bootstrap is shown for comparison and takes most of the time
+_BCA_RUNS = 500  # the bootstrap is shown for comparison and takes most of the time
+_SHARING = 50  # experiments tested under the same random signs
 _BATCH = 500  # experiments drawn at a time
 
 
@@ -186,30 +186,95 @@ def run(
     )
     differences = first - second
     differing = np.count_nonzero(np.abs(differences) > 1e-12, axis=1)
-    p = np.array(
-        [
-            sign_flip_test(row, rng, resamples) if enough else np.nan
-            for row, enough in zip(differences, differing >= LEAST_DIFFERING, strict=True)
-        ]
-    )
+    p = sign_flip_tests(differences, rng, resamples)
     truth = scenario.rate - scenario.other
-    totals = [int(total) for total in probes.sum(axis=1)]
+    totals = probes.sum(axis=1)
     sd = float(differences.std())
-    pairs = list(zip(first, second, strict=True))
     outcome = Outcome(
         differing=float(differing.mean()),
         rejected=float((p <= ALPHA).mean()),
         tested=float(np.isfinite(p).mean()),
         predicted=power_of(truth, sd, scenario.n_identities) if truth and sd else None,
-        coverage_rate=_covered(map(rate_interval, first, totals), scenario.rate),
-        coverage_other=_covered(map(rate_interval, second, totals), scenario.other),
-        coverage_difference=_covered((difference_interval(a, b) for a, b in pairs), truth),
-        coverage_bca=_covered((_bca(row, rng, resamples) for row in differences[:_BCA_RUNS]), truth)
-        if bca
-        else None,
-        false_not_worse=_false_not_worse(pairs, truth) if truth else None,
+        coverage_rate=_covered(*rate_intervals(first, totals), scenario.rate),
+        coverage_other=_covered(*rate_intervals(second, totals), scenario.other),
+        coverage_difference=_covered(*difference_intervals(first, second), truth),
+        coverage_bca=_covered(*_bca(differences[:_BCA_RUNS], rng, resamples), truth) if bca else None,
+        false_not_worse=_false_not_worse(first, second, truth) if truth else None,
     )
     return outcome, sd
+
+
+def sign_flip_tests(differences: Floats, rng: np.random.Generator, resamples: int) -> Floats:
+    """Return `bench.significance.sign_flip_test` of each row, NaN where fewer than `LEAST_DIFFERING` differ.
+
+    Rows whose sign vectors are not all enumerated share random signs in small batches.
+
+    Args:
+        differences: runs×n.
+        rng: decides the signs.
+        resamples: of each.
+    """
+    n = differences.shape[1]
+    differing = np.count_nonzero(np.abs(differences) > 1e-12, axis=1)
+    p = np.full(len(differences), np.nan)
+    exact = (differing >= LEAST_DIFFERING) & (2.0**differing <= resamples)
+    for row in np.flatnonzero(exact):
+        p[row] = sign_flip_test(differences[row], rng, resamples)
+    others = np.flatnonzero(2.0**differing > resamples)
+    for start in range(0, len(others), _SHARING):
+        rows = others[start : start + _SHARING]
+        signs = 2.0 * rng.integers(0, 2, size=(n, resamples), dtype=np.int8) - 1
+        observed = np.abs(differences[rows].sum(axis=1)) - 1e-9
+        beyond = np.abs(differences[rows] @ signs) >= observed[:, None]
+        p[rows] = (1 + np.count_nonzero(beyond, axis=1)) / (1 + resamples)
+    return p
+
+
+def rate_intervals(rates: Floats, probes: Ints) -> tuple[Floats, Floats]:
+    """Return the ends of `bench.statistics.rate_interval` of each row, all at once.
+
+    Args:
+        rates: runs×n.
+        probes: each run's number of probes.
+    """
+    from scipy.special import stdtrit
+
+    n = rates.shape[1]
+    p, largest = rates.mean(axis=1), (rates.mean(axis=1) * (1 - rates.mean(axis=1))) / n
+    telling = np.minimum((rates > 1e-12).sum(axis=1), (rates < 1 - 1e-12).sum(axis=1))
+    variance = (telling * rates.var(axis=1, ddof=1) / n + largest) / (telling + 1)
+    varied = np.ptp(rates, axis=1) > 1e-12
+    size = np.clip(p * (1 - p) / np.where(varied, variance, 1.0), n, probes)
+    size[~varied] = n
+    weight = stdtrit(n - 1, 0.975) ** 2 / size
+    centre = (p + weight / 2) / (1 + weight)
+    half = np.sqrt(weight * (p * (1 - p) + weight / 4)) / (1 + weight)
+    return np.where(p == 0, 0, np.maximum(0, centre - half)), np.where(
+        p == 1, 1, np.minimum(1, centre + half)
+    )
+
+
+def difference_intervals(
+    first: Floats, second: Floats, confidence: float = CONFIDENCE
+) -> tuple[Floats, Floats]:
+    """Return the ends of `bench.statistics.difference_interval` of each row, all at once.
+
+    Args:
+        first: runs×n.
+        second: runs×n.
+        confidence: coverage.
+    """
+    from scipy.special import stdtrit
+
+    n = first.shape[1]
+    differences = first - second
+    p, q = ((n * rates.mean(axis=1) + 1) / (n + 2) for rates in (first, second))
+    differing = np.count_nonzero(np.abs(differences) > 1e-12, axis=1)
+    likely = (p * (1 - p) + q * (1 - q)) / (2 * n)
+    variance = (differing * differences.var(axis=1, ddof=1) / n + likely) / (differing + 1)
+    half = stdtrit(n - 1, (1 + confidence) / 2) * np.sqrt(variance)
+    middle = differences.mean(axis=1)
+    return np.maximum(-1, middle - half), np.minimum(1, middle + half)
 
 
 def simulate(
@@ -393,24 +458,24 @@ def _detectable(rate: float, sd: float, n: int) -> float:
     return round(rate + reach if rate < 0.5 else rate - reach, 4)
 
 
-def _covered(intervals: Iterable[Estimate], truth: float) -> float:
-    """Return the share of intervals that hold the truth; no interval does not."""
-    hits = [
-        one.low is not None and one.high is not None and one.low <= truth <= one.high for one in intervals
+def _covered(low: Floats, high: Floats, truth: float) -> float:
+    """Return the share of intervals that hold the truth; no interval (NaN) does not."""
+    return float(((low <= truth) & (truth <= high)).mean())
+
+
+def _bca(differences: Floats, rng: np.random.Generator, resamples: int) -> tuple[Floats, Floats]:
+    found = [
+        bootstrap_interval(row[:, None], lambda mean: mean[..., 0], rng, resamples=resamples)
+        for row in differences
     ]
-    return float(np.mean(hits))
+    ends = np.array([(one.low, one.high) for one in found], dtype=np.float64)  # None becomes NaN
+    return ends[:, 0], ends[:, 1]
 
 
-def _bca(differences: Floats, rng: np.random.Generator, resamples: int) -> Estimate:
-    return bootstrap_interval(differences[:, None], lambda mean: mean[..., 0], rng, resamples=resamples)
-
-
-def _false_not_worse(pairs: list[tuple[Floats, Floats]], truth: float) -> float:
+def _false_not_worse(first: Floats, second: Floats, truth: float) -> float:
     """Return how often the cell that is worse by |truth| has a 90 % interval on the better side of it."""
-    ends = [difference_interval(a, b, 1 - 2 * ALPHA) for a, b in pairs]
-    return float(
-        np.mean([(one.low or 0.0) > truth if truth < 0 else (one.high or 0.0) < truth for one in ends])
-    )
+    low, high = difference_intervals(first, second, 1 - 2 * ALPHA)
+    return float((low > truth if truth < 0 else high < truth).mean())
 
 
 def _row(scenario: Scenario, outcome: Outcome) -> dict[str, Any]:
