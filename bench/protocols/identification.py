@@ -66,7 +66,7 @@ class IdentificationProtocol(Rotation):
             json_schema_extra={"unit": "share"},
         )
         strangers: int = Field(
-            1000,
+            2000,
             ge=2,
             description="people outside the gallery, one photo each: half set the open set's threshold, half test it",
             json_schema_extra={"unit": "identities"},

@@ -13,8 +13,8 @@ from bench import decisions, measures, methods, registry
 from bench.contracts import Decided, Embedded, Identity, Split, Trial, View
 from bench.data_files import VARIABLE, data_folder
 from bench.errors import MethodError, UsageError
+from bench.leaderboard import build
 from bench.protocols.verification import VerificationProtocol, dodging, impersonation, operating_points
-from bench.run_folder import RunFolder
 
 REAL = data_folder()
 """Before a fixture keeps the user's data out."""
@@ -414,7 +414,7 @@ def test_a_run_asks_both_questions(evaluate, tmp_path):
         defenses=("jpeg",),
         heads=("pair",),
     )
-    board = registry_board(prepared)
+    board = build(prepared.folder)
     assert set(board["status"]) == {"ok"}
     asked = board[(board["defense"] == "jpeg")].set_index(["attack", "condition"])
     imitating = next(name for name in board["attack"] if "mitating" in name)
@@ -429,12 +429,6 @@ def test_a_run_asks_both_questions(evaluate, tmp_path):
     )
     assert "impostor pairs" in asked.loc[(imitating, "dodging, FAR 0.1 %"), "condition_reason"]
     assert pd.isna(asked.loc[(imitating, "dodging, FAR 0.1 %"), "asr"])
-
-
-def registry_board(prepared):
-    from bench.leaderboard import build
-
-    return build(RunFolder(prepared.folder.path))
 
 
 def test_the_command_runs_it_on_rendered_faces(command, tmp_path):
@@ -480,7 +474,7 @@ def test_natural_photos_of_lfw_are_verified(tmp_path, monkeypatch):
         spec, Options(threads=1, store=tmp_path / "store", out=tmp_path / "run", batch_size=64)
     )
     execute(prepared)
-    board = registry_board(prepared).set_index("condition")
+    board = build(prepared.folder).set_index("condition")
     card = {t.far: t.cosine for t in registry.backbone("mobilefacenet-relu6").card.thresholds}
     for rate in (0.1, 0.01):
         row = board.loc[f"dodging, FAR {100 * rate:g} %"]

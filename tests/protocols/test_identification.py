@@ -1,0 +1,435 @@
+"""Identification: by hand, against plain loops, and through the whole pipeline."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench import decisions, measures, methods, registry
+from bench.contracts import Embedded, Identity, Split, Trial
+from bench.data_files import VARIABLE, data_folder
+from bench.errors import UsageError
+from bench.leaderboard import build
+from bench.protocols.identification import IdentificationProtocol, deal_roles, ranks_of
+from bench.protocols.tracker import TrackerProtocol
+
+REAL = data_folder()
+"""Before a fixture keeps the user's data out."""
+
+HEADS = IdentificationProtocol.heads
+
+
+def identification(**params):
+    return IdentificationProtocol(IdentificationProtocol.Params(**params))
+
+
+def embedded(vectors):
+    """Build embeddings from {image id "person-number": vector}."""
+    ids = tuple(vectors)
+    table = np.array([vectors[i] for i in ids], dtype=np.float32).reshape(len(ids), -1)
+    return Embedded(table, ids, tuple(i.rsplit("-", 1)[0] for i in ids))
+
+
+def people(n, photos=6, role="evaluation", prefix="p"):
+    return [
+        Identity(f"{prefix}{i:04d}", tuple(f"{prefix}{i:04d}-{k}" for k in range(photos)), role)
+        for i in range(n)
+    ]
+
+
+def listed(rows):
+    """Return rows as tuples, with None for what is empty."""
+    plain = rows.astype(object)
+    return list(plain.where(plain.notna(), None).itertuples(index=False, name=None))
+
+
+# --- who, which photos, what is embedded ------------------------------------------------------------------
+
+
+def test_what_goes_through_the_defence():
+    defended = {name: view.defended for name, view in identification().views.items()}
+    assert defended == {
+        "gallery": True,
+        "cloaked gallery": True,
+        "probes": False,
+        "enrolled strangers": True,
+        "presented strangers": False,
+    }
+    assert "enrolled strangers" not in identification(distractors=0).views
+    assert "presented strangers" not in identification(fpir=None).views
+    assert set(identification(distractors=0, fpir=None).views) == {"gallery", "cloaked gallery", "probes"}
+
+
+def test_the_background_is_drawn_and_dealt_into_disjoint_roles():
+    others = [*people(9), *people(100, role="training", prefix="t")]
+    protocol = identification(distractors=30, strangers=20)
+    drawn = protocol.background(others, 0)
+    assert len(drawn) == 50
+    assert all(name.startswith("t") and photos == (f"{name}-0",) for name, photos in drawn.items())
+    assert protocol.background(others[::-1], 0) == drawn != protocol.background(others, 1)
+    roles = deal_roles(drawn, 30)
+    parts = [set(part) for part in (roles.distractors, roles.setting, roles.testing)]
+    assert [len(part) for part in parts] == [30, 10, 10]
+    assert set.union(*parts) == set(drawn)
+    assert deal_roles(dict(reversed(drawn.items())), 30) == roles
+    assert identification(distractors=0, fpir=None).background(others, 0) == {}
+
+
+def test_too_few_people_are_refused_with_what_would_do():
+    others = people(101, role="training", prefix="t")
+    with pytest.raises(
+        UsageError, match=r"needs 3000 people .*\(distractors=1000, strangers=2000\), the dataset has 101"
+    ) as refusal:
+        identification().background(others, 0)
+    named = str(refusal.value).rpartition("e.g. ")[2].rstrip(".")
+    assert named == "identification:distractors=51,strangers=50"
+    assert len(registry.protocol(named).background(others, 0)) == 101
+    with pytest.raises(
+        UsageError, match=r"\(distractors=102\), .* e\.g\. identification:distractors=101,fpir=none"
+    ):
+        identification(distractors=102, fpir=None).background(others, 0)
+
+
+def test_parameters_are_written_as_text():
+    protocol = registry.protocol("identification:ranks=1|3,distractors=0,fpir=none")
+    assert (protocol.params.ranks, protocol.params.distractors, protocol.params.fpir) == ((1, 3), 0, None)
+    assert methods.canonical(protocol) == "identification:distractors=0,fpir=none,ranks=1|3"
+    for text in ("ranks=0", "ranks=1|1", "ranks="):
+        with pytest.raises(UsageError, match="at least 1 and named once"):
+            registry.protocol(f"identification:{text}")
+
+
+# --- by hand ----------------------------------------------------------------------------------------------
+
+SPLIT = Split(
+    gallery={"a": ("a-0",), "b": ("b-0",), "c": ("c-0",)},
+    probes={"a": ("a-1",), "b": ("b-1",), "c": ("c-1",)},
+    fold={"a": 0, "b": 1, "c": 1},
+    cloaked={"a": ("a-0",), "b": ("b-0",), "c": ("c-0",)},
+)
+
+
+def angle(degrees):
+    return np.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))], dtype=np.float32)
+
+
+def hand_views():
+    """Everyone is an angle: a at 0°, b at 20°, c at 60°, a distractor at 10°; a's cloak is at 40°."""
+    return {
+        "gallery": embedded({"a-0": angle(0), "b-0": angle(20), "c-0": angle(60)}),
+        "cloaked gallery": embedded({"a-0": angle(40), "b-0": angle(20), "c-0": angle(60)}),
+        "probes": embedded({"a-1": angle(1), "b-1": angle(14), "c-1": angle(61)}),
+        "enrolled strangers": embedded({"d-0": angle(10)}),
+    }
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_ranks_by_hand(head):
+    protocol = identification(ranks=(1, 2, 3), distractors=1, fpir=None)
+    decided = protocol.decide(hand_views(), Trial(SPLIT, head, {"d": ("d-0",)}))
+    columns = ["condition", "fold", "identity", "protected", "predicted", "correct"]
+    assert listed(decided.rows[columns]) == [
+        ("rank 1", 0, "a", True, "d", False),  # 1° is nearest to the distractor once a is at 40°
+        ("rank 1", 0, "b", False, "d", False),  # 14°: d at 10°, then b at 20°
+        ("rank 1", 0, "c", False, "c", True),
+        ("rank 1", 1, "a", False, "a", True),
+        ("rank 1", 1, "b", True, "d", False),
+        ("rank 1", 1, "c", True, "c", True),
+        ("rank 2", 0, "a", True, "d", False),  # d, b, a
+        ("rank 2", 0, "b", False, "b", True),
+        ("rank 2", 0, "c", False, "c", True),
+        ("rank 2", 1, "a", False, "a", True),
+        ("rank 2", 1, "b", True, "b", True),
+        ("rank 2", 1, "c", True, "c", True),
+        ("rank 3", 0, "a", True, "a", True),
+        ("rank 3", 0, "b", False, "b", True),
+        ("rank 3", 0, "c", False, "c", True),
+        ("rank 3", 1, "a", False, "a", True),
+        ("rank 3", 1, "b", True, "b", True),
+        ("rank 3", 1, "c", True, "c", True),
+    ]
+    third = decided.rows[(decided.rows["condition"] == "rank 3") & (decided.rows["fold"] == 0)].iloc[0]
+    assert third["score"] == pytest.approx(np.cos(np.radians(39)))
+    assert third["margin"] == pytest.approx(np.cos(np.radians(39)) - np.cos(np.radians(9)), abs=1e-6)
+
+
+def test_a_rank_that_holds_everyone_is_given_as_a_reason():
+    protocol = identification(ranks=(1, 4, 5), distractors=1, fpir=None)
+    decided = protocol.decide(hand_views(), Trial(SPLIT, "nn", {"d": ("d-0",)}))
+    assert set(decided.rows["condition"]) == {"rank 1"}
+    assert decided.conditions["rank 4"].reason == "everyone is among the 4 best of 4 people"
+    decisions.to_bytes(
+        identification(ranks=(9,), distractors=1, fpir=None).decide(
+            hand_views(), Trial(SPLIT, "nn", {"d": ("d-0",)})
+        )
+    )
+
+
+def test_without_distractors_rank_1_is_the_trackers_answer():
+    views = hand_views()
+    closed = identification(ranks=(1,), distractors=0, fpir=None)
+    found = closed.decide(views, Trial(SPLIT, "nn")).rows.drop(columns="condition")
+    pd.testing.assert_frame_equal(found, TrackerProtocol().decide(views, Trial(SPLIT, "nn")).rows)
+
+
+def test_a_person_without_a_photo_left_has_no_rank():
+    views = hand_views()
+    views["gallery"] = views["cloaked gallery"] = embedded({"b-0": angle(20), "c-0": angle(60)})
+    rows = (
+        identification(ranks=(3,), distractors=1, fpir=None)
+        .decide(views, Trial(SPLIT, "nn", {"d": ("d-0",)}))
+        .rows
+    )
+    assert not rows.loc[rows["identity"] == "a", "correct"].any()
+    assert rows.loc[rows["identity"] == "a", "margin"].isna().all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 8), st.integers(2, 9))
+def test_ranks_are_places_in_a_stable_sort(seed, probes, classes):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 4, size=(probes, classes)).astype(np.float32)  # many ties
+    scores[rng.random(scores.shape) < 0.1] = -np.inf
+    labels = rng.integers(classes, size=probes)
+    for row, label, rank in zip(scores, labels, ranks_of(scores, labels), strict=True):
+        order = sorted(range(classes), key=lambda k: (-row[k], k))
+        assert rank == (1 + order.index(label) if np.isfinite(row[label]) else np.iinfo(np.intp).max)
+
+
+# --- random cells -----------------------------------------------------------------------------------------
+
+
+def random_cell(seed, distractors=12, strangers=60, noise=0.7, **params):
+    """Build views of 6 people whose cloaks are elsewhere, distractors and strangers."""
+    protocol = identification(folds=3, distractors=distractors, strangers=strangers, **params)
+    rng = np.random.default_rng(seed)
+    names = people(6)
+    split = protocol.split(names, seed)
+    background = protocol.background(people(distractors + strangers, 1, "training", f"s{seed}-"), seed)
+    centre = {one.id: rng.normal(size=5) for one in names}
+    photo = {image: centre[one.id] + noise * rng.normal(size=5) for one in names for image in one.photos}
+    cloak = {image: vector + 1.5 * rng.normal(size=5) for image, vector in photo.items()}
+    crowd = {image: rng.normal(size=5) for images in background.values() for image in images}
+
+    def view(photos, vectors):
+        return embedded({i: vectors[i] for images in photos.values() for i in images})
+
+    views = {
+        "gallery": view(split.gallery, photo),
+        "cloaked gallery": view(split.cloaked, cloak),
+        "probes": view(split.probes, photo),
+        "enrolled strangers": embedded(crowd),
+        "presented strangers": embedded({i: v + 0.1 * rng.normal(size=5) for i, v in crowd.items()}),
+    }
+    return protocol, views, Trial(split, "nn", background)
+
+
+def loop_scores(views, trial, fold, vector, enrolled):
+    """Return {person in the gallery: score by nn} of one photo in one rotation."""
+    tables = {name: dict(zip(v.ids, v.vectors.astype(np.float64), strict=True)) for name, v in views.items()}
+
+    def cosine(a, b):
+        return np.float32(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+    scores = {}
+    for person, images in trial.split.gallery.items():
+        hidden = trial.split.cloaked[person] if trial.split.fold[person] == fold else ()
+        scores[person] = max(
+            cosine(vector, tables["cloaked gallery" if image in hidden else "gallery"][image])
+            for image in images
+        )
+    for person in enrolled:
+        (image,) = trial.background[person]
+        scores[person] = cosine(vector, tables["enrolled strangers"][image])
+    return scores
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 10_000))
+def test_decisions_agree_with_loops_over_the_definition(seed):
+    protocol, views, trial = random_cell(seed, ranks=(1, 4), fpir=0.2)
+    decided = protocol.decide(views, trial)
+    roles = deal_roles(trial.background, 12)
+    fact = decided.conditions["open set, FPIR 20 %"]
+    by_name = {name: dict(zip(v.ids, v.vectors.astype(np.float64), strict=True)) for name, v in views.items()}
+    for row in decided.rows.itertuples():
+        scores = loop_scores(views, trial, row.fold, by_name["probes"][row.image], roles.distractors)
+        ranked = sorted(scores, key=lambda name: -scores[name])
+        if row.condition == "open set, FPIR 20 %":
+            answer = ranked[0] if scores[ranked[0]] >= fact.threshold else None
+        else:
+            k = int(row.condition.removeprefix("rank "))
+            answer = row.identity if row.identity in ranked[:k] else ranked[0]
+        assert (None if pd.isna(row.predicted) else row.predicted) == answer
+        assert row.correct == (answer == row.identity)
+
+    def rates(strangers):
+        found = []
+        for person in strangers:
+            seen = by_name["presented strangers"][trial.background[person][0]]
+            tops = [max(loop_scores(views, trial, k, seen, roles.distractors).values()) for k in range(3)]
+            found.append(np.mean([top >= fact.threshold for top in tops]))
+        return np.mean(found)
+
+    assert 0.15 < rates(roles.setting) <= 0.2
+    assert fact.rate == pytest.approx(rates(roles.testing))
+    assert (fact.rate_name, fact.rate_wanted, fact.pairs, fact.identities) == ("FPIR", 0.2, 90, 30)
+    assert fact.rate_low <= fact.rate <= fact.rate_high
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(HEADS))
+def test_more_ranks_recognise_more_and_a_threshold_less(seed, head):
+    protocol, views, trial = random_cell(seed, ranks=(1, 3, 8), fpir=0.2)
+    rows = protocol.decide(views, replace(trial, head=head)).rows
+    by = {
+        name: part.set_index(["fold", "image"])["correct"].sort_index()
+        for name, part in rows.groupby("condition")
+    }
+    assert (by["rank 1"] <= by["rank 3"]).all()
+    assert (by["rank 3"] <= by["rank 8"]).all()
+    assert (by["open set, FPIR 20 %"] <= by["rank 1"]).all()
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10_000))
+def test_more_distractors_never_help(seed):
+    protocol, views, trial = random_cell(seed, ranks=(1, 3), fpir=None, strangers=2)
+    few = identification(folds=3, distractors=4, ranks=(1, 3), fpir=None)
+    fewer = {name: trial.background[name] for name in deal_roles(trial.background, 4).distractors}
+    more, less = (
+        one.decide(views, replace(trial, background=background)).rows.sort_values(
+            ["condition", "fold", "image"], ignore_index=True
+        )
+        for one, background in ((protocol, trial.background), (few, fewer))
+    )
+    assert (more["correct"] <= less["correct"]).all()
+    assert measures.summarize(more).n_probes == measures.summarize(less).n_probes
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(HEADS))
+def test_the_order_of_the_views_does_not_matter(seed, head):
+    protocol, views, trial = random_cell(seed, ranks=(1, 3), fpir=0.2)
+    rng = np.random.default_rng(seed)
+
+    def shuffled(view):
+        order = rng.permutation(len(view.ids))
+        ids, names = (tuple(values[i] for i in order) for values in (view.ids, view.identities))
+        return Embedded(view.vectors[order], ids, names)
+
+    mixed = {name: shuffled(view) for name, view in views.items()}
+    one, other = (decisions.to_bytes(protocol.decide(v, replace(trial, head=head))) for v in (views, mixed))
+    assert one == other
+
+
+def test_the_measured_fpir_is_near_the_one_asked_for():
+    """Over many deals of strangers, whom the threshold has never seen."""
+    rates = []
+    for seed in range(60):
+        protocol, views, trial = random_cell(seed, strangers=400, ranks=(1,), fpir=0.1)
+        fact = protocol.decide(views, trial).conditions["open set, FPIR 10 %"]
+        rates.append(fact.rate)
+        assert fact.rate_low < fact.rate < fact.rate_high
+    # The standard deviation of one is √2 · √(0.1 · 0.9 / 200) = 0.03.
+    assert np.mean(rates) == pytest.approx(0.1, abs=0.012)
+    assert 0.02 < np.std(rates) < 0.045
+
+
+def test_too_few_strangers_for_the_rate_give_its_reason():
+    protocol, views, trial = random_cell(0, ranks=(1,), fpir=0.01)
+    decided = protocol.decide(views, trial)
+    fact = decided.conditions["open set, FPIR 1 %"]
+    assert fact.reason == "a threshold for an FPIR of 0.01 needs 500 strangers to set it, it has 30"
+    assert (fact.threshold, fact.rate) == (None, None)
+    assert set(decided.rows["condition"]) == {"rank 1"}
+
+
+def test_an_empty_gallery_recognises_nobody_and_has_no_threshold():
+    protocol, views, trial = random_cell(0, distractors=0, ranks=(1,), fpir=0.2)
+    nothing = Embedded(views["gallery"].vectors[:0], (), ())
+    decided = protocol.decide(views | {"gallery": nothing, "cloaked gallery": nothing}, trial)
+    assert not decided.rows["correct"].any()
+    assert decided.rows["predicted"].isna().all()
+    assert decided.conditions["open set, FPIR 20 %"].reason == "the defence left no photo in the gallery"
+    decisions.to_bytes(decided)
+
+
+def test_a_distractor_that_a_defence_dropped_is_not_in_the_gallery():
+    protocol, views, trial = random_cell(5, ranks=(1,), fpir=None, strangers=2)
+    first = deal_roles(trial.background, 12).distractors[0]
+    kept = [i for i, name in enumerate(views["enrolled strangers"].identities) if name != first]
+    whole = views["enrolled strangers"]
+    less = Embedded(whole.vectors[kept], *(tuple(v[i] for i in kept) for v in (whole.ids, whole.identities)))
+    before = protocol.decide(views, trial).rows["predicted"]
+    after = protocol.decide(views | {"enrolled strangers": less}, trial).rows["predicted"]
+    assert first in set(before)
+    assert first not in set(after)
+    assert (after[before != first] == before[before != first]).all()
+
+
+def test_an_unknown_head_is_a_usage_error():
+    protocol, views, trial = random_cell(1)
+    with pytest.raises(UsageError, match="unknown head 'linear'"):
+        protocol.decide(views, replace(trial, head="linear"))
+
+
+# --- whole runs -------------------------------------------------------------------------------------------
+
+
+def test_a_run_has_a_row_for_every_condition(evaluate):
+    prepared = evaluate(
+        dataset="tiny:training_identities=80",
+        protocol="identification:ranks=1|3,distractors=20,strangers=60,fpir=0.2,folds=3",
+        attacks=("tiny-noise",),
+        defenses=("jpeg",),
+        heads=("nn", "centroid"),
+    )
+    board = build(prepared.folder)
+    assert set(board["status"]) == {"ok"}
+    assert len(board) == 4 * 2 * 3
+    wide = board.pivot_table(index=["attack", "defense", "head"], columns="condition", values="asr")
+    assert (wide["rank 3"] <= wide["rank 1"]).all()
+    assert (wide["open set, FPIR 20 %"] >= wide["rank 1"]).all()
+    assert set(board.loc[board["condition"].str.startswith("open"), "threshold_for"]) == {"FPIR"}
+
+
+def test_the_command_names_how_many_people_there_are(cli, tmp_path):
+    code, out, err = cli(
+        "run", "--dataset", "tiny", "--backbone", "tiny-a", "--protocol", "identification", "--attack", "none",
+        "--head", "nn", "--threads", "1", "--store", tmp_path / "store", "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert (code, out) == (2, "")
+    assert "needs 3000 people who are not evaluated" in err
+    assert "the dataset has 4" in err
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not (REAL / "lfw").exists(), reason="CLOAKBENCH_DATA has no lfw folder")
+def test_natural_photos_of_lfw_are_identified(tmp_path, monkeypatch):
+    from bench.runner import Options, execute, prepare
+    from bench.spec import make_spec
+
+    monkeypatch.setenv(VARIABLE, str(REAL))
+    spec = make_spec(
+        {
+            "dataset": "lfw",
+            "protocol": "identification:ranks=1|10,distractors=150,strangers=200,fpir=0.1",
+            "attacks": ("none",),
+            "defenses": ("none",),
+            "backbones": ("mobilefacenet-relu6",),
+            "heads": ("nn",),
+            "identities": 6,
+        }
+    )
+    prepared = prepare(
+        spec, Options(threads=1, store=tmp_path / "store", out=tmp_path / "run", batch_size=64)
+    )
+    execute(prepared)
+    board = build(prepared.folder).set_index("condition")
+    assert board.loc["rank 1", "normal_accuracy"] > 0.95
+    assert board.loc["rank 10", "normal_accuracy"] >= board.loc["rank 1", "normal_accuracy"]
+    assert board.loc["open set, FPIR 10 %", "normal_accuracy"] > 0.9
