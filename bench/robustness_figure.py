@@ -21,7 +21,7 @@ SUFFIXES = (".png", ".svg", ".pdf")
 """Kinds of files a figure can be written to."""
 
 _BASELINE = "none"
-_WIDTH_OF_CHANNEL, _HEIGHT_OF_PANEL, _LABELS = 0.34, 2.5, 2.6  # inches
+_WIDTH_OF_CHANNEL, _HEIGHT_OF_PANEL, _LABELS = 0.34, 2.5, 1.8  # inches
 
 
 def robustness_figure(board: pd.DataFrame, path: Path) -> None:
@@ -138,7 +138,8 @@ def _panel(axes: Axes, panel: pd.DataFrame, channels: list[str], colours: dict[t
     failed = panel[panel["status"] != "ok"]["attack"].unique()
     if len(failed):
         axes.text(0.02, 0.96, f"failed: {', '.join(failed)}", transform=axes.transAxes, va="top", color="0.3")
-    axes.set_xticks(places, channels, rotation=90)
+    # A long chain would take half the figure: one line a step.
+    axes.set_xticks(places, [channel.replace("+", " +\n") for channel in channels], rotation=90)
     axes.set_ylim(-3, 103)
     axes.grid(axis="y", color="0.92")
     axes.set_axisbelow(True)
