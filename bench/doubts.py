@@ -24,7 +24,7 @@ UNCHANGED_SHARE = 0.05
 LEAST_MOVE = 1e-3
 """Cosine distance (2.6 degrees) that the median cloak must move on a surrogate."""
 
-LEAST_ADVANTAGE = 2.0
+LEAST_ADVANTAGE = 1.5
 """Times as far as noise of the same energy and spectrum that the median cloak must move."""
 
 LEAST_SLOPE = 1e-5
