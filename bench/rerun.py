@@ -99,7 +99,10 @@ def _by_row(board: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def _difference(row: str, column: str, first: Any, second: Any) -> RowDifference:
-    numbers = all(isinstance(value, (int, float)) and not pd.isna(value) for value in (first, second))
+    numbers = all(
+        isinstance(value, (int, float)) and not isinstance(value, bool) and not pd.isna(value)
+        for value in (first, second)
+    )
     return RowDifference(
         row, column, _as_text(first), _as_text(second), float(second - first) if numbers else None
     )
