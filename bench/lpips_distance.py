@@ -11,7 +11,7 @@ import importlib.util
 import os
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -103,6 +103,15 @@ class Lpips:
         with torch.inference_mode():
             return torch.cat([self._distance(a, b) for a, b in pairs])
 
+    def to(self, device: torch.device) -> Lpips:
+        """Return the same with its weights on `device`."""
+        trunk = {name: weight.to(device) for name, weight in self.trunk.items()}
+        return replace(self, trunk=trunk, heads=tuple(head.to(device) for head in self.heads))
+
+    def penalty(self, images: Tensor, reference: Tensor) -> Tensor:
+        """Return the `distance` of each image in one pass, differentiable, where the weights are (see `to`)."""
+        return self._distance(images, reference)
+
     def _distance(self, images: Tensor, reference: Tensor) -> Tensor:
         features = zip(self._features(images), self._features(reference), self.heads, strict=True)
         layers = [F.conv2d((a - b).square(), head).mean((1, 2, 3)) for a, b, head in features]
@@ -110,8 +119,8 @@ class Lpips:
 
     def _features(self, images: Tensor) -> list[Tensor]:
         """Return the five ReLU outputs, each scaled to unit length across channels."""
-        shift = torch.tensor(_SHIFT).view(1, 3, 1, 1)
-        scale = torch.tensor(_SCALE).view(1, 3, 1, 1)
+        shift = torch.tensor(_SHIFT, device=images.device).view(1, 3, 1, 1)
+        scale = torch.tensor(_SCALE, device=images.device).view(1, 3, 1, 1)
         x = ((2 * images - 1 - shift) / scale).contiguous(memory_format=torch.channels_last)
         outputs = []
         for layer in _TRUNK:
@@ -134,6 +143,22 @@ def load_lpips(trunk: Path | None = None) -> Lpips | Unavailable:
         DataError: a file that was named is missing or is not AlexNet's, or the heads' file is not what it
             should be.
     """
+    files = lpips_files(trunk)
+    if isinstance(files, Unavailable):
+        return files
+    path, heads = files
+    return Lpips(_trunk_tensors(path), _head_tensors(heads), sha256_of(path))
+
+
+def lpips_files(trunk: Path | None = None) -> tuple[Path, Path] | Unavailable:
+    """Return the files of the trunk and of the heads without reading them.
+
+    Args:
+        trunk: as for `load_lpips`.
+
+    Raises:
+        DataError: a file that was named is missing.
+    """
     named = trunk or _named_by_environment()
     path = named or Path(torch.hub.get_dir()) / "checkpoints" / TRUNK_FILE
     if not path.is_file():
@@ -146,7 +171,7 @@ def load_lpips(trunk: Path | None = None) -> Lpips | Unavailable:
     heads = _heads_file()
     if heads is None:
         return Unavailable(f"LPIPS' linear heads ({HEADS_FILE}) are missing. Install the package 'lpips'.")
-    return Lpips(_trunk_tensors(path), _head_tensors(heads), sha256_of(path))
+    return path, heads
 
 
 def _named_by_environment() -> Path | None:
