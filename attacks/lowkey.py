@@ -1,0 +1,213 @@
+"""LowKey: signed steps away from the clean embeddings of an ensemble, held back by a perceptual distance only.
+
+Cherepanova et al., "LowKey: Leveraging Adversarial Attacks to Protect Social Media Users from Facial
+Recognition" (ICLR 2021), Eq. 2. For E surrogates, each seeing the photo raw and blurred by a Gaussian, and
+f(x) = e(x) + e(mirrored x), not normalised, of D_k values:
+
+    maximise  mean over k and {raw, blurred} of  mean_d (f_k(x') − f_k(x))² / ‖f_k(x)‖  −  c · P(x', x)
+
+P is LPIPS over AlexNet as published. The variant's P is DSSIM times `feature_scale`, so that one c serves
+surrogates whose embeddings are long or short. There is no bound: the number of steps and their length decide.
+What differs from the authors' code is listed in docs/methods/lowkey.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from attacks._micro_batch import State, optimise
+from attacks._surrogates import SurrogateParams, require_surrogates
+from bench.contracts import Attack, Backbone, Binding, Context, Faces, ThreatModel
+from bench.errors import UsageError
+from bench.image_quality import GREY_LEVELS, SsimReference, interleaved
+from bench.lpips_distance import VARIABLE, Lpips, Unavailable, load_lpips, lpips_files
+
+BLUR_WINDOW = 7
+BLUR_SIGMA = 3.0
+WEIGHTS: Mapping[str, float] = {"lpips": 0.05, "dssim": 5.0}
+"""c: LPIPS' is published; DSSIM's makes cloaks about as visible as the authors' (docs/methods/lowkey.md)."""
+
+
+def blurred(images: Tensor) -> Tensor:
+    """Return N×C×H×W images under a 7×7 Gaussian of σ 3, the border mirrored; differentiable."""
+    count = images.shape[0] * images.shape[1]
+    half = BLUR_WINDOW // 2
+    offsets = torch.arange(-half, half + 1, device=images.device, dtype=images.dtype)
+    weights = torch.exp(-offsets.square() / (2 * BLUR_SIGMA**2))
+    weights = (weights / weights.sum()).expand(count, 1, 1, BLUR_WINDOW)
+    planes = F.pad(images, (half, half, half, half), mode="reflect").flatten(0, 1).unsqueeze(0)
+    rows = F.conv2d(planes.contiguous(memory_format=torch.channels_last), weights, groups=count)
+    return F.conv2d(rows, weights.transpose(2, 3), groups=count).view(images.shape)
+
+
+def flip_summed(backbones: Sequence[Backbone], images: Tensor) -> tuple[Tensor, ...]:
+    """Return e(x) + e(mirrored x) of the raw images and of the blurred, backbone by backbone: N×D_k each."""
+    views = (images, blurred(images))
+    return tuple(b.embed(view) + b.embed(view.flip(3)) for b in backbones for view in views)
+
+
+def feature_gain(features: Sequence[Tensor], clean: Sequence[Tensor]) -> Tensor:
+    """Return the mean over feature vectors of mean_d (f − f_clean)² / ‖f_clean‖: N values."""
+    gains = [(f - c).square().mean(1) / c.norm(dim=1) for f, c in zip(features, clean, strict=True)]
+    return torch.stack(gains).mean(0)
+
+
+def feature_scale(clean: Sequence[Tensor]) -> Tensor:
+    """Return the mean over feature vectors of ‖f_clean‖ / D: N values.
+
+    `feature_gain` is proportional to it: 4 of these is a turn into the opposite direction.
+    """
+    return torch.stack([c.norm(dim=1) / c.shape[1] for c in clean]).mean(0)
+
+
+class LowKey(Attack):
+    """Moves features away over raw and blurred photos, weighed against a perceptual distance."""
+
+    name: ClassVar[str] = "lowkey"
+    paper: ClassVar[str] = "Cherepanova et al., ICLR 2021 (arXiv 2101.07922)"
+
+    class Params(SurrogateParams):
+        """Parameters of LowKey."""
+
+        perceptual: Literal["lpips", "dssim"] = Field(
+            "lpips", description="perceptual distance; dssim is a variant that needs no AlexNet weights"
+        )
+        weight: float | None = Field(
+            None, ge=0, le=1000, description="c, weight of the perceptual distance; its own when absent"
+        )
+        steps: int = Field(
+            50, ge=1, le=10_000, description="signed steps", json_schema_extra={"unit": "steps"}
+        )
+        step: float = Field(
+            0.0025, gt=0, le=1, description="length of a step", json_schema_extra={"unit": "of [0, 1]"}
+        )
+        noise: float = Field(
+            0.005,
+            ge=0,
+            le=1,
+            description="largest change of the random start",
+            json_schema_extra={"unit": "of [0, 1]"},
+        )
+
+    params: Params
+
+    @property
+    def threat(self) -> ThreatModel:
+        """Untargeted; there is no bound but what the steps can reach, rounded to whole grey levels."""
+        reach = math.floor((self.params.noise + self.params.steps * self.params.step) * GREY_LEVELS + 0.5)
+        return ThreatModel(
+            goal="untargeted",
+            surrogates=1,
+            constraint=f"none: {self.params.perceptual.upper()} as a penalty; the steps reach {reach} grey levels",
+            max_linf=min(255, max(1, reach)),
+        )
+
+    def pool(self) -> str | None:
+        """Return the surrogates asked for."""
+        return self.params.surrogates
+
+    def files(self, binding: Binding) -> tuple[Path, ...]:
+        """Name LPIPS' trunk and heads where they are used.
+
+        Raises:
+            UsageError: they cannot be had; the message names the variant that does without.
+            DataError: the trunk's file that was named is missing.
+        """
+        del binding
+        if self.params.perceptual != "lpips":
+            return ()
+        files = lpips_files()
+        if isinstance(files, Unavailable):
+            raise _refusal(files)
+        return files
+
+    def cloak(self, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
+        """Return one cloak for every face.
+
+        Raises:
+            UsageError: `ctx` has no differentiable surrogate, or LPIPS cannot be had.
+            DataError: LPIPS' files are not what they should be.
+        """
+        backbones = require_surrogates(self.name, ctx)
+        task = _Ascent(self.params, faces, ctx, backbones, self._lpips(ctx))
+        cloaks = optimise(task, len(faces), ctx.advance)
+        return {i: c.to(faces.images.device) for i, c in zip(faces.ids, cloaks, strict=True)}
+
+    def _lpips(self, ctx: Context) -> Lpips | None:
+        if self.params.perceptual != "lpips":
+            return None
+        trunk, *_ = ctx.files or self.files(Binding("", "", (), ""))
+        lpips = load_lpips(trunk)
+        if isinstance(lpips, Unavailable):
+            raise _refusal(lpips)
+        return lpips.to(ctx.device)
+
+
+def _refusal(lpips: Unavailable) -> UsageError:
+    return UsageError(
+        f"attack 'lowkey' weighs cloaks by LPIPS. {lpips.reason} An attack asks {VARIABLE} and the cache "
+        "alone. Or use lowkey:perceptual=dssim, a variant with another penalty."
+    )
+
+
+class _Ascent:
+    """LowKey as an image-wise optimisation; without `lpips` it uses DSSIM."""
+
+    def __init__(
+        self,
+        params: LowKey.Params,
+        faces: Faces,
+        ctx: Context,
+        backbones: Sequence[Backbone],
+        lpips: Lpips | None,
+    ) -> None:
+        self.params, self.faces, self.ctx = params, faces, ctx
+        self.backbones, self.lpips = backbones, lpips
+        self.weight = WEIGHTS[params.perceptual] if params.weight is None else params.weight
+
+    def start(self, images: Sequence[int]) -> State:
+        clean = interleaved(self.faces.images[list(images)].to(self.ctx.device))
+        draws = [
+            torch.rand(clean.shape[1:], generator=self.ctx.generator("lowkey", self.faces.ids[i]))
+            for i in images
+        ]
+        offset = torch.stack(draws).to(clean).mul(2).sub(1).mul(self.params.noise)
+        reference = SsimReference.of(clean)
+        with torch.no_grad():
+            features = flip_summed(self.backbones, clean)
+        return {
+            "image": clean,
+            "mean": reference.mean,
+            "square": reference.square,
+            "cloak": interleaved(clean + offset),
+            "step": torch.zeros(len(clean), dtype=torch.long, device=clean.device),
+            "scale": feature_scale(features),
+            **{f"clean{k}": feature for k, feature in enumerate(features)},
+        }
+
+    def update(self, state: State) -> Tensor:
+        cloak = state["cloak"].detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(self._objective(cloak, state).sum(), cloak)
+        state["cloak"] = cloak.detach() + self.params.step * gradient.sign()
+        state["step"] += 1
+        return state["step"] >= self.params.steps
+
+    def _objective(self, cloak: Tensor, state: State) -> Tensor:
+        """Return what is maximised, one value an image."""
+        features = flip_summed(self.backbones, cloak)
+        gain = feature_gain(features, [state[f"clean{k}"] for k in range(len(features))])
+        if self.lpips is not None:
+            return gain - self.weight * self.lpips.penalty(cloak, state["image"])
+        reference = SsimReference(state["image"], state["mean"], state["square"])
+        return gain - self.weight * state["scale"] * reference.dssim(cloak)
+
+    def finish(self, state: State) -> Tensor:
+        return state["cloak"].clamp(0, 1).contiguous()
