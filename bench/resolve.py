@@ -145,7 +145,7 @@ def resolve(asked: RunSpec) -> Resolved:
             "attacks": tuple(attacks),
             "defenses": tuple(defenses),
             "backbones": tuple(backbones),
-            "heads": tuple(dict.fromkeys(asked.heads)),
+            "heads": tuple(dict.fromkeys(asked.heads or protocol.heads[:1])),
             "seeds": tuple(dict.fromkeys(asked.seeds)),
         }
     )

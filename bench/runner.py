@@ -460,7 +460,7 @@ def run(
     defenses: str | Sequence[str] = "none",
     *,
     backbones: str | Sequence[str] = (),
-    heads: str | Sequence[str] = "nn",
+    heads: str | Sequence[str] = (),
     dataset: str = "synthetic",
     protocol: str = "tracker",
     seeds: int | Sequence[int] = 0,

@@ -28,7 +28,7 @@ class RunSpec(Frozen):
     backbones: tuple[str, ...] = Field(
         (), description="trackers' backbones; empty: the first group of the dataset's pool"
     )
-    heads: tuple[str, ...] = Field(("nn",), description="heads of the tracker")
+    heads: tuple[str, ...] = Field((), description="heads of the tracker; empty: the protocol's first")
     dataset: str = Field("synthetic", description="dataset")
     protocol: str = Field("tracker", description="protocol")
     seeds: tuple[int, ...] = Field((0,), description="seeds of the methods' randomness")
@@ -37,7 +37,7 @@ class RunSpec(Frozen):
         None, ge=2, description="evaluate this many identities, drawn by split_seed"
     )
 
-    @field_validator("attacks", "defenses", "heads", "seeds")
+    @field_validator("attacks", "defenses", "seeds")
     @classmethod
     def _not_empty(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         if not value:

@@ -31,7 +31,7 @@ def test_reference_cells_are_always_there(attacks, defenses, backbones, heads):
 
 
 def test_cells_of_one_attack_and_one_defence():
-    spec = RunSpec(attacks=("a",), defenses=("d",), backbones=("t",))
+    spec = RunSpec(attacks=("a",), defenses=("d",), backbones=("t",), heads=("nn",))
     every, asked = cells(spec)
     assert [(cell.attack, cell.defense) for cell in every] == [
         ("none", "none"),

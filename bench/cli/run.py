@@ -41,7 +41,12 @@ def matrix_options(command: Command) -> Command:
             "backbones",
             help="Tracker's backbone, or an ONNX file. May be repeated. [default: first group of the dataset's pool]",
         ),
-        click.option("--head", "heads", multiple=True, help="Tracker's head. May be repeated. [default: nn]"),
+        click.option(
+            "--head",
+            "heads",
+            multiple=True,
+            help="Tracker's head. May be repeated. [default: the protocol's first]",
+        ),
         click.option(
             "--dataset", metavar="METHOD", help="Dataset: synthetic, lfw, folder:PHOTOS. [default: synthetic]"
         ),

@@ -32,13 +32,13 @@ def refused(cli, tmp_path, monkeypatch):
     ("arguments", "parts"),
     [
         (("--attack", "fawks"), ("unknown attack 'fawks'", "Did you mean 'fawkes'?", "bench list attacks")),
-        (("--attack", "zzz"), ("unknown attack 'zzz'", "Valid: fawkes, none, pgd")),
+        (("--attack", "zzz"), ("unknown attack 'zzz'", "Valid: fawkes, lowkey, none, pgd")),
         (("--defense", "jpg"), ("unknown defense 'jpg'", "'jpeg'")),
         (("--backbone", "tiny-z"), ("unknown backbone 'tiny-z'", "Valid:", "tiny-a")),
         (("--protocol", "trackr"), ("unknown protocol 'trackr'", "'tracker'")),
         (
             ("--head", "nearest"),
-            ("unknown head of protocol tracker 'nearest'", "Valid: centroid, linear, nn"),
+            ("unknown head of protocol tracker 'nearest'", "Valid: centroid, finetune, linear, nn"),
         ),
         (("--attack", "pgd:epsilon=8"), ("unknown parameter of pgd 'epsilon'", "'eps'", "bench show pgd")),
         (

@@ -17,15 +17,17 @@ def test_a_plan_on_an_empty_store_counts_all_and_writes_nothing(command, matrix,
     assert (process.returncode, process.stderr) == (0, "")
     plan = json.loads(process.stdout)
     assert (plan["cells"], plan["cells_asked"], plan["cells_cached"]) == (12, 4, 0)
-    images = dict.fromkeys(("faces", "cloak", "purify", "measure", "embed", "decide"), 0)
+    images = dict.fromkeys(("faces", "cloak", "purify", "measure", "diagnose", "embed", "decide"), 0)
     for group in plan["groups"]:
         images[group["stage"]] += group["images"]
-    # 24 gallery photos and 12 probes; two attacks; purified are the photos and both attacks' cloaks.
+    # 24 gallery photos and 12 probes; two attacks; purified are the photos and both attacks' cloaks. Only pgd
+    # has surrogates to ask; a purifier is looked at on both attacks' cloaks and on natural photos.
     assert images == {
         "faces": 36,
         "cloak": 48,
         "purify": 72,
         "measure": 48 + 72,
+        "diagnose": 24 + 72,
         "embed": 36 + 48 + 72,
         "decide": 12,
     }
