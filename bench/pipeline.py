@@ -54,7 +54,7 @@ TRAINING_IMAGES = 512
 
 TARGET_IDENTITIES = 50
 TARGET_PHOTOS = 4
-"""Size of the pool of other people's faces for attacks that imitate someone."""
+"""Size of the pool of other people's faces for attacks that imitate someone; as many photos again are held out."""
 
 DESCRIPTIVE = frozenset(
     {"licence", "source", "training_data", "domain", "family", "lfw_accuracy", "note", "thresholds"}
@@ -200,7 +200,7 @@ class Pipeline:
     def _natural(self, photos: PhotoSet) -> tuple[Node, ...]:
         """Return the shards of aligned crops of a set of photos."""
         if photos == "targets":
-            return (self._training_faces("targets"),)
+            return (self._training_faces("held-out targets"),)
         split = self.run.split
         named = {"gallery": split.gallery, "probes": split.probes, "background": self.run.background}[photos]
         return tuple(self._faces_node(photos, shard) for shard in _shards(named))
@@ -225,17 +225,31 @@ class Pipeline:
         }
         return Node("faces", label, facts, (), len(ids), len(ids) * _CROP_BYTES, work)
 
-    def _make_training_faces(self, purpose: Literal["training", "targets"]) -> Node:
+    def _make_training_faces(self, purpose: Literal["training", "targets", "held-out targets"]) -> Node:
+        """Return photos of people who are not evaluated: to learn from, to imitate, or to be measured against.
+
+        Held-out photos are of the people an attack may imitate; no attack sees them.
+        """
         people = [person for person in self.run.dataset.identities() if person.role == "training"]
         if not people:
             raise UsageError(
                 f"{self.run.spec.dataset} has no training identities, and a method of this run learns from "
                 "them. Use a dataset that has some, or another method."
             )
-        rng = numpy_generator(self.run.spec.split_seed, purpose)
+        rng = numpy_generator(self.run.spec.split_seed, "training" if purpose == "training" else "targets")
         order = [people[i] for i in rng.permutation(len(people))]
-        photos = _some_targets(order) if purpose == "targets" else _some_photos(order)
-        return self._faces_node(purpose, photos)
+        if purpose == "training":
+            return self._faces_node(purpose, _some_photos(order))
+        targets = _targets(order)
+        if purpose == "targets":
+            return self._faces_node(purpose, [(image, who.id) for who in targets for image in _shown(who)])
+        held_out = [(image, who.id) for who in targets for image in _held_out(who)]
+        if lacking := len(targets) - len({who for _, who in held_out}):
+            raise UsageError(
+                f"{lacking} of the {len(targets)} people of {self.run.spec.dataset} that an attack may imitate have "
+                "one photo, which the attack sees: impersonation cannot be measured. Use a dataset with more photos."
+            )
+        return self._faces_node(purpose, held_out)
 
     # -- fit -------------------------------------------------------------------------------------------
 
@@ -727,11 +741,20 @@ def _some_photos(people: Sequence[Identity]) -> list[tuple[str, str]]:
     return photos[:TRAINING_IMAGES]
 
 
-def _some_targets(people: Sequence[Identity]) -> list[tuple[str, str]]:
-    # A person with several photos is a steadier target than one with a single one.
-    ranked = sorted(people, key=lambda person: -min(len(person.photos), TARGET_PHOTOS))
-    chosen = ranked[:TARGET_IDENTITIES]
-    return [(image, person.id) for person in chosen for image in person.photos[:TARGET_PHOTOS]]
+def _targets(people: Sequence[Identity]) -> list[Identity]:
+    # A person with several photos is a steadier target, and leaves some that the attack has not seen.
+    return sorted(people, key=lambda person: -min(len(person.photos), 2 * TARGET_PHOTOS))[:TARGET_IDENTITIES]
+
+
+def _shown(target: Identity) -> tuple[str, ...]:
+    """Return the photos of a target an attack sees: half of them, at most `TARGET_PHOTOS`."""
+    return target.photos[: min(TARGET_PHOTOS, (len(target.photos) + 1) // 2)]
+
+
+def _held_out(target: Identity) -> tuple[str, ...]:
+    """Return as many of the others, which measure whether an imitation holds."""
+    seen = len(_shown(target))
+    return target.photos[seen : seen + TARGET_PHOTOS]
 
 
 def _with_state(ctx: Context, payload: bytes) -> Context:
