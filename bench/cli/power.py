@@ -59,7 +59,7 @@ _IDENTITIES = (20, 50, 100, 158, 300, 500, 1000)
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Test the tests instead: simulate experiments, write simulation.csv, .md and .svg to DIR.",
+    help="Test the tests instead: simulate experiments, write simulation.csv, .md and .png to DIR.",
 )
 @click.option(
     "--runs",
@@ -246,7 +246,7 @@ def _simulate(folder: Path, experiments: int, seed: int, *, as_json: bool) -> No
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / "simulation.csv", index=False)
     (folder / "simulation.md").write_text(simulation.markdown(summary), encoding="utf-8")
-    (folder / "simulation.svg").write_bytes(simulation.figure(table))
+    (folder / "simulation.png").write_bytes(simulation.figure(table))
     missed = table[table["missed"] != ""]
     if as_json:
         click.echo(summary.to_json(orient="records", indent=1))
