@@ -84,6 +84,38 @@ class Answers:
         found = decided or next((other for other in others if other is not None), None)
         return tuple(found.conditions) if found is not None else ("",)
 
+    def ranked_conditions(self) -> tuple[str, ...]:
+        """Return the conditions under which a lower rate is good for a defence and a higher one for an attack.
+
+        Under what a protocol restores (erasure with its key) no defence acts, and a lower rate is the attack's
+        own success: nothing is ranked there.
+        """
+        restored = {name for cell in self.cells.values() for name in cell.restored_measures}
+        return tuple(name for name in self.conditions() if name not in restored)
+
+    def is_undefended(self, condition: str) -> bool:
+        """Say whether no defence acts under a condition: the protocol looks at what it restored."""
+        return condition not in self.ranked_conditions()
+
+    def recognises(self, condition: str) -> bool:
+        """Say whether a condition asks for recognition, so that it has an accuracy without any cloak.
+
+        Impersonation does not: only a cloak that imitates somebody has an answer there.
+        """
+        return any(self.rows(point, condition) is not None for point in self.cells if point.attack == "none")
+
+    def not_applicable(self, point: Point, condition: str) -> str:
+        """Return why a cell that did not fail has no decisions under a condition, or ""."""
+        decided = self.decided(point)
+        if decided is None or condition not in decided.conditions:
+            return ""
+        return decided.conditions[condition].reason if self.rows(point, condition) is None else ""
+
+    def dependence(self, point: Point, condition: str) -> str:
+        """Return why a cell's people are not independent, or "": they were compared with the same photo."""
+        rows = self.rows(point, condition)
+        return "" if rows is None else measures.dependence(rows)
+
     def values(self, axis: str) -> tuple[Any, ...]:
         """Return the values of a field of `Point` in the run's order."""
         return tuple(dict.fromkeys(getattr(point, axis) for point in self.cells))

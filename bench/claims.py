@@ -27,9 +27,11 @@ from bench.significance import (
     paired_difference,
     resamples_for,
 )
+from bench.slices import access_of, common_ground
 from bench.statistics import Estimate
 
 Kind = Literal["attack", "defense", "backbone", "run"]
+LACKING = "a cell failed or is not there"
 KINDS: tuple[Literal["attack", "defense", "backbone"], ...] = ("attack", "defense", "backbone")
 MARGIN = 0.01
 """Normal accuracy is not worse where it is shown to lose less than this: one percentage point."""
@@ -54,6 +56,7 @@ class Claim:
         not_worse: whether A's normal accuracy is shown to be within `MARGIN` of B's.
         mdd: smallest difference in ASR that would have been found in 80 of 100 such comparisons.
         p: of the difference in ASR, after Holm over the claims made together; None where there is none.
+        tests: claims made together that have a p value.
     """
 
     kind: Kind
@@ -70,14 +73,20 @@ class Claim:
     not_worse: NonInferiority
     mdd: float | None
     p: float | None = None
+    tests: int = 1
 
     @property
-    def verdict(self) -> Literal["better", "worse", "not told apart", "no test"]:
-        """What can be said of A: an attack is better with a higher ASR, anything else with a lower."""
+    def verdict(self) -> Literal["better", "worse", "different", "not told apart", "no test"]:
+        """What can be said of A: an attack is better with a higher ASR, a defence or tracker with a lower.
+
+        Two runs are different or not; neither is better for that.
+        """
         if self.p is None or self.asr.first is None or self.asr.second is None:
             return "no test"
         if self.p > ALPHA:
             return "not told apart"
+        if self.kind == "run":
+            return "different"
         higher = self.asr.first > self.asr.second
         return "better" if higher == (self.kind == "attack") else "worse"
 
@@ -89,19 +98,19 @@ class Claim:
         verdict = {
             "better": f"{self.first} is better than {self.second}",
             "worse": f"{self.first} is worse than {self.second}",
+            "different": f"ASR of {self.first} and {self.second} differs",
             "not told apart": f"{self.first} and {self.second} cannot be told apart",
         }[self.verdict]
-        if self.kind == "run":
-            verdict = f"ASR of {self.first} and {self.second} " + (
-                "differs" if self.verdict != "not told apart" else "cannot be told apart"
-            )
         found = (
             f"ASR {_percent(asr.first)} against {_percent(asr.second)} %, difference "
-            f"{_points(asr.difference)} (p {_p(self.p)}, sign-flip test over {asr.n_identities} people, of whom "
-            f"{asr.n_differing} differ; Cohen's h {asr.effect_h:.2f}; a difference of "
+            f"{_points(asr.difference)} (p {_p(self.p)}{self._correction()}, sign-flip test over {asr.n_identities} "
+            f"people, of whom {asr.n_differing} differ; Cohen's h {asr.effect_h:.2f}; a difference of "
             f"{_percent(self.mdd)} points would have been found in 80 of 100 such comparisons)"
         )
         return f"{verdict} {where}: {found}; {self._accuracy()}."
+
+    def _correction(self) -> str:
+        return f" after Holm over {self.tests} comparisons" if self.tests > 1 else ""
 
     def _where(self) -> str:
         """Say what the claim is over; what A and B are themselves goes without saying."""
@@ -154,15 +163,17 @@ def compare_methods(
     one, two = (_canonical(chosen, text, answers) for text in (first, second))
     if one == two:
         raise UsageError(f"'{first}' and '{second}' are both {one}; name two different ones.")
+    if chosen == "attack" and "none" in (one, two):
+        raise UsageError("attack none is the reference of every row (`p_holm`); name two attacks that cloak.")
     only = {"attack": attack, "defense": defense, "backbone": backbone}
     if chosen in ("attack", "backbone") and defense is None:
         only["defense"] = "none"
     wanted = {axis: _canonical(axis, text, answers) for axis, text in only.items() if text is not None}
     wanted.pop(chosen, None)
     return _corrected(
-        _claim(answers, chosen, one, two, points, condition, access)
-        for access, points in _by_access(answers, chosen, (one, two), wanted)
-        for condition in answers.conditions()
+        _claim(answers, chosen, found, condition, access)
+        for access, found in _by_access(answers, chosen, (one, two), wanted)
+        for condition in answers.ranked_conditions()
     )
 
 
@@ -185,8 +196,8 @@ def compare_runs(first: Answers, second: Answers, names: tuple[str, str]) -> lis
         )
     groups: dict[tuple[str, str], list[Point]] = {}
     for point in common:
-        groups.setdefault((point.head, first.cells[point].threat.access), []).append(point)
-    conditions = [name for name in first.conditions() if name in second.conditions()]
+        groups.setdefault((point.head, access_of(first.cells[point])), []).append(point)
+    conditions = [name for name in first.ranked_conditions() if name in second.conditions()]
     return _corrected(
         _evidence("run", names, (first, points), (second, points), condition, access)
         for (_, access), points in groups.items()
@@ -232,29 +243,37 @@ def _canonical(axis: str, text: str, answers: Answers) -> str:
 
 def _by_access(
     answers: Answers, kind: str, pair: tuple[str, str], wanted: dict[str, str]
-) -> Iterator[tuple[str, list[Point]]]:
-    """Yield the cells of A and B for each head and access."""
-    groups: dict[tuple[str, str], list[Point]] = {}
+) -> Iterator[tuple[str, dict[str, list[Point]]]]:
+    """Yield the cells of A and of B for each head and access, on what both meet."""
+    groups: dict[tuple[str, str], dict[str, list[Point]]] = {}
     for point, cell in answers.cells.items():
         if point.attack == "none" or getattr(point, kind) not in pair:
             continue
         if all(getattr(point, axis) == name for axis, name in wanted.items()):
-            groups.setdefault((point.head, cell.threat.access), []).append(point)
-    for (_, access), points in groups.items():
-        yield access, points
+            found = groups.setdefault((point.head, access_of(cell)), {name: [] for name in pair})
+            found[getattr(point, kind)].append(point)
+    for (_, access), found in groups.items():
+        yield access, found
 
 
-def _claim(
-    answers: Answers,
-    kind: Kind,
-    first: str,
-    second: str,
-    points: Sequence[Point],
-    condition: str,
-    access: str,
-) -> Claim:
-    ours, theirs = ([p for p in points if getattr(p, kind) == name] for name in (first, second))
-    return _evidence(kind, (first, second), (answers, ours), (answers, theirs), condition, access)
+def _claim(answers: Answers, kind: Kind, found: dict[str, list[Point]], condition: str, access: str) -> Claim:
+    asked = {
+        name: [point for point in points if not answers.not_applicable(point, condition)]
+        for name, points in found.items()
+    }
+    shared = common_ground(asked, kind)
+    first, second = found
+    reason = ""
+    if not shared[first]:
+        met = "; ".join(f"{name} on {_places(points)}" for name, points in asked.items())
+        reason = f"no cell is {access} for both ({met})"
+    return _evidence(
+        kind, (first, second), (answers, shared[first]), (answers, shared[second]), condition, access, reason
+    )
+
+
+def _places(points: Sequence[Point]) -> str:
+    return ", ".join(dict.fromkeys(point.backbone for point in points)) or "nothing"
 
 
 def _evidence(
@@ -264,34 +283,36 @@ def _evidence(
     theirs: tuple[Answers, list[Point]],
     condition: str,
     access: str,
+    reason: str = "",
 ) -> Claim:
     answers, points = ours
     every = [*points, *theirs[1]]
-    stream = ("claim", kind, *names, every[0].head if every else "", condition, access)
-    rng = numpy_generator(answers.facts.spec.split_seed, *map(str, stream))
-    rates = {
-        measure: (_mean(*ours, condition, measure), _mean(*theirs, condition, measure)) for measure in _RATES
-    }
-    asr = _difference(*rates["asr"], rng)
-    accuracy = _difference(*rates["normal_accuracy"], rng)
+    head = every[0].head if every else ""
+    reason = reason or (answers.dependence(points[0], condition) if points else "")
+    rng = numpy_generator(
+        answers.facts.spec.split_seed, "claim", kind, *names, *filter(None, (head, condition, access))
+    )
+    asr = [_mean(*side, condition, "asr") for side in (ours, theirs)]
+    accuracy = [_mean(*side, condition, "normal_accuracy") for side in (ours, theirs)]
+    unasked = reason or (
+        "" if answers.recognises(condition) else "this question has no answer without a cloak"
+    )
+    found = _difference(asr, rng, reason)
     return Claim(
         kind=kind,
         first=names[0],
         second=names[1],
-        head=every[0].head if every else "",
+        head=head,
         condition=condition,
         access=access,
         attacks=tuple(dict.fromkeys(point.attack for point in every)),
         defenses=tuple(dict.fromkeys(point.defense for point in every)),
         backbones=tuple(dict.fromkeys(point.backbone for point in every)),
-        asr=asr,
-        accuracy=accuracy,
-        not_worse=_not_worse(*rates["normal_accuracy"]),
-        mdd=None if asr.p is None else detectable(*rates["asr"]),
+        asr=found,
+        accuracy=_difference(accuracy, rng, unasked),
+        not_worse=_not_worse(accuracy, unasked),
+        mdd=None if found.p is None else detectable(asr[0], asr[1]),
     )
-
-
-_RATES = ("asr", "normal_accuracy")
 
 
 def _mean(answers: Answers, points: Sequence[Point], condition: str, measure: str) -> "pd.Series[float]":
@@ -303,26 +324,27 @@ def _mean(answers: Answers, points: Sequence[Point], condition: str, measure: st
 
 
 def _difference(
-    one: "pd.Series[float]", two: "pd.Series[float]", rng: np.random.Generator
+    rates: "Sequence[pd.Series[float]]", rng: np.random.Generator, reason: str
 ) -> PairedDifference:
-    if not len(one) or not len(two):
-        reason = "a cell failed or is not there"
+    reason = reason or ("" if all(len(one) for one in rates) else LACKING)
+    if reason:
         return PairedDifference(0, 0, None, None, Estimate.missing(reason), None, None, reason)
-    return paired_difference(one, two, rng=rng, resamples=resamples_for(1))
+    return paired_difference(rates[0], rates[1], rng=rng, resamples=resamples_for(1))
 
 
-def _not_worse(one: "pd.Series[float]", two: "pd.Series[float]") -> NonInferiority:
-    if not len(one) or not len(two):
-        reason = "a cell failed or is not there"
+def _not_worse(rates: "Sequence[pd.Series[float]]", reason: str) -> NonInferiority:
+    reason = reason or ("" if all(len(one) for one in rates) else LACKING)
+    if reason:
         return NonInferiority(0, MARGIN, Estimate.missing(reason), None, None, reason)
-    return non_inferiority(one, two, MARGIN)
+    return non_inferiority(rates[0], rates[1], MARGIN)
 
 
 def _corrected(claims: Iterable[Claim]) -> list[Claim]:
     """Return claims with their p values corrected over all of them."""
     found = list(claims)
     corrected = holm({place: claim.asr.p for place, claim in enumerate(found)})
-    return [replace(claim, p=corrected[place]) for place, claim in enumerate(found)]
+    tests = sum(p is not None for p in corrected.values())
+    return [replace(claim, p=corrected[place], tests=tests) for place, claim in enumerate(found)]
 
 
 def _several(names: tuple[str, ...]) -> str:

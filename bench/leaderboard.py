@@ -45,7 +45,7 @@ COLUMNS: Mapping[str, str] = {
     "asr_high": "upper end",
     "asr_pooled": "the same over all probes",
     "asr_reason": "why asr or its interval is empty",
-    "baseline_error": "ASR of attack none with defence none: what no cloak earned",
+    "baseline_error": "ASR of attack none with defence none: what no cloak earned (impersonation: natural photos)",
     "defended_baseline_error": "ASR of attack none with this defence",
     "baseline_reason": "why one of the two baselines is empty",
     "normal_accuracy": "share of a normal person's probes that are recognised, mean over people",
@@ -57,18 +57,22 @@ COLUMNS: Mapping[str, str] = {
     "recovery_low": "lower end of its 95 % bootstrap interval over people",
     "recovery_high": "upper end",
     "recovery_reason": "why recovery is empty",
-    "p": "p value of ASR against the same row under defence none (for defence none: attack none), sign-flip test",
+    "p": "p value of ASR against the same row under defence none (for defence none: attack none), sign-flip test, "
+    "over all seeds",
     "p_holm": "p after Holm over all rows of this dataset, protocol and head",
     "p_holm_reason": "why p is empty",
     "effect_h": "Cohen's h of ASR against the same row under defence none (for defence none: attack none)",
     "effect_h_reason": "why effect_h is empty",
-    "mdd": "smallest difference of ASR that this comparison would have found in 80 of 100 such runs",
+    "mdd": "smallest difference of ASR that this comparison would have found in 80 of 100 such runs, at the level that "
+    "Holm's first step needs",
     "threshold": "the tracker accepts when the score is at least this; empty where it always answers",
     "threshold_for": "what the threshold was set for, e.g. FAR",
     "threshold_rate": "that rate as asked for",
-    "threshold_rate_low": "lower end of the 95 % interval of that rate where it was set, over people",
+    "threshold_rate_measured": "that rate as measured: FAR where it was set, FPIR on other strangers",
+    "threshold_rate_low": "lower end of its 95 % interval over people",
     "threshold_rate_high": "upper end",
-    "threshold_pairs": "comparisons it was set on, none with an evaluated person",
+    "threshold_pairs": "comparisons (FAR) or searches (FPIR) of people who are not evaluated that it was set on",
+    "threshold_people": "those people",
     "condition_reason": "why the condition has no threshold or no answers",
     "cloak_psnr": "PSNR of cloak against original, dB, mean over changed images",
     "cloak_ssim": "SSIM of cloak against original",
@@ -149,7 +153,9 @@ def build(folder: RunFolder) -> pd.DataFrame:
     ]
     board = pd.DataFrame(rows, columns=list(COLUMNS))
     # A failed cell's missing count must not turn the others into floats.
-    whole = dict.fromkeys(("rank_low", "rank_high", "n_identities", "n_probes", "threshold_pairs"), "Int64")
+    whole = dict.fromkeys(
+        ("rank_low", "rank_high", "n_identities", "n_probes", "threshold_pairs", "threshold_people"), "Int64"
+    )
     board = board.astype(whole)
     added = (reference_tests(answers, board), rank_columns(answers, board), doubt_columns(answers, board))
     return board.assign(**{name: values for columns in added for name, values in columns.items()})
@@ -184,9 +190,11 @@ def _condition_columns(fact: ConditionFacts) -> dict[str, Any]:
         "threshold": fact.threshold,
         "threshold_for": fact.rate_name,
         "threshold_rate": fact.rate_wanted,
+        "threshold_rate_measured": fact.rate,
         "threshold_rate_low": fact.rate_low,
         "threshold_rate_high": fact.rate_high,
         "threshold_pairs": fact.pairs,
+        "threshold_people": fact.identities,
         "condition_reason": fact.reason,
     }
 
@@ -221,10 +229,8 @@ def _rate_columns(own: pd.DataFrame) -> dict[str, Any]:
 
 def _reference_columns(own: pd.DataFrame, row: _Row) -> dict[str, Any]:
     baselines = {
-        "baseline_error": measures.reference_error(row.rows("none", "none"), "none x none"),
-        "defended_baseline_error": measures.reference_error(
-            row.rows("none", row.cell.defense), "none x defence"
-        ),
+        "baseline_error": _baseline(row, "none"),
+        "defended_baseline_error": _baseline(row, row.cell.defense),
     }
     recovery = _recovery(own, row)
     return {
@@ -235,10 +241,25 @@ def _reference_columns(own: pd.DataFrame, row: _Row) -> dict[str, Any]:
     }
 
 
+def _baseline(row: _Row, defense: str) -> Estimate:
+    """Return the error that no cloak earned: with attack none; of impersonation, with the natural photos."""
+    if row.answers.recognises(row.condition):
+        return measures.reference_error(row.rows("none", defense), f"none x {defense}")
+    people = row.people(row.cell.attack, defense)
+    if people is None:
+        return Estimate.missing(f"reference cell {row.cell.attack} x {defense} is not there")
+    error = 1 - float(people["normal_accuracy"].mean())
+    return Estimate(error, reason="of natural photos against the same targets")
+
+
 def _recovery(own: pd.DataFrame, row: _Row) -> Estimate:
     cell = row.cell
     if "none" in (cell.attack, cell.defense):
         return Estimate.missing("a recovery is of a defence against an attack")
+    if row.answers.is_undefended(row.condition):
+        return Estimate.missing("no defence acts under this condition")
+    if reason := row.answers.dependence(row.point, row.condition):
+        return Estimate.missing(reason)
     names = ("recovery", cell.attack, cell.defense, cell.backbone, cell.head, *filter(None, [row.condition]))
     rng = numpy_generator(row.answers.facts.spec.split_seed, *names)
     return measures.recovery_of(own, row.rows(cell.attack, "none"), row.rows("none", "none"), rng)

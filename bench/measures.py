@@ -95,6 +95,42 @@ def per_identity(decisions: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def reference_groups(decisions: pd.DataFrame) -> pd.Series[Any]:
+    """Return identity → group: people who were compared with the same photo of somebody else share one.
+
+    Args:
+        decisions: rows of one cell and condition.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    people = pd.Index(sorted(decisions["identity"].astype(str).unique()), name="identity")
+    if "reference" not in decisions or decisions["reference"].isna().all():
+        return pd.Series(np.arange(len(people)), index=people)
+    pairs = decisions[["identity", "reference"]].dropna().drop_duplicates()
+    codes, photos = pd.factorize(pairs["reference"].astype(str))
+    rows = people.get_indexer(pairs["identity"].astype(str))
+    size = len(people) + len(photos)
+    graph = coo_matrix((np.ones(len(pairs)), (rows, codes + len(people))), shape=(size, size))
+    groups = connected_components(graph, directed=False)[1][: len(people)]
+    return pd.Series(groups, index=people)
+
+
+def dependence(decisions: pd.DataFrame) -> str:
+    """Return why the people of a cell are not independent, or "" where they are.
+
+    Cloaks of several people that imitate one target are compared with the same photos; tests over people
+    would then call chance significant too often.
+    """
+    groups = reference_groups(decisions)
+    if groups.nunique() == len(groups):
+        return ""
+    return (
+        f"{len(groups)} people were compared with photos of {groups.nunique()} others, shared between them: "
+        "people are not independent here, and no test over them is given"
+    )
+
+
 def summarize(decisions: pd.DataFrame) -> CellSummary:
     """Return the rates of one cell with their intervals.
 
@@ -103,13 +139,14 @@ def summarize(decisions: pd.DataFrame) -> CellSummary:
     """
     people = per_identity(decisions)
     probes = people["n_probes"]
+    groups = reference_groups(decisions)
     # A pooled rate weighs each probe the same; a normal probe's rotations are one probe.
     return CellSummary(
         n_identities=len(people),
         n_probes=int(probes.sum()),
-        asr=_rate(people["asr"], probes, NEVER_PROTECTED),
+        asr=_rate(people["asr"], probes, NEVER_PROTECTED, groups),
         asr_pooled=_pooled(people["asr"], probes),
-        normal_accuracy=_rate(people["normal_accuracy"], probes, ONE_ROTATION),
+        normal_accuracy=_rate(people["normal_accuracy"], probes, ONE_ROTATION, groups),
         normal_accuracy_pooled=_pooled(people["normal_accuracy"], probes),
     )
 
@@ -240,11 +277,16 @@ def _recovered(mean: Floats) -> Floats:
     return result
 
 
-def _rate(rates: Rates[Any], probes: pd.Series[Any], reason: str) -> Estimate:
-    """Return the macro rate over the identities that have one."""
+def _rate(rates: Rates[Any], probes: pd.Series[Any], reason: str, groups: pd.Series[Any]) -> Estimate:
+    """Return the macro rate over the identities that have one; over groups of them where they share photos."""
     known = rates.notna()
     if not known.any():
         return Estimate.missing(reason)
+    if groups.nunique() < len(groups):
+        parts = rates[known].groupby(groups[known])
+        columns = np.column_stack([parts.sum(), parts.size()]).astype(np.float64)
+        rng = np.random.default_rng(0)  # the groups decide; nothing else may
+        return bootstrap_interval(columns, lambda mean: mean[..., 0] / mean[..., 1], rng)
     return rate_interval(rates[known].to_numpy(), int(probes[known].sum()))
 
 

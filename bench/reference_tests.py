@@ -1,10 +1,12 @@
 """Each row of a leaderboard against its reference: is the difference more than chance?
 
 A row is compared with the same row under defence ``none``; a row of defence ``none``, with attack ``none``
-(DESIGN 7). All rows of one dataset, protocol and head, with their conditions and backbones, are one family.
+(DESIGN 7). Rates are averaged over seeds first, person by person, so rows that differ in the seed alone share one
+test. All tests of one dataset, protocol and head, with their conditions and backbones, are one family.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -13,11 +15,22 @@ from bench import measures
 from bench.answers import Answers, Point
 from bench.power import minimum_detectable_difference
 from bench.randomness import numpy_generator
-from bench.significance import PairedDifference, holm, paired_difference, resamples_for
+from bench.significance import ALPHA, PairedDifference, holm, mean_over, paired_difference, resamples_for
 from bench.statistics import Estimate
 
 COLUMNS = ("p", "p_holm", "p_holm_reason", "effect_h", "effect_h_reason", "mdd")
 REFERENCE = "the row is the reference itself"
+
+Key = tuple[str, str, str, str, str]
+"""Attack, defence, backbone, head and condition: a row without its seed."""
+
+
+@dataclass(frozen=True)
+class _Test:
+    """A row against its reference; the spread of the differences where there is a test."""
+
+    found: PairedDifference
+    rates: "tuple[pd.Series[float], pd.Series[float]] | None" = None
 
 
 def reference_tests(answers: Answers, board: pd.DataFrame) -> dict[str, list[Any]]:
@@ -28,16 +41,15 @@ def reference_tests(answers: Answers, board: pd.DataFrame) -> dict[str, list[Any
         board: with the columns that name a row, and `condition`.
     """
     keys = list(_keys(board))
-    family = {
-        head: sum(point.head == head and reference_of(point) is not None for point, _ in keys)
-        for head in answers.values("head")
-    }
-    found = {key: _compare(answers, *key, family[key[0].head]) for key in keys}
-    corrected: dict[tuple[Point, str], float | None] = {}
+    asked = [key for key in dict.fromkeys(keys) if reference_of(_point(key, 0)) is not None]
+    family = {head: sum(key[3] == head for key in asked) for head in answers.values("head")}
+    tests = {key: _compare(answers, key, max(family[key[3]], 1)) for key in dict.fromkeys(keys)}
+    corrected: dict[Key, float | None] = {}
     for head in family:
-        corrected |= holm({key: one.p for key, (one, _) in found.items() if key[0].head == head})
-    rows = [_columns(*found[key], corrected[key]) for key in keys]
-    return {name: [row[name] for row in rows] for name in COLUMNS}
+        corrected |= holm({key: test.found.p for key, test in tests.items() if key[3] == head})
+    count = {head: sum(p is not None for key, p in corrected.items() if key[3] == head) for head in family}
+    columns = {key: _columns(tests[key], corrected[key], count[key[3]]) for key in tests}
+    return {name: [columns[key][name] for key in keys] for name in COLUMNS}
 
 
 def reference_of(point: Point) -> Point | None:
@@ -47,48 +59,76 @@ def reference_of(point: Point) -> Point | None:
     return point._replace(attack="none") if point.attack != "none" else None
 
 
-def _keys(board: pd.DataFrame) -> Iterator[tuple[Point, str]]:
-    for row in board[[*Point._fields, "condition"]].itertuples(index=False):
-        yield Point(*row[:-1]), row[-1]
-
-
-def _compare(
-    answers: Answers, point: Point, condition: str, family: int
-) -> tuple[PairedDifference, float | None]:
-    """Return a row against its reference, and the smallest difference that would have been found."""
-    reference = reference_of(point)
-    if reference is None:
-        return _nothing(REFERENCE), None
-    own, other = answers.people(point, condition), answers.people(reference, condition)
-    if own is None:
-        return _nothing("no decisions"), None
-    if other is None:
-        return _nothing(f"reference cell {reference.attack} x {reference.defense} is not there"), None
-    stream = ("reference", *map(str, point), *filter(None, [condition]))
-    rng = numpy_generator(answers.facts.spec.split_seed, *stream)
-    found = paired_difference(own["asr"], other["asr"], rng=rng, resamples=resamples_for(max(family, 1)))
-    return found, None if found.p is None else detectable(own["asr"], other["asr"])
-
-
-def detectable(first: "pd.Series[float]", second: "pd.Series[float]") -> float:
+def detectable(first: "pd.Series[float]", second: "pd.Series[float]", tests: int = 1) -> float:
     """Return the smallest difference a comparison of two cells would have shown with power .8.
 
     By the spread of the differences that were found, so it tells of this pair of cells.
+
+    Args:
+        first: rates indexed by identity.
+        second: the same identities'.
+        tests: comparisons it is corrected for; the level is 0.05 divided by them, which Holm's first step needs.
     """
     one, two = measures.paired(first, second).T
-    return minimum_detectable_difference(float((one - two).std(ddof=1)), len(one))
+    return minimum_detectable_difference(
+        float((one - two).std(ddof=1)), len(one), alpha=ALPHA / max(tests, 1)
+    )
 
 
-def _nothing(reason: str) -> PairedDifference:
-    return PairedDifference(0, 0, None, None, Estimate.missing(reason), None, None, reason)
+def _keys(board: pd.DataFrame) -> Iterator[Key]:
+    names = ["attack", "defense", "backbone", "head", "condition"]
+    yield from board[names].itertuples(index=False, name=None)
 
 
-def _columns(one: PairedDifference, mdd: float | None, p_holm: float | None) -> dict[str, Any]:
+def _point(key: Key, seed: int) -> Point:
+    return Point(*key[:4], seed)
+
+
+def _compare(answers: Answers, key: Key, family: int) -> _Test:
+    condition, first = key[4], _point(key, 0)
+    reference = reference_of(first)
+    if reference is None:
+        return _nothing(REFERENCE)
+    if key[1] != "none" and answers.is_undefended(condition):
+        return _nothing("no defence acts under this condition")
+    seeds = [point.seed for point in answers.cells if _point(key, point.seed) == point]
+    own = [first._replace(seed=seed) for seed in seeds]
+    others = [reference._replace(seed=seed) for seed in seeds]
+    for points in (own, others):
+        if reason := _lacking(answers, points, condition):
+            return _nothing(reason)
+    if reason := answers.dependence(own[0], condition):
+        return _nothing(reason)
+    rates = _mean(answers, own, condition), _mean(answers, others, condition)
+    rng = numpy_generator(answers.facts.spec.split_seed, "reference", *filter(None, key))
+    return _Test(paired_difference(*rates, rng=rng, resamples=resamples_for(family)), rates)
+
+
+def _lacking(answers: Answers, points: Sequence[Point], condition: str) -> str:
+    for point in points:
+        if answers.people(point, condition) is None:
+            why = answers.not_applicable(point, condition) or "the cell failed or is not there"
+            return f"{point.attack} x {point.defense} has no decisions: {why}"
+    return ""
+
+
+def _mean(answers: Answers, points: Sequence[Point], condition: str) -> "pd.Series[float]":
+    people = (answers.people(point, condition) for point in points)
+    return mean_over([one["asr"] for one in people if one is not None])
+
+
+def _nothing(reason: str) -> _Test:
+    return _Test(PairedDifference(0, 0, None, None, Estimate.missing(reason), None, None, reason))
+
+
+def _columns(test: _Test, p_holm: float | None, tests: int) -> dict[str, Any]:
+    one = test.found
+    tested = one.p is not None and test.rates is not None
     return {
         "p": one.p,
         "p_holm": p_holm,
         "p_holm_reason": one.reason if one.p is None else "",
         "effect_h": one.effect_h,
         "effect_h_reason": one.reason if one.effect_h is None else "",
-        "mdd": mdd,
+        "mdd": detectable(*test.rates, tests) if tested and test.rates is not None else None,
     }

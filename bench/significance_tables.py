@@ -22,7 +22,8 @@ RANKINGS: Mapping[str, str] = {
     "head": "the tracker's head",
     "condition": "which of the protocol's questions; empty where it has one",
     "access": "black-box or white-box; never averaged",
-    "backbones": "trackers averaged over, within each person",
+    "backbones": "trackers averaged over, within each person: those that every method meets under this access",
+    "opponents": "attacks or defences averaged over, likewise",
     "method": "canonical name",
     "asr": "mean over people",
     "mean_rank": "mean over people of the method's rank, 1 the best, ties shared",
@@ -31,14 +32,18 @@ RANKINGS: Mapping[str, str] = {
     "tie_group": "letters: methods that share one cannot be told apart",
     "friedman_p": "Friedman's test over the slice; empty for fewer than three methods",
     "critical_difference": "of mean ranks, Nemenyi at 5 % (Demsar 2006); for comparison with other papers",
-    "mdd": "largest of the smallest differences of ASR that the slice's pairs would have found (power .8)",
+    "mdd": "a difference of ASR that each of the slice's pairs alone would have found in 80 of 100 such runs, after "
+    "correction for the pairs; empty where a pair could not be tested",
     "n_identities": "people, the sample",
     "reason": "why the slice is not ranked, or all its methods are tied",
 }
 """Columns of the table of rankings."""
 
 PAIRS: Mapping[str, str] = {
-    **{name: RANKINGS[name] for name in ("ranked", "against", "head", "condition", "access", "backbones")},
+    **{
+        name: RANKINGS[name]
+        for name in ("ranked", "against", "head", "condition", "access", "backbones", "opponents")
+    },
     "first": "the method with the better mean",
     "second": "the other",
     "asr_first": "its ASR",
@@ -51,7 +56,7 @@ PAIRS: Mapping[str, str] = {
     "p_bh": "after Benjamini and Hochberg over the slice's pairs: for marks in a figure, not for claims",
     "told_apart": "p_holm and Friedman's test are at most 5 %",
     "effect_h": "Cohen's h",
-    "mdd": "smallest difference that would have been found in 80 of 100 such comparisons",
+    "mdd": "smallest difference that would have been found in 80 of 100 such runs, after correction for the pairs",
     "n_identities": "people",
     "n_differing": "people whose rates differ",
     "reason": "why there is no p",
@@ -59,7 +64,7 @@ PAIRS: Mapping[str, str] = {
 """Columns of the table of pairs."""
 
 KEPT: Mapping[str, str] = {
-    **{name: RANKINGS[name] for name in ("against", "head", "condition", "access", "backbones")},
+    **{name: RANKINGS[name] for name in ("against", "head", "condition", "access", "backbones", "opponents")},
     "defense": "canonical name",
     "normal_accuracy": "mean over people",
     "undefended": "the same without a defence",
@@ -67,7 +72,7 @@ KEPT: Mapping[str, str] = {
     "difference_low": "lower end of its 90 % interval, whose lower end decides",
     "difference_high": "upper end",
     "margin": "what would count as worse",
-    "p": "one-sided non-inferiority test",
+    "p": "one-sided non-inferiority test, not corrected for the number of rows",
     "not_worse": "shown to lose less than the margin; False is not shown, not worse",
     "n_identities": "people",
     "reason": "why there is no p",
@@ -160,6 +165,7 @@ def _slice_columns(one: Slice) -> dict[str, Any]:
         "condition": one.condition,
         "access": one.access,
         "backbones": "|".join(one.backbones),
+        "opponents": "|".join(one.opponents),
     }
 
 
@@ -175,7 +181,9 @@ def _ranking_rows(one: Slice, ranking: Ranking) -> Iterator[dict[str, Any]]:
         yield from ({**shared, "method": name, "asr": _mean(one.rates[name])} for name in one.rates.columns)
         return
     shared["critical_difference"] = critical_difference(k, n)
-    shared["mdd"] = max(detectable(one.rates[a], one.rates[b]) for a, b in ranking.pairs)
+    if all(test.found.p is not None for test in ranking.pairs.values()):
+        m = len(ranking.pairs)
+        shared["mdd"] = max(detectable(one.rates[a], one.rates[b], m) for a, b in ranking.pairs)
     for method in ranking.methods:
         yield {
             **shared,
@@ -207,7 +215,9 @@ def _pair_rows(one: Slice, ranking: Ranking) -> Iterator[dict[str, Any]]:
             "p_bh": marked[first, second],
             "told_apart": test.significant,
             "effect_h": found.effect_h,
-            "mdd": None if found.p is None else detectable(one.rates[first], one.rates[second]),
+            "mdd": None
+            if found.p is None
+            else detectable(one.rates[first], one.rates[second], len(ranking.pairs)),
             "n_identities": found.n_identities,
             "n_differing": found.n_differing,
             "reason": found.reason,
@@ -218,6 +228,8 @@ def _kept_row(one: Slice, name: str, margin: float) -> dict[str, Any]:
     columns = {**_slice_columns(one), "defense": name, "margin": margin}
     defended, undefended = one.rates[name], one.rates["none"]
     columns |= {"normal_accuracy": _mean(defended), "undefended": _mean(undefended)}
+    if one.reason or defended.isna().any() or undefended.isna().any():
+        return columns | {"reason": one.reason or "a cell failed or is not there"}
     test = non_inferiority(defended, undefended, margin)
     return columns | {
         "difference": test.difference.value,

@@ -5,7 +5,7 @@ defence. Each person's rate is first averaged over the slice's backbones and see
 another person. Cells in which the attack knew the tracker's backbone are never averaged with the others.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import pandas as pd
 from bench.answers import Answers, Point
 from bench.randomness import numpy_generator
 from bench.rankings import Ranking, rank_methods
+from bench.run_folder import CellResult
 from bench.significance import mean_over
 
 Axis = Literal["defense", "attack"]
@@ -31,10 +32,12 @@ class Slice:
         opponent: the attack the defences meet, or the defence the attacks meet; `EVERY` for the mean of all.
         head: the tracker's head.
         condition: of the protocol; empty where it has one.
-        access: black-box or white-box; empty where no attack has surrogates.
-        backbones: over which rates are averaged.
+        access: black-box or white-box; an attack without surrogates is black-box.
+        backbones: over which rates are averaged: those every method has under this access.
+        opponents: likewise.
         rates: identities × methods: mean rate over backbones, seeds and opponents; empty column: a cell lacks.
         measure: which rate.
+        reason: why the slice cannot be ranked whatever its rates, or "".
     """
 
     axis: Axis
@@ -43,8 +46,10 @@ class Slice:
     condition: str
     access: str
     backbones: tuple[str, ...]
+    opponents: tuple[str, ...]
     rates: pd.DataFrame
     measure: Measure = "asr"
+    reason: str = ""
 
     @property
     def higher_is_better(self) -> bool:
@@ -53,6 +58,8 @@ class Slice:
 
     def rank(self, split_seed: int) -> Ranking:
         """Return the ranking of the slice's methods."""
+        if self.reason:
+            return Ranking((), reason=f"not ranked: {self.reason}")
         methods = map(str, sorted(self.rates.columns))
         stream = ("rank", self.axis, self.opponent, self.head, self.condition, self.access, *methods)
         rng = numpy_generator(split_seed, *stream)
@@ -70,7 +77,8 @@ def slices(answers: Answers, axis: Axis, measure: Measure = "asr") -> list[Slice
     return [
         found
         for head in answers.values("head")
-        for condition in answers.conditions()
+        for condition in answers.ranked_conditions()
+        if measure == "asr" or answers.recognises(condition)
         for access in _accesses(answers)
         for opponent in _opponents(answers, axis)
         if (found := _slice(answers, axis, opponent, head, condition, access, measure)) is not None
@@ -87,13 +95,18 @@ def rank_columns(answers: Answers, board: pd.DataFrame) -> dict[str, list[Any]]:
             key = (one.opponent, name, one.head, one.condition, one.access)
             places[key] = _place(ranked.get(name), ranking.reason, len(one.rates.columns))
     rows = [
-        places.get(key, {"ranking_reason": "a defence is ranked against an attack"})
-        for key in board[["attack", "defense", "head", "condition", "access"]].itertuples(
-            index=False, name=None
+        places.get(
+            key, {"ranking_reason": "a defence is ranked against an attack, where a lower rate is its gain"}
         )
+        for key in _row_keys(board)
     ]
     names = ("rank_low", "rank_high", "tie_group", "ranking_reason")
     return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _row_keys(board: pd.DataFrame) -> Iterator[tuple[str, ...]]:
+    named = board.assign(access=board["access"].replace("", "black-box"))
+    yield from named[["attack", "defense", "head", "condition", "access"]].itertuples(index=False, name=None)
 
 
 def _place(ranked: Any, reason: str, methods: int) -> dict[str, Any]:
@@ -110,9 +123,7 @@ def _place(ranked: Any, reason: str, methods: int) -> dict[str, Any]:
 
 
 def _accesses(answers: Answers) -> tuple[str, ...]:
-    found = dict.fromkeys(
-        cell.threat.access for point, cell in answers.cells.items() if point.attack != "none"
-    )
+    found = dict.fromkeys(access_of(cell) for point, cell in answers.cells.items() if point.attack != "none")
     return tuple(found)
 
 
@@ -130,31 +141,70 @@ def _slice(
     points = [
         point
         for point in _points(answers, axis, opponent, head)
-        if answers.cells[point].threat.access == access
+        if access_of(answers.cells[point]) == access and not answers.not_applicable(point, condition)
     ]
     methods = tuple(dict.fromkeys(getattr(point, axis) for point in points))
     if not methods:
         return None
-    columns = {
-        name: _mean(answers, [p for p in points if getattr(p, axis) == name], condition, measure)
-        for name in methods
+    shared = common_ground({name: [p for p in points if getattr(p, axis) == name] for name in methods}, axis)
+    every = [point for found in shared.values() for point in found]
+    reason = answers.dependence(every[0], condition) if every else f"no tracker meets all methods {access}"
+    rates = {name: _mean(answers, found, condition, measure) for name, found in shared.items()}
+    return Slice(
+        axis=axis,
+        opponent=opponent,
+        head=head,
+        condition=condition,
+        access=access,
+        backbones=tuple(dict.fromkeys(point.backbone for point in every)),
+        opponents=tuple(dict.fromkeys(getattr(point, _other(axis)) for point in every)),
+        rates=pd.DataFrame(rates).sort_index(),
+        measure=measure,
+        reason=reason,
+    )
+
+
+def common_ground(points: Mapping[str, Sequence[Point]], axis: str) -> dict[str, list[Point]]:
+    """Return each method's cells on the backbones, opponents and seeds that every method has.
+
+    Means over different trackers are no comparison: an attack that is white-box on the hard tracker would be
+    ranked by the easy one.
+
+    Args:
+        points: method → its cells, all of one access.
+        axis: the field of `Point` that names the method.
+    """
+    places = [{_place_of(point, axis) for point in found} for found in points.values()]
+    shared = set.intersection(*places) if places else set()
+    return {
+        name: [point for point in found if _place_of(point, axis) in shared] for name, found in points.items()
     }
-    rates = pd.DataFrame(columns).sort_index()
-    backbones = tuple(dict.fromkeys(point.backbone for point in points))
-    return Slice(axis, opponent, head, condition, access, backbones, rates, measure)
+
+
+def _place_of(point: Point, axis: str) -> tuple[Any, ...]:
+    """Return everything about a cell but the method that is compared."""
+    return tuple(value for name, value in point._asdict().items() if name != axis)
+
+
+def access_of(cell: CellResult) -> str:
+    """Return which cells may be averaged together: an attack without surrogates knows no tracker."""
+    return cell.threat.access or "black-box"
+
+
+def _other(axis: Axis) -> Axis:
+    return "attack" if axis == "defense" else "defense"
 
 
 def _points(answers: Answers, axis: Axis, opponent: str, head: str) -> Iterator[Point]:
-    other = "attack" if axis == "defense" else "defense"
     for point in answers.cells:
-        met = opponent in (EVERY, getattr(point, other))
+        met = opponent in (EVERY, getattr(point, _other(axis)))
         if point.head == head and point.attack != "none" and met:
             yield point
 
 
-def _mean(answers: Answers, points: list[Point], condition: str, measure: Measure) -> "pd.Series[float]":
+def _mean(answers: Answers, points: Sequence[Point], condition: str, measure: Measure) -> "pd.Series[float]":
     """Return each person's mean rate over some cells; empty where one of them has no decisions."""
     people = [answers.people(point, condition) for point in points]
-    if any(one is None for one in people):
+    if not people or any(one is None for one in people):
         return pd.Series(dtype=float)
     return mean_over([one[measure] for one in people if one is not None])

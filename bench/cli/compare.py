@@ -54,6 +54,13 @@ def compare(
     answers = Answers.of(RunFolder(run))
     recoveries: list[RecoveryComparison] = []
     if len(what) == 1:
+        given = {"--kind": kind, "--attack": attack, "--defense": defense, "--backbone": backbone}
+        if odd := [name for name, value in given.items() if value is not None]:
+            raise UsageError(
+                f"{', '.join(odd)} is for two methods of one run; two runs are compared as they are."
+            )
+        if not Path(what[0]).is_dir():
+            raise UsageError(f"'{what[0]}' is no folder of a run; compare takes two methods, or another run.")
         other = Answers.of(RunFolder(Path(what[0])))
         require_comparable(answers.facts, other.facts)
         claims = compare_runs(answers, other, (str(run), what[0]))

@@ -252,13 +252,17 @@ def _progress(prepared: "Prepared", *, hidden: bool) -> Iterator[Callable[["Node
         yield advance
 
 
+_AXES = frozenset({"backbone", "head", "seed"})
+"""Columns that go into a table's title where they have one value."""
+
+
 def _detectable(board: Any) -> str:
     """Say how small a difference the rows' tests would have found."""
     known = board["mdd"].dropna()
     if known.empty:
         return "No row could be tested against its reference; p_holm_reason says why."
     return (
-        f"Rows are tested against no defence (defence none: against no attack); the {len(known)} tests would have "
+        f"Rows are tested against no defence (defence none: against no attack); {len(known)} such tests would have "
         f"found differences in ASR of {100 * known.median():.1f} points (median; largest {100 * known.max():.1f}) "
         "in 80 of 100 such runs."
     )
@@ -277,9 +281,16 @@ def _show_board(board: Any, prepared: "Prepared") -> None:
         "recovery": "recovery %",
         "psnr": "cloak PSNR dB",
     }
-    table = Table(title=f"{prepared.run.spec.dataset}: tracker's answers (run {prepared.run.digest})")
+    spec = prepared.run.spec
     rows = [row.model_dump() for row in leaderboard.condense(board)]
-    shown = [name for name in leaderboard.Condensed.model_fields if any(row[name] != "" for row in rows)]
+    same = {name: {row[name] for row in rows} for name in leaderboard.Condensed.model_fields}
+    constant = [
+        f"{name} {next(iter(same[name]))}" for name in ("backbone", "head", "seed") if len(same[name]) == 1
+    ]
+    shown = [
+        name for name, values in same.items() if values != {""} and not (name in _AXES and len(values) == 1)
+    ]
+    table = Table(title=f"{', '.join([spec.protocol, spec.dataset, *constant])} (run {prepared.run.digest})")
     for name in shown:
         table.add_column(headings.get(name, name), justify="right" if name in headings else "left")
     for row in rows:

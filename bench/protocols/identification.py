@@ -335,7 +335,7 @@ def open_set(search: Search, presented: Embedded, roles: Roles, fpir: float) -> 
             "rate": measured.value,
             "rate_low": measured.low,
             "rate_high": measured.high,
-            "pairs": setting.size,
+            "pairs": len(setting),
             "identities": len(setting),
         }
     )

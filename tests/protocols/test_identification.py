@@ -276,7 +276,7 @@ def test_decisions_agree_with_loops_over_the_definition(seed):
 
     assert 0.15 < rates(roles.setting) <= 0.2
     assert fact.rate == pytest.approx(rates(roles.testing))
-    assert (fact.rate_name, fact.rate_wanted, fact.pairs, fact.identities) == ("FPIR", 0.2, 90, 30)
+    assert (fact.rate_name, fact.rate_wanted, fact.pairs, fact.identities) == ("FPIR", 0.2, 30, 30)
     assert fact.rate_low <= fact.rate <= fact.rate_high
 
 
