@@ -122,10 +122,13 @@ class IdentificationProtocol(Rotation):
         return distractors if params.fpir is None else f"{distractors}, strangers={params.strangers}"
 
     def _fitting(self, people: int) -> str:
+        """Return a call that so many people are enough for, its open set included."""
         half = people // 2
-        if self.params.fpir is None or half < 2:
+        if self.params.fpir is None or half // 2 <= LEAST_ACCEPTED:
             return f"{self.name}:distractors={people},fpir=none"
-        return f"{self.name}:distractors={people - half},strangers={half}"
+        # The least FPIR, in whole per cent, at which half of the strangers can set a threshold.
+        fpir = max(self.params.fpir, math.ceil(100 * LEAST_ACCEPTED / (half // 2)) / 100)
+        return f"{self.name}:distractors={people - half},strangers={half},fpir={fpir:g}"
 
     def decide(self, views: Mapping[str, Embedded], trial: Trial) -> Decided:
         """Return the decision for every probe in every rotation, at every rank and at the threshold.

@@ -85,7 +85,7 @@ def test_too_few_people_are_refused_with_what_would_do():
     ) as refusal:
         identification().background(others, 0)
     named = str(refusal.value).rpartition("e.g. ")[2].rstrip(".")
-    assert named == "identification:distractors=51,strangers=50"
+    assert named == "identification:distractors=51,strangers=50,fpir=0.2"
     assert len(registry.protocol(named).background(others, 0)) == 101
     with pytest.raises(
         UsageError, match=r"\(distractors=102\), .* e\.g\. identification:distractors=101,fpir=none"
