@@ -37,8 +37,8 @@ NEEDS_REAL_DATA = {
     ("datasets", "lfw"),
 }
 
-QUICK = {"fawkes": "fawkes:steps=12"}
-"""Parameters for plugins that take long under their own."""
+QUICK = {"fawkes": "fawkes:steps=12", "lowkey": "lowkey:perceptual=dssim,steps=4"}
+"""Parameters for plugins that take long under their own, or need weights no test can have (LPIPS' trunk)."""
 
 PLUGINS = [
     pytest.param(

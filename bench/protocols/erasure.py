@@ -1,4 +1,4 @@
-"""The erasure protocol: does who holds the key get the face back, and does anybody else?
+"""The erasure protocol: whether who holds the key gets the face back, and nobody else.
 
 A person posts cloaks that can be taken off again. Clean probes of the person are compared, one to one, with
 what was posted and with what becomes of it under the right key, a wrong one and none.

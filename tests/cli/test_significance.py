@@ -69,7 +69,7 @@ def test_a_run_does_not_differ_from_itself(finished, command):
         (("none", "jpeg:quality=21"), "are not two attacks, defences or backbones of this run"),
         (("none", "none"), "may be attack or defense; say which with --kind"),
         (("a", "b", "c"), "two methods or one other run, got 3"),
-        (("/nowhere",), "is not a finished run"),
+        (("/nowhere",), "is no folder of a run"),
     ],
 )
 def test_what_cannot_be_compared_is_one_sentence(finished, command, arguments, message):
