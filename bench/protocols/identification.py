@@ -1,4 +1,4 @@
-"""The identification protocol: who of many people is this, and is it any of them (1:N)?
+"""The identification protocol: which of many people this is, if any of them (1:N).
 
 Closed set: the true identity among the k best answers, in a gallery with distractors. Open set: the best
 answer counts only where its score reaches a threshold, set so that few strangers get an answer at all.

@@ -1,4 +1,4 @@
-"""The verification protocol: is the face before the camera the person it is compared with (1:1)?
+"""The verification protocol: whether the face before the camera is the person it is compared with (1:1).
 
 Two questions are asked of every cloak. Dodging: is a person still accepted for its own enrolled photos, once
 these are cloaked? Impersonation: is a cloaked photo accepted for the person its cloak imitates? Both at
