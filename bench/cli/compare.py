@@ -97,11 +97,17 @@ def _print(claims: "list[Claim]", recoveries: "list[RecoveryComparison]", *, as_
         first, second = claims[0].first, claims[0].second
         click.echo(f"Recovery, {first} minus {second}, per cent [95 % over people]:")
     for one in recoveries:
-        click.echo(
-            f"  {one.attack} on {one.backbone}, {one.head}, seed {one.seed}{one.condition and ', ' + one.condition}: "
-            f"{_percent(one.difference)} ({_percent(one.first)} and {_percent(one.second)}; "
-            f"the attack raises the error by {_percent(one.gain)})"
-        )
+        where = f"{one.attack} on {one.backbone}, {one.head}, seed {one.seed}"
+        click.echo(f"  {where}{one.condition and ', ' + one.condition}: {_recovery(one)}")
+
+
+def _recovery(one: "RecoveryComparison") -> str:
+    if one.difference.value is None:
+        return f"NA ({one.difference.reason})"
+    return (
+        f"{_percent(one.difference)} ({_percent(one.first)} and {_percent(one.second)}; the attack raises the error by "
+        f"{_percent(one.gain)})"
+    )
 
 
 def _percent(estimate: "Estimate") -> str:
