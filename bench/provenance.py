@@ -88,8 +88,12 @@ def _weights(run: Resolved, kind: str, method: Method) -> Iterator[tuple[str, st
                 yield path.name, sha256_of(path)
 
 
-def check_files_are_there(recorded: tuple[MethodFacts, ...]) -> None:
+def check_files_are_there(recorded: tuple[MethodFacts, ...], *, unchanged: bool = True) -> None:
     """Check the files that methods were named by, before anything is loaded.
+
+    Args:
+        recorded: the methods of a run.
+        unchanged: whether the files must be as they were, too.
 
     Raises:
         DataError: a plugin's file or a file among its parameters is missing or has changed.
@@ -106,7 +110,7 @@ def check_files_are_there(recorded: tuple[MethodFacts, ...]) -> None:
                     f"'{method.text}' of the run needs the file '{file}', which is not here. Give the command in the "
                     "folder the run was started in, or put the file back."
                 )
-            if (found := sha256_of(path)) != sha256:
+            if unchanged and (found := sha256_of(path)) != sha256:
                 raise DataError(
                     f"'{file}' of '{method.text}' has changed since the run: SHA-256 {found}, then {sha256}. Put the "
                     "file back as it was."
@@ -119,16 +123,32 @@ def check_weights_are_the_same(recorded: tuple[MethodFacts, ...], now: tuple[Met
     Raises:
         DataError: weights are others now.
     """
-    here = {(method.kind, method.text): dict(method.files) for method in now}
+    for sentence in changed_files(recorded, now).values():
+        raise DataError(f"{sentence}. Put the same weights back.")
+
+
+def changed_files(recorded: tuple[MethodFacts, ...], now: tuple[MethodFacts, ...]) -> dict[str, str]:
+    """Return method → in which file it differs from the run's, for methods whose files are others now.
+
+    Files are compared as sets of (name, SHA-256): weights of two trackers may share a name.
+    """
+    here = {(method.kind, method.text): set(method.files) for method in now}
+    found: dict[str, str] = {}
     for method in recorded:
-        files = here.get((method.kind, method.text), {})
-        for file, sha256 in method.files:
-            if files.get(file) != sha256:
-                found = files.get(file, "absent")
-                raise DataError(
-                    f"'{method.text}' of the run had the file '{file}' with SHA-256 {sha256}; now it is {found}. Put "
-                    "the same weights back."
-                )
+        then, today = set(method.files), here.get((method.kind, method.text), set())
+        for file, sha256 in sorted(then - today):
+            others = sorted(other for name, other in today - then if name == file)
+            found.setdefault(
+                method.name,
+                f"'{method.text}' of the run had the file '{file}' with SHA-256 {sha256}; now it is "
+                f"{' and '.join(others) or 'absent'}",
+            )
+        for file, sha256 in sorted(today - then):
+            found.setdefault(
+                method.name,
+                f"'{method.text}' has the file '{file}' with SHA-256 {sha256} now, which it had not in the run",
+            )
+    return found
 
 
 def changed_code(recorded: tuple[MethodFacts, ...], now: tuple[MethodFacts, ...]) -> list[str]:

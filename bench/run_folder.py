@@ -27,9 +27,9 @@ from pydantic import Field, ValidationError
 
 from bench.contracts import Frozen, Split
 from bench.digest import digest, package_versions
-from bench.errors import DataError
+from bench.errors import DataError, UsageError
 from bench.provenance import MethodFacts
-from bench.spec import BENCHMARK_VERSION, RunSpec
+from bench.spec import BENCHMARK_VERSION, Cell, RunSpec
 from bench.store import write_atomically
 from bench.threat import CellThreat
 
@@ -71,6 +71,17 @@ class CellResult(Frozen):
     attack_diagnosis: str = Field("", description="file of what the attack did; empty: it changes no image")
     purifier_diagnosis: str = Field("", description="file of what the purifier did; empty: there is none")
 
+    @property
+    def cell(self) -> Cell:
+        """The point of the matrix."""
+        return Cell(self.attack, self.defense, self.backbone, self.head, self.seed)
+
+    def files(self) -> tuple[str, ...]:
+        """Return every file of the cell."""
+        measures = (self.cloak_measures, self.purified_measures, *self.restored_measures.values())
+        named = (self.decisions, *measures, self.attack_diagnosis, self.purifier_diagnosis)
+        return tuple(filter(None, named))
+
 
 class RunFacts(Frozen):
     """What was asked of a run."""
@@ -99,6 +110,20 @@ class ManifestEntry(Frozen):
 
 MANIFEST = "manifest.json"
 
+FILES = (
+    "spec.json",
+    "environment.json",
+    "splits.json",
+    "cells.json",
+    "leaderboard.csv",
+    "timings.csv",
+    "run.log",
+)
+"""What a run writes at the top of its folder, besides the manifest."""
+
+FOLDERS = ("decisions", "images", "diagnoses")
+"""What holds the files that ``cells.json`` names."""
+
 
 class RunFolder:
     """Reads and writes a run's folder.
@@ -117,13 +142,38 @@ class RunFolder:
     def write_facts(self, facts: RunFacts, split: Split, machine: Mapping[str, Any]) -> None:
         """Write what was asked, who is evaluated and on what machine, before any work.
 
-        The results of an earlier run in this folder go: a folder without ``cells.json`` is not finished.
+        What an earlier execution of the same run left is replaced: a folder without ``cells.json`` is not finished.
+
+        Raises:
+            UsageError: the folder holds another run.
         """
+        self.check_free_for(facts.run)
         for stale in ("cells.json", "leaderboard.csv", MANIFEST):
             (self.path / stale).unlink(missing_ok=True)
         self.write_json("spec.json", facts.model_dump(mode="json"))
-        self.write_json("splits.json", _split_json(split))
+        self.write_json("splits.json", split_json(split))
         self.write_json("environment.json", machine)
+
+    def check_free_for(self, run: str) -> None:
+        """Check that nothing of another run would be written over.
+
+        Args:
+            run: digest of the run that is to be written here.
+
+        Raises:
+            UsageError: the folder holds another run.
+        """
+        try:
+            there = json.loads((self.path / "spec.json").read_bytes())["run"]
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except (ValueError, KeyError, TypeError):
+            there = "with a damaged spec.json"
+        if there != run:
+            raise UsageError(
+                f"{self.path} holds run {there}, and this is run {run}, which would be written over it. Choose another "
+                "folder with --out, or remove that one."
+            )
 
     def write_bytes(self, name: str, payload: bytes) -> str:
         """Write one file and return its name."""
@@ -135,17 +185,32 @@ class RunFolder:
         self.write_json("cells.json", [cell.model_dump(mode="json") for cell in cells])
 
     def entries(self) -> dict[str, ManifestEntry]:
-        """Return every file of the folder as it is now, the manifest itself and unfinished files left out."""
-        files = (path for path in self.path.rglob("*") if path.is_file())
+        """Return every file as it is now that lies where a run writes, the manifest itself left out.
+
+        Whatever else lies in the folder, such as tables made from the run later or a store, is no part of the run.
+        """
+        inside = (path for name in FOLDERS for path in (self.path / name).rglob("*"))
+        files = (path for path in (*(self.path / name for name in FILES), *inside) if path.is_file())
         return {
-            str(path.relative_to(self.path).as_posix()): _entry(path)
+            path.relative_to(self.path).as_posix(): _entry(path)
             for path in sorted(files)
-            if path.name != MANIFEST and not path.name.startswith(".")
+            if not path.name.startswith(".")
+        }
+
+    def extras(self) -> dict[str, int]:
+        """Return what lies at the folder's top besides the run → how many files it has."""
+        own = {*FILES, *FOLDERS, MANIFEST}
+        return {
+            path.name: 1 if path.is_file() else sum(inner.is_file() for inner in path.rglob("*"))
+            for path in sorted(self.path.iterdir())
+            if path.name not in own and not path.name.endswith(".tmp")
         }
 
     def write_manifest(self) -> None:
-        """Write the digest of every file; the last thing a run does."""
-        self.write_json(MANIFEST, {name: entry.model_dump() for name, entry in self.entries().items()})
+        """Write the digest of every file of the run; the last thing a run does."""
+        named = {name for cell in self.cells() for name in cell.files()}
+        entries = {name: entry for name, entry in self.entries().items() if name in {*FILES, *named}}
+        self.write_json(MANIFEST, {name: entry.model_dump() for name, entry in entries.items()})
 
     def manifest(self) -> dict[str, ManifestEntry]:
         """Return the digests as they were written.
@@ -195,7 +260,7 @@ class RunFolder:
         try:
             return RunFacts.model_validate_json(self._read("spec.json"))
         except ValidationError as error:
-            raise DataError(f"{self.path / 'spec.json'} is damaged: {error.errors()[0]['msg']}.") from None
+            raise self._not_readable("spec.json", error) from None
 
     def cells(self) -> list[CellResult]:
         """Return every cell.
@@ -205,8 +270,31 @@ class RunFolder:
         """
         try:
             return [CellResult.model_validate(item) for item in json.loads(self._read("cells.json"))]
-        except (ValidationError, ValueError) as error:
+        except ValidationError as error:
+            raise self._not_readable("cells.json", error) from None
+        except (ValueError, TypeError) as error:
             raise DataError(f"{self.path / 'cells.json'} is damaged: {error}.") from None
+
+    def _not_readable(self, name: str, error: ValidationError) -> DataError:
+        """Tell a file of another version, which has other fields, from a damaged one."""
+        unknown = [
+            ".".join(map(str, found["loc"]))
+            for found in error.errors()
+            if found["type"] in ("extra_forbidden", "missing")
+        ]
+        if not unknown:
+            return DataError(f"{self.path / name} is damaged: {error.errors()[0]['msg']}.")
+        return DataError(
+            f"{self.path / name} was made by another version of CloakBench: this one does not know, or misses, the "
+            f"field {', '.join(unknown)}. The run was made with benchmark version {self._version_there()}; this is "
+            f"version {BENCHMARK_VERSION}. Read it with the version that made it, or make the run again."
+        )
+
+    def _version_there(self) -> str:
+        try:
+            return str(json.loads(self._read("spec.json"))["benchmark_version"])
+        except (ValueError, KeyError, TypeError, DataError):
+            return "unknown"
 
     def _read(self, name: str) -> bytes:
         try:
@@ -228,7 +316,8 @@ def file_stem(*parts: Any) -> str:
     return f"{readable}__{digest([str(part) for part in parts])[:8]}"
 
 
-def _split_json(split: Split) -> dict[str, Any]:
+def split_json(split: Split) -> dict[str, Any]:
+    """Return a split as it is written."""
     return {
         "gallery": {key: list(value) for key, value in split.gallery.items()},
         "probes": {key: list(value) for key, value in split.probes.items()},

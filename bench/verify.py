@@ -147,7 +147,7 @@ def _decisions_in_store(folder: RunFolder, prepared: Prepared) -> list[Check]:
             continue  # said by the other checks
         same = sha256(path.read_bytes()).hexdigest() == record.sha256
         detail = "" if same else "the folder's decisions are not those of the store"
-        found.append(Check("cell", _called(cell), "same" if same else "differs", detail))
+        found.append(Check("cell", called(cell), "same" if same else "differs", detail))
     return found
 
 
@@ -159,7 +159,8 @@ def _decision_files(folder: RunFolder) -> dict[Cell, str]:
     }
 
 
-def _called(cell: Cell) -> str:
+def called(cell: Cell) -> str:
+    """Return a cell as a person reads it."""
     return f"{cell.attack} × {cell.defense} × {cell.backbone} × {cell.head} × seed {cell.seed}"
 
 
@@ -195,7 +196,7 @@ def recompute_cells(
 
 
 def _recompute(folder: RunFolder, file: str, node: Node, cell: Cell, executor: Executor) -> Check:
-    name = _called(cell)
+    name = called(cell)
     try:
         made = executor.fetch(node)
     except NodeError as error:
