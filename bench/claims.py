@@ -94,7 +94,7 @@ class Claim:
         """Return the claim in one sentence with its evidence."""
         asr, where = self.asr, self._where()
         if self.verdict == "no test":
-            return f"{self.first} against {self.second} {where}: no test, as {asr.reason}."
+            return f"{self.first} and {self.second} {where}: no test, as {asr.reason}."
         verdict = {
             "better": f"{self.first} is better than {self.second}",
             "worse": f"{self.first} is worse than {self.second}",
@@ -105,7 +105,7 @@ class Claim:
             f"ASR {_percent(asr.first)} against {_percent(asr.second)} %, difference "
             f"{_points(asr.difference)} (p {_p(self.p)}{self._correction()}, sign-flip test over {asr.n_identities} "
             f"people, of whom {asr.n_differing} differ; Cohen's h {asr.effect_h:.2f}; a difference of "
-            f"{_percent(self.mdd)} points would have been found in 80 of 100 such comparisons)"
+            f"{_percent(self.mdd)} points would have been found in 80 of 100 such comparisons by itself)"
         )
         return f"{verdict} {where}: {found}; {self._accuracy()}."
 
