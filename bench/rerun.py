@@ -10,13 +10,14 @@ from typing import Any
 import pandas as pd
 
 from bench import leaderboard
+from bench.consistency import called
 from bench.errors import UsageError
 from bench.graph import Node
 from bench.provenance import check_files_are_there, check_weights_are_the_same, describe_methods
 from bench.run_folder import RunFolder
 from bench.runner import Options, Prepared, execute
 from bench.store import write_atomically
-from bench.verify import called, prepare_again
+from bench.verify import prepare_again
 
 KEY = ("attack", "defense", "backbone", "head", "condition", "seed")
 """Columns that name a row of a leaderboard."""

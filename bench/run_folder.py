@@ -19,7 +19,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -184,13 +184,14 @@ class RunFolder:
         """Write the state of every cell."""
         self.write_json("cells.json", [cell.model_dump(mode="json") for cell in cells])
 
-    def entries(self) -> dict[str, ManifestEntry]:
-        """Return every file as it is now that lies where a run writes, the manifest itself left out.
+    def entries(self, also: Iterable[str] = ()) -> dict[str, ManifestEntry]:
+        """Return every file as it is now that lies where a run writes or is in `also`, the manifest itself left out.
 
         Whatever else lies in the folder, such as tables made from the run later or a store, is no part of the run.
         """
         inside = (path for name in FOLDERS for path in (self.path / name).rglob("*"))
-        files = (path for path in (*(self.path / name for name in FILES), *inside) if path.is_file())
+        named = (self.path / name for name in (*FILES, *also))
+        files = (path for path in {*named, *inside} if path.is_file())
         return {
             path.relative_to(self.path).as_posix(): _entry(path)
             for path in sorted(files)

@@ -235,12 +235,12 @@ def _finish(prepared: Prepared, executor: Executor, cell: Cell, written: set[str
         payload = executor.fetch(nodes.decision)
         files["decisions"] = folder.write_bytes(f"decisions/{run_folder.file_stem(*cell)}.parquet", payload)
         for kind in ("cloak_measures", "purified_measures"):
-            files[kind] = _write_measures(folder, executor, kind, getattr(nodes, kind), written)
+            files[kind] = write_measures(folder, executor, kind, getattr(nodes, kind), written)
         files["restored_measures"] = {
-            condition: _write_measures(folder, executor, "restored", shards, written)
+            condition: write_measures(folder, executor, "restored", shards, written)
             for condition, shards in nodes.restored_measures.items()
         }
-        files |= _write_diagnoses(prepared, executor, cell, written)
+        files |= write_diagnoses(prepared, executor, cell, written)
     except NodeError as error:
         status, reason = "failed", str(error)
         files = {}
@@ -254,9 +254,10 @@ def _finish(prepared: Prepared, executor: Executor, cell: Cell, written: set[str
     )
 
 
-def _write_measures(
+def write_measures(
     folder: RunFolder, executor: Executor, kind: str, nodes: Sequence[Node], written: set[str]
 ) -> str:
+    """Write the image measures of `nodes` to one file unless it is among those `written`; returns its name."""
     if not nodes:
         return ""
     import pandas as pd
@@ -270,7 +271,7 @@ def _write_measures(
     return name
 
 
-def _write_diagnoses(prepared: Prepared, executor: Executor, cell: Cell, written: set[str]) -> dict[str, str]:
+def write_diagnoses(prepared: Prepared, executor: Executor, cell: Cell, written: set[str]) -> dict[str, str]:
     """Write what is known of a cell's attack and purifier; that it could not be found out fails no cell."""
     nodes, attack = prepared.nodes[cell], prepared.run.attacks[cell.attack]
     point = (cell.attack, cell.backbone, cell.seed)

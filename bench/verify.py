@@ -1,21 +1,27 @@
 """Is a run what its folder says? Digests of files and artefacts, and a random sample made again.
 
-Nothing here changes a run's folder or its store.
+Nothing here changes a run's folder or its store. `bench.consistency` has what is compared without digests.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
 from bench import decisions, leaderboard, run_folder
-from bench.errors import BenchError, DataError
+from bench.consistency import Check, UntouchedStore, called, check_decisions
+from bench.errors import DataError
 from bench.graph import STAGES, Executor, Node, NodeError
-from bench.provenance import changed_code, describe_methods, environment_differences
+from bench.provenance import (
+    changed_code,
+    changed_files,
+    check_files_are_there,
+    describe_methods,
+    environment_differences,
+)
 from bench.randomness import numpy_generator
 from bench.run_folder import RunFolder
 from bench.runner import Options, Prepared, every_node, history, prepare
@@ -24,32 +30,19 @@ from bench.store import Store
 
 Advance = Callable[[Node, int], None]
 
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was checked.
-
-    Attributes:
-        kind: file, leaderboard, artefact, cell, or recomputed artefact.
-        name: which.
-        state: same, differs, or absent (not in this store, so that there was nothing to check).
-        detail: how it differs.
-    """
-
-    kind: str
-    name: str
-    state: Literal["same", "differs", "absent"]
-    detail: str = ""
+NUMBERS = frozenset({"cell", "images", "recomputed cell", "recomputed artefact"})
+"""Kinds of checks without any of which no number of a run was checked."""
 
 
 def check_files(folder: RunFolder) -> list[Check]:
-    """Compare every file of a run's folder with the manifest.
+    """Compare every file of a run's folder with the manifest; what no run writes is listed as extra.
 
     Raises:
         DataError: not a finished run, or one without a manifest.
     """
     folder.facts()
-    wanted, found = folder.manifest(), folder.entries()
+    wanted = folder.manifest()
+    found = folder.entries(wanted)
     checks = []
     for name in sorted({*wanted, *found}):
         if name not in found:
@@ -63,7 +56,12 @@ def check_files(folder: RunFolder) -> list[Check]:
             checks.append(Check("file", name, "differs", detail))
         else:
             checks.append(Check("file", name, "same"))
-    return checks
+    extras = {name: count for name, count in folder.extras().items() if name not in wanted}
+    return checks + [
+        Check("extra", name, "extra", f"{count} files that are no part of the run")
+        for name, count in extras.items()
+        if not any(listed.startswith(f"{name}/") for listed in wanted)
+    ]
 
 
 def check_leaderboard(folder: RunFolder) -> Check:
@@ -73,8 +71,9 @@ def check_leaderboard(folder: RunFolder) -> Check:
         return Check("leaderboard", path.name, "absent", "the run was made from Python, which writes none")
     try:
         made = leaderboard.to_csv(leaderboard.build(folder))
-    except (BenchError, ValueError, KeyError, OSError) as error:
-        return Check("leaderboard", path.name, "differs", f"it cannot be made from the folder: {error}")
+    except Exception as error:  # a folder whose files contradict each other can fail anywhere
+        detail = f"it cannot be made from the folder: {type(error).__name__}: {error}"
+        return Check("leaderboard", path.name, "differs", detail)
     there = path.read_bytes()
     if made.encode() == there:
         return Check("leaderboard", path.name, "same")
@@ -91,10 +90,11 @@ def prepare_again(folder: RunFolder, options: Options) -> Prepared:
         options: device and threads where they are to be others than the run's; store; LPIPS trunk.
 
     Raises:
-        DataError: the photos or the benchmark's version are others now.
+        DataError: the photos or the benchmark's version are others now, or a file that a method is named by is missing.
         UsageError: a method is not installed, or a device not there.
     """
     facts, machine = folder.facts(), folder.machine()
+    check_files_are_there(facts.methods, unchanged=False)
     device = machine.get("device", "auto") if options.device == "auto" else options.device
     threads = options.threads or facts.threads or machine.get("threads")
     batch_size = facts.batch_size or options.batch_size
@@ -116,15 +116,16 @@ def differences_of_environment(folder: RunFolder, prepared: Prepared) -> list[st
     trunk = getattr(machine.lpips, "trunk_sha256", "")
     if trunk != facts.lpips_trunk:
         found.append(f"LPIPS trunk: {facts.lpips_trunk or 'none'} then, {trunk or 'none'} now")
-    changed = changed_code(facts.methods, describe_methods(prepared.run))
-    return found + [f"code of {name} is another than then" for name in changed]
+    methods = describe_methods(prepared.run)
+    found += [f"code of {name} is another than then" for name in changed_code(facts.methods, methods)]
+    return found + list(changed_files(facts.methods, methods).values())
 
 
 def check_artefacts(folder: RunFolder, prepared: Prepared) -> list[Check]:
     """Check the digest of every artefact the run's cells need, and that the folder holds what the store holds."""
     nodes = every_node(cell.all() for cell in prepared.nodes.values())
     found = [_artefact_state(prepared.store, node) for node in nodes]
-    return found + _decisions_in_store(folder, prepared)
+    return found + check_decisions(folder, prepared)
 
 
 def _artefact_state(store: Store, node: Node) -> Check:
@@ -137,36 +138,15 @@ def _artefact_state(store: Store, node: Node) -> Check:
     return Check("artefact", name, "differs", "its bytes are not those that were written")
 
 
-def _decisions_in_store(folder: RunFolder, prepared: Prepared) -> list[Check]:
-    found = []
-    for cell, file in _decision_files(folder).items():
-        node = prepared.nodes[cell].decision
-        record = prepared.store.record(node.stage, node.address)
-        path = folder.path / file
-        if record is None or not path.is_file():
-            continue  # said by the other checks
-        same = sha256(path.read_bytes()).hexdigest() == record.sha256
-        detail = "" if same else "the folder's decisions are not those of the store"
-        found.append(Check("cell", called(cell), "same" if same else "differs", detail))
-    return found
-
-
 def _decision_files(folder: RunFolder) -> dict[Cell, str]:
-    return {
-        Cell(c.attack, c.defense, c.backbone, c.head, c.seed): c.decisions
-        for c in folder.cells()
-        if c.decisions
-    }
+    return {result.cell: result.decisions for result in folder.cells() if result.decisions}
 
 
-def called(cell: Cell) -> str:
-    """Return a cell as a person reads it."""
-    return f"{cell.attack} × {cell.defense} × {cell.backbone} × {cell.head} × seed {cell.seed}"
-
-
-def sample_cells(folder: RunFolder, count: int, seed: int) -> list[Cell]:
-    """Return `count` finished cells of a run, drawn by `seed`; all where it has fewer."""
-    cells = sorted(_decision_files(folder))
+def sample_cells(
+    folder: RunFolder, count: int, seed: int, among: Collection[Cell] | None = None
+) -> list[Cell]:
+    """Return `count` finished cells of a run, drawn by `seed`, of those in `among`; all where there are fewer."""
+    cells = sorted(cell for cell in _decision_files(folder) if among is None or cell in among)
     drawn = numpy_generator(seed, "verify", "cells").permutation(len(cells))[:count]
     return [cells[i] for i in sorted(drawn)]
 
@@ -231,7 +211,7 @@ def _compare_decisions(there: pd.DataFrame, made: pd.DataFrame) -> str:
 
 def sample_artefacts(prepared: Prepared, count: int, seed: int) -> list[Node]:
     """Return `count` artefacts of each stage, drawn by `seed` among those that lie in the store with their inputs."""
-    store = prepared.store
+    store = UntouchedStore(prepared.store.folder)
     nodes = every_node(cell.all() for cell in prepared.nodes.values())
     chosen: list[Node] = []
     for stage in STAGES:
@@ -252,7 +232,8 @@ def recompute_artefacts(
     prepared: Prepared, nodes: Sequence[Node], advance: Advance = lambda _node, _n: None
 ) -> list[Check]:
     """Make artefacts again from their stored inputs and compare digests."""
-    return [_recompute_artefact(prepared.store, node, advance) for node in nodes]
+    store = UntouchedStore(prepared.store.folder)
+    return [_recompute_artefact(store, node, advance) for node in nodes]
 
 
 def _recompute_artefact(store: Store, node: Node, advance: Advance) -> Check:
@@ -270,3 +251,37 @@ def _recompute_artefact(store: Store, node: Node, advance: Advance) -> Check:
         return Check(kind, name, "same")
     then = record.sha256[:16] if record else "none"
     return Check(kind, name, "differs", f"SHA-256 {found[:16]}… now, {then}… in the store")
+
+
+def settle(found: Iterable[Check]) -> list[Check]:
+    """Drop what is said to be unchecked of cells that were made again: making them was the check."""
+    checks = list(found)
+    made = {check.name for check in checks if check.kind == "recomputed cell"}
+    return [check for check in checks if check.state != "unchecked" or check.name not in made]
+
+
+def verdict(found: Sequence[Check], failed: int = 0) -> tuple[int, str]:
+    """Return exit code and one sentence: 0 nothing differs, 1 something does, 2 not all could be checked.
+
+    Args:
+        found: every check.
+        failed: number of cells of the run that failed.
+    """
+    count = {
+        state: sum(check.state == state for check in found) for state in ("differs", "unchecked", "absent")
+    }
+    tail = f" {failed} cells of the run failed, and have no numbers to check." if failed else ""
+    if count["differs"]:
+        return 1, f"{count['differs']} differences.{tail}"
+    if not any(check.kind in NUMBERS and check.state == "same" for check in found):
+        return 2, (
+            "Nothing could be checked of the run's numbers: this store holds none of its decisions, and no cell was "
+            f"made again. Give the run's own --store, or --cells 1.{tail}"
+        )
+    if count["unchecked"]:
+        return 2, f"{count['unchecked']} cells cannot be checked; nothing differs in the others.{tail}"
+    if count["absent"]:
+        return 0, (
+            f"Nothing differs in what could be checked; {count['absent']} things are not here to be checked.{tail}"
+        )
+    return 0, f"Nothing differs.{tail}"

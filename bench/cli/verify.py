@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from bench.consistency import Check
     from bench.graph import Node
     from bench.run_folder import RunFolder
     from bench.runner import Prepared
-    from bench.verify import Check
 
 
 @click.command(
@@ -58,8 +58,10 @@ def verify(
 ) -> None:
     """Check the finished run in folder RUN: every digest, and a random sample made again.
 
-    Exit code 0: all is as it was; 1: something differs; 2: the run cannot be checked.
+    Exit code 0: all that could be checked is as it was; 1: something differs; 2: the run cannot be checked,
+    or cells of it cannot as code has changed.
     """
+    from bench import consistency
     from bench import verify as checks
     from bench.run_folder import RunFolder
     from bench.runner import Options
@@ -72,16 +74,23 @@ def verify(
     if changed and not as_json:
         click.echo("This is not what the run was made on, so that bytes may differ:")
         click.echo("".join(f"  {line}\n" for line in changed), nl=False)
+    found += consistency.check_plan(folder, prepared)
     found += checks.check_artefacts(folder, prepared)
+    found += consistency.check_views(folder, prepared)
     hidden = quiet or as_json
     found += _recomputed_cells(folder, prepared, cells, sample_seed, hidden)
     found += _recomputed_artefacts(prepared, artefacts, sample_seed, hidden)
+    found = checks.settle(found)
+    failed = sum(cell.status != "ok" for cell in folder.cells())
+    code, sentence = checks.verdict(found, failed)
     if as_json:
-        click.echo(json.dumps(_document(prepared.run.digest, changed, found), indent=1))
+        document = _document(prepared.run.digest, changed, found)
+        click.echo(json.dumps(document | {"failed_cells": failed, "verdict": sentence}, indent=1))
     else:
         _print(found)
-    if any(check.state == "differs" for check in found):
-        click.get_current_context().exit(1)  # the findings are the command's output
+        click.echo(sentence)
+    if code:
+        click.get_current_context().exit(code)  # the findings are the command's output
 
 
 def _recomputed_cells(
@@ -90,7 +99,7 @@ def _recomputed_cells(
     from bench import verify as checks
     from bench.cli.progress import counting
 
-    chosen = checks.sample_cells(folder, count, seed)
+    chosen = checks.sample_cells(folder, count, seed, prepared.nodes)
     nodes = checks.work_of_cells(prepared, chosen)
     if not hidden and chosen:
         _announce(prepared, nodes, f"Making {len(chosen)} cells again from nothing")
@@ -119,7 +128,7 @@ def _announce(prepared: "Prepared", nodes: "list[Node]", what: str) -> None:
 
 
 def _document(run: str, changed: list[str], found: "list[Check]") -> dict[str, object]:
-    states = ("same", "differs", "absent")
+    states = ("same", "differs", "absent", "unchecked", "extra")
     return {
         "run": run,
         "environment_differs": changed,
@@ -132,11 +141,17 @@ def _document(run: str, changed: list[str], found: "list[Check]") -> dict[str, o
 def _print(found: "list[Check]") -> None:
     for kind in dict.fromkeys(check.kind for check in found):
         own = [check for check in found if check.kind == kind]
+        if kind == "extra":
+            click.echo(f"extra: {', '.join(check.name for check in own)}: no part of the run")
+            continue
+        unchecked = [check for check in own if check.state == "unchecked"]
         differs = [check for check in own if check.state == "differs"]
         absent = sum(check.state == "absent" for check in own)
         tail = f", {absent} not there to be checked" if absent else ""
-        click.echo(f"{kind}: {len(own) - len(differs) - absent} of {len(own)} the same{tail}")
+        tail += f", {len(unchecked)} cannot be checked" if unchecked else ""
+        same = sum(check.state == "same" for check in own)
+        click.echo(f"{kind}: {same} of {len(own)} the same{tail}")
         for check in differs:
             click.echo(f"  DIFFERS {check.name}: {check.detail}")
-    wrong = sum(check.state == "differs" for check in found)
-    click.echo(f"{wrong} differences." if wrong else "Nothing differs.")
+        for check in unchecked:
+            click.echo(f"  CANNOT BE CHECKED {check.name}: {check.detail}")
