@@ -44,6 +44,13 @@ _IDENTITIES = (20, 50, 100, 158, 300, 500, 1000)
     help="Correlation between a person's rates in the two cells.",
 )
 @click.option("--alpha", type=_SHARE, default=0.05, show_default=True, help="Two-sided level.")
+@click.option(
+    "--tests",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Comparisons of the table it will stand in; the level is divided by them, as Holm's first step does.",
+)
 @click.option("--power", "wanted", type=_SHARE, default=0.8, show_default=True, help="Chance to find it.")
 @click.option(
     "--run",
@@ -78,6 +85,7 @@ def power(
     intraclass: float,
     correlation: float,
     alpha: float,
+    tests: int,
     wanted: float,
     runs: tuple[Path, ...],
     as_json: bool,
@@ -93,6 +101,7 @@ def power(
     if folder is not None:
         _simulate(folder, experiments, seed, as_json=as_json)
         return
+    alpha /= tests
     if alpha >= wanted:
         raise UsageError(
             f"--power {wanted:g} must be above --alpha {alpha:g}: a test finds so much by chance."
@@ -150,7 +159,7 @@ def _print_plan(document: dict[str, Any]) -> None:
         f"With {document['identities']} people, {assumed['probes']:g} probes each and a rate of "
         f"{100 * assumed['rate']:g} %, a run finds a difference of "
         f"{100 * document['minimum_detectable_difference']:.1f} points with power {100 * document['power']:g} % "
-        f"at level {100 * document['alpha']:g} %; a difference of {100 * abs(assumed['difference']):g} points "
+        f"at level {100 * document['alpha']:.2g} %; a difference of {100 * abs(assumed['difference']):g} points "
         f"needs {document['identities_needed']} people."
     )
     click.echo(
@@ -220,7 +229,7 @@ def _rates(folder: "RunFolder", cell: "CellResult") -> dict[str, Any]:
 def _print_observed(document: dict[str, Any]) -> None:
     click.echo(
         f"Each cell against its reference (defence none; for defence none, attack none): the smallest "
-        f"difference found with power {100 * document['power']:g} % at level {100 * document['alpha']:g} %, "
+        f"difference found with power {100 * document['power']:g} % at level {100 * document['alpha']:.2g} %, "
         f"and the people a difference of {100 * document['difference']:g} points needs."
     )
     for row in document["cells"]:
