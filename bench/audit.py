@@ -4,15 +4,18 @@ Everything is looked up anew, from the run's folder and the plugins and photos i
 are only compared with what was found. What cannot be looked up is listed as not checked, never as clean.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
 from bench import methods, perceptual_hash, resolve
+from bench.consistency import called
 from bench.contracts import Dataset
 from bench.errors import BenchError
 from bench.perceptual_hash import Fingerprints, NearDuplicate
+from bench.provenance import changed_code, changed_files, describe_methods
 from bench.resolve import Resolved
 from bench.run_folder import CellResult, RunFolder
 from bench.spec import Cell
@@ -55,10 +58,12 @@ class Unchecked:
     Attributes:
         what: what was not checked.
         reason: why.
+        wholly: True where nothing of the kind could be looked up, for no cell.
     """
 
     what: str
     reason: str
+    wholly: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,16 @@ class Audit:
     def unmarked(self) -> tuple[Finding, ...]:
         """The leaks that no row speaks of."""
         return tuple(f for f in self.findings if f.severity == "leak" and not f.marked)
+
+    @property
+    def blind(self) -> tuple[Unchecked, ...]:
+        """What could not be looked up for any cell, so that finding nothing says nothing."""
+        return tuple(missed for missed in self.unchecked if missed.wholly)
+
+    @property
+    def exit_code(self) -> int:
+        """1: a leak is unmarked; 2: none is, but a whole kind could not be looked up; 0: neither."""
+        return 1 if self.unmarked else 2 if self.blind else 0
 
 
 def audit(
@@ -99,9 +114,12 @@ def audit(
     auditor.names()
     if auditor.run is not None:
         auditor.backbones()
-        auditor.training()
-        auditor.background()
-        if images:
+        auditor.attacks_seen()
+        auditor.methods()
+        if auditor.same_photos:
+            auditor.training()
+            auditor.background()
+        if auditor.same_photos and images:
             auditor.photos(auditor.run, counting)
     if not images:
         auditor.miss("near-duplicate photos", "left out as asked (--no-images)")
@@ -114,31 +132,65 @@ class _Auditor:
 
     folder: RunFolder
     cells: tuple[tuple[Cell, CellResult], ...] = ()
+    known: tuple[tuple[Cell, CellResult], ...] = ()
     run: Resolved | None = None
+    same_photos: bool = False
     _found: dict[tuple[str, Literal["leak", "notice"], bool, str, str], list[str]] = field(
         default_factory=dict
     )
-    _missed: dict[str, str] = field(default_factory=dict)
+    _missed: dict[str, Unchecked] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.facts, self.split = self.folder.facts(), self.folder.split()
-        self.cells = tuple(
-            (Cell(c.attack, c.defense, c.backbone, c.head, c.seed), c) for c in self.folder.cells()
-        )
+        self.cells = tuple((result.cell, result) for result in self.folder.cells())
         self.evaluated = frozenset({*self.split.gallery, *self.split.probes})
         try:
             run = resolve.resolve(self.facts.asked)
             fingerprint = run.dataset.fingerprint()
         except BenchError as error:
-            self.miss("weights, training people and photos", str(error))
+            self.miss("weights, training people and photos", str(error), wholly=True)
             return
-        if self.facts.fingerprint and fingerprint != self.facts.fingerprint:
-            self.miss("whether the photos here are the run's", "they are not: their fingerprint is another")
+        self.same_photos = self.facts.fingerprint in ("", fingerprint)
+        if not self.same_photos:
+            reason = f"the photos here are not the run's: their fingerprint is {fingerprint[:16]}…, it was "
+            self.miss("training people and photos", f"{reason}{self.facts.fingerprint[:16]}…", wholly=True)
         self.run, self.threats = run, Threats(run, self.evaluated)
+        self._compare_cells(run)
 
-    def miss(self, what: str, reason: str) -> None:
+    def _compare_cells(self, run: Resolved) -> None:
+        """Leave out the cells that the run cannot have; `bench verify` judges the folder."""
+        there = {cell for cell, _ in self.cells}
+        for cell in sorted(there - {*run.cells}):
+            self.miss(f"{called(cell)}", "cells.json has it, and what was asked of the run does not give it")
+        for cell in run.cells:
+            if cell not in there:
+                self.miss(f"{called(cell)}", "cells.json lacks this cell of the run")
+        self.known = tuple((cell, result) for cell, result in self.cells if cell in {*run.cells})
+        if not self.known:
+            self.miss("weights, training people", "cells.json has no cell of the run", wholly=True)
+
+    def miss(self, what: str, reason: str, *, wholly: bool = False) -> None:
         """Note something that could not be looked up."""
-        self._missed.setdefault(what, reason)
+        self._missed.setdefault(what, Unchecked(what, reason, wholly))
+
+    def methods(self) -> None:
+        """Compare the methods that are installed with those of the run: what they say of themselves is from now."""
+        then = self.facts.methods
+        if not then:
+            self.miss("whether methods are those of the run", "the run did not record their code")
+            return
+        try:
+            now = describe_methods(self._run)
+        except BenchError as error:
+            self.miss("whether methods are those of the run", str(error))
+            return
+        for name in changed_code(then, now):
+            self.miss(
+                f"{name} as it was in the run",
+                "its code is another now; surrogates, training people and budgets are those it names now",
+            )
+        for name, sentence in changed_files(then, now).items():
+            self.miss(f"files of {name} as they were in the run", sentence)
 
     def note(
         self,
@@ -153,7 +205,7 @@ class _Auditor:
         """Note a finding about one cell, or about the whole run."""
         cells = self._found.setdefault((kind, severity, marked, column, evidence), [])
         if cell is not None:
-            cells.append(_called(cell))
+            cells.append(called(cell))
 
     def result(self) -> Audit:
         """Return what was noted: the unmarked first, then leaks, then notices."""
@@ -162,7 +214,7 @@ class _Auditor:
             for (kind, severity, marked, column, evidence), cells in self._found.items()
         ]
         found.sort(key=lambda finding: (finding.severity != "leak", finding.marked, finding.kind))
-        return Audit(tuple(found), tuple(Unchecked(*item) for item in self._missed.items()))
+        return Audit(tuple(found), tuple(self._missed.values()))
 
     # -- backbones -------------------------------------------------------------------------------------
 
@@ -189,8 +241,8 @@ class _Auditor:
         )
 
     def backbones(self) -> None:
-        """Compare surrogates, extractors and tracker by name, weights and family, and the attacks a defence saw."""
-        for cell, result in self.cells:
+        """Compare surrogates, extractors and tracker by name, weights and family."""
+        for cell, result in self.known:
             try:
                 self._backbones_of(cell, result)
             except BenchError as error:
@@ -239,11 +291,18 @@ class _Auditor:
 
     # -- training --------------------------------------------------------------------------------------
 
-    def training(self) -> None:
-        """Compare evaluated people with those each part was trained on, and a cell's attack with what a defence saw."""
-        for cell, result in self.cells:
+    def attacks_seen(self) -> None:
+        """Compare a cell's attack with those the defence saw, and whether it knows the defence."""
+        for cell, result in self.known:
             try:
                 self._seen_attack(cell, result)
+            except BenchError as error:
+                self.miss(f"attacks that trained {cell.defense}", str(error))
+
+    def training(self) -> None:
+        """Compare evaluated people with those each part was trained on."""
+        for cell, result in self.known:
+            try:
                 for part, source in self._sources(cell):
                     self._people_of(cell, result, part, source)
             except BenchError as error:
@@ -313,7 +372,7 @@ class _Auditor:
             self.miss("people of thresholds and distractors", str(error))
             return
         shared = sorted(self.evaluated.intersection(people))
-        for cell, result in self.cells if shared else ():
+        for cell, result in self.known if shared else ():
             self.note(
                 "thresholds calibrated on evaluated people",
                 f"{len(shared)} of {len(people)} people behind thresholds and distractors are evaluated, e.g. "
@@ -364,20 +423,19 @@ class _Auditor:
             return
         touched = len({pair.first for pair in pairs})
         share = touched / among
-        note = self._run.dataset.note or self.facts.dataset_note
         self.note(
             kind,
             f"{touched} of {among} {unit} ({100 * share:.2f} %), within {perceptual_hash.MAX_HAMMING} of 64 bits and a "
             f"correlation of {perceptual_hash.MIN_CORRELATION}: {_some(pairs)}",
-            marked="duplicate" in note.lower(),
-            column="dataset_note names duplicates",
+            marked=_stated_duplicates(self.facts.dataset_note) >= touched,
+            column=f"dataset_note: holds {touched} near-duplicate photos",
             severity="leak" if share >= NOTICE_SHARE else "notice",
         )
 
     def _sources_elsewhere(self) -> set[str]:
         """Return the sources whose people have other ids than this dataset's, so that only photos can tell."""
         found = set()
-        for cell, _ in self.cells:
+        for cell, _ in self.known:
             for _part, source in self.threats.training_sources(cell):
                 if self.threats.source_overlap(source).overlap == "unknown":
                     found.add(source)
@@ -390,7 +448,7 @@ class _Auditor:
             return  # said where people are compared
         photos = [photo for person in people for photo in person.photos]
         pairs = perceptual_hash.near_duplicates(evaluated, _hashed(dataset, photos, counting))
-        for cell, result in self.cells:
+        for cell, result in self.known:
             if pairs and source in dict(self.threats.training_sources(cell)).values():
                 self.note(
                     "photos of evaluated people in training data",
@@ -419,5 +477,8 @@ def _some(pairs: Iterable[NearDuplicate]) -> str:
     return "; ".join(shown) + (f"; and {rest} more pairs" if rest else "")
 
 
-def _called(cell: Cell) -> str:
-    return f"{cell.attack} × {cell.defense} × {cell.backbone} × {cell.head} × seed {cell.seed}"
+def _stated_duplicates(note: str) -> int:
+    """Return how many near-duplicates a note says there are: a clause ``holds N near-duplicate photos``, else 0."""
+    clauses = (clause.strip() for clause in re.split(r"[.;,:]", note))
+    found = (re.fullmatch(r"holds (\d+) near-duplicate photos", clause) for clause in clauses)
+    return max((int(match[1]) for match in found if match), default=0)

@@ -2,14 +2,28 @@
 
 import json
 import shutil
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from bench import verify
+from bench import consistency, digest, image_measures, verify
 from bench.errors import DataError
 from bench.run_folder import RunFolder
 from bench.runner import Options
+
+PLUGIN = """
+from bench.contracts import Attack, ThreatModel
+
+
+class Darker(Attack):
+    name = "darker"
+    threat = ThreatModel(goal="untargeted")
+
+    def cloak(self, faces, ctx):
+        return {name: image * 0.5 for name, image in zip(faces.ids, faces.images, strict=True)}
+"""
 
 
 @pytest.fixture
@@ -31,6 +45,16 @@ def prepared(copy):
     return verify.prepare_again(RunFolder(copy.run), Options(store=copy.store, out=copy.run))
 
 
+def forget_plugins():
+    digest._source_facts.cache_clear()
+    for name in [
+        name
+        for name, module in sys.modules.items()
+        if Path(str(getattr(module, "__file__", ""))).name == "darker.py"
+    ]:
+        del sys.modules[name]
+
+
 def wrong(checks):
     return {(check.kind, check.name) for check in checks if check.state == "differs"}
 
@@ -45,7 +69,11 @@ def test_nothing_differs_in_a_run_that_nobody_touched(cli, finished, stored):
     files = len([path for path in finished.run.rglob("*") if path.is_file()]) - 1
     assert counts["file"] == f"{files} of {files} the same"
     assert counts["leaderboard"] == "1 of 1 the same"
-    assert counts["cell"] == "12 of 12 the same"
+    assert counts["cell"] == counts["entry"] == "12 of 12 the same"
+    assert counts["split"] == "1 of 1 the same"
+    written = [len(list((finished.run / name).iterdir())) for name in ("images", "diagnoses")]
+    assert [counts[name] for name in ("images", "diagnosis")] == [f"{n} of {n} the same" for n in written]
+    assert min(written) > 1
     assert counts["recomputed cell"] == "1 of 1 the same"
     stages = {name.partition("/")[0] for name in before if name.endswith(".bin")}
     assert counts["recomputed artefact"] == f"{len(stages)} of {len(stages)} the same"
@@ -124,6 +152,176 @@ def test_a_changed_byte_of_an_artefact_is_named_and_left_alone(cli, copy):
     assert "it, or something it is made from, is corrupt in the store" in out
     assert damaged.read_bytes() == payload
     assert damaged.with_suffix(".json").is_file()
+
+
+def test_files_that_the_artefacts_do_not_give_are_named_though_the_manifest_agrees(copy):
+    folder = RunFolder(copy.run)
+    cells = [cell for cell in folder.cells() if cell.cloak_measures]
+    measures, diagnosis = copy.run / cells[0].cloak_measures, copy.run / cells[0].attack_diagnosis
+    rows = image_measures.from_bytes(measures.read_bytes())
+    measures.write_bytes(image_measures.to_bytes(rows.assign(psnr=rows["psnr"] + 1)))
+    diagnosis.write_text(diagnosis.read_text().replace('"max_linf": ', '"max_linf": 1'))
+    folder.write_manifest()
+    run = prepared(copy)
+    assert wrong(verify.check_files(folder)) == set()
+    assert wrong(consistency.check_views(folder, run)) == {
+        ("images", cells[0].cloak_measures),
+        ("diagnosis", cells[0].attack_diagnosis),
+    }
+    measures.unlink()
+    found = {check.name: check.detail for check in consistency.check_views(folder, run)}
+    assert found[cells[0].cloak_measures].startswith("it cannot be read: ")
+
+
+def test_the_same_rows_in_other_bytes_are_the_same(copy):
+    folder = RunFolder(copy.run)
+    name = next(cell.cloak_measures for cell in folder.cells() if cell.cloak_measures)
+    rows = image_measures.from_bytes((copy.run / name).read_bytes())
+    before = (copy.run / name).read_bytes()
+    rows.to_parquet(copy.run / name, index=False, compression="gzip")
+    assert (copy.run / name).read_bytes() != before
+    assert wrong(consistency.check_views(folder, prepared(copy))) == set()
+
+
+def test_a_file_that_a_cell_does_not_name_is_missed(copy):
+    folder = RunFolder(copy.run)
+    cells = folder.cells()
+    at = next(i for i, cell in enumerate(cells) if cell.cloak_measures)
+    cells[at] = cells[at].model_copy(update={"cloak_measures": ""})
+    folder.write_cells(cells)
+    (check,) = (
+        check for check in consistency.check_views(folder, prepared(copy)) if check.state == "differs"
+    )
+    assert (check.kind, check.detail) == ("images", "the cell has such file")
+
+
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        ({"asked": False}, "asked is False, and the specification says otherwise"),
+        ({"threat": {"access": "white-box"}}, "access is 'white-box', found is 'black-box'"),
+        ({"status": "failed"}, "its status is failed, and it names decisions/"),
+    ],
+)
+def test_a_changed_entry_of_a_cell_is_named(copy, change, detail):
+    path = copy.run / "cells.json"
+    cells = json.loads(path.read_text())
+    cell = next(cell for cell in cells if cell["attack"].startswith("pgd") and cell["asked"])
+    cell.update({k: cell[k] | v if isinstance(v, dict) else v for k, v in change.items()})
+    path.write_text(json.dumps(cells))
+    folder = RunFolder(copy.run)
+    folder.write_manifest()
+    (check,) = (check for check in consistency.check_plan(folder, prepared(copy)) if check.state == "differs")
+    assert check.kind == "entry"
+    assert check.name.startswith(f"{cell['attack']} × {cell['defense']} × ")
+    assert detail in check.detail
+
+
+def test_cells_that_went_or_came_are_named_and_nothing_breaks(cli, copy):
+    path = copy.run / "cells.json"
+    cells = json.loads(path.read_text())
+    gone, renamed, doubled = cells[3], cells[5], cells[7]
+    name = "{attack} × {defense} × {backbone} × {head} × seed {seed}"
+    wanted = {name.format(**cell) for cell in (gone, renamed, doubled, renamed | {"attack": "other"})}
+    lost = name.format(**renamed)
+    renamed["attack"] = "other"
+    path.write_text(json.dumps([*(cell for cell in cells if cell is not gone), doubled]))
+    folder = RunFolder(copy.run)
+    folder.write_manifest()
+    found = [check for check in consistency.check_plan(folder, prepared(copy)) if check.state == "differs"]
+    assert {check.name for check in found} == wanted
+    details = {check.name: check.detail for check in found}
+    assert details[lost] == details[name.format(**gone)] == "cells.json lacks this cell of the run"
+    assert details[name.format(**renamed)] == "the run has no such cell"
+    assert details[name.format(**doubled)] == "cells.json has it 2 times"
+    code, out, err = cli("verify", copy.run, "--store", copy.store, "--cells", "0", "--quiet")
+    assert (code, err) == (1, "")
+    assert f"  DIFFERS {lost}: cells.json lacks this cell of the run" in out
+
+
+def test_another_split_is_named(copy):
+    path = copy.run / "splits.json"
+    split = json.loads(path.read_text())
+    person = min(split["probes"])
+    split["probes"][person] = split["probes"][person][:-1]
+    path.write_text(json.dumps(split))
+    (check,) = (
+        check
+        for check in consistency.check_plan(RunFolder(copy.run), prepared(copy))
+        if check.state == "differs"
+    )
+    assert (check.kind, check.detail) == ("split", "probes are not what the protocol gives")
+
+
+def test_what_could_not_be_checked_is_no_success(cli, copy, tmp_path):
+    code, out, _ = cli("verify", copy.run, "--store", tmp_path / "empty", "--cells", "0", "--quiet")
+    assert code == 2
+    assert out.splitlines()[-1].startswith("Nothing could be checked of the run's numbers")
+    assert "Nothing differs" not in out
+    assert not (tmp_path / "empty").exists()
+
+
+def test_tables_made_from_a_run_are_extra(cli, copy):
+    code, _, err = cli("significance", copy.run)
+    assert code == 0, err
+    code, out, _ = cli("verify", copy.run, "--store", copy.store, "--cells", "0", "--quiet")
+    assert code == 0
+    assert "extra: significance: no part of the run" in out.splitlines()
+    assert out.splitlines()[-1] == "Nothing differs."
+    # What the manifest has is no extra, wherever it lies.
+    folder = RunFolder(copy.run)
+    entries = folder.entries(["significance/pairs.csv"])
+    folder.write_json("manifest.json", {name: entry.model_dump() for name, entry in entries.items()})
+    assert wrong(verify.check_files(folder)) == set()
+    (copy.run / "significance/pairs.csv").unlink()
+    assert wrong(verify.check_files(folder)) == {("file", "significance/pairs.csv")}
+
+
+def test_damaged_records_stay_where_they_are(cli, copy, stored):
+    for stage in ("decide", "cloak", "measure"):
+        min(copy.store.glob(f"{stage}/*/*.json")).write_text("{")
+    before = stored(copy.store)
+    code, out, _ = cli(
+        "verify", copy.run, "--store", copy.store, "--cells", "0", "--artefacts", "9", "--quiet"
+    )
+    assert code == 1
+    assert out.count("its bytes are not those that were written") == 3
+    assert stored(copy.store) == before
+
+
+def test_cells_of_changed_code_cannot_be_checked(cli, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plugin = Path("darker.py")
+    plugin.write_text(PLUGIN)
+    asked = (
+        "run", "--dataset", "tiny:identities=3,photos=4", "--attack", "./darker.py:Darker", "--backbone", "tiny-a",
+        "--attack", "tiny-failing", "--threads", "1", "--store", "store", "--out", "first", "--quiet",
+    )  # fmt: skip
+    cli(*asked)
+    code, out, _ = cli("verify", "first", "--store", "store", "--cells", "0", "--quiet")
+    assert code == 0
+    assert out.splitlines()[-1].endswith(" 1 cells of the run failed, and have no numbers to check.")
+    plugin.write_text(PLUGIN.replace("0.5", "0.25"))
+    forget_plugins()  # as a process of its own would have
+    code, out, _ = cli("verify", "first", "--store", "store", "--cells", "0", "--quiet")
+    assert code == 2
+    assert (
+        "  CANNOT BE CHECKED darker × none × tiny-a × nn × seed 0: darker: the code or files are others"
+        in out
+    )
+    assert "  code of darker is another than then" in out
+    assert out.splitlines()[-1].startswith("1 cells cannot be checked; nothing differs in the others.")
+    # Made again by the changed code, the cell is checked, and differs.
+    code, out, _ = cli("verify", "first", "--store", "store", "--cells", "9", "--quiet", "--json")
+    document = json.loads(out)
+    assert (code, document["failed_cells"], document["counts"]["unchecked"]) == (1, 1, 0)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, _, err = cli("verify", "../first", "--store", "../store", "--quiet")
+    assert code == 2
+    assert (
+        "needs the file './darker.py', which is not here. Give the command in the folder the run was" in err
+    )
 
 
 def test_another_store_has_nothing_to_check(copy, tmp_path):

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 def audit(run: Path, no_images: bool, csv_file: Path | None, as_json: bool, quiet: bool) -> None:
     """List every leakage that can be found in the finished run in folder RUN, and whether its rows say so.
 
-    Exit code 0: every leak found is marked in its rows; 1: one is not; 2: the folder cannot be read. What
-    could not be checked is listed and does not change the exit code.
+    Exit code 0: every leak found is marked in its rows; 1: one is not; 2: the folder cannot be read, or
+    weights, training people or photos could not be looked up at all. Single things that could not be
+    checked are listed and do not change the exit code.
     """
     from bench import audit as auditing
     from bench.cli.progress import counting
@@ -43,8 +44,8 @@ def audit(run: Path, no_images: bool, csv_file: Path | None, as_json: bool, quie
         click.echo(json.dumps({**asdict(found), "unmarked": len(found.unmarked)}, indent=1))
     else:
         _print(found)
-    if found.unmarked:
-        click.get_current_context().exit(1)  # the findings are the command's output
+    if found.exit_code:
+        click.get_current_context().exit(found.exit_code)  # the findings are the command's output
 
 
 def _status(finding: "Finding") -> str:
@@ -75,6 +76,7 @@ def _print(found: "Audit") -> None:
         click.echo(f"    {missed.reason}")
     leaks = [each for each in found.findings if each.severity == "leak"]
     click.echo(
+        f"{'' if not found.blind else 'NOT AUDITED: ' + '; '.join(missed.what for missed in found.blind) + '. '}"
         f"{len(leaks)} leaks, {len(found.unmarked)} of them unmarked; "
         f"{len(found.findings) - len(leaks)} notices; {len(found.unchecked)} things not checked."
     )

@@ -59,7 +59,7 @@ class KnownLeakyFaces(LeakyFaces):
     """The same, and it says so."""
 
     name = "known-leaky"
-    note: ClassVar[str] = "holds duplicate photos"
+    note: ClassVar[str] = "made for tests; holds 64 near-duplicate photos"
 
 
 class LeakyBackground(registry.load_class("protocols", "tracker")):
