@@ -17,7 +17,7 @@ from bench.errors import BenchError
 from bench.perceptual_hash import Fingerprints, NearDuplicate
 from bench.provenance import changed_code, changed_files, describe_methods
 from bench.resolve import Resolved
-from bench.run_folder import CellResult, RunFolder
+from bench.run_folder import CellResult, RunFolder, split_json
 from bench.spec import Cell
 from bench.threat import Threats
 
@@ -147,6 +147,7 @@ class _Auditor:
         try:
             run = resolve.resolve(self.facts.asked)
             fingerprint = run.dataset.fingerprint()
+            split = run.split
         except BenchError as error:
             self.miss("weights, training people and photos", str(error), wholly=True)
             return
@@ -154,6 +155,9 @@ class _Auditor:
         if not self.same_photos:
             reason = f"the photos here are not the run's: their fingerprint is {fingerprint[:16]}…, it was "
             self.miss("training people and photos", f"{reason}{self.facts.fingerprint[:16]}…", wholly=True)
+        if split_json(split) != split_json(self.split):
+            self.same_photos = False
+            self.miss("training people and photos", "splits.json is not what the protocol gives", wholly=True)
         self.run, self.threats = run, Threats(run, self.evaluated)
         self._compare_cells(run)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.audit import audit
+from bench.audit import _stated_duplicates, audit
 from bench.run_folder import RunFolder
 
 LEAKY = Path(__file__).parent / "plugins/leaky_methods.py"
@@ -177,6 +177,99 @@ def test_without_the_plugins_the_names_in_the_rows_are_still_compared(unmarked):
     (missed,) = found.unchecked
     assert missed.what == "weights, training people and photos"
     assert "'gone.py' is not a file" in missed.reason
+    assert found.blind == (missed,)
+
+
+def edit(path, change):
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+@pytest.fixture
+def copied(leaky_run, tmp_path):
+    return RunFolder(shutil.copytree(leaky_run.path, tmp_path / "copied"))
+
+
+def test_finding_nothing_is_no_success_where_nothing_could_be_looked_up(cli, copied):
+    edit(copied.path / "spec.json", lambda spec: spec["asked"].update(dataset="gone.py:Gone"))
+    code, out, _ = cli("audit", copied.path)
+    assert code == 2
+    assert out.splitlines()[-1].startswith("NOT AUDITED: weights, training people and photos. ")
+
+
+def test_other_photos_are_not_compared(cli, copied):
+    edit(copied.path / "spec.json", lambda spec: spec.update(fingerprint="0" * 64))
+    found = audit(copied)
+    kinds = {finding.kind for finding in found.findings}
+    assert kinds == set(LEAKS) - {
+        "evaluated people among the defence's training people",
+        "thresholds calibrated on evaluated people",
+    }
+    (missed,) = found.blind
+    assert missed.what == "training people and photos"
+    assert missed.reason.startswith("the photos here are not the run's: their fingerprint is ")
+    assert missed.reason.endswith("it was 0000000000000000…")
+    assert cli("audit", copied.path)[0] == 2
+
+
+def test_another_split_is_not_compared(copied):
+    edit(copied.path / "splits.json", lambda split: split["probes"].update(nobody=["nobody/00"]))
+    (missed,) = audit(copied).blind
+    assert missed.reason == "splits.json is not what the protocol gives"
+
+
+def test_a_cell_that_the_run_cannot_have_is_not_checked(cli, copied):
+    edit(copied.path / "cells.json", lambda cells: cells[0].update(defense="other"))
+    found = audit(copied, images=False)
+    reasons = {missed.what: missed.reason for missed in found.unchecked}
+    assert reasons["none × other × tiny-a × nn × seed 0"].startswith("cells.json has it, and what was asked")
+    assert reasons["none × none × tiny-a × nn × seed 0"] == "cells.json lacks this cell of the run"
+    assert {finding.kind for finding in found.findings} == set(LEAKS)
+    assert cli("audit", copied.path, "--no-images")[0] == 0
+    edit(copied.path / "cells.json", lambda cells: [cell.update(defense="other") for cell in cells])
+    assert audit(copied, images=False).blind[0].reason == "cells.json has no cell of the run"
+
+
+def test_methods_that_changed_since_are_named(copied):
+    def change(spec):
+        attack = next(method for method in spec["methods"] if method["kind"] == "attacks")
+        attack["source"] = "0" * 64
+        attack["files"] = [["weights.pt", "1" * 64]]
+
+    edit(copied.path / "spec.json", change)
+    reasons = {missed.what: missed.reason for missed in audit(copied, images=False).unchecked}
+    assert reasons[f"{WHITE_BOX} as it was in the run"].startswith("its code is another now")
+    assert "now it is absent" in reasons[f"files of {WHITE_BOX} as they were in the run"]
+
+
+@pytest.mark.parametrize(
+    ("note", "stated"),
+    [
+        ("", 0),
+        ("no duplicates", 0),
+        ("holds no near-duplicate photos", 0),
+        ("removed 64 near-duplicate photos", 0),
+        ("no longer holds 64 near-duplicate photos", 0),
+        ("holds 64 near-duplicate photos", 64),
+        ("rendered faces; holds 7 near-duplicate photos.", 7),
+    ],
+)
+def test_a_note_marks_duplicates_only_by_their_number(note, stated):
+    assert _stated_duplicates(note) == stated
+
+
+def test_the_note_that_counts_is_the_run_s(evaluate):
+    folder = evaluate(dataset=f"{LEAKY}:KnownLeakyFaces:twins=person").folder
+    for note, marked in (("", False), ("holds 2 near-duplicate photos", False), (None, True)):
+        if note is not None:
+            kept = (folder.path / "spec.json").read_bytes()
+            edit(folder.path / "spec.json", lambda spec, note=note: spec.update(dataset_note=note))
+        (finding,) = (
+            one for one in audit(folder).findings if one.kind.startswith("near-duplicates between g")
+        )
+        assert finding.marked == marked
+        (folder.path / "spec.json").write_bytes(kept)
 
 
 def test_the_command_says_what_is_marked_and_leaves_with_the_answer(cli, leaky_run, unmarked, tmp_path):
