@@ -54,7 +54,8 @@ def test_show_tells_parameters_threat_model_and_paper(cli):
 def test_show_as_json_reflects_the_parameters_given(cli):
     document = json.loads(cli("show", "pgd:steps=3", "--json")[1])
     assert (document["kind"], document["name"], document["canonical"]) == ("attack", "pgd", "pgd:steps=3")
-    assert [item["name"] for item in document["parameters"]] == ["surrogates", "eps", "step", "steps", "goal", "momentum"]
+    names = [item["name"] for item in document["parameters"]]
+    assert names == ["surrogates", "eps", "step", "steps", "goal", "momentum"]
     assert all(item["description"] for item in document["parameters"])
 
 

@@ -161,7 +161,8 @@ def test_one_more_defence_computes_that_defences_cells_only(finished, command, m
     rows = pd.read_csv(tmp_path / "run/leaderboard.csv")
     same = rows[rows["defense"] != "median"].reset_index(drop=True)
     first = pd.read_csv(finished.csv)
-    of_the_run = ["run", "rank_low", "rank_high", "tie_group", "ranking_reason", "p_holm", "mdd"]  # told from all rows together
+    # Told from all rows together.
+    of_the_run = ["run", "rank_low", "rank_high", "tie_group", "ranking_reason", "p_holm", "mdd"]
     pd.testing.assert_frame_equal(
         same.drop(columns=of_the_run), first.drop(columns=of_the_run), check_dtype=False
     )
