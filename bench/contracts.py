@@ -669,6 +669,7 @@ class TrainRequest:
         seed: seeds everything.
         device: where to compute; the CPU by default.
         report: called with (what, steps done, steps in all) for the progress bar.
+        cloaks: folder where training cloaks are kept for other trainings; None: with the checkpoint.
     """
 
     dataset: Dataset
@@ -678,6 +679,7 @@ class TrainRequest:
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     report: Callable[[str, int, int], None] = lambda _what, _done, _total: None
+    cloaks: Path | None = None
 
 
 class Trainer(Method):

@@ -5,19 +5,25 @@ The purifier is trained on amplified cloaked images with an image loss and a fea
 """
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from pydantic import Field, ValidationError
 from torch import Tensor
 
 from bench.contracts import Binding, Context, Faces, Frozen, MethodParams, Purifier
 from bench.data_files import sha256_of
 from bench.errors import DataError, UsageError
-from defenses._purifier_network import load_network, purify
+from defenses._purifier_network import PurifierNetwork, load_network, purify
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Folder of the weights the project ships, each with its card."""
+
+
+ADAPTIVE = "adaptive"
+"""Stands among a card's attacks for cloaks made in training against the purifier as it stood."""
 
 
 class PurifierQuality(Frozen):
@@ -48,6 +54,7 @@ class PurifierCard(Frozen):
     feature_weight: float = Field(description="weight of the feature loss (mean 1 − cos)")
     width: int
     depth: int
+    stride: int = 2
     parameters: int = Field(ge=1, description="number of trained parameters")
     steps: int = Field(ge=0, description="steps taken before the weights that were kept")
     batch: int = Field(ge=1, description="images a step")
@@ -81,6 +88,21 @@ def read_card(weights: Path) -> PurifierCard:
         raise DataError(f"{path} is not the card of a purifier: {error}") from error
 
 
+@lru_cache(maxsize=8)
+def _read_network(path: Path, modified: int, size: int, device: torch.device) -> PurifierNetwork:
+    del modified, size  # they stand for the file's content
+    return load_network(path, device)
+
+
+def _loaded(path: Path, device: torch.device) -> PurifierNetwork:
+    """Return the network of a file, read once: an attack that knows the purifier asks for it at every step."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return load_network(path, device)  # says what is missing
+    return _read_network(path, facts.st_mtime_ns, facts.st_size, device)
+
+
 def shipped_weights() -> tuple[Path, ...]:
     """Return the weights the project ships, sorted by name."""
     return tuple(sorted(WEIGHTS.glob("puface-*.safetensors")))
@@ -109,8 +131,8 @@ class PuFace(Purifier):
         train: str = Field(
             "auto",
             min_length=1,
-            description="attacks it was trained against: auto (the widest mixture there is), or names "
-            "joined by |",
+            description="attacks it was trained against: auto (the widest mixture there is), mixed (likewise, two "
+            "attacks at least), adaptive (attacks on itself among them), or names joined by |",
         )
         weights: str = Field(
             "",
@@ -154,9 +176,11 @@ class PuFace(Purifier):
             DataError: the weights are corrupt, or the images have an odd side.
         """
         height, width = faces.images.shape[-2:]
-        if height % 2 or width % 2:
-            raise DataError(f"puface needs images of even sides, got {height}×{width} pixels.")
-        network = load_network(ctx.files[0], ctx.device)
+        network = _loaded(ctx.files[0], ctx.device)
+        if height % network.stride or width % network.stride:
+            raise DataError(
+                f"puface needs sides that are multiples of {network.stride}, got {height}×{width} pixels."
+            )
         purified = purify(network, faces.images.to(ctx.device))
         ctx.advance(len(faces))
         return purified
@@ -189,12 +213,23 @@ class PuFace(Purifier):
         return weights
 
     def _fits(self, card: PurifierCard, binding: Binding) -> bool:
-        wanted = self.params.train
         return (
             card.domain == binding.domain
             and card.extractors == tuple(sorted(binding.backbones))
-            and (wanted == "auto" or card.attack_names == tuple(sorted(set(wanted.split("|")))))
+            and self._trained_as_asked(card.attack_names)
         )
+
+    def _trained_as_asked(self, names: tuple[str, ...]) -> bool:
+        """Say whether weights trained against attacks of these names are among those `train` asks for."""
+        if self.params.weights and self.params.train == "auto":
+            return True
+        if self.params.train == "auto":
+            return ADAPTIVE not in names
+        if self.params.train == "mixed":
+            return ADAPTIVE not in names and len(names) > 1
+        if self.params.train == ADAPTIVE:
+            return ADAPTIVE in names
+        return names == tuple(sorted(set(self.params.train.split("|"))))
 
     def _none_fits(self, binding: Binding) -> str:
         cards = [(path, read_card(path)) for path in shipped_weights()]
@@ -203,10 +238,13 @@ class PuFace(Purifier):
             f"train {'|'.join(card.attack_names)}"
             for path, card in cards
         )
-        attacks = ["fawkes", "pgd"] if self.params.train == "auto" else self.params.train.split("|")
+        attacks = ["fawkes", "pgd"]
+        if self.params.train not in ("auto", "mixed", ADAPTIVE):
+            attacks = self.params.train.split("|")
+        trainer = "puface:adaptive_share=0.5" if self.params.train == ADAPTIVE else "puface"
         command = " ".join(
             [
-                f"bench train puface --dataset {binding.dataset}",
+                f"bench train {trainer} --dataset {binding.dataset}",
                 *(f"--attack {attack}" for attack in attacks),
                 *(f"--backbone {backbone}" for backbone in binding.backbones),
                 "--out puface-mine.safetensors",

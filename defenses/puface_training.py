@@ -13,159 +13,33 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from bench.contracts import (
-    MICRO_BATCH,
-    Attack,
-    Backbone,
-    Context,
-    Dataset,
-    Faces,
-    Identity,
-    MethodParams,
-    Trainer,
-    TrainRequest,
-)
+from bench.contracts import MICRO_BATCH, Backbone, Identity, MethodParams, Trainer, TrainRequest
 from bench.data_files import sha256_of
 from bench.errors import MethodError, UsageError
 from bench.methods import canonical
 from bench.randomness import numpy_generator, torch_generator
 from bench.training import deal_training_identities
-from defenses._purifier_network import PurifierNetwork, purify, save_network
-from defenses.gaussian import gaussian_blur
-from defenses.puface import PurifierCard, PurifierQuality
-
-_SHARD = 64
-"""Photos cloaked between two files of the cloak cache."""
-
-_SMOOTHING = (0.6, 2.1)
-"""Range in pixels of the random Gaussian that varies training perturbations (ours)."""
-
-
-# The method, as pure functions of tensors.
-
-
-def amplify(natural: Tensor, cloaked: Tensor, k: Tensor) -> Tensor:
-    """Return x + k·(x_cloaked − x), clipped to [0, 1].
-
-    Args:
-        natural: N×3×H×W in [0, 1].
-        cloaked: N×3×H×W in [0, 1].
-        k: N amplification factors; 0 gives the natural photo, 1 the cloak as posted.
-    """
-    return (natural + k.view(-1, 1, 1, 1) * (cloaked - natural)).clamp(0, 1)
-
-
-def smooth(perturbation: Tensor, sigma: float, mix: float) -> Tensor:
-    """Return perturbations of the same L2 norm whose spectrum leans to low frequencies.
-
-    Args:
-        perturbation: N×3×H×W.
-        sigma: Gaussian standard deviation in pixels.
-        mix: share of the smoothed perturbation against the original, in [0, 1].
-    """
-    norm = perturbation.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-    # `gaussian_blur` clamps to [0, 1]; perturbations are within ±1, so they pass shifted and halved.
-    blurred = gaussian_blur(perturbation / 2 + 0.5, sigma) * 2 - 1
-    blurred = blurred * (norm / blurred.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1))
-    mixed = mix * blurred + (1 - mix) * perturbation
-    restored: Tensor = mixed * (norm / mixed.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1))
-    return restored
-
-
-def feature_distance(
-    images: Tensor, natural_features: Sequence[Tensor], extractors: Sequence[Backbone]
-) -> Tensor:
-    """Return per image the mean over the extractors of 1 − cos to the natural photo's features.
-
-    Args:
-        images: N×3×H×W in [0, 1].
-        natural_features: one N×D tensor for each extractor.
-        extractors: the feature extractors, in the same order.
-    """
-    distances = [
-        1 - F.cosine_similarity(extractor.embed(images), features)
-        for extractor, features in zip(extractors, natural_features, strict=True)
-    ]
-    return torch.stack(distances).mean(0)
+from defenses._perturbations import Recipe
+from defenses._purifier_losses import adaptive_examples, feature_distance
+from defenses._purifier_network import PurifierNetwork, load_network, purify, save_network
+from defenses._training_photos import Cloaker, Photos, choose_photos, embed_all, to_bytes, write_tensors
+from defenses.puface import ADAPTIVE, PurifierCard, PurifierQuality
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
     """Return the cosine decay from `peak` at step 0 to 0 after `steps`."""
     return peak * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-# Which photos, and their cloaks.
-
-
-@dataclass(frozen=True)
-class Photos:
-    """Photos of training identities with their cloaks.
-
-    Attributes:
-        natural: N×3×H×W uint8.
-        cloaks: attack (canonical) → rows of `natural` that it cloaked, and N'×3×H×W uint8 cloaks.
-        features: for each extractor N×D features of the natural photos.
-    """
-
-    natural: Tensor
-    cloaks: Mapping[str, tuple[list[int], Tensor]]
-    features: tuple[Tensor, ...]
-
-
-def choose_photos(identities: Sequence[Identity], count: int, scope: str) -> list[tuple[str, str]]:
-    """Return up to `count` (image id, identity id), many people rather than many photos of one.
-
-    Attacks of scope ``identity`` get whole people, as the contract asks.
-    """
-    if scope == "identity":
-        chosen: list[tuple[str, str]] = []
-        for identity in identities:
-            if chosen and len(chosen) + len(identity.photos) > count:
-                break
-            chosen += [(photo, identity.id) for photo in identity.photos]
-        return chosen
-    rounds = max((len(identity.photos) for identity in identities), default=0)
-    turns = [
-        (identity.photos[turn], identity.id)
-        for turn in range(rounds)
-        for identity in identities
-        if turn < len(identity.photos)
-    ]
-    return turns[:count]
-
-
-def to_faces(dataset: Dataset, photos: Sequence[tuple[str, str]], device: torch.device) -> Faces:
-    """Read the crops of (image id, identity id) as faces in [0, 1]."""
-    ids = tuple(photo for photo, _ in photos)
-    crops = dataset.crops(ids).to(device).float() / 255
-    return Faces(crops, ids, tuple(identity for _, identity in photos))
-
-
-def to_bytes(images: Tensor) -> Tensor:
-    """Round [0, 1] images to uint8, as they are posted."""
-    return images.clamp(0, 1).mul(255).round().to(torch.uint8)
-
-
-def embed_all(images: Tensor, extractors: Sequence[Backbone], device: torch.device) -> tuple[Tensor, ...]:
-    """Return the extractors' features (N×D each) of N×3×H×W uint8 images, without gradient."""
-    features: list[list[Tensor]] = [[] for _ in extractors]
-    for start in range(0, len(images), MICRO_BATCH):
-        batch = images[start : start + MICRO_BATCH].to(device).float() / 255
-        for found, extractor in zip(features, extractors, strict=True):
-            with torch.no_grad():
-                found.append(extractor.embed(batch))
-    return tuple(torch.cat(found) for found in features)
 
 
 class PuFaceTrainer(Trainer):
@@ -205,6 +79,23 @@ class PuFaceTrainer(Trainer):
         smooth_share: float = Field(
             0.0, ge=0, le=1, description="share of batches whose perturbations are randomly smoothed"
         )
+        borrow_share: float = Field(
+            0.0, ge=0, le=1, description="share of batches whose perturbations come from other photos"
+        )
+        adaptive_share: float = Field(
+            0.0,
+            ge=0,
+            le=1,
+            description="share of batches whose cloaks are made against the purifier as it stands",
+        )
+        adaptive_steps: int = Field(
+            4, ge=1, le=100, description="steps of such a cloak", json_schema_extra={"unit": "steps"}
+        )
+        adaptive_eps: tuple[float, float] = Field(
+            (6.0, 16.0),
+            description="range of the bound of such a cloak, drawn for each image",
+            json_schema_extra={"unit": "grey levels"},
+        )
         cloaks: tuple[int, ...] = Field(
             (600,),
             description="photos to cloak: one number for all attacks, or one each in --attack's order",
@@ -228,6 +119,9 @@ class PuFaceTrainer(Trainer):
         patience: int = Field(
             0, ge=0, description="measurements without improvement before stopping early; 0 for never"
         )
+        natural_image_weight: float = Field(
+            1.0, ge=0, description="weight of the image loss of natural photos, in units of image_weight"
+        )
         width: int = Field(48, ge=1, le=256, description="channels", json_schema_extra={"unit": "channels"})
         depth: int = Field(
             10,
@@ -236,6 +130,9 @@ class PuFaceTrainer(Trainer):
             multiple_of=2,
             description="3×3 convolutions",
             json_schema_extra={"unit": "layers"},
+        )
+        stride: Literal[1, 2, 4] = Field(
+            2, description="side of the input over the side inside", json_schema_extra={"unit": "pixels"}
         )
         precision: Literal["float32", "bfloat16"] = Field(
             "float32", description="arithmetic of the purifier while it trains; weights stay float32"
@@ -248,6 +145,9 @@ class PuFaceTrainer(Trainer):
             for low, high in zip(self.k_min, self.k_max, strict=True):
                 if not 0 <= low <= high:
                     raise ValueError(f"k_min {low} and k_max {high} are not 0 ≤ k_min ≤ k_max")
+            low, high = self.adaptive_eps
+            if not 0 < low <= high <= 255:
+                raise ValueError(f"adaptive_eps {low}|{high} is not 0 < least ≤ greatest ≤ 255")
             if any(count < 1 for count in self.cloaks):
                 raise ValueError(f"cloaks {self.cloaks}: at least one photo each")
             return self
@@ -297,6 +197,9 @@ class _Training:
         self.amplification = {canonical(request.attacks[i]): (k_min[i], k_max[i]) for i in order}
         self.cloaks = {canonical(request.attacks[i]): cloaks[i] for i in order}
         self.extractors = tuple(sorted(request.backbones, key=lambda backbone: backbone.card.name))
+        self.recipe = Recipe(
+            params.batch, params.natural_share, params.smooth_share, params.borrow_share, self.amplification
+        )
         self.folder = request.out.with_suffix(".checkpoint")
         self.elapsed = 0.0
         self.started = time.monotonic()
@@ -306,6 +209,9 @@ class _Training:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._read_clock()
         held_out, rest = self._identities()
+        self.cloaker = Cloaker(
+            self.request, self.extractors, rest, self.request.cloaks or self.folder / "cloaks"
+        )
         naturals = choose_photos(rest, self.params.naturals, "image")
         photos = self._photos(rest, naturals, self.cloaks)
         measured = choose_photos(held_out, len(held_out), "image")
@@ -313,7 +219,8 @@ class _Training:
         weights, steps = self._optimise(photos, holdout)
         network = self._network()
         network.load_state_dict(weights)
-        save_network(weights, self.params.width, self.params.depth, self.request.out)
+        save_network(network, self.request.out)
+        network = load_network(self.request.out, self.request.device)  # measured as it will be used
         card = self._card(network, holdout, steps, len(held_out))
         content = card.model_dump(mode="json")
         self.request.out.with_suffix(".json").write_text(
@@ -345,73 +252,17 @@ class _Training:
         return Photos(natural, cloaks, features)
 
     def _cloak(self, name: str, photos: list[tuple[str, str]]) -> Tensor:
-        attack = self.attacks[name]
-        shards = _shards(photos, attack)
-        state: Mapping[str, Tensor] | None = None
-        done = 0
-        cloaked = []
-        for shard in shards:
-            path = self.folder / f"cloaks-{self._digest('cloaks', name, repr(shard))}.safetensors"
-            if not path.is_file():
-                if state is None:
-                    state = self._fit(attack, photos)
-                _write(path, {"cloaks": self._cloak_shard(name, shard, state, done, len(photos))}, {})
-            cloaked.append(load_file(path)["cloaks"])
-            done += len(shard)
-            self.request.report(f"cloak {name}", done, len(photos))
+        cloaks = self.cloaker.cloak(name, self.attacks[name], photos)
         self._write_clock()
-        return torch.cat(cloaked)
-
-    def _fit(self, attack: Attack, photos: list[tuple[str, str]]) -> Mapping[str, Tensor]:
-        if not attack.learns:
-            return {}
-        return attack.fit(to_faces(self.request.dataset, photos, self.request.device), self._context())
-
-    def _cloak_shard(
-        self, name: str, shard: list[tuple[str, str]], state: Mapping[str, Tensor], done: int, total: int
-    ) -> Tensor:
-        faces = to_faces(self.request.dataset, shard, self.request.device)
-        finished = done
-
-        def advance(count: int) -> None:
-            nonlocal finished
-            finished += count
-            self.request.report(f"cloak {name}", finished, total)
-
-        context = self._context(state, advance, {identity for _, identity in shard})
-        edits = self.attacks[name].cloak(faces, context)
-        images = [edits.get(image, natural) for image, natural in zip(faces.ids, faces.images, strict=True)]
-        cloaks = torch.stack(images)
-        if cloaks.shape != faces.images.shape or not bool(cloaks.isfinite().all()):
-            raise MethodError(f"attack '{name}' returned images that are not finite {faces.images.shape}.")
-        return to_bytes(cloaks).cpu()
-
-    def _context(
-        self,
-        state: Mapping[str, Tensor] | None = None,
-        advance: Any = lambda _count: None,
-        cloaked: set[str] | None = None,
-    ) -> Context:
-        targets = None
-        if any(attack.threat.needs_targets for attack in self.attacks.values()):
-            _, rest = self._identities()
-            others = [identity for identity in rest if identity.id not in (cloaked or set())]
-            photos = choose_photos(others, 4 * _SHARD, "image")
-            targets = to_faces(self.request.dataset, photos, self.request.device)
-        return Context(
-            seed=self.request.seed,
-            device=self.request.device,
-            backbones=self.extractors,
-            targets=targets,
-            state=state or {},
-            advance=advance,
-        )
+        return cloaks
 
     # Optimisation.
 
     def _network(self) -> PurifierNetwork:
         generator = torch_generator(self.request.seed, "puface/weights")
-        network = PurifierNetwork(self.params.width, self.params.depth, generator)
+        network = PurifierNetwork(
+            self.params.width, self.params.depth, generator=generator, stride=self.params.stride
+        )
         return network.to(device=self.request.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def _optimise(self, photos: Photos, holdout: Photos) -> tuple[dict[str, Tensor], int]:
@@ -442,47 +293,58 @@ class _Training:
         step: int,
         rate: float,
     ) -> None:
-        rows, images = self._batch(photos, step)
+        rng = numpy_generator(self.request.seed, "puface/batch", str(step))
+        rows, images = self.recipe.draw(photos.natural, photos.cloaks, rng)
         device = self.request.device
         natural = (photos.natural[rows].to(device).float() / 255).contiguous(
             memory_format=torch.channels_last
         )
         images = images.to(device).contiguous(memory_format=torch.channels_last)
         drawn = self._extractors_of(step)
+        extractors = [self.extractors[i] for i in drawn]
         features = [photos.features[i][rows] for i in drawn]
-        loss = self._loss(network, images, natural, features, [self.extractors[i] for i in drawn])
+        if self.params.adaptive_share > 0 and rng.random() < self.params.adaptive_share:
+            images = self._against_itself(network, images, natural, features, extractors, rng)
+        loss = self._loss(network, images, natural, features, extractors)
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
 
-    def _batch(self, photos: Photos, step: int) -> tuple[list[int], Tensor]:
-        """Draw the batch of one step: rows of the natural photos, and what the network sees of them."""
-        params = self.params
-        rng = numpy_generator(self.request.seed, "puface/batch", str(step))
-        untouched = round(params.batch * params.natural_share)
-        rows = [int(i) for i in rng.integers(len(photos.natural), size=untouched)]
-        images = [photos.natural[rows].float() / 255]
-        names = list(photos.cloaks)
-        drawn = rng.integers(len(names), size=params.batch - untouched)
-        smoothing = rng.random() < params.smooth_share
-        sigma, mix = rng.uniform(*_SMOOTHING), rng.random()
-        for i, name in enumerate(names):
-            size = int((drawn == i).sum())
-            cloaked_rows, cloaks = photos.cloaks[name]
-            picked = rng.integers(len(cloaked_rows), size=size)
-            k = torch.from_numpy(rng.uniform(*self.amplification[name], size=size).astype(np.float32))
-            if not size:
-                continue
-            of_natural = [cloaked_rows[j] for j in picked]
-            natural = photos.natural[of_natural].float() / 255
-            cloaked = cloaks[torch.from_numpy(picked)].float() / 255
-            if smoothing:
-                cloaked = natural + smooth(cloaked - natural, sigma, mix)
-            rows += of_natural
-            images.append(amplify(natural, cloaked, k))
-        return rows, torch.cat(images)
+    def _against_itself(
+        self,
+        network: PurifierNetwork,
+        images: Tensor,
+        natural: Tensor,
+        features: Sequence[Tensor],
+        extractors: Sequence[Backbone],
+        rng: np.random.Generator,
+    ) -> Tensor:
+        """Return the batch with cloaks made against the network as it stands in place of the others."""
+        rest = slice(self.recipe.untouched, None)
+        count = len(images) - self.recipe.untouched
+        low, high = self.params.adaptive_eps
+        eps = torch.from_numpy(rng.uniform(low, high, size=count).astype(np.float32) / 255)
+        start = torch.from_numpy(rng.uniform(-1, 1, size=(count, *images.shape[1:])).astype(np.float32))
+        cloaks = adaptive_examples(
+            partial(self._purified, network),
+            natural[rest],
+            [of_all[rest] for of_all in features],
+            extractors,
+            eps=eps.to(images.device),
+            steps=self.params.adaptive_steps,
+            joint=bool(rng.random() < 0.5),
+            start=start.to(images.device),
+        )
+        mixed = torch.cat([images[: self.recipe.untouched], cloaks])
+        return mixed.contiguous(memory_format=torch.channels_last)
+
+    def _purified(self, network: PurifierNetwork, images: Tensor) -> Tensor:
+        device = self.request.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.params.precision == "bfloat16"):
+            purified: Tensor = network(images).float()
+        return purified
 
     def _extractors_of(self, step: int) -> list[int]:
         """Return which extractors one step's feature loss looks through."""
@@ -500,10 +362,11 @@ class _Training:
         extractors: Sequence[Backbone],
     ) -> Tensor:
         """Return image_weight · MSE + feature_weight · mean(1 − cos), the two losses of the paper."""
-        device = self.request.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.params.precision == "bfloat16"):
-            purified = network(images).float()
-        loss = self.params.image_weight * F.mse_loss(purified, natural)
+        purified = self._purified(network, images)
+        errors = (purified - natural).square().mean((1, 2, 3))
+        weights = torch.ones_like(errors)
+        weights[: self.recipe.untouched] = self.params.natural_image_weight
+        loss = self.params.image_weight * (weights * errors).mean()
         if self.params.feature_weight:
             distance = feature_distance(purified.clamp(0, 1), features, extractors).mean()
             loss = loss + self.params.feature_weight * distance
@@ -551,12 +414,13 @@ class _Training:
             dataset_fingerprint=request.dataset.fingerprint(),
             training_identities=f"{canonical(request.dataset)}/training",
             extractors=tuple(extractor.card.name for extractor in self.extractors),
-            attacks=tuple(self.attacks),
+            attacks=tuple(sorted([*self.attacks, *([ADAPTIVE] if params.adaptive_share else [])])),
             amplification=self.amplification,
             image_weight=params.image_weight,
             feature_weight=params.feature_weight,
             width=params.width,
             depth=params.depth,
+            stride=params.stride,
             parameters=sum(p.numel() for p in network.parameters()),
             steps=steps,
             batch=params.batch,
@@ -670,23 +534,6 @@ def _copy(network: PurifierNetwork) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
 
 
-def _shards(photos: list[tuple[str, str]], attack: Attack) -> list[list[tuple[str, str]]]:
-    """Cut photos into shards of about `_SHARD`, never through a person where the scope is the person."""
-    shards: list[list[tuple[str, str]]] = []
-    for photo, identity in photos:
-        new_scope = attack.scope == "image" or (bool(shards) and shards[-1][-1][1] != identity)
-        if not shards or (len(shards[-1]) >= _SHARD and new_scope):
-            shards.append([])
-        shards[-1].append((photo, identity))
-    return shards
-
-
-def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(tensors, temporary, metadata)
-    temporary.replace(path)
-
-
 def _store(
     path: Path, network: PurifierNetwork, optimiser: torch.optim.Optimizer, progress: _Progress
 ) -> None:
@@ -701,7 +548,7 @@ def _store(
         "best_loss": progress.best_loss,
         "stale": progress.stale,
     }
-    _write(path, tensors, {"progress": json.dumps(numbers)})
+    write_tensors(path, tensors, {"progress": json.dumps(numbers)})
 
 
 def _restore(path: Path, network: PurifierNetwork, optimiser: torch.optim.Optimizer) -> _Progress:

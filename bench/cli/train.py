@@ -24,6 +24,11 @@ Examples:
     "--backbone", "backbones", multiple=True, metavar="METHOD", help="Surrogate and feature extractor."
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The .safetensors file to write.")
+@click.option(
+    "--cloaks",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep training cloaks here, for other trainings to share. [default: with the checkpoint]",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seeds everything.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(1), help="Threads torch computes with. [default: all cores]")
@@ -76,4 +81,5 @@ def _request(out: Path, report: Any, values: dict[str, Any]) -> "TrainRequest":
         seed=values["seed"],
         device=device,
         report=report,
+        cloaks=values["cloaks"],
     )
