@@ -39,6 +39,11 @@ class TrackerProtocol(Rotation):
         probes: ProbeUse = Field(
             "clean", description="probes as they are, cloaked while their person is protected, or purified"
         )
+        defended: Literal["all", "cloaked"] = Field(
+            "all",
+            description="gallery photos the defence acts on: all, as a tracker must, or the cloaked ones only, as if it "
+            "were told which they are",
+        )
         finetune_epochs: int = Field(
             3,
             ge=1,
@@ -64,7 +69,7 @@ class TrackerProtocol(Rotation):
         """Gallery and probes, natural and as they are while their person is protected."""
         probes = View(photos="probes", defended=self.params.probes == "purified")
         views = {
-            "gallery": View(photos="gallery"),
+            "gallery": View(photos="gallery", defended=self.params.defended == "all"),
             "cloaked gallery": View(photos="gallery", state="cloaked"),
             "probes": probes,
         }

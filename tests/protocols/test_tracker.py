@@ -510,3 +510,32 @@ def test_finetune_does_not_depend_on_the_order_of_the_photos_and_takes_its_param
 def test_a_backbone_that_cannot_be_trained_is_refused_with_the_way_out():
     with pytest.raises(UsageError, match=r"'fake-0' cannot be trained.*keeps the backbone"):
         finetuned(FakeBackbone(), stray=0.0)
+
+
+@pytest.mark.parametrize(("probes", "of_probes"), [("clean", False), ("purified", True)])
+@pytest.mark.parametrize(("defended", "of_natural"), [("all", True), ("cloaked", False)])
+def test_the_oracle_leaves_natural_photos_alone_and_defends_cloaks(defended, of_natural, probes, of_probes):
+    views = tracker(defended=defended, probes=probes).views
+    assert views["gallery"].defended is of_natural
+    assert views["cloaked gallery"].defended is True
+    assert views["probes"].defended is of_probes
+
+
+def test_a_run_of_the_oracle_purifies_cloaks_only(evaluate):
+    def decided(protocol, attacks, defense="tiny-negative"):
+        prepared = evaluate(attacks=attacks, defenses=(defense,), protocol=protocol, heads=("nn",))
+        cells = {(cell.attack, cell.defense): cell for cell in prepared.folder.cells()}
+        cell = cells[attacks[0], defense]
+        assert cell.status == "ok"
+        return decisions.read(prepared.folder.path / cell.decisions).rows
+
+    everything = decided("tracker:folds=6", ("tiny-noise",))
+    oracle = decided("tracker:folds=6,defended=cloaked", ("tiny-noise",))
+    undefended = decided("tracker:folds=6", ("tiny-noise",), "none")
+    # A negative of every gallery photo hides everyone; the oracle's negatives hide their own people alone.
+    right = [rows[~rows["protected"]]["correct"].mean() for rows in (everything, oracle, undefended)]
+    assert right[0] < right[1]
+    assert right[1] == pytest.approx(right[2], abs=0.1)
+    # Each protected person's photos were made negative, as without the oracle.
+    wrong = [1 - rows[rows["protected"]]["correct"].mean() for rows in (everything, oracle, undefended)]
+    assert wrong[1] > wrong[2]
