@@ -10,7 +10,7 @@ or a purifier to 8 bits; methods never do.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -95,6 +95,8 @@ class Context:
         files: the files `Method.files` named, in the same order.
         key: the secret of an erasable attack; the same for `Attack.cloak` and an authorised `Attack.erase`.
         advance: called with the number of images finished, for the progress bar.
+        parts: the contexts of `Method.parts`, in the same order, each with its own backbones, files and seed: an
+            attack that tries a defence must not know what the tracker's will draw.
     """
 
     seed: int = 0
@@ -105,6 +107,7 @@ class Context:
     files: tuple[Path, ...] = ()
     key: bytes = b""
     advance: Callable[[int], None] = lambda _n: None
+    parts: tuple[Context, ...] = ()
 
     def generator(self, stage: str, item: str) -> torch.Generator:
         """Return the CPU generator of (seed, stage, image or identity id)."""
@@ -120,12 +123,14 @@ class Binding:
         domain: the kind of faces, e.g. ``real`` or ``synthetic``; weights are made for one domain.
         backbones: names of the surrogates or extractors, sorted.
         tracker: name of the tracker's backbone.
+        parts: the bindings of `Method.parts`, in the same order.
     """
 
     dataset: str
     domain: str
     backbones: tuple[str, ...]
     tracker: str
+    parts: tuple[Binding, ...] = ()
 
 
 class Method(ABC):
@@ -136,11 +141,14 @@ class Method(ABC):
         paper: citation, or "" for a plain baseline.
         Params: the pydantic model of the parameters.
         shorthand: the parameter a bare text stands for, as in ``folder:PHOTOS``; "" for none.
+        joins: what stands between the names of its parts where these together are its name; "" where it has a
+            name of its own.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str] = ""
     shorthand: ClassVar[str] = ""
+    joins: ClassVar[str] = ""
     Params: ClassVar[type[MethodParams]] = MethodParams
 
     def __init__(self, params: MethodParams | None = None) -> None:
@@ -150,10 +158,19 @@ class Method(ABC):
         """Say which helper backbones the method wants.
 
         Returns:
-            None for none, ``auto`` for the dataset's pool without the tracker's group, else names joined
-            by ``|``.
+            None for none of its own, ``auto`` for the dataset's pool without the tracker's group, else the name
+            of a pool, or names joined by ``|``. A method of parts that says None has the helpers of those parts
+            that are of its own kind.
         """
         return None
+
+    def parts(self) -> tuple[Method, ...]:
+        """Return the methods it is made of, the same objects at each call; () for most.
+
+        Code, parameters, files and helpers of the parts decide the output too. What a method says of itself
+        (`files`, `Defense.training_identities`) is without its parts, which are asked as well.
+        """
+        return ()
 
     def files(self, binding: Binding) -> tuple[Path, ...]:
         """Name the files (weights) that decide the output in this cell; their digests enter the key.
@@ -165,6 +182,13 @@ class Method(ABC):
         return ()
 
 
+def with_parts(method: Method, binding: Binding) -> Iterator[tuple[Method, Binding]]:
+    """Yield a method and all that it is made of, each with its binding, the whole before its parts."""
+    yield method, binding
+    for part, bound in zip(method.parts(), binding.parts, strict=True):
+        yield from with_parts(part, bound)
+
+
 class ThreatModel(Frozen):
     """Who knows what (DESIGN 6)."""
 
@@ -173,7 +197,9 @@ class ThreatModel(Frozen):
     )
     surrogates: int = Field(0, ge=0, description="least number of surrogate backbones needed")
     needs_targets: bool = Field(False, description="needs a pool of other people's faces")
-    knows_defense: bool = Field(False, description="adapts to a defence it knows")
+    adapts_to: tuple[str, ...] = Field(
+        (), description="canonical defences the attack knows and works against"
+    )
     constraint: str = Field("", description="the visibility budget, in words and numbers")
     max_linf: float | None = Field(
         None, gt=0, le=255, description="budget the harness checks: largest change of a pixel, grey levels"
@@ -181,6 +207,11 @@ class ThreatModel(Frozen):
     max_dssim: float | None = Field(
         None, gt=0, le=1, description="budget the harness checks: largest DSSIM after rounding to 8 bits"
     )
+
+    @property
+    def knows_defense(self) -> bool:
+        """Whether it adapts to any defence."""
+        return bool(self.adapts_to)
 
 
 class Attack(Method):
@@ -412,14 +443,18 @@ class BackbonePool(Frozen):
     """Backbones that serve as surrogates and extractors for each other, in groups that never mix.
 
     For a tracker in one group the helpers are those of the other groups: no method ever sees a relative of
-    the backbone it is measured on. A tracker outside the pool gets the first group.
+    the backbone it is measured on. A tracker outside the pool gets the first group. In a pool of siblings
+    (`within`) it is the other way round: the helpers are the others of the tracker's own group.
     """
 
     name: str
     groups: tuple[tuple[str, ...], ...]
+    within: bool = Field(False, description="helpers are of the tracker's own group, without the tracker")
 
     def helpers(self, tracker: str) -> tuple[str, ...]:
-        """Return the names of the helpers for `tracker`, sorted."""
+        """Return the names of the helpers for `tracker`, sorted; () for a stranger to a pool of siblings."""
+        if self.within:
+            return tuple(sorted({n for group in self.groups if tracker in group for n in group} - {tracker}))
         if any(tracker in group for group in self.groups):
             return tuple(sorted(n for group in self.groups if tracker not in group for n in group))
         return tuple(sorted(self.groups[0]))

@@ -42,7 +42,7 @@ from bench.digest import environment, source_digest
 from bench.errors import UsageError
 from bench.graph import Node
 from bench.lpips_distance import Lpips, Unavailable, load_lpips
-from bench.randomness import numpy_generator
+from bench.randomness import numpy_generator, stream_seed
 from bench.resolve import Resolved
 from bench.spec import Cell
 
@@ -166,8 +166,10 @@ class Pipeline:
         }
 
     def _method_facts(self, method: Method, tracker: str, seed: int | None) -> dict[str, Any]:
-        binding = self.run.binding(method, tracker)
-        return {
+        return self._bound_facts(method, self.run.binding(method, tracker), seed)
+
+    def _bound_facts(self, method: Method, binding: Binding, seed: int | None) -> dict[str, Any]:
+        facts = {
             "method": methods.canonical(method),
             "params": method.params.model_dump(mode="json"),
             "source": source_digest(type(method), "bench.stages"),
@@ -176,19 +178,48 @@ class Pipeline:
             "seed": seed,
             "environment": self._environment,
         }
+        if binding.parts:
+            bound = zip(method.parts(), binding.parts, strict=True)
+            facts["parts"] = [self._bound_facts(part, own, seed) for part, own in bound]
+        return facts
 
     def _context(
-        self, method: Method, tracker: str, seed: int, advance: Advance, targets: Faces | None = None
+        self,
+        method: Method,
+        tracker: str,
+        seed: int,
+        advance: Advance,
+        targets: Faces | None = None,
+        key: bytes | None = None,
     ) -> Context:
-        binding = self.run.binding(method, tracker)
+        """Return a method's context; `key` is the secret it gets if it is erasable, None for the run's."""
+        own = secret(seed, "key") if key is None else key
+        return self._bound_context(method, self.run.binding(method, tracker), seed, advance, targets, own)
+
+    def _bound_context(
+        self,
+        method: Method,
+        binding: Binding,
+        seed: int,
+        advance: Advance,
+        targets: Faces | None,
+        key: bytes,
+    ) -> Context:
+        # A part has a stream of its own: two parts that draw must not draw the same, nor may an attack that tries
+        # a random defence know what the tracker's will draw.
+        parts = tuple(
+            self._bound_context(part, own, stream_seed(seed, "part", str(index)), _uncounted, targets, key)
+            for index, (part, own) in enumerate(zip(method.parts(), binding.parts, strict=True))
+        )
         return Context(
             seed=seed,
             device=self.machine.device,
             backbones=Backbones(binding.backbones, self.backbone),
             targets=targets,
             files=method.files(binding),
-            key=secret(seed, "key") if isinstance(method, Attack) and method.erasable else b"",
+            key=key if isinstance(method, Attack) and method.erasable else b"",
             advance=advance,
+            parts=parts,
         )
 
     def _label(self, method: Method, tracker: str) -> str:
@@ -347,7 +378,7 @@ class Pipeline:
         fitted = (self._fitted(attack, tracker, seed),) if attack.learns else ()
 
         def work(inputs: Payloads, advance: Advance) -> bytes:
-            ctx = replace(self._context(attack, tracker, seed, _uncounted), key=b"")
+            ctx = self._context(attack, tracker, seed, _uncounted, key=b"")
             if fitted:
                 ctx = _with_state(ctx, inputs[1])
             cloaks = stages.decode_pixels(inputs[0])

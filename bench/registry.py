@@ -206,13 +206,29 @@ def _kind_of_file(name: str) -> str:
 def create(kind: str, text: str) -> "Method":
     """Return the plugin instance that `text` (``name:parameter=value,…``) describes.
 
+    Defences joined by `` + `` are one that applies them in turn (`bench.composition.Composition`).
+
     Raises:
         UsageError: unknown name or parameter, or a value out of range.
     """
     from bench import methods
 
+    members = methods.split(text, "+")
+    if len(members) > 1:
+        if kind != "defenses":
+            raise UsageError(
+                f"'{text}' joins {kind} by '+', which only purifiers can be. Name them one by one."
+            )
+        from bench.composition import compose
+
+        return compose(members)
     parsed = methods.parse(text)
-    return methods.build(load_class(kind, parsed.name), parsed)
+    try:
+        return methods.build(load_class(kind, parsed.name), parsed)
+    except UsageError as error:
+        if kind != "defenses" or "+" not in text:
+            raise
+        raise UsageError(f"{error} Purifiers are joined by '+' with a space on either side.") from error
 
 
 def attack(text: str) -> "Attack":

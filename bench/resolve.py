@@ -89,12 +89,17 @@ class Resolved:
     def helpers(self, method: Method, tracker: str) -> tuple[str, ...]:
         """Return the names of a method's surrogates or extractors for one tracker, sorted.
 
+        A method of parts that wants none of its own has those of its parts of its own kind: the purifier that an
+        attack works against has extractors, which are no surrogates.
+
         Raises:
             UsageError: nothing is left of the pool, or too few for the method.
         """
         wanted = method.pool()
         if wanted is None:
-            return ()
+            kind = Attack if isinstance(method, Attack) else Defense
+            own = [part for part in method.parts() if isinstance(part, kind)]
+            return tuple(sorted({name for part in own for name in self.helpers(part, tracker)}))
         if wanted == "auto":
             names = self.pool.helpers(tracker)
         elif wanted in registry.entries("pools"):
@@ -118,8 +123,14 @@ class Resolved:
         return names
 
     def binding(self, method: Method, tracker: str) -> Binding:
-        """Return what the plan resolved for a method on one tracker."""
-        return Binding(self.spec.dataset, self.dataset.domain, self.helpers(method, tracker), tracker)
+        """Return what the plan resolved for a method, and for all that it is made of, on one tracker."""
+        return Binding(
+            self.spec.dataset,
+            self.dataset.domain,
+            self.helpers(method, tracker),
+            tracker,
+            tuple(self.binding(part, tracker) for part in method.parts()),
+        )
 
 
 def resolve(asked: RunSpec) -> Resolved:

@@ -13,6 +13,9 @@ REAL = BackbonePool(
 )
 """The two-way split of DESIGN 6; the second group is of one family."""
 
+REAL_SIBLINGS = BackbonePool(name="real-siblings", groups=REAL.groups, within=True)
+"""The other way round: the other backbone of the tracker's group, so no surrogate of an attack on pool ``real``."""
+
 SYNTHETIC = BackbonePool(
     name="synthetic",
     groups=(("synthetic-mobilefacenet",), ("synthetic-iresnet",), ("synthetic-mobilefacenet-wide",)),
