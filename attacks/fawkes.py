@@ -32,7 +32,7 @@ from bench.image_quality import GREY_LEVELS, SsimReference, dssim, interleaved, 
 
 @dataclass(frozen=True)
 class Mode:
-    """A published setting: DSSIM budget, optimisation steps, Adadelta's learning rate."""
+    """A setting: DSSIM budget, optimisation steps, Adadelta's learning rate."""
 
     budget: float
     steps: int
@@ -198,6 +198,19 @@ class Fawkes(Attack):
             description="optimisation steps; the mode's own when absent",
             json_schema_extra={"unit": "steps"},
         )
+        budget: float | None = Field(
+            None,
+            gt=0,
+            le=0.5,
+            description="DSSIM budget; the mode's own when absent",
+            json_schema_extra={"unit": "DSSIM"},
+        )
+        learning_rate: float | None = Field(
+            None,
+            gt=0,
+            le=1000,
+            description="Adadelta's learning rate; the mode's own when absent",
+        )
         strict: bool = Field(False, description="hold 1.0 × the DSSIM budget instead of 1.1 × as published")
 
         @model_validator(mode="after")
@@ -210,6 +223,16 @@ class Fawkes(Attack):
             return self
 
         @property
+        def setting(self) -> Mode:
+            """The mode, with what was asked for by itself in place of its own."""
+            mode = VERSIONS[self.version].modes[self.mode]
+            return Mode(
+                budget=mode.budget if self.budget is None else self.budget,
+                steps=mode.steps if self.steps is None else self.steps,
+                learning_rate=mode.learning_rate if self.learning_rate is None else self.learning_rate,
+            )
+
+        @property
         def share(self) -> float:
             """Share of the budget that counts as within it."""
             return 1 if self.strict else OVER
@@ -217,7 +240,7 @@ class Fawkes(Attack):
         @property
         def limit(self) -> float:
             """Largest DSSIM of a posted cloak."""
-            return VERSIONS[self.version].modes[self.mode].budget * self.share
+            return self.setting.budget * self.share
 
     params: Params
 
@@ -277,9 +300,9 @@ class _Cloaking:
     ) -> None:
         self.faces, self.ctx, self.targets = faces, ctx, targets
         self.version = VERSIONS[params.version]
-        mode = self.version.modes[params.mode]
-        self.budget, self.learning_rate = mode.budget, mode.learning_rate
-        self.steps = mode.steps if params.steps is None else params.steps
+        setting = params.setting
+        self.budget, self.learning_rate = setting.budget, setting.learning_rate
+        self.steps = setting.steps
         self.limit = params.limit
 
     def start(self, images: Sequence[int]) -> State:

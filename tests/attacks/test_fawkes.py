@@ -310,6 +310,55 @@ def test_declared_threat_and_scope_follow_the_version():
     assert three.threat.max_dssim == pytest.approx(1.1 * 0.008)
 
 
+@pytest.mark.parametrize(("version", "strict"), [("1", False), ("1", True), ("0.3", False)])
+def test_a_budget_asked_for_is_kept_and_used(faces, ctx, version, strict):
+    params = {"version": version, "strict": strict, "steps": 25}
+    cloaks = cloaked(faces, ctx, budget=0.04, **params)
+    threat = Fawkes(Fawkes.Params(budget=0.04, **params)).threat
+    assert threat.max_dssim == pytest.approx(0.04 if strict else 0.044)
+    measured = [scikit_dssim(c, p) for c, p in zip(to_8_bits(cloaks), faces.images, strict=True)]
+    assert max(measured) <= threat.max_dssim + 2e-6
+    assert min(measured) > 1.1 * VERSIONS[version].modes["high"].budget  # more than the mode would allow
+
+
+@pytest.mark.parametrize(
+    ("version", "mode"), [(version, mode) for version in VERSIONS for mode in VERSIONS[version].modes]
+)
+def test_a_mode_is_its_three_numbers(faces, ctx, version, mode):
+    published = VERSIONS[version].modes[mode]
+    absent = Fawkes.Params(version=version, mode=mode)
+    assert absent.setting == published
+    other = "low" if mode != "low" else "mid"
+    own = {"budget": published.budget, "learning_rate": published.learning_rate}
+    first = cloaked(faces, ctx, version=version, mode=mode, steps=3)
+    assert torch.equal(cloaked(faces, ctx, version=version, mode=other, steps=3, **own), first)
+    spelt_out = Fawkes.Params(version=version, mode=other, steps=published.steps, **own)
+    assert (spelt_out.setting, spelt_out.limit) == (published, absent.limit)
+
+
+@pytest.mark.parametrize("mode", ["low", "high"])
+def test_a_learning_rate_asked_for_scales_the_first_step(ctx, mode):
+    faces = make_faces(MICRO_BATCH)
+    moved = []
+    for rate in (5.0, 50.0):
+        task = _Cloaking(Fawkes.Params(mode=mode, learning_rate=rate), faces, ctx, ())
+        state = task.start(range(MICRO_BATCH))
+        state["step"] += 1  # past the first sign step
+        before = state["modifier"].clone()
+        task.update(state)
+        moved.append(state["modifier"] - before)
+    torch.testing.assert_close(10 * moved[0], moved[1], rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("budget", 0), ("budget", -0.1), ("budget", 0.51), ("learning_rate", 0), ("learning_rate", 1001)],
+)
+def test_a_strength_out_of_range_is_refused(field, value):
+    with pytest.raises(ValidationError, match=field):
+        Fawkes.Params(**{field: value})
+
+
 def test_missing_surrogates_and_targets_are_explained(faces, surrogates):
     with pytest.raises(UsageError, match="no surrogates"):
         Fawkes().cloak(faces, Context())
