@@ -1,8 +1,8 @@
 """What ``bench data list|add|fetch`` and ``bench models fetch`` do.
 
 The catalogue knows data sets and weights that the project does not ship: what they are, their licence, their
-files pinned by SHA-256 and where to get them. Data sets are listed here, weights come from the cards of the
-registered backbones. The user's own folders are in ``folders.json`` of the data folder.
+files pinned by SHA-256 and where to get them. Data sets and denoisers are listed here, other weights come
+from the cards of the registered backbones. The user's own folders are in ``folders.json`` of the data folder.
 """
 
 from __future__ import annotations
@@ -121,12 +121,48 @@ DATASETS: tuple[CatalogueEntry, ...] = (_LFW,)
 """Data sets with files to fetch; a procedural or a user's own data set has none."""
 
 
+def _denoiser(name: str, what: str, file: str, size: int, sha256: str, source: str) -> CatalogueEntry:
+    return CatalogueEntry(
+        name=name,
+        kind="weights",
+        what=what,
+        licence=f"none stated in {source.partition(' ')[0]} (no licence file)",
+        source=source,
+        files=(CatalogueFile(path=f"weights/denoiser/{file}", bytes=size, sha256=sha256),),
+        how=(
+            f"The file was made from {source} and has no public source of its own. "
+            "Take it from a copy somebody has: --from URL_OR_FOLDER."
+        ),
+    )
+
+
+DENOISERS: tuple[CatalogueEntry, ...] = (
+    _denoiser(
+        "dncnn",
+        "blind colour denoiser, 20 layers (Zhang et al., IEEE TIP 2017)",
+        "dncnn-color-blind.safetensors",
+        2_676_156,
+        "78264fdac757b6fe21ae735f06be33f7d7d64ab4371b63c4914e1b00d1e47de7",
+        "cszn/DnCNN @ e93b27812d3ff523a3a79d19e5e50d233d7a8d0a",
+    ),
+    _denoiser(
+        "ffdnet",
+        "colour denoiser that is told the level of noise, 12 layers (Zhang et al., IEEE TIP 2018)",
+        "ffdnet-color.safetensors",
+        3_410_384,
+        "abf660cfd02ac45e099216891081c03ed8a0989ba5e864d642f05a062b4d41ee",
+        "cszn/FFDNet @ e787f46df2f374ff3591186706229cb9a0591fea",
+    ),
+)
+"""Weights of the defences of the same names, which pin the same digests."""
+
+
 def weights() -> tuple[CatalogueEntry, ...]:
-    """Return the weights the registered backbones want in the data folder, from their cards."""
+    """Return the weights that belong in the data folder: of backbones, from their cards, and of denoisers."""
     from bench import registry
 
     found = map(_weights_of, registry.entries("backbones"))
-    return tuple(entry for entry in found if entry is not None)
+    return (*(entry for entry in found if entry is not None), *DENOISERS)
 
 
 def _weights_of(backbone: str) -> CatalogueEntry | None:
@@ -213,12 +249,12 @@ def _entry(name: str, kind: Kind | None) -> CatalogueEntry:
     """Find an entry without importing other plugins than the one that is asked for."""
     from bench import registry
 
-    datasets = {e.name: e for e in DATASETS} if kind in (None, "dataset") else {}
+    listed = {e.name: e for e in (*DATASETS, *DENOISERS) if kind in (None, e.kind)}
     backbones = registry.entries("backbones") if kind in (None, "weights") else {}
-    if name in datasets:
-        return datasets[name]
+    if name in listed:
+        return listed[name]
     if name not in backbones:
-        raise unknown("data set or weights" if kind is None else kind, name, (*datasets, *backbones))
+        raise unknown("data set or weights" if kind is None else kind, name, (*listed, *backbones))
     entry = _weights_of(name)
     if entry is None:
         raise UsageError(f"nothing is to be fetched for '{name}': its weights ship with it or are your own.")

@@ -60,7 +60,7 @@ def _describe(backbone: "Backbone") -> dict[str, Any]:
 @click.argument("name")
 @FROM
 def fetch(name: str, source: str) -> None:
-    """Fetch the weights of backbone NAME into the data folder; checked against their SHA-256."""
+    """Fetch the weights of NAME, a backbone or a denoiser, into the data folder; checked against their SHA-256."""
     fetch_files(name, source, "weights")
 
 
