@@ -35,6 +35,8 @@ NEEDS_REAL_DATA = {
     ("backbones", "mobileface-v3"),
     ("backbones", "onnx"),
     ("datasets", "lfw"),
+    ("defenses", "dncnn"),
+    ("defenses", "ffdnet"),
 }
 
 QUICK = {"fawkes": "fawkes:steps=12", "lowkey": "lowkey:perceptual=dssim,steps=4"}
