@@ -12,7 +12,7 @@ from typing import Literal
 
 from bench import methods, perceptual_hash, resolve
 from bench.consistency import called
-from bench.contracts import Dataset
+from bench.contracts import Dataset, Defense, with_parts
 from bench.errors import BenchError
 from bench.perceptual_hash import Fingerprints, NearDuplicate
 from bench.provenance import changed_code, changed_files, describe_methods
@@ -255,7 +255,7 @@ class _Auditor:
     def _backbones_of(self, cell: Cell, result: CellResult) -> None:
         run, threats, marks = self._run, self.threats, result.threat
         surrogates = run.helpers(run.attacks[cell.attack], cell.backbone)
-        extractors = run.helpers(run.defenses[cell.defense], cell.backbone)
+        extractors = threats.extractors(cell)
         for name in threats.same_weights(surrogates, cell.backbone):
             self._surrogate(cell, result, self._sameness("surrogate", name, cell.backbone))
         for name in threats.same_weights(extractors, cell.backbone):
@@ -338,12 +338,14 @@ class _Auditor:
         if run.attacks[cell.attack].threat.needs_targets:
             yield "targets", f"{run.spec.dataset}/training"
         defense = run.defenses[cell.defense]
-        binding = run.binding(defense, cell.backbone)
-        if defense.training_identities(binding) == "none" and defense.files(binding):
-            self.miss(
-                f"people who trained {cell.defense}",
-                "it has weights of its own and says that no photos trained it",
-            )
+        for part, binding in with_parts(defense, run.binding(defense, cell.backbone)):
+            if not isinstance(part, Defense) or not part.files(binding):
+                continue
+            if part.training_identities(binding) == "none":
+                self.miss(
+                    f"people who trained {methods.canonical(part)}",
+                    "it has weights of its own and says that no photos trained it",
+                )
 
     def _people_of(self, cell: Cell, result: CellResult, part: str, source: str) -> None:
         found = self.threats.source_overlap(source)

@@ -24,6 +24,7 @@ from bench.contracts import (
     Attack,
     Backbone,
     BackboneCard,
+    BackbonePool,
     Binding,
     Context,
     Dataset,
@@ -44,7 +45,7 @@ from bench.contracts import (
 )
 from bench.errors import UsageError
 from bench.fakes import FakeBackbone
-from bench.randomness import numpy_generator, torch_generator
+from bench.randomness import numpy_generator, stream_seed, torch_generator
 
 T = TypeVar("T")
 
@@ -127,6 +128,9 @@ def run_checks(kind: str, method: Method) -> tuple[Finding, ...]:
 
 
 def _check_declarations(sheet: _Sheet, method: Method) -> None:
+    if method.joins:  # it has no name of its own
+        sheet.check("its canonical name describes it again", lambda: _wrong_joint_name(method))
+        return
     sheet.check("declares a name of letters, digits, '.', '_' and '-'", lambda: _wrong_name(method))
     sheet.check("declares its paper as text", lambda: _wrong_type("paper", method.paper, str))
     sheet.check("every parameter has a description and a default", lambda: _wrong_fields(method))
@@ -155,6 +159,13 @@ def _wrong_fields(method: Method) -> str:
     return "; ".join(wrong)
 
 
+def _wrong_joint_name(method: Method) -> str:
+    written = methods.canonical(method)
+    kind = "attacks" if isinstance(method, Attack) else "defenses"
+    again = methods.canonical(registry.create(kind, written))
+    return "" if again == written else f"'{written}' gives '{again}'"
+
+
 def _wrong_round_trip(method: Method) -> str:
     written = methods.canonical(method)
     extras = {key: info.json_schema_extra for key, info in method.Params.model_fields.items()}
@@ -162,6 +173,10 @@ def _wrong_round_trip(method: Method) -> str:
     text = methods.parse(written)
     # A path is written by its file name only, so that tables carry no path of the machine.
     full = {key: str(getattr(method.params, key)) for key in paths if key in text.values}
+    for key, info in method.Params.model_fields.items():
+        if methods.nested_kind(info) and key in text.values:
+            value = getattr(method.params, key)
+            full[key] = " & ".join(value) if isinstance(value, tuple) else str(value)
     again = methods.build(type(method), replace(text, values={**text.values, **full}))
     for key in method.Params.model_fields:
         found, given = getattr(again.params, key), getattr(method.params, key)
@@ -281,7 +296,8 @@ def _observe(call: Callable[[Faces, Context], Any], faces: Faces, ctx: Context) 
     watched = _Watched(fakes)
     steps: list[int] = []
     given = faces.with_images(faces.images.clone())
-    result, disturbed = _watched(lambda: call(given, replace(ctx, backbones=watched, advance=steps.append)))
+    used = replace(_looking_at(watched, ctx), advance=steps.append)
+    result, disturbed = _watched(lambda: call(given, used))
     after = [weight for fake in fakes for weight in fake.weights]
     return _Observation(
         result=result,
@@ -295,18 +311,57 @@ def _observe(call: Callable[[Faces, Context], Any], faces: Faces, ctx: Context) 
     )
 
 
+def _looking_at(backbones: _Watched, ctx: Context) -> Context:
+    """Return a context, and those of its parts, with other backbones."""
+    return replace(ctx, backbones=backbones, parts=tuple(_looking_at(backbones, part) for part in ctx.parts))
+
+
+def _with_seed(ctx: Context, seed: int) -> Context:
+    """Return a context, and those of its parts, as a run of another seed gives it."""
+    parts = (_with_seed(part, stream_seed(seed, "part", str(i))) for i, part in enumerate(ctx.parts))
+    return replace(ctx, seed=seed, parts=tuple(parts))
+
+
+def _with_targets(ctx: Context, targets: Faces) -> Context:
+    return replace(ctx, targets=targets, parts=tuple(_with_targets(part, targets) for part in ctx.parts))
+
+
+def _pools(method: Method) -> list[str]:
+    """Return what a method and its parts want of backbones."""
+    own = method.pool()
+    return [*([] if own is None else [own]), *(name for part in method.parts() for name in _pools(part))]
+
+
 def _bindings(method: Method) -> Iterator[Binding]:
     """Yield cells a method may be asked for: each dataset's pool, each group as the trackers."""
-    wanted = method.pool()
-    if wanted is None:
-        yield Binding("synthetic", "synthetic", (), "fake")
+    if not _pools(method):
+        yield _binding(method, "synthetic", "synthetic", None, "fake")
         return
     for name in sorted(registry.entries("datasets"), key=lambda name: (name != "synthetic", name)):
         dataset = cast("type[Dataset]", registry.load_class("datasets", name))
         pool = registry.pool(dataset.default_pool)
         for tracker in (group[0] for group in pool.groups):
-            helpers = pool.helpers(tracker) if wanted == "auto" else tuple(sorted(set(wanted.split("|"))))
-            yield Binding(name, dataset.domain, helpers, tracker)
+            yield _binding(method, name, dataset.domain, pool, tracker)
+
+
+def _binding(
+    method: Method, dataset: str, domain: str, default: BackbonePool | None, tracker: str
+) -> Binding:
+    """Return the binding of a method and its parts, as a plan would resolve it."""
+    parts = tuple(_binding(part, dataset, domain, default, tracker) for part in method.parts())
+    wanted = method.pool()
+    names: tuple[str, ...] = ()
+    if wanted is None:
+        kind = Attack if isinstance(method, Attack) else Defense
+        bound = zip(method.parts(), parts, strict=True)
+        names = tuple(sorted({n for part, own in bound if isinstance(part, kind) for n in own.backbones}))
+    elif wanted == "auto" and default is not None:
+        names = default.helpers(tracker)
+    elif wanted in registry.entries("pools"):
+        names = registry.pool(wanted).helpers(tracker)
+    else:
+        names = tuple(sorted(set(wanted.split("|"))))
+    return Binding(dataset, domain, names, tracker, parts)
 
 
 def _context(method: Method) -> Context:
@@ -314,10 +369,19 @@ def _context(method: Method) -> Context:
     refusal: UsageError | None = None
     for binding in _bindings(method):
         try:
-            return Context(seed=SEED, files=method.files(binding))
+            return _bound_context(method, binding, SEED)
         except UsageError as error:
             refusal = refusal or error
     raise refusal or UsageError("there is no pool of backbones to check it with")
+
+
+def _bound_context(method: Method, binding: Binding, seed: int) -> Context:
+    bound = zip(method.parts(), binding.parts, strict=True)
+    parts = tuple(
+        _bound_context(part, own, stream_seed(seed, "part", str(index)))
+        for index, (part, own) in enumerate(bound)
+    )
+    return Context(seed=seed, files=method.files(binding), parts=parts)
 
 
 def _check_fit(sheet: _Sheet, method: Attack | Defense, ctx: Context) -> Context | None:
@@ -388,7 +452,7 @@ def _check_manners(sheet: _Sheet, method: Method, seen: _Observation, count: int
     )
     sheet.check(
         "uses backbones only if pool() asks for them",
-        lambda: "it took one, and pool() is None" if seen.backbones_used and method.pool() is None else "",
+        lambda: "it took one, and pool() is None" if seen.backbones_used and not _pools(method) else "",
     )
     sheet.check(
         "reports each image to advance() once",
@@ -406,7 +470,7 @@ def _check_attack(sheet: _Sheet, attack: Attack) -> None:
     if ctx is None:
         return
     if attack.threat.needs_targets:
-        ctx = replace(ctx, targets=training_faces())
+        ctx = _with_targets(ctx, training_faces())
     ctx = _check_fit(sheet, attack, ctx)
     if ctx is None:
         return
@@ -447,7 +511,7 @@ def _wrong_threat(attack: Attack) -> str:
     threat: Any = attack.threat
     if not isinstance(threat, ThreatModel):
         return f"threat is {threat!r}, not a bench.contracts.ThreatModel"
-    if threat.surrogates and attack.pool() is None:
+    if threat.surrogates and not _pools(attack):
         return f"it needs {threat.surrogates} surrogates, and pool() is None"
     return "" if threat.constraint else "constraint is empty; say the visibility budget"
 
@@ -495,7 +559,7 @@ def _check_purifier(sheet: _Sheet, defense: Purifier) -> None:
 
     def observe(part: Faces, seed: int = SEED) -> _Observation:
         with torch.inference_mode():
-            return _observe(defense.purify, part, replace(ctx, seed=seed))
+            return _observe(defense.purify, part, _with_seed(ctx, seed))
 
     twice = sheet.value("purifies without an error", lambda: ("", (observe(faces), observe(faces))))
     if twice is None:

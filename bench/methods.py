@@ -134,6 +134,21 @@ def _parameters(rest: str, text: str) -> tuple[dict[str, str], str]:
     return values, bare
 
 
+def words(text: str) -> frozenset[str]:
+    """Return plugins' files, values and bare texts of a method and of all methods in its values, nothing loaded."""
+    found: set[str] = set()
+    for several in split(text, "&"):
+        for one in split(several, "+"):
+            try:
+                named = parse(one)
+            except UsageError:
+                continue  # a value that is no method
+            values = {named.bare, *named.values.values()}
+            found |= values | {named.name.rpartition(":")[0]}
+            found |= {word for value in values if value != one for word in words(value)}
+    return frozenset(found)
+
+
 def build(cls: type[Method], text: MethodText) -> Method:
     """Return an instance of `cls` with the parameters of `text`.
 
@@ -180,17 +195,31 @@ def _explain(error: ValidationError, name: str, params: type[MethodParams]) -> s
         info = params.model_fields[key]
         parts.append(
             f"parameter '{key}' of '{name}' cannot be '{item['input']}': {item['msg'].lower()} "
-            f"({describe_type(info)}, default {as_text(info.default)})."
+            f"({describe_type(info)}, default {default_text(info)})."
         )
     return " ".join(parts)
 
 
 def describe_type(info: FieldInfo) -> str:
     """Return type, range and unit of a parameter in words, e.g. ``float, 0 … 255, grey levels``."""
-    kind = _type_name(info.annotation)
+    kind = _HELD.get(nested_kind(info)) or _type_name(info.annotation)
     bounds = _bounds(info)
     unit = info.json_schema_extra.get("unit") if isinstance(info.json_schema_extra, dict) else None
     return ", ".join(part for part in (kind, bounds, str(unit or "")) if part)
+
+
+_HELD = {
+    "attack": "an attack",
+    "attacks": "attacks joined by &",
+    "defense": "a defence",
+    "defenses": "defences joined by &",
+}
+
+
+def default_text(info: FieldInfo) -> str:
+    """Return a parameter's default as it is written in a method's text."""
+    value = info.get_default(call_default_factory=True, validated_data={})
+    return " & ".join(_nested_texts(value, kind)) if (kind := nested_kind(info)) else as_text(value)
 
 
 def _type_name(annotation: Any) -> str:

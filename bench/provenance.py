@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import Field
 
 from bench import methods, registry
-from bench.contracts import Binding, Frozen, Method
+from bench.contracts import Binding, Frozen, Method, with_parts
 from bench.data_files import sha256_of
-from bench.digest import source_digest
+from bench.digest import digest, source_digest
 from bench.errors import DataError
 from bench.resolve import Resolved
 from bench.spec import RunSpec
@@ -60,14 +60,21 @@ def _facts(run: Resolved, kind: str, text: str) -> MethodFacts:
         kind=kind,
         text=text,
         name=methods.canonical(method),
-        source=source_digest(type(method)),
+        source=_source(method),
         files=tuple(sorted(files)),
     )
 
 
+def _source(method: Method) -> str:
+    own, parts = source_digest(type(method)), [_source(part) for part in method.parts()]
+    return digest([own, *parts]) if parts else own
+
+
 def _named_files(method: Method, text: str) -> Iterator[tuple[str, str]]:
-    """Yield the files a method's text names: the plugin itself, and parameters marked as paths."""
-    name = methods.parse(text).name
+    """Yield the files a method's text names: the plugin itself, parameters marked as paths, those of its parts."""
+    for kind, inner in methods.nested(method):
+        yield from _named_files(registry.create(kind, inner), inner)
+    name = "" if method.joins else methods.parse(text).name
     if ".py:" in name:
         path = name.rpartition(":")[0]
         yield path, sha256_of(Path(path))
@@ -84,8 +91,9 @@ def _weights(run: Resolved, kind: str, method: Method) -> Iterator[tuple[str, st
             yield path.name, sha256_of(path)
     elif kind in ("attacks", "defenses"):
         for tracker in run.backbones:
-            for path in method.files(run.binding(method, tracker)):
-                yield path.name, sha256_of(path)
+            for part, binding in with_parts(method, run.binding(method, tracker)):
+                for path in part.files(binding):
+                    yield path.name, sha256_of(path)
 
 
 def check_files_are_there(recorded: tuple[MethodFacts, ...], *, unchanged: bool = True) -> None:
@@ -99,8 +107,7 @@ def check_files_are_there(recorded: tuple[MethodFacts, ...], *, unchanged: bool 
         DataError: a plugin's file or a file among its parameters is missing or has changed.
     """
     for method in recorded:
-        named = methods.parse(method.text)
-        texts = {named.name.rpartition(":")[0], named.bare, *named.values.values()}
+        texts = methods.words(method.text)
         for file, sha256 in method.files:
             if file not in texts:
                 continue  # weights are found by the method itself

@@ -187,6 +187,15 @@ def kinds_of(name: str) -> list[str]:
     return found
 
 
+def kinds_of_text(text: str) -> list[str]:
+    """Return the kinds of the plugin a text names, parameters and all; what is joined by `` + `` is a defence."""
+    from bench import methods
+
+    if len(methods.split(text, "+")) > 1:
+        return ["defenses"]
+    return kinds_of(methods.parse(text).name)
+
+
 def _kind_of_file(name: str) -> str:
     refusal = ""
     for kind in CLASS_KINDS:

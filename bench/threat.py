@@ -22,6 +22,7 @@ from bench.contracts import (
     Hardening,
     Identity,
     Method,
+    with_parts,
 )
 from bench.data_files import sha256_of
 from bench.errors import BenchError, DataError, UsageError
@@ -43,7 +44,9 @@ class CellThreat(Frozen):
         description="black-box, white-box (the tracker's backbone is a surrogate), or empty without surrogates"
     )
     extractor_is_tracker: bool = Field(
-        False, description="the tracker's backbone, by name or by its weights' SHA-256, trained the defence"
+        False,
+        description="the tracker's backbone, by name or by its weights' SHA-256, trained the defence, or one that "
+        "the attack works against",
     )
     related: bool = Field(description="a surrogate or extractor is of the tracker's family")
     extractors_are_surrogates: bool = Field(
@@ -52,7 +55,9 @@ class CellThreat(Frozen):
     attack_seen_by_defense: str = Field(
         description="seen, seen-with-other-parameters, unseen, or not-trained where the defence does not learn"
     )
-    attack_adapts_to_defense: bool = Field(description="the attack was made against this defence")
+    attack_adapts_to_defense: bool = Field(
+        description="the attack was made against this defence, or against a member of it"
+    )
     identity_overlap: Overlap = Field(
         description="whether an evaluated person's photos trained the tracker's backbone, the defence or the attack"
     )
@@ -99,20 +104,44 @@ class Threats:
         attack, defense = run.attacks[cell.attack], run.defenses[cell.defense]
         surrogates = run.helpers(attack, cell.backbone)
         binding = run.binding(defense, cell.backbone)
+        trained_with = self.extractors(cell)
         overlap = self.identity_overlap(cell)
         return CellThreat(
             surrogates="|".join(surrogates),
             extractors="|".join(binding.backbones),
             access=self._access(surrogates, cell.backbone),
-            extractor_is_tracker=bool(self.same_weights(binding.backbones, cell.backbone)),
-            related=any(self._related(name, cell.backbone) for name in {*surrogates, *binding.backbones}),
+            extractor_is_tracker=bool(self.same_weights(trained_with, cell.backbone)),
+            related=any(self._related(name, cell.backbone) for name in {*surrogates, *trained_with}),
             extractors_are_surrogates=any(self.same_weights(binding.backbones, name) for name in surrogates),
             attack_seen_by_defense=_seen(methods.canonical(attack), defense.trained_on(binding)),
-            attack_adapts_to_defense=attack.threat.knows_defense and cell.defense != "none",
+            attack_adapts_to_defense=self._adapts(cell),
             identity_overlap=overlap.overlap,
             identity_overlap_detail=overlap.detail,
             background_overlap=self.background_overlap.overlap if self.run.background else "",
         )
+
+    def extractors(self, cell: Cell) -> tuple[str, ...]:
+        """Return the extractors of the cell's defence and of the defences its attack works against, sorted."""
+        run = self.run
+        attack, defense = run.attacks[cell.attack], run.defenses[cell.defense]
+        known = [
+            bound
+            for part, bound in with_parts(attack, run.binding(attack, cell.backbone))
+            if isinstance(part, Defense)
+        ]
+        bindings = [run.binding(defense, cell.backbone), *known]
+        return tuple(sorted({name for binding in bindings for name in binding.backbones}))
+
+    def _adapts(self, cell: Cell) -> bool:
+        """Say whether the attack knows the cell's defence, or one that is part of both that and what it knows."""
+        attack, defense = self.run.attacks[cell.attack], self.run.defenses[cell.defense]
+        if not attack.threat.adapts_to:
+            return False
+        made_of = _names(defense)
+        known = {*attack.threat.adapts_to}.union(
+            *(_names(p) for p in attack.parts() if isinstance(p, Defense))
+        )
+        return not made_of.isdisjoint(known)
 
     def check(self) -> None:
         """Refuse what no row could be read from.
@@ -128,6 +157,8 @@ class Threats:
                 self._check_pool(method, tracker)
 
     def _check_pool(self, method: Method, tracker: str) -> None:
+        for part in method.parts():
+            self._check_pool(part, tracker)
         wanted = method.pool()
         if wanted is None or (wanted != "auto" and wanted not in registry.entries("pools")):
             return  # named one by one: whoever names the tracker's backbone asks for it
@@ -181,23 +212,28 @@ class Threats:
 
     def identity_overlap(self, cell: Cell) -> OverlapFinding:
         """Return whether an evaluated person's photos trained the tracker's backbone, the defence or the attack."""
-        found = {part: self.source_overlap(source) for part, source in self.training_sources(cell)}
-        details = [f"{part}: {each.detail}" for part, each in found.items() if each.detail]
-        answers = {each.overlap for each in found.values()}
-        people = tuple(sorted({person for each in found.values() for person in each.people}))
+        found = [(part, self.source_overlap(source)) for part, source in self.training_sources(cell)]
+        details = dict.fromkeys(f"{part}: {each.detail}" for part, each in found if each.detail)
+        answers = {each.overlap for _, each in found}
+        people = tuple(sorted({person for _, each in found for person in each.people}))
         overlap: Overlap = "yes" if "yes" in answers else "unknown" if "unknown" in answers else "no"
         return OverlapFinding(overlap, "; ".join(details), people)
 
     def training_sources(self, cell: Cell) -> list[tuple[str, str]]:
-        """Return (part, what it says of its training people) for the parts of a cell that were trained."""
+        """Return (part, what it says of its training people) for the parts of a cell that were trained.
+
+        A method made of others was trained on what they were; what an attack knows of a defence is the attack's.
+        """
         run = self.run
         attack, defense = run.attacks[cell.attack], run.defenses[cell.defense]
-        found = [
-            ("tracker", self._backbone(cell.backbone).card.training_data),
-            ("defence", defense_source(defense, run.binding(defense, cell.backbone), run.spec.dataset)),
-            ("attack", attack_source(attack, run.binding(attack, cell.backbone), run.spec.dataset)),
-        ]
-        return [(part, source) for part, source in found if source != "none"]
+        found = [("tracker", self._backbone(cell.backbone).card.training_data)]
+        for role, whole in (("defence", defense), ("attack", attack)):
+            for method, binding in with_parts(whole, run.binding(whole, cell.backbone)):
+                if isinstance(method, Defense):
+                    found.append((role, defense_source(method, binding, run.spec.dataset)))
+                elif isinstance(method, Attack):
+                    found.append((role, attack_source(method, binding, run.spec.dataset)))
+        return [(part, source) for part, source in dict.fromkeys(found) if source != "none"]
 
     def source_overlap(self, source: str) -> OverlapFinding:
         """Return whether evaluated people are among those of a source.
@@ -330,6 +366,13 @@ def _check_split(run: Resolved) -> None:
                 f"protocol {run.protocol.name} puts photo '{min(both)}' both into the gallery and among the probes; a "
                 "tracker would be asked about a photo it has."
             )
+
+
+def _names(defense: Defense) -> set[str]:
+    """Return the canonical names of a defence and of the defences it is made of."""
+    return {methods.canonical(defense)}.union(
+        *(_names(part) for part in defense.parts() if isinstance(part, Defense))
+    )
 
 
 def _seen(attack: str, trained_on: tuple[str, ...]) -> str:

@@ -47,10 +47,7 @@ def list_plugins(kind: str | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(name: str, kind: str | None, as_json: bool) -> None:
     """Show plugin NAME: parameters with types, ranges and defaults; threat model; paper."""
-    from bench import methods
-
-    text = methods.parse(name)
-    for one in registry.kinds_of(text.name) if kind is None else [f"{kind}s"]:
+    for one in registry.kinds_of_text(name) if kind is None else [f"{kind}s"]:
         method = registry.create(one, name)
         document = describe(one, method)
         if as_json:
@@ -75,12 +72,14 @@ def describe(kind: str, method: "Method") -> dict[str, Any]:
             {
                 "name": key,
                 "type": methods.describe_type(info),
-                "default": methods.as_text(info.get_default(call_default_factory=True, validated_data={})),
+                "default": methods.default_text(info),
                 "description": info.description or "",
             }
             for key, info in type(method.params).model_fields.items()
         ],
     }
+    if parts := method.parts():
+        document["made_of"] = [methods.canonical(part) for part in parts]
     if isinstance(method, contracts.Attack):
         document["threat_model"] = method.threat.model_dump()
         document["learns"], document["scope"], document["erasable"] = (

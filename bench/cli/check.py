@@ -26,10 +26,7 @@ def check(plugin: str, kind: str | None, as_json: bool) -> None:
 
     Exit code 0: all passed; 1: some failed; 2: the plugin cannot be loaded.
     """
-    from bench import methods
-
-    name = methods.parse(plugin).name
-    chosen = _kind_of(name) if kind is None else f"{kind}s"
+    chosen = _kind_of(plugin) if kind is None else f"{kind}s"
     method = registry.create(chosen, plugin)
     from bench.contract_checks import run_checks
 
@@ -53,17 +50,17 @@ def check(plugin: str, kind: str | None, as_json: bool) -> None:
         click.get_current_context().exit(1)
 
 
-def _kind_of(name: str) -> str:
+def _kind_of(text: str) -> str:
     """Return the one kind a plugin is of.
 
     Raises:
         UsageError: it is of none, or of several.
     """
-    found = registry.kinds_of(name)
+    found = registry.kinds_of_text(text)
     if len(found) > 1:
         kinds = [registry.singular(kind) for kind in found]
         raise UsageError(
-            f"'{name}' is the name of {' and of '.join(f'the {kind}' for kind in kinds)}; say which with "
+            f"'{text}' is the name of {' and of '.join(f'the {kind}' for kind in kinds)}; say which with "
             f"--kind {' or --kind '.join(kinds)}."
         )
     return found[0]
