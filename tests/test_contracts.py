@@ -39,7 +39,11 @@ NEEDS_REAL_DATA = {
     ("defenses", "ffdnet"),
 }
 
-QUICK = {"fawkes": "fawkes:steps=12", "lowkey": "lowkey:perceptual=dssim,steps=4"}
+QUICK = {
+    "adaptive": "adaptive:attack=[pgd:steps=1],mode=joint",
+    "fawkes": "fawkes:steps=12",
+    "lowkey": "lowkey:perceptual=dssim,steps=4",
+}
 """Parameters for plugins that take long under their own, or need weights no test can have (LPIPS' trunk)."""
 
 PLUGINS = [
@@ -110,7 +114,22 @@ def test_a_pool_names_registered_backbones_and_never_mixes_groups(name):
     for group in pool.groups:
         for tracker in group:
             assert pool.helpers(tracker)
-            assert not set(pool.helpers(tracker)) & set(group)
+            assert tracker not in pool.helpers(tracker)
+            assert set(pool.helpers(tracker)).issubset(group) == pool.within
+            assert pool.within or not set(pool.helpers(tracker)) & set(group)
+
+
+def test_siblings_help_each_other_and_no_stranger():
+    pool = BackbonePool(name="p", groups=(("a", "b", "c"), ("d", "e")), within=True)
+    assert pool.helpers("b") == ("a", "c")
+    assert pool.helpers("e") == ("d",)
+    assert pool.helpers("z") == ()
+    real, siblings = registry.pool("real"), registry.pool("real-siblings")
+    assert siblings.groups == real.groups
+    for tracker in sum(real.groups, ()):
+        everyone = {tracker, *real.helpers(tracker), *siblings.helpers(tracker)}
+        assert everyone == set(sum(real.groups, ()))
+        assert not set(real.helpers(tracker)) & set(siblings.helpers(tracker))
 
 
 def test_a_fake_is_a_whole_backbone():
