@@ -22,12 +22,11 @@ from bench.significance import (
     NonInferiority,
     PairedDifference,
     holm,
-    mean_over,
     non_inferiority,
     paired_difference,
     resamples_for,
 )
-from bench.slices import access_of, common_ground
+from bench.slices import access_of, common_ground, mean_rates
 from bench.statistics import Estimate
 
 Kind = Literal["attack", "defense", "backbone", "run"]
@@ -160,7 +159,7 @@ def compare_methods(
         UsageError: the run has no such method, or the two are not of one kind.
     """
     chosen = _kind(answers, first, second, kind)
-    one, two = (_canonical(chosen, text, answers) for text in (first, second))
+    one, two = (name_in_run(chosen, text, answers) for text in (first, second))
     if one == two:
         raise UsageError(f"'{first}' and '{second}' are both {one}; name two different ones.")
     if chosen == "attack" and "none" in (one, two):
@@ -168,7 +167,7 @@ def compare_methods(
     only = {"attack": attack, "defense": defense, "backbone": backbone}
     if chosen in ("attack", "backbone") and defense is None:
         only["defense"] = "none"
-    wanted = {axis: _canonical(axis, text, answers) for axis, text in only.items() if text is not None}
+    wanted = {axis: name_in_run(axis, text, answers) for axis, text in only.items() if text is not None}
     wanted.pop(chosen, None)
     return _corrected(
         _claim(answers, chosen, found, condition, access)
@@ -234,7 +233,17 @@ def _resolved(axis: str, text: str) -> str:
         return text
 
 
-def _canonical(axis: str, text: str, answers: Answers) -> str:
+def name_in_run(axis: str, text: str, answers: Answers) -> str:
+    """Return the name that a run's tables have for a method.
+
+    Args:
+        axis: attack, defense or backbone.
+        text: any text for it.
+        answers: of the run.
+
+    Raises:
+        UsageError: the run has no such method.
+    """
     name = _resolved(axis, text)
     if name not in answers.values(axis):
         raise unknown(f"{axis} of this run", name, answers.values(axis))
@@ -292,8 +301,8 @@ def _evidence(
     rng = numpy_generator(
         answers.facts.spec.split_seed, "claim", kind, *names, *filter(None, (head, condition, access))
     )
-    asr = [_mean(*side, condition, "asr") for side in (ours, theirs)]
-    accuracy = [_mean(*side, condition, "normal_accuracy") for side in (ours, theirs)]
+    asr = [mean_rates(*side, condition, "asr") for side in (ours, theirs)]
+    accuracy = [mean_rates(*side, condition, "normal_accuracy") for side in (ours, theirs)]
     unasked = reason or (
         "" if answers.recognises(condition) else "this question has no answer without a cloak"
     )
@@ -313,14 +322,6 @@ def _evidence(
         not_worse=_not_worse(accuracy, unasked),
         mdd=None if found.p is None else detectable(asr[0], asr[1]),
     )
-
-
-def _mean(answers: Answers, points: Sequence[Point], condition: str, measure: str) -> "pd.Series[float]":
-    """Return each person's mean rate over some cells; empty where one of them has no decisions."""
-    people = [answers.people(point, condition) for point in points]
-    if not people or any(one is None for one in people):
-        return pd.Series(dtype=float)
-    return mean_over([one[measure] for one in people if one is not None])
 
 
 def _difference(

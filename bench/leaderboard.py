@@ -268,14 +268,22 @@ def _recovery(own: pd.DataFrame, row: _Row) -> Estimate:
 def _image_columns(folder: RunFolder, prefix: str, name: str, missing: str) -> dict[str, Any]:
     if missing or not name:
         return {f"{prefix}_reason": missing or "not measured"}
+    summary = measures.summarize_images(image_rows(folder, name))
+    columns: dict[str, Any] = {f"{prefix}_{key}": summary.means.get(key) for key in MEASURES}
+    return {**columns, f"{prefix}_unchanged": summary.share_unchanged, f"{prefix}_reason": summary.reason}
+
+
+def image_rows(folder: RunFolder, name: str) -> pd.DataFrame:
+    """Return the image measures of one of a run's files, one row an image.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
     try:
         payload = (folder.path / name).read_bytes()
     except FileNotFoundError:
         raise DataError(f"{folder.path / name} is missing; run the same command again to write it.") from None
-    rows = image_measures.from_bytes(payload, name).drop(columns="image")
-    summary = measures.summarize_images(rows)
-    columns: dict[str, Any] = {f"{prefix}_{key}": summary.means.get(key) for key in MEASURES}
-    return {**columns, f"{prefix}_unchanged": summary.share_unchanged, f"{prefix}_reason": summary.reason}
+    return image_measures.from_bytes(payload, name).drop(columns="image")
 
 
 def _estimate(name: str, estimate: Estimate) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def _slice(
     shared = common_ground({name: [p for p in points if getattr(p, axis) == name] for name in methods}, axis)
     every = [point for found in shared.values() for point in found]
     reason = answers.dependence(every[0], condition) if every else f"no tracker meets all methods {access}"
-    rates = {name: _mean(answers, found, condition, measure) for name, found in shared.items()}
+    rates = {name: mean_rates(answers, found, condition, measure) for name, found in shared.items()}
     return Slice(
         axis=axis,
         opponent=opponent,
@@ -202,7 +202,9 @@ def _points(answers: Answers, axis: Axis, opponent: str, head: str) -> Iterator[
             yield point
 
 
-def _mean(answers: Answers, points: Sequence[Point], condition: str, measure: Measure) -> "pd.Series[float]":
+def mean_rates(
+    answers: Answers, points: Sequence[Point], condition: str, measure: Measure
+) -> "pd.Series[float]":
     """Return each person's mean rate over some cells; empty where one of them has no decisions."""
     people = [answers.people(point, condition) for point in points]
     if not people or any(one is None for one in people):
