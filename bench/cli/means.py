@@ -1,0 +1,134 @@
+"""`bench means`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_EXAMPLES = """\b
+Examples:
+  bench means runs/3f2a
+  bench means runs/3f2a --attack fawkes --attack lowkey --csv results/headline.csv
+"""
+
+_HEADINGS = (
+    "ASR % [95 %]",
+    "undefended",
+    "no cloak",
+    "accuracy %",
+    "lost",
+    "< 1 point",
+    "natural dB",
+    "cloak dB",
+    "cloak L∞",
+)
+"""Of the printed table, after attack and defence; `--columns` explains them all."""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--attack",
+    "attacks",
+    multiple=True,
+    metavar="METHOD",
+    help="Only this attack. May be repeated. [default: all]",
+)
+@click.option(
+    "--backbone",
+    "backbones",
+    multiple=True,
+    metavar="METHOD",
+    help="Only this tracker. May be repeated. [default: all]",
+)
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write every column here.")
+@click.option("--json", "as_json", is_flag=True, help="Print every column as JSON, and nothing else.")
+@click.option("--columns", is_flag=True, help="Explain the columns and do nothing else.")
+def means(
+    run: Path,
+    attacks: tuple[str, ...],
+    backbones: tuple[str, ...],
+    csv_file: Path | None,
+    as_json: bool,
+    columns: bool,
+) -> None:
+    """Average the finished run in folder RUN over attacks and trackers, within each person first.
+
+    One row a head, defence and attack, and one for the mean of all attacks: ASR with its interval over
+    people, beside it undefended and without attack; normal accuracy, and whether it is shown to lose less
+    than a point; what defence and cloaks do to photos. Black-box and white-box cells are never averaged.
+    """
+    from bench import means as averages
+    from bench.answers import Answers
+    from bench.leaderboard import to_csv
+    from bench.run_folder import RunFolder
+    from bench.runner import check_writable
+    from bench.store import write_atomically
+
+    if columns:
+        for name, meaning in averages.COLUMNS.items():
+            click.echo(f"{name:26} {meaning}")
+        return
+    if csv_file:
+        check_writable(csv_file.absolute().parent, "--csv")
+    found = averages.table(averages.means(Answers.of(RunFolder(run)), attacks, backbones))
+    if csv_file:
+        write_atomically(csv_file, to_csv(found).encode(), "--csv")
+    if as_json:
+        click.echo(json.dumps(json.loads(found.to_json(orient="records")), indent=1))
+        return
+    _show(found)
+    if csv_file:
+        click.echo(f"{csv_file} written")
+
+
+def _show(found: "pd.DataFrame") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    for (head, condition, access), rows in found.groupby(["head", "condition", "access"], sort=False):
+        first = rows.iloc[0]
+        where = ", ".join(filter(None, [f"head {head}", str(condition), str(access)]))
+        shown = Table(
+            "attack", "defence", title=f"{where}; mean over {first['backbones'].replace('|', ', ')}"
+        )
+        for heading in _HEADINGS:
+            shown.add_column(heading, justify="right")
+        for row in rows.astype(object).where(rows.notna(), None).to_dict("records"):
+            shown.add_row(str(row["against"]), str(row["defense"]), *_texts(row))
+        console.print(shown)
+        console.print(f"{first['n_identities']} people.")
+        for reason in sorted(set(rows["asr_reason"]) - {""}):
+            console.print(f"Without ASR or interval: {reason}.", markup=False)
+
+
+def _texts(row: dict[Any, Any]) -> tuple[str, ...]:
+    lost = None if row["accuracy_difference"] is None else -row["accuracy_difference"]
+    asr = _percent(row["asr"])
+    if row["asr_low"] is not None:
+        asr += f" [{_percent(row['asr_low'])}, {_percent(row['asr_high'])}]"
+    return (
+        asr,
+        _percent(row["undefended_asr"]),
+        _percent(row["baseline_error"]),
+        _percent(row["normal_accuracy"]),
+        _percent(lost),
+        {True: "yes", False: "not shown", None: ""}[row["not_worse"]],
+        _number(row["natural_psnr"]),
+        _number(row["cloak_psnr"]),
+        _number(row["cloak_linf_max"]),
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "NA" if value is None else f"{round(100 * value, 1) + 0.0:.1f}"  # not -0.0
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
