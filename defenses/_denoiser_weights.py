@@ -78,8 +78,9 @@ def _read(
             tensors = load_file(path)
             network.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items()}, assign=True)
         except (SafetensorError, OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
             raise DataError(
-                f"{path} does not hold the {weights.name} network: {error}. {weights.mend}"
+                f"{path} does not hold the {weights.name} network: {reason[:160]} … {weights.mend}"
             ) from error
         network.requires_grad_(False).eval()
         return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
