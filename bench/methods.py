@@ -293,6 +293,7 @@ def _normal_nested(value: Any, kind: str) -> Any:
     return texts if isinstance(value, (tuple, list)) else " & ".join(texts)
 
 
+@lru_cache(maxsize=1024)
 def normal(kind: str, text: str) -> str:
     """Return a method's text in the form it is kept in: canonical, but with paths and plugins' files as given.
 

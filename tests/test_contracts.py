@@ -16,6 +16,7 @@ from bench.contract_checks import run_checks, sample_faces, training_faces
 from bench.contracts import (
     Attack,
     Backbone,
+    BackbonePool,
     Decided,
     Hardening,
     Identity,

@@ -1,14 +1,14 @@
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
 from bench import methods, registry
-from bench.contracts import Method, MethodParams
+from bench.contracts import Defense, Method, MethodParams
 from bench.errors import UsageError
-from bench.methods import MethodText, as_text, build, canonical, describe_type, parse
+from bench.methods import MethodText, as_text, build, canonical, describe_type, parse, split
 
 
 class Demo(Method):
@@ -35,6 +35,9 @@ class Demo(Method):
 
 class Bare(Method):
     name = "bare"
+
+
+HIGH = canonical(registry.attack("fawkes:mode=high"))
 
 
 def demo(text):
@@ -205,3 +208,173 @@ def test_the_registry_builds_what_a_text_describes():
     attack = registry.create("attacks", "pgd:steps=3,eps=4")
     assert (attack.params.steps, attack.params.eps) == (3, 4)
     assert methods.canonical(attack) == "pgd:eps=4,steps=3"
+
+
+# -- methods in values, and brackets -------------------------------------------------------------------------
+
+
+class Wrapper(Defense):
+    name = "wrapper"
+
+    class Params(MethodParams):
+        attack: str = Field("pgd:eps=15", description="an attack", json_schema_extra={"method": "attack"})
+        defense: str = Field("puface", description="a defence", json_schema_extra={"method": "defense"})
+        defenses: tuple[str, ...] = Field((), description="several", json_schema_extra={"method": "defenses"})
+        attacks: str = Field("", description="several in one", json_schema_extra={"method": "attacks"})
+        note: str = Field("", description="any text")
+
+
+def wrapper(text):
+    return build(Wrapper, parse(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("a:x=[b:y=1,z=2],w=3", {"x": "b:y=1,z=2", "w": "3"}),
+        ("a:x=[b:y=[c:z=1,v=2],w=3]", {"x": "b:y=[c:z=1,v=2],w=3"}),
+        ("a:x=[[1]]", {"x": "[1]"}),
+        ("a:x=[1][2]", {"x": "[1][2]"}),
+        ("a:x=b[1,2]", {"x": "b[1,2]"}),
+        ("a:x=[ 1 ]", {"x": " 1 "}),
+        ("a:x=[]", {"x": ""}),
+        ("a:x=b:y=1", {"x": "b:y=1"}),
+        ("a:x=./mine.py:Mine", {"x": "./mine.py:Mine"}),
+        ("a:x=[./mine.py:Mine:y=1,z=2]", {"x": "./mine.py:Mine:y=1,z=2"}),
+        ("a:x=[b.onnx]", {"x": "b.onnx"}),
+    ],
+)
+def test_brackets_keep_a_value_together(text, values):
+    assert parse(text) == MethodText("a", values)
+
+
+def test_a_bare_text_in_brackets_keeps_its_commas():
+    assert parse("folder:[a,b=c],side=3") == MethodText("folder", {"side": "3"}, "a,b=c")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a:x=[b:y=1", "the bracket '[' at character 5 of 'a:x=[b:y=1' is never closed"),
+        ("a:x=[[b],y=1", "the bracket '[' at character 5 of 'a:x=[[b],y=1' is never closed"),
+        ("a:x=b]", "the bracket ']' at character 6 of 'a:x=b]' was never opened"),
+        ("a:x=]b[", "the bracket ']' at character 5 of 'a:x=]b[' was never opened"),
+    ],
+)
+def test_a_bracket_without_its_partner_is_named(text, message):
+    with pytest.raises(UsageError) as caught:
+        parse(text)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "separator", "pieces"),
+    [
+        ("a + b:x=[c + d] + e", "+", ["a", "b:x=[c + d]", "e"]),
+        ("a:x=1e+3 + b", "+", ["a:x=1e+3", "b"]),
+        ("a & b & ", "&", ["a", "b", ""]),
+        ("a,[b,c],d", ",", ["a", "[b,c]", "d"]),
+        ("", "+", [""]),
+    ],
+)
+def test_a_separator_counts_outside_brackets_only(text, separator, pieces):
+    assert split(text, separator) == pieces
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("wrapper:attack=[pgd:eps=15.0],defense=puface:features=auto", "wrapper"),
+        ("wrapper:attack=[pgd:steps=3,eps=4]", "wrapper:attack=[pgd:eps=4,steps=3]"),
+        ("wrapper:attack=pgd:eps=4", "wrapper:attack=pgd:eps=4"),
+        ("wrapper:defense=[jpeg:quality=75 + median]", "wrapper:defense=[jpeg + median]"),
+        ("wrapper:defenses=[jpeg:quality=75 & median]", "wrapper:defenses=[jpeg & median]"),
+        ("wrapper:defenses=jpeg:quality=75", "wrapper:defenses=jpeg"),
+        ("wrapper:attacks=[pgd & fawkes:mode=high]", f"wrapper:attacks=[pgd & {HIGH}]"),
+        ("wrapper:note=[a,b]", "wrapper:note=[a,b]"),
+        ("wrapper:note=a+b", "wrapper:note=[a+b]"),
+        ("wrapper:note=[a]", "wrapper:note=a"),
+    ],
+)
+def test_methods_in_values_are_brought_to_their_canonical_form(text, expected):
+    made = wrapper(text)
+    assert canonical(made) == expected
+    assert wrapper(expected).params == made.params
+
+
+def test_a_method_in_a_value_keeps_its_path_and_shows_the_file_only(tmp_path):
+    weights = tmp_path / "mine.safetensors"
+    made = wrapper(f"wrapper:defense=[puface:weights={weights},features=auto]")
+    assert made.params.defense == f"puface:weights={weights}"
+    assert canonical(made) == "wrapper:defense=puface:weights=mine.safetensors"
+    assert str(weights) in methods.words(f"wrapper:defense=[jpeg + puface:weights={weights},features=a|b]")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("wrapper:attack=pdg", "unknown attack 'pdg'. Did you mean 'pgd'"),
+        ("wrapper:attack=[pgd:steps=0]", "parameter 'steps' of 'pgd' cannot be '0'"),
+        ("wrapper:defenses=[jpeg & medain]", "unknown defense 'medain'. Did you mean 'median'"),
+    ],
+)
+def test_a_wrong_method_in_a_value_is_refused_as_anywhere(text, message):
+    with pytest.raises(UsageError) as caught:
+        wrapper(text)
+    assert message in str(caught.value)
+
+
+def balanced(text):
+    try:
+        split(text, ",")
+    except UsageError:
+        return False
+    return True
+
+
+SIMPLE = st.one_of(
+    st.just("median"),
+    st.integers(1, 100).map(lambda quality: f"jpeg:quality={quality}"),
+    st.tuples(st.integers(1, 100), st.sampled_from(["yuv444", "yuv422"])).map(
+        lambda pair: f"jpeg:quality={pair[0]},subsampling={pair[1]}"
+    ),
+)
+DEFENSES = st.recursive(
+    SIMPLE,
+    lambda inner: st.one_of(
+        st.lists(SIMPLE, min_size=2, max_size=3).map(" + ".join),
+        st.lists(inner, min_size=2, max_size=3).map(lambda some: f"ensemble:defenses=[{' & '.join(some)}]"),
+    ),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(DEFENSES)
+def test_any_nesting_of_defences_is_described_again_by_its_canonical_form(text):
+    made = registry.defense(text)
+    again = registry.defense(canonical(made))
+    assert type(again) is type(made)
+    assert again.params == made.params
+    assert canonical(again) == canonical(made)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.builds(
+        dict,
+        defense=DEFENSES,
+        defenses=st.lists(DEFENSES, max_size=3).map(tuple),
+        note=st.text(st.sampled_from("ab ,&+[]=:|"), max_size=8).filter(balanced),
+    )
+)
+def test_a_method_of_methods_is_described_again_by_its_canonical_form(values):
+    written = ",".join(
+        f"{key}=[{' & '.join(value) if isinstance(value, tuple) else value}]" for key, value in values.items()
+    )
+    made = wrapper(f"wrapper:{written}")
+    assert made.params.note == values["note"]
+    assert len(made.params.defenses) == len(values["defenses"])
+    text = canonical(made)
+    assert wrapper(text).params == made.params
+    assert parse(text).values.get("note", "") == values["note"]
