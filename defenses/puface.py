@@ -91,7 +91,9 @@ def read_card(weights: Path) -> PurifierCard:
 @lru_cache(maxsize=8)
 def _read_network(path: Path, modified: int, size: int, device: torch.device) -> PurifierNetwork:
     del modified, size  # they stand for the file's content
-    return load_network(path, device)
+    # Weights read where gradients are off could not carry one later.
+    with torch.inference_mode(False):
+        return load_network(path, device)
 
 
 def _loaded(path: Path, device: torch.device) -> PurifierNetwork:

@@ -340,3 +340,14 @@ def test_shipped_weights_are_those_of_their_card(weights: Path) -> None:
     assert card.training_identities.endswith("/training")
     cell = Binding(card.dataset, card.domain, card.extractors, "another")
     assert PuFace(PuFace.Params(train="|".join(card.attack_names))).files(cell)[0] == weights
+
+
+def test_gradients_flow_after_a_purification_without_them(tmp_path: Path) -> None:
+    weights = write_weights(tmp_path)
+    ctx = Context(files=(weights, weights.with_suffix(".json")))
+    images = random_images(1)
+    with torch.inference_mode():
+        PuFace().purify(Faces(images, ("1",), ("p",)), ctx)
+    images.requires_grad_()
+    (gradient,) = torch.autograd.grad(PuFace().purify(Faces(images, ("1",), ("p",)), ctx).sum(), images)
+    assert float(gradient.abs().max()) > 0
