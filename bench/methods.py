@@ -175,6 +175,8 @@ def build(cls: type[Method], text: MethodText) -> Method:
 
 
 def _from_text(value: str, info: FieldInfo) -> Any:
+    if get_origin(info.annotation) is Literal:  # pydantic takes no "2" for 2 there
+        return {as_text(choice): choice for choice in get_args(info.annotation)}.get(value, value)
     kind = str(info.annotation)
     if value.lower() == "none" and "None" in kind:
         return None
