@@ -15,6 +15,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "leaderboard": ("bench.cli.leaderboard:leaderboard", "Write the leaderboard of a finished run."),
     "compare": ("bench.cli.compare:compare", "Say whether A is better than B, or how two runs differ."),
     "significance": ("bench.cli.significance:significance", "Rank and test all methods of a finished run."),
+    "ablate": ("bench.cli.ablate:ablate", "Vary one factor at a time: train, run, test, draw."),
+    "means": ("bench.cli.means:means", "Average a finished run over attacks and trackers."),
     "figure": ("bench.cli.figure:figure", "Draw the figure of a finished run."),
     "power": ("bench.cli.power:power", "Say which difference a run could show, and what it takes."),
     "audit": ("bench.cli.audit:audit", "List every leakage in a finished run, and whether its rows say so."),

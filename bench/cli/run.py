@@ -125,8 +125,8 @@ def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **valu
     if dry_run:
         _show_plan(prepared, as_json)
         return
-    _log_to_stderr()
-    with _progress(prepared, hidden=quiet or as_json) as advance:
+    log_to_stderr()
+    with progress(prepared, hidden=quiet or as_json) as advance:
         results = runner.execute(prepared, advance)
     board = leaderboard.build(prepared.folder)
     text = leaderboard.to_csv(board)
@@ -163,7 +163,8 @@ def _leave(results: "list[CellResult]") -> None:
         sys.exit(1)
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
+    """Print warnings of the harness; tracebacks go to the run's log."""
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
@@ -217,7 +218,8 @@ def _duration(seconds: float | None) -> str:
 
 
 @contextmanager
-def _progress(prepared: "Prepared", *, hidden: bool) -> Iterator[Callable[["Node", int], None]]:
+def progress(prepared: "Prepared", *, hidden: bool) -> Iterator[Callable[["Node", int], None]]:
+    """Show the progress of a run and give the function that moves it on."""
     if hidden:
         yield lambda _node, _n: None
         return
