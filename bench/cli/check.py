@@ -75,4 +75,4 @@ def _print(title: str, findings: "tuple[Finding, ...]") -> None:
     for finding in findings:
         mark = Text("passed", "green") if finding.passed else Text("FAILED", "bold red")
         table.add_row(mark, finding.check, Text(finding.detail))
-    Console(file=sys.stdout).print(table)
+    Console(file=sys.stdout, markup=False).print(table)  # brackets belong to names

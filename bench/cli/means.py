@@ -91,7 +91,7 @@ def _show(found: "pd.DataFrame") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
     for (head, condition, access), rows in found.groupby(["head", "condition", "access"], sort=False):
         first = rows.iloc[0]
         where = ", ".join(filter(None, [f"head {head}", str(condition), str(access)]))
@@ -105,7 +105,7 @@ def _show(found: "pd.DataFrame") -> None:
         console.print(shown)
         console.print(f"{first['n_identities']} people.")
         for reason in sorted(set(rows["asr_reason"]) - {""}):
-            console.print(f"Without ASR or interval: {reason}.", markup=False)
+            console.print(f"Without ASR or interval: {reason}.")
 
 
 def _texts(row: dict[Any, Any]) -> tuple[str, ...]:
