@@ -108,6 +108,7 @@ def _show_plan(asked: "Plan", options: "Options") -> None:
 
 def _execute(asked: "Plan", options: "Options", quiet: bool) -> "Outcome":
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     from bench import ablation
@@ -118,7 +119,7 @@ def _execute(asked: "Plan", options: "Options", quiet: bool) -> "Outcome":
 
         def tell(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bar.add_task(f"{training.digest} {what}", total=total)
+                tasks[what] = bar.add_task(escape(f"{training.digest} {what}"), total=total)
             bar.update(tasks[what], completed=done, total=total)
 
         return tell
@@ -175,7 +176,7 @@ def _show(table: "pd.DataFrame") -> None:
             _percent(row["undefended_accuracy"]),
             "" if row["natural_psnr"] is None else f"{row['natural_psnr']:.1f}",
         )
-    Console(width=None if sys.stdout.isatty() else 220).print(shown)
+    Console(width=None if sys.stdout.isatty() else 220, markup=False).print(shown)
 
 
 def _percent(value: float | None) -> str:

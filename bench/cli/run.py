@@ -198,7 +198,7 @@ def _show_plan(prepared: "Prepared", as_json: bool) -> None:
     table = Table("stage", "method", "images", "about", title=f"To compute for run {prepared.run.digest}")
     for group in groups:
         table.add_row(group.stage, group.label, str(group.images), _duration(group.seconds))
-    console = Console()
+    console = Console(markup=False)  # brackets belong to names
     if groups:
         console.print(table)
     console.print(
@@ -227,7 +227,7 @@ def progress(prepared: "Prepared", *, hidden: bool) -> Iterator[Callable[["Node"
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
@@ -297,7 +297,7 @@ def _show_board(board: Any, prepared: "Prepared") -> None:
         table.add_column(headings.get(name, name), justify="right" if name in headings else "left")
     for row in rows:
         table.add_row(*(str(row[name]) for name in shown))
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
     console.print(table)
     if board["n_identities"].notna().any():
         people, probes = board["n_identities"].max(), board["n_probes"].max()

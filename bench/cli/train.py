@@ -48,6 +48,7 @@ def train(trainer: str, out: Path, quiet: bool, **values: Any) -> None:
         if needed and not values[f"{option}s"]:
             raise click.UsageError(f"{trainer} needs at least one --{option}.")
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), disable=quiet) as progress:
@@ -55,7 +56,7 @@ def train(trainer: str, out: Path, quiet: bool, **values: Any) -> None:
 
         def report(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
+                tasks[what] = progress.add_task(escape(what), total=total)
             progress.update(tasks[what], completed=done, total=total)
 
         card = chosen.train(_request(out, report, values))

@@ -112,3 +112,13 @@ def test_changed_code_recomputes_and_a_changed_comment_does_not(command, tmp_pat
     assert command("run", *options, "--quiet").returncode == 0
     assert stages_to_compute(comment="one half", factor="0.5") == set()
     assert stages_to_compute(comment="half", factor="0.25") == {"cloak", "measure", "embed", "decide"}
+
+
+def test_names_with_brackets_are_shown_as_they_are(cli, tmp_path):
+    """Rich would take [jpeg] for a style."""
+    attack = "adaptive:attack=[pgd:eps=9,steps=1],defense=[jpeg & median]"
+    code, out, _ = cli(
+        "plan", "--dataset", "tiny", "--backbone", "tiny-a", "--attack", attack, "--store", tmp_path
+    )
+    assert code == 0
+    assert "attack=[pgd:eps=9,steps=1]" in "".join(out.replace("│", " ").split())
