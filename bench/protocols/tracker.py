@@ -41,7 +41,7 @@ class TrackerProtocol(Rotation):
         )
         defended: Literal["all", "cloaked"] = Field(
             "all",
-            description="gallery photos the defence acts on: all, as a tracker must, or the cloaked ones only, as if it "
+            description="gallery photos the defence acts on: all, as a tracker must, or only the cloaked, as if it "
             "were told which they are",
         )
         finetune_epochs: int = Field(
