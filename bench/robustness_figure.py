@@ -5,6 +5,7 @@ What lives here: drawing, from a leaderboard alone. What must not: any measure (
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +39,21 @@ def robustness_figure(board: pd.DataFrame, path: Path) -> None:
     Raises:
         UsageError: another suffix, or the run has one condition only.
     """
+    save(draw, board, path)
+
+
+def save(drawing: Callable[[pd.DataFrame], Figure], board: pd.DataFrame, path: Path) -> None:
+    """Write what `drawing` makes of a leaderboard; the same board gives the same bytes.
+
+    Raises:
+        UsageError: another suffix than `SUFFIXES`.
+    """
     import matplotlib as mpl
 
     check_suffix(path)
     # Names instead of random ids, no date: the same board, the same bytes.
     with mpl.rc_context({"svg.hashsalt": "cloakbench", "svg.fonttype": "none", "font.size": 8}):
-        figure = draw(board)
+        figure = drawing(board)
         metadata = (
             {"Date": None}
             if path.suffix == ".svg"

@@ -13,16 +13,18 @@ import click
 def figure(run: Path, out: Path) -> None:
     """Draw the figure of the finished run in folder RUN.
 
-    Runs of protocol robustness have one: attack success rate after each channel, with intervals and
-    baseline error, one panel a defence and backbone.
+    Of protocol tracker: a map of attacks × defences, attack success rate in the mean over trackers. Of
+    protocol robustness: attack success rate after each channel, with intervals and baseline error, one panel a
+    defence and backbone.
     """
     from bench import leaderboard, methods
     from bench.errors import UsageError
+    from bench.matrix_figure import matrix_figure
     from bench.robustness_figure import check_suffix, robustness_figure
     from bench.run_folder import RunFolder
     from bench.runner import check_writable
 
-    drawings = {"robustness": robustness_figure}
+    drawings = {"robustness": robustness_figure, "tracker": matrix_figure}
     check_suffix(out)
     folder = RunFolder(run)
     protocol = folder.facts().spec.protocol

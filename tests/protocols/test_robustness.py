@@ -319,6 +319,14 @@ def test_a_board_of_one_condition_is_refused(tmp_path):
 
 
 def test_a_run_of_another_protocol_has_no_figure(cli, evaluate, tmp_path):
-    code, out, err = cli("figure", evaluate(attacks=("tiny-noise",)).folder.path, "--out", tmp_path / "a.png")
+    run = evaluate(attacks=("tiny-noise",), protocol="scenarios")
+    code, out, err = cli("figure", run.folder.path, "--out", tmp_path / "a.png")
     assert (code, out) == (2, "")
-    assert "runs of protocol tracker have no figure. Protocols with one: robustness" in err
+    assert "runs of protocol scenarios have no figure. Protocols with one: robustness, tracker" in err
+
+
+def test_a_tracker_run_has_a_map(cli, evaluate, tmp_path):
+    run = evaluate(attacks=("tiny-noise",))
+    code, _, err = cli("figure", run.folder.path, "--out", tmp_path / "a.png")
+    assert (code, err) == (0, "")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
