@@ -232,6 +232,30 @@ def test_auto_takes_the_widest_mixture_and_train_narrows_it(shelf: Path) -> None
     assert both.trained_on(binding("a", "b")) == ("fawkes", "pgd:eps=15")
 
 
+def test_weights_trained_against_themselves_are_taken_only_where_asked_for(shelf: Path) -> None:
+    write_weights(shelf, "puface-pgd")
+    write_weights(shelf, "puface-mixed", attacks=["fawkes", "pgd:eps=15"])
+    write_weights(shelf, "puface-adaptive", attacks=["adaptive", "fawkes", "pgd:eps=15"])
+
+    def chosen(train: str) -> str:
+        return PuFace(PuFace.Params(train=train)).files(binding("a", "b"))[0].stem
+
+    assert [chosen(train) for train in ("auto", "mixed", "adaptive", "pgd")] == [
+        "puface-mixed",
+        "puface-mixed",
+        "puface-adaptive",
+        "puface-pgd",
+    ]
+
+
+def test_a_missing_adaptive_purifier_names_the_trainer_that_makes_it(shelf: Path) -> None:
+    write_weights(shelf)
+    with pytest.raises(
+        UsageError, match=r"train=adaptive.*bench train puface:adaptive_share=0.5 --dataset lfw"
+    ):
+        PuFace(PuFace.Params(train="adaptive")).files(binding("a", "b"))
+
+
 def test_no_weights_name_what_there_is_and_the_command(shelf: Path) -> None:
     write_weights(shelf)
     with pytest.raises(UsageError) as error:
