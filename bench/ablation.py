@@ -12,7 +12,7 @@ import json
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 
 from bench import methods, registry, resolve, runner
 from bench.contracts import Frozen, TrainRequest
-from bench.digest import digest
+from bench.digest import digest, source_digest
 from bench.errors import MethodError, UsageError, unknown
 from bench.pipeline import use_device
 from bench.resolve import Resolved
@@ -159,8 +159,18 @@ def _settings(values: Mapping[str, Any], where: str) -> Settings:
 
 
 @dataclass(frozen=True)
+class Given:
+    """A training's methods as the file has them, with the folders of their files."""
+
+    dataset: str
+    trainer: str
+    attacks: tuple[str, ...]
+    backbones: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Training:
-    """Weights that levels share, and all that decides them but code.
+    """Weights that levels share, and all that decides them.
 
     Attributes:
         dataset: canonical.
@@ -171,6 +181,8 @@ class Training:
         weights: SHA-256 of the backbones' weights as their cards have them.
         seed: of the training.
         folder: where the weights go.
+        code: digest of the code of trainer, attacks and backbones.
+        given: the methods as they were given; what they are called is `dataset` to `backbones`.
     """
 
     dataset: str
@@ -181,10 +193,12 @@ class Training:
     weights: tuple[str, ...]
     seed: int
     folder: Path
+    code: str = ""
+    given: Given | None = field(default=None, compare=False)
 
     @cached_property
     def digest(self) -> str:
-        """12 hex digits over everything but the folder; the file's name."""
+        """12 hex digits over everything but the folder and how it was written; the file's name."""
         return digest(
             [
                 self.dataset,
@@ -194,6 +208,7 @@ class Training:
                 self.backbones,
                 self.weights,
                 self.seed,
+                self.code,
             ]
         )[:12]
 
@@ -317,16 +332,19 @@ def _training(settings: Settings, folder: Path) -> Training | None:
         if needed and not getattr(settings, key):
             raise UsageError(f"trainer {settings.trainer} needs {key}; name at least one.")
     dataset = registry.dataset(settings.dataset)
+    attacks = [registry.attack(text) for text in settings.trainer_attacks]
     backbones = [registry.backbone(text) for text in settings.trainer_backbones]
     return Training(
         dataset=methods.canonical(dataset),
         fingerprint=dataset.fingerprint(),
         trainer=methods.canonical(trainer),
-        attacks=tuple(methods.canonical(registry.attack(text)) for text in settings.trainer_attacks),
+        attacks=tuple(methods.canonical(attack) for attack in attacks),
         backbones=tuple(methods.canonical(backbone) for backbone in backbones),
         weights=tuple(backbone.card.sha256 for backbone in backbones),
         seed=settings.trainer_seed,
         folder=folder / "weights",
+        code=source_digest(type(trainer), *map(type, attacks), *map(type, backbones)),
+        given=Given(settings.dataset, settings.trainer, settings.trainer_attacks, settings.trainer_backbones),
     )
 
 
@@ -364,15 +382,17 @@ def train(training: Training, cloaks: Path, options: "Options", report: Report) 
     if (card := training.card()) is not None:
         return card
     device, _ = use_device(options.device, options.threads)
-    backbones = tuple(registry.backbone(text) for text in training.backbones)
+    # As they were given: canonical texts have lost the folders of their files.
+    given = training.given or Given(training.dataset, training.trainer, training.attacks, training.backbones)
+    backbones = tuple(registry.backbone(text) for text in given.backbones)
     for backbone in backbones:
         backbone.load(device)
     training.folder.mkdir(parents=True, exist_ok=True)
-    return registry.trainer(training.trainer).train(
+    return registry.trainer(given.trainer).train(
         TrainRequest(
-            dataset=registry.dataset(training.dataset),
+            dataset=registry.dataset(given.dataset),
             out=training.file,
-            attacks=tuple(registry.attack(text) for text in training.attacks),
+            attacks=tuple(registry.attack(text) for text in given.attacks),
             backbones=backbones,
             seed=training.seed,
             device=device,

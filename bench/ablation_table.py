@@ -172,11 +172,7 @@ def _against_base(asked: Plan, place: Place, key: _Key, mean: Mean, base: Mean |
         return {"p_reason": "the row is the base itself"}
     if base is None:
         return {"p_reason": "the base has no such cell"}
-    if not len(mean.rates) or not len(base.rates):
-        return {"p_reason": LACKING}
-    if not mean.rates.sort_index().index.equals(base.rates.sort_index().index):
-        return {"p_reason": "the base was measured on other people"}
-    if reason := mean.dependence or base.dependence:
+    if reason := _unlike(mean, base):
         return {"p_reason": reason}
     level = place.level
     rng = numpy_generator(level.settings.split_seed, "ablation", level.factor, level.name, *key)
@@ -189,6 +185,17 @@ def _against_base(asked: Plan, place: Place, key: _Key, mean: Mean, base: Mean |
         "p": found.p,
         "p_reason": found.reason,
     }
+
+
+def _unlike(mean: Mean, base: Mean) -> str:
+    """Return why two means are not of the same question to the same people, or why people are not independent."""
+    if any(mean.columns[axis] != base.columns[axis] for axis in ("attacks", "backbones")):
+        return "the base's mean is over other attacks or trackers"
+    if not len(mean.rates) or not len(base.rates):
+        return LACKING
+    if not mean.rates.sort_index().index.equals(base.rates.sort_index().index):
+        return "the base was measured on other people"
+    return mean.dependence or base.dependence
 
 
 def _corrected(found: pd.DataFrame) -> "pd.Series[float]":

@@ -25,7 +25,8 @@ _WRAP = 24
 def matrix_figure(board: pd.DataFrame, path: Path) -> None:
     """Draw the mean ASR of every attack × defence over the run's trackers and seeds, one panel a head.
 
-    Attack ``none`` is the baseline error. A pair with a failed or missing cell is left empty and says so.
+    Attack ``none`` is the baseline error. A pair with a failed or missing cell is NA, and so is one whose cells are
+    partly white-box: the two are never averaged.
 
     Args:
         board: leaderboard of a run of protocol ``tracker`` (`bench.leaderboard.build`).
@@ -68,7 +69,9 @@ def mean_rates(board: pd.DataFrame, attacks: list[str], defenses: list[str]) -> 
     rates = board.assign(asr=100 * board["asr"].astype(float))
     means = rates.pivot_table("asr", "attack", "defense", aggfunc="mean")
     known = rates.pivot_table("asr", "attack", "defense", aggfunc="count")
-    whole: pd.DataFrame = means.where(known == points).reindex(index=attacks, columns=defenses)
+    access = rates.pivot_table("access", "attack", "defense", aggfunc="nunique", dropna=False)
+    alike = (known == points) & (access <= 1)
+    whole: pd.DataFrame = means.where(alike).reindex(index=attacks, columns=defenses)
     return whole
 
 

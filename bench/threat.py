@@ -113,7 +113,7 @@ class Threats:
             extractor_is_tracker=bool(self.same_weights(trained_with, cell.backbone)),
             related=any(self._related(name, cell.backbone) for name in {*surrogates, *trained_with}),
             extractors_are_surrogates=any(self.same_weights(binding.backbones, name) for name in surrogates),
-            attack_seen_by_defense=_seen(methods.canonical(attack), defense.trained_on(binding)),
+            attack_seen_by_defense=_seen(attack, defense.trained_on(binding)),
             attack_adapts_to_defense=self._adapts(cell),
             identity_overlap=overlap.overlap,
             identity_overlap_detail=overlap.detail,
@@ -375,12 +375,15 @@ def _names(defense: Defense) -> set[str]:
     )
 
 
-def _seen(attack: str, trained_on: tuple[str, ...]) -> str:
-    if attack == "none":
+def _seen(attack: Attack, trained_on: tuple[str, ...]) -> str:
+    name = methods.canonical(attack)
+    if name == "none":
         return ""
     if not trained_on:
         return "not-trained"
-    if attack in trained_on:
+    # Cloaks made against the finished defence are none it can have been trained on, whatever they are called.
+    if name in trained_on and not attack.threat.adapts_to:
         return "seen"
-    same_method = any(methods.parse(name).name == methods.parse(attack).name for name in trained_on)
-    return "seen-with-other-parameters" if same_method else "unseen"
+    inside = {attack.name, *(part.name for part in attack.parts() if isinstance(part, Attack))}
+    known = {methods.parse(text).name for text in trained_on}
+    return "seen-with-other-parameters" if inside & known else "unseen"

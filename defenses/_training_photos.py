@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench.contracts import MICRO_BATCH, Attack, Backbone, Context, Dataset, Faces, Identity, TrainRequest
-from bench.digest import source_digest
+from bench.contracts import (
+    MICRO_BATCH,
+    Attack,
+    Backbone,
+    Binding,
+    Context,
+    Dataset,
+    Faces,
+    Identity,
+    TrainRequest,
+)
+from bench.data_files import sha256_of
+from bench.digest import environment, source_digest
 from bench.errors import MethodError
+from bench.methods import canonical
 
 _SHARD = 64
 """Photos cloaked between two files of the cloak cache."""
@@ -80,7 +93,7 @@ def embed_all(images: Tensor, extractors: Sequence[Backbone], device: torch.devi
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write safetensors so that a kill leaves the old file or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # trainings may share a folder
     save_file(tensors, temporary, metadata)
     temporary.replace(path)
 
@@ -111,7 +124,7 @@ class Cloaker:
         done = 0
         cloaked = []
         for shard in shards(photos, attack):
-            path = self.folder / f"cloaks-{self._digest(name, attack, shard)}.safetensors"
+            path = self.folder / f"cloaks-{self._digest(name, attack, shard, photos)}.safetensors"
             if not path.is_file():
                 if state is None:
                     state = self._fit(attack, photos)
@@ -175,15 +188,29 @@ class Cloaker:
             advance=advance,
         )
 
-    def _digest(self, name: str, attack: Attack, shard: list[tuple[str, str]]) -> str:
+    def _digest(
+        self, name: str, attack: Attack, shard: list[tuple[str, str]], photos: list[tuple[str, str]]
+    ) -> str:
+        """Return a digest of all that decides a shard's cloaks."""
+        request = self.request
+        binding = Binding(
+            canonical(request.dataset),
+            request.dataset.domain,
+            tuple(backbone.card.name for backbone in self.surrogates),
+            "",
+        )
         content = [
             name,
-            source_digest(type(attack)),
+            attack.params.model_dump(mode="json"),
+            source_digest(type(attack), __name__),
+            [sha256_of(path) for path in attack.files(binding)],
             shard,
-            self.request.seed,
-            self.request.dataset.fingerprint(),
+            photos if attack.learns else [],
+            request.seed,
+            request.dataset.fingerprint(),
             [identity.id for identity in self.others] if attack.threat.needs_targets else [],
-            [(backbone.card.name, backbone.card.sha256) for backbone in self.surrogates],
+            [(b.card.model_dump(mode="json"), source_digest(type(b))) for b in self.surrogates],
+            environment(str(request.device), torch.get_num_threads()),
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 

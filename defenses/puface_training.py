@@ -186,6 +186,12 @@ class _Training:
             raise UsageError("puface trains against attacks: name at least one, --attack pgd:eps=15.")
         if not request.backbones:
             raise UsageError("puface needs feature extractors: name at least one, --backbone NAME.")
+        for attack in request.attacks:
+            if attack.parts():
+                raise UsageError(
+                    f"puface cannot be trained against '{canonical(attack)}', which is made of other methods. To "
+                    "train it against attacks that know it, say puface:adaptive_share=0.5."
+                )
         if request.out.suffix != ".safetensors":
             raise UsageError(f"--out {request.out.name} must end in .safetensors.")
         order = sorted(range(len(request.attacks)), key=lambda i: canonical(request.attacks[i]))

@@ -23,6 +23,7 @@ def board(heads=("nn",)):
                             "head": head,
                             "seed": 0,
                             "condition": "",
+                            "access": "black-box" if attack != "none" else "",
                             "asr": 0.00313 * (len(rows) + 1),
                         }
                     )
@@ -56,6 +57,14 @@ def test_a_pair_with_a_failed_cell_is_not_a_number():
     assert rates.loc["fawkes"].isna().all()
     assert rates.loc["none"].notna().all()
     assert texts(draw(rows).axes[0])[2:4] == ["NA", "NA"]
+
+
+def test_white_box_and_black_box_are_not_averaged():
+    rows = board()
+    rows.loc[(rows["attack"] == "fawkes") & (rows["backbone"] == "two"), "access"] = "white-box"
+    rates = mean_rates(rows, ["none", "fawkes"], ["none", "jpeg + puface"])
+    assert rates.loc["fawkes"].isna().all()
+    assert rates.loc["none"].notna().all()
 
 
 def test_the_same_board_gives_the_same_bytes_and_several_conditions_are_refused(tmp_path):

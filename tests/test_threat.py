@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import registry, threat
 from bench.errors import UsageError
 from bench.resolve import resolve
 from bench.spec import Cell, make_spec
@@ -211,3 +212,13 @@ def test_a_photo_in_gallery_and_probes_or_of_two_people_is_refused(tiny, monkeyp
     monkeypatch.setattr(run.dataset, "identities", lambda: people)
     with pytest.raises(UsageError, match="gives photo 'x' to both 'a' and 'b'"):
         Threats(run).check()
+
+
+def test_no_defence_has_seen_the_cloaks_made_against_it():
+    """Weights trained against themselves say 'adaptive', which is what the default adaptive attack is called."""
+    trained = ("adaptive", "pgd:eps=15")
+    assert threat._seen(registry.attack("pgd:eps=15"), trained) == "seen"
+    assert threat._seen(registry.attack("adaptive"), trained) == "seen-with-other-parameters"
+    through_lowkey = registry.attack("adaptive:attack=[lowkey:perceptual=dssim],defense=jpeg")
+    assert threat._seen(through_lowkey, ("lowkey:perceptual=dssim",)) == "seen-with-other-parameters"
+    assert threat._seen(through_lowkey, ("pgd:eps=15",)) == "unseen"

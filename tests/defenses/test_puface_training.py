@@ -475,6 +475,13 @@ def test_requests_that_cannot_be_met(tmp_path: Path, changes: dict[str, object],
         PuFaceTrainer(SMALL).train(request(**parts))  # type: ignore[arg-type]
 
 
+def test_an_attack_made_of_others_is_refused_with_the_way_to_train_against_it(tmp_path: Path) -> None:
+    from attacks.adaptive import Adaptive
+
+    with pytest.raises(UsageError, match=r"'adaptive', which is made of other methods.*adaptive_share"):
+        PuFaceTrainer(SMALL).train(request(tmp_path / "w.safetensors", attacks=(Adaptive(),)))
+
+
 def test_per_attack_values_must_match_the_attacks(tmp_path: Path) -> None:
     params = SMALL.model_copy(update={"cloaks": (1, 2, 3)})
     with pytest.raises(UsageError, match="cloaks has 3 values for 1 attacks"):
