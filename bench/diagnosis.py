@@ -49,6 +49,7 @@ class AttackDiagnosis(Frozen):
     goal: str = Field(description="of the threat model")
     max_linf: float | None = Field(description="declared budget, grey levels")
     max_dssim: float | None = Field(description="declared budget")
+    adapts_to: tuple[str, ...] = Field((), description="defences the attack works against")
     probes: tuple[SurrogateProbe, ...] = Field(description="none where the attack was handed no surrogate")
     reason: str = Field("", description="why the surrogates could not be asked")
 

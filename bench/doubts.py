@@ -114,7 +114,8 @@ def of_attack(diagnosis: AttackDiagnosis) -> list[Doubt]:
     """Return what an attack's surrogates give reason to doubt.
 
     A surrogate gets one warning, that of the cause: where its gradient is zero, that its embedding did not
-    move follows. Each code is given once, with every surrogate concerned.
+    move follows. Each code is given once, with every surrogate concerned. How far the bare surrogate moves says
+    nothing of an attack that works against a defence.
     """
     if diagnosis.reason:
         return [Doubt("not-diagnosed", f"the surrogates could not be asked: {_inline(diagnosis.reason)}")]
@@ -124,6 +125,8 @@ def of_attack(diagnosis: AttackDiagnosis) -> list[Doubt]:
     found: dict[str, list[str]] = {}
     for name, probes in by_surrogate.items():
         for code, rule in _SURROGATE_RULES.items():
+            if diagnosis.adapts_to and code in _OF_MOVEMENT:
+                continue
             if text := rule(probes):
                 found.setdefault(code, []).append(f"on {name} {text}")
                 break
@@ -179,6 +182,10 @@ _SURROGATE_RULES: Mapping[str, Callable[[Sequence[SurrogateProbe]], str]] = {
     "unmoved": _unmoved,
     "like-noise": _like_noise,
 }
+
+
+_OF_MOVEMENT = frozenset({"unmoved", "like-noise"})
+"""Rules that hold for attacks on the surrogate itself."""
 
 
 # -- white-box and black-box ---------------------------------------------------------------------------

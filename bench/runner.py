@@ -284,6 +284,7 @@ def write_diagnoses(prepared: Prepared, executor: Executor, cell: Cell, written:
                 goal=attack.threat.goal,
                 max_linf=attack.threat.max_linf,
                 max_dssim=attack.threat.max_dssim,
+                adapts_to=attack.threat.adapts_to,
                 probes=tuple(one for part in payloads for one in diagnosis.probes_from_bytes(part)),
                 reason=reason,
             ),

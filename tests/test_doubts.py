@@ -288,3 +288,14 @@ def test_the_page_states_the_thresholds():
     assert "0.5 grey levels" in text
     assert f"{doubts.UNCHANGED_SHARE:.0%}".replace("%", " %") in text
     assert f"{doubts.LEAST_SPREAD:.0%}".replace("%", " %") in text
+
+
+def test_an_attack_through_a_defence_need_not_move_the_bare_surrogate():
+    still = probe(moved=0.0, random=0.02)
+    assert codes(attack(still)) == ["unmoved"]
+    through = AttackDiagnosis(
+        goal="untargeted", max_linf=None, max_dssim=None, adapts_to=("puface",), probes=(still,)
+    )
+    assert doubts.of_attack(through) == []
+    broken = through.model_copy(update={"probes": (probe(slope=0.0),)})
+    assert codes(doubts.of_attack(broken)) == ["gradient-zero"]
