@@ -102,4 +102,4 @@ def _panel(axes: Axes, rates: pd.DataFrame) -> None:
 
 
 def _wrapped(name: object, width: int = _WRAP) -> str:
-    return "\n".join(textwrap.wrap(str(name), width, break_on_hyphens=False))
+    return "\n".join(textwrap.wrap(str(name).replace(",", ", "), width, break_on_hyphens=False))
