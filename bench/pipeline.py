@@ -45,16 +45,13 @@ from bench.lpips_distance import Lpips, Unavailable, load_lpips
 from bench.randomness import numpy_generator, stream_seed
 from bench.resolve import Resolved
 from bench.spec import Cell
+from bench.targets import held_out_photos, shown_photos, target_people
 
 SHARD_IMAGES = 64
 """A shard takes whole identities until it has this many images: what a killed run may lose."""
 
 TRAINING_IMAGES = 512
 """Photos of training identities that `fit` and `train` see, at most."""
-
-TARGET_IDENTITIES = 50
-TARGET_PHOTOS = 4
-"""Size of the pool of other people's faces for attacks that imitate someone; as many photos again are held out."""
 
 DESCRIPTIVE = frozenset(
     {"licence", "source", "training_data", "domain", "family", "lfw_accuracy", "note", "thresholds"}
@@ -267,14 +264,12 @@ class Pipeline:
                 f"{self.run.spec.dataset} has no training identities, and a method of this run learns from "
                 "them. Use a dataset that has some, or another method."
             )
-        rng = numpy_generator(self.run.spec.split_seed, "training" if purpose == "training" else "targets")
-        order = [people[i] for i in rng.permutation(len(people))]
         if purpose == "training":
-            return self._faces_node(purpose, _some_photos(order))
-        targets = _targets(order)
-        if purpose == "targets":
-            return self._faces_node(purpose, [(image, who.id) for who in targets for image in _shown(who)])
-        return self._faces_node(purpose, [(image, who.id) for who in targets for image in _held_out(who)])
+            rng = numpy_generator(self.run.spec.split_seed, "training")
+            return self._faces_node(purpose, _some_photos([people[i] for i in rng.permutation(len(people))]))
+        photos_of = shown_photos if purpose == "targets" else held_out_photos
+        targets = target_people(people, self.run.spec.split_seed)
+        return self._faces_node(purpose, [(image, who.id) for who in targets for image in photos_of(who)])
 
     # -- fit -------------------------------------------------------------------------------------------
 
@@ -773,25 +768,6 @@ def _shards(photos: Mapping[str, tuple[str, ...]]) -> Iterator[list[tuple[str, s
 def _some_photos(people: Sequence[Identity]) -> list[tuple[str, str]]:
     photos = [(image, person.id) for person in people for image in person.photos]
     return photos[:TRAINING_IMAGES]
-
-
-def _targets(people: Sequence[Identity]) -> list[Identity]:
-    # A person with several photos is a steadier target, and leaves some that the attack has not seen.
-    several = [person for person in people if len(person.photos) > 1]
-    return sorted(several or people, key=lambda person: -min(len(person.photos), 2 * TARGET_PHOTOS))[
-        :TARGET_IDENTITIES
-    ]
-
-
-def _shown(target: Identity) -> tuple[str, ...]:
-    """Return the photos of a target an attack sees: half of them, at most `TARGET_PHOTOS`."""
-    return target.photos[: min(TARGET_PHOTOS, (len(target.photos) + 1) // 2)]
-
-
-def _held_out(target: Identity) -> tuple[str, ...]:
-    """Return as many of the others, which measure whether an imitation holds."""
-    seen = len(_shown(target))
-    return target.photos[seen : seen + TARGET_PHOTOS]
 
 
 def _with_state(ctx: Context, payload: bytes) -> Context:
