@@ -232,9 +232,10 @@ class _Views:
         nodes = self.prepared.nodes[cell]
         yield self._measures("cloak_measures", nodes.cloak_measures, result.cloak_measures, cell)
         yield self._measures("purified_measures", nodes.purified_measures, result.purified_measures, cell)
-        for condition in {**nodes.restored_measures, **result.restored_measures}:
-            shards = nodes.restored_measures.get(condition, ())
-            yield self._measures("restored", shards, result.restored_measures.get(condition, ""), cell)
+        for kind in ("restored", "restored_to_cloak"):
+            planned, there = (getattr(one, f"{kind}_measures") for one in (nodes, result))
+            for condition in {**planned, **there}:
+                yield self._measures(kind, planned.get(condition, ()), there.get(condition, ""), cell)
         rebuilt = write_diagnoses(self.prepared, self.reader, cell, self.written)
         for kind, probes in (
             ("attack_diagnosis", nodes.attack_probes),

@@ -95,6 +95,10 @@ COLUMNS: Mapping[str, str] = {
     "restored_linf": "largest change of a pixel, grey levels of 255",
     "restored_unchanged": "share of images that came back as the original",
     "restored_reason": "why the restored image's measures are empty",
+    "restored_to_cloak_psnr": "PSNR of what the protocol restored against the cloak as posted, dB, mean over those "
+    "that are not the cloak itself",
+    "restored_to_cloak_unchanged": "share of images that came back as the cloak",
+    "restored_to_cloak_reason": "why these two are empty",
     "lpips_reason": "why LPIPS is empty where other measures are there",
     "warnings": "why the harness doubts the row's numbers, each as code: sentence; empty where nothing is doubted",
     "surrogates": "backbones the attack used",
@@ -209,6 +213,7 @@ def _all_image_columns(row: _Row) -> dict[str, Any]:
         **_image_columns(folder, "cloak", cell.cloak_measures, no_cloak),
         **_image_columns(folder, "purified", cell.purified_measures, no_purifier),
         **_image_columns(folder, "restored", restored, no_restored),
+        **_to_cloak_columns(folder, cell.restored_to_cloak_measures.get(row.condition, ""), no_restored),
         "lpips_reason": row.answers.facts.lpips_reason,
     }
 
@@ -271,6 +276,12 @@ def _image_columns(folder: RunFolder, prefix: str, name: str, missing: str) -> d
     summary = measures.summarize_images(image_rows(folder, name))
     columns: dict[str, Any] = {f"{prefix}_{key}": summary.means.get(key) for key in MEASURES}
     return {**columns, f"{prefix}_unchanged": summary.share_unchanged, f"{prefix}_reason": summary.reason}
+
+
+def _to_cloak_columns(folder: RunFolder, name: str, missing: str) -> dict[str, Any]:
+    prefix = "restored_to_cloak"
+    columns = _image_columns(folder, prefix, name, missing)
+    return {key: columns.get(key) for key in (f"{prefix}_psnr", f"{prefix}_unchanged", f"{prefix}_reason")}
 
 
 def image_rows(folder: RunFolder, name: str) -> pd.DataFrame:

@@ -634,11 +634,47 @@ class Pipeline:
             found[condition] = self._measure_nodes(label, self.natural(view.photos), changed)
         return found
 
+    def restored_to_cloak_measures(self, attack: str, tracker: str, seed: int) -> dict[str, tuple[Node, ...]]:
+        """Return, for each condition the protocol names, the view's photos against the cloaks as posted."""
+        found = {}
+        for condition, name in self.run.protocol.restored.items():
+            view = self.run.protocol.views[name]
+            changed = self.edits(attack, tracker, seed, view)
+            label = f"{condition} to cloak {self._label(self.run.attacks[attack], tracker)}"
+            posted = self.cloaks(attack, tracker, seed, view.photos)
+            found[condition] = self._measure_nodes(label, posted, changed, with_lpips=False)
+        return found
+
+    def attack_context(
+        self, attack_name: str, tracker: str, seed: int, key: bytes, fetch: Callable[[Node], bytes]
+    ) -> Context:
+        """Return the context in which an attack of the run works on photos that are not the run's.
+
+        Args:
+            attack_name: canonical name of an attack of the run.
+            tracker: name of the tracker's backbone; "" where nobody knows it.
+            seed: of the method's randomness.
+            key: the secret of an erasable attack.
+            fetch: gives an artefact's payload: the targets' faces, what the attack learnt.
+        """
+        attack = self.run.attacks[attack_name]
+        targets = None
+        if attack.threat.needs_targets:
+            targets = stages.decode_pixels(fetch(self._training_faces("targets"))).faces(self.machine.device)
+        ctx = self._context(attack, tracker, seed, _uncounted, targets, key)
+        return _with_state(ctx, fetch(self._fitted(attack, tracker, seed))) if attack.learns else ctx
+
     def _measure_nodes(
-        self, label: str, originals: tuple[Node, ...], changed: tuple[Node, ...], *, fill: bool = False
+        self,
+        label: str,
+        originals: tuple[Node, ...],
+        changed: tuple[Node, ...],
+        *,
+        fill: bool = False,
+        with_lpips: bool = True,
     ) -> tuple[Node, ...]:
         """Return the measures of `changed`; with `fill`, photos an attack was given and left out are unchanged."""
-        lpips = self.machine.lpips if isinstance(self.machine.lpips, Lpips) else None
+        lpips = self.machine.lpips if with_lpips and isinstance(self.machine.lpips, Lpips) else None
 
         def work(inputs: Payloads, advance: Advance, chosen: Sequence[str]) -> bytes:
             before, after = (stages.decode_pixels(payload) for payload in inputs)

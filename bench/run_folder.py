@@ -68,6 +68,9 @@ class CellResult(Frozen):
     cloak_measures: str = Field("", description="file of cloak against original")
     purified_measures: str = Field("", description="file of purified against original")
     restored_measures: dict[str, str] = Field({}, description="condition → file of restored against original")
+    restored_to_cloak_measures: dict[str, str] = Field(
+        {}, description="condition → file of restored against cloak"
+    )
     attack_diagnosis: str = Field("", description="file of what the attack did; empty: it changes no image")
     purifier_diagnosis: str = Field("", description="file of what the purifier did; empty: there is none")
 
@@ -78,7 +81,8 @@ class CellResult(Frozen):
 
     def files(self) -> tuple[str, ...]:
         """Return every file of the cell."""
-        measures = (self.cloak_measures, self.purified_measures, *self.restored_measures.values())
+        restored = (*self.restored_measures.values(), *self.restored_to_cloak_measures.values())
+        measures = (self.cloak_measures, self.purified_measures, *restored)
         named = (self.decisions, *measures, self.attack_diagnosis, self.purifier_diagnosis)
         return tuple(filter(None, named))
 

@@ -68,12 +68,14 @@ class CellNodes:
     cloak_measures: tuple[Node, ...]
     purified_measures: tuple[Node, ...]
     restored_measures: Mapping[str, tuple[Node, ...]]
+    restored_to_cloak_measures: Mapping[str, tuple[Node, ...]]
     attack_probes: tuple[Node, ...]
     purifier_probes: tuple[Node, ...]
 
     def all(self) -> tuple[Node, ...]:
         """Every node of the cell."""
-        restored = (node for nodes in self.restored_measures.values() for node in nodes)
+        both = (*self.restored_measures.values(), *self.restored_to_cloak_measures.values())
+        restored = (node for nodes in both for node in nodes)
         probes = (*self.attack_probes, *self.purifier_probes)
         return (self.decision, *self.cloak_measures, *self.purified_measures, *restored, *probes)
 
@@ -187,9 +189,11 @@ def _cell_nodes(run: Resolved, pipeline: Pipeline, cell: Cell) -> CellNodes:
     cloak = pipeline.cloak_measures(cell.attack, cell.backbone, cell.seed)
     purified = pipeline.purified_measures(cell.attack, cell.defense, cell.backbone, cell.seed)
     restored = pipeline.restored_measures(cell.attack, cell.backbone, cell.seed)
+    to_cloak = pipeline.restored_to_cloak_measures(cell.attack, cell.backbone, cell.seed)
     attack_probes = pipeline.attack_probes(cell.attack, cell.backbone, cell.seed)
     purifier_probes = pipeline.purifier_probes(cell.attack, cell.defense, cell.backbone, cell.seed)
-    return CellNodes(pipeline.decision(cell), cloak, purified, restored, attack_probes, purifier_probes)
+    decision = pipeline.decision(cell)
+    return CellNodes(decision, cloak, purified, restored, to_cloak, attack_probes, purifier_probes)
 
 
 def execute(
@@ -236,10 +240,11 @@ def _finish(prepared: Prepared, executor: Executor, cell: Cell, written: set[str
         files["decisions"] = folder.write_bytes(f"decisions/{run_folder.file_stem(*cell)}.parquet", payload)
         for kind in ("cloak_measures", "purified_measures"):
             files[kind] = write_measures(folder, executor, kind, getattr(nodes, kind), written)
-        files["restored_measures"] = {
-            condition: write_measures(folder, executor, "restored", shards, written)
-            for condition, shards in nodes.restored_measures.items()
-        }
+        for kind in ("restored", "restored_to_cloak"):
+            files[f"{kind}_measures"] = {
+                condition: write_measures(folder, executor, kind, shards, written)
+                for condition, shards in getattr(nodes, f"{kind}_measures").items()
+            }
         files |= write_diagnoses(prepared, executor, cell, written)
     except NodeError as error:
         status, reason = "failed", str(error)

@@ -231,6 +231,14 @@ def check_story(board):
     assert psnr["no key"] == pytest.approx(float(rows["cloak_psnr"].iloc[0]), abs=0.01)
     assert psnr["wrong key"] < psnr["no key"]
     assert pd.isna(psnr["cloaked"])
+    # Against what was posted: no key gives the cloak itself, both keys move it by the pattern.
+    assert rows.loc["no key", "restored_to_cloak_unchanged"] == 1
+    assert rows.loc["no key", "restored_to_cloak_reason"] == "no image was changed"
+    to_cloak = rows["restored_to_cloak_psnr"].astype(float)
+    assert to_cloak["right key"] == pytest.approx(float(rows["cloak_psnr"].iloc[0]), abs=0.5)
+    assert pd.isna(to_cloak[["cloaked", "no key"]]).all()
+    assert psnr["wrong key"] < to_cloak["wrong key"] < psnr["right key"]
+    assert rows.loc["cloaked", "restored_to_cloak_reason"] == "nothing is restored under this condition"
     none = board[(board["attack"] == "none") & (board["defense"] == "none")]
     assert len(set(none["asr"].astype(float))) == 1
     assert none["restored_psnr"].astype(float).isna().all()
