@@ -1,0 +1,496 @@
+"""Trains modules 2 and 3 of `attacks.apf` against a server model, on people who are not evaluated.
+
+The U-Net is trained alone; then it is frozen and the enhancement is trained on top, so that one file answers
+for modules=2 and modules=3. Every draw comes from (seed, stage, step) and every checkpoint holds weights and
+optimiser, so a training that was killed goes on to the same weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from attacks._apf_card import PAPER_COSINE, ApfCard, ApfQuality
+from attacks._apf_cloud import LARGEST_EPS, CloudSide, Gradient
+from attacks._apf_end import Ascent, Diversity
+from attacks._apf_network import STRIDE, UNIVERSAL_BOUND, ApfNetwork, load_network, save_network
+from attacks._apf_photos import Pairs, deal_people, read_pairs, unit_features, write_tensors
+from bench.contracts import Backbone, MethodParams, Trainer, TrainRequest
+from bench.data_files import sha256_of
+from bench.digest import environment, source_digest
+from bench.errors import MethodError, UsageError, unknown
+from bench.image_quality import GREY_LEVELS
+from bench.methods import canonical
+from bench.randomness import numpy_generator, torch_generator
+
+UNIVERSAL_EPS = UNIVERSAL_BOUND / 2
+"""Bound of U where pixels are in [0, 1]."""
+
+STAGES = ("0", "1", "1+2", "1+2+3")
+"""What is measured: the photo itself, and the modules in order."""
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Return the cosine decay from `peak` at step 0 to 0 after `steps`."""
+    return peak * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def bounded(perturbations: Tensor, eps: int) -> Tensor:
+    """Return perturbations in units of ε as they are sent: clipped to ±1 and whole grey levels.
+
+    Gradients pass as if nothing had been clipped or rounded (straight-through): a pixel at the bound can
+    come back.
+    """
+    sent = (perturbations.detach().clamp(-1, 1) * eps).round() / eps
+    return perturbations + (sent - perturbations.detach())
+
+
+def posted(photos: Tensor, change: Tensor) -> Tensor:
+    """Return `photos` + `change` clipped to [0, 1], with straight-through gradients."""
+    cloaks = photos + change
+    return cloaks + (cloaks.detach().clamp(0, 1) - cloaks.detach())
+
+
+def dodging_loss(embeddings: Tensor, others: Tensor) -> Tensor:
+    """Return mean(10 − d), d the squared L2 distance of unit embeddings, as the paper has it.
+
+    Args:
+        embeddings: N×D of cloaks, of any length.
+        others: N×D unit embeddings of other photos of the same people.
+    """
+    distances = (F.normalize(embeddings, dim=1) - others).square().sum(1)
+    return (10 - distances).mean()
+
+
+class ApfTrainer(Trainer):
+    """Trains the transfer network and the enhancement of APF against one server model."""
+
+    name: ClassVar[str] = "apf"
+    paper: ClassVar[str] = (
+        "Zhang et al., Adversarial Privacy-preserving Filter, ACM MM 2020 (demo: ACM MM 2021)"
+    )
+    needs_backbones: ClassVar[bool] = True
+
+    class Params(MethodParams):
+        """Parameters of `ApfTrainer`."""
+
+        probe: str = Field(
+            "auto", min_length=1, description="backbone of module 1; auto: the first --backbone"
+        )
+        server: str = Field(
+            "auto", min_length=1, description="backbone to train against; auto: the other --backbone"
+        )
+        steps: int = Field(
+            1000, ge=1, description="steps that train the U-Net", json_schema_extra={"unit": "steps"}
+        )
+        enhance_steps: int = Field(
+            200, ge=1, description="steps that train the enhancement", json_schema_extra={"unit": "steps"}
+        )
+        batch: int = Field(
+            32, ge=1, le=4096, description="photos a step", json_schema_extra={"unit": "images"}
+        )
+        lr: float = Field(1e-3, gt=0, le=1, description="peak learning rate of the U-Net, decays as a cosine")
+        enhance_lr: float = Field(
+            1e-2, gt=0, le=1, description="peak learning rate of the enhancement, likewise"
+        )
+        photos: int = Field(
+            3000,
+            ge=2,
+            description="photos to train on, whole people, many rather than much of each",
+            json_schema_extra={"unit": "images"},
+        )
+        holdout: int = Field(
+            60,
+            ge=1,
+            description="training identities kept for measuring",
+            json_schema_extra={"unit": "people"},
+        )
+        eps: int = Field(
+            8, ge=1, le=LARGEST_EPS, description="L∞ bound", json_schema_extra={"unit": "grey levels"}
+        )
+        step: float = Field(
+            2, gt=0, le=255, description="step of module 1", json_schema_extra={"unit": "grey levels"}
+        )
+        ascent_steps: int = Field(
+            10, ge=1, le=1000, description="steps of module 1", json_schema_extra={"unit": "steps"}
+        )
+        diversity: float = Field(0.5, ge=0, le=1, description="probability of input diversity in module 1")
+        server_diversity: float = Field(
+            0.0, ge=0, le=1, description="the same for what the server model sees in training"
+        )
+        universal_steps: int = Field(
+            200, ge=1, description="steps that make U", json_schema_extra={"unit": "steps"}
+        )
+        width: int = Field(
+            64,
+            ge=1,
+            le=128,
+            description="channels of the U-Net's first level",
+            json_schema_extra={"unit": "channels"},
+        )
+        precision: Literal["float32", "bfloat16"] = Field(
+            "float32", description="arithmetic of the U-Net while it trains; weights stay float32"
+        )
+        checkpoint_every: int = Field(
+            100, ge=1, description="steps between checkpoints", json_schema_extra={"unit": "steps"}
+        )
+
+    params: Params
+
+    def train(self, request: TrainRequest) -> Mapping[str, Any]:
+        """Train, write weights and card, return the card.
+
+        The folder ``<out>.checkpoint`` holds gradients, U and the last checkpoint until the weights are
+        written; called again after a kill, training goes on from there.
+
+        Raises:
+            UsageError: not two backbones, one has no gradient, or too few people have enough photos.
+        """
+        return _Training(self.params, canonical(self), request).run()
+
+
+def _roles(params: ApfTrainer.Params, request: TrainRequest) -> tuple[Backbone, Backbone]:
+    """Return probe and server.
+
+    Raises:
+        UsageError: not two backbones, a name that is not among them, or one without gradient.
+    """
+    by_name = {backbone.card.name: backbone for backbone in request.backbones}
+    if len(by_name) != 2 or len(request.backbones) != 2:
+        found = ", ".join(b.card.name for b in request.backbones) or "none"
+        raise UsageError(
+            f"apf needs two backbones, --backbone PROBE --backbone SERVER, got {found}. The probe works on the "
+            "user's device, the server's is what modules 2 and 3 are trained against."
+        )
+    for role, name in (("probe", params.probe), ("server", params.server)):
+        if name != "auto" and name not in by_name:
+            raise unknown(f"apf {role}", name, by_name, "It is one of the two --backbone.")
+    first, second = by_name
+    probe = params.probe if params.probe != "auto" else (second if params.server == first else first)
+    server = params.server if params.server != "auto" else (second if probe == first else first)
+    if probe == server:
+        raise UsageError(f"apf: probe and server are both '{probe}'. Name one of them only.")
+    for name, backbone in by_name.items():
+        if not backbone.differentiable:
+            raise UsageError(
+                f"backbone '{name}' has no gradient, and APF needs that of both. Choose another."
+            )
+    return by_name[probe], by_name[server]
+
+
+class _Training:
+    """One training: the request with its parameters, photos, network and optimiser."""
+
+    def __init__(self, params: ApfTrainer.Params, trainer: str, request: TrainRequest) -> None:
+        self.params, self.trainer, self.request = params, trainer, request
+        if request.attacks:
+            raise UsageError("apf trains its own attack: leave out --attack.")
+        if request.out.suffix != ".safetensors":
+            raise UsageError(f"--out {request.out.name} must end in .safetensors.")
+        self.probe, self.server = _roles(params, request)
+        self.ascent = Ascent(params.eps, params.step, params.ascent_steps, params.diversity)
+        self.folder = request.out.with_suffix(".checkpoint")
+        self.elapsed, self.started = 0.0, time.monotonic()
+
+    def run(self) -> dict[str, Any]:
+        """Train, write, return the card."""
+        request, params = self.request, self.params
+        rng = numpy_generator(request.seed, "apf/identities")
+        held_out, people = deal_people(
+            request.dataset.identities(), params.holdout, params.photos, rng, canonical(request.dataset)
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._read_clock()
+        self.pairs = read_pairs(request, people, self.probe, self.ascent, self.folder, "gradients")
+        side = self.pairs.photos.shape[-1]
+        if side % STRIDE:
+            raise UsageError(f"apf needs photos whose side is a multiple of {STRIDE} pixels, got {side}.")
+        self._write_clock()
+        self.features = unit_features(self.pairs.photos, self.server, request.device)
+        network = self._trained()
+        save_network(network, request.out)
+        network = load_network(request.out, request.device)  # measured as it will be used
+        held = read_pairs(request, held_out, self.probe, self.ascent, self.folder, "held-out gradients")
+        content = self._card(network, held, len(held_out)).model_dump(mode="json")
+        request.out.with_suffix(".json").write_text(
+            json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        shutil.rmtree(self.folder)
+        return content
+
+    # The universal perturbation.
+
+    def _universal(self) -> Tensor:
+        """Return U, 3×H×W within ±0.1 where pixels are in [−1, 1]: signed ascent on the server model.
+
+        Each step goes up the mean distance of a batch of photos + U from their other photos; the steps shrink
+        from a tenth of the bound to 0.
+        """
+        path = self.folder / f"universal-{self._digest('universal')}.safetensors"
+        if path.is_file():
+            return load_file(path)["universal"]
+        shape, device = self.pairs.photos.shape[1:], self.request.device
+        draw = torch_generator(self.request.seed, "apf/universal start")
+        universal = ((2 * torch.rand(shape, generator=draw) - 1) * UNIVERSAL_EPS / 8).to(device)
+        for step in range(self.params.universal_steps):
+            rows = self._draw_rows("universal", step)
+            change = universal.clone().requires_grad_()
+            cloaks = self._diverse(posted(self._photos(rows), change), "universal", step)
+            loss = dodging_loss(self.server.embed(cloaks), self._others(rows))
+            (gradient,) = torch.autograd.grad(loss, change)
+            size = learning_rate(step, self.params.universal_steps, UNIVERSAL_EPS / 10)
+            universal = (universal - size * gradient.sign()).clamp(-UNIVERSAL_EPS, UNIVERSAL_EPS)
+            self.request.report("universal perturbation", step + 1, self.params.universal_steps)
+        universal = (2 * universal).cpu()
+        write_tensors(path, {"universal": universal}, {})
+        self._write_clock()
+        return universal
+
+    # The networks.
+
+    def _trained(self) -> ApfNetwork:
+        params = self.params
+        network = ApfNetwork(params.width, self.pairs.photos.shape[-1])
+        network.draw(torch_generator(self.request.seed, "apf/weights"))
+        network.enhancement.universal.copy_(self._universal())
+        network.to(device=self.request.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._optimise(network, network.transfer, "transfer", params.steps, params.lr, self._transferred)
+        network.transfer.requires_grad_(False)
+        self._optimise(
+            network,
+            network.enhancement,
+            "enhancement",
+            params.enhance_steps,
+            params.enhance_lr,
+            self._enhanced,
+        )
+        return network
+
+    def _optimise(
+        self,
+        network: ApfNetwork,
+        part: torch.nn.Module,
+        stage: str,
+        steps: int,
+        peak: float,
+        forward: Callable[[ApfNetwork, Tensor], Tensor],
+    ) -> None:
+        """Train one part of the network in place, with checkpoints."""
+        optimiser = torch.optim.Adam(part.parameters(), lr=peak)
+        path = self.folder / f"state-{self._digest(stage)}.safetensors"
+        done = _restore(path, part, optimiser) if path.is_file() else 0
+        for step in range(done, steps):
+            loss = self._loss(network, stage, step, forward)
+            if not math.isfinite(float(loss.detach())):
+                raise MethodError(
+                    f"apf: the loss of the {stage} is {float(loss)} at step {step}; lower the rate."
+                )
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(step, steps, peak)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            self.request.report(stage, step + 1, steps)
+            if (step + 1) % self.params.checkpoint_every == 0 or step + 1 == steps:
+                _store(path, part, optimiser, step + 1)
+                self._write_clock()
+
+    def _loss(
+        self, network: ApfNetwork, stage: str, step: int, forward: Callable[[ApfNetwork, Tensor], Tensor]
+    ) -> Tensor:
+        rows = self._draw_rows(stage, step)
+        eps = self.params.eps
+        gradients = self.pairs.gradients[rows].to(self.request.device).float() / eps
+        perturbations = forward(network, gradients.contiguous(memory_format=torch.channels_last))
+        change = bounded(perturbations, eps) * (eps / GREY_LEVELS)
+        cloaks = self._diverse(posted(self._photos(rows), change), stage, step)
+        return dodging_loss(self.server.embed(cloaks), self._others(rows))
+
+    def _transferred(self, network: ApfNetwork, gradients: Tensor) -> Tensor:
+        device, bfloat16 = self.request.device.type, self.params.precision == "bfloat16"
+        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+            perturbations: Tensor = network.transfer(gradients)
+        return perturbations.float()
+
+    def _enhanced(self, network: ApfNetwork, gradients: Tensor) -> Tensor:
+        with torch.no_grad():
+            perturbations = self._transferred(network, gradients)
+        enhanced: Tensor = perturbations + network.enhancement()
+        return enhanced
+
+    # Draws.
+
+    def _draw_rows(self, stage: str, step: int) -> Tensor:
+        """Return the photos of one step: each epoch sees every photo once, in an order of its own."""
+        count, batch = len(self.pairs.photos), self.params.batch
+        rows: list[int] = []
+        place = step * batch
+        while len(rows) < batch:
+            epoch, offset = divmod(place + len(rows), count)
+            order = numpy_generator(self.request.seed, f"apf/{stage}", str(epoch)).permutation(count)
+            rows += order[offset : offset + batch - len(rows)].tolist()
+        return torch.tensor(rows)
+
+    def _photos(self, rows: Tensor) -> Tensor:
+        photos = self.pairs.photos[rows].to(self.request.device).float() / 255
+        return photos.contiguous(memory_format=torch.channels_last)
+
+    def _others(self, rows: Tensor) -> Tensor:
+        return self.features[self.pairs.others[rows].to(self.features.device)]
+
+    def _diverse(self, images: Tensor, stage: str, step: int) -> Tensor:
+        """Return the images as the server model sees them: changed where `server_diversity` asks for it."""
+        if not self.params.server_diversity:
+            return images
+        generators = [
+            torch_generator(self.request.seed, f"apf/{stage} diversity", f"{step}\x1f{row}")
+            for row in range(len(images))
+        ]
+        return Diversity.drawn(generators, images.shape[1:], self.params.server_diversity)(images)
+
+    # Card, digests, clock.
+
+    def _card(self, network: ApfNetwork, held: Pairs, people: int) -> ApfCard:
+        request, params = self.request, self.params
+        quality = self._quality(network, held, people)
+        self._write_clock()
+        return ApfCard(
+            file=request.out.name,
+            sha256=sha256_of(request.out),
+            domain=request.dataset.domain,
+            dataset=canonical(request.dataset),
+            dataset_fingerprint=request.dataset.fingerprint(),
+            training_identities=f"{canonical(request.dataset)}/training",
+            probe=self.probe.card.name,
+            server=self.server.card.name,
+            eps=params.eps,
+            width=params.width,
+            parameters=sum(p.numel() for p in network.parameters()),
+            steps=params.steps,
+            enhance_steps=params.enhance_steps,
+            batch=params.batch,
+            photos=len(self.pairs.photos),
+            trainer=self.trainer,
+            command=self._command(),
+            seed=request.seed,
+            wall_seconds=round(self.elapsed, 1),
+            machine=f"{request.device.type}, {platform.machine()}, {torch.get_num_threads()} threads",
+            quality=quality,
+        )
+
+    def _quality(self, network: ApfNetwork, held: Pairs, people: int) -> ApfQuality:
+        device = self.request.device
+        photos = held.photos.float() / 255
+        gradient = Gradient.between(
+            (photos + held.gradients.float() / GREY_LEVELS).clamp(0, 1), photos, self.params.eps
+        )
+        cloaks = {"0": photos, "1": photos + gradient.values / GREY_LEVELS}
+        modules: Literal[2, 3]
+        for stage, modules in (("1+2", 2), ("1+2+3", 3)):
+            cloaks[stage] = CloudSide(network, modules, device).transfer(gradient).added_to(photos)
+        posts = {stage: images.clamp(0, 1).mul(255).round().byte() for stage, images in cloaks.items()}
+        cosines = {
+            backbone.card.name: {
+                stage: self._cosines(backbone, images, held) for stage, images in posts.items()
+            }
+            for backbone in (self.server, self.probe)
+        }
+        server, probe = cosines[self.server.card.name], cosines[self.probe.card.name]
+        return ApfQuality(
+            identities=people,
+            photos=len(photos),
+            dodging_server={s: round(float((c <= PAPER_COSINE).mean()), 4) for s, c in server.items()},
+            dodging_probe={s: round(float((c <= PAPER_COSINE).mean()), 4) for s, c in probe.items()},
+            cosine_server={s: round(float(c.mean()), 4) for s, c in server.items()},
+            cosine_probe={s: round(float(c.mean()), 4) for s, c in probe.items()},
+            mean_change={
+                stage: round(float((images.float() - held.photos.float()).abs().mean()), 3)
+                for stage, images in posts.items()
+            },
+        )
+
+    def _cosines(self, backbone: Backbone, images: Tensor, held: Pairs) -> np.ndarray:
+        """Return the cosine of each image to the photo that crafting did not see."""
+        natural = unit_features(held.photos, backbone, self.request.device)
+        features = unit_features(images, backbone, self.request.device)
+        found: np.ndarray = (features * natural[held.third.to(natural.device)]).sum(1).cpu().numpy()
+        return found
+
+    def _command(self) -> str:
+        out = self.request.out
+        words = ["bench", "train", self.trainer, "--dataset", canonical(self.request.dataset)]
+        for backbone in self.request.backbones:
+            words += ["--backbone", backbone.card.name]
+        words += [
+            "--seed",
+            str(self.request.seed),
+            "--out",
+            out.name if out.is_absolute() else out.as_posix(),
+        ]
+        return shlex.join(words)
+
+    def _digest(self, stage: str) -> str:
+        """Return a digest of what decides a stage's checkpoint."""
+        content: list[Any] = [
+            stage,
+            self.trainer,
+            self.request.seed,
+            self.request.dataset.fingerprint(),
+            [(b.card.model_dump(mode="json"), source_digest(type(b))) for b in (self.probe, self.server)],
+            source_digest(type(self).__module__),
+            environment(str(self.request.device), torch.get_num_threads()),
+        ]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+    def _read_clock(self) -> None:
+        clock = self.folder / "clock.json"
+        if clock.is_file():
+            self.elapsed = float(json.loads(clock.read_text(encoding="utf-8"))["seconds"])
+
+    def _write_clock(self) -> None:
+        now = time.monotonic()
+        self.elapsed += now - self.started
+        self.started = now
+        clock: Path = self.folder / "clock.json"
+        clock.write_text(json.dumps({"seconds": self.elapsed}), encoding="utf-8")
+
+
+def _store(path: Path, part: torch.nn.Module, optimiser: torch.optim.Optimizer, done: int) -> None:
+    tensors = {f"network/{k}": v.detach().cpu().clone().contiguous() for k, v in part.state_dict().items()}
+    for index, moments in optimiser.state_dict()["state"].items():
+        for name, tensor in moments.items():
+            tensors[f"optimiser/{index}/{name}"] = tensor.detach().cpu().clone().contiguous()
+    write_tensors(path, tensors, {"done": str(done)})
+
+
+def _restore(path: Path, part: torch.nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    """Read a checkpoint into network and optimiser; return the number of steps done."""
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        done = int(file.metadata()["done"])
+    part.load_state_dict(
+        {k.removeprefix("network/"): v for k, v in tensors.items() if k.startswith("network/")}
+    )
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimiser/"):
+            _, index, name = key.split("/", 2)
+            state.setdefault(int(index), {})[name] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return done
