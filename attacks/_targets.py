@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -33,13 +33,20 @@ def require_targets(attack: str, untargeted: str, ctx: Context) -> Faces:
     return ctx.targets
 
 
-def drawn_target(targets: Faces, ctx: Context, identity: str) -> str:
+def drawn_target(targets: Faces, ctx: Context, identity: str, among: Iterable[str] | None = None) -> str:
     """Return the identity id `identity` imitates: drawn from the targets, never the person themself.
+
+    Args:
+        targets: faces of the people there are.
+        ctx: decides the draw.
+        identity: who imitates.
+        among: only these of them; None for all.
 
     Raises:
         UsageError: the targets are of nobody else.
     """
-    others = sorted(set(targets.identities) - {identity})
+    people = set(targets.identities) if among is None else set(targets.identities) & set(among)
+    others = sorted(people - {identity})
     if not others:
         raise UsageError(
             f"'{identity}' is the only person among the target faces, so there is nobody to imitate. Use a "
@@ -74,3 +81,8 @@ def unit_rows(backbone: Backbone, images: Tensor) -> Tensor:
 def rows_of(faces: Faces, identity: str) -> list[int]:
     """Return the places of a person's photos."""
     return [i for i, name in enumerate(faces.identities) if name == identity]
+
+
+def first_people(targets: Faces, count: int) -> tuple[str, ...]:
+    """Return the first `count` people of the pool in its own order, which puts those with most photos first."""
+    return tuple(dict.fromkeys(targets.identities))[:count]

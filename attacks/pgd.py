@@ -2,8 +2,8 @@
 
 Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (ICLR 2018), eq. 5, with the
 classification loss replaced by a distance of embeddings; with momentum it is MI-FGSM (Dong et al., "Boosting
-Adversarial Attacks with Momentum", CVPR 2018, eqs. 6 and 7). Images stay in [0, 1]; ε and the step are given
-in grey levels.
+Adversarial Attacks with Momentum", CVPR 2018, eqs. 6 and 7), with `diversity` DI-FGSM (Xie et al., CVPR 2019,
+eq. 4), with both MI-DI-FGSM. Images stay in [0, 1]; ε and the step are given in grey levels.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from attacks._input_diversity import diversified, draw_diversity
 from attacks._micro_batch import State, optimise
 from attacks._surrogates import SurrogateParams, clean_embeddings, require_surrogates, unit_embeddings
-from attacks._targets import drawn_target, require_targets, target_centres
+from attacks._targets import drawn_target, first_people, require_targets, target_centres
 from bench.contracts import Attack, Backbone, Context, Faces, ThreatModel
 from bench.image_quality import GREY_LEVELS
 
@@ -50,7 +51,9 @@ class PGD(Attack):
     """Projected gradient steps away from the clean embeddings, or towards another person's."""
 
     name: ClassVar[str] = "pgd"
-    paper: ClassVar[str] = "Madry et al., ICLR 2018 (arXiv 1706.06083); Dong et al., CVPR 2018 (momentum)"
+    paper: ClassVar[str] = (
+        "Madry et al., ICLR 2018 (arXiv 1706.06083); Dong et al., CVPR 2018 (momentum); Xie et al., CVPR 2019 (diversity)"
+    )
 
     class Params(SurrogateParams):
         """Parameters of PGD."""
@@ -74,6 +77,18 @@ class PGD(Attack):
             ge=0,
             le=10,
             description="decay of the accumulated gradient (MI-FGSM); 0 is off, Dong et al. use 1",
+        )
+        diversity: float = Field(
+            0,
+            ge=0,
+            le=1,
+            description="probability that a surrogate sees the photo shrunk and shifted (DI-FGSM); .5 to .7 in Xie et al.",
+        )
+        targets: int = Field(
+            0,
+            ge=0,
+            description="people of the pool who are imitated, those with most photos first; 0 for all",
+            json_schema_extra={"unit": "identities"},
         )
 
     params: Params
@@ -114,7 +129,8 @@ class PGD(Attack):
         if self.params.goal != "targeted":
             return super().aims(faces, ctx)
         targets = require_targets("pgd:goal=targeted", "pgd:goal=untargeted", ctx)
-        of_person = {name: drawn_target(targets, ctx, name) for name in sorted(set(faces.identities))}
+        among = first_people(targets, self.params.targets) if self.params.targets else None
+        of_person = {name: drawn_target(targets, ctx, name, among) for name in sorted(set(faces.identities))}
         return {image: of_person[name] for image, name in zip(faces.ids, faces.identities, strict=True)}
 
     def _targets(
@@ -140,7 +156,7 @@ class _Ascent:
         targets: Mapping[str, tuple[Tensor, ...]],
     ) -> None:
         self.faces, self.ctx, self.backbones, self.targets = faces, ctx, backbones, targets
-        self.sign, self.momentum = -1 if targets else 1, params.momentum
+        self.sign, self.momentum, self.diversity = -1 if targets else 1, params.momentum, params.diversity
         self.eps = params.eps / GREY_LEVELS
         self.step = self.eps / 4 if params.step is None else params.step / GREY_LEVELS
         self.steps = params.steps
@@ -156,6 +172,7 @@ class _Ascent:
             "image": clean,
             "cloak": (clean + offset).clamp(0, 1),
             "step": torch.zeros(len(clean), dtype=torch.long, device=clean.device),
+            "index": torch.tensor(images),
             **self._anchors(images, clean),
         }
         return state | {"velocity": torch.zeros_like(clean)} if self.momentum else state
@@ -168,13 +185,22 @@ class _Ascent:
 
     def update(self, state: State) -> Tensor:
         cloak = state["cloak"].detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(distance_loss(self.backbones, cloak, state), cloak)
+        seen = diversified(cloak, self._drawn(state)) if self.diversity else cloak
+        (gradient,) = torch.autograd.grad(distance_loss(self.backbones, seen, state), cloak)
         if self.momentum:
             gradient = state["velocity"] = accumulated(state["velocity"], gradient, self.momentum)
         offset = cloak.detach() - state["image"] + self.sign * self.step * gradient.sign()
         state["cloak"] = (state["image"] + offset.clamp(-self.eps, self.eps)).clamp(0, 1)
         state["step"] += 1
         return state["step"] >= self.steps
+
+    def _drawn(self, state: State) -> Tensor:
+        """Return this step's input diversity, drawn for each photo by its own name and step."""
+        rows = zip(state["index"].tolist(), state["step"].tolist(), strict=True)
+        names = [(self.faces.ids[index], step) for index, step in rows]
+        return draw_diversity(
+            [self.ctx.generator(f"pgd/diversity/{step}", name) for name, step in names], self.diversity
+        )
 
     def finish(self, state: State) -> Tensor:
         return state["cloak"]

@@ -1,9 +1,22 @@
-"""What trainers share: which people they train on and which they keep out."""
+"""What trainers share: which people they train on and which they keep out, checkpoints, the clock, the decay."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from bench.contracts import Dataset, Identity
-from bench.errors import UsageError
+from bench.errors import DataError, UsageError
 from bench.methods import canonical
 
 
@@ -23,3 +36,81 @@ def deal_training_identities(
         )
     shuffled = [people[i] for i in rng.permutation(len(people))]
     return shuffled[:holdout], shuffled[holdout:]
+
+
+def cosine_decay(step: int, steps: int, peak: float) -> float:
+    """Return the learning rate that falls from `peak` at step 0 to 0 after `steps`, as a cosine."""
+    return peak * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+@dataclass
+class Clock:
+    """Wall-clock time of a training, kept over kills in a file of its checkpoint's folder.
+
+    Attributes:
+        path: the file.
+        seconds: time so far, the present process up to the last `save` included.
+    """
+
+    path: Path
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._since = time.monotonic()
+        if self.path.is_file():
+            self.seconds = float(json.loads(self.path.read_text(encoding="utf-8"))["seconds"])
+
+    def save(self) -> float:
+        """Write and return the time so far."""
+        now = time.monotonic()
+        self.seconds += now - self._since
+        self._since = now
+        self.path.write_text(json.dumps({"seconds": self.seconds}), encoding="utf-8")
+        return self.seconds
+
+
+def save_checkpoint(
+    path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, facts: Mapping[str, Any]
+) -> None:
+    """Write networks, optimiser and JSON facts as one safetensors; a kill leaves the old file or the new one."""
+    tensors = {
+        f"{part}/{name}": tensor
+        for part, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
+    for index, moments in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser/{index}/{name}": tensor for name, tensor in moments.items()}
+    plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    save_file(plain, temporary, {"facts": json.dumps(facts)})
+    temporary.replace(path)
+
+
+def load_checkpoint(
+    path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote into networks and optimiser; return the facts.
+
+    Raises:
+        DataError: the file is corrupt or of other networks.
+    """
+    try:
+        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+        for part, module in modules.items():
+            module.load_state_dict(_under(f"{part}/", tensors))
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"checkpoint {path} cannot be read ({error}). Delete it to start the training anew."
+        ) from error
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in _under("optimiser/", tensors).items():
+        index, _, name = key.partition("/")
+        state.setdefault(int(index), {})[name] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return facts
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}

@@ -1,0 +1,544 @@
+"""Trains generator and restorer of `attacks.erasablemask` together (arXiv 2412.17038).
+
+Every draw comes from (seed, stage, step) and every checkpoint holds networks, optimiser and curriculum, so a
+training that was killed goes on to the same weights. What the abstract says and what is ours:
+docs/methods/erasablemask.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from attacks._curriculum import EVERYTHING_AT_ONCE, Curriculum, Stage, Weights
+from attacks._erasable_networks import (
+    PATTERN_SIDE,
+    Generator,
+    Restorer,
+    Shape,
+    drawn_networks,
+    load_networks,
+    save_networks,
+)
+from attacks._input_diversity import diversified, draw_diversity
+from attacks._meta_auxiliary import Aim, meta_auxiliary, plain_ensemble
+from attacks._micro_batch import in_micro_batches
+from attacks._targets import target_centre, unit_rows
+from attacks.erasablemask import MaskCard, MaskQuality, target_looks
+from bench.contracts import Backbone, Faces, Identity, MethodParams, Trainer, TrainRequest
+from bench.data_files import sha256_of
+from bench.errors import MethodError, UsageError
+from bench.image_quality import GREY_LEVELS
+from bench.methods import canonical
+from bench.randomness import numpy_generator, torch_generator
+from bench.targets import shown_photos, target_people
+from bench.training import (
+    Clock,
+    cosine_decay,
+    deal_training_identities,
+    load_checkpoint,
+    save_checkpoint,
+)
+
+
+class ErasableMaskTrainer(Trainer):
+    """Trains a mask's generator and restorer against the request's backbones."""
+
+    name: ClassVar[str] = "erasablemask"
+    paper: ClassVar[str] = "ErasableMask, arXiv 2412.17038 (2024)"
+    needs_backbones: ClassVar[bool] = True
+
+    class Params(MethodParams):
+        """Parameters of `ErasableMaskTrainer`."""
+
+        steps: int = Field(
+            3000, ge=1, description="steps of the optimiser", json_schema_extra={"unit": "steps"}
+        )
+        batch: int = Field(
+            16, ge=1, le=1024, description="photos a step", json_schema_extra={"unit": "images"}
+        )
+        lr: float = Field(1e-3, gt=0, le=1, description="peak learning rate of AdamW, decays as a cosine")
+        psnr: float = Field(
+            28, ge=15, le=50, description="least PSNR of a mask", json_schema_extra={"unit": "dB"}
+        )
+        linf: float = Field(
+            40,
+            gt=0,
+            le=255,
+            description="largest change by a mask",
+            json_schema_extra={"unit": "grey levels"},
+        )
+        pattern: float = Field(
+            2,
+            gt=0,
+            le=16,
+            description="amplitude of the key's pattern, on top",
+            json_schema_extra={"unit": "grey levels"},
+        )
+        width: int = Field(32, ge=1, le=256, description="channels", json_schema_extra={"unit": "channels"})
+        blocks: int = Field(
+            4, ge=0, le=32, description="residual blocks", json_schema_extra={"unit": "blocks"}
+        )
+        targets: int = Field(
+            4,
+            ge=1,
+            description="people it learns to imitate: the first of the pool of targeted attacks",
+            json_schema_extra={"unit": "identities"},
+        )
+        split_seed: int = Field(0, ge=0, description="of the runs it is for: decides the pool of targets")
+        gradients: Literal["meta-auxiliary", "ensemble"] = Field(
+            "meta-auxiliary", description="how the surrogates' gradients are put together"
+        )
+        primary: str = Field("", description="the primary surrogate; empty: the first --backbone")
+        stride: float = Field(
+            2,
+            ge=0,
+            le=64,
+            description="root mean square of the inner step of the meta-auxiliary attack",
+            json_schema_extra={"unit": "grey levels"},
+        )
+        diversity: float = Field(
+            0.7, ge=0, le=1, description="probability that a surrogate sees a photo shrunk and shifted"
+        )
+        curriculum: Literal["staged", "none"] = Field(
+            "staged", description="attribute, adversarial, restoration one after the other; or all at once"
+        )
+        dodge_weight: float = Field(
+            1,
+            ge=0,
+            le=100,
+            description="weight of getting away from the own face against being like the target",
+        )
+        attribute_weight: float = Field(
+            0.2, ge=0, description="weight of 1 − cosine of the mask to the way to the target's looks"
+        )
+        restore_weight: float = Field(
+            150, ge=0, description="weight of the erased photo's mean squared error ([0, 1] pixels)"
+        )
+        feature_weight: float = Field(
+            0.5, ge=0, description="weight of 1 − cosine of the erased photo to the photo, for one surrogate"
+        )
+        lock_weight: float = Field(
+            0.2, ge=0, description="weight of the cross-entropy of right, wrong and no key"
+        )
+        photos: int = Field(
+            2500,
+            ge=2,
+            description="photos to train on, one a person first",
+            json_schema_extra={"unit": "images"},
+        )
+        holdout: int = Field(
+            32,
+            ge=1,
+            description="training identities kept for measuring",
+            json_schema_extra={"unit": "people"},
+        )
+        checkpoint_every: int = Field(
+            100, ge=1, description="steps between checkpoints", json_schema_extra={"unit": "steps"}
+        )
+        precision: Literal["float32", "bfloat16"] = Field(
+            "bfloat16", description="arithmetic of the two networks while they train; weights stay float32"
+        )
+
+    params: Params
+
+    def train(self, request: TrainRequest) -> Mapping[str, Any]:
+        """Train, write weights and card, return the card.
+
+        Raises:
+            UsageError: no backbones, one without gradient, an unknown primary one, or too few identities.
+            MethodError: the loss is no longer finite.
+        """
+        return _Training(self.params, canonical(self), request).run()
+
+
+@dataclass(frozen=True)
+class _People:
+    """Photos to train on, with what the surrogates see in them.
+
+    Attributes:
+        photos: N×3×H×W uint8.
+        own: for each surrogate N×D unit embeddings.
+    """
+
+    photos: Tensor
+    own: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """The people to imitate.
+
+    Attributes:
+        ids: identity ids.
+        looks: T×3×H×W.
+        centres: for each surrogate T×D unit embeddings.
+    """
+
+    ids: tuple[str, ...]
+    looks: Tensor
+    centres: tuple[Tensor, ...]
+
+    @property
+    def condition(self) -> Tensor:
+        """What the generator is told of each, T×C; the surrogates in the order of their names."""
+        return torch.cat(self.centres, dim=1)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What one step works on: photos, whom each imitates, and two keys' patterns."""
+
+    photos: Tensor
+    own: list[Tensor]
+    who: Tensor
+    right: Tensor
+    wrong: Tensor
+
+
+class _Training:
+    """One training: the request with its parameters, photos, networks and optimiser."""
+
+    def __init__(self, params: ErasableMaskTrainer.Params, trainer: str, request: TrainRequest) -> None:
+        self.params, self.trainer, self.request = params, trainer, request
+        if not request.backbones:
+            raise UsageError("erasablemask trains against backbones: name at least one, --backbone NAME.")
+        for backbone in request.backbones:
+            if not backbone.differentiable:
+                raise UsageError(f"'{backbone.card.name}' has no gradient. Name differentiable backbones.")
+        if request.out.suffix != ".safetensors":
+            raise UsageError(f"--out {request.out.name} must end in .safetensors.")
+        self.surrogates = tuple(sorted(request.backbones, key=lambda backbone: backbone.card.name))
+        names = [backbone.card.name for backbone in self.surrogates]
+        self.primary = params.primary or request.backbones[0].card.name
+        if self.primary not in names:
+            raise UsageError(f"primary '{self.primary}' is not among the backbones: {', '.join(names)}.")
+        # The primary one first, as `meta_auxiliary` wants it.
+        self.asked = sorted(range(len(names)), key=lambda k: (names[k] != self.primary, names[k]))
+        self.folder = request.out.with_suffix(".checkpoint")
+
+    def run(self) -> dict[str, Any]:
+        """Train, write, return the card."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.clock = Clock(self.folder / "clock.json")
+        held_out, people, targets = self._identities()
+        self.targets = self._read_targets(targets)
+        trained_on = self._read(people, self.params.photos)
+        shape = Shape(
+            condition=self.targets.condition.shape[1],
+            width=self.params.width,
+            blocks=self.params.blocks,
+            psnr=self.params.psnr,
+            linf=self.params.linf,
+            pattern=self.params.pattern,
+        )
+        networks, began = self._optimise(shape, trained_on)
+        save_networks(*networks, self.request.out)
+        # Measured as they will be used.
+        quality = self._quality(*load_networks(self.request.out, self.request.device), held_out)
+        content = self._card(networks, began, quality).model_dump(mode="json")
+        self.request.out.with_suffix(".json").write_text(
+            json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        shutil.rmtree(self.folder)
+        return content
+
+    # -- photos --------------------------------------------------------------------------------------------
+
+    def _identities(self) -> tuple[list[Identity], list[Identity], list[Identity]]:
+        """Return people held out, trained on and imitated; nobody is two of these."""
+        everyone = self.request.dataset.identities()
+        targets = list(target_people(everyone, self.params.split_seed)[: self.params.targets])
+        imitated = {person.id for person in targets}
+        rng = numpy_generator(self.request.seed, "erasablemask/identities")
+        # Targets are dealt too, so that a different number of them does not deal the others anew.
+        held_out, rest = deal_training_identities(self.request.dataset, self.params.holdout, rng)
+        held_out, rest = ([p for p in group if p.id not in imitated] for group in (held_out, rest))
+        if not held_out or len(rest) < 2:
+            raise UsageError(
+                f"{len(rest)} training identities are left beside {len(targets)} targets and {len(held_out)} held out. "
+                "Lower targets or holdout, or take another dataset."
+            )
+        return held_out, rest, targets
+
+    def _read(self, people: Sequence[Identity], count: int) -> _People:
+        """Read up to `count` photos, everyone's first one before anyone's second."""
+        turns = max(len(person.photos) for person in people)
+        ids = [p.photos[turn] for turn in range(turns) for p in people if turn < len(p.photos)][:count]
+        photos = self.request.dataset.crops(ids)
+        return _People(photos, tuple(self._embedded(backbone, photos) for backbone in self.surrogates))
+
+    def _embedded(self, backbone: Backbone, photos: Tensor) -> Tensor:
+        """Return unit embeddings of uint8 photos, on the device."""
+        device = self.request.device
+        return in_micro_batches(lambda rows: unit_rows(backbone, rows.to(device).float() / 255), photos)
+
+    def _read_targets(self, people: Sequence[Identity]) -> _Targets:
+        device = self.request.device
+        looks, centres = [], []
+        for number, person in enumerate(people):
+            photos = self.request.dataset.crops(shown_photos(person)).to(device).float() / 255
+            faces = Faces(photos, shown_photos(person), (person.id,) * len(photos))
+            looks.append(target_looks(photos))
+            centres.append(target_centre(self.surrogates, faces, person.id))
+            self.request.report("targets", number + 1, len(people))
+        stacked = tuple(torch.stack(rows) for rows in zip(*centres, strict=True))
+        return _Targets(tuple(person.id for person in people), torch.stack(looks), stacked)
+
+    # -- optimisation --------------------------------------------------------------------------------------
+
+    def _optimise(self, shape: Shape, people: _People) -> tuple[tuple[Generator, Restorer], tuple[int, ...]]:
+        """Return the trained networks and the steps at which the curriculum's stages began."""
+        params, device = self.params, self.request.device
+        networks = drawn_networks(shape, torch_generator(self.request.seed, "erasablemask/weights"))
+        for network in networks:
+            network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        modules: dict[str, nn.Module] = {"generator": networks[0], "restorer": networks[1]}
+        parameters = [p for network in networks for p in network.parameters()]
+        optimiser = torch.optim.AdamW(parameters, lr=params.lr)
+        checkpoint = self.folder / f"state-{self._digest(people)}.safetensors"
+        step, curriculum, began = 0, Curriculum(), [0]
+        if checkpoint.is_file():
+            facts = load_checkpoint(checkpoint, modules, optimiser)
+            step, began = facts["step"], facts["began"]
+            curriculum = Curriculum(**{**facts["curriculum"], "stage": Stage(facts["curriculum"]["stage"])})
+        while step < params.steps:
+            weights = EVERYTHING_AT_ONCE
+            if params.curriculum == "staged":
+                weights = curriculum.weights(step, params.steps)
+            loss, appearance, likeness = self._losses(networks, self._batch(people, step), step, weights)
+            for group in optimiser.param_groups:
+                group["lr"] = cosine_decay(step, params.steps, params.lr)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if not math.isfinite(float(nn.utils.clip_grad_norm_(parameters, 1.0))):
+                raise MethodError(f"erasablemask: the gradient is not finite at step {step}; lower lr.")
+            optimiser.step()
+            following = curriculum.after(step, params.steps, appearance, likeness)
+            if following.stage is not curriculum.stage:
+                began.append(following.since)
+            curriculum, step = following, step + 1
+            self.request.report("train", step, params.steps)
+            if step % params.checkpoint_every == 0:
+                stand = {"step": step, "began": began, "curriculum": asdict(curriculum)}
+                save_checkpoint(checkpoint, modules, optimiser, stand)
+                self.clock.save()
+        return networks, tuple(began) if params.curriculum == "staged" else ()
+
+    def _batch(self, people: _People, step: int) -> _Batch:
+        """Draw photos, targets and keys of one step; half of the wrong keys are none."""
+        count = self.params.batch
+        draw = torch_generator(self.request.seed, "erasablemask/batch", str(step))
+        rows = torch.randint(len(people.photos), (count,), generator=draw)
+        who = torch.randint(len(self.targets.ids), (count,), generator=draw)
+        signs = torch.randint(2, (2, count, 3, PATTERN_SIDE, PATTERN_SIDE), generator=draw) * 2.0 - 1
+        some = (torch.rand(count, generator=draw) < 0.5).float().view(-1, 1, 1, 1)
+        device = self.request.device
+        photos = (people.photos[rows].to(device).float() / 255).contiguous(memory_format=torch.channels_last)
+        own = [embeddings[rows.to(device)] for embeddings in people.own]
+        return _Batch(photos, own, who.to(device), signs[0].to(device), (signs[1] * some).to(device))
+
+    def _losses(
+        self, networks: tuple[Generator, Restorer], batch: _Batch, step: int, weights: Weights
+    ) -> tuple[Tensor, float, float]:
+        """Return the loss of one step, the masks' mean appearance and their mean adversarial loss."""
+        params, (generator, restorer) = self.params, networks
+        device = self.request.device.type
+        looks, condition = self.targets.looks[batch.who], self.targets.condition[batch.who]
+        with torch.autocast(device, torch.bfloat16, enabled=params.precision == "bfloat16"):
+            change = generator(batch.photos, looks, condition, batch.right).float()
+        masked = _as_posted(batch.photos + change)
+        gradient, losses = self._surrogate_gradient(batch, masked.detach(), step)
+        appearance = F.cosine_similarity(
+            _coarse(change).flatten(1), _coarse(looks - batch.photos).flatten(1)
+        ).mean()
+        with torch.autocast(device, torch.bfloat16, enabled=params.precision == "bfloat16"):
+            restored = restorer(masked, batch.right).float()
+            logits = [restorer.fits(image, p).float() for image, p in self._locks(batch, masked)]
+        error = (restored - batch.photos).square().mean()
+        # The surrogates' part: its gradient with respect to the masked photo is `gradient`.
+        loss = weights.adversarial * (gradient * masked).sum() / len(masked)
+        loss = loss + weights.attribute * params.attribute_weight * (1 - appearance)
+        restoration = params.restore_weight * error
+        if params.feature_weight:
+            restoration = restoration + params.feature_weight * self._unlike(batch, restored, step)
+        lock = F.softplus(-logits[0]).mean() + sum(F.softplus(refused).mean() for refused in logits[1:])
+        loss = loss + weights.restoration * restoration + params.lock_weight * lock
+        return loss, float(appearance.detach()), float(losses.mean())
+
+    def _locks(self, batch: _Batch, masked: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return photos with patterns: one pair that must open, then two that must not."""
+        return [(masked, batch.right), (masked, batch.wrong), (batch.photos, batch.right)]
+
+    def _surrogate_gradient(self, batch: _Batch, masked: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        params, asked = self.params, self.asked
+        draw = torch_generator(self.request.seed, "erasablemask/surrogates", str(step))
+        drawn = [draw_diversity([draw] * len(masked), params.diversity) for _ in asked]
+        views = [partial(diversified, drawn=numbers) for numbers in drawn]
+        surrogates = [self.surrogates[k] for k in asked]
+        aims = [Aim(batch.own[k], self.targets.centres[k][batch.who]) for k in asked]
+        if params.gradients == "ensemble":
+            return plain_ensemble(surrogates, views, masked, aims, params.dodge_weight)
+        trained = _meta_train(len(asked), draw)
+        return meta_auxiliary(
+            surrogates,
+            views,
+            masked,
+            aims,
+            params.dodge_weight,
+            trained=trained,
+            stride=params.stride / GREY_LEVELS,
+        )
+
+    def _unlike(self, batch: _Batch, restored: Tensor, step: int) -> Tensor:
+        """Return the mean 1 − cosine of erased photos to the photos, for the surrogate whose turn it is."""
+        k = step % len(self.surrogates)
+        seen = self.surrogates[k].embed(restored.clamp(0, 1))
+        return (1 - F.cosine_similarity(seen, batch.own[k])).mean()
+
+    # -- card ----------------------------------------------------------------------------------------------
+
+    def _quality(self, generator: Generator, restorer: Restorer, people: Sequence[Identity]) -> MaskQuality:
+        """Measure on one photo of each held-out person, as posted and as given back."""
+        seen = self._read(people, len(people))
+        count, device = len(seen.photos), self.request.device
+        photos = seen.photos.to(device).float() / 255
+        draw = torch_generator(self.request.seed, "erasablemask/holdout")
+        who = (torch.arange(count) % len(self.targets.ids)).to(device)
+        right, wrong = (
+            torch.randint(2, (2, count, 3, PATTERN_SIDE, PATTERN_SIDE), generator=draw) * 2.0 - 1
+        ).to(device)
+
+        def mask(rows: Tensor) -> Tensor:
+            change = generator(
+                photos[rows], self.targets.looks[who[rows]], self.targets.condition[who[rows]], right[rows]
+            )
+            return _as_posted(photos[rows] + change)
+
+        with torch.no_grad():
+            rows = torch.arange(count, device=device)
+            masked = in_micro_batches(mask, rows)
+            restored = in_micro_batches(lambda r: _as_posted(restorer(masked[r], right[r])), rows)
+            opened = [
+                float((in_micro_batches(partial(_fits, restorer, *pair), rows) > 0).float().mean())
+                for pair in ((masked, right), (masked, wrong), (photos, right))
+            ]
+        likeness = [
+            (self._embedded(b, _to_bytes(masked)), self._embedded(b, _to_bytes(restored)))
+            for b in self.surrogates
+        ]
+        own = [(m * e).sum(1).mean() for (m, _), e in zip(likeness, seen.own, strict=True)]
+        target = [
+            (m * c[who]).sum(1).mean() for (m, _), c in zip(likeness, self.targets.centres, strict=True)
+        ]
+        back = [(r * e).sum(1).mean() for (_, r), e in zip(likeness, seen.own, strict=True)]
+        return MaskQuality(
+            identities=count,
+            mask_psnr=_psnr(masked, photos),
+            restored_psnr=_psnr(restored, photos),
+            likeness_own=_mean(own),
+            likeness_target=_mean(target),
+            likeness_restored=_mean(back),
+            opened_right=opened[0],
+            opened_wrong=opened[1],
+            opened_natural=opened[2],
+        )
+
+    def _card(
+        self, networks: tuple[Generator, Restorer], began: tuple[int, ...], quality: MaskQuality
+    ) -> MaskCard:
+        request, params = self.request, self.params
+        return MaskCard(
+            file=request.out.name,
+            sha256=sha256_of(request.out),
+            domain=request.dataset.domain,
+            dataset=canonical(request.dataset),
+            dataset_fingerprint=request.dataset.fingerprint(),
+            training_identities=f"{canonical(request.dataset)}/training",
+            surrogates=tuple(backbone.card.name for backbone in self.surrogates),
+            primary=self.primary,
+            targets=tuple(sorted(self.targets.ids)),
+            psnr=params.psnr,
+            linf=params.linf + params.pattern,
+            gradients=params.gradients,
+            curriculum=began,
+            parameters=sum(p.numel() for network in networks for p in network.parameters()),
+            steps=params.steps,
+            batch=params.batch,
+            trainer=self.trainer,
+            command=self._command(),
+            seed=request.seed,
+            wall_seconds=round(self.clock.save(), 1),
+            machine=f"{platform.machine()}, {request.device.type}, {torch.get_num_threads()} threads",
+            quality=quality,
+        )
+
+    def _command(self) -> str:
+        words = ["bench", "train", self.trainer, "--dataset", canonical(self.request.dataset)]
+        first = [b.card.name for b in self.request.backbones]
+        words += [word for name in first for word in ("--backbone", name)]
+        words += ["--seed", str(self.request.seed), "--out", self.request.out.name]
+        return shlex.join(words)
+
+    def _digest(self, people: _People) -> str:
+        """Return a digest of all that decides the weights, so that a checkpoint of another training is not read."""
+        content = [
+            self.trainer,
+            self.primary,
+            self.request.seed,
+            self.request.dataset.fingerprint(),
+            self.targets.ids,
+            len(people.photos),
+            [(b.card.name, b.card.sha256) for b in self.surrogates],
+        ]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _meta_train(count: int, draw: torch.Generator) -> list[bool]:
+    """Return which of `count` surrogates are meta-train: at least one, and not all where there are two or more."""
+    if count == 1:
+        return [True]
+    size = 1 + int(torch.randint(count - 1, (1,), generator=draw))
+    chosen = torch.randperm(count, generator=draw)[:size].tolist()
+    return [k in chosen for k in range(count)]
+
+
+def _as_posted(images: Tensor) -> Tensor:
+    """Clamp and round to 8 bits; the gradient goes straight through where it can help."""
+    clamped = images.clamp(0, 1)
+    return clamped + ((clamped * 255).round() / 255 - clamped).detach()
+
+
+def _to_bytes(images: Tensor) -> Tensor:
+    return (images * 255).round().to(torch.uint8)
+
+
+def _coarse(images: Tensor) -> Tensor:
+    return F.avg_pool2d(images, 8)
+
+
+def _fits(restorer: Restorer, images: Tensor, patterns: Tensor, rows: Tensor) -> Tensor:
+    return restorer.fits(images[rows], patterns[rows])
+
+
+def _psnr(images: Tensor, originals: Tensor) -> float:
+    """Return the mean over images of the PSNR in dB."""
+    errors = (images - originals).square().mean((1, 2, 3)).clamp_min(1e-10)
+    return round(float((-10 * errors.log10()).mean()), 2)
+
+
+def _mean(values: Sequence[Tensor]) -> float:
+    return round(float(torch.stack(list(values)).mean()), 4)
