@@ -164,7 +164,8 @@ class Restorer(nn.Module):
         """
         seen = self.look(images - 0.5)
         seen = seen / seen.square().mean((1, 2, 3), keepdim=True).add(1e-6).sqrt()
-        return self.lock[0] * (seen * patterns).mean((1, 2, 3)) + self.lock[1]
+        logits: Tensor = self.lock[0] * (seen * patterns).mean((1, 2, 3)) + self.lock[1]
+        return logits
 
 
 def spread(patterns: Tensor) -> Tensor:

@@ -52,7 +52,8 @@ class PGD(Attack):
 
     name: ClassVar[str] = "pgd"
     paper: ClassVar[str] = (
-        "Madry et al., ICLR 2018 (arXiv 1706.06083); Dong et al., CVPR 2018 (momentum); Xie et al., CVPR 2019 (diversity)"
+        "Madry et al., ICLR 2018 (arXiv 1706.06083); Dong et al., CVPR 2018 (momentum); Xie et al., CVPR 2019 "
+        "(diversity)"
     )
 
     class Params(SurrogateParams):
@@ -82,7 +83,7 @@ class PGD(Attack):
             0,
             ge=0,
             le=1,
-            description="probability that a surrogate sees the photo shrunk and shifted (DI-FGSM); .5 to .7 in Xie et al.",
+            description="probability that a surrogate sees the photo shrunk and shifted (DI-FGSM); Xie et al.: .5 to .7",
         )
         targets: int = Field(
             0,
