@@ -161,13 +161,8 @@ class ErasableMask(Attack):
             UsageError: no weights fit; or the tracker is a surrogate and was not named.
             DataError: weights, card or digest are not what they should be.
         """
-        weights = self._weights(binding)
-        card = read_card(weights)
-        if not weights.is_file():
-            raise DataError(f"{weights} is missing though its card is there. Train it again: {card.command}")
-        if (found := sha256_of(weights)) != card.sha256:
-            raise DataError(f"{weights} has SHA-256 {found}, its card says {card.sha256}. Train it again.")
-        return weights, weights.with_suffix(".json")
+        named = self.params.surrogates != "auto"
+        return fitting_weights(self.name, self.params.weights, binding, named=named)
 
     def aims(self, faces: Faces, ctx: Context) -> Mapping[str, str]:
         """Return whom each photo's mask imitates: drawn for each person from those the weights learnt.
@@ -239,37 +234,62 @@ class ErasableMask(Attack):
 
         return in_micro_batches(erased, torch.arange(len(faces), device=ctx.device)).to(faces.images.device)
 
-    # -- which weights -------------------------------------------------------------------------------------
 
-    def _weights(self, binding: Binding) -> Path:
-        if self.params.surrogates == "auto" and binding.tracker in binding.backbones:
-            raise UsageError(
-                f"erasablemask: the tracker '{binding.tracker}' is among the surrogates "
-                f"{', '.join(binding.backbones)}. Weights trained against the tracker itself are another claim: ask "
-                "for it by name, surrogates=NAME|NAME."
-            )
-        if self.params.weights:
-            own = Path(self.params.weights)
-            if not own.is_file():
-                raise UsageError(f"erasablemask: weights={own} is not a file.")
-            if not _fits(card := read_card(own), binding):
-                raise UsageError(
-                    f"erasablemask: weights={own} were trained for domain '{card.domain}' against "
-                    f"{'|'.join(card.surrogates)}; this cell has domain '{binding.domain}' and surrogates "
-                    f"{'|'.join(binding.backbones)}. Say surrogates={'|'.join(card.surrogates)}, or train again."
-                )
-            return own
-        fitting = [path for path in shipped_weights() if _fits(read_card(path), binding)]
-        if not fitting:
-            raise UsageError(_none_fits(binding))
-        return fitting[0]
+# -- which weights -----------------------------------------------------------------------------------------
+
+
+def fitting_weights(method: str, given: str, binding: Binding, *, named: bool) -> tuple[Path, Path]:
+    """Return the weights for a cell, and their card.
+
+    Args:
+        method: who asks, for messages.
+        given: path of the user's own weights, or "".
+        binding: of the cell; its backbones are the surrogates the weights were trained against.
+        named: whether the user named these backbones; else the tracker may not be among them.
+
+    Raises:
+        UsageError: no weights fit; or the tracker is a surrogate and was not named.
+        DataError: weights, card or digest are not what they should be.
+    """
+    if not named and binding.tracker in binding.backbones:
+        raise UsageError(
+            f"{method}: the tracker '{binding.tracker}' is among the surrogates {', '.join(binding.backbones)}. "
+            "Weights trained against the tracker itself are another claim: ask for it by name, "
+            "surrogates=NAME|NAME."
+        )
+    weights = _own_weights(method, Path(given), binding) if given else _shipped_weights(method, binding)
+    card = read_card(weights)
+    if not weights.is_file():
+        raise DataError(f"{weights} is missing though its card is there. Train it again: {card.command}")
+    if (found := sha256_of(weights)) != card.sha256:
+        raise DataError(f"{weights} has SHA-256 {found}, its card says {card.sha256}. Train it again.")
+    return weights, weights.with_suffix(".json")
+
+
+def _own_weights(method: str, own: Path, binding: Binding) -> Path:
+    if not own.is_file():
+        raise UsageError(f"{method}: weights={own} is not a file.")
+    if not _fits(card := read_card(own), binding):
+        raise UsageError(
+            f"{method}: weights={own} were trained for domain '{card.domain}' against {'|'.join(card.surrogates)}; "
+            f"this cell has domain '{binding.domain}' and surrogates {'|'.join(binding.backbones)}. Say "
+            f"surrogates={'|'.join(card.surrogates)}, or train again."
+        )
+    return own
+
+
+def _shipped_weights(method: str, binding: Binding) -> Path:
+    fitting = [path for path in shipped_weights() if _fits(read_card(path), binding)]
+    if not fitting:
+        raise UsageError(_none_fits(method, binding))
+    return fitting[0]
 
 
 def _fits(card: MaskCard, binding: Binding) -> bool:
     return card.domain == binding.domain and card.surrogates == tuple(sorted(binding.backbones))
 
 
-def _none_fits(binding: Binding) -> str:
+def _none_fits(method: str, binding: Binding) -> str:
     there = "; ".join(
         f"{path.stem}: domain {card.domain}, surrogates {'|'.join(card.surrogates)}"
         for path in shipped_weights()
@@ -277,8 +297,8 @@ def _none_fits(binding: Binding) -> str:
     )
     surrogates = " ".join(f"--backbone {name}" for name in binding.backbones)
     return (
-        f"erasablemask has no weights for domain '{binding.domain}' and surrogates "
+        f"{method} has no weights for domain '{binding.domain}' and surrogates "
         f"{'|'.join(binding.backbones) or 'none'}. There are: {there or 'none'}. Train your own: bench train "
         f"erasablemask --dataset {binding.dataset} {surrogates} --out mask.safetensors, then say "
-        "erasablemask:weights=mask.safetensors."
+        f"{method}:weights=mask.safetensors."
     )

@@ -83,7 +83,7 @@ class PGD(Attack):
             0,
             ge=0,
             le=1,
-            description="probability that a surrogate sees the photo shrunk and shifted (DI-FGSM); Xie et al.: .5 to .7",
+            description="probability that a surrogate sees the photo shrunk and shifted (DI-FGSM); Xie et al.: .7",
         )
         targets: int = Field(
             0,
