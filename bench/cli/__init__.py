@@ -22,6 +22,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "audit": ("bench.cli.audit:audit", "List every leakage in a finished run, and whether its rows say so."),
     "verify": ("bench.cli.verify:verify", "Check a finished run: every digest, and a sample made again."),
     "rerun": ("bench.cli.rerun:rerun", "Make a run again from its folder alone and compare."),
+    "cloak": ("bench.cli.cloak:cloak", "Protect the photos of a folder."),
+    "erase": ("bench.cli.erase:erase", "Take the cloaks off the photos of a folder, with the key."),
     "list": (
         "bench.cli.catalogue:list_plugins",
         "List attacks, defenses, backbones, datasets, protocols, ...",

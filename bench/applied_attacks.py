@@ -1,0 +1,140 @@
+"""An attack on somebody's own photos, outside any run: which surrogates, targets and weights it works with.
+
+They are those of a run on some dataset whose tracker nobody knows: the pool's first group of backbones, and the
+dataset's training people as targets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from bench import methods, registry
+from bench.contracts import Attack, BackbonePool, Binding, Context, with_parts
+from bench.data_files import data_folder, sha256_of
+from bench.datasets.lfw import ARCHIVE
+from bench.digest import source_digest
+from bench.errors import UsageError
+from bench.graph import Executor
+from bench.lpips_distance import Unavailable
+from bench.pipeline import Machine, Pipeline, use_device
+from bench.resolve import Resolved, resolve
+from bench.spec import make_spec
+from bench.store import Store, default_folder
+
+_NOBODY = ""
+"""Name of a tracker that nobody knows."""
+
+
+@dataclass(frozen=True)
+class AttackRequest:
+    """What is asked for.
+
+    Attributes:
+        attack: the attack's text.
+        backbones: surrogates; empty: those its pool gives against an unknown tracker.
+        dataset: whose pool, training people and domain count; empty: LFW where it is there, else synthetic.
+        seed: of the attack's randomness.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        threads: threads torch computes with; None for all cores.
+        store: where targets' faces, and what the attack learnt, are kept; None for the default.
+    """
+
+    attack: str
+    backbones: tuple[str, ...] = ()
+    dataset: str = ""
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    store: Path | None = None
+
+
+class AppliedAttack:
+    """An attack with everything it works with.
+
+    Args:
+        asked: what is asked for.
+
+    Raises:
+        UsageError: an unknown method, no fitting weights, or surrogates that the attack does not take.
+        DataError: data are missing.
+    """
+
+    def __init__(self, asked: AttackRequest) -> None:
+        self.text = methods.normal("attacks", asked.attack)
+        self.dataset_text = asked.dataset or default_dataset()
+        self._asked = asked
+        spec = {"attacks": (self.text,), "dataset": self.dataset_text, "seeds": (asked.seed,)}
+        run = resolve(make_spec(spec))
+        if asked.backbones:
+            run = replace(run, pool=BackbonePool(name="given", groups=(tuple(asked.backbones),)))
+        self.run: Resolved = run
+        self.name = run.spec.attacks[0]
+        self.attack: Attack = run.attacks[self.name]
+        self.binding: Binding = run.binding(self.attack, _NOBODY)
+        self._check_surrogates(asked.backbones)
+        self.weights = tuple(
+            sha256_of(path) for part, own in with_parts(self.attack, self.binding) for path in part.files(own)
+        )
+        for surrogate in self.surrogates:
+            registry.backbone(surrogate).files(Binding(run.spec.dataset, run.dataset.domain, (), surrogate))
+
+    def _check_surrogates(self, asked: tuple[str, ...]) -> None:
+        if asked and set(asked) != set(self.surrogates):
+            takes = f"uses {', '.join(self.surrogates)}" if self.surrogates else "uses no surrogates"
+            raise UsageError(
+                f"{self.name} {takes}, not {', '.join(asked)}: leave out --backbone, or the attack's own parameter."
+            )
+
+    @property
+    def surrogates(self) -> tuple[str, ...]:
+        """The backbones it uses, by name."""
+        return self.binding.backbones
+
+    @property
+    def seed(self) -> int:
+        """The seed of its randomness."""
+        return self._asked.seed
+
+    @property
+    def code(self) -> str:
+        """The digest of its code."""
+        return source_digest(type(self.attack), "bench.stages")
+
+    @property
+    def note(self) -> str:
+        """The dataset's caution, where surrogates, weights or other people's faces make it count; or ""."""
+        counts = self.surrogates or self.weights or self.attack.threat.needs_targets or self.attack.learns
+        return self.run.dataset.note if counts else ""
+
+    @cached_property
+    def _pipeline(self) -> Pipeline:
+        device, threads = use_device(self._asked.device, self._asked.threads)
+        return Pipeline(self.run, Machine(device, threads, 1, Unavailable("not measured here")))
+
+    def context(self, key: bytes = b"") -> Context:
+        """Return the context for `Attack.cloak` (with the key) or `Attack.erase` (without).
+
+        Raises:
+            UsageError: the dataset has no people to imitate or learn from, or the device is not there.
+            DataError: photos of theirs are missing.
+            NodeError: what the attack learns could not be made.
+        """
+        executor = Executor(Store(self._asked.store or default_folder()))
+        return self._pipeline.attack_context(self.name, _NOBODY, self.seed, key, executor.fetch)
+
+
+def default_dataset() -> str:
+    """Return ``lfw`` where its photos are in the data folder, else ``synthetic``."""
+    return "lfw" if (data_folder() / ARCHIVE).is_file() else "synthetic"
+
+
+def erasable_attacks() -> tuple[str, ...]:
+    """Return the names of the registered attacks whose cloaks can be erased."""
+    found = []
+    for name in registry.entries("attacks"):
+        cls = registry.load_class("attacks", name)
+        if issubclass(cls, Attack) and cls.erasable:
+            found.append(name)
+    return tuple(found)

@@ -1,0 +1,75 @@
+"""`bench erase`."""
+
+from pathlib import Path
+
+import click
+
+_EXAMPLES = """\b
+Examples:
+  bench erase CLOAKED ERASED --key my.key
+  bench erase DOWNLOADED ERASED --key my.key --attack erasablemask
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("photos", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--key", type=click.Path(path_type=Path), help="The key file the photos were cloaked with.")
+@click.option(
+    "--attack",
+    default="",
+    metavar="METHOD",
+    help="What the photos were cloaked by. [default: as PHOTOS/cloaks.json says]",
+)
+@click.option("--force", is_flag=True, help="Try a key that is not the cloaks' key all the same.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--threads", type=click.IntRange(1), help="Threads torch computes with. [default: all cores]")
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    help="Folder of artefacts (what the attack learnt). [env: CLOAKBENCH_STORE]",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def erase(
+    photos: Path,
+    out: Path,
+    key: Path | None,
+    attack: str,
+    force: bool,
+    device: str,
+    threads: int | None,
+    store: Path | None,
+    dry_run: bool,
+    quiet: bool,
+) -> None:
+    """Take the cloaks off the photos in folder PHOTOS, as `bench cloak` wrote it, and write them into folder OUT.
+
+    PHOTOS/cloaks.json says by what and under which key they were cloaked: a wrong key is refused before anything is
+    written. A photo that was changed since is tried all the same, and named. No file of yours is written over.
+
+    Exit code 0: every photo was erased; 1: some could not be, they are named; 2: what was asked for cannot be done.
+    """
+    from bench import erasing
+    from bench.cli.cloak import count, name_all
+    from bench.cli.progress import counting
+
+    planned = erasing.plan(erasing.EraseRequest(photos, out, key, attack, force, device, threads, store))
+    for warning in planned.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    if dry_run:
+        click.echo(
+            f"{count(len(planned.pending))} would be erased with key {planned.key.fingerprint} and written into {out}; "
+            f"{len(planned.done)} are there already."
+        )
+    else:
+        with counting("photos", len(planned.pending), hidden=quiet) as advance:
+            done = erasing.erase(planned, advance)
+        there = f"; {len(planned.done)} were there already" if planned.done else ""
+        click.echo(f"{count(len(done))} erased with key {planned.key.fingerprint} in {out}{there}.")
+    name_all("tried all the same", planned.doubts)
+    name_all("not erased", planned.refused)
+    if dry_run:
+        click.echo("Nothing was written.")
+    elif planned.refused:
+        click.get_current_context().exit(1)

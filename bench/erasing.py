@@ -1,0 +1,356 @@
+"""Taking cloaks off again: what is to be done (`plan`), and doing it (`erase`).
+
+Whether a photo is one of ours, and whether the key is the right one, is known from the record that
+`bench.cloaking` left beside the cloaks, before anything is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+
+from bench import __version__, keys, methods, registry, stages
+from bench.applied_attacks import AppliedAttack, AttackRequest, erasable_attacks
+from bench.cloak_records import (
+    CLOAKS,
+    ERASED,
+    CloakedPhoto,
+    CloakRecord,
+    EraseRecord,
+    PhotoRecord,
+    check_folders,
+    check_outputs,
+)
+from bench.cloaking import Advance, Counted
+from bench.contracts import CROP_SIZE, MICRO_BATCH, Attack
+from bench.errors import DataError, UsageError
+from bench.keys import Key
+from bench.photo_folders import Photo, Refusal, find_photos, png, read_pixels
+from bench.runner import check_writable
+from bench.stages import Pixels
+from bench.store import write_atomically
+
+
+@dataclass(frozen=True)
+class EraseRequest:
+    """What is asked for.
+
+    Attributes:
+        photos: the folder of cloaks, as `bench cloak` wrote it.
+        out: the folder to write.
+        key: the key file.
+        attack: text of the attack; "" to take it from the record beside the cloaks.
+        force: try a key that is not the cloaks' all the same.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        threads: threads torch computes with; None for all cores.
+        store: where what the attack learnt is kept; None for the default.
+    """
+
+    photos: Path
+    out: Path
+    key: Path | None
+    attack: str = ""
+    force: bool = False
+    device: str = "auto"
+    threads: int | None = None
+    store: Path | None = None
+
+
+@dataclass(frozen=True)
+class Cloak:
+    """One photo to erase.
+
+    Attributes:
+        photo: the file.
+        image_id: what it was called when it was cloaked.
+        person: whose it was.
+        image: 3×112×112 uint8.
+        sha256: of the file.
+    """
+
+    photo: Photo
+    image_id: str
+    person: str
+    image: torch.Tensor = field(repr=False)
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ErasePlan:
+    """What is to be done; nothing is written yet.
+
+    Attributes:
+        request: what was asked for.
+        applied: the attack with all it works with.
+        key: what is tried.
+        pending: cloaks to erase.
+        done: photos that an earlier call of the same command erased.
+        refused: what cannot be erased.
+        doubts: photos that are tried all the same, with what speaks against it.
+        warnings: what speaks against all of them.
+        record: what is in the folder to write; a new one where there is none.
+    """
+
+    request: EraseRequest
+    applied: AppliedAttack
+    key: Key
+    pending: tuple[Cloak, ...]
+    done: tuple[Photo, ...]
+    refused: tuple[Refusal, ...]
+    doubts: tuple[Refusal, ...]
+    warnings: tuple[str, ...]
+    record: EraseRecord = field(repr=False)
+
+
+def plan(request: EraseRequest) -> ErasePlan:
+    """Return what is to be done, with all checked that can be known before work starts.
+
+    Raises:
+        UsageError: no key, another key or attack than the cloaks', one that cannot be erased, or something would be
+            written over.
+        DataError: a key file or record that cannot be used.
+    """
+    if request.key is None:
+        raise UsageError("erasing needs --key FILE, the key file that `bench cloak` made or was given.")
+    check_folders(request.photos, request.out)
+    photos, refused = find_photos(request.photos, ignore=(CLOAKS,))
+    made = CloakRecord.read(request.photos / CLOAKS)
+    _check_erasable(request.attack or (made.attack_text if made else ""), request.photos)
+    key = keys.read(request.key)
+    warnings = _check_key(key, made, request)
+    applied = _applied(request, made)
+    warnings += _check_weights(applied, made)
+    check_writable(request.out.absolute(), "the folder")
+    cloaks, unusable, doubts = _read(photos, made)
+    record = _record(applied, key, request.out)
+    done = tuple(cloak.photo for cloak in cloaks if _is_done(cloak, record, request.out))
+    pending = tuple(cloak for cloak in cloaks if cloak.photo not in done)
+    wanted = {cloak.photo.output: cloak.photo.name for cloak in pending}
+    check_outputs(request.out, wanted, record.photos)
+    waiting = {cloak.photo.name for cloak in pending}
+    return ErasePlan(
+        request,
+        applied,
+        key,
+        pending,
+        done,
+        (*refused, *unusable),
+        tuple(doubt for doubt in doubts if doubt.name in waiting),
+        warnings,
+        record,
+    )
+
+
+def erase(planned: ErasePlan, advance: Advance = lambda _n: None) -> tuple[Photo, ...]:
+    """Erase the cloaks of a plan and return the photos that were written; each is written whole or not at all.
+
+    Args:
+        planned: what is to be done.
+        advance: called with the number of photos finished.
+
+    Raises:
+        MethodError: the attack broke its contract.
+        DataError: weights are missing.
+        StoreError: the disk is full or the folder cannot be written.
+    """
+    written: list[Photo] = []
+    if not planned.pending:
+        return ()
+    attack, out, record = planned.applied.attack, planned.request.out, planned.record
+    context = planned.applied.context()
+    for cloaks in _batches(planned.pending, attack):
+        counted = Counted(advance, len(cloaks))
+        pixels = Pixels(
+            torch.stack([cloak.image for cloak in cloaks]),
+            tuple(cloak.image_id for cloak in cloaks),
+            tuple(cloak.person for cloak in cloaks),
+        )
+        ctx = replace(context, advance=counted)
+        erased = stages.erase(attack, pixels, planned.key.secret, ctx, len(cloaks))
+        files = {cloak.photo: png(image) for cloak, image in zip(cloaks, erased.images, strict=True)}
+        record = _noted(record, out, cloaks, files)
+        for photo, payload in files.items():
+            write_atomically(out / photo.output, payload, "another folder")
+        written += files
+        counted.complete()
+    return tuple(written)
+
+
+# -- before any work -------------------------------------------------------------------------------------------
+
+
+def _check_erasable(text: str, photos: Path) -> None:
+    if not text:
+        raise UsageError(
+            f"{photos} has no {CLOAKS}, which says what its cloaks were made by. Put it back, or name the attack with "
+            "--attack."
+        )
+    try:
+        attack = registry.attack(text)
+    except UsageError as error:
+        raise UsageError(f"{error} Say with --attack where it is now.") from None
+    if not attack.erasable:
+        names = ", ".join(erasable_attacks()) or "none is registered"
+        raise UsageError(f"attack '{methods.canonical(attack)}' cannot be erased. Those that can: {names}.")
+
+
+def _check_key(key: Key, made: CloakRecord | None, request: EraseRequest) -> tuple[str, ...]:
+    if made is None or key.fingerprint == made.key_fingerprint:
+        return ()
+    what = (
+        f"the cloaks were made under key {made.key_fingerprint}, and {request.key} is key {key.fingerprint}"
+    )
+    if not request.force:
+        raise UsageError(
+            f"wrong key: {what}. Nothing was written; give the right file, or try it with --force."
+        )
+    return (f"wrong key: {what}. Tried all the same, as --force says.",)
+
+
+def _applied(request: EraseRequest, made: CloakRecord | None) -> AppliedAttack:
+    asked = AttackRequest(
+        attack=request.attack or (made.attack_text if made else ""),
+        device=request.device,
+        threads=request.threads,
+        store=request.store,
+    )
+    if made is None:
+        return AppliedAttack(asked)
+    asked = replace(asked, dataset=made.dataset, seed=made.seed)
+    attack = registry.attack(asked.attack)
+    if methods.canonical(attack) != made.attack:
+        raise UsageError(
+            f"{request.photos} holds cloaks of {made.attack}, not of {methods.canonical(attack)}. Leave out --attack."
+        )
+    applied = AppliedAttack(asked)
+    if applied.surrogates != made.surrogates:  # they were named with `bench cloak --backbone`
+        applied = AppliedAttack(replace(asked, backbones=made.surrogates))
+    return applied
+
+
+def _check_weights(applied: AppliedAttack, made: CloakRecord | None) -> tuple[str, ...]:
+    if made is None:
+        return ()
+    if applied.weights != made.weights:
+        raise UsageError(
+            f"the weights of {applied.name} are others than those that made the cloaks (SHA-256 "
+            f"{', '.join(made.weights) or 'none'}). Restore them."
+        )
+    if applied.code != made.code:
+        return (
+            f"the code of {applied.name} is another than when the cloaks were made (CloakBench {made.cloakbench}, this "
+            f"is {__version__}). Tried all the same.",
+        )
+    return ()
+
+
+def _read(
+    photos: Sequence[Photo], made: CloakRecord | None
+) -> tuple[list[Cloak], list[Refusal], list[Refusal]]:
+    """Return the cloaks, what is none, and what may not be what it was."""
+    cloaks, refusals, doubts = [], [], []
+    known = _Known(made)
+    for photo in photos:
+        try:
+            image, digest = read_pixels(photo)
+            cloak, doubt = known.cloak(photo, image, digest)
+        except DataError as error:
+            refusals.append(Refusal(photo.name, str(error)))
+            continue
+        cloaks.append(cloak)
+        if doubt:
+            doubts.append(Refusal(photo.name, doubt))
+    return cloaks, refusals, doubts
+
+
+class _Known:
+    """The cloaks of a record, by content and by name."""
+
+    def __init__(self, made: CloakRecord | None) -> None:
+        self._made = made
+        protected = [photo for photo in made.photos.values() if photo.protected] if made else []
+        self._by_content: Mapping[str, CloakedPhoto] = {photo.output_sha256: photo for photo in protected}
+        self._by_name: Mapping[str, CloakedPhoto] = {photo.output: photo for photo in protected}
+
+    def cloak(self, photo: Photo, image: torch.Tensor, digest: str) -> tuple[Cloak, str]:
+        """Return a cloak and what speaks against it.
+
+        Raises:
+            DataError: it is not one of ours, or of another size.
+        """
+        size = self._made.size if self._made else CROP_SIZE
+        height, width = image.shape[1:]
+        record = self._by_content.get(digest) or self._by_name.get(photo.name) or self._renamed(photo)
+        if self._made and record is None:
+            raise DataError(f"it is not among the cloaks of {CLOAKS}; erasing it would make nothing of it")
+        if (height, width) != (size, size):
+            raise DataError(
+                f"it is {width}×{height} pixels and the cloak was {size}×{size}; erasing needs the photo as it was "
+                "written"
+            )
+        doubt = ""
+        if record is not None and record.output_sha256 != digest:
+            doubt = "it was changed since it was cloaked, so that less of it may come back"
+        origin = record.output if record else photo.output
+        return Cloak(photo, origin.removesuffix(".png"), photo.person, image, digest), doubt
+
+    def _renamed(self, photo: Photo) -> CloakedPhoto | None:
+        """Return what lay here as PNG: posted photos come back as JPEG."""
+        return self._by_name.get(photo.output)
+
+
+def _record(applied: AppliedAttack, key: Key, out: Path) -> EraseRecord:
+    asked = EraseRecord(cloakbench=__version__, attack=applied.name, key_fingerprint=key.fingerprint)
+    there = EraseRecord.read(out / ERASED)
+    if there is None:
+        return asked
+    for name, called in (("attack", "attack"), ("key_fingerprint", "key")):
+        old, new = getattr(there, name), getattr(asked, name)
+        if old != new:
+            raise UsageError(
+                f"{out} holds what was erased with {called} {old}, and this is {new}. Name another folder to write to."
+            )
+    return there
+
+
+def _is_done(cloak: Cloak, record: EraseRecord, out: Path) -> bool:
+    known = record.photos.get(cloak.photo.name)
+    return (
+        known is not None
+        and known.source_sha256 == cloak.sha256
+        and known.output == cloak.photo.output
+        and known.is_there(out)
+    )
+
+
+# -- the work --------------------------------------------------------------------------------------------------
+
+
+def _batches(cloaks: Sequence[Cloak], attack: Attack) -> list[list[Cloak]]:
+    if attack.scope == "identity":
+        people = dict.fromkeys(cloak.person for cloak in cloaks)
+        return [[cloak for cloak in cloaks if cloak.person == person] for person in people]
+    return [list(cloaks[start : start + MICRO_BATCH]) for start in range(0, len(cloaks), MICRO_BATCH)]
+
+
+def _noted(
+    record: EraseRecord, out: Path, cloaks: Sequence[Cloak], files: Mapping[Photo, bytes]
+) -> EraseRecord:
+    """Write the record with these photos, before the photos themselves; first goes what was made of others."""
+    photos = dict(record.photos)
+    for cloak in cloaks:
+        old = photos.get(cloak.photo.name)
+        if old is not None and old.is_there(out):
+            (out / old.output).unlink()
+        photos[cloak.photo.name] = PhotoRecord(
+            source_sha256=cloak.sha256,
+            output=cloak.photo.output,
+            output_sha256=sha256(files[cloak.photo]).hexdigest(),
+        )
+    noted = record.model_copy(update={"photos": photos})
+    noted.write(out / ERASED)
+    return noted
