@@ -6,8 +6,13 @@ Here: parsing, progress and tables. Not here: anything a Python caller would wan
 import importlib
 import sys
 from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from bench.errors import UsageError
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("bench.cli.run:run", "Run a matrix of attacks x defences x backbones."),
@@ -18,6 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "ablate": ("bench.cli.ablate:ablate", "Vary one factor at a time: train, run, test, draw."),
     "means": ("bench.cli.means:means", "Average a finished run over attacks and trackers."),
     "figure": ("bench.cli.figure:figure", "Draw the figure of a finished run."),
+    "grid": ("bench.cli.grid:grid", "Show photos of a finished run: original, cloak, purified, erased."),
     "power": ("bench.cli.power:power", "Say which difference a run could show, and what it takes."),
     "audit": ("bench.cli.audit:audit", "List every leakage in a finished run, and whether its rows say so."),
     "verify": ("bench.cli.verify:verify", "Check a finished run: every digest, and a sample made again."),
@@ -37,22 +43,66 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 """Subcommand → where it is, and its line in ``bench --help``."""
 
 
+PLUGINS = "cloakbench.commands"
+"""Entry-point group of commands that methods bring along: name → ``module:click_command``."""
+
+
+@cache
+def plugin_commands() -> Mapping[str, tuple[str, str]]:
+    """Return the commands of plugins as `COMMANDS` has them, sorted; none is imported.
+
+    Raises:
+        UsageError: two commands of one name.
+    """
+    from importlib import metadata
+
+    from bench.errors import UsageError
+    from bench.registry import Entry
+
+    found: dict[str, Entry] = {}
+    for point in metadata.entry_points(group=PLUGINS):
+        entry = Entry(point.name, point.value, point.dist.name if point.dist else "unknown")
+        # An editable install can list one distribution's entry points twice; that is no collision.
+        other = found.setdefault(entry.name, entry)
+        taken = COMMANDS[entry.name][0] if entry.name in COMMANDS else other.target
+        if entry.name in COMMANDS or other != entry:
+            raise UsageError(
+                f"two commands are called '{entry.name}': {taken} and {entry.target} (from {entry.distribution}). "
+                "Uninstall or rename one of them."
+            )
+    return {name: (found[name].target, found[name].summary()) for name in sorted(found)}
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands' names and imports one when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of `COMMANDS`."""
+        """Return the names in the order of `COMMANDS`, then those of plugins."""
         del ctx
-        return list(COMMANDS)
+        return [*COMMANDS, *plugin_commands()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command, None where there is no such name."""
+        """Import and return a command, None where there is no such name.
+
+        Raises:
+            UsageError: a plugin's command cannot be imported or is none.
+        """
         del ctx
-        if cmd_name not in COMMANDS:
+        if cmd_name in COMMANDS:
+            target = COMMANDS[cmd_name][0]
+        elif cmd_name in plugin_commands():
+            target = plugin_commands()[cmd_name][0]
+        else:
             return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
+        module, _, attribute = target.partition(":")
+        try:
+            command = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            if cmd_name in COMMANDS:
+                raise
+            raise _no_command(cmd_name, target, f"{type(error).__name__}: {error}") from error
+        if not isinstance(command, click.Command):
+            raise _no_command(cmd_name, target, f"it is a {type(command).__name__}, not a click command")
         return command
 
     def resolve_command(
@@ -62,8 +112,9 @@ class LazyGroup(click.Group):
         from bench.errors import unknown
 
         name = args[0] if args else ""
-        if name and not name.startswith("-") and name not in COMMANDS:
-            raise unknown("command", name, COMMANDS, "See `bench --help`.")
+        if name and not name.startswith("-") and name not in COMMANDS and name not in plugin_commands():
+            known = self.list_commands(ctx)
+            raise unknown("command", name, known, "See `bench --help`.")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -71,6 +122,15 @@ class LazyGroup(click.Group):
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        if plugin_commands():
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl([(name, line) for name, (_, line) in plugin_commands().items()])
+
+
+def _no_command(name: str, target: str, reason: str) -> "UsageError":
+    from bench.errors import UsageError
+
+    return UsageError(f"command '{name}' cannot be had from {target}: {reason}.")
 
 
 @click.group(
