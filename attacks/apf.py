@@ -103,6 +103,12 @@ class APF(Attack):
         """The person: a photo is pushed away from another of the same person."""
         return "identity"
 
+    @property
+    def ascent(self) -> Ascent:
+        """The settings of module 1."""
+        params = self.params
+        return Ascent(params.eps, params.step, params.steps, params.diversity)
+
     def pool(self) -> str | None:
         """Return the surrogates asked for."""
         return self.params.surrogates
@@ -138,8 +144,7 @@ class APF(Attack):
             DataError: the weights are corrupt, or of another size than the photos.
         """
         params = self.params
-        ascent = Ascent(params.eps, params.step, params.steps, params.diversity)
-        gradient = image_gradients(faces, other_photos(faces), self._probe(ctx), ctx, ascent)
+        gradient = image_gradients(faces, other_photos(faces), self._probe(ctx), ctx, self.ascent)
         photos = faces.images
         if params.modules == 1:
             cloaks = (photos + gradient.values.to(photos) / GREY_LEVELS).clamp(0, 1)

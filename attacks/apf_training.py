@@ -51,14 +51,29 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
+class _Projection(torch.autograd.Function):
+    """Clip to ±1; the gradient passes inside, and outside where a step down it leads back inside."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        ctx.save_for_backward(values)
+        return values.clamp(-1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (values,) = ctx.saved_tensors
+        inside = (values.abs() <= 1) | (values * gradient > 0)
+        return gradient * inside
+
+
 def bounded(perturbations: Tensor, eps: int) -> Tensor:
     """Return perturbations in units of ε as they are sent: clipped to ±1 and whole grey levels.
 
-    Gradients pass as if nothing had been clipped or rounded (straight-through): a pixel at the bound can
-    come back.
+    Rounding passes gradients (straight-through); clipping stops those that lead further out, so that no pixel
+    runs away and each can come back.
     """
-    sent = (perturbations.detach().clamp(-1, 1) * eps).round() / eps
-    return perturbations + (sent - perturbations.detach())
+    clipped: Tensor = _Projection.apply(perturbations)  # type: ignore[no-untyped-call]
+    return clipped + ((clipped.detach() * eps).round() / eps - clipped.detach())
 
 
 def posted(photos: Tensor, change: Tensor) -> Tensor:

@@ -22,6 +22,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "significance": ("bench.cli.significance:significance", "Rank and test all methods of a finished run."),
     "ablate": ("bench.cli.ablate:ablate", "Vary one factor at a time: train, run, test, draw."),
     "means": ("bench.cli.means:means", "Average a finished run over attacks and trackers."),
+    "erasure": (
+        "bench.cli.erasure:erasure",
+        "Say who gets protected faces back: with a key, without, purified.",
+    ),
     "figure": ("bench.cli.figure:figure", "Draw the figure of a finished run."),
     "grid": ("bench.cli.grid:grid", "Show photos of a finished run: original, cloak, purified, erased."),
     "power": ("bench.cli.power:power", "Say which difference a run could show, and what it takes."),
