@@ -57,13 +57,13 @@ class _Projection(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
         ctx.save_for_backward(values)
-        return values.clamp(-1, 1)
+        return torch.clamp(values, -1, 1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (values,) = ctx.saved_tensors
         inside = (values.abs() <= 1) | (values * gradient > 0)
-        return gradient * inside
+        return torch.mul(gradient, inside)
 
 
 def bounded(perturbations: Tensor, eps: int) -> Tensor:
@@ -72,7 +72,7 @@ def bounded(perturbations: Tensor, eps: int) -> Tensor:
     Rounding passes gradients (straight-through); clipping stops those that lead further out, so that no pixel
     runs away and each can come back.
     """
-    clipped: Tensor = _Projection.apply(perturbations)  # type: ignore[no-untyped-call]
+    clipped: Tensor = _Projection.apply(perturbations)
     return clipped + ((clipped.detach() * eps).round() / eps - clipped.detach())
 
 
