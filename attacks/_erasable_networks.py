@@ -11,6 +11,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -223,15 +224,26 @@ def load_networks(path: Path, device: torch.device) -> tuple[Generator, Restorer
         raise DataError(
             f"{path} cannot be read as safetensors ({error}). Copy it again or train it again."
         ) from error
-    if facts.pop("architecture", None) != ARCHITECTURE:
-        raise DataError(f"{path} does not hold the networks of {ARCHITECTURE}. Train it again.")
-    networks = Generator(Shape(**facts)), Restorer(Shape(**facts))
+    networks = _networks_of(facts, path)
     for part, network in zip(("generator/", "restorer/"), networks, strict=True):
         own = {name.removeprefix(part): t for name, t in tensors.items() if name.startswith(part)}
         try:
             network.load_state_dict(own)
         except RuntimeError as error:
-            raise DataError(f"{path} does not fit its own shape {facts}: {error}") from error
+            raise DataError(
+                f"{path} does not fit its own shape {facts}: {error} Copy it again or train it again."
+            ) from error
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         network.eval().requires_grad_(requires_grad=False)
     return networks
+
+
+def _networks_of(facts: Any, path: Path) -> tuple[Generator, Restorer]:
+    """Return networks of the shape that a file says it holds; `facts` is whatever JSON stood there."""
+    try:
+        own = dict(facts)
+        if own.pop("architecture", None) == ARCHITECTURE:
+            return Generator(Shape(**own)), Restorer(Shape(**own))
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise DataError(f"{path} does not hold the networks of {ARCHITECTURE}. Train it again.")
