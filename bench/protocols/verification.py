@@ -20,7 +20,16 @@ from pydantic import Field, field_validator
 from bench.contracts import ConditionFacts, Decided, Embedded, Identity, Trial, View
 from bench.errors import MethodError, UsageError, unknown
 from bench.heads import Vectors
-from bench.impostors import FAR_LEVELS, Cosines, OperatingPoint, calibrate, cosines, shortage
+from bench.impostors import (
+    FAR_LEVELS,
+    Cosines,
+    OperatingPoint,
+    calibrate,
+    cosines,
+    pairs_of,
+    rate_interval_of_pairs,
+    shortage,
+)
 from bench.protocols._rotation import Gallery, Probes, Rotation, RotationParams
 from bench.randomness import numpy_generator
 
@@ -43,6 +52,11 @@ class VerificationProtocol(Rotation):
             description="false-accept rates the thresholds are set for, joined by '|'",
             json_schema_extra={"unit": "share"},
         )
+        cosine: tuple[float, ...] = Field(
+            (),
+            description="fixed thresholds besides, joined by '|', whatever false-accept rate they have; none as a rule",
+            json_schema_extra={"unit": "cosine"},
+        )
         impostors: int = Field(
             1000,
             ge=2,
@@ -63,6 +77,13 @@ class VerificationProtocol(Rotation):
             if not far or len(set(far)) < len(far) or not all(0 < rate < 1 for rate in far):
                 raise ValueError("needs one rate or more, each between 0 and 1 and named once")
             return far
+
+        @field_validator("cosine")
+        @classmethod
+        def _are_cosines(cls, cosine: tuple[float, ...]) -> tuple[float, ...]:
+            if len(set(cosine)) < len(cosine) or not all(-1 <= threshold <= 1 for threshold in cosine):
+                raise ValueError("needs cosines between -1 and 1, each named once")
+            return cosine
 
     params: Params
 
@@ -104,27 +125,28 @@ class VerificationProtocol(Rotation):
 
         if trial.head not in self.heads:
             raise unknown("head", trial.head, self.heads)
-        points = operating_points(
-            views["enrolled strangers"],
-            views["presented strangers"],
-            self.params.far,
-            without=frozenset(views["targets"].identities),
-        )
+        strangers = views["enrolled strangers"], views["presented strangers"]
+        without = frozenset(views["targets"].identities)
+        points = operating_points(*strangers, self.params.far, without=without)
+        thresholds = {
+            f"FAR {100 * rate:g} %": threshold_facts(rate, points[rate]) for rate in self.params.far
+        }
+        for fixed in self.params.cosine:
+            thresholds[f"cosine {fixed:g}"] = fixed_facts(*strangers, fixed, without=without)
         asked = {"dodging": dodging(views, trial)}
         if trial.aims:
             asked["impersonation"] = impersonation(views, trial)
         facts = {}
         frames = [_no_rows()]
         for question in ("dodging", "impersonation"):
-            for rate in self.params.far:
-                name = f"{question}, FAR {100 * rate:g} %"
-                point = points[rate]
+            for threshold, fact in thresholds.items():
+                name = f"{question}, {threshold}"
                 if question not in asked:
                     facts[name] = ConditionFacts(reason="the attack imitates nobody in particular")
                     continue
-                facts[name] = threshold_facts(rate, point)
-                if isinstance(point, OperatingPoint):
-                    frames.append(asked[question].at(point.threshold).assign(condition=name))
+                facts[name] = fact
+                if fact.threshold is not None:
+                    frames.append(asked[question].at(fact.threshold).assign(condition=name))
         return Decided(pd.concat(frames[1:] or frames, ignore_index=True), facts)
 
 
@@ -145,19 +167,52 @@ def operating_points(
     Raises:
         MethodError: an embedding is not finite.
     """
-    rows = [_row_of_person(side) for side in (enrolled, presented)]
-    people = sorted((rows[0].keys() & rows[1].keys()) - without)
-    found: dict[float, OperatingPoint | str] = {rate: shortage(rate, len(people)) for rate in rates}
+    first, second = _strangers(enrolled, presented, without)
+    found: dict[float, OperatingPoint | str] = {rate: shortage(rate, len(first)) for rate in rates}
     possible = [rate for rate in rates if not found[rate]]
     if possible:
-        first, second = (
-            np.asarray(side.vectors)[[row[person] for person in people]]
-            for side, row in zip((enrolled, presented), rows, strict=True)
-        )
         # Not the cell's seed: cells that differ in it alone have the same thresholds.
         points = calibrate(first, second, possible, numpy_generator(0, "FAR interval"))
         found |= dict(zip(possible, points, strict=True))
     return found
+
+
+def fixed_facts(
+    enrolled: Embedded, presented: Embedded, cosine: float, without: frozenset[str] = frozenset()
+) -> ConditionFacts:
+    """Return what a reader must know of a fixed threshold: the false-accept rate strangers have at it.
+
+    Args:
+        enrolled: as for `operating_points`.
+        presented: likewise.
+        cosine: the threshold.
+        without: likewise.
+
+    Raises:
+        MethodError: an embedding is not finite.
+    """
+    first, second = _strangers(enrolled, presented, without)
+    facts = ConditionFacts(
+        threshold=cosine, rate_name="FAR", pairs=pairs_of(len(first)), identities=len(first)
+    )
+    if len(first) < 2:
+        return facts
+    accepted = cosines(first, second) >= np.float64(cosine)
+    rate, low, high = rate_interval_of_pairs(accepted, numpy_generator(0, "FAR interval"))
+    return facts.model_copy(update={"rate": rate, "rate_low": low, "rate_high": high})
+
+
+def _strangers(
+    enrolled: Embedded, presented: Embedded, without: frozenset[str]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return n×D embeddings of the strangers seen on both sides, in one order."""
+    rows = [_row_of_person(side) for side in (enrolled, presented)]
+    people = sorted((rows[0].keys() & rows[1].keys()) - without)
+    first, second = (
+        np.asarray(side.vectors)[[row[person] for person in people]]
+        for side, row in zip((enrolled, presented), rows, strict=True)
+    )
+    return first, second
 
 
 def _row_of_person(embedded: Embedded) -> dict[str, int]:

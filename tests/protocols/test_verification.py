@@ -88,6 +88,18 @@ def test_rates_that_make_no_sense_are_refused(far):
         registry.protocol(f"verification:far={far}")
 
 
+def test_cosines_are_written_as_text():
+    protocol = registry.protocol("verification:cosine=0.49|-0.2")
+    assert protocol.params.cosine == (0.49, -0.2)
+    assert methods.canonical(protocol) == "verification:cosine=0.49|-0.2"
+
+
+@pytest.mark.parametrize("cosine", ["1.01", "-2", "0.3|0.3"])
+def test_cosines_that_make_no_sense_are_refused(cosine):
+    with pytest.raises(UsageError, match="between -1 and 1, each named once"):
+        registry.protocol(f"verification:cosine={cosine}")
+
+
 # --- by hand ----------------------------------------------------------------------------------------------
 
 
@@ -374,6 +386,42 @@ def test_thresholds_take_the_defence_of_the_enrolled_side_into_account():
     assert plain != blurred
     dropped = Embedded(enrolled.vectors[1:], enrolled.ids[1:], enrolled.identities[1:])
     assert operating_points(dropped, presented, [0.1])[0.1].people == 149
+
+
+def test_a_fixed_cosine_decides_as_it_says_and_has_its_measured_rate():
+    _, views, trial = random_cell(3)
+    fixed = verification(cosine=(0.49,)).decide(views, trial)
+    plain = verification().decide(views, trial)
+    added = {"dodging, cosine 0.49", "impersonation, cosine 0.49"}
+    assert set(fixed.conditions) - set(plain.conditions) == added
+    old = fixed.rows[~fixed.rows["condition"].isin(added)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(
+        old.sort_values(["condition", "image", "reference", "fold"], ignore_index=True),
+        plain.rows.sort_values(["condition", "image", "reference", "fold"], ignore_index=True),
+    )
+    for name in added:
+        rows = fixed.rows[fixed.rows["condition"] == name]
+        assert len(rows)
+        assert (rows["predicted"].notna() == (rows["score"] >= 0.49)).all()
+    fact = fixed.conditions["dodging, cosine 0.49"]
+    enrolled, presented = views["enrolled strangers"], views["presented strangers"]
+    gone = set(views["targets"].identities)
+    hits = [
+        a @ b / np.linalg.norm(a) / np.linalg.norm(b) >= 0.49
+        for a, i in zip(enrolled.vectors, enrolled.identities, strict=True)
+        for b, j in zip(presented.vectors, presented.identities, strict=True)
+        if i != j and not {i, j} & gone
+    ]
+    assert (fact.threshold, fact.rate_name, fact.rate_wanted) == (0.49, "FAR", None)
+    assert fact.pairs == len(hits) / 2
+    assert fact.rate == pytest.approx(np.mean(hits))
+    assert fact.rate_low <= fact.rate <= fact.rate_high
+
+
+def test_a_fixed_cosine_needs_no_strangers_to_decide():
+    _, views, trial = random_cell(3, strangers=1)
+    fact = verification(cosine=(0.49,)).decide(views, trial).conditions["dodging, cosine 0.49"]
+    assert (fact.threshold, fact.rate, fact.pairs, fact.reason) == (0.49, None, 0, "")
 
 
 def test_an_unknown_head_is_a_usage_error():
