@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from attacks._input_diversity import diversified, draw_diversity
 from attacks.adaptive import POWER, Branch, Defended, Step, Views, branch_weights, straight_through
 from attacks.lowkey import feature_gain, feature_scale, flip_summed
 from attacks.pgd import PGD
@@ -104,6 +105,30 @@ def test_pgd_through_a_differentiable_purifier_is_pgd_on_the_composed_function(s
         PGD(PGD.Params(eps=12, steps=3)).cloak(faces, Context(seed=7, backbones=surrogates)), faces
     )
     assert ((found - plain).abs() > 1e-3).float().mean() > 0.05
+
+
+def test_diverse_views_are_defended_like_the_photo(surrogates):
+    faces = make_faces(MICRO_BATCH + 1)
+    text = "attack=[pgd:steps=3,diversity=0.5],defense=gaussian"
+    found = cloaks_of(text, faces, surrogates)
+    assert torch.equal(found, cloaks_of(text, faces, surrogates))
+    assert torch.equal(found[-1:], cloaks_of(text, faces.subset([MICRO_BATCH]), surrogates))
+    plain = cloaks_of("attack=[pgd:steps=3],defense=gaussian", faces, surrogates)
+    assert ((found - plain).abs() > 1e-3).float().mean() > 0.05
+    ctx = Context(seed=7)
+
+    def defended(images):
+        """What the surrogates see at steps 0, 1 and 2; the clean photos are asked about first, as they are."""
+        step = calls.pop(0)
+        if step is not None:
+            names = [ctx.generator(f"pgd/diversity/{step}", name) for name in faces.ids[:MICRO_BATCH]]
+            images = diversified(images, draw_diversity(names, 0.5))
+        return seen_through(BLUR, images)
+
+    calls = [None, None, 0, 0, 1, 1, 2, 2]  # two surrogates
+    whole = faces.subset(range(MICRO_BATCH))
+    expected = run_by_hand(whole, 7, surrogates, defended, eps=8, steps=3)
+    assert ((found[:MICRO_BATCH] - expected).abs() < 1e-5).float().mean() > 0.999
 
 
 def test_cloaks_through_a_defence_survive_it_and_plain_ones_do_not(surrogates, faces):

@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
+from attacks._input_diversity import diversified, draw_diversity
 from attacks.none import NoAttack
 from attacks.pgd import PGD, accumulated
+from bench import methods
 from bench.contracts import MICRO_BATCH, Context, Faces
 from bench.data_files import VARIABLE, data_folder
 from bench.errors import UsageError
@@ -50,15 +52,15 @@ def test_one_step_is_the_signed_gradient_of_the_mean_squared_distance(faces, ctx
         assert agrees.float().mean() > 0.999  # signs of vanishing gradients may differ
 
 
-def run_by_hand(faces, ctx, anchors, *, sign=1, steps=3, momentum=0.0):
+def run_by_hand(faces, ctx, anchors, *, sign=1, steps=3, momentum=0.0, view=lambda image, _step: image):
     """The defaults written out for one full micro-batch: ε 8, step 2, mean over surrogates of ‖e − a‖²."""
     clean, eps = faces.images, 8 / 255
     draws = torch.stack([torch.rand(clean.shape[1:], generator=ctx.generator("pgd", i)) for i in faces.ids])
     cloak = (clean + (draws * (2 * eps) - eps)).clamp(0, 1)
     velocity = torch.zeros_like(clean)
-    for _ in range(steps):
+    for step in range(steps):
         cloak.requires_grad_()
-        found = [F.normalize(b.embed(cloak), dim=1) for b in ctx.backbones]
+        found = [F.normalize(b.embed(view(cloak, step)), dim=1) for b in ctx.backbones]
         losses = [(e - a).square().sum() for e, a in zip(found, anchors, strict=True)]
         (gradient,) = torch.autograd.grad(torch.stack(losses).mean(), cloak)
         if momentum:
@@ -88,6 +90,90 @@ def test_momentum_is_mi_fgsm(ctx, surrogates):
     assert ((found - expected).abs() < 1e-5).float().mean() > 0.999  # signs of sums near zero may differ
     plain = stacked(PGD(PGD.Params(steps=5)).cloak(faces, ctx), faces)
     assert ((found - plain).abs() > 1e-3).float().mean() > 0.05
+
+
+@pytest.mark.parametrize("momentum", [0.0, 1.0])
+def test_diversity_is_di_fgsm_with_one_draw_for_each_photo_and_step(ctx, surrogates, momentum):
+    faces = make_faces(MICRO_BATCH)
+    changed = []
+
+    def view(images, step):
+        drawn = draw_diversity([ctx.generator(f"pgd/diversity/{step}", name) for name in faces.ids], 0.6)
+        changed.append((drawn != 0).any(1))
+        return diversified(images, drawn)
+
+    anchors = unit(surrogates, faces.images)
+    expected = run_by_hand(faces, ctx, anchors, steps=5, momentum=momentum, view=view)
+    found = stacked(PGD(PGD.Params(steps=5, momentum=momentum, diversity=0.6)).cloak(faces, ctx), faces)
+    assert ((found - expected).abs() < 1e-5).float().mean() > 0.999
+    together = torch.stack(changed)
+    assert 0.3 < together.float().mean() < 0.9
+    assert not (together == together[:1]).all(), "every step changes the same photos"
+    assert not (together == together[:, :1]).all(), "every photo is changed in the same steps"
+
+
+class Noted(Context):
+    """Notes every stream that is drawn from."""
+
+    def generator(self, stage, item):
+        self.__dict__.setdefault("streams", []).append((stage, item))
+        return super().generator(stage, item)
+
+
+def test_without_diversity_nothing_more_is_drawn_and_the_bytes_are_those_of_before(ctx, surrogates):
+    faces = make_faces(MICRO_BATCH)
+    noted = Noted(seed=7, backbones=surrogates)
+    found = stacked(PGD(PGD.Params(steps=3, diversity=0)).cloak(faces, noted), faces)
+    assert set(noted.streams) == {("pgd", name) for name in faces.ids}
+    assert torch.equal(found, run_by_hand(faces, ctx, unit(surrogates, faces.images)))
+    diverse = Noted(seed=7, backbones=surrogates)
+    changed = stacked(PGD(PGD.Params(steps=3, diversity=1)).cloak(faces, diverse), faces)
+    assert set(diverse.streams) - set(noted.streams) == {
+        (f"pgd/diversity/{step}", name) for name in faces.ids for step in range(3)
+    }
+    assert ((found - changed).abs() > 1e-3).float().mean(dim=(1, 2, 3)).min() > 0.05
+    assert methods.canonical(PGD(PGD.Params(diversity=0, targets=0))) == "pgd"
+
+
+@pytest.mark.parametrize("goal", ["untargeted", "targeted"])
+def test_diverse_cloaks_are_the_same_each_time_and_in_any_batch(ctx, goal):
+    faces = make_faces(MICRO_BATCH + 3)
+    attack = PGD(PGD.Params(steps=3, diversity=0.7, momentum=1, goal=goal))
+    whole = attack.cloak(faces, ctx)
+    backwards = attack.cloak(faces.subset(range(len(faces) - 1, -1, -1)), ctx)
+    again = attack.cloak(faces, ctx)
+    for i, name in enumerate(faces.ids):
+        assert torch.equal(again[name], whole[name])
+        assert torch.equal(backwards[name], whole[name])
+        assert torch.equal(attack.cloak(faces.subset([i]), ctx)[name], whole[name])
+    assert (linf(to_8_bits(stacked(whole, faces)), faces.images).round() <= 8).all()
+
+
+def test_the_first_targets_alone_are_imitated(ctx):
+    faces = make_faces(60)
+    pool = list(dict.fromkeys(ctx.targets.identities))
+    assert len(pool) == 4
+    for count, expected in ((1, pool[:1]), (3, pool[:3]), (4, pool), (9, pool), (0, pool)):
+        aims = PGD(PGD.Params(goal="targeted", targets=count)).aims(faces, ctx)
+        assert set(aims.values()) == set(expected)
+    turned = ctx.targets.subset(range(len(ctx.targets) - 1, -1, -1))
+    first = turned.identities[0]
+    again = Context(seed=7, backbones=ctx.backbones, targets=turned)
+    assert set(PGD(PGD.Params(goal="targeted", targets=1)).aims(faces, again).values()) == {first}
+    # Cloaks go where the aims say.
+    few = faces.subset(range(4))
+    attack = PGD(PGD.Params(goal="targeted", targets=1))
+    only = ctx.targets.subset([i for i, name in enumerate(ctx.targets.identities) if name == pool[0]])
+    alone = Context(seed=7, backbones=ctx.backbones, targets=only)
+    plain = PGD(PGD.Params(goal="targeted"))
+    assert torch.equal(stacked(attack.cloak(few, ctx), few), stacked(plain.cloak(few, alone), few))
+
+
+def test_the_first_target_cannot_imitate_themself(ctx):
+    me = ctx.targets.subset([0])
+    with pytest.raises(UsageError, match="nobody to imitate"):
+        PGD(PGD.Params(goal="targeted", targets=1)).aims(me, ctx)
+    assert PGD(PGD.Params(goal="targeted", targets=2)).aims(me, ctx).keys() == {me.ids[0]}
 
 
 def test_accumulated_gradients_have_mean_magnitude_one_and_survive_a_zero():
@@ -228,7 +314,19 @@ def test_a_surrogate_without_gradient_is_refused(faces):
         PGD().cloak(faces, Context(backbones=(Frozen(3),)))
 
 
-@pytest.mark.parametrize("bad", [{"eps": 0}, {"eps": 256}, {"step": 0}, {"steps": 0}, {"epsilon": 3}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"eps": 0},
+        {"eps": 256},
+        {"step": 0},
+        {"steps": 0},
+        {"epsilon": 3},
+        {"diversity": 1.1},
+        {"diversity": -0.1},
+        {"targets": -1},
+    ],
+)
 def test_parameters_out_of_range_are_refused(bad):
     with pytest.raises(ValidationError):
         PGD.Params(**bad)
