@@ -1,0 +1,104 @@
+"""`bench erasure`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_EXAMPLES = """\b
+Examples:
+  bench erasure runs/3f2a
+  bench erasure runs/3f2a --csv results/erasure.csv
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write every column here.")
+@click.option("--json", "as_json", is_flag=True, help="Print every column as JSON, and nothing else.")
+@click.option("--columns", is_flag=True, help="Explain the columns and do nothing else.")
+def erasure(run: Path, csv_file: Path | None, as_json: bool, columns: bool) -> None:
+    """Say, of the finished run of protocol erasure in folder RUN, who gets protected faces back.
+
+    Per attack and tracker: the share of pairs that the cloak protects, and which share of these is accepted again with
+    the right key, a wrong one, none, and behind each defence of the run; with intervals over people, and PSNRs.
+    """
+    from bench import erasure_table
+    from bench.answers import Answers
+    from bench.leaderboard import to_csv
+    from bench.run_folder import RunFolder
+    from bench.runner import check_writable
+    from bench.store import write_atomically
+
+    if columns:
+        for name, meaning in erasure_table.COLUMNS.items():
+            click.echo(f"{name:22} {meaning}")
+        return
+    if csv_file:
+        check_writable(csv_file.absolute().parent, "--csv")
+    found = erasure_table.table(Answers.of(RunFolder(run)))
+    if csv_file:
+        write_atomically(csv_file, to_csv(found).encode(), "--csv")
+    if as_json:
+        click.echo(json.dumps(json.loads(found.to_json(orient="records")), indent=1))
+        return
+    _show(found)
+    if csv_file:
+        click.echo(f"{csv_file} written")
+
+
+def _show(found: "pd.DataFrame") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
+    plain = found.astype(object).where(found.notna(), None)
+    for (attack, backbone, _), rows in plain.groupby(["attack", "backbone", "head"], sort=False):
+        first = rows.iloc[0]
+        title = ", ".join(filter(None, [f"{attack} on {backbone}", str(first["access"])]))
+        shown = Table("eraser", title=title)
+        for heading in ("accepted again %", "to original dB", "to cloak dB"):
+            shown.add_column(heading, justify="right")
+        for row in rows.to_dict("records"):
+            shown.add_row(str(row["eraser"]), *_texts(row))
+        console.print(shown)
+        console.print(_protection(dict(first)))
+        for reason in sorted(
+            {text for name in ("undone_reason", "psnr_reason") for text in rows[name]} - {""}
+        ):
+            console.print(f"Without number or interval: {reason}.")
+
+
+def _protection(row: dict[Any, Any]) -> str:
+    if row["protected"] is None:
+        return f"No share of protected pairs: {row['protected_reason']}."
+    return (
+        f"{rate(row, 'protected')} % of {row['n_pairs']} pairs of {row['n_identities']} people are protected: "
+        f"{row['protected_pairs']} pairs of {row['protected_identities']} people. Cloaks: "
+        f"{number(row['cloak_psnr'])} dB."
+    )
+
+
+def _texts(row: dict[Any, Any]) -> tuple[str, ...]:
+    to_cloak = "unchanged" if row["to_cloak_unchanged"] == 1 else number(row["to_cloak_psnr"])
+    return rate(row, "undone"), number(row["psnr"]), to_cloak
+
+
+def rate(row: dict[Any, Any], name: str) -> str:
+    """Return a share with its interval in per cent."""
+    if row[name] is None:
+        return "NA"
+    value = f"{100 * row[name]:.1f}"
+    if row[f"{name}_low"] is None:
+        return value
+    return f"{value} [{100 * row[f'{name}_low']:.1f}, {100 * row[f'{name}_high']:.1f}]"
+
+
+def number(value: float | None) -> str:
+    """Return decibels, NA where there are none."""
+    return "NA" if value is None else f"{value:.1f}"
