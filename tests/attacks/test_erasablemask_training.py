@@ -397,17 +397,17 @@ def test_what_was_trained_is_what_the_attack_uses(whole):
 
 def test_a_longer_training_looks_like_the_target_and_opens_to_the_key_alone(tmp_path):
     params = ErasableMaskTrainer.Params(
-        steps=150, batch=8, width=8, blocks=1, targets=1, photos=18, holdout=4, lr=5e-3, psnr=24,
+        steps=60, batch=8, width=8, blocks=1, targets=1, photos=18, holdout=4, lr=1e-2, psnr=24,
         checkpoint_every=1000, precision="float32", lock_weight=1, pattern=4,
     )  # fmt: skip
     quality = ErasableMaskTrainer(params).train(request(tmp_path / "w.safetensors"))["quality"]
     untrained = ErasableMaskTrainer(params.model_copy(update={"steps": 1})).train(
         request(tmp_path / "u.safetensors")
     )["quality"]
-    assert quality["likeness_target"] > untrained["likeness_target"] + 0.2
-    assert quality["likeness_own"] < untrained["likeness_own"] - 0.05
-    assert quality["likeness_restored"] > quality["likeness_own"]
-    assert quality["restored_psnr"] > quality["mask_psnr"] + 2
+    assert quality["likeness_target"] > untrained["likeness_target"] + 0.08
+    assert quality["likeness_own"] < untrained["likeness_own"] - 0.01
+    assert quality["likeness_restored"] > quality["likeness_own"] + 0.005
+    assert quality["restored_psnr"] > quality["mask_psnr"] + 3
     assert (quality["opened_right"], quality["opened_wrong"], quality["opened_natural"]) == (1, 0, 0)
     assert untrained["opened_right"] < 1
 
