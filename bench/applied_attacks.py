@@ -77,8 +77,15 @@ class AppliedAttack:
         self.weights = tuple(
             sha256_of(path) for part, own in with_parts(self.attack, self.binding) for path in part.files(own)
         )
-        for surrogate in self.surrogates:
-            registry.backbone(surrogate).files(Binding(run.spec.dataset, run.dataset.domain, (), surrogate))
+
+    def check_surrogates_are_there(self) -> None:
+        """Look for the weights of every surrogate; `Attack.erase` may do without them.
+
+        Raises:
+            DataError: some are missing.
+        """
+        for name in self.surrogates:
+            registry.backbone(name).files(Binding(self.run.spec.dataset, self.run.dataset.domain, (), name))
 
     def _check_surrogates(self, asked: tuple[str, ...]) -> None:
         if asked and set(asked) != set(self.surrogates):
@@ -113,8 +120,11 @@ class AppliedAttack:
         device, threads = use_device(self._asked.device, self._asked.threads)
         return Pipeline(self.run, Machine(device, threads, 1, Unavailable("not measured here")))
 
-    def context(self, key: bytes = b"") -> Context:
-        """Return the context for `Attack.cloak` (with the key) or `Attack.erase` (without).
+    def context(self, key: bytes | None) -> Context:
+        """Return the context for `Attack.cloak`, or for `Attack.erase`.
+
+        Args:
+            key: the secret to cloak with, empty where the attack has none; None to erase.
 
         Raises:
             UsageError: the dataset has no people to imitate or learn from, or the device is not there.
@@ -122,7 +132,7 @@ class AppliedAttack:
             NodeError: what the attack learns could not be made.
         """
         executor = Executor(Store(self._asked.store or default_folder()))
-        return self._pipeline.attack_context(self.name, _NOBODY, self.seed, key, executor.fetch)
+        return self._pipeline.attack_context(self.name, _NOBODY, self.seed, executor.fetch, key)
 
 
 def default_dataset() -> str:

@@ -140,6 +140,7 @@ def plan(request: CloakRequest) -> CloakPlan:
     applied = AppliedAttack(request.attack)
     if not applied.attack.changes_images:
         raise UsageError(f"attack '{applied.name}' changes no photo, so that nothing would be protected.")
+    applied.check_surrogates_are_there()
     there = CloakRecord.read(request.out / CLOAKS)
     key = _key(request, applied, there)
     record = _record(applied, key)

@@ -6,6 +6,7 @@ Whether a photo is one of ours, and whether the key is the right one, is known f
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -26,13 +27,15 @@ from bench.cloak_records import (
     check_outputs,
 )
 from bench.cloaking import Advance, Counted
-from bench.contracts import CROP_SIZE, MICRO_BATCH, Attack
-from bench.errors import DataError, UsageError
+from bench.contracts import CROP_SIZE, MICRO_BATCH, Attack, Context
+from bench.errors import BenchError, DataError, MethodError, UsageError
 from bench.keys import Key
 from bench.photo_folders import Photo, Refusal, find_photos, png, read_pixels
 from bench.runner import check_writable
 from bench.stages import Pixels
 from bench.store import write_atomically
+
+log = logging.getLogger("bench")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class EraseRequest:
     store: Path | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cloak:
     """One photo to erase.
 
@@ -127,11 +130,11 @@ def plan(request: EraseRequest) -> ErasePlan:
     check_writable(request.out.absolute(), "the folder")
     cloaks, unusable, doubts = _read(photos, made)
     record = _record(applied, key, request.out)
-    done = tuple(cloak.photo for cloak in cloaks if _is_done(cloak, record, request.out))
-    pending = tuple(cloak for cloak in cloaks if cloak.photo not in done)
+    pending = _pending(cloaks, record, request.out, by_person=applied.attack.scope == "identity")
+    waiting = {cloak.photo.name for cloak in pending}
+    done = tuple(cloak.photo for cloak in cloaks if cloak.photo.name not in waiting)
     wanted = {cloak.photo.output: cloak.photo.name for cloak in pending}
     check_outputs(request.out, wanted, record.photos)
-    waiting = {cloak.photo.name for cloak in pending}
     return ErasePlan(
         request,
         applied,
@@ -145,39 +148,41 @@ def plan(request: EraseRequest) -> ErasePlan:
     )
 
 
-def erase(planned: ErasePlan, advance: Advance = lambda _n: None) -> tuple[Photo, ...]:
-    """Erase the cloaks of a plan and return the photos that were written; each is written whole or not at all.
+@dataclass(frozen=True)
+class Erased:
+    """What became of the photos.
+
+    Attributes:
+        restored: what was written.
+        refused: what was not, with the reasons.
+    """
+
+    restored: tuple[Photo, ...]
+    refused: tuple[Refusal, ...]
+
+
+NOTHING_CAME_OFF = "nothing came off: to the attack it is no cloak under this key"
+
+
+def erase(planned: ErasePlan, advance: Advance = lambda _n: None) -> Erased:
+    """Erase the cloaks of a plan; each photo is written whole, and only if the attack changed it.
 
     Args:
         planned: what is to be done.
         advance: called with the number of photos finished.
 
     Raises:
-        MethodError: the attack broke its contract.
-        DataError: weights are missing.
+        DataError: weights or data are missing.
         StoreError: the disk is full or the folder cannot be written.
     """
-    written: list[Photo] = []
-    if not planned.pending:
-        return ()
-    attack, out, record = planned.applied.attack, planned.request.out, planned.record
-    context = planned.applied.context()
-    for cloaks in _batches(planned.pending, attack):
-        counted = Counted(advance, len(cloaks))
-        pixels = Pixels(
-            torch.stack([cloak.image for cloak in cloaks]),
-            tuple(cloak.image_id for cloak in cloaks),
-            tuple(cloak.person for cloak in cloaks),
-        )
-        ctx = replace(context, advance=counted)
-        erased = stages.erase(attack, pixels, planned.key.secret, ctx, len(cloaks))
-        files = {cloak.photo: png(image) for cloak, image in zip(cloaks, erased.images, strict=True)}
-        record = _noted(record, out, cloaks, files)
-        for photo, payload in files.items():
-            write_atomically(out / photo.output, payload, "another folder")
-        written += files
-        counted.complete()
-    return tuple(written)
+    folder = _OutFolder(planned)
+    if planned.pending:
+        context = planned.applied.context(key=None)
+        for cloaks in _batches(planned.pending, planned.applied.attack):
+            counted = Counted(advance, len(cloaks))
+            folder.erase(cloaks, replace(context, advance=counted))
+            counted.complete()
+    return Erased(tuple(folder.restored), (*planned.refused, *folder.refused))
 
 
 # -- before any work -------------------------------------------------------------------------------------------
@@ -317,6 +322,14 @@ def _record(applied: AppliedAttack, key: Key, out: Path) -> EraseRecord:
     return there
 
 
+def _pending(
+    cloaks: Sequence[Cloak], record: EraseRecord, out: Path, *, by_person: bool
+) -> tuple[Cloak, ...]:
+    waiting = {cloak for cloak in cloaks if not _is_done(cloak, record, out)}
+    people = {cloak.person for cloak in waiting if by_person}
+    return tuple(cloak for cloak in cloaks if cloak in waiting or cloak.person in people)
+
+
 def _is_done(cloak: Cloak, record: EraseRecord, out: Path) -> bool:
     known = record.photos.get(cloak.photo.name)
     return (
@@ -337,20 +350,67 @@ def _batches(cloaks: Sequence[Cloak], attack: Attack) -> list[list[Cloak]]:
     return [list(cloaks[start : start + MICRO_BATCH]) for start in range(0, len(cloaks), MICRO_BATCH)]
 
 
-def _noted(
-    record: EraseRecord, out: Path, cloaks: Sequence[Cloak], files: Mapping[Photo, bytes]
-) -> EraseRecord:
-    """Write the record with these photos, before the photos themselves; first goes what was made of others."""
-    photos = dict(record.photos)
-    for cloak in cloaks:
-        old = photos.get(cloak.photo.name)
-        if old is not None and old.is_there(out):
-            (out / old.output).unlink()
-        photos[cloak.photo.name] = PhotoRecord(
-            source_sha256=cloak.sha256,
-            output=cloak.photo.output,
-            output_sha256=sha256(files[cloak.photo]).hexdigest(),
+class _OutFolder:
+    """The folder to write, and what became of each photo so far."""
+
+    def __init__(self, planned: ErasePlan) -> None:
+        self._planned = planned
+        self._path = planned.request.out
+        self._record = planned.record
+        self.restored: list[Photo] = []
+        self.refused: list[Refusal] = []
+
+    def erase(self, cloaks: Sequence[Cloak], ctx: Context) -> None:
+        """Erase cloaks that belong together and write what came off."""
+        attack, name = self._planned.applied.attack, self._planned.applied.name
+        pixels = Pixels(
+            torch.stack([cloak.image for cloak in cloaks]),
+            tuple(cloak.image_id for cloak in cloaks),
+            tuple(cloak.person for cloak in cloaks),
         )
-    noted = record.model_copy(update={"photos": photos})
-    noted.write(out / ERASED)
-    return noted
+        try:
+            erased = stages.erase(attack, pixels, self._planned.key.secret, ctx, len(cloaks))
+        except MethodError as error:
+            self._failed(cloaks, ctx, str(error))
+        except BenchError:
+            raise  # missing weights or data fail every photo alike
+        except Exception as error:
+            log.exception("%s failed", name)
+            self._failed(cloaks, ctx, f"{name} failed on it: {type(error).__name__}: {error}")
+        else:
+            self._write(list(zip(cloaks, erased.images, strict=True)))
+
+    def _failed(self, cloaks: Sequence[Cloak], ctx: Context, reason: str) -> None:
+        if len(cloaks) > 1 and self._planned.applied.attack.scope == "image":
+            for cloak in cloaks:  # one photo's failure is not the others'
+                self.erase([cloak], ctx)
+            return
+        self.refused += [Refusal(cloak.photo.name, reason) for cloak in cloaks]
+
+    def _write(self, erased: Sequence[tuple[Cloak, torch.Tensor]]) -> None:
+        files = {}
+        for cloak, image in erased:
+            if torch.equal(image, cloak.image):
+                self.refused.append(Refusal(cloak.photo.name, NOTHING_CAME_OFF))
+            else:
+                files[cloak] = png(image)
+        self._note(files)
+        for cloak, payload in files.items():
+            write_atomically(self._path / cloak.photo.output, payload, "another folder")
+            self.restored.append(cloak.photo)
+
+    def _note(self, files: Mapping[Cloak, bytes]) -> None:
+        """Write the record with these photos; first goes what was made of an earlier state of theirs."""
+        photos = dict(self._record.photos)
+        for cloak, payload in files.items():
+            old = photos.get(cloak.photo.name)
+            if old is not None and old.is_there(self._path):
+                (self._path / old.output).unlink()
+            photos[cloak.photo.name] = PhotoRecord(
+                source_sha256=cloak.sha256,
+                output=cloak.photo.output,
+                output_sha256=sha256(payload).hexdigest(),
+            )
+        if files:
+            self._record = self._record.model_copy(update={"photos": photos})
+            self._record.write(self._path / ERASED)

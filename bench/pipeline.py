@@ -646,7 +646,7 @@ class Pipeline:
         return found
 
     def attack_context(
-        self, attack_name: str, tracker: str, seed: int, key: bytes, fetch: Callable[[Node], bytes]
+        self, attack_name: str, tracker: str, seed: int, fetch: Callable[[Node], bytes], key: bytes | None
     ) -> Context:
         """Return the context in which an attack of the run works on photos that are not the run's.
 
@@ -654,14 +654,14 @@ class Pipeline:
             attack_name: canonical name of an attack of the run.
             tracker: name of the tracker's backbone; "" where nobody knows it.
             seed: of the method's randomness.
-            key: the secret of an erasable attack.
             fetch: gives an artefact's payload: the targets' faces, what the attack learnt.
+            key: the secret to cloak with, empty where the attack has none; None to erase, which needs no targets.
         """
         attack = self.run.attacks[attack_name]
         targets = None
-        if attack.threat.needs_targets:
+        if attack.threat.needs_targets and key is not None:
             targets = stages.decode_pixels(fetch(self._training_faces("targets"))).faces(self.machine.device)
-        ctx = self._context(attack, tracker, seed, _uncounted, targets, key)
+        ctx = self._context(attack, tracker, seed, _uncounted, targets, key or b"")
         return _with_state(ctx, fetch(self._fitted(attack, tracker, seed))) if attack.learns else ctx
 
     def _measure_nodes(

@@ -57,6 +57,7 @@ def erase(
     planned = erasing.plan(erasing.EraseRequest(photos, out, key, attack, force, device, threads, store))
     for warning in planned.warnings:
         click.echo(f"Warning: {warning}", err=True)
+    refused = planned.refused
     if dry_run:
         click.echo(
             f"{count(len(planned.pending))} would be erased with key {planned.key.fingerprint} and written into {out}; "
@@ -66,10 +67,11 @@ def erase(
         with counting("photos", len(planned.pending), hidden=quiet) as advance:
             done = erasing.erase(planned, advance)
         there = f"; {len(planned.done)} were there already" if planned.done else ""
-        click.echo(f"{count(len(done))} erased with key {planned.key.fingerprint} in {out}{there}.")
+        click.echo(f"{count(len(done.restored))} erased with key {planned.key.fingerprint} in {out}{there}.")
+        refused = done.refused
     name_all("tried all the same", planned.doubts)
-    name_all("not erased", planned.refused)
+    name_all("not erased", refused)
     if dry_run:
         click.echo("Nothing was written.")
-    elif planned.refused:
+    elif refused:
         click.get_current_context().exit(1)

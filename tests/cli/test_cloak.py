@@ -606,6 +606,41 @@ def test_another_attack_than_the_records_is_refused(cloak, erase, home):
     assert erase("--key", "my.key", "--attack", PATTERN)[0] == 0
 
 
+OPENING = """
+from bench.contracts import Attack, ThreatModel
+
+class Opening(Attack):
+    name = "opening"
+    erasable = True
+    threat = ThreatModel(goal="targeted", needs_targets=True)
+
+    def cloak(self, faces, ctx):
+        assert len(ctx.targets) and ctx.key
+        return {name: 1 - image for name, image in zip(faces.ids, faces.images)}
+
+    def erase(self, faces, key, ctx):
+        assert ctx.targets is None
+        if "anna/01" in faces.ids:
+            raise RuntimeError("no wish to")
+        erased = 1 - faces.images
+        for row, name in enumerate(faces.ids):
+            if name == "ben/01":
+                erased[row] = faces.images[row]
+        return erased
+"""
+
+
+def test_what_does_not_come_off_is_named_and_not_written_as_erased(cloak, erase, home):
+    (home / "opening.py").write_text(OPENING)
+    assert cloak("--key", "my.key", attack=f"{home / 'opening.py'}:Opening")[0] == 0
+    code, out, err = erase("--key", "my.key")
+    assert code == 1
+    assert "2 photos erased" in out
+    assert "anna/01.png: opening failed on it: RuntimeError: no wish to" in err
+    assert "ben/01.png: nothing came off: to the attack it is no cloak under this key" in err
+    assert set(files("back")) == {"anna/00.png", "ben/00.png", "erased.json"}
+
+
 WEIGHED = """
 from pathlib import Path
 from pydantic import Field
