@@ -80,8 +80,8 @@ class Server:
         headers = {wire.VERSION_HEADER: str(wire.VERSION), "Content-Type": "application/octet-stream"}
         try:
             connection.request(verb, path, payload or None, headers)
-            response = connection.getresponse()
-            answer = response.read(largest + 1)
+            with connection.getresponse() as response:
+                answer = response.read(largest + 1)
             self._check_whole(response, answer, largest)
         except TimeoutError as error:
             raise DataError(
