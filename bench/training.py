@@ -50,6 +50,9 @@ class Clock:
     Attributes:
         path: the file.
         seconds: time so far, the present process up to the last `save` included.
+
+    Raises:
+        DataError: the file is there and holds something else.
     """
 
     path: Path
@@ -57,15 +60,24 @@ class Clock:
 
     def __post_init__(self) -> None:
         self._since = time.monotonic()
-        if self.path.is_file():
+        if not self.path.is_file():
+            return
+        try:
             self.seconds = float(json.loads(self.path.read_text(encoding="utf-8"))["seconds"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{self.path} does not hold the time of a training ({error!r}). Delete it: the time so far is lost, "
+                "nothing else."
+            ) from error
 
     def save(self) -> float:
-        """Write and return the time so far."""
+        """Write and return the time so far; a kill leaves the old file or the new one."""
         now = time.monotonic()
         self.seconds += now - self._since
         self._since = now
-        self.path.write_text(json.dumps({"seconds": self.seconds}), encoding="utf-8")
+        temporary = _beside(self.path)
+        temporary.write_text(json.dumps({"seconds": self.seconds}), encoding="utf-8")
+        temporary.replace(self.path)
         return self.seconds
 
 
@@ -81,7 +93,7 @@ def save_checkpoint(
     for index, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{name}": tensor for name, tensor in moments.items()}
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = _beside(path)
     save_file(plain, temporary, {"facts": json.dumps(facts)})
     temporary.replace(path)
 
@@ -100,16 +112,21 @@ def load_checkpoint(
             facts: dict[str, Any] = json.loads(file.metadata()["facts"])
         for part, module in modules.items():
             module.load_state_dict(_under(f"{part}/", tensors))
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in _under("optimiser/", tensors).items():
+            index, _, name = key.partition("/")
+            state.setdefault(int(index), {})[name] = tensor
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"checkpoint {path} cannot be read ({error}). Delete it to start the training anew."
         ) from error
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in _under("optimiser/", tensors).items():
-        index, _, name = key.partition("/")
-        state.setdefault(int(index), {})[name] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     return facts
+
+
+def _beside(path: Path) -> Path:
+    """Return where to write what then replaces `path` at once; trainings may share a folder."""
+    return path.with_name(f"{path.name}.{os.getpid()}.tmp")
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,18 +10,15 @@ import math
 import platform
 import shlex
 import shutil
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.contracts import MICRO_BATCH, Backbone, Identity, MethodParams, Trainer, TrainRequest
@@ -29,17 +26,18 @@ from bench.data_files import sha256_of
 from bench.errors import MethodError, UsageError
 from bench.methods import canonical
 from bench.randomness import numpy_generator, torch_generator
-from bench.training import deal_training_identities
+from bench.training import (
+    Clock,
+    cosine_decay,
+    deal_training_identities,
+    load_checkpoint,
+    save_checkpoint,
+)
 from defenses._perturbations import Recipe
 from defenses._purifier_losses import adaptive_examples, feature_distance
 from defenses._purifier_network import PurifierNetwork, load_network, purify, save_network
-from defenses._training_photos import Cloaker, Photos, choose_photos, embed_all, to_bytes, write_tensors
+from defenses._training_photos import Cloaker, Photos, choose_photos, embed_all, to_bytes
 from defenses.puface import ADAPTIVE, PurifierCard, PurifierQuality
-
-
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Return the cosine decay from `peak` at step 0 to 0 after `steps`."""
-    return peak * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 class PuFaceTrainer(Trainer):
@@ -207,13 +205,11 @@ class _Training:
             params.batch, params.natural_share, params.smooth_share, params.borrow_share, self.amplification
         )
         self.folder = request.out.with_suffix(".checkpoint")
-        self.elapsed = 0.0
-        self.started = time.monotonic()
 
     def run(self) -> dict[str, Any]:
         """Train, write, return the card."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._read_clock()
+        self.clock = Clock(self.folder / "clock.json")
         held_out, rest = self._identities()
         self.cloaker = Cloaker(
             self.request, self.extractors, rest, self.request.cloaks or self.folder / "cloaks"
@@ -222,10 +218,8 @@ class _Training:
         photos = self._photos(rest, naturals, self.cloaks)
         measured = choose_photos(held_out, len(held_out), "image")
         holdout = self._photos(held_out, measured, dict.fromkeys(self.attacks, len(held_out)))
-        weights, steps = self._optimise(photos, holdout)
-        network = self._network()
-        network.load_state_dict(weights)
-        save_network(network, self.request.out)
+        best, steps = self._optimise(photos, holdout)
+        save_network(best, self.request.out)
         network = load_network(self.request.out, self.request.device)  # measured as it will be used
         card = self._card(network, holdout, steps, len(held_out))
         content = card.model_dump(mode="json")
@@ -259,7 +253,7 @@ class _Training:
 
     def _cloak(self, name: str, photos: list[tuple[str, str]]) -> Tensor:
         cloaks = self.cloaker.cloak(name, self.attacks[name], photos)
-        self._write_clock()
+        self.clock.save()
         return cloaks
 
     # Optimisation.
@@ -271,25 +265,27 @@ class _Training:
         )
         return network.to(device=self.request.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
-    def _optimise(self, photos: Photos, holdout: Photos) -> tuple[dict[str, Tensor], int]:
-        """Return the weights with the least loss on held-out people, and their step."""
+    def _optimise(self, photos: Photos, holdout: Photos) -> tuple[PurifierNetwork, int]:
+        """Return the network with the least loss on held-out people, and its step."""
         params = self.params
         network = self._network()
         optimiser = torch.optim.AdamW(network.parameters(), lr=params.lr)
-        progress = _Progress(best=_copy(network))
+        best, progress = deepcopy(network), _Progress()
+        modules = {"network": network, "best": best}
         checkpoint = self.folder / f"state-{self._digest('state')}.safetensors"
         if checkpoint.is_file():
-            progress = _restore(checkpoint, network, optimiser)
+            progress = _Progress(**load_checkpoint(checkpoint, modules, optimiser))
         while progress.step < params.steps and not progress.stopped(params.patience):
-            rate = learning_rate(progress.step, params.steps, params.lr)
+            rate = cosine_decay(progress.step, params.steps, params.lr)
             self._step(network, optimiser, photos, progress.step, rate)
             progress.step += 1
             self.request.report("train", progress.step, params.steps)
             if progress.step % params.evaluate_every == 0 or progress.step == params.steps:
-                progress.record(self._holdout_loss(network, holdout), network)
-                _store(checkpoint, network, optimiser, progress)
-                self._write_clock()
-        return progress.best, progress.best_step
+                if progress.improved(self._holdout_loss(network, holdout)):
+                    best.load_state_dict(network.state_dict())
+                save_checkpoint(checkpoint, modules, optimiser, asdict(progress))
+                self.clock.save()
+        return best, progress.best_step
 
     def _step(
         self,
@@ -407,11 +403,10 @@ class _Training:
                 distances += [feature_distance(output, [f[part] for f in features], self.extractors)]
         return float(torch.cat(errors).mean()), float(torch.cat(distances).mean())
 
-    # Card, digests, clock.
+    # Card and digests.
 
     def _card(self, network: PurifierNetwork, holdout: Photos, steps: int, people: int) -> PurifierCard:
         request, params = self.request, self.params
-        self._write_clock()
         return PurifierCard(
             file=request.out.name,
             sha256=sha256_of(request.out),
@@ -433,7 +428,7 @@ class _Training:
             trainer=self.trainer,
             command=self._command(),
             seed=request.seed,
-            wall_seconds=round(self.elapsed, 1),
+            wall_seconds=round(self.clock.save(), 1),
             machine=f"{request.device.type}, {platform.machine()}, {torch.get_num_threads()} threads",
             quality=self._quality(network, holdout, people),
         )
@@ -487,44 +482,32 @@ class _Training:
             content += [self.trainer, list(self.attacks), repr(self.amplification), repr(self.cloaks)]
         return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
 
-    def _read_clock(self) -> None:
-        clock = self.folder / "clock.json"
-        if clock.is_file():
-            self.elapsed = float(json.loads(clock.read_text(encoding="utf-8"))["seconds"])
-
-    def _write_clock(self) -> None:
-        now = time.monotonic()
-        self.elapsed += now - self.started
-        self.started = now
-        clock = self.folder / "clock.json"
-        clock.write_text(json.dumps({"seconds": self.elapsed}), encoding="utf-8")
-
 
 @dataclass
 class _Progress:
     """Where a training stands.
 
     Attributes:
-        best: weights with the least held-out loss so far.
         step: steps done.
-        best_step: step of `best`.
-        best_loss: its held-out loss.
-        stale: measurements since `best`.
+        best_step: the one with the least held-out loss so far.
+        best_loss: that loss.
+        stale: measurements since.
     """
 
-    best: dict[str, Tensor]
     step: int = 0
     best_step: int = 0
     best_loss: float = math.inf
     stale: int = 0
 
-    def record(self, loss: float, network: PurifierNetwork) -> None:
-        """Take note of a measurement of the present weights."""
+    def improved(self, loss: float) -> bool:
+        """Take note of the held-out loss at the present step; say whether it is the least so far."""
         if not math.isfinite(loss):
             raise MethodError(f"puface: the held-out loss is {loss} at step {self.step}; lower lr.")
         self.stale += 1
-        if loss < self.best_loss:
-            self.best, self.best_step, self.best_loss, self.stale = _copy(network), self.step, loss, 0
+        if loss >= self.best_loss:
+            return False
+        self.best_step, self.best_loss, self.stale = self.step, loss, 0
+        return True
 
     def stopped(self, patience: int) -> bool:
         """Say whether to stop early."""
@@ -534,41 +517,3 @@ class _Progress:
 def _psnr(error: float) -> float:
     """Return the PSNR in dB of a mean squared error of [0, 1] pixels, at most 99."""
     return round(min(-10 * math.log10(max(float(error), 1e-12)), 99.0), 2)
-
-
-def _copy(network: PurifierNetwork) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
-
-
-def _store(
-    path: Path, network: PurifierNetwork, optimiser: torch.optim.Optimizer, progress: _Progress
-) -> None:
-    tensors = {f"network/{name}": tensor for name, tensor in _copy(network).items()}
-    tensors |= {f"best/{name}": tensor for name, tensor in progress.best.items()}
-    for index, moments in optimiser.state_dict()["state"].items():
-        for name, tensor in moments.items():
-            tensors[f"optimiser/{index}/{name}"] = tensor.detach().cpu().clone().contiguous()
-    numbers = {
-        "step": progress.step,
-        "best_step": progress.best_step,
-        "best_loss": progress.best_loss,
-        "stale": progress.stale,
-    }
-    write_tensors(path, tensors, {"progress": json.dumps(numbers)})
-
-
-def _restore(path: Path, network: PurifierNetwork, optimiser: torch.optim.Optimizer) -> _Progress:
-    tensors = load_file(path)
-    with safe_open(path, framework="pt") as file:
-        numbers = json.loads(file.metadata()["progress"])
-    network.load_state_dict(_under("network/", tensors))
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in _under("optimiser/", tensors).items():
-        index, _, name = key.partition("/")
-        state.setdefault(int(index), {})[name] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    return _Progress(best=_under("best/", tensors), **numbers)
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}

@@ -33,7 +33,7 @@ from defenses._purifier_losses import adaptive_examples, feature_distance
 from defenses._purifier_network import load_network, purify
 from defenses._training_photos import choose_photos
 from defenses.puface import read_card
-from defenses.puface_training import PuFaceTrainer, learning_rate
+from defenses.puface_training import PuFaceTrainer
 
 SIDE = 16
 
@@ -203,15 +203,6 @@ def test_feature_distance_is_one_minus_the_mean_cosine() -> None:
             cosines.append(one @ two / np.sqrt((one @ one) * (two @ two)))
         expected.append(1 - np.mean(cosines))
     np.testing.assert_allclose(feature_distance(images, features, extractors).numpy(), expected, atol=1e-5)
-
-
-def test_learning_rate_is_torchs_cosine_annealing() -> None:
-    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 20)
-    for step in range(20):
-        assert learning_rate(step, 20, 0.01) == pytest.approx(optimiser.param_groups[0]["lr"])
-        optimiser.step()
-        schedule.step()
 
 
 # Whose photos.
