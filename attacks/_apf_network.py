@@ -7,7 +7,7 @@ weights fit which cell (`_apf_card`), training (`apf_training`).
 from __future__ import annotations
 
 import json
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import torch
@@ -29,6 +29,12 @@ STRIDE = 16
 """Side of the input over the side of the innermost features."""
 
 _ARCHITECTURE = "apf"
+
+_IDENTITY_CHANNELS = 24
+"""Channels that carry a 2×2 block of RGB pixels through a leaky ReLU: a pair for each of the 12 numbers."""
+
+_START_NOISE = 0.1
+"""What is left of the last layer's random draw where the U-Net starts as the identity."""
 
 
 class TransferNetwork(nn.Module):
@@ -107,7 +113,11 @@ class ApfNetwork(nn.Module):
         self.enhancement = Enhancement(size)
 
     def draw(self, generator: torch.Generator) -> None:
-        """Draw the U-Net's first weights: He's for layers before a leaky ReLU, biases zero."""
+        """Draw the U-Net's first weights: He's for layers before a leaky ReLU, biases zero.
+
+        From width 24 on it starts as the identity, up to a little noise: what the outermost skip carries
+        suffices for that, and a transfer that starts from module 1's answer keeps more of it (ours).
+        """
         for name, parameter in self.transfer.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
@@ -117,6 +127,27 @@ class ApfNetwork(nn.Module):
             deviation = (2 / (1 + SLOPE**2) / fan) ** 0.5
             with torch.no_grad():
                 parameter.normal_(0, deviation, generator=generator)
+        if self.width >= _IDENTITY_CHANNELS:
+            self._start_as_identity()
+
+    @torch.no_grad()
+    def _start_as_identity(self) -> None:
+        """Let pairs of channels of the first level carry x and −x of each pixel of a 2×2 block to the last.
+
+        With f the leaky ReLU of slope s, f(x) − f(−x) = (1 + s)·x. Kernel position (1 + a, 1 + b) of a 3×3
+        kernel of stride 2 is pixel (a, b) of the block, there and back.
+        """
+        first, last = self.transfer.encoder[0].weight, self.transfer.decoder[-1].weight
+        assert isinstance(first, Tensor)
+        assert isinstance(last, Tensor)
+        last.mul_(_START_NOISE)
+        for k, (channel, a, b) in enumerate(product(range(3), range(2), range(2))):
+            for sign, place in ((1, 2 * k), (-1, 2 * k + 1)):
+                first[place] = 0
+                first[place, channel, 1 + a, 1 + b] = sign
+                skip = self.width + place  # after the channels that come from below
+                last[skip] = 0
+                last[skip, channel, 1 + a, 1 + b] = sign / (1 + SLOPE)
 
     def forward(self, gradients: Tensor, modules: int = 3) -> Tensor:
         """Return N×3×H×W perturbations in units of ε, not bounded.

@@ -149,6 +149,12 @@ class ApfTrainer(Trainer):
         server_diversity: float = Field(
             0.0, ge=0, le=1, description="the same for what the server model sees in training"
         )
+        probe_weight: float = Field(
+            0.0,
+            ge=0,
+            lt=1,
+            description="share of the loss that the probe model has, so that its answer is not unlearnt",
+        )
         universal_steps: int = Field(
             200, ge=1, description="steps that make U", json_schema_extra={"unit": "steps"}
         )
@@ -237,7 +243,13 @@ class _Training:
         if side % STRIDE:
             raise UsageError(f"apf needs photos whose side is a multiple of {STRIDE} pixels, got {side}.")
         self._write_clock()
-        self.features = unit_features(self.pairs.photos, self.server, request.device)
+        self.judges = {"server": (self.server, 1 - params.probe_weight)}
+        if params.probe_weight:
+            self.judges["probe"] = (self.probe, params.probe_weight)
+        self.features = {
+            role: unit_features(self.pairs.photos, backbone, request.device)
+            for role, (backbone, _) in self.judges.items()
+        }
         network = self._trained()
         save_network(network, request.out)
         network = load_network(request.out, request.device)  # measured as it will be used
@@ -254,7 +266,7 @@ class _Training:
     def _universal(self) -> Tensor:
         """Return U, 3×H×W within ±0.1 where pixels are in [−1, 1]: signed ascent on the server model.
 
-        Each step goes up the mean distance of a batch of photos + U from their other photos; the steps shrink
+        Each step goes down the loss of a batch of photos + U; the steps shrink
         from a tenth of the bound to 0.
         """
         path = self.folder / f"universal-{self._digest('universal')}.safetensors"
@@ -267,8 +279,7 @@ class _Training:
             rows = self._draw_rows("universal", step)
             change = universal.clone().requires_grad_()
             cloaks = self._diverse(posted(self._photos(rows), change), "universal", step)
-            loss = dodging_loss(self.server.embed(cloaks), self._others(rows))
-            (gradient,) = torch.autograd.grad(loss, change)
+            (gradient,) = torch.autograd.grad(self._dodging(cloaks, rows), change)
             size = learning_rate(step, self.params.universal_steps, UNIVERSAL_EPS / 10)
             universal = (universal - size * gradient.sign()).clamp(-UNIVERSAL_EPS, UNIVERSAL_EPS)
             self.request.report("universal perturbation", step + 1, self.params.universal_steps)
@@ -335,7 +346,16 @@ class _Training:
         perturbations = forward(network, gradients.contiguous(memory_format=torch.channels_last))
         change = bounded(perturbations, eps) * (eps / GREY_LEVELS)
         cloaks = self._diverse(posted(self._photos(rows), change), stage, step)
-        return dodging_loss(self.server.embed(cloaks), self._others(rows))
+        return self._dodging(cloaks, rows)
+
+    def _dodging(self, cloaks: Tensor, rows: Tensor) -> Tensor:
+        """Return the loss of cloaks of these rows: the server model's, with the probe's share."""
+        others = self.pairs.others[rows].to(self.request.device)
+        losses = [
+            weight * dodging_loss(backbone.embed(cloaks), self.features[role][others])
+            for role, (backbone, weight) in self.judges.items()
+        ]
+        return torch.stack(losses).sum()
 
     def _transferred(self, network: ApfNetwork, gradients: Tensor) -> Tensor:
         device, bfloat16 = self.request.device.type, self.params.precision == "bfloat16"
@@ -365,9 +385,6 @@ class _Training:
     def _photos(self, rows: Tensor) -> Tensor:
         photos = self.pairs.photos[rows].to(self.request.device).float() / 255
         return photos.contiguous(memory_format=torch.channels_last)
-
-    def _others(self, rows: Tensor) -> Tensor:
-        return self.features[self.pairs.others[rows].to(self.features.device)]
 
     def _diverse(self, images: Tensor, stage: str, step: int) -> Tensor:
         """Return the images as the server model sees them: changed where `server_diversity` asks for it."""

@@ -237,12 +237,18 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, stage, after):
 def test_another_seed_or_parameter_gives_other_weights(tmp_path):
     outs = []
     for i, (params, fields) in enumerate(
-        [({}, {}), ({"server_diversity": 1.0}, {}), ({}, {"seed": 1}), ({"precision": "bfloat16"}, {})]
+        [
+            ({}, {}),
+            ({"server_diversity": 1.0}, {}),
+            ({"probe_weight": 0.5}, {}),
+            ({}, {"seed": 1}),
+            ({"precision": "bfloat16"}, {}),
+        ]
     ):
         out = tmp_path / f"{i}.safetensors"
         trainer(**params).train(request(out, **fields))
         outs.append(out.read_bytes())
-    assert len(set(outs)) == 4
+    assert len(set(outs)) == 5
 
 
 def test_probe_and_server_may_be_named(tmp_path):
@@ -279,7 +285,19 @@ def test_what_cannot_be_trained_is_refused_before_any_work(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wide_network_is_drawn_from_its_seed_alone():
+def test_a_wide_network_starts_as_the_identity():
+    network = ApfNetwork(24)
+    network.draw(torch.Generator().manual_seed(1))
+    gradients = torch.randint(-8, 9, (3, 3, 112, 112), generator=torch.Generator().manual_seed(0)) / 8
+    with torch.no_grad():
+        outputs = network(gradients, 2)
+        network.transfer.decoder[-1].weight[:24] = 0  # what comes from below
+        network.transfer.decoder[-1].weight[48:] = 0
+        assert 0 < float((outputs - gradients).std()) < 0.2
+        torch.testing.assert_close(network(gradients, 2), gradients, atol=1e-5, rtol=0)
+
+
+def test_a_network_is_drawn_from_its_seed_alone():
     first, second = ApfNetwork(4), ApfNetwork(4)
     for network in (first, second):
         network.draw(torch.Generator().manual_seed(5))
