@@ -225,16 +225,13 @@ def _applied(request: EraseRequest, made: CloakRecord | None) -> AppliedAttack:
     )
     if made is None:
         return AppliedAttack(asked)
-    asked = replace(asked, dataset=made.dataset, seed=made.seed)
+    asked = replace(asked, dataset=made.dataset, seed=made.seed, backbones=made.surrogates)
     attack = registry.attack(asked.attack)
     if methods.canonical(attack) != made.attack:
         raise UsageError(
             f"{request.photos} holds cloaks of {made.attack}, not of {methods.canonical(attack)}. Leave out --attack."
         )
-    applied = AppliedAttack(asked)
-    if applied.surrogates != made.surrogates:  # they were named with `bench cloak --backbone`
-        applied = AppliedAttack(replace(asked, backbones=made.surrogates))
-    return applied
+    return AppliedAttack(asked)
 
 
 def _check_weights(applied: AppliedAttack, made: CloakRecord | None) -> tuple[str, ...]:

@@ -641,6 +641,43 @@ def test_what_does_not_come_off_is_named_and_not_written_as_erased(cloak, erase,
     assert set(files("back")) == {"anna/00.png", "ben/00.png", "erased.json"}
 
 
+BOUND = """
+from bench.contracts import Attack, ThreatModel
+from bench.errors import UsageError
+
+class Bound(Attack):
+    name = "bound"
+    erasable = True
+    threat = ThreatModel(goal="untargeted", surrogates=1)
+
+    def pool(self):
+        return "auto"
+
+    def files(self, binding):
+        if binding.backbones != ("tiny-b", "tiny-c"):
+            raise UsageError(f"no weights for {binding.backbones}")
+        return ()
+
+    def cloak(self, faces, ctx):
+        assert [backbone.name for backbone in ctx.backbones] == ["tiny-b", "tiny-c"]
+        return {name: 1 - image for name, image in zip(faces.ids, faces.images)}
+
+    def erase(self, faces, key, ctx):
+        assert [backbone.name for backbone in ctx.backbones] == ["tiny-b", "tiny-c"]
+        return 1 - faces.images
+"""
+
+
+def test_erasing_works_with_the_surrogates_that_the_cloaks_were_made_with(cloak, erase, home):
+    (home / "bound.py").write_text(BOUND)
+    attack = f"{home / 'bound.py'}:Bound"
+    refused(cloak("--key", "my.key", attack=attack), "no weights for ('tiny-a',)")
+    named = ("--backbone", "tiny-c", "--backbone", "tiny-b")
+    assert cloak("--key", "my.key", *named, attack=attack)[0] == 0
+    assert erase("--key", "my.key")[0] == 0
+    assert (pixels_of(home / "back/ben/00.png") == pixels_of(home / "photos/ben/00.png")).all()
+
+
 WEIGHED = """
 from pathlib import Path
 from pydantic import Field
