@@ -41,6 +41,7 @@ class Shape:
         psnr: least PSNR of a mask against the photo, dB.
         linf: largest change of a pixel by the mask, grey levels; the key's pattern comes on top.
         pattern: amplitude of the key's pattern, grey levels.
+        refinement: steps that refine a mask on its own photo (see `attacks._mask_refinement`).
     """
 
     condition: int
@@ -49,6 +50,7 @@ class Shape:
     psnr: float = 28.0
     linf: float = 40.0
     pattern: float = 2.0
+    refinement: int = 10
 
     @property
     def rms(self) -> float:
@@ -128,13 +130,13 @@ class Generator(nn.Module):
             condition: N×C, the target's unit embeddings, one after the other.
             patterns: N×3×28×28 of `key_pattern`.
         """
-        raw = self.net(torch.cat([images, looks], dim=1) - 0.5, condition)
+        return change_of(self.mask(images, looks, condition), patterns, self.shape)
+
+    def mask(self, images: Tensor, looks: Tensor, condition: Tensor) -> Tensor:
+        """Return the mask of each photo at half its side, N×3×H/2×W/2, within the bounds of `Shape`; see `forward`."""
+        raw = self.net(torch.cat([images, looks], dim=1) - 0.5, condition).float()
         paint, attention = raw[:, :3].tanh(), raw[:, 3:].sigmoid()
-        bound = self.shape.linf / GREY_LEVELS
-        mask = enlarged(bound * paint * attention)
-        size = mask.square().mean((1, 2, 3), keepdim=True).add(1e-12).sqrt()
-        mask = mask * (self.shape.rms / size).clamp(max=1)
-        return mask + self.shape.pattern / GREY_LEVELS * spread(patterns)
+        return within_bounds(self.shape.linf / GREY_LEVELS * paint * attention, self.shape)
 
 
 class Restorer(nn.Module):
@@ -177,6 +179,19 @@ def spread(patterns: Tensor) -> Tensor:
 def enlarged(half: Tensor) -> Tensor:
     """Return N×C×H×W of half that side, bilinearly."""
     return F.interpolate(half, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def within_bounds(half: Tensor, shape: Shape) -> Tensor:
+    """Return masks at half the side, clamped to `Shape.linf` and scaled down to `Shape.psnr` where they exceed it."""
+    bound = shape.linf / GREY_LEVELS
+    clamped = half.clamp(-bound, bound)
+    size = enlarged(clamped).square().mean((1, 2, 3), keepdim=True).add(1e-12).sqrt()
+    return clamped * (shape.rms / size).clamp(max=1)
+
+
+def change_of(half: Tensor, patterns: Tensor, shape: Shape) -> Tensor:
+    """Return what masks at half the side and keys' patterns add to photos, N×3×H×W."""
+    return enlarged(half) + shape.pattern / GREY_LEVELS * spread(patterns)
 
 
 def drawn_networks(shape: Shape, generator: torch.Generator) -> tuple[Generator, Restorer]:

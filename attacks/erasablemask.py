@@ -8,7 +8,7 @@ docs/methods/erasablemask.md; training: `attacks.erasablemask_training`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
@@ -18,11 +18,14 @@ import torch.nn.functional as F
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from attacks._erasable_networks import Generator, Restorer, key_pattern, load_networks
+from attacks._erasable_networks import Generator, Restorer, change_of, key_pattern, load_networks
+from attacks._input_diversity import draw_diversity
+from attacks._mask_refinement import DIVERSITY, Draws, Surrogates, drawn_meta_train, refined
+from attacks._meta_auxiliary import Aim
 from attacks._micro_batch import in_micro_batches
 from attacks._surrogates import SurrogateParams, require_surrogates
-from attacks._targets import drawn_target, require_targets, rows_of, target_centre
-from bench.contracts import Attack, Binding, Context, Faces, Frozen, ThreatModel
+from attacks._targets import drawn_target, require_targets, rows_of, target_centre, unit_rows
+from bench.contracts import Attack, Backbone, Binding, Context, Faces, Frozen, ThreatModel
 from bench.data_files import sha256_of
 from bench.errors import DataError, UsageError
 
@@ -137,6 +140,13 @@ class ErasableMask(Attack):
             description="a .safetensors of your own, with its card beside it; empty for those shipped",
             json_schema_extra={"path": True},
         )
+        refinement: int | None = Field(
+            None,
+            ge=0,
+            le=1000,
+            description="steps that refine a mask on its own photo; as in training when absent",
+            json_schema_extra={"unit": "steps"},
+        )
 
     params: Params
 
@@ -190,28 +200,8 @@ class ErasableMask(Attack):
         """
         if not ctx.key:
             raise UsageError("erasablemask needs a key to mask with: without one nobody could take it off.")
-        backbones = require_surrogates(self.name, ctx)
-        aims = self.aims(faces, ctx)
-        assert ctx.targets is not None, "aims() refuses a context without targets"
-        pool = ctx.targets.with_images(ctx.targets.images.to(ctx.device))
-        people = sorted(set(aims.values()))
-        looks = torch.stack([target_looks(pool.images[rows_of(pool, person)]) for person in people])
-        conditions = torch.stack([torch.cat(target_centre(backbones, pool, person)) for person in people])
-        generator, _ = loaded_networks(ctx.files[0], ctx.device)
-        images = faces.images.to(ctx.device)
-        aimed = torch.tensor([people.index(aims[name]) for name in faces.ids], device=ctx.device)
-        pattern = key_pattern(ctx.key).to(ctx.device)
-
-        def masked(rows: Tensor) -> Tensor:
-            with torch.no_grad():
-                photos = images[rows].contiguous(memory_format=torch.channels_last)
-                who = aimed[rows]
-                patterns = pattern.expand(len(rows), -1, -1, -1)
-                change: Tensor = generator(photos, looks[who], conditions[who], patterns)
-                return (photos + change).clamp(0, 1).contiguous()
-
-        cloaks = in_micro_batches(masked, torch.arange(len(faces), device=ctx.device))
-        ctx.advance(len(faces))
+        posting = _Posting(faces, ctx, require_surrogates(self.name, ctx), self.aims(faces, ctx), self.params)
+        cloaks = in_micro_batches(posting.masked, torch.arange(len(faces), device=ctx.device))
         return {name: cloak.to(faces.images.device) for name, cloak in zip(faces.ids, cloaks, strict=True)}
 
     def erase(self, faces: Faces, key: bytes, ctx: Context) -> Tensor:
@@ -233,6 +223,66 @@ class ErasableMask(Attack):
                 return torch.where(opened, restored, photos).contiguous()
 
         return in_micro_batches(erased, torch.arange(len(faces), device=ctx.device)).to(faces.images.device)
+
+
+class _Posting:
+    """The masking of some photos: what their targets look like, and the networks."""
+
+    def __init__(
+        self,
+        faces: Faces,
+        ctx: Context,
+        backbones: Sequence[Backbone],
+        aims: Mapping[str, str],
+        params: ErasableMask.Params,
+    ) -> None:
+        assert ctx.targets is not None, "aims() refuses a context without targets"
+        self.faces, self.ctx = faces, ctx
+        self.images = faces.images.to(ctx.device)
+        self.generator, _ = loaded_networks(ctx.files[0], ctx.device)
+        card = read_card(ctx.files[0])
+        shape = self.generator.shape
+        self.steps = shape.refinement if params.refinement is None else params.refinement
+        pool = ctx.targets.with_images(ctx.targets.images.to(ctx.device))
+        people = sorted(set(aims.values()))
+        self.aimed = torch.tensor([people.index(aims[name]) for name in faces.ids], device=ctx.device)
+        self.looks = torch.stack([target_looks(pool.images[rows_of(pool, person)]) for person in people])
+        centres = [target_centre(backbones, pool, person) for person in people]
+        self.centres = [torch.stack(of_backbone) for of_backbone in zip(*centres, strict=True)]
+        self.pattern = key_pattern(ctx.key).to(ctx.device)
+        # The primary one first, as in training.
+        names = [backbone.card.name for backbone in backbones]
+        self.order = sorted(range(len(names)), key=lambda k: (names[k] != card.primary, names[k]))
+        self.surrogates = Surrogates(
+            [backbones[k] for k in self.order], ensemble=card.gradients == "ensemble"
+        )
+
+    def masked(self, rows: Tensor) -> Tensor:
+        """Return the masked photos of one micro-batch, N×3×H×W in [0, 1]."""
+        photos = self.images[rows].contiguous(memory_format=torch.channels_last)
+        who, patterns = self.aimed[rows], self.pattern.expand(len(rows), -1, -1, -1)
+        with torch.no_grad():
+            half = self.generator.mask(photos, self.looks[who], torch.cat(self.centres, dim=1)[who])
+        if self.steps:
+            own = [unit_rows(backbone, photos) for backbone in self.surrogates.backbones]
+            aims = [Aim(seen, self.centres[k][who]) for seen, k in zip(own, self.order, strict=True)]
+            draws = [self._draws(rows.tolist(), step) for step in range(self.steps)]
+            half = refined(half, photos, patterns, self.surrogates, aims, self.generator.shape, draws)
+        self.ctx.advance(len(set(rows.tolist())))
+        change = change_of(half, patterns, self.generator.shape)
+        return (photos + change).clamp(0, 1).contiguous()
+
+    def _draws(self, rows: Sequence[int], step: int) -> Draws:
+        """Return a step's random numbers: every photo's by its own name, the split of the surrogates for all."""
+        diversity = [
+            draw_diversity(
+                [self.ctx.generator(f"erasablemask/{step}/{place}", self.faces.ids[row]) for row in rows],
+                DIVERSITY,
+            )
+            for place in range(len(self.order))
+        ]
+        split = self.ctx.generator("erasablemask/split", str(step))
+        return Draws(diversity, drawn_meta_train(len(self.order), split))
 
 
 # -- which weights -----------------------------------------------------------------------------------------

@@ -29,19 +29,20 @@ from attacks._erasable_networks import (
     Generator,
     Restorer,
     Shape,
+    change_of,
     drawn_networks,
     load_networks,
     save_networks,
 )
-from attacks._input_diversity import diversified, draw_diversity
-from attacks._meta_auxiliary import Aim, meta_auxiliary, plain_ensemble
+from attacks._input_diversity import draw_diversity
+from attacks._mask_refinement import Draws, Surrogates, drawn_meta_train, refined
+from attacks._meta_auxiliary import Aim
 from attacks._micro_batch import in_micro_batches
 from attacks._targets import target_centre, unit_rows
 from attacks.erasablemask import MaskCard, MaskQuality, target_looks
 from bench.contracts import Backbone, Faces, Identity, MethodParams, Trainer, TrainRequest
 from bench.data_files import sha256_of
 from bench.errors import MethodError, UsageError
-from bench.image_quality import GREY_LEVELS
 from bench.methods import canonical
 from bench.randomness import numpy_generator, torch_generator
 from bench.targets import shown_photos, target_people
@@ -52,6 +53,9 @@ from bench.training import (
     load_checkpoint,
     save_checkpoint,
 )
+
+REFINED_FROM = 0.4
+"""Share of all steps after which the restorer meets refined masks."""
 
 
 class ErasableMaskTrainer(Trainer):
@@ -93,7 +97,7 @@ class ErasableMaskTrainer(Trainer):
             4, ge=0, le=32, description="residual blocks", json_schema_extra={"unit": "blocks"}
         )
         targets: int = Field(
-            4,
+            50,
             ge=1,
             description="people it learns to imitate: the first of the pool of targeted attacks",
             json_schema_extra={"unit": "identities"},
@@ -109,6 +113,19 @@ class ErasableMaskTrainer(Trainer):
             le=64,
             description="root mean square of the inner step of the meta-auxiliary attack",
             json_schema_extra={"unit": "grey levels"},
+        )
+        refinement: int = Field(
+            10,
+            ge=0,
+            le=1000,
+            description="steps that refine a mask on its own photo",
+            json_schema_extra={"unit": "steps"},
+        )
+        refined_share: float = Field(
+            0.2,
+            ge=0,
+            le=1,
+            description="share of steps of the last stage that train the restorer alone, on refined masks",
         )
         diversity: float = Field(
             0.7, ge=0, le=1, description="probability that a surrogate sees a photo shrunk and shifted"
@@ -227,7 +244,10 @@ class _Training:
         if self.primary not in names:
             raise UsageError(f"primary '{self.primary}' is not among the backbones: {', '.join(names)}.")
         # The primary one first, as `meta_auxiliary` wants it.
-        self.asked = sorted(range(len(names)), key=lambda k: (names[k] != self.primary, names[k]))
+        self.order = sorted(range(len(names)), key=lambda k: (names[k] != self.primary, names[k]))
+        self.asked = Surrogates(
+            [self.surrogates[k] for k in self.order], ensemble=params.gradients == "ensemble"
+        )
         self.folder = request.out.with_suffix(".checkpoint")
 
     def run(self) -> dict[str, Any]:
@@ -244,6 +264,7 @@ class _Training:
             psnr=self.params.psnr,
             linf=self.params.linf,
             pattern=self.params.pattern,
+            refinement=self.params.refinement,
         )
         networks, began = self._optimise(shape, trained_on)
         save_networks(*networks, self.request.out)
@@ -316,10 +337,7 @@ class _Training:
             step, began = facts["step"], facts["began"]
             curriculum = Curriculum(**{**facts["curriculum"], "stage": Stage(facts["curriculum"]["stage"])})
         while step < params.steps:
-            weights = EVERYTHING_AT_ONCE
-            if params.curriculum == "staged":
-                weights = curriculum.weights(step, params.steps)
-            loss, appearance, likeness = self._losses(networks, self._batch(people, step), step, weights)
+            loss, following = self._step_loss(networks, self._batch(people, step), step, curriculum)
             for group in optimiser.param_groups:
                 group["lr"] = cosine_decay(step, params.steps, params.lr)
             optimiser.zero_grad(set_to_none=True)
@@ -327,7 +345,6 @@ class _Training:
             if not math.isfinite(float(nn.utils.clip_grad_norm_(parameters, 1.0))):
                 raise MethodError(f"erasablemask: the gradient is not finite at step {step}; lower lr.")
             optimiser.step()
-            following = curriculum.after(step, params.steps, appearance, likeness)
             if following.stage is not curriculum.stage:
                 began.append(following.since)
             curriculum, step = following, step + 1
@@ -351,57 +368,97 @@ class _Training:
         own = [embeddings[rows.to(device)] for embeddings in people.own]
         return _Batch(photos, own, who.to(device), signs[0].to(device), (signs[1] * some).to(device))
 
+    def _step_loss(
+        self,
+        networks: tuple[Generator, Restorer],
+        batch: _Batch,
+        step: int,
+        curriculum: Curriculum,
+    ) -> tuple[Tensor, Curriculum]:
+        """Return the loss of one step and where the curriculum stands after it."""
+        steps = self.params.steps
+        if self._trains_on_refined(step):
+            return self._restorer_loss(networks, batch, step), curriculum
+        staged = self.params.curriculum == "staged"
+        weights = curriculum.weights(step, steps) if staged else EVERYTHING_AT_ONCE
+        loss, appearance, likeness = self._losses(networks, batch, step, weights)
+        return loss, curriculum.after(step, steps, appearance, likeness)
+
+    def _trains_on_refined(self, step: int) -> bool:
+        params = self.params
+        if not params.refinement or step < REFINED_FROM * params.steps:
+            return False
+        draw = torch_generator(self.request.seed, "erasablemask/refined", str(step))
+        return bool(torch.rand(1, generator=draw) < params.refined_share)
+
     def _losses(
         self, networks: tuple[Generator, Restorer], batch: _Batch, step: int, weights: Weights
     ) -> tuple[Tensor, float, float]:
-        """Return the loss of one step, the masks' mean appearance and their mean adversarial loss."""
-        params, (generator, restorer) = self.params, networks
-        device = self.request.device.type
-        looks, condition = self.targets.looks[batch.who], self.targets.condition[batch.who]
-        with torch.autocast(device, torch.bfloat16, enabled=params.precision == "bfloat16"):
-            change = generator(batch.photos, looks, condition, batch.right).float()
+        """Return the loss of both networks, the masks' mean appearance and their mean adversarial loss."""
+        params = self.params
+        change = change_of(self._masks(networks[0], batch), batch.right, networks[0].shape)
         masked = _as_posted(batch.photos + change)
-        gradient, losses = self._surrogate_gradient(batch, masked.detach(), step)
-        appearance = F.cosine_similarity(
-            _coarse(change).flatten(1), _coarse(looks - batch.photos).flatten(1)
-        ).mean()
-        with torch.autocast(device, torch.bfloat16, enabled=params.precision == "bfloat16"):
-            restored = restorer(masked, batch.right).float()
-            logits = [restorer.fits(image, p).float() for image, p in self._locks(batch, masked)]
-        error = (restored - batch.photos).square().mean()
+        draw = self._draws(step, "surrogates", len(masked))
+        gradient, losses = self.asked.gradient(
+            masked.detach(),
+            self._aims(batch),
+            params.dodge_weight,
+            draw.diversity,
+            draw.trained,
+            params.stride,
+        )
+        wanted = self.targets.looks[batch.who] - batch.photos
+        appearance = F.cosine_similarity(_coarse(change).flatten(1), _coarse(wanted).flatten(1)).mean()
         # The surrogates' part: its gradient with respect to the masked photo is `gradient`.
         loss = weights.adversarial * (gradient * masked).sum() / len(masked)
         loss = loss + weights.attribute * params.attribute_weight * (1 - appearance)
-        restoration = params.restore_weight * error
-        if params.feature_weight:
-            restoration = restoration + params.feature_weight * self._unlike(batch, restored, step)
-        lock = F.softplus(-logits[0]).mean() + sum(F.softplus(refused).mean() for refused in logits[1:])
-        loss = loss + weights.restoration * restoration + params.lock_weight * lock
+        loss = loss + self._erasing_loss(networks[1], batch, masked, step, weights.restoration)
         return loss, float(appearance.detach()), float(losses.mean())
 
-    def _locks(self, batch: _Batch, masked: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return photos with patterns: one pair that must open, then two that must not."""
-        return [(masked, batch.right), (masked, batch.wrong), (batch.photos, batch.right)]
+    def _restorer_loss(self, networks: tuple[Generator, Restorer], batch: _Batch, step: int) -> Tensor:
+        """Return the loss of the restorer on masks refined as they are when they are posted."""
+        shape, count = networks[0].shape, len(batch.photos)
+        with torch.no_grad():
+            half = self._masks(networks[0], batch)
+        draws = [self._draws(step, f"refinement/{number}", count) for number in range(self.params.refinement)]
+        half = refined(half, batch.photos, batch.right, self.asked, self._aims(batch), shape, draws)
+        masked = _as_posted(batch.photos + change_of(half, batch.right, shape))
+        return self._erasing_loss(networks[1], batch, masked, step, 1.0)
 
-    def _surrogate_gradient(self, batch: _Batch, masked: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        params, asked = self.params, self.asked
-        draw = torch_generator(self.request.seed, "erasablemask/surrogates", str(step))
-        drawn = [draw_diversity([draw] * len(masked), params.diversity) for _ in asked]
-        views = [partial(diversified, drawn=numbers) for numbers in drawn]
-        surrogates = [self.surrogates[k] for k in asked]
-        aims = [Aim(batch.own[k], self.targets.centres[k][batch.who]) for k in asked]
-        if params.gradients == "ensemble":
-            return plain_ensemble(surrogates, views, masked, aims, params.dodge_weight)
-        trained = _meta_train(len(asked), draw)
-        return meta_auxiliary(
-            surrogates,
-            views,
-            masked,
-            aims,
-            params.dodge_weight,
-            trained=trained,
-            stride=params.stride / GREY_LEVELS,
-        )
+    def _erasing_loss(
+        self, restorer: Restorer, batch: _Batch, masked: Tensor, step: int, weight: float
+    ) -> Tensor:
+        """Return `weight` · restoration + lock: right key, wrong or no key, and a photo that was never masked."""
+        params = self.params
+        with self._autocast():
+            restored = restorer(masked, batch.right).float()
+            right = restorer.fits(masked, batch.right).float()
+            wrong = restorer.fits(masked, batch.wrong).float()
+            natural = restorer.fits(batch.photos, batch.right).float()
+        restoration = params.restore_weight * (restored - batch.photos).square().mean()
+        if params.feature_weight:
+            restoration = restoration + params.feature_weight * self._unlike(batch, restored, step)
+        lock = F.softplus(-right).mean() + F.softplus(wrong).mean() + F.softplus(natural).mean()
+        loss: Tensor = weight * restoration + params.lock_weight * lock
+        return loss
+
+    def _masks(self, generator: Generator, batch: _Batch) -> Tensor:
+        with self._autocast():
+            looks, condition = self.targets.looks[batch.who], self.targets.condition[batch.who]
+            return generator.mask(batch.photos, looks, condition)
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.params.precision == "bfloat16"
+        return torch.autocast(self.request.device.type, torch.bfloat16, enabled=enabled)
+
+    def _aims(self, batch: _Batch) -> list[Aim]:
+        """Return what each surrogate should see, the primary one's first."""
+        return [Aim(batch.own[k], self.targets.centres[k][batch.who]) for k in self.order]
+
+    def _draws(self, step: int, what: str, count: int) -> Draws:
+        draw = torch_generator(self.request.seed, f"erasablemask/{what}", str(step))
+        diversity = [draw_diversity([draw] * count, self.params.diversity) for _ in self.order]
+        return Draws(diversity, drawn_meta_train(len(self.order), draw))
 
     def _unlike(self, batch: _Batch, restored: Tensor, step: int) -> Tensor:
         """Return the mean 1 − cosine of erased photos to the photos, for the surrogate whose turn it is."""
@@ -423,10 +480,14 @@ class _Training:
         ).to(device)
 
         def mask(rows: Tensor) -> Tensor:
-            change = generator(
-                photos[rows], self.targets.looks[who[rows]], self.targets.condition[who[rows]], right[rows]
-            )
-            return _as_posted(photos[rows] + change)
+            told = self.targets.looks[who[rows]], self.targets.condition[who[rows]]
+            half = generator.mask(photos[rows], *told)
+            aims = [Aim(seen.own[k][rows], self.targets.centres[k][who[rows]]) for k in self.order]
+            draws = [
+                self._draws(number, "holdout", len(rows)) for number in range(generator.shape.refinement)
+            ]
+            half = refined(half, photos[rows], right[rows], self.asked, aims, generator.shape, draws)
+            return _as_posted(photos[rows] + change_of(half, right[rows], generator.shape))
 
         with torch.no_grad():
             rows = torch.arange(count, device=device)
@@ -505,15 +566,6 @@ class _Training:
             [(b.card.name, b.card.sha256) for b in self.surrogates],
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-
-
-def _meta_train(count: int, draw: torch.Generator) -> list[bool]:
-    """Return which of `count` surrogates are meta-train: at least one, and not all where there are two or more."""
-    if count == 1:
-        return [True]
-    size = 1 + int(torch.randint(count - 1, (1,), generator=draw))
-    chosen = torch.randperm(count, generator=draw)[:size].tolist()
-    return [k in chosen for k in range(count)]
 
 
 def _as_posted(images: Tensor) -> Tensor:
