@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -104,8 +103,12 @@ def find_photos(root: Path, ignore: Sequence[str] = ()) -> tuple[tuple[Photo, ..
                 refusals.append(Refusal(name, f"not a photo that is read ({', '.join(sorted(SUFFIXES))})"))
             else:
                 files.append(name)
-    stems = Counter(_stem(name).lower() for name in files)
-    photos = (_photo(root, name, alone=stems[_stem(name).lower()] == 1) for name in files)
+    # Some file systems take a.png and A.png for one file.
+    taken = Counter(output.lower() for name in files for output in _outputs(name))
+    photos = []
+    for name in files:
+        output = next(output for output in _outputs(name) if taken[output.lower()] == 1)
+        photos.append(Photo(root / name, name, output, _person(name)))
     return tuple(photos), tuple(refusals)
 
 
@@ -113,14 +116,18 @@ def _visible(path: Path) -> bool:
     return not path.name.startswith(".") and path.name.lower() not in _LITTER
 
 
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0]
+def _outputs(name: str) -> tuple[str, str, str]:
+    """Return what may be written of a photo, the nicest name first; nothing else can have the last."""
+    return (
+        f"{name.rpartition('.')[0]}.png",
+        f"{name}.png",
+        f"{name}.{sha256(name.encode()).hexdigest()[:12]}.png",
+    )
 
 
-def _photo(root: Path, name: str, *, alone: bool) -> Photo:
-    folder = name.rpartition("/")[0]
-    person = f"person-{sha256(folder.encode()).hexdigest()[:12]}"  # contracts: an id, never a name
-    return Photo(root / name, name, f"{_stem(name) if alone else name}.png", person)
+def _person(name: str) -> str:
+    """Return the id of the person whose folder a photo lies in: an id, never a name (`bench.contracts.Faces`)."""
+    return f"person-{sha256(name.rpartition('/')[0].encode()).hexdigest()[:12]}"
 
 
 def needs_detector(photos: Sequence[Photo]) -> bool:
@@ -200,7 +207,7 @@ def read_pixels(photo: Photo) -> tuple[Tensor, str]:
 
 def to_tensor(pixels: Pixels) -> Tensor:
     """Return H×W×3 uint8 as a tensor 3×H×W."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
 def png(image: Tensor) -> bytes:
