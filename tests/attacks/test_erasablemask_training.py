@@ -16,7 +16,8 @@ from attacks._curriculum import Curriculum
 from attacks._erasable_networks import Generator, Restorer, key_pattern, load_networks
 from attacks._meta_auxiliary import meta_auxiliary
 from attacks.erasablemask import ErasableMask, MaskCard, read_card
-from attacks.erasablemask_training import ErasableMaskTrainer, _meta_train
+from attacks._mask_refinement import drawn_meta_train
+from attacks.erasablemask_training import ErasableMaskTrainer
 from bench import methods
 from bench.contracts import Binding, Context, Faces, TrainRequest
 from bench.data_files import sha256_of
@@ -241,18 +242,6 @@ def test_one_backbone_is_enough_and_makes_meta_auxiliary_plain(tmp_path):
     one, two = (load_networks(tmp_path / card["file"], CPU)[0].state_dict() for card in cards)
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=2e-3, rtol=0)
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_some_surrogates_are_meta_train_and_not_all(count):
-    draw = torch.Generator().manual_seed(0)
-    splits = [_meta_train(count, draw) for _ in range(60)]
-    assert all(len(split) == count for split in splits)
-    if count == 1:
-        assert splits == [[True]] * 60
-        return
-    assert all(0 < sum(split) < count for split in splits)
-    assert {tuple(split) for split in splits} >= {tuple(k == j for k in range(count)) for j in range(count)}
 
 
 def test_the_primary_is_asked_first_and_every_backbone_once_a_step(tmp_path, monkeypatch):
