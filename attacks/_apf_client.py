@@ -62,13 +62,24 @@ class Server:
                 f"{self.url} does not answer as an APF server does. Check the address."
             ) from error
 
-    def transfer(self, gradient: Gradient) -> Perturbation:
+    def transfer(self, gradient: Gradient, largest: int) -> Perturbation:
         """Return the server's perturbations; only `gradient` is sent.
 
+        Args:
+            gradient: of all photos at once.
+            largest: bytes the server takes, as it says itself.
+
         Raises:
+            UsageError: the request would be larger.
             DataError: the server cannot be reached, refuses, or its answer is not whole and valid.
         """
         payload = wire.encode_gradient(gradient)
+        if len(payload) > largest:
+            # A server that refuses while it is still being sent to may look like one that broke off.
+            raise UsageError(
+                f"the request for {len(gradient)} photos is larger than the {largest:,} bytes {self.url} takes. "
+                "Protect fewer photos at once."
+            )
         return wire.decode_perturbation(
             self._ask("POST", wire.TRANSFER_PATH, payload, _LARGEST_ANSWER), gradient
         )
@@ -109,6 +120,8 @@ class Server:
 
     def _check_answer(self, response: http.client.HTTPResponse, answer: bytes) -> None:
         version = response.headers.get(wire.VERSION_HEADER)
+        if version is None and response.status == http.client.SERVICE_UNAVAILABLE:
+            raise DataError(f"The server {self.url} has too much to do. Try again later.")
         if version is None:
             raise DataError(f"{self.url} does not answer as an APF server does. Check the address.")
         if version != str(wire.VERSION):

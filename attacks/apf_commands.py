@@ -124,5 +124,6 @@ def protect(
     attack = APF(APF.Params(eps=eps))
     ctx = Context(seed=seed, device=device, backbones=(probe,))
     gradient = image_gradients(faces, other_photos(faces), probe, ctx, attack.ascent)
-    client.write_photos(remote.transfer(gradient).added_to(faces.images), paths)
+    answer = remote.transfer(gradient, about.max_bytes)
+    client.write_photos(answer.added_to(faces.images), paths)
     click.echo(f"{len(paths)} protected in {out}, with {probe.card.name} here and {server} there.")

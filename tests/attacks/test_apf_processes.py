@@ -256,7 +256,7 @@ def lying(answer, headers=None, status=200, cut=0):
     """Run a server that says the right things of itself and answers gradients with `answer`."""
     about = {
         "version": 1, "probe": PROBE, "server": SERVER, "domain": "synthetic", "modules": 3, "size": 112,
-        "weights_sha256": "", "max_bytes": 1,
+        "weights_sha256": "", "max_bytes": 10**9,
     }  # fmt: skip
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -270,7 +270,8 @@ def lying(answer, headers=None, status=200, cut=0):
         def say(self, status, body, headers, cut):
             self.send_response(status)
             for name, value in headers.items():
-                self.send_header(name, value)
+                if value is not None:
+                    self.send_header(name, value)
             self.send_header("Content-Length", str(len(body) + cut))
             self.end_headers()
             self.wfile.write(body)
@@ -307,6 +308,8 @@ def perturbation(count=2, eps=8, side=112):
         (message({"perturbation": PHOTO.to(torch.int8)}, GOOD), {}, "The server's answer is not valid"),
         (json.dumps({"error": "No, not today."}).encode(), {"status": 503}, "refused: No, not today."),
         (b"<html>", {"status": 500}, "it gave no reason"),
+        (b"busy", {"status": 503, "headers": {wire.VERSION_HEADER: None}}, "has too much to do"),
+        (b"<html>", {"headers": {wire.VERSION_HEADER: None}}, "does not answer as an APF server does"),
     ],
 )
 def test_an_answer_that_is_not_whole_and_valid_is_refused(answer, options, reason):
@@ -314,7 +317,7 @@ def test_an_answer_that_is_not_whole_and_valid_is_refused(answer, options, reaso
         server = Server(url, timeout=20)
         assert server.about().probe == PROBE
         with pytest.raises(DataError) as refusal:
-            server.transfer(some_gradient())
+            server.transfer(some_gradient(), 10**9)
     assert reason in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -338,7 +341,10 @@ def test_a_server_that_is_down_or_silent_is_said_so(cli, photos, tmp_path):
 def test_a_request_that_is_too_large_is_refused(command, weights, photos, tmp_path):
     with running(command, weights, "--max-bytes", 50_000) as url:
         done = protect(command, photos[0], url, tmp_path / "out")
-        refused(done, tmp_path / "out", "larger than the 50,000 bytes this server takes")
+        refused(done, tmp_path / "out", "larger than the 50,000 bytes http://127")
+        status, content = ask(url, "POST", wire.TRANSFER_PATH, b"x" * 60_000)
+        assert status == 413
+        assert "larger than the 50,000 bytes this server takes" in json.loads(content)["error"]
         parts = urlsplit(url)
         connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
         chunks = (b"x" * 10_000 for _ in range(20))
