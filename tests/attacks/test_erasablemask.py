@@ -9,12 +9,17 @@ import torch
 from attacks import erasablemask
 from attacks._erasable_networks import (
     Shape,
+    change_of,
     drawn_networks,
     key_pattern,
     load_networks,
     save_networks,
     spread,
 )
+from attacks._input_diversity import draw_diversity
+from attacks._mask_refinement import DIVERSITY, Draws, Surrogates, drawn_meta_train, refined
+from attacks._meta_auxiliary import Aim
+from attacks._targets import target_centre
 from attacks.erasablemask import ErasableMask, MaskCard, MaskQuality, read_card, target_looks
 from attacks.pgd import PGD
 from bench.contracts import MICRO_BATCH, Binding, Context, Faces
@@ -32,11 +37,13 @@ CPU = torch.device("cpu")
 KEY = b"a secret of the owner"
 CELL = Binding("tiny", "synthetic", ("tiny-a", "tiny-c"), "tiny-b")
 LEARNT = 2
+PLAIN = ErasableMask(ErasableMask.Params(refinement=0))
+"""Masks as the generator makes them."""
 
 
 def written(folder, name="mask.safetensors", *, lock=None, **facts):
     """Untrained networks with a loud mask in a file, and its card."""
-    shape = Shape(condition=16 + 32, width=4, blocks=1, psnr=28, linf=40)
+    shape = Shape(condition=16 + 32, width=4, blocks=1, psnr=28, linf=40, refinement=2)
     generator, restorer = drawn_networks(shape, torch.Generator().manual_seed(3))
     with torch.no_grad():
         generator.net.out.weight.mul_(30)
@@ -117,8 +124,7 @@ def stacked(edits, faces):
 
 
 def test_a_mask_is_what_the_generator_says_of_photo_target_and_key(weights, surrogates, pool, faces):
-    ctx = context(weights, surrogates, pool)
-    attack = ErasableMask()
+    ctx, attack = context(weights, surrogates, pool), PLAIN
     aims = attack.aims(faces, ctx)
     cloaks = stacked(attack.cloak(faces, ctx), faces)
     generator, _ = load_networks(weights, CPU)
@@ -135,8 +141,67 @@ def test_a_mask_is_what_the_generator_says_of_photo_target_and_key(weights, surr
         torch.testing.assert_close(cloaks[row], expected, atol=1e-4, rtol=0)
 
 
-def test_masks_stay_within_the_cards_bounds_and_use_them(weights, surrogates, pool, faces):
-    cloaks = stacked(ErasableMask().cloak(faces, context(weights, surrogates, pool)), faces)
+def test_masks_are_refined_on_their_own_photo_the_primary_surrogate_first(tmp_path, surrogates, pool, faces):
+    weights = written(tmp_path, primary="tiny-c")
+    ctx, some = context(weights, surrogates, pool), faces.subset(range(MICRO_BATCH))
+    aims = ErasableMask().aims(some, ctx)
+    generator, _ = load_networks(weights, CPU)
+    rows = {who: [k for k, name in enumerate(pool.identities) if name == who] for who in aims.values()}
+    centres = [
+        torch.stack([target_centre([b], pool, aims[name])[0] for name in some.ids]) for b in surrogates
+    ]
+    looks = torch.stack([target_looks(pool.images[rows[aims[name]]]) for name in some.ids])
+    pattern = key_pattern(KEY).expand(len(some), -1, -1, -1)
+    with torch.no_grad():
+        half = generator.mask(some.images, looks, torch.cat(centres, 1))
+        own = [torch.nn.functional.normalize(b.embed(some.images), dim=1) for b in surrogates]
+    draws = [
+        Draws(
+            [
+                draw_diversity(
+                    [ctx.generator(f"erasablemask/{step}/{place}", name) for name in some.ids], DIVERSITY
+                )
+                for place in range(2)
+            ],
+            drawn_meta_train(2, ctx.generator("erasablemask/split", str(step))),
+        )
+        for step in range(2)
+    ]
+    turned = [Aim(own[k], centres[k]) for k in (1, 0)]
+    half = refined(half, some.images, pattern, Surrogates(surrogates[::-1]), turned, generator.shape, draws)
+    expected = (some.images + change_of(half, pattern, generator.shape)).clamp(0, 1)
+    cloaks = stacked(ErasableMask().cloak(some, ctx), some)
+    torch.testing.assert_close(cloaks, expected, atol=1e-4, rtol=0)
+    plain = stacked(PLAIN.cloak(some, ctx), some)
+    assert float((cloaks - plain).abs().mean()) > 0.5 / 255
+    asked = ErasableMask(ErasableMask.Params(refinement=2))
+    assert torch.equal(stacked(asked.cloak(some, ctx), some), cloaks)
+    ensemble = written(tmp_path, "e.safetensors", primary="tiny-c", gradients="ensemble")
+    other = stacked(ErasableMask().cloak(some, context(ensemble, surrogates, pool)), some)
+    assert float((cloaks - other).abs().mean()) > 0.05 / 255
+
+
+def test_refining_fools_the_surrogates_more(weights, surrogates, pool, faces):
+    ctx, some = context(weights, surrogates, pool), faces.subset(range(MICRO_BATCH))
+    aims = ErasableMask().aims(some, ctx)
+
+    def nearness(refinement):
+        attack = ErasableMask(ErasableMask.Params(refinement=refinement))
+        cloaks = stacked(attack.cloak(some, ctx), some)
+        found = []
+        for backbone in surrogates:
+            centres = torch.stack([target_centre([backbone], pool, aims[name])[0] for name in some.ids])
+            found.append(torch.nn.functional.cosine_similarity(backbone.embed(cloaks), centres))
+        return torch.stack(found).mean(0)
+
+    gain = nearness(6) - nearness(0)
+    assert (gain > 0).float().mean() > 0.8
+    assert float(gain.mean()) > 0.02
+
+
+@pytest.mark.parametrize("attack", [PLAIN, ErasableMask()], ids=["plain", "refined"])
+def test_masks_stay_within_the_cards_bounds_and_use_them(weights, surrogates, pool, faces, attack):
+    cloaks = stacked(attack.cloak(faces, context(weights, surrogates, pool)), faces)
     card = read_card(weights)
     assert cloaks.dtype == torch.float32
     assert 0 <= float(cloaks.min()) <= float(cloaks.max()) <= 1
@@ -161,7 +226,7 @@ def test_masks_do_not_depend_on_batch_or_order_to_the_bit(weights, surrogates, p
 
 
 def test_another_key_or_seed_makes_another_mask(weights, surrogates, pool, faces):
-    attack, some = ErasableMask(), faces.subset(range(4))
+    attack, some = PLAIN, faces.subset(range(4))
     one = stacked(attack.cloak(some, context(weights, surrogates, pool)), some)
     two = stacked(attack.cloak(some, context(weights, surrogates, pool, key=b"another")), some)
     inside = (one > 0) & (one < 1) & (two > 0) & (two < 1)
@@ -169,6 +234,11 @@ def test_another_key_or_seed_makes_another_mask(weights, surrogates, pool, faces
     expected = (2 / 255 * spread(signs[None])).expand_as(one)
     torch.testing.assert_close((one - two)[inside], expected[inside], atol=1e-6, rtol=0)
     assert inside.float().mean() > 0.5
+    refined_here, refined_there = (
+        stacked(ErasableMask().cloak(some, context(weights, surrogates, pool, seed=seed)), some)
+        for seed in (7, 8)
+    )
+    assert not torch.equal(refined_here, refined_there)
 
 
 def test_progress_counts_every_photo(weights, surrogates, pool, faces):
