@@ -156,17 +156,15 @@ class APF(Attack):
     def _probe(self, ctx: Context) -> Backbone:
         """Return module 1's model: by name, else by the card's place for it among the sorted surrogates."""
         backbones = require_surrogates(self.name, ctx)
-        if self.params.probe != "auto":
-            by_name = {backbone.card.name: backbone for backbone in backbones}
-            if self.params.probe not in by_name:
-                raise unknown("apf probe", self.params.probe, by_name, "The probe is one of the surrogates.")
-            found = by_name[self.params.probe]
         if self.params.modules > 1 and not ctx.files:
             raise UsageError(
                 "apf got no weights for modules 2 and 3. Say modules=1, or let `bench run` find them."
             )
         if self.params.probe != "auto":
-            return found
+            by_name = {backbone.card.name: backbone for backbone in backbones}
+            if self.params.probe not in by_name:
+                raise unknown("apf probe", self.params.probe, by_name, "The probe is one of the surrogates.")
+            return by_name[self.params.probe]
         if self.params.modules == 1:
             return backbones[0]
         card = read_card(ctx.files[0])
