@@ -16,7 +16,6 @@ from attacks._curriculum import Curriculum
 from attacks._erasable_networks import Generator, Restorer, key_pattern, load_networks
 from attacks._meta_auxiliary import meta_auxiliary
 from attacks.erasablemask import ErasableMask, MaskCard, read_card
-from attacks._mask_refinement import drawn_meta_train
 from attacks.erasablemask_training import ErasableMaskTrainer
 from bench import methods
 from bench.contracts import Binding, Context, Faces, TrainRequest
@@ -42,6 +41,8 @@ SMALL = ErasableMaskTrainer.Params(
     holdout=3,
     checkpoint_every=2,
     precision="float32",
+    refinement=2,
+    refined_share=0.5,
 )
 
 
@@ -222,6 +223,8 @@ def test_a_corrupt_checkpoint_is_named_with_the_mend(tmp_path):
         {"feature_weight": 0.0},
         {"lock_weight": 0.0},
         {"split_seed": 1},
+        {"refinement": 0},
+        {"refined_share": 1.0},
     ],
     ids=str,
 )
@@ -249,12 +252,14 @@ def test_the_primary_is_asked_first_and_every_backbone_once_a_step(tmp_path, mon
 
     def noted(surrogates, *arguments, **keywords):
         orders.append([s.card.name for s in surrogates])
-        assert keywords["stride"] == pytest.approx(SMALL.stride / 255)
+        assert keywords["stride"] == pytest.approx(3 / 255)
         return meta_auxiliary(surrogates, *arguments, **keywords)
 
-    monkeypatch.setattr(erasablemask_training, "meta_auxiliary", noted)
+    monkeypatch.setattr("attacks._mask_refinement.meta_auxiliary", noted)
     three = loaded(tiny.TinyA(), tiny.TinyB(), tiny.TinyC())
-    changed(primary="tiny-b").train(request(tmp_path / "w.safetensors", backbones=three))
+    changed(primary="tiny-b", refinement=0, stride=3).train(
+        request(tmp_path / "w.safetensors", backbones=three)
+    )
     assert orders == [["tiny-b", "tiny-a", "tiny-c"]] * SMALL.steps
 
 
@@ -321,7 +326,7 @@ def test_the_cards_figures_are_those_of_the_file_on_held_out_people(tmp_path):
     dataset, out = Watched(), tmp_path / "w.safetensors"
     backbones = loaded(tiny.TinyA(), tiny.TinyB())
     quality = MaskCard.model_validate(
-        changed(holdout=4).train(request(out, dataset=dataset, backbones=backbones))
+        changed(holdout=4, refinement=0).train(request(out, dataset=dataset, backbones=backbones))
     ).quality
     photos = dataset.crops(dataset.read[3]).float() / 255
     assert quality.identities == len(photos)
@@ -387,7 +392,7 @@ def test_what_was_trained_is_what_the_attack_uses(whole):
 def test_a_longer_training_looks_like_the_target_and_opens_to_the_key_alone(tmp_path):
     params = ErasableMaskTrainer.Params(
         steps=60, batch=8, width=8, blocks=1, targets=1, photos=18, holdout=4, lr=1e-2, psnr=24,
-        checkpoint_every=1000, precision="float32", lock_weight=1, pattern=4,
+        checkpoint_every=1000, precision="float32", lock_weight=1, pattern=4, refinement=0,
     )  # fmt: skip
     quality = ErasableMaskTrainer(params).train(request(tmp_path / "w.safetensors"))["quality"]
     untrained = ErasableMaskTrainer(params.model_copy(update={"steps": 1})).train(
