@@ -210,6 +210,8 @@ class ErasableMask(Attack):
         Raises:
             DataError: the weights are corrupt.
         """
+        if not key:
+            return faces.images
         _, restorer = loaded_networks(ctx.files[0], ctx.device)
         images = faces.images.to(ctx.device)
         pattern = key_pattern(key).to(ctx.device)

@@ -35,7 +35,7 @@ from attacks._erasable_networks import (
     save_networks,
 )
 from attacks._input_diversity import draw_diversity
-from attacks._mask_refinement import Draws, Surrogates, drawn_meta_train, refined
+from attacks._mask_refinement import DIVERSITY, Draws, Surrogates, drawn_meta_train, refined
 from attacks._meta_auxiliary import Aim
 from attacks._micro_batch import in_micro_batches
 from attacks._targets import target_centre, unit_rows
@@ -398,7 +398,7 @@ class _Training:
         params = self.params
         change = change_of(self._masks(networks[0], batch), batch.right, networks[0].shape)
         masked = _as_posted(batch.photos + change)
-        draw = self._draws(step, "surrogates", len(masked))
+        draw = self._draws(step, "surrogates", len(masked), params.diversity)
         gradient, losses = self.asked.gradient(
             masked.detach(),
             self._aims(batch),
@@ -455,9 +455,9 @@ class _Training:
         """Return what each surrogate should see, the primary one's first."""
         return [Aim(batch.own[k], self.targets.centres[k][batch.who]) for k in self.order]
 
-    def _draws(self, step: int, what: str, count: int) -> Draws:
+    def _draws(self, step: int, what: str, count: int, probability: float) -> Draws:
         draw = torch_generator(self.request.seed, f"erasablemask/{what}", str(step))
-        diversity = [draw_diversity([draw] * count, self.params.diversity) for _ in self.order]
+        diversity = [draw_diversity([draw] * count, probability) for _ in self.order]
         return Draws(diversity, drawn_meta_train(len(self.order), draw))
 
     def _unlike(self, batch: _Batch, restored: Tensor, step: int) -> Tensor:
@@ -484,7 +484,8 @@ class _Training:
             half = generator.mask(photos[rows], *told)
             aims = [Aim(seen.own[k][rows], self.targets.centres[k][who[rows]]) for k in self.order]
             draws = [
-                self._draws(number, "holdout", len(rows)) for number in range(generator.shape.refinement)
+                self._draws(number, "holdout", len(rows), DIVERSITY)
+                for number in range(generator.shape.refinement)
             ]
             half = refined(half, photos[rows], right[rows], self.asked, aims, generator.shape, draws)
             return _as_posted(photos[rows] + change_of(half, right[rows], generator.shape))
