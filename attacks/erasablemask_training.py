@@ -420,7 +420,10 @@ class _Training:
         shape, count = networks[0].shape, len(batch.photos)
         with torch.no_grad():
             half = self._masks(networks[0], batch)
-        draws = [self._draws(step, f"refinement/{number}", count) for number in range(self.params.refinement)]
+        draws = [
+            self._draws(step, f"refinement/{number}", count, DIVERSITY)
+            for number in range(self.params.refinement)
+        ]
         half = refined(half, batch.photos, batch.right, self.asked, self._aims(batch), shape, draws)
         masked = _as_posted(batch.photos + change_of(half, batch.right, shape))
         return self._erasing_loss(networks[1], batch, masked, step, 1.0)
