@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from bench import methods, registry
+from bench import measures, methods, registry
 from bench.answers import Answers, Point
 from bench.errors import UsageError, unknown
 from bench.randomness import numpy_generator
@@ -30,6 +30,8 @@ from bench.slices import access_of, common_ground, mean_rates
 from bench.statistics import Estimate
 
 Kind = Literal["attack", "defense", "backbone", "run"]
+PEOPLE = "people"
+GROUPS = "groups of people who were compared with the same photos"
 LACKING = "a cell failed or is not there"
 KINDS: tuple[Literal["attack", "defense", "backbone"], ...] = ("attack", "defense", "backbone")
 MARGIN = 0.01
@@ -56,6 +58,7 @@ class Claim:
         mdd: smallest difference in ASR that would have been found in 80 of 100 such comparisons.
         p: of the difference in ASR, after Holm over the claims made together; None where there is none.
         tests: claims made together that have a p value.
+        unit: what the test is over: people, or groups of them where people are not independent.
     """
 
     kind: Kind
@@ -73,6 +76,7 @@ class Claim:
     mdd: float | None
     p: float | None = None
     tests: int = 1
+    unit: str = PEOPLE
 
     @property
     def verdict(self) -> Literal["better", "worse", "different", "not told apart", "no test"]:
@@ -103,7 +107,7 @@ class Claim:
         found = (
             f"ASR {_percent(asr.first)} against {_percent(asr.second)} %, difference "
             f"{_points(asr.difference)} (p {_p(self.p)}{self._correction()}, sign-flip test over {asr.n_identities} "
-            f"people, of whom {asr.n_differing} differ; Cohen's h {asr.effect_h:.2f}; a difference of "
+            f"{self.unit}, of whom {asr.n_differing} differ; Cohen's h {asr.effect_h:.2f}; a difference of "
             f"{_percent(self.mdd)} points would have been found in 80 of 100 such comparisons by itself)"
         )
         return f"{verdict} {where}: {found}; {self._accuracy()}."
@@ -297,7 +301,9 @@ def _evidence(
     answers, points = ours
     every = [*points, *theirs[1]]
     head = every[0].head if every else ""
-    reason = reason or (answers.dependence(points[0], condition) if points else "")
+    sides = [(side, point) for side, points_of in (ours, theirs) for point in points_of]
+    groups, dependent = _groups(sides, condition)
+    reason = reason or dependent
     rng = numpy_generator(
         answers.facts.spec.split_seed, "claim", kind, *names, *filter(None, (head, condition, access))
     )
@@ -306,6 +312,8 @@ def _evidence(
     unasked = reason or (
         "" if answers.recognises(condition) else "this question has no answer without a cloak"
     )
+    if groups is not None:
+        asr = [one.groupby(groups.reindex(one.index)).mean() for one in asr]
     found = _difference(asr, rng, reason)
     return Claim(
         kind=kind,
@@ -321,7 +329,25 @@ def _evidence(
         accuracy=_difference(accuracy, rng, unasked),
         not_worse=_not_worse(accuracy, unasked),
         mdd=None if found.p is None else detectable(asr[0], asr[1]),
+        unit=PEOPLE if groups is None else GROUPS,
     )
+
+
+def _groups(sides: Sequence[tuple[Answers, Point]], condition: str) -> "tuple[pd.Series[int] | None, str]":
+    """Return identity → group where people share the photos they were compared with, and why there is no test.
+
+    Where both sides share them in the same way, groups are independent though people are not, and the test is
+    over groups, each with the mean of its people. Where they do not, neither is.
+    """
+    reasons = [answers.dependence(point, condition) for answers, point in sides]
+    if not any(reasons):
+        return None, ""
+    rows = [answers.rows(point, condition) for answers, point in sides]
+    found = [measures.reference_groups(one).sort_index() for one in rows if one is not None]
+    labels = [pd.Series(pd.factorize(one)[0], index=one.index) for one in found]
+    if any(not one.equals(labels[0]) for one in labels[1:]):
+        return None, next(filter(None, reasons))
+    return labels[0], ""
 
 
 def _difference(

@@ -354,3 +354,35 @@ def test_tables_hold_every_method_and_pair_and_come_in_three_forms():
     assert "b1|b2" in tex
     assert r"10.0 \%" not in tex
     assert r"60.0 \%" in tex
+
+
+def with_targets(made, group_of):
+    """Return answers in which every decision was a comparison with a photo of the person's group."""
+    for point, decided in made._read.items():
+        references = decided.rows["identity"].map(lambda name, p=point: f"target-{group_of(p, name)}")
+        made._read[point] = Decided(decided.rows.assign(reference=references), decided.conditions)
+    return made
+
+
+def test_people_who_share_targets_are_tested_as_groups_where_both_attacks_share_them_alike():
+    made = with_targets(answers(), lambda _point, name: PEOPLE.index(name) // 2)
+    (claim,) = compare_methods(made, "strong", "weak", kind="attack")
+    assert claim.verdict == "better"
+    assert claim.asr.n_identities == len(PEOPLE) // 2
+    assert (
+        "sign-flip test over 20 groups of people who were compared with the same photos" in claim.sentence()
+    )
+    alone = compare_methods(answers(), "strong", "weak", kind="attack")[0]
+    assert alone.unit == "people"
+    # Groups of two weigh the same, so the means do not move.
+    assert claim.asr.first == pytest.approx(alone.asr.first)
+    assert claim.asr.difference.value == pytest.approx(alone.asr.difference.value)
+
+
+def test_there_is_no_test_where_two_attacks_share_targets_differently():
+    made = with_targets(
+        answers(), lambda point, name: PEOPLE.index(name) // (2 if point.attack == "strong" else 4)
+    )
+    (claim,) = compare_methods(made, "strong", "weak", kind="attack")
+    assert claim.verdict == "no test"
+    assert "not independent" in claim.sentence()
