@@ -185,25 +185,31 @@ class Cloaker:
             backbones=self.surrogates,
             targets=targets,
             state=state or {},
+            files=attack.files(self._binding()),
+            key=self._key() if attack.erasable else b"",
             advance=advance,
         )
+
+    def _key(self) -> bytes:
+        """Return the key of erasable training cloaks; whoever trains may know it, a purifier never sees it."""
+        return hashlib.sha256(f"training/{self.request.seed}".encode()).digest()
+
+    def _binding(self) -> Binding:
+        """Return what the attacks are bound to: these surrogates, and no tracker."""
+        request = self.request
+        names = tuple(backbone.card.name for backbone in self.surrogates)
+        return Binding(canonical(request.dataset), request.dataset.domain, names, "")
 
     def _digest(
         self, name: str, attack: Attack, shard: list[tuple[str, str]], photos: list[tuple[str, str]]
     ) -> str:
         """Return a digest of all that decides a shard's cloaks."""
         request = self.request
-        binding = Binding(
-            canonical(request.dataset),
-            request.dataset.domain,
-            tuple(backbone.card.name for backbone in self.surrogates),
-            "",
-        )
         content = [
             name,
             attack.params.model_dump(mode="json"),
             source_digest(type(attack), __name__),
-            [sha256_of(path) for path in attack.files(binding)],
+            [sha256_of(path) for path in attack.files(self._binding())],
             shard,
             photos if attack.learns else [],
             request.seed,

@@ -42,7 +42,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "check": ("bench.cli.check:check", "Run the contract checks on a plugin, yours or a registered one."),
     "data": ("bench.cli.data:data", "List, add and fetch datasets."),
     "models": ("bench.cli.models:models", "List, fetch, verify and calibrate backbones."),
-    "train": ("bench.cli.train:train", "Train a backbone or a purifier."),
+    "train": ("bench.cli.train:train", "Train a backbone, a purifier or an attack."),
 }
 """Subcommand → where it is, and its line in ``bench --help``."""
 

@@ -34,7 +34,7 @@ Examples:
 @click.option("--threads", type=click.IntRange(1), help="Threads torch computes with. [default: all cores]")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def train(trainer: str, out: Path, quiet: bool, **values: Any) -> None:
-    """Train weights with TRAINER (backbone, puface), e.g. puface:steps=900.
+    """Train weights with TRAINER, one of `bench list trainers`, e.g. puface:steps=900.
 
     A training that was killed goes on from its checkpoint when the same command is given again. The card
     (data, command, seed, measured quality) is written beside the weights.
