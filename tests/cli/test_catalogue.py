@@ -55,7 +55,7 @@ def test_show_as_json_reflects_the_parameters_given(cli):
     document = json.loads(cli("show", "pgd:steps=3", "--json")[1])
     assert (document["kind"], document["name"], document["canonical"]) == ("attack", "pgd", "pgd:steps=3")
     names = [item["name"] for item in document["parameters"]]
-    assert names == ["surrogates", "eps", "step", "steps", "goal", "momentum"]
+    assert names == ["surrogates", "eps", "step", "steps", "goal", "momentum", "diversity", "targets"]
     assert all(item["description"] for item in document["parameters"])
 
 
