@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, TypeVar, cast, overload
 
 import numpy as np
@@ -51,6 +52,9 @@ T = TypeVar("T")
 
 SEED = 7
 """Seed handed to the plugins."""
+
+KEY = b"the key of the contract checks"
+"""Secret handed to erasable attacks."""
 
 EMBED_TOLERANCE = 1e-3
 """Largest difference of `embed_batch` from `embed`, relative to the largest value."""
@@ -290,10 +294,11 @@ class _Observation:
 
 
 def _observe(call: Callable[[Faces, Context], Any], faces: Faces, ctx: Context) -> _Observation:
-    """Call a method on its own copy of `faces` with fake backbones, and watch."""
-    fakes = fake_backbones()
+    """Call a method on its own copy of `faces` with the context's backbones, or fake ones, and watch."""
+    helpers = tuple(ctx.backbones) or fake_backbones()
+    fakes = [helper for helper in helpers if isinstance(helper, FakeBackbone)]
     before = [weight.clone() for fake in fakes for weight in fake.weights]
-    watched = _Watched(fakes)
+    watched = _Watched(helpers)
     steps: list[int] = []
     given = faces.with_images(faces.images.clone())
     used = replace(_looking_at(watched, ctx), advance=steps.append)
@@ -381,7 +386,24 @@ def _bound_context(method: Method, binding: Binding, seed: int) -> Context:
         _bound_context(part, own, stream_seed(seed, "part", str(index)))
         for index, (part, own) in enumerate(bound)
     )
-    return Context(seed=seed, files=method.files(binding), parts=parts)
+    files = method.files(binding)
+    return Context(
+        seed=seed,
+        backbones=_made_for(method, files, binding),
+        files=files,
+        key=KEY if isinstance(method, Attack) and method.erasable else b"",
+        parts=parts,
+    )
+
+
+def _made_for(method: Method, files: Sequence[Path], binding: Binding) -> tuple[Backbone, ...]:
+    """Return the backbones an attack's weights were made against, loaded; () where fakes will do."""
+    if not files or not isinstance(method, Attack):
+        return ()
+    backbones = tuple(registry.backbone(name) for name in binding.backbones)
+    for backbone in backbones:
+        backbone.load(torch.device("cpu"))
+    return backbones
 
 
 def _check_fit(sheet: _Sheet, method: Attack | Defense, ctx: Context) -> Context | None:
@@ -497,6 +519,39 @@ def _check_attack(sheet: _Sheet, attack: Attack) -> None:
     sheet.check("another order gives the same bytes", lambda: repeated(everyone[::-1]))
     alone = f"one {attack.scope} alone gives the same bytes as among others"
     sheet.check(alone, lambda: repeated(_one_scope(attack, faces)))
+    if attack.erasable:
+        _check_erasing(sheet, attack, faces, seen.result, ctx)
+
+
+def _check_erasing(
+    sheet: _Sheet, attack: Attack, faces: Faces, edits: Mapping[str, Tensor], ctx: Context
+) -> None:
+    """Check what `erase` makes of the cloaks, as posted, under the right key, another and none."""
+    images = [edits.get(name, image) for name, image in zip(faces.ids, faces.images, strict=True)]
+    posted = faces.with_images((torch.stack(images) * 255).round() / 255)
+
+    def erased(key: bytes, given: Faces = posted) -> Tensor:
+        result: Tensor = _observe(
+            lambda cloaks, used: attack.erase(cloaks, key, used), given, replace(ctx, key=b"")
+        ).result
+        return result
+
+    keys = (KEY, KEY + b", another", b"")
+    made = sheet.value("erases without an error", lambda: ("", [erased(key) for key in keys]))
+    if made is None:
+        return
+    shape = tuple(posted.images.shape)
+    sound = next(filter(None, (_wrong_images(one, shape) for one in made)), "")
+    sheet.check("erases to float32 N×3×H×W in [0, 1]", lambda: sound)
+    if sound:
+        return
+    again = {"erased": made[0]}
+    sheet.check("same key, same bytes", lambda: _difference(again, {"erased": erased(KEY)}))
+    away = [float((one - faces.images).square().mean()) for one in (*made, posted.images)]
+    sheet.check(
+        "the right key brings photos nearer to the originals than another key, none, or nothing",
+        lambda: "" if away[0] < min(away[1:]) else f"mean squared errors are {away[0]:.3g} and {away[1:]}",
+    )
 
 
 def _one_scope(attack: Attack, faces: Faces) -> list[int]:
