@@ -720,3 +720,61 @@ def test_check_takes_a_kind_for_a_name_of_two():
     result = invoke("none", "--kind", "defense", "--json")
     assert result.exit_code == 0
     assert json.loads(result.output)["kind"] == "defense"
+
+
+class Erasable(Tint):
+    """Adds a pattern drawn from the key, and takes it off again."""
+
+    erasable = True
+
+    def pattern(self, key, image):
+        if not key:
+            return torch.zeros_like(image)
+        return 0.1 * torch.rand(image.shape, generator=torch.Generator().manual_seed(len(key)))
+
+    def tint(self, name, image, ctx):
+        return (image + self.pattern(ctx.key, image)).clamp(0, 1)
+
+    def erase(self, faces, key, ctx):
+        return torch.stack([(image - self.pattern(key, image)).clamp(0, 1) for image in faces.images])
+
+
+class EveryKeyOpens(Erasable):
+    def erase(self, faces, key, ctx):
+        return super().erase(faces, b"the key of the contract checks", ctx)
+
+
+class ErasesAtRandom(Erasable):
+    def erase(self, faces, key, ctx):
+        self.calls = getattr(self, "calls", 0) + 1
+        return (super().erase(faces, key, ctx) + 1e-4 * self.calls).clamp(0, 1)
+
+
+class ErasesToBytes(Erasable):
+    def erase(self, faces, key, ctx):
+        return (super().erase(faces, key, ctx) * 255).to(torch.uint8)
+
+
+class ErasesNothing(Erasable):
+    def erase(self, faces, key, ctx):
+        raise NotImplementedError
+
+
+def test_an_erasable_attack_that_keeps_its_contract_passes():
+    assert failures("attacks", Erasable()) == {}
+
+
+@pytest.mark.parametrize(
+    ("cls", "expected"),
+    [
+        (
+            EveryKeyOpens,
+            "the right key brings photos nearer to the originals than another key, none, or nothing",
+        ),
+        (ErasesAtRandom, "same key, same bytes"),
+        (ErasesToBytes, "erases to float32 N×3×H×W in [0, 1]"),
+        (ErasesNothing, "erases without an error"),
+    ],
+)
+def test_a_broken_erasure_fails_exactly_its_check(cls, expected):
+    assert list(failures("attacks", cls())) == [expected]
