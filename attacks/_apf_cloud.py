@@ -2,6 +2,7 @@
 
 A photo cannot be given to `CloudSide`: it takes a `Gradient`, and a `Gradient` is made from the difference of
 two photos that are at most ε apart. In one process and in two (`bench apf serve`) these very classes work.
+This stops mistakes. It does not stop a caller who means to hide a photo in the gradient.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ LARGEST_EPS: Final = 16
 
 
 class _Bounded:
-    """Frozen int8 images within ±ε grey levels; `_checked` is the only way to one."""
+    """Frozen int8 images within ±ε grey levels; `_checked` is the only way to one.
 
-    __slots__ = ("_eps", "_values")
+    They are held as bytes: a tensor could be written to after the check.
+    """
+
+    __slots__ = ("_bytes", "_eps", "_shape")
+    _bytes: bytes
     _eps: int
-    _values: Tensor
+    _shape: tuple[int, ...]
 
     def __init__(self, *_: object, **__: object) -> None:
         raise TypeError(f"a {type(self).__name__} is not made from numbers; see attacks._apf_cloud.")
@@ -34,7 +39,7 @@ class _Bounded:
 
     @classmethod
     def _checked(cls, values: Tensor, eps: int) -> Self:
-        """Return an instance that owns a copy of `values`.
+        """Return an instance that holds a copy of `values`.
 
         Raises:
             TypeError: `values` is no int8 tensor.
@@ -50,17 +55,19 @@ class _Bounded:
             )
         if values.ndim != 4 or values.shape[1] != 3 or 0 in values.shape:
             raise ValueError(f"a {what} is N×3×H×W with no side 0, got {tuple(values.shape)}.")
-        if (largest := int(values.int().abs().max())) > eps:
+        levels = values.detach().cpu()
+        if (largest := int(levels.int().abs().max())) > eps:
             raise ValueError(f"a {what} within ±{eps} grey levels has a value of ±{largest}.")
         made = object.__new__(cls)
-        object.__setattr__(made, "_values", values.detach().cpu().clone().contiguous())
+        object.__setattr__(made, "_bytes", levels.contiguous().numpy().tobytes())
+        object.__setattr__(made, "_shape", tuple(levels.shape))
         object.__setattr__(made, "_eps", eps)
         return made
 
     @property
     def values(self) -> Tensor:
         """A copy of the N×3×H×W int8 grey levels."""
-        return self._values.clone()
+        return torch.frombuffer(bytearray(self._bytes), dtype=torch.int8).reshape(self._shape)
 
     @property
     def eps(self) -> int:
@@ -68,7 +75,7 @@ class _Bounded:
         return self._eps
 
     def __len__(self) -> int:
-        return len(self._values)
+        return self._shape[0]
 
 
 @final
@@ -116,10 +123,9 @@ class Perturbation(_Bounded):
         Raises:
             ValueError: it is for photos of another number or size.
         """
-        if photos.shape != self._values.shape:
-            expected = tuple(self._values.shape)
-            raise ValueError(f"the perturbation is for photos {expected}, got {tuple(photos.shape)}.")
-        return (photos + self._values.to(photos) / GREY_LEVELS).clamp(0, 1)
+        if tuple(photos.shape) != self._shape:
+            raise ValueError(f"the perturbation is for photos {self._shape}, got {tuple(photos.shape)}.")
+        return (photos + self.values.to(photos) / GREY_LEVELS).clamp(0, 1)
 
 
 class CloudSide:

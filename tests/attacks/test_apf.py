@@ -196,9 +196,13 @@ def test_a_gradient_cannot_change():
     before = gradient.values
     gradient.values.fill_(100)
     assert torch.equal(gradient.values, before)
-    for name in ("values", "eps", "_values", "_eps", "photo"):
+    for name in ("values", "eps", "_bytes", "_shape", "_eps", "photo"):
         with pytest.raises(AttributeError):
             setattr(gradient, name, photos())
+    perturbation = CloudSide(small_network(), 2, CPU).transfer(gradient)
+    for held in (gradient, perturbation):
+        slots = [getattr(held, name) for name in _base_of_gradient().__slots__]
+        assert not any(isinstance(slot, torch.Tensor | np.ndarray | bytearray) for slot in slots)
     with pytest.raises((AttributeError, TypeError)):
         copy.deepcopy(gradient)
     with pytest.raises((AttributeError, TypeError)):
