@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -160,12 +161,17 @@ class Restorer(nn.Module):
         plain = images - self.shape.pattern / GREY_LEVELS * spread(patterns)
         return plain + enlarged(self.net(plain - 0.5))
 
+    def seen_pattern(self, images: Tensor) -> Tensor:
+        """Return N×3×28×28, what the network makes out of the key's pattern in photos; its signs are its guess."""
+        seen: Tensor = self.look(images - 0.5)
+        return seen
+
     def fits(self, images: Tensor, patterns: Tensor) -> Tensor:
         """Return N logits: above 0 where the key whose pattern this is made the mask.
 
         They grow with the correlation of the pattern and what the network sees of it in the photo.
         """
-        seen = self.look(images - 0.5)
+        seen = self.seen_pattern(images)
         seen = seen / seen.square().mean((1, 2, 3), keepdim=True).add(1e-6).sqrt()
         logits: Tensor = self.lock[0] * (seen * patterns).mean((1, 2, 3)) + self.lock[1]
         return logits
@@ -220,7 +226,9 @@ def save_networks(generator: Generator, restorer: Restorer, path: Path) -> None:
         for name, tensor in network.state_dict().items()
     }
     facts = json.dumps({"architecture": ARCHITECTURE, **asdict(generator.shape)})
-    save_file(tensors, path, {"shape": facts})
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # a kill leaves the earlier weights
+    save_file(tensors, temporary, {"shape": facts})
+    temporary.replace(path)
 
 
 def load_networks(path: Path, device: torch.device) -> tuple[Generator, Restorer]:

@@ -221,6 +221,11 @@ def _require_gradient_attack(attack: Attack) -> None:
             f"adaptive: {named} learns its cloaks from other people's photos first, and that would have to go "
             "through the defence too. Name an attack on single photos, e.g. attack=pgd."
         )
+    if attack.erasable:
+        raise UsageError(
+            f"adaptive: {named} makes cloaks for a key and for surrogates its weights were made against; neither goes "
+            "through a defence. Name an attack without weights, e.g. attack=pgd."
+        )
     if attack.pool() is None or not attack.threat.surrogates:
         raise UsageError(
             f"adaptive: {named} has no surrogates, so it follows no gradient that could go through a defence. "

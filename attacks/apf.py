@@ -136,6 +136,11 @@ class APF(Attack):
         checked(weights)
         return weights, weights.with_suffix(".json")
 
+    def training_identities(self, binding: Binding) -> str:
+        """Return whose photos the weights were trained on, from their card; ``none`` for modules=1."""
+        files = self.files(binding)
+        return read_card(files[0]).training_identities if files else "none"
+
     def cloak(self, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
         """Return one cloak for every face.
 

@@ -174,6 +174,10 @@ class ErasableMask(Attack):
         named = self.params.surrogates != "auto"
         return fitting_weights(self.name, self.params.weights, binding, named=named)
 
+    def training_identities(self, binding: Binding) -> str:
+        """Return whose photos the weights were trained on, from their card."""
+        return read_card(self.files(binding)[0]).training_identities
+
     def aims(self, faces: Faces, ctx: Context) -> Mapping[str, str]:
         """Return whom each photo's mask imitates: drawn for each person from those the weights learnt.
 

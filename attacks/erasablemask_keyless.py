@@ -1,20 +1,20 @@
 """The restorer of ErasableMask in the hands of a tracker who has its weights but no key.
 
-The lock of the restorer is a branch in a program: who has the weights can leave it out. This purifier does, with
-no pattern in the key's place, on every photo the tracker scraped. It is the attack on `attacks.erasablemask` that
-its key must be measured against; ours, the paper does not have it.
+The lock of the restorer is a branch in a program: who has the weights can leave it out, and what the lock looks at in
+a photo tells most of the key's pattern. This purifier reads the pattern out of every photo the tracker scraped, and
+erases. It is the attack on `attacks.erasablemask` that its key must be measured against; ours, the paper does not
+have it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._erasable_networks import PATTERN_SIDE
 from attacks._micro_batch import in_micro_batches
 from attacks._surrogates import SurrogateParams
 from attacks.erasablemask import ErasableMask, fitting_weights, loaded_networks, read_card
@@ -34,6 +34,9 @@ class KeylessRestorer(Purifier):
             "",
             description="erasablemask's .safetensors, with its card beside it; empty for those shipped",
             json_schema_extra={"path": True},
+        )
+        pattern: Literal["read", "none"] = Field(
+            "read", description="what stands for the key: its pattern as read from the photo, or nothing"
         )
 
     params: Params
@@ -69,11 +72,11 @@ class KeylessRestorer(Purifier):
         """
         _, restorer = loaded_networks(ctx.files[0], ctx.device)
         images = faces.images.to(ctx.device)
-        nothing = torch.zeros(3, PATTERN_SIDE, PATTERN_SIDE, device=ctx.device)
+        strength = 1.0 if self.params.pattern == "read" else 0.0
 
         def restored(rows: Tensor) -> Tensor:
             batch = images[rows].contiguous(memory_format=torch.channels_last)
-            erased: Tensor = restorer(batch, nothing.expand(len(rows), -1, -1, -1))
+            erased: Tensor = restorer(batch, strength * restorer.seen_pattern(batch).sign())
             return erased.clamp(0, 1).contiguous()
 
         purified = in_micro_batches(restored, torch.arange(len(faces), device=ctx.device))

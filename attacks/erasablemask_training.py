@@ -42,6 +42,7 @@ from attacks._targets import target_centre, unit_rows
 from attacks.erasablemask import MaskCard, MaskQuality, target_looks
 from bench.contracts import Backbone, Faces, Identity, MethodParams, Trainer, TrainRequest
 from bench.data_files import sha256_of
+from bench.digest import environment, source_digest
 from bench.errors import MethodError, UsageError
 from bench.methods import canonical
 from bench.randomness import numpy_generator, torch_generator
@@ -561,7 +562,9 @@ class _Training:
     def _digest(self, people: _People) -> str:
         """Return a digest of all that decides the weights, so that a checkpoint of another training is not read."""
         content = [
-            self.trainer,
+            self.params.model_dump(mode="json"),
+            source_digest(type(self)),
+            environment(str(self.request.device), torch.get_num_threads()),
             self.primary,
             self.request.seed,
             self.request.dataset.fingerprint(),
@@ -569,7 +572,7 @@ class _Training:
             len(people.photos),
             [(b.card.name, b.card.sha256) for b in self.surrogates],
         ]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
 
 
 def _as_posted(images: Tensor) -> Tensor:

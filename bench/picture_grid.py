@@ -133,8 +133,10 @@ def collect(prepared: Prepared, cell: Cell, people: int, advance: Callable[[], N
         Column(f"difference ×{AMPLIFIED}", differences(originals, posted)),
     ]
     if isinstance(defense, Purifier) and defense.changes_images:
-        purified = photos(pipeline.defended(cell.defense, cell.backbone, cell.seed, cloaks))
-        columns.append(Column("purified", originals | purified))
+        own = (cell.defense, cell.backbone, cell.seed)
+        # Photos the attack left alone go through the defence too.
+        untouched = photos(pipeline.defended(*own, pipeline.natural("gallery")))
+        columns.append(Column("purified", untouched | photos(pipeline.defended(*own, cloaks))))
     if attack.erasable:
         for key, title in (("right", "erased"), ("wrong", "erased,\nwrong key"), ("none", "erased,\nno key")):
             columns.append(Column(title, originals | photos(pipeline.erased(*point, "gallery", key))))
