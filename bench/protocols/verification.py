@@ -8,7 +8,7 @@ words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -35,6 +35,23 @@ from bench.randomness import numpy_generator
 
 PROTECTED, NORMAL = 0, 1
 """The two folds: everyone's photos cloaked, and nobody's. One person's answer needs no other person's photo."""
+
+
+def _far_name(rate: float) -> str:
+    return f"FAR {100 * rate:g} %"
+
+
+def _cosine_name(cosine: float) -> str:
+    return f"cosine {cosine:g}"
+
+
+def _refuse_same_names(values: Sequence[float], name_of: Callable[[float], str]) -> None:
+    """Raise ValueError where two values would share a condition, the second in place of the first."""
+    first: dict[str, float] = {}
+    for value in values:
+        other = first.setdefault(name_of(value), value)
+        if other != value:
+            raise ValueError(f"{other!r} and {value!r} are both printed as '{name_of(value)}'; leave out one")
 
 
 class VerificationProtocol(Rotation):
@@ -76,6 +93,7 @@ class VerificationProtocol(Rotation):
         def _are_rates(cls, far: tuple[float, ...]) -> tuple[float, ...]:
             if not far or len(set(far)) < len(far) or not all(0 < rate < 1 for rate in far):
                 raise ValueError("needs one rate or more, each between 0 and 1 and named once")
+            _refuse_same_names(far, _far_name)
             return far
 
         @field_validator("cosine")
@@ -83,6 +101,7 @@ class VerificationProtocol(Rotation):
         def _are_cosines(cls, cosine: tuple[float, ...]) -> tuple[float, ...]:
             if len(set(cosine)) < len(cosine) or not all(-1 <= threshold <= 1 for threshold in cosine):
                 raise ValueError("needs cosines between -1 and 1, each named once")
+            _refuse_same_names(cosine, _cosine_name)
             return cosine
 
     params: Params
@@ -128,11 +147,9 @@ class VerificationProtocol(Rotation):
         strangers = views["enrolled strangers"], views["presented strangers"]
         without = frozenset(views["targets"].identities)
         points = operating_points(*strangers, self.params.far, without=without)
-        thresholds = {
-            f"FAR {100 * rate:g} %": threshold_facts(rate, points[rate]) for rate in self.params.far
-        }
+        thresholds = {_far_name(rate): threshold_facts(rate, points[rate]) for rate in self.params.far}
         for fixed in self.params.cosine:
-            thresholds[f"cosine {fixed:g}"] = fixed_facts(*strangers, fixed, without=without)
+            thresholds[_cosine_name(fixed)] = fixed_facts(*strangers, fixed, without=without)
         asked = {"dodging": dodging(views, trial)}
         if trial.aims:
             asked["impersonation"] = impersonation(views, trial)
@@ -182,6 +199,8 @@ def fixed_facts(
 ) -> ConditionFacts:
     """Return what a reader must know of a fixed threshold: the false-accept rate strangers have at it.
 
+    Fewer than two strangers give no rate but the reason; the threshold is used all the same.
+
     Args:
         enrolled: as for `operating_points`.
         presented: likewise.
@@ -196,7 +215,8 @@ def fixed_facts(
         threshold=cosine, rate_name="FAR", pairs=pairs_of(len(first)), identities=len(first)
     )
     if len(first) < 2:
-        return facts
+        reason = f"the false-accept rate at a fixed threshold needs two strangers or more, found {len(first)}"
+        return facts.model_copy(update={"reason": reason})
     accepted = cosines(first, second) >= np.float64(cosine)
     rate, low, high = rate_interval_of_pairs(accepted, numpy_generator(0, "FAR interval"))
     return facts.model_copy(update={"rate": rate, "rate_low": low, "rate_high": high})

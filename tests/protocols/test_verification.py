@@ -100,6 +100,20 @@ def test_cosines_that_make_no_sense_are_refused(cosine):
         registry.protocol(f"verification:cosine={cosine}")
 
 
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ("cosine=0.4900001|0.49", "0.4900001 and 0.49 are both printed as 'cosine 0.49'"),
+        ("far=0.1|0.01|0.010000001", "0.01 and 0.010000001 are both printed as 'FAR 1 %'"),
+    ],
+)
+def test_values_that_would_share_a_condition_are_refused(asked, named):
+    with pytest.raises(UsageError, match=f"(?i){named}"):
+        registry.protocol(f"verification:{asked}")
+    near = registry.protocol("verification:cosine=0.49001|0.49,far=0.01|0.0100001")
+    assert (len(near.params.cosine), len(near.params.far)) == (2, 2)
+
+
 # --- by hand ----------------------------------------------------------------------------------------------
 
 
@@ -420,8 +434,11 @@ def test_a_fixed_cosine_decides_as_it_says_and_has_its_measured_rate():
 
 def test_a_fixed_cosine_needs_no_strangers_to_decide():
     _, views, trial = random_cell(3, strangers=1)
-    fact = verification(cosine=(0.49,)).decide(views, trial).conditions["dodging, cosine 0.49"]
-    assert (fact.threshold, fact.rate, fact.pairs, fact.reason) == (0.49, None, 0, "")
+    decided = verification(cosine=(0.49,)).decide(views, trial)
+    fact = decided.conditions["dodging, cosine 0.49"]
+    assert (fact.threshold, fact.rate, fact.pairs) == (0.49, None, 0)
+    assert fact.reason.endswith("needs two strangers or more, found 1")
+    assert "dodging, cosine 0.49" in set(decided.rows["condition"])
 
 
 def test_an_unknown_head_is_a_usage_error():
