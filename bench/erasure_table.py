@@ -7,7 +7,7 @@ the answers themselves (`bench.protocols.erasure`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,12 @@ COLUMNS: Mapping[str, str] = {
     "access": "black-box or white-box (the tracker's backbone is a surrogate)",
     "eraser": "who tries: right key, wrong key, no key, or the defence that a tracker without a key uses",
     "kind": "key: the attack's own erasing; defence: a purifier or hardening of the run",
+    "surrogates": "backbones the attack used",
+    "extractors": "backbones the eraser was trained with; empty for keys and defences that do not learn",
+    "extractor_is_tracker": "the tracker's backbone trained the eraser, or one that the attack works against",
+    "attack_seen_by_defense": "whether the eraser was trained on this attack: seen, seen-with-other-parameters, "
+    "unseen, not-trained; empty for keys",
+    "identity_overlap": "an evaluated person's photos trained the tracker, the eraser or the attack: yes, no, unknown",
     "n_identities": "people compared",
     "n_pairs": "pairs of a clean probe and a gallery photo of the same person, over all seeds",
     "recognised": "share of pairs accepted with the natural photo, mean over people: what could be protected at all",
@@ -115,18 +121,42 @@ def _groups(answers: Answers) -> Iterator[_Group]:
 def _rows(group: _Group) -> Iterator[dict[str, Any]]:
     pairs, reason = _pairs(group)
     protected = _protected_columns(group, pairs, reason)
-    cell = group.answers.cells[group.name]
     for eraser in (*KEYS, *group.defenses):
         after, lacking = _after(group, eraser)
         yield {
             **{name: getattr(group.name, name) for name in ("attack", "backbone", "head")},
-            "access": cell.threat.access,
             "eraser": eraser,
             "kind": "key" if eraser in KEYS else "defence",
+            **_threat_columns(group, eraser),
             **protected,
             **_columns("undone", _undone(group, pairs, after, eraser, reason or lacking)),
             **_image_columns(group, eraser),
         }
+
+
+def _threat_columns(group: _Group, eraser: str) -> dict[str, Any]:
+    """Return the threat model of an eraser: that of the cells it acts in, each mark over all seeds."""
+    points = group.points if eraser in KEYS else group.behind(eraser)
+    threats = [group.answers.cells[point].threat for point in points]
+    # A key is no defence, and "not-trained" would be said of defence none.
+    seen = () if eraser in KEYS else [threat.attack_seen_by_defense for threat in threats]
+    return {
+        "access": "|".join(dict.fromkeys(threat.access for threat in threats)),
+        "surrogates": _names(threat.surrogates for threat in threats),
+        "extractors": _names(threat.extractors for threat in threats),
+        "extractor_is_tracker": any(threat.extractor_is_tracker for threat in threats),
+        "attack_seen_by_defense": "|".join(dict.fromkeys(seen)),
+        "identity_overlap": next(
+            mark
+            for mark in ("yes", "unknown", "no")
+            if mark in {threat.identity_overlap for threat in threats}
+        ),
+    }
+
+
+def _names(joined: Iterable[str]) -> str:
+    names = (name for names in joined for name in names.split("|") if name)
+    return "|".join(dict.fromkeys(names))
 
 
 # -- pairs -----------------------------------------------------------------------------------------------------

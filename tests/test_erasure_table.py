@@ -9,6 +9,7 @@ import pytest
 
 from bench import erasure_table, image_measures
 from bench.answers import Answers, Point
+from bench.cli.erasure import learnt_from
 from bench.contracts import ConditionFacts, Decided
 from bench.erasure_table import COLUMNS, KEYS, NOBODY_PROTECTED, table
 from bench.errors import UsageError
@@ -62,7 +63,9 @@ def measured(tmp_path, name, psnr):
 
 def answers_of(tmp_path, cells, protocol="erasure"):
     """Build the answers of a run from {(attack, defence, seed): (decisions, fields of the cell)}."""
-    spec = RunSpec(protocol=protocol, attacks=("mask",), defenses=("none", "wash"), backbones=("net",))
+    spec = RunSpec(
+        protocol=protocol, attacks=("mask",), defenses=("none", "wash", "blur"), backbones=("net",)
+    )
     results, read = {}, {}
     for (attack, defense, seed), (decided, fields) in cells.items():
         point = Point(attack, defense, "net", "pair", seed)
@@ -71,9 +74,8 @@ def answers_of(tmp_path, cells, protocol="erasure"):
             **point._asdict(),
             asked=True,
             status=status,
-            threat=THREAT,
             decisions="d" if decided else "",
-            **fields,
+            **{"threat": THREAT} | fields,
         )
         if decided is not None:
             read[point] = decided
@@ -170,6 +172,44 @@ def test_pairs_count_once_a_seed(tmp_path):
     assert set(found["n_pairs"]) == {12}
     assert found.loc["right key", "undone"] == pytest.approx((2 / 5 + 0 / 3 + 0) / 3)
     assert found.loc["wash", "undone_reason"] == "the defence was not run with every seed"
+
+
+def test_every_eraser_has_the_marks_of_its_own_cells(tmp_path):
+    def threat(**marks):
+        return {"threat": THREAT.model_copy(update={"surrogates": "x|y", "access": "black-box"} | marks)}
+
+    washed = decisions_of(STORY, {**PLACES, "cloaked": 5})
+    cells = {
+        ("mask", "none", 0): (decisions_of(STORY, PLACES), threat()),
+        ("mask", "none", 1): (decisions_of(STORY, PLACES), threat()),
+        ("mask", "wash", 0): (washed, threat(attack_seen_by_defense="seen", extractors="e")),
+        ("mask", "wash", 1): (
+            washed,
+            threat(
+                attack_seen_by_defense="seen",
+                extractors="e|f",
+                extractor_is_tracker=True,
+                identity_overlap="yes",
+            ),
+        ),
+        ("mask", "blur", 0): (washed, threat(identity_overlap="unknown")),
+        ("mask", "blur", 1): (washed, threat()),
+    }
+    found = table(answers_of(tmp_path, cells)).set_index("eraser")
+    marks = ["attack_seen_by_defense", "extractors", "extractor_is_tracker", "identity_overlap"]
+    assert {name: tuple(found.loc[name, marks]) for name in found.index} == {
+        **dict.fromkeys(KEYS, ("", "", False, "no")),
+        "wash": ("seen", "e|f", True, "yes"),
+        "blur": ("not-trained", "", False, "unknown"),
+    }
+    assert set(found["surrogates"]) == {"x|y"}
+    assert set(found["access"]) == {"black-box"}
+    told = {row["eraser"]: learnt_from(row) for row in found.reset_index().to_dict("records")}
+    assert told == {
+        **dict.fromkeys(KEYS, ""),
+        "wash": "this attack; e|f (the tracker's); evaluated people",
+        "blur": "people unknown",
+    }
 
 
 def test_image_measures_are_means_over_what_differs(run, tmp_path):
@@ -271,3 +311,4 @@ def test_the_page_documents_every_column():
     text = PAGE.read_text(encoding="utf-8")
     for name, meaning in erasure_table.COLUMNS.items():
         assert f"| `{name}` | {meaning} |" in text
+    assert "one right and one wrong key a seed" in text

@@ -26,7 +26,8 @@ def erasure(run: Path, csv_file: Path | None, as_json: bool, columns: bool) -> N
     """Say, of the finished run of protocol erasure in folder RUN, who gets protected faces back.
 
     Per attack and tracker: the share of pairs that the cloak protects, and which share of these is accepted again with
-    the right key, a wrong one, none, and behind each defence of the run; with intervals over people, and PSNRs.
+    the right key, a wrong one, none, and behind each defence of the run, with what that defence was trained on;
+    with intervals over people, and PSNRs.
     """
     from bench import erasure_table
     from bench.answers import Answers
@@ -61,11 +62,13 @@ def _show(found: "pd.DataFrame") -> None:
     for (attack, backbone, _), rows in plain.groupby(["attack", "backbone", "head"], sort=False):
         first = rows.iloc[0]
         title = ", ".join(filter(None, [f"{attack} on {backbone}", str(first["access"])]))
-        shown = Table("eraser", title=title)
+        if first["surrogates"]:
+            title += f" (made with {first['surrogates']})"
+        shown = Table("eraser", "what it learnt from", title=title)
         for heading in ("accepted again %", "to original dB", "to cloak dB"):
             shown.add_column(heading, justify="right")
         for row in rows.to_dict("records"):
-            shown.add_row(str(row["eraser"]), *_texts(row))
+            shown.add_row(str(row["eraser"]), learnt_from(row), *_texts(row))
         console.print(shown)
         console.print(_protection(dict(first)))
         for reason in sorted(
@@ -87,6 +90,22 @@ def _protection(row: dict[Any, Any]) -> str:
 def _texts(row: dict[Any, Any]) -> tuple[str, ...]:
     to_cloak = "unchanged" if row["to_cloak_unchanged"] == 1 else number(row["to_cloak_psnr"])
     return rate(row, "undone"), number(row["psnr"]), to_cloak
+
+
+def learnt_from(row: dict[Any, Any]) -> str:
+    """Return what an eraser knew before it met the cloak, and which people it may have known."""
+    seen = {
+        "seen": "this attack",
+        "seen-with-other-parameters": "this attack, other parameters",
+        "unseen": "other attacks",
+    }
+    told = [seen[mark] for mark in row["attack_seen_by_defense"].split("|") if mark in seen]
+    if row["extractors"]:
+        told.append(row["extractors"] + (" (the tracker's)" if row["extractor_is_tracker"] else ""))
+    overlap = {"yes": "evaluated people", "unknown": "people unknown"}
+    if row["kind"] == "defence" and row["identity_overlap"] in overlap:
+        told.append(overlap[row["identity_overlap"]])
+    return "; ".join(told)
 
 
 def rate(row: dict[Any, Any], name: str) -> str:
