@@ -17,6 +17,7 @@ from bench.datasets.lfw import ARCHIVE
 from bench.digest import source_digest
 from bench.errors import UsageError
 from bench.graph import Executor
+from bench.keys import Secret
 from bench.lpips_distance import Unavailable
 from bench.pipeline import Machine, Pipeline, use_device
 from bench.resolve import Resolved, resolve
@@ -132,7 +133,8 @@ class AppliedAttack:
             NodeError: what the attack learns could not be made.
         """
         executor = Executor(Store(self._asked.store or default_folder()))
-        return self._pipeline.attack_context(self.name, _NOBODY, self.seed, executor.fetch, key)
+        secret = None if key is None else Secret(key)
+        return self._pipeline.attack_context(self.name, _NOBODY, self.seed, executor.fetch, secret)
 
 
 def default_dataset() -> str:

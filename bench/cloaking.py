@@ -8,6 +8,7 @@ reading folders (`bench.photo_folders`), records (`bench.cloak_records`), attack
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -178,6 +179,7 @@ def cloak(planned: CloakPlan, advance: Advance = lambda _n: None) -> Cloaked:
         if planned.makes_key and request.key is not None:
             key = keys.create(request.key)
             folder.record = folder.record.model_copy(update={"key_fingerprint": key.fingerprint})
+        folder.key = key
         context = applied.context(key.secret if key else b"")
         for photos in _batches(planned.pending, by_person=applied.attack.scope == "identity"):
             counted = Counted(advance, len(photos))
@@ -311,6 +313,7 @@ class _OutFolder:
     def __init__(self, path: Path, record: CloakRecord) -> None:
         self.path = path
         self.record = record
+        self.key: Key | None = None
         self.protected: list[Photo] = []
         self.unprotected: list[Refusal] = []
         self.detected = 0
@@ -337,14 +340,19 @@ class _OutFolder:
         try:
             cloaks = stages.cloak(applied.attack, pixels, ctx, len(read))
         except MethodError as error:
-            self._failed(applied, read, ctx, str(error))
-        except BenchError:
-            raise  # missing weights or data fail every photo alike
+            self._failed(applied, read, ctx, self._without_secret(str(error)))
+        except BenchError as error:  # missing weights or data fail every photo alike
+            error.args = (self._without_secret(str(error)),)
+            raise
         except Exception as error:
-            log.exception("%s failed", applied.name)
-            self._failed(applied, read, ctx, f"{applied.name} failed on it: {type(error).__name__}: {error}")
+            log.error("%s failed\n%s", applied.name, self._without_secret(traceback.format_exc()))
+            reason = f"{applied.name} failed on it: {type(error).__name__}: {error}"
+            self._failed(applied, read, ctx, self._without_secret(reason))
         else:
             self._write(read, cloaks)
+
+    def _without_secret(self, text: str) -> str:
+        return self.key.hidden_in(text) if self.key else text
 
     def _failed(self, applied: AppliedAttack, read: Sequence[Read], ctx: Context, reason: str) -> None:
         if len(read) > 1 and applied.attack.scope == "image":  # one photo's failure is not the others'

@@ -7,6 +7,7 @@ Whether a photo is one of ours, and whether the key is the right one, is known f
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -359,21 +360,23 @@ class _OutFolder:
 
     def erase(self, cloaks: Sequence[Cloak], ctx: Context) -> None:
         """Erase cloaks that belong together and write what came off."""
-        attack, name = self._planned.applied.attack, self._planned.applied.name
+        attack, name, key = self._planned.applied.attack, self._planned.applied.name, self._planned.key
         pixels = Pixels(
             torch.stack([cloak.image for cloak in cloaks]),
             tuple(cloak.image_id for cloak in cloaks),
             tuple(cloak.person for cloak in cloaks),
         )
         try:
-            erased = stages.erase(attack, pixels, self._planned.key.secret, ctx, len(cloaks))
+            erased = stages.erase(attack, pixels, key.secret, ctx, len(cloaks))
         except MethodError as error:
-            self._failed(cloaks, ctx, str(error))
-        except BenchError:
-            raise  # missing weights or data fail every photo alike
+            self._failed(cloaks, ctx, key.hidden_in(str(error)))
+        except BenchError as error:  # missing weights or data fail every photo alike
+            error.args = (key.hidden_in(str(error)),)
+            raise
         except Exception as error:
-            log.exception("%s failed", name)
-            self._failed(cloaks, ctx, f"{name} failed on it: {type(error).__name__}: {error}")
+            log.error("%s failed\n%s", name, key.hidden_in(traceback.format_exc()))
+            reason = f"{name} failed on it: {type(error).__name__}: {error}"
+            self._failed(cloaks, ctx, key.hidden_in(reason))
         else:
             self._write(list(zip(cloaks, erased.images, strict=True)))
 

@@ -11,6 +11,7 @@ The *fingerprint* is a one-way digest. It may be shown, and it proves that the f
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import secrets
@@ -30,17 +31,27 @@ _LONGEST = 4096  # bytes; a key file has 119
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
+class Secret(bytes):
+    """Bytes that are not shown where they are printed, so that a printed context or argument tells nothing."""
+
+    def __repr__(self) -> str:
+        return "Secret(not shown)"
+
+    __str__ = __repr__
+
+
 @dataclass(frozen=True, repr=False)
 class Key:
     """A secret that shows its fingerprint only, wherever it is printed.
 
     Attributes:
-        secret: the `SECRET_BYTES` bytes that `Attack.cloak` and `Attack.erase` get.
+        secret: the `SECRET_BYTES` bytes that `Attack.cloak` and `Attack.erase` get; made a `Secret`.
     """
 
     secret: bytes
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "secret", Secret(self.secret))
         if len(self.secret) != SECRET_BYTES:
             raise ValueError(f"a secret has {SECRET_BYTES} bytes, not {len(self.secret)}")
 
@@ -48,6 +59,24 @@ class Key:
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that tell keys apart and do not tell the secret."""
         return sha256(b"cloakbench-key fingerprint\n" + self.secret).hexdigest()[:16]
+
+    def hidden_in(self, text: str) -> str:
+        """Return a text of somebody else's, e.g. of an attack's error, without the secret in it."""
+        plain = bytes(self.secret)
+        shown = {
+            plain.hex(),
+            plain.hex().upper(),
+            repr(plain)[2:-1],  # also inside a bytearray or a longer text of bytes
+            plain.decode("latin-1"),
+            plain.decode(errors="replace"),
+            base64.b64encode(plain).decode(),
+            repr(list(plain))[1:-1],  # of a list, a tuple or a tensor
+            str(int.from_bytes(plain)),
+        }
+        for form in sorted(shown, key=len, reverse=True):
+            if len(form) >= SECRET_BYTES:  # the number of a secret of few bits may be any number
+                text = text.replace(form, "[secret]")
+        return text
 
     def __repr__(self) -> str:
         return f"Key(fingerprint='{self.fingerprint}')"

@@ -1,5 +1,6 @@
 """Key files: made once, read by their owner, never shown."""
 
+import base64
 import os
 import stat
 import traceback
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import keys
+from bench.contracts import Context
 from bench.errors import BenchError, DataError, UsageError
 from bench.keys import Key
 
@@ -119,6 +121,35 @@ def test_a_key_shows_its_fingerprint_only():
     with pytest.raises(ValueError, match="32 bytes, not 3") as caught:
         Key(b"abc")
     assert "abc" not in str(caught.value)
+
+
+def test_a_printed_context_or_argument_does_not_show_the_secret():
+    secret = Key(SECRET).secret
+    assert secret == SECRET
+    shown = f"{secret} {secret!r} {Context(key=secret)} {[secret]} {(secret,)!s} %s %r" % (secret, secret)
+    assert shown.count("Secret(not shown)") == 7
+    assert Key(SECRET).hidden_in(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        SECRET.hex(),
+        SECRET.hex().upper(),
+        repr(SECRET),
+        repr(bytearray(SECRET)),
+        str(list(SECRET)),
+        str(int.from_bytes(SECRET)),
+        base64.b64encode(SECRET).decode(),
+        SECRET.decode("latin-1"),
+    ],
+)
+def test_a_secret_in_somebody_elses_text_is_hidden(shown):
+    hidden = Key(SECRET).hidden_in(f"It failed on {shown} at 0.")
+    assert hidden.startswith("It failed on ")
+    assert hidden.endswith(" at 0.")
+    assert "[secret]" in hidden
+    assert len(hidden) < 50
 
 
 def test_a_disk_that_is_full_leaves_no_half_key(tmp_path, monkeypatch):

@@ -767,3 +767,46 @@ def test_a_real_photo_is_found_aligned_protected_and_given_back(cloak, erase, ho
         back = pixels_of(home / f"back/{number}.png").astype(int)
         # The detector's landmarks are not to the bit those of the data pack, and the pattern clips black and white.
         assert np.abs(back - crop.permute(1, 2, 0).numpy()).mean() < 12
+
+
+LEAKING = """
+    from pathlib import Path
+    from bench.contracts import Attack, ThreatModel
+    from bench.errors import DataError, MethodError
+
+    def shown(ctx, key):
+        return f"{ctx} {key!r} {key.hex()} {bytes(key)!r} {list(key)} {bytes(key).decode('latin-1')}"
+
+    class Leaking(Attack):
+        name = "leaking"
+        erasable = True
+        threat = ThreatModel(goal="untargeted")
+        def cloak(self, faces, ctx):
+            if Path("works").exists():
+                return {name: 1 - image for name, image in zip(faces.ids, faces.images)}
+            raise ERROR(shown(ctx, ctx.key))
+        def erase(self, faces, key, ctx):
+            raise ERROR(shown(ctx, key))
+"""
+
+
+@pytest.mark.parametrize("error", ["RuntimeError", "MethodError", "DataError"])
+def test_an_error_that_shows_context_and_key_does_not_show_the_secret(cloak, erase, home, caplog, error):
+    attack = f"./{error}.py:Leaking"
+    (home / f"{error}.py").write_text(textwrap.dedent(LEAKING).replace("ERROR", error))
+    failed = cloak("--key", "my.key", attack=attack)
+    (home / "works").touch()
+    assert cloak("--key", "my.key", attack=attack)[0] == 0
+    stuck = erase("--key", "my.key", "--attack", attack)
+    texts = [caplog.text]
+    for code, out, err in (failed, stuck):
+        assert code == (2 if error == "DataError" else 1)
+        assert "Secret(not shown)" in err
+        assert "[secret]" in err
+        texts += [out, err]
+    texts += [
+        path.read_text("latin-1") for path in home.rglob("*") if path.is_file() and path.suffix != ".key"
+    ]
+    secret = bytes(keys.read(home / "my.key").secret)
+    for form in (secret.hex(), repr(secret)[2:-1], str(list(secret)), secret.decode("latin-1")):
+        assert not [text for text in texts if form in text]
