@@ -52,6 +52,8 @@ class EraseRequest:
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         threads: threads torch computes with; None for all cores.
         store: where what the attack learnt is kept; None for the default.
+        dataset: whose pool counts; "" to take it from the record.
+        backbones: surrogates; () to take them from the record.
     """
 
     photos: Path
@@ -62,6 +64,8 @@ class EraseRequest:
     device: str = "auto"
     threads: int | None = None
     store: Path | None = None
+    dataset: str = ""
+    backbones: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,9 +127,10 @@ def plan(request: EraseRequest) -> ErasePlan:
     check_folders(request.photos, request.out)
     photos, refused = find_photos(request.photos, ignore=(CLOAKS,))
     made = CloakRecord.read(request.photos / CLOAKS)
-    _check_erasable(request.attack or (made.attack_text if made else ""), request.photos)
     key = keys.read(request.key)
     warnings = _check_key(key, made, request)
+    _check_runs_no_file_of_a_record(made, request)
+    _check_erasable(request.attack or (made.attack_text if made else ""), request.photos)
     applied = _applied(request, made)
     warnings += _check_weights(applied, made)
     check_writable(request.out.absolute(), "the folder")
@@ -217,6 +222,22 @@ def _check_key(key: Key, made: CloakRecord | None, request: EraseRequest) -> tup
     return (f"wrong key: {what}. Tried all the same, as --force says.",)
 
 
+def _check_runs_no_file_of_a_record(made: CloakRecord | None, request: EraseRequest) -> None:
+    """Refuse code by path that only a record names: the folder may be somebody else's."""
+    if made is None:
+        return
+    named = [] if request.attack else [("attack", made.attack_text, "--attack")]
+    named += [] if request.dataset else [("dataset", made.dataset, "--dataset")]
+    if not request.backbones:
+        named += [("backbone", name, "--backbone, once for each surrogate") for name in made.surrogates]
+    for what, text, option in named:
+        if ".py:" in text:
+            raise UsageError(
+                f"{request.photos / CLOAKS} names the {what} '{text}', code in a file, which is not run because a "
+                f"record says so. If you know and trust that file, name it with {option}."
+            )
+
+
 def _applied(request: EraseRequest, made: CloakRecord | None) -> AppliedAttack:
     asked = AttackRequest(
         attack=request.attack or (made.attack_text if made else ""),
@@ -225,8 +246,13 @@ def _applied(request: EraseRequest, made: CloakRecord | None) -> AppliedAttack:
         store=request.store,
     )
     if made is None:
-        return AppliedAttack(asked)
-    asked = replace(asked, dataset=made.dataset, seed=made.seed, backbones=made.surrogates)
+        return AppliedAttack(replace(asked, dataset=request.dataset, backbones=request.backbones))
+    asked = replace(
+        asked,
+        dataset=request.dataset or made.dataset,
+        seed=made.seed,
+        backbones=request.backbones or made.surrogates,
+    )
     attack = registry.attack(asked.attack)
     if methods.canonical(attack) != made.attack:
         raise UsageError(

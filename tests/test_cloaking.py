@@ -57,7 +57,9 @@ def test_what_is_planned_is_done_and_counted(photos, tmp_path):
     again = cloaking.plan(CloakRequest(photos, tmp_path / "out", asked(PATTERN), tmp_path / "my.key"))
     assert (again.pending, len(again.done), again.makes_key) == ((), 11, False)
     counts.clear()
-    planned = erasing.plan(EraseRequest(tmp_path / "out", tmp_path / "back", tmp_path / "my.key", threads=1))
+    planned = erasing.plan(
+        EraseRequest(tmp_path / "out", tmp_path / "back", tmp_path / "my.key", PATTERN, threads=1)
+    )
     assert len(erasing.erase(planned, counts.append).restored) == sum(counts) == 11
 
 

@@ -19,7 +19,17 @@ Examples:
     "--attack",
     default="",
     metavar="METHOD",
-    help="What the photos were cloaked by. [default: as PHOTOS/cloaks.json says]",
+    help="What the photos were cloaked by. [default: as PHOTOS/cloaks.json says, unless that is a file of code]",
+)
+@click.option(
+    "--backbone",
+    "backbones",
+    multiple=True,
+    metavar="NAME",
+    help="Surrogate they were cloaked with. May be repeated. [default: likewise]",
+)
+@click.option(
+    "--dataset", default="", metavar="METHOD", help="Dataset they were cloaked with. [default: likewise]"
 )
 @click.option("--force", is_flag=True, help="Try a key that is not the cloaks' key all the same.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -36,6 +46,8 @@ def erase(
     out: Path,
     key: Path | None,
     attack: str,
+    backbones: tuple[str, ...],
+    dataset: str,
     force: bool,
     device: str,
     threads: int | None,
@@ -54,7 +66,8 @@ def erase(
     from bench.cli.cloak import count, name_all
     from bench.cli.progress import counting
 
-    planned = erasing.plan(erasing.EraseRequest(photos, out, key, attack, force, device, threads, store))
+    asked = erasing.EraseRequest(photos, out, key, attack, force, device, threads, store, dataset, backbones)
+    planned = erasing.plan(asked)
     for warning in planned.warnings:
         click.echo(f"Warning: {warning}", err=True)
     refused = planned.refused

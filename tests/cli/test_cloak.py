@@ -67,8 +67,9 @@ def cloak(cli, home):
 def erase(cli, home):
     del home
 
-    def run(*more, photos="out", out="back"):
-        return cli("erase", photos, out, "--threads", 1, "--quiet", *more)
+    def run(*more, photos="out", out="back", attack=PATTERN):
+        named = ("--attack", attack) if attack else ()
+        return cli("erase", photos, out, "--threads", 1, "--quiet", *named, *more)
 
     return run
 
@@ -94,7 +95,7 @@ def test_photos_are_protected_and_given_back_by_processes_of_their_own(command, 
     assert f"New key {key.fingerprint}" in cloaked.stdout
     assert "Keep it" in cloaked.stdout
     assert stat.S_IMODE((home / "my.key").stat().st_mode) == 0o600
-    erased = command("erase", home / "out", home / "back", "--key", home / "my.key")
+    erased = command("erase", home / "out", home / "back", "--key", home / "my.key", "--attack", PATTERN)
     assert erased.returncode == 0, erased.stderr
     names = {"anna/00.png", "anna/01.png", "ben/00.png", "ben/01.png"}
     assert set(files("out")) == names | {"cloaks.json"}
@@ -234,7 +235,11 @@ def test_what_cannot_be_erased_is_refused_with_the_names_of_what_can(cloak, eras
     assert cloak(attack="tiny-noise")[0] == 0
     keys.create(home / "my.key")
     monkeypatch.setattr(erasing, "erasable_attacks", lambda: ("keyed-pattern",))
-    refused(erase("--key", "my.key"), "tiny-noise' cannot be erased", "Those that can: keyed-pattern")
+    refused(
+        erase("--key", "my.key", "--force", attack=""),
+        "tiny-noise' cannot be erased",
+        "Those that can: keyed-pattern",
+    )
 
 
 def test_erasable_attacks_are_those_registered_as_such(tiny):
@@ -598,18 +603,49 @@ def test_photos_that_changed_are_tried_and_named_and_strange_ones_left(cloak, er
 def test_without_the_record_the_attack_must_be_named(cloak, erase, home):
     cloak("--key", "my.key")
     (home / "out/cloaks.json").unlink()
-    refused(erase("--key", "my.key"), "out has no cloaks.json", "--attack")
-    assert erase("--key", "my.key", "--attack", PATTERN)[0] == 0
+    refused(erase("--key", "my.key", attack=""), "out has no cloaks.json", "--attack")
+    assert erase("--key", "my.key")[0] == 0
     assert (pixels_of(home / "back/ben/01.png") == pixels_of(home / "photos/ben/01.png")).all()
 
 
 def test_another_attack_than_the_records_is_refused(cloak, erase, home):
     cloak("--key", "my.key")
     refused(
-        erase("--key", "my.key", "--attack", f"{PATTERN}:amplitude=9"),
+        erase("--key", "my.key", attack=f"{PATTERN}:amplitude=9"),
         "holds cloaks of keyed-pattern, not of keyed-pattern:amplitude=9",
     )
-    assert erase("--key", "my.key", "--attack", PATTERN)[0] == 0
+    assert erase("--key", "my.key")[0] == 0
+
+
+MARKED = """
+from pathlib import Path
+Path("it-ran").touch()
+"""
+
+
+@pytest.mark.parametrize("field", ["attack_text", "dataset", "surrogates"])
+def test_no_code_is_run_because_a_record_names_it(cloak, erase, home, field):
+    cloak("--key", "my.key")
+    (home / "marked.py").write_text(MARKED)
+    record = json.loads((home / "out/cloaks.json").read_text())
+    named = "./marked.py:Marked"
+    record[field] = [named] if field == "surrogates" else named
+    (home / "out/cloaks.json").write_text(json.dumps(record))
+    before = everywhere(home)
+    refused(
+        erase("--key", "my.key", attack="" if field == "attack_text" else PATTERN),
+        f"'{named}', code in a file, which is not run because a record says so",
+        {"attack_text": "with --attack", "dataset": "with --dataset", "surrogates": "with --backbone"}[field],
+    )
+    assert everywhere(home) == before
+
+
+def test_a_wrong_key_is_refused_before_the_attack_is_made(cloak, erase, home):
+    cloak("--key", "my.key")
+    keys.create(home / "other.key")
+    (home / "marked.py").write_text(MARKED)
+    refused(erase("--key", "other.key", attack="./marked.py:Marked"), "wrong key")
+    assert not (home / "it-ran").exists()
 
 
 OPENING = """
@@ -639,7 +675,7 @@ class Opening(Attack):
 def test_what_does_not_come_off_is_named_and_not_written_as_erased(cloak, erase, home):
     (home / "opening.py").write_text(OPENING)
     assert cloak("--key", "my.key", attack=f"{home / 'opening.py'}:Opening")[0] == 0
-    code, out, err = erase("--key", "my.key")
+    code, out, err = erase("--key", "my.key", attack=f"{home / 'opening.py'}:Opening")
     assert code == 1
     assert "2 photos erased" in out
     assert "anna/01.png: opening failed on it: RuntimeError: no wish to" in err
@@ -680,7 +716,7 @@ def test_erasing_works_with_the_surrogates_that_the_cloaks_were_made_with(cloak,
     refused(cloak("--key", "my.key", attack=attack), "no weights for ('tiny-a',)")
     named = ("--backbone", "tiny-c", "--backbone", "tiny-b")
     assert cloak("--key", "my.key", *named, attack=attack)[0] == 0
-    assert erase("--key", "my.key")[0] == 0
+    assert erase("--key", "my.key", attack=attack)[0] == 0
     assert (pixels_of(home / "back/ben/00.png") == pixels_of(home / "photos/ben/00.png")).all()
 
 
@@ -718,15 +754,19 @@ def test_other_weights_are_refused_and_other_code_is_a_warning(cloak, erase, hom
     assert record["weights"] == [sha256(b"one").hexdigest()]
     assert record["attack"] == "weighed:weights=w.bin"
     (home / "w.bin").write_bytes(b"other")
-    refused(erase("--key", "my.key"), "the weights of weighed:weights=w.bin are others than those that made")
+    refused(
+        erase("--key", "my.key", attack=attack),
+        "the weights of weighed:weights=w.bin are others than those that made",
+    )
     (home / "w.bin").write_bytes(b"one")
     (home / "out/cloaks.json").write_text(json.dumps({**record, "code": "0" * 64}))
-    code, _, err = erase("--key", "my.key")
+    code, _, err = erase("--key", "my.key", attack=attack)
     assert code == 0
     assert "the code of weighed:weights=w.bin is another than when the cloaks were made" in err
-    moved = {**record, "attack_text": f"{home / 'gone.py'}:Weighed"}
-    (home / "out/cloaks.json").write_text(json.dumps(moved))
-    refused(erase("--key", "my.key", out="again"), "gone.py", "Say with --attack where it is now")
+    gone = f"{home / 'gone.py'}:Weighed"
+    refused(
+        erase("--key", "my.key", out="again", attack=gone), "gone.py", "Say with --attack where it is now"
+    )
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
@@ -797,7 +837,7 @@ def test_an_error_that_shows_context_and_key_does_not_show_the_secret(cloak, era
     failed = cloak("--key", "my.key", attack=attack)
     (home / "works").touch()
     assert cloak("--key", "my.key", attack=attack)[0] == 0
-    stuck = erase("--key", "my.key", "--attack", attack)
+    stuck = erase("--key", "my.key", attack=attack)
     texts = [caplog.text]
     for code, out, err in (failed, stuck):
         assert code == (2 if error == "DataError" else 1)
