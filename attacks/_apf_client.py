@@ -139,7 +139,12 @@ def _sentence(answer: bytes) -> str:
         reason = str(json.loads(answer)["error"])
     except (ValueError, KeyError, TypeError):
         return "it gave no reason."
-    return "".join(c for c in reason if c.isprintable())[:300]
+    return printable(reason)
+
+
+def printable(text: str) -> str:
+    """Return what a server said, made safe to print: short and without control characters."""
+    return "".join(c for c in text if c.isprintable())[:300]
 
 
 # -- photos --------------------------------------------------------------------------------------------------
@@ -198,15 +203,39 @@ def outputs(files: Sequence[Path], folder: Path) -> tuple[Path, ...]:
     return tuple(planned)
 
 
-def write_photos(images: Tensor, paths: Sequence[Path]) -> None:
-    """Write N×3×H×W images in [0, 1] as 8-bit PNG: all to temporary names first, then all renamed.
+def eight_bits(images: Tensor) -> Tensor:
+    """Return N×3×H×W images in [0, 1] as uint8, as they are written."""
+    return images.detach().clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
+
+
+def check_changed(crops: Tensor, protected: Tensor, files: Sequence[Path]) -> None:
+    """Check that no photo would be written as protected that is not changed at all.
+
+    Args:
+        crops: N×3×H×W uint8, before.
+        protected: the same, after.
+        files: the photo of each.
+
+    Raises:
+        DataError: names the photos that are as they were.
+    """
+    pairs = zip(files, crops, protected, strict=True)
+    same = [str(file) for file, before, after in pairs if torch.equal(before, after)]
+    if same:
+        raise DataError(
+            f"The server's answer changes nothing in {', '.join(same)}, so that nothing would be protected and nothing "
+            "was written. Ask another server, or leave these photos out."
+        )
+
+
+def write_photos(pixels: Tensor, paths: Sequence[Path]) -> None:
+    """Write N×3×H×W uint8 images as PNG: all to temporary names first, then all renamed.
 
     Raises:
         DataError: a file cannot be written.
     """
     from PIL import Image
 
-    pixels = images.detach().clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
     temporary = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths]
     try:
         for path, image in zip(temporary, pixels, strict=True):

@@ -113,8 +113,14 @@ def protect(
     about = remote.about()
     if backbone not in (None, about.probe):
         raise UsageError(
-            f"the server's weights are for gradients of '{about.probe}', not of '{backbone}'. Say --backbone "
-            f"{about.probe}, or ask another server."
+            f"the server's weights are for gradients of '{client.printable(about.probe)}', not of '{backbone}'. Say "
+            "that with --backbone if you know and trust it, or ask another server."
+        )
+    if backbone is None and about.probe not in registry.entries("backbones"):
+        # What a server says must not choose a file of this machine to run.
+        raise UsageError(
+            f"the server's weights are for gradients of '{client.printable(about.probe)}', which is no registered "
+            "backbone. If you know and trust it, name it with --backbone; otherwise ask another server."
         )
     device, _ = use_device(machine["device"], machine["threads"])
     probe = registry.backbone(about.probe)
@@ -125,5 +131,7 @@ def protect(
     ctx = Context(seed=seed, device=device, backbones=(probe,))
     gradient = image_gradients(faces, other_photos(faces), probe, ctx, attack.ascent)
     answer = remote.transfer(gradient, about.max_bytes)
-    client.write_photos(answer.added_to(faces.images), paths)
+    protected = client.eight_bits(answer.added_to(faces.images))
+    client.check_changed(crops, protected, photos)
+    client.write_photos(protected, paths)
     click.echo(f"{len(paths)} protected in {out}, with {probe.card.name} here and {server} there.")

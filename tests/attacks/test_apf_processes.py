@@ -252,10 +252,10 @@ def refused(done, out, reason):
 
 
 @contextmanager
-def lying(answer, headers=None, status=200, cut=0):
+def lying(answer, headers=None, status=200, cut=0, probe=PROBE):
     """Run a server that says the right things of itself and answers gradients with `answer`."""
     about = {
-        "version": 1, "probe": PROBE, "server": SERVER, "domain": "synthetic", "modules": 3, "size": 112,
+        "version": 1, "probe": probe, "server": SERVER, "domain": "synthetic", "modules": 3, "size": 112,
         "weights_sha256": "", "max_bytes": 10**9,
     }  # fmt: skip
 
@@ -392,6 +392,27 @@ def test_another_probe_than_the_servers_is_refused(cli, photos, tmp_path):
         )
     assert code == 2
     assert f"are for gradients of '{PROBE}', not of '{SERVER}'" in err
+
+
+def test_an_answer_that_changes_nothing_is_not_written_as_protected(cli, photos, tmp_path):
+    files, _ = photos
+    out = tmp_path / "out"
+    with lying(perturbation(count=3)) as url:
+        refused(protect(cli, files, url, out), out, f"changes nothing in {', '.join(map(str, files))}, so")
+    one = torch.zeros(3, 3, 112, 112, dtype=torch.int8)
+    one[0, 0, 50, 50] = 1
+    with lying(wire.encode_perturbation(Perturbation._checked(one, 8))) as url:
+        refused(protect(cli, files, url, out), out, f"changes nothing in {files[1]}, {files[2]}, so")
+
+
+def test_a_server_does_not_choose_what_is_run_here(cli, photos, tmp_path):
+    ran = tmp_path / "ran"
+    (tmp_path / "mine.py").write_text(f"open({str(ran)!r}, 'w')")
+    out = tmp_path / "out"
+    for probe in (f"{tmp_path}/mine.py:Mine", f"{tmp_path}/mine.onnx", f"{PROBE}:x=1"):
+        with lying(perturbation(count=3), probe=probe) as url:
+            refused(protect(cli, photos[0], url, out), out, f"'{probe}', which is no registered backbone")
+    assert not ran.exists()
 
 
 def test_a_port_that_is_taken_is_one_sentence(cli, weights):
