@@ -13,16 +13,13 @@ import math
 import platform
 import shlex
 import shutil
-import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -38,17 +35,13 @@ from bench.errors import MethodError, UsageError, unknown
 from bench.image_quality import GREY_LEVELS
 from bench.methods import canonical
 from bench.randomness import numpy_generator, torch_generator
+from bench.training import Clock, cosine_decay, load_checkpoint, save_checkpoint
 
 UNIVERSAL_EPS = UNIVERSAL_BOUND / 2
 """Bound of U where pixels are in [0, 1]."""
 
 STAGES = ("0", "1", "1+2", "1+2+3")
 """What is measured: the photo itself, and the modules in order."""
-
-
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Return the cosine decay from `peak` at step 0 to 0 after `steps`."""
-    return peak * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 class _Projection(torch.autograd.Function):
@@ -182,6 +175,7 @@ class ApfTrainer(Trainer):
 
         Raises:
             UsageError: not two backbones, one has no gradient, or too few people have enough photos.
+            DataError: a file of the checkpoint is damaged.
         """
         return _Training(self.params, canonical(self), request).run()
 
@@ -227,7 +221,6 @@ class _Training:
         self.probe, self.server = _roles(params, request)
         self.ascent = Ascent(params.eps, params.step, params.ascent_steps, params.diversity)
         self.folder = request.out.with_suffix(".checkpoint")
-        self.elapsed, self.started = 0.0, time.monotonic()
 
     def run(self) -> dict[str, Any]:
         """Train, write, return the card."""
@@ -237,12 +230,12 @@ class _Training:
             request.dataset.identities(), params.holdout, params.photos, rng, canonical(request.dataset)
         )
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._read_clock()
+        self.clock = Clock(self.folder / "clock.json")
         self.pairs = read_pairs(request, people, self.probe, self.ascent, self.folder, "gradients")
         side = self.pairs.photos.shape[-1]
         if side % STRIDE:
             raise UsageError(f"apf needs photos whose side is a multiple of {STRIDE} pixels, got {side}.")
-        self._write_clock()
+        self.clock.save()
         self.judges = {"server": (self.server, 1 - params.probe_weight)}
         if params.probe_weight:
             self.judges["probe"] = (self.probe, params.probe_weight)
@@ -280,12 +273,12 @@ class _Training:
             change = universal.clone().requires_grad_()
             cloaks = self._diverse(posted(self._photos(rows), change), "universal", step)
             (gradient,) = torch.autograd.grad(self._dodging(cloaks, rows), change)
-            size = learning_rate(step, self.params.universal_steps, UNIVERSAL_EPS / 10)
+            size = cosine_decay(step, self.params.universal_steps, UNIVERSAL_EPS / 10)
             universal = (universal - size * gradient.sign()).clamp(-UNIVERSAL_EPS, UNIVERSAL_EPS)
             self.request.report("universal perturbation", step + 1, self.params.universal_steps)
         universal = (2 * universal).cpu()
         write_tensors(path, {"universal": universal}, {})
-        self._write_clock()
+        self.clock.save()
         return universal
 
     # The networks.
@@ -320,7 +313,7 @@ class _Training:
         """Train one part of the network in place, with checkpoints."""
         optimiser = torch.optim.Adam(part.parameters(), lr=peak)
         path = self.folder / f"state-{self._digest(stage)}.safetensors"
-        done = _restore(path, part, optimiser) if path.is_file() else 0
+        done = load_checkpoint(path, {stage: part}, optimiser)["done"] if path.is_file() else 0
         for step in range(done, steps):
             loss = self._loss(network, stage, step, forward)
             if not math.isfinite(float(loss.detach())):
@@ -328,14 +321,14 @@ class _Training:
                     f"apf: the loss of the {stage} is {float(loss)} at step {step}; lower the rate."
                 )
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate(step, steps, peak)
+                group["lr"] = cosine_decay(step, steps, peak)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             self.request.report(stage, step + 1, steps)
             if (step + 1) % self.params.checkpoint_every == 0 or step + 1 == steps:
-                _store(path, part, optimiser, step + 1)
-                self._write_clock()
+                save_checkpoint(path, {stage: part}, optimiser, {"done": step + 1})
+                self.clock.save()
 
     def _loss(
         self, network: ApfNetwork, stage: str, step: int, forward: Callable[[ApfNetwork, Tensor], Tensor]
@@ -396,12 +389,12 @@ class _Training:
         ]
         return Diversity.drawn(generators, images.shape[1:], self.params.server_diversity)(images)
 
-    # Card, digests, clock.
+    # Card and digests.
 
     def _card(self, network: ApfNetwork, held: Pairs, people: int) -> ApfCard:
         request, params = self.request, self.params
         quality = self._quality(network, held, people)
-        self._write_clock()
+        self.clock.save()
         return ApfCard(
             file=request.out.name,
             sha256=sha256_of(request.out),
@@ -421,7 +414,7 @@ class _Training:
             trainer=self.trainer,
             command=self._command(),
             seed=request.seed,
-            wall_seconds=round(self.elapsed, 1),
+            wall_seconds=round(self.clock.seconds, 1),
             machine=f"{request.device.type}, {platform.machine()}, {torch.get_num_threads()} threads",
             quality=quality,
         )
@@ -489,40 +482,3 @@ class _Training:
             environment(str(self.request.device), torch.get_num_threads()),
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-
-    def _read_clock(self) -> None:
-        clock = self.folder / "clock.json"
-        if clock.is_file():
-            self.elapsed = float(json.loads(clock.read_text(encoding="utf-8"))["seconds"])
-
-    def _write_clock(self) -> None:
-        now = time.monotonic()
-        self.elapsed += now - self.started
-        self.started = now
-        clock: Path = self.folder / "clock.json"
-        clock.write_text(json.dumps({"seconds": self.elapsed}), encoding="utf-8")
-
-
-def _store(path: Path, part: torch.nn.Module, optimiser: torch.optim.Optimizer, done: int) -> None:
-    tensors = {f"network/{k}": v.detach().cpu().clone().contiguous() for k, v in part.state_dict().items()}
-    for index, moments in optimiser.state_dict()["state"].items():
-        for name, tensor in moments.items():
-            tensors[f"optimiser/{index}/{name}"] = tensor.detach().cpu().clone().contiguous()
-    write_tensors(path, tensors, {"done": str(done)})
-
-
-def _restore(path: Path, part: torch.nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    """Read a checkpoint into network and optimiser; return the number of steps done."""
-    tensors = load_file(path)
-    with safe_open(path, framework="pt") as file:
-        done = int(file.metadata()["done"])
-    part.load_state_dict(
-        {k.removeprefix("network/"): v for k, v in tensors.items() if k.startswith("network/")}
-    )
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        if key.startswith("optimiser/"):
-            _, index, name = key.split("/", 2)
-            state.setdefault(int(index), {})[name] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    return done

@@ -13,11 +13,11 @@ from attacks._apf_card import read_card
 from attacks._apf_end import Ascent, other_photos
 from attacks._apf_network import ApfNetwork, load_network
 from attacks._apf_photos import deal_people, read_pairs
-from attacks.apf_training import ApfTrainer, bounded, dodging_loss, learning_rate, posted
+from attacks.apf_training import ApfTrainer, bounded, dodging_loss, posted
 from bench import methods
 from bench.contracts import Backbone, BackboneCard, Dataset, Faces, Identity, MethodParams, TrainRequest
 from bench.data_files import sha256_of
-from bench.errors import UsageError
+from bench.errors import DataError, UsageError
 from bench.randomness import torch_generator
 
 SIDE = 32
@@ -122,14 +122,6 @@ def test_posted_photos_are_pixels_and_gradients_pass():
     assert change.grad.tolist() == [1, 1, 1]
 
 
-def test_the_rate_decays_as_a_cosine():
-    rates = [learning_rate(step, 10, 0.2) for step in range(11)]
-    assert rates[0] == 0.2
-    assert rates[5] == pytest.approx(0.1)
-    assert rates[10] == pytest.approx(0)
-    assert rates == sorted(rates, reverse=True)
-
-
 # -- people and pairs ----------------------------------------------------------------------------------------
 
 
@@ -208,23 +200,24 @@ class KilledError(Exception):
     """What a test stops a training with."""
 
 
+def kill_in(out, stage, after):
+    def stop(what, done, _total):
+        if what == stage and done >= after:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        trainer().train(request(out, report=stop))
+
+
 @pytest.mark.parametrize(
     ("stage", "after"), [("gradients", 1), ("universal perturbation", 5), ("transfer", 7), ("enhancement", 3)]
 )
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, stage, after):
     whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
     trainer().train(request(whole))
-    taken = []
-
-    def stop(what, done, _total):
-        taken.append((what, done))
-        if what == stage and done >= after:
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        trainer().train(request(killed, report=stop))
+    kill_in(killed, stage, after)
     assert not killed.exists()
-    taken.clear()
+    taken = []
     trainer().train(request(killed, report=lambda what, done, _total: taken.append((what, done))))
     assert whole.read_bytes() == killed.read_bytes()
     if stage == "enhancement":
@@ -232,6 +225,25 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, stage, after):
     if stage == "transfer":
         assert ("transfer", 7) in taken
         assert ("transfer", 6) not in taken
+
+
+def test_the_time_before_a_kill_counts(tmp_path):
+    out = tmp_path / "apf.safetensors"
+    kill_in(out, "transfer", 7)
+    clock = out.with_suffix(".checkpoint") / "clock.json"
+    assert 0 < json.loads(clock.read_text())["seconds"] < 600
+    clock.write_text(json.dumps({"seconds": 5000}))
+    assert 5000 < trainer().train(request(out))["wall_seconds"] < 5600
+
+
+@pytest.mark.parametrize("damaged", ["clock.json", "state-*.safetensors"])
+def test_a_damaged_checkpoint_is_named(tmp_path, damaged):
+    out = tmp_path / "apf.safetensors"
+    kill_in(out, "transfer", 7)
+    (path,) = out.with_suffix(".checkpoint").glob(damaged)
+    path.write_bytes(path.read_bytes()[:7])
+    with pytest.raises(DataError, match=rf"{path.name}.*Delete it"):
+        trainer().train(request(out))
 
 
 def test_another_seed_or_parameter_gives_other_weights(tmp_path):
