@@ -7,6 +7,8 @@ that a killed command goes on, and no file of somebody else's is ever written ov
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, Literal, Self, TypeVar
@@ -15,6 +17,7 @@ from pydantic import Field, ValidationError
 
 from bench.contracts import CROP_SIZE, Frozen
 from bench.errors import DataError, UsageError
+from bench.photo_folders import Photo, possible_outputs
 from bench.store import write_atomically
 
 CLOAKS = "cloaks.json"
@@ -30,15 +33,23 @@ class PhotoRecord(Frozen):
     source_sha256: str = Field("", description="of the file it was made from; empty: it could not be read")
     output: str = Field("", description="path inside the folder; empty: nothing was written")
     output_sha256: str = Field("", description="of that file")
+    replaced_sha256: str = Field("", description="of what lay there before, in case it was not replaced yet")
     reason: str = Field("", description="why nothing was written")
 
     def is_there(self, folder: Path) -> bool:
         """Say whether what was written is still there as it was written."""
-        path = folder / self.output
+        return bool(self.output) and self._found(folder) == self.output_sha256
+
+    def ours(self, folder: Path) -> str:
+        """Return the SHA-256 of what is there if it was written, or was about to be replaced; else ""."""
+        found = self._found(folder) if self.output else None
+        return found if found is not None and found in {self.output_sha256, self.replaced_sha256} else ""
+
+    def _found(self, folder: Path) -> str | None:
         try:
-            return bool(self.output) and sha256(path.read_bytes()).hexdigest() == self.output_sha256
+            return sha256((folder / self.output).read_bytes()).hexdigest()
         except OSError:
-            return False
+            return None
 
 
 class CloakedPhoto(PhotoRecord):
@@ -101,6 +112,8 @@ class CloakRecord(_Record):
 class EraseRecord(_Record):
     """What a folder of erased cloaks holds."""
 
+    code: str = Field("", description="digest of the attack's code")
+    weights: tuple[str, ...] = Field((), description="SHA-256 of each file that decides what comes off")
     photos: dict[str, PhotoRecord] = Field({}, description="path of the cloak → what became of it")
 
 
@@ -120,6 +133,34 @@ def check_folders(photos: Path, out: Path) -> None:
         raise UsageError(f"{out} is a file. Name a folder to write to.")
 
 
+def with_free_outputs(photos: Sequence[Photo], made: Mapping[str, PhotoRecord]) -> tuple[Photo, ...]:
+    """Return photos with names to write that nothing else in the folder's record has.
+
+    A photo keeps the name it has there; a new one takes none that another photo has or had, so that one file is never
+    two photos'.
+
+    Args:
+        photos: of a folder, each with the name it would have in an empty one.
+        made: the photo → what the record says of it.
+    """
+    # Some file systems take a.png and A.png for one file.
+    taken = {record.output.lower() for record in made.values() if record.output}
+    kept = {photo.name: made[photo.name].output for photo in photos if photo.name in made}
+    found = []
+    for photo in photos:
+        output = kept.get(photo.name) or _free(photo, taken)
+        taken.add(output.lower())
+        found.append(replace(photo, output=output))
+    return tuple(found)
+
+
+def _free(photo: Photo, taken: Collection[str]) -> str:
+    for output in (photo.output, *possible_outputs(photo.name)):
+        if output.lower() not in taken:
+            return output
+    raise UsageError(f"every name that {photo.name} could be written to is taken. Rename it.")
+
+
 def check_outputs(out: Path, wanted: dict[str, str], made: dict[str, PhotoRecordT]) -> None:
     """Check that nothing would be written over but what the same command made.
 
@@ -131,13 +172,13 @@ def check_outputs(out: Path, wanted: dict[str, str], made: dict[str, PhotoRecord
     Raises:
         UsageError: names the first file in the way.
     """
-    ours = {record.output: record for record in made.values() if record.output}
-    for output in wanted:
+    ours = {(record.output, source): record for source, record in made.items() if record.output}
+    for output, source in wanted.items():
         path = out / output
         if not (path.exists() or path.is_symlink()):
             continue
-        record = ours.get(output)
-        if path.is_symlink() or record is None or not record.is_there(out):
+        record = ours.get((output, source))
+        if path.is_symlink() or record is None or not record.ours(out):
             what = "was changed since it was made" if record else "was not made by this command"
             raise UsageError(
                 f"{path} {what} and would be written over. Move it away or name another folder to write to."

@@ -18,7 +18,15 @@ import torch
 
 from bench import __version__, keys, stages
 from bench.applied_attacks import AppliedAttack, AttackRequest
-from bench.cloak_records import CLOAKS, ERASED, CloakedPhoto, CloakRecord, check_folders, check_outputs
+from bench.cloak_records import (
+    CLOAKS,
+    ERASED,
+    CloakedPhoto,
+    CloakRecord,
+    check_folders,
+    check_outputs,
+    with_free_outputs,
+)
 from bench.contracts import MICRO_BATCH, Context
 from bench.errors import BenchError, DataError, MethodError, UsageError
 from bench.keys import Key
@@ -149,6 +157,7 @@ def plan(request: CloakRequest) -> CloakPlan:
         _check_same(there, record, request.out)
         record = there
     check_writable(request.out.absolute(), "the folder")
+    photos = with_free_outputs(photos, record.photos)
     pending = _pending(photos, record, request.out, by_person=applied.attack.scope == "identity")
     waiting = {photo.name for photo in pending}
     check_outputs(request.out, {photo.output: photo.name for photo in pending}, record.photos)
@@ -264,12 +273,13 @@ def _check_same(there: CloakRecord, asked: CloakRecord, out: Path) -> None:
         old, new = (getattr(one, name) for one in (there, asked))
         if old != new:
             raise UsageError(
-                f"{out} holds cloaks made {called} {_shown(old)}, and this is {_shown(new)}. Name another folder to "
+                f"{out} holds cloaks made {called} {shown(old)}, and this is {shown(new)}. Name another folder to "
                 "write to, or ask for the same."
             )
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a field of a record as it stands in a sentence."""
     text = ", ".join(value) if isinstance(value, tuple) else str(value)
     return text or "none"
 
@@ -371,30 +381,35 @@ class _OutFolder:
                 self._refuse(photo, crop.sha256, "the attack left it as it is")
             else:
                 files.append((photo, crop, png(image)))
-        self._note({photo.name: _protected(photo, crop, payload) for photo, crop, payload in files})
+        self._note({photo.name: self._protected(photo, crop, payload) for photo, crop, payload in files})
         for photo, crop, payload in files:
             write_atomically(self.path / photo.output, payload, "another folder")
             self.protected.append(photo)
             self.detected += crop.detected
 
+    def _protected(self, photo: Photo, crop: Crop, payload: bytes) -> CloakedPhoto:
+        old = self.record.photos.get(photo.name)
+        return CloakedPhoto(
+            protected=True,
+            source_sha256=crop.sha256,
+            output=photo.output,
+            output_sha256=sha256(payload).hexdigest(),
+            replaced_sha256=old.ours(self.path) if old is not None else "",
+        )
+
     def _refuse(self, photo: Photo, source_sha256: str, reason: str) -> None:
+        """Note that a photo was not protected; an earlier cloak of it stays, with its record."""
+        old = self.record.photos.get(photo.name)
+        record = CloakedPhoto(protected=False, source_sha256=source_sha256, reason=reason)
+        if old is not None and old.ours(self.path):
+            same = old.source_sha256 == source_sha256 and old.is_there(self.path)
+            state = "this photo" if same else "an earlier state of the photo"
+            reason = f"{reason}; {self.path / old.output} stays, the cloak of {state}"
+            record = old.model_copy(update={"reason": reason})
         self.unprotected.append(Refusal(photo.name, reason))
-        self._note({photo.name: CloakedPhoto(protected=False, source_sha256=source_sha256, reason=reason)})
+        self._note({photo.name: record})
 
     def _note(self, photos: dict[str, CloakedPhoto]) -> None:
-        """Write the record with these photos; first goes what was made of an earlier state of theirs."""
-        for name in photos:
-            old = self.record.photos.get(name)
-            if old is not None and old.is_there(self.path):
-                (self.path / old.output).unlink()
+        """Write the record with these photos."""
         self.record = self.record.model_copy(update={"photos": {**self.record.photos, **photos}})
         self.record.write(self.path / CLOAKS)
-
-
-def _protected(photo: Photo, crop: Crop, payload: bytes) -> CloakedPhoto:
-    return CloakedPhoto(
-        protected=True,
-        source_sha256=crop.sha256,
-        output=photo.output,
-        output_sha256=sha256(payload).hexdigest(),
-    )

@@ -26,8 +26,9 @@ from bench.cloak_records import (
     PhotoRecord,
     check_folders,
     check_outputs,
+    with_free_outputs,
 )
-from bench.cloaking import Advance, Counted
+from bench.cloaking import Advance, Counted, shown
 from bench.contracts import CROP_SIZE, MICRO_BATCH, Attack, Context
 from bench.errors import BenchError, DataError, MethodError, UsageError
 from bench.keys import Key
@@ -136,6 +137,8 @@ def plan(request: EraseRequest) -> ErasePlan:
     check_writable(request.out.absolute(), "the folder")
     cloaks, unusable, doubts = _read(photos, made)
     record = _record(applied, key, request.out)
+    named = with_free_outputs([cloak.photo for cloak in cloaks], record.photos)
+    cloaks = [replace(cloak, photo=photo) for cloak, photo in zip(cloaks, named, strict=True)]
     pending = _pending(cloaks, record, request.out, by_person=applied.attack.scope == "identity")
     waiting = {cloak.photo.name for cloak in pending}
     done = tuple(cloak.photo for cloak in cloaks if cloak.photo.name not in waiting)
@@ -333,15 +336,27 @@ class _Known:
 
 
 def _record(applied: AppliedAttack, key: Key, out: Path) -> EraseRecord:
-    asked = EraseRecord(cloakbench=__version__, attack=applied.name, key_fingerprint=key.fingerprint)
+    asked = EraseRecord(
+        cloakbench=__version__,
+        attack=applied.name,
+        key_fingerprint=key.fingerprint,
+        code=applied.code,
+        weights=applied.weights,
+    )
     there = EraseRecord.read(out / ERASED)
     if there is None:
         return asked
-    for name, called in (("attack", "attack"), ("key_fingerprint", "key")):
+    for name, called in (
+        ("attack", "attack"),
+        ("key_fingerprint", "key"),
+        ("weights", "weights"),
+        ("code", "code"),
+    ):
         old, new = getattr(there, name), getattr(asked, name)
         if old != new:
             raise UsageError(
-                f"{out} holds what was erased with {called} {old}, and this is {new}. Name another folder to write to."
+                f"{out} holds what was erased with {called} {shown(old)}, and this is {shown(new)}. Name another "
+                "folder to write to."
             )
     return there
 
@@ -426,16 +441,15 @@ class _OutFolder:
             self.restored.append(cloak.photo)
 
     def _note(self, files: Mapping[Cloak, bytes]) -> None:
-        """Write the record with these photos; first goes what was made of an earlier state of theirs."""
+        """Write the record with these photos; what was made of an earlier state of theirs lies there until replaced."""
         photos = dict(self._record.photos)
         for cloak, payload in files.items():
             old = photos.get(cloak.photo.name)
-            if old is not None and old.is_there(self._path):
-                (self._path / old.output).unlink()
             photos[cloak.photo.name] = PhotoRecord(
                 source_sha256=cloak.sha256,
                 output=cloak.photo.output,
                 output_sha256=sha256(payload).hexdigest(),
+                replaced_sha256=old.ours(self._path) if old is not None else "",
             )
         if files:
             self._record = self._record.model_copy(update={"photos": photos})

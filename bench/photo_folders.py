@@ -104,10 +104,10 @@ def find_photos(root: Path, ignore: Sequence[str] = ()) -> tuple[tuple[Photo, ..
             else:
                 files.append(name)
     # Some file systems take a.png and A.png for one file.
-    taken = Counter(output.lower() for name in files for output in _outputs(name))
+    taken = Counter(output.lower() for name in files for output in possible_outputs(name))
     photos = []
     for name in files:
-        output = next(output for output in _outputs(name) if taken[output.lower()] == 1)
+        output = next(output for output in possible_outputs(name) if taken[output.lower()] == 1)
         photos.append(Photo(root / name, name, output, _person(name)))
     return tuple(photos), tuple(refusals)
 
@@ -116,7 +116,7 @@ def _visible(path: Path) -> bool:
     return not path.name.startswith(".") and path.name.lower() not in _LITTER
 
 
-def _outputs(name: str) -> tuple[str, str, str]:
+def possible_outputs(name: str) -> tuple[str, str, str]:
     """Return what may be written of a photo, the nicest name first; nothing else can have the last."""
     return (
         f"{name.rpartition('.')[0]}.png",

@@ -475,6 +475,94 @@ def test_a_source_that_was_replaced_is_protected_anew(cloak, home):
     assert (np.abs(change) == 48).all()
 
 
+def test_a_photo_that_cannot_be_read_any_more_keeps_its_earlier_cloak(cloak, erase, home):
+    cloak("--key", "my.key")
+    before = files("out")
+    source = home / "photos/ben/00.png"
+    whole = source.read_bytes()
+    source.write_bytes(whole[:500])
+    for _ in range(2):
+        code, out, err = cloak("--key", "my.key")
+        assert (code, "0 photos protected" in out) == (1, True)
+        assert "out/ben/00.png stays, the cloak of an earlier state of the photo" in err
+        assert files("out") | {"cloaks.json": b""} == before | {"cloaks.json": b""}
+    record = json.loads((home / "out/cloaks.json").read_text())["photos"]["ben/00.png"]
+    assert (record["protected"], record["source_sha256"]) == (True, sha256(whole).hexdigest())
+    assert "an earlier state of the photo" in record["reason"]
+    assert erase("--key", "my.key")[0] == 0
+    source.write_bytes(whole)
+    assert "4 were there already" in cloak("--key", "my.key")[1]
+
+
+def test_a_persons_earlier_cloaks_stay_where_the_attack_fails_on_a_new_photo(cloak, home):
+    (home / "shy.py").write_text(
+        textwrap.dedent(
+            """
+            from bench.contracts import Attack, ThreatModel
+
+            class Shy(Attack):
+                name = "shy"
+                scope = "identity"
+                threat = ThreatModel(goal="untargeted")
+                def cloak(self, faces, ctx):
+                    if len(faces) == 3:
+                        raise RuntimeError("three are a crowd")
+                    return {name: 1 - image for name, image in zip(faces.ids, faces.images)}
+            """
+        )
+    )
+    assert cloak(attack="./shy.py:Shy")[0] == 0
+    before = files("out")
+    save(home / "photos/anna/02.png", photo(60))
+    code, _, err = cloak(attack="./shy.py:Shy")
+    assert code == 1
+    assert "out/anna/00.png stays, the cloak of this photo" in err
+    assert "anna/02.png: shy failed on it: RuntimeError: three are a crowd\n" in err
+    assert files("out") | {"cloaks.json": b""} == before | {"cloaks.json": b""}
+
+
+def test_a_cloak_is_replaced_only_by_a_whole_one(cloak, home, monkeypatch):
+    cloak("--key", "my.key")
+    before = files("out")
+    save(home / "photos/ben/00.png", photo(77))
+    replace = Path.replace
+
+    def full(self, target):
+        if Path(target).name == "00.png":
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", full)
+            assert cloak("--key", "my.key")[0] == 1
+        assert files("out")["ben/00.png"] == before["ben/00.png"]
+        save(home / "photos/ben/00.png", photo(78))
+    code, out, _ = cloak("--key", "my.key")
+    assert (code, "1 photo protected" in out) == (0, True)
+    assert (np.abs(pixels_of(home / "out/ben/00.png").astype(int) - photo(78)) == 48).all()
+
+
+def test_a_cloak_whose_photo_is_gone_is_not_taken_for_another_photos(cloak, erase, home):
+    cloak("--key", "my.key")
+    there = files("out")["anna/00.png"]
+    (home / "photos/anna/00.png").unlink()
+    save(home / "photos/anna/00.bmp", photo(31))
+    for number in range(2):
+        code, out, _ = cloak("--key", "my.key")
+        assert (code, f"{1 - number} photo" in out) == (0, True)
+        assert files("out")["anna/00.png"] == there
+        assert (np.abs(pixels_of(home / "out/anna/00.bmp.png").astype(int) - photo(31)) == 48).all()
+    photos = json.loads((home / "out/cloaks.json").read_text())["photos"]
+    outputs = [record["output"] for record in photos.values()]
+    assert len(set(outputs)) == len(outputs) == 5
+    assert erase("--key", "my.key")[0] == 0
+    assert (pixels_of(home / "back/anna/00.bmp.png") == photo(31)).all()
+    # The photo that comes back has its cloak there.
+    save(home / "photos/anna/00.png", photo(0))
+    assert "5 were there already" in cloak("--key", "my.key")[1]
+
+
 def test_a_full_disk_loses_nothing_and_leaves_nothing_half_written(cloak, home, monkeypatch):
     replace = Path.replace
 
@@ -763,6 +851,13 @@ def test_other_weights_are_refused_and_other_code_is_a_warning(cloak, erase, hom
     code, _, err = erase("--key", "my.key", attack=attack)
     assert code == 0
     assert "the code of weighed:weights=w.bin is another than when the cloaks were made" in err
+    # Without the cloaks' record, what other weights erased is not taken for what these would.
+    (home / "out/cloaks.json").unlink()
+    (home / "w.bin").write_bytes(b"other")
+    before = everywhere(home)
+    refused(erase("--key", "my.key", attack=attack), "back holds what was erased with weights")
+    assert everywhere(home) == before
+    (home / "out/cloaks.json").write_text(json.dumps(record))
     gone = f"{home / 'gone.py'}:Weighed"
     refused(
         erase("--key", "my.key", out="again", attack=gone), "gone.py", "Say with --attack where it is now"
