@@ -1,7 +1,7 @@
 """An attack on somebody's own photos, outside any run: which surrogates, targets and weights it works with.
 
-They are those of a run on some dataset whose tracker nobody knows: the pool's first group of backbones, and the
-dataset's training people as targets.
+They are those of a run on some dataset whose tracker nobody knows: the pool's first group of backbones, or the first
+of its groups' complements that the attack has weights for, and the dataset's training people as targets.
 """
 
 from __future__ import annotations
@@ -70,14 +70,12 @@ class AppliedAttack:
         run = resolve(make_spec(spec))
         if asked.backbones:
             run = replace(run, pool=BackbonePool(name="given", groups=(tuple(asked.backbones),)))
-        self.run: Resolved = run
         self.name = run.spec.attacks[0]
         self.attack: Attack = run.attacks[self.name]
-        self.binding: Binding = run.binding(self.attack, _NOBODY)
+        self.run: Resolved = run if asked.backbones else _with_weights(run, self.attack)
+        self.binding: Binding = self.run.binding(self.attack, _NOBODY)
         self._check_surrogates(asked.backbones)
-        self.weights = tuple(
-            sha256_of(path) for part, own in with_parts(self.attack, self.binding) for path in part.files(own)
-        )
+        self.weights = tuple(sha256_of(path) for path in _files(self.attack, self.binding))
 
     def check_surrogates_are_there(self) -> None:
         """Look for the weights of every surrogate; `Attack.erase` may do without them.
@@ -135,6 +133,34 @@ class AppliedAttack:
         executor = Executor(Store(self._asked.store or default_folder()))
         secret = None if key is None else Secret(key)
         return self._pipeline.attack_context(self.name, _NOBODY, self.seed, executor.fetch, secret)
+
+
+def _with_weights(run: Resolved, attack: Attack) -> Resolved:
+    """Return the run with the first surrogates of its pool that the attack has its files for.
+
+    First those against a stranger to the pool, then those against each group's trackers: weights are trained for these.
+
+    Raises:
+        UsageError: there are none.
+    """
+    refusal: UsageError | None = None
+    for names in dict.fromkeys(run.pool.helpers(tracker) for tracker in (_NOBODY, *_trackers(run.pool))):
+        candidate = replace(run, pool=BackbonePool(name=run.pool.name, groups=(names,)))
+        try:
+            _files(attack, candidate.binding(attack, _NOBODY))
+        except UsageError as error:
+            refusal = refusal or error
+        else:
+            return candidate
+    raise refusal or UsageError(f"the pool {run.pool.name} has no backbones. Name some with --backbone.")
+
+
+def _trackers(pool: BackbonePool) -> tuple[str, ...]:
+    return tuple(group[0] for group in pool.groups)
+
+
+def _files(attack: Attack, binding: Binding) -> tuple[Path, ...]:
+    return tuple(path for part, own in with_parts(attack, binding) for path in part.files(own))
 
 
 def default_dataset() -> str:

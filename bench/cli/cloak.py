@@ -31,7 +31,8 @@ Examples:
     "backbones",
     multiple=True,
     metavar="NAME",
-    help="Surrogate the attack works with. May be repeated. [default: first group of the dataset's pool]",
+    help="Surrogate the attack works with. May be repeated. [default: first of the dataset's pool it has weights "
+    "for]",
 )
 @click.option(
     "--dataset",

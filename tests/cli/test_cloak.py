@@ -649,6 +649,31 @@ def test_surrogates_named_are_those_used(cloak, home):
     refused(cloak(attack="pgd:steps=2"), "with surrogates tiny-c, and this is tiny-a")
 
 
+@pytest.mark.parametrize("attack", ["erasablemask", "apf"])
+def test_shipped_weights_are_found_without_naming_surrogates(cli, home, attack):
+    dataset = registry.dataset("synthetic")
+    person = next(person for person in dataset.identities() if person.role == "evaluation")
+    crops = dataset.crops(person.photos[:4]).permute(0, 2, 3, 1).numpy()
+    faces = list(zip(sorted(files("photos")), crops, strict=True))
+    for name, pixels in faces:
+        save(home / "photos" / name, pixels)
+    key = ("--key", "my.key") if attack == "erasablemask" else ()
+    code, out, err = cli("cloak", "photos", "out", "--attack", attack, *key, "--threads", 1)
+    assert (code, "4 photos protected" in out) == (0, True), err
+    used = json.loads((home / "out/cloaks.json").read_text())["surrogates"]
+    assert f"{attack} against {', '.join(used)}." in err
+    pool = registry.pool("synthetic")
+    assert tuple(used) in {pool.helpers(group[0]) for group in pool.groups}
+    if key:
+        code, out, err = cli("erase", "out", "back", *key, "--threads", 1)
+        assert (code, "4 photos erased" in out) == (0, True), err
+        masked, erased = (
+            np.mean([np.abs(pixels_of(home / folder / name).astype(int) - pixels) for name, pixels in faces])
+            for folder in ("out", "back")
+        )
+        assert erased < masked / 2
+
+
 def test_without_lfw_the_default_is_synthetic_and_says_what_that_is_worth(cli, home):
     _, _, err = cli("cloak", "photos", "out", "--attack", "pgd:steps=2", "--dry-run")
     assert "Note: synthetic is a smoke-sized stand-in" in err
@@ -801,7 +826,7 @@ class Bound(Attack):
 def test_erasing_works_with_the_surrogates_that_the_cloaks_were_made_with(cloak, erase, home):
     (home / "bound.py").write_text(BOUND)
     attack = f"{home / 'bound.py'}:Bound"
-    refused(cloak("--key", "my.key", attack=attack), "no weights for ('tiny-a',)")
+    refused(cloak("--key", "my.key", "--backbone", "tiny-a", attack=attack), "no weights for ('tiny-a',)")
     named = ("--backbone", "tiny-c", "--backbone", "tiny-b")
     assert cloak("--key", "my.key", *named, attack=attack)[0] == 0
     assert erase("--key", "my.key", attack=attack)[0] == 0
