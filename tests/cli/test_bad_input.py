@@ -32,7 +32,10 @@ def refused(cli, tmp_path, monkeypatch):
     ("arguments", "parts"),
     [
         (("--attack", "fawks"), ("unknown attack 'fawks'", "Did you mean 'fawkes'?", "bench list attacks")),
-        (("--attack", "zzz"), ("unknown attack 'zzz'", "Valid: adaptive, fawkes, lowkey, none, pgd")),
+        (
+            ("--attack", "zzz"),
+            ("unknown attack 'zzz'", "Valid: adaptive, apf, erasablemask, fawkes, lowkey, none, pgd"),
+        ),
         (("--defense", "jpg"), ("unknown defense 'jpg'", "'jpeg'")),
         (("--backbone", "tiny-z"), ("unknown backbone 'tiny-z'", "Valid:", "tiny-a")),
         (("--protocol", "trackr"), ("unknown protocol 'trackr'", "'tracker'")),

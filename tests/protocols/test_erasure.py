@@ -235,7 +235,9 @@ def check_story(board):
     assert rows.loc["no key", "restored_to_cloak_unchanged"] == 1
     assert rows.loc["no key", "restored_to_cloak_reason"] == "no image was changed"
     to_cloak = rows["restored_to_cloak_psnr"].astype(float)
-    assert to_cloak["right key"] == pytest.approx(float(rows["cloak_psnr"].iloc[0]), abs=0.5)
+    assert to_cloak["right key"] == pytest.approx(
+        float(rows["cloak_psnr"].iloc[0]), abs=1.0
+    )  # what clips at black and white is subtracted all the same
     assert pd.isna(to_cloak[["cloaked", "no key"]]).all()
     assert psnr["wrong key"] < to_cloak["wrong key"] < psnr["right key"]
     assert rows.loc["cloaked", "restored_to_cloak_reason"] == "nothing is restored under this condition"
