@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from attacks._apf_end import Ascent, image_gradients, other_photos
@@ -19,6 +18,7 @@ from bench.contracts import MICRO_BATCH, Backbone, Context, Faces, Identity, Tra
 from bench.digest import environment, source_digest
 from bench.errors import UsageError
 from bench.methods import canonical
+from bench.training import write_tensors
 
 _SHARD = 128
 """Photos between two files of the gradient cache."""
@@ -161,10 +161,3 @@ def unit_features(images: Tensor, backbone: Backbone, device: torch.device) -> T
         with torch.no_grad():
             found.append(torch.nn.functional.normalize(backbone.embed(batch), dim=1))
     return torch.cat(found)
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write safetensors so that a kill leaves the old file or the new one."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary, metadata)
-    temporary.replace(path)

@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import platform
-import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
@@ -27,7 +26,7 @@ from attacks._apf_card import PAPER_COSINE, ApfCard, ApfQuality
 from attacks._apf_cloud import LARGEST_EPS, CloudSide, Gradient
 from attacks._apf_end import Ascent, Diversity
 from attacks._apf_network import STRIDE, UNIVERSAL_BOUND, ApfNetwork, load_network, save_network
-from attacks._apf_photos import Pairs, deal_people, read_pairs, unit_features, write_tensors
+from attacks._apf_photos import Pairs, deal_people, read_pairs, unit_features
 from bench.contracts import Backbone, MethodParams, Trainer, TrainRequest
 from bench.data_files import sha256_of
 from bench.digest import environment, source_digest
@@ -35,7 +34,14 @@ from bench.errors import MethodError, UsageError, unknown
 from bench.image_quality import GREY_LEVELS
 from bench.methods import canonical
 from bench.randomness import numpy_generator, torch_generator
-from bench.training import Clock, cosine_decay, load_checkpoint, save_checkpoint
+from bench.training import (
+    Clock,
+    cosine_decay,
+    load_checkpoint,
+    save_checkpoint,
+    training_command,
+    write_tensors,
+)
 
 UNIVERSAL_EPS = UNIVERSAL_BOUND / 2
 """Bound of U where pixels are in [0, 1]."""
@@ -412,7 +418,7 @@ class _Training:
             batch=params.batch,
             photos=len(self.pairs.photos),
             trainer=self.trainer,
-            command=self._command(),
+            command=training_command(self.trainer, self.request, self.request.backbones),
             seed=request.seed,
             wall_seconds=round(self.clock.seconds, 1),
             machine=f"{request.device.type}, {platform.machine()}, {torch.get_num_threads()} threads",
@@ -456,19 +462,6 @@ class _Training:
         features = unit_features(images, backbone, self.request.device)
         found: np.ndarray = (features * natural[held.third.to(natural.device)]).sum(1).cpu().numpy()
         return found
-
-    def _command(self) -> str:
-        out = self.request.out
-        words = ["bench", "train", self.trainer, "--dataset", canonical(self.request.dataset)]
-        for backbone in self.request.backbones:
-            words += ["--backbone", backbone.card.name]
-        words += [
-            "--seed",
-            str(self.request.seed),
-            "--out",
-            out.name if out.is_absolute() else out.as_posix(),
-        ]
-        return shlex.join(words)
 
     def _digest(self, stage: str) -> str:
         """Return a digest of what decides a stage's checkpoint."""

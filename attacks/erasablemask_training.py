@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import platform
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -53,6 +52,7 @@ from bench.training import (
     deal_training_identities,
     load_checkpoint,
     save_checkpoint,
+    training_command,
 )
 
 REFINED_FROM = 0.4
@@ -545,19 +545,12 @@ class _Training:
             steps=params.steps,
             batch=params.batch,
             trainer=self.trainer,
-            command=self._command(),
+            command=training_command(self.trainer, self.request, self.request.backbones),
             seed=request.seed,
             wall_seconds=round(self.clock.save(), 1),
             machine=f"{platform.machine()}, {request.device.type}, {torch.get_num_threads()} threads",
             quality=quality,
         )
-
-    def _command(self) -> str:
-        words = ["bench", "train", self.trainer, "--dataset", canonical(self.request.dataset)]
-        first = [b.card.name for b in self.request.backbones]
-        words += [word for name in first for word in ("--backbone", name)]
-        words += ["--seed", str(self.request.seed), "--out", self.request.out.name]
-        return shlex.join(words)
 
     def _digest(self, people: _People) -> str:
         """Return a digest of all that decides the weights, so that a checkpoint of another training is not read."""

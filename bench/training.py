@@ -3,8 +3,9 @@
 import json
 import math
 import os
+import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench.contracts import Dataset, Identity
+from bench.contracts import Backbone, Dataset, Identity, TrainRequest
 from bench.errors import DataError, UsageError
 from bench.methods import canonical
 
@@ -79,6 +80,28 @@ class Clock:
         temporary.write_text(json.dumps({"seconds": self.seconds}), encoding="utf-8")
         temporary.replace(self.path)
         return self.seconds
+
+
+def training_command(trainer: str, request: TrainRequest, backbones: Sequence[Backbone]) -> str:
+    """Return the command that makes the weights again, for their card.
+
+    Args:
+        trainer: its canonical text.
+        request: what was asked; an absolute ``--out`` is named by its file alone.
+        backbones: in the order in which they are to be named.
+    """
+    words = ["bench", "train", trainer, "--dataset", canonical(request.dataset)]
+    words += [word for attack in request.attacks for word in ("--attack", canonical(attack))]
+    words += [word for backbone in backbones for word in ("--backbone", backbone.card.name)]
+    out = request.out.name if request.out.is_absolute() else request.out.as_posix()
+    return shlex.join([*words, "--seed", str(request.seed), "--out", out])
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write safetensors so that a kill leaves the old file or the new one; trainings may share a folder."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    save_file(tensors, temporary, metadata)
+    temporary.replace(path)
 
 
 def save_checkpoint(

@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.contracts import (
@@ -26,6 +25,7 @@ from bench.data_files import sha256_of
 from bench.digest import environment, source_digest
 from bench.errors import MethodError
 from bench.methods import canonical
+from bench.training import write_tensors
 
 _SHARD = 64
 """Photos cloaked between two files of the cloak cache."""
@@ -89,13 +89,6 @@ def embed_all(images: Tensor, extractors: Sequence[Backbone], device: torch.devi
             with torch.no_grad():
                 found.append(extractor.embed(batch))
     return tuple(torch.cat(found) for found in features)
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write safetensors so that a kill leaves the old file or the new one."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # trainings may share a folder
-    save_file(tensors, temporary, metadata)
-    temporary.replace(path)
 
 
 class Cloaker:

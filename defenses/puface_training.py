@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import platform
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -32,6 +31,7 @@ from bench.training import (
     deal_training_identities,
     load_checkpoint,
     save_checkpoint,
+    training_command,
 )
 from defenses._perturbations import Recipe
 from defenses._purifier_losses import adaptive_examples, feature_distance
@@ -426,7 +426,7 @@ class _Training:
             steps=steps,
             batch=params.batch,
             trainer=self.trainer,
-            command=self._command(),
+            command=training_command(self.trainer, self.request, self.extractors),
             seed=request.seed,
             wall_seconds=round(self.clock.save(), 1),
             machine=f"{request.device.type}, {platform.machine()}, {torch.get_num_threads()} threads",
@@ -453,21 +453,6 @@ class _Training:
             distance_purified=round(float(distance_purified), 4),
             recovered=round(1 - float(distance_purified) / max(float(distance_cloaked), 1e-12), 4),
         )
-
-    def _command(self) -> str:
-        out = self.request.out
-        words = ["bench", "train", self.trainer, "--dataset", canonical(self.request.dataset)]
-        for attack in self.request.attacks:
-            words += ["--attack", canonical(attack)]
-        for extractor in self.extractors:
-            words += ["--backbone", extractor.card.name]
-        words += [
-            "--seed",
-            str(self.request.seed),
-            "--out",
-            out.name if out.is_absolute() else out.as_posix(),
-        ]
-        return shlex.join(words)
 
     def _digest(self, *parts: str) -> str:
         """Return a digest of what decides a checkpoint: all of the request, or what makes its cloaks."""
