@@ -7,7 +7,7 @@ is trained on refined masks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -34,8 +34,6 @@ DODGE = 0.35
 
 INNER_STRIDE = 2.0
 """Root mean square of the meta-auxiliary attack's inner step, grey levels."""
-
-Gradient = Callable[..., tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
