@@ -1,0 +1,112 @@
+"""Figures of a finished run, one file a kind.
+
+What lives here: drawing, from a `RunView` alone. What must not: any measure or test; those are in the leaderboard
+and in the tables of significance. A kind is a module with a function ``draw(view, options) -> Drawing`` and a line
+in `KINDS`; the command, the report and the tests find it there.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from bench.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from bench.run_view import RunView
+
+WIDTHS: Mapping[str, float] = {"column": 3.5, "page": 7.2}
+"""Inches of a figure that fills one column, and both, of a two-column paper."""
+
+
+@dataclass(frozen=True)
+class FigureOptions:
+    """What to draw of a run; what is None is chosen from the run.
+
+    Attributes:
+        width: ``column`` or ``page``.
+        attack: canonical name of the attack drawn.
+        defense: canonical name of the defence drawn.
+        backbone: canonical name of the tracker's backbone.
+        head: the tracker's head.
+        condition: which of the protocol's questions.
+        people: rows of a picture grid.
+        store: folder of artefacts, for kinds that show photos.
+        threads: threads torch computes with, for kinds that show photos.
+    """
+
+    width: Literal["column", "page"] = "page"
+    attack: str | None = None
+    defense: str | None = None
+    backbone: str | None = None
+    head: str | None = None
+    condition: str | None = None
+    people: int = 6
+    store: Path | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with its words.
+
+    Attributes:
+        figure: what was drawn.
+        title: a heading, in a few words.
+        caption: what is shown, of how many people, what bars and marks mean; whole sentences, as under a figure.
+        alt: what the figure says, for those who cannot see it.
+    """
+
+    figure: Figure
+    title: str
+    caption: str
+    alt: str
+
+
+class NotDrawableError(UsageError):
+    """The run has not what a kind of figure shows; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of figure.
+
+    Attributes:
+        module: where its ``draw`` is.
+        summary: what it shows, one line for ``--help``.
+        shows_photos: it shows photos of people, and needs the run's store.
+    """
+
+    module: str
+    summary: str
+    shows_photos: bool = False
+
+    def draw(self, view: RunView, options: FigureOptions) -> Drawing:
+        """Return the figure of a run.
+
+        Raises:
+            NotDrawableError: the run has not what this kind shows.
+            UsageError: an option names what the run has not.
+        """
+        found = importlib.import_module(self.module).draw
+        return cast("Callable[[RunView, FigureOptions], Drawing]", found)(view, options)
+
+
+KINDS: Mapping[str, Kind] = {}
+"""Every kind by its name, in the order of a report."""
+
+
+def kind(name: str) -> Kind:
+    """Return a kind by its name.
+
+    Raises:
+        UsageError: there is no such kind; names those there are.
+    """
+    if name not in KINDS:
+        raise unknown("kind of figure", name, KINDS, "See `bench plot --help`.")
+    return KINDS[name]
