@@ -169,8 +169,11 @@ def _weights_of(backbone: str) -> CatalogueEntry | None:
     """Return the entry of a registered backbone, None where nothing is to be fetched for it."""
     from bench import registry
 
-    card = getattr(registry.load_class("backbones", backbone), "card", None)
-    return _entry_of_card(card) if isinstance(card, BackboneCard) and _fetched(card) else None
+    cls = registry.load_class("backbones", backbone)
+    card = getattr(cls, "card", None)
+    if not isinstance(card, BackboneCard) or not _fetched(card):
+        return None
+    return _entry_of_card(card, getattr(cls, "how", ""))
 
 
 def _fetched(card: BackboneCard) -> bool:
@@ -178,7 +181,8 @@ def _fetched(card: BackboneCard) -> bool:
     return len(PurePosixPath(card.file).parts) > 1
 
 
-def _entry_of_card(card: BackboneCard) -> CatalogueEntry:
+def _entry_of_card(card: BackboneCard, how: str = "") -> CatalogueEntry:
+    """Return the entry of a card; `how` to get a file that its publisher hands out, where that is known."""
     return CatalogueEntry(
         name=card.name,
         kind="weights",
@@ -186,7 +190,8 @@ def _entry_of_card(card: BackboneCard) -> CatalogueEntry:
         licence=card.licence,
         source=card.source,
         files=(CatalogueFile(path=card.file, sha256=card.sha256),),
-        how=(
+        how=how
+        or (
             f"The file was made from {card.source or 'a source the card does not state'}; it has no public "
             "source of its own. Take it from a copy somebody has: --from URL_OR_FOLDER."
         ),
@@ -263,7 +268,9 @@ def _entry(name: str, kind: Kind | None) -> CatalogueEntry:
 
 def _fetch_file(file: CatalogueFile, path: Path, source: str) -> None:
     if not file.sha256:
-        raise UsageError(f"{file.path} is not pinned by a SHA-256 in its card, so it is not fetched.")
+        raise UsageError(
+            f"{file.path} is not pinned by a SHA-256 in its card, so it is not fetched. Put it at {path} yourself."
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if (free := shutil.disk_usage(path.parent).free) < file.bytes:

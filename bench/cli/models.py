@@ -23,7 +23,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 
 @click.group()
 def models() -> None:
-    """List, fetch, verify and calibrate backbones."""
+    """List, fetch, convert, verify and calibrate backbones."""
 
 
 @models.command("list", epilog="Example: bench models list")
@@ -40,6 +40,8 @@ def list_models(as_json: bool) -> None:
         accuracy = "" if row["lfw_accuracy"] is None else f", LFW {100 * row['lfw_accuracy']:.2f} %"
         click.echo(f"{row['name']}: {row['weights']}; D = {row['embedding_dim']}{accuracy}")
         click.echo(f"    trained on {row['training_data']}; licence: {row['licence']}")
+        if row["note"]:
+            click.echo(f"    {row['note']}")
 
 
 def _describe(backbone: "Backbone") -> dict[str, Any]:
@@ -52,7 +54,7 @@ def _describe(backbone: "Backbone") -> dict[str, Any]:
         weights = "weights here"
     except BenchError as error:
         weights = str(error)
-    keys = {"name", "embedding_dim", "licence", "training_data", "domain", "family", "lfw_accuracy"}
+    keys = {"name", "embedding_dim", "licence", "training_data", "domain", "family", "lfw_accuracy", "note"}
     return {**card.model_dump(include=keys), "weights": weights}
 
 
@@ -62,6 +64,21 @@ def _describe(backbone: "Backbone") -> dict[str, Any]:
 def fetch(name: str, source: str) -> None:
     """Fetch the weights of NAME, a backbone or a denoiser, into the data folder; checked against their SHA-256."""
     fetch_files(name, source, "weights")
+
+
+@models.command(
+    epilog="Example: bench models convert adaface_ir50_ms1mv2.ckpt adaface_ir50_ms1mv2.safetensors"
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+def convert(file: Path, out: Path) -> None:
+    """Keep the tensors of the PyTorch checkpoint FILE as OUT (.safetensors); nothing that FILE holds is run."""
+    from bench import checkpoints
+
+    left_out = checkpoints.convert(file, out)
+    click.echo(str(out))
+    if left_out:
+        click.echo(f"Left out: {', '.join(left_out)}.", err=True)
 
 
 @models.command(epilog="Example: bench models verify mobilefacenet-relu6 --dataset lfw")

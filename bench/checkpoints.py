@@ -1,0 +1,149 @@
+"""Weights as other projects publish them: ``.pth``, ``.pt``, ``.ckpt`` and ``.safetensors`` → named tensors.
+
+Nothing of a file is ever run: PyTorch's pickles are read with ``weights_only=True``. A checkpoint that names
+classes of other packages (PyTorch Lightning writes some) is refused; `convert` keeps its tensors.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.errors import DataError, UsageError
+
+SAFE = ".safetensors"
+"""Ending of files that hold tensors and nothing else."""
+
+_NESTED = "state_dict"  # where training scripts put the weights, beside their epoch and optimiser
+_BROKEN = (RuntimeError, EOFError, OSError, KeyError, IndexError, ValueError, TypeError, AttributeError)
+_AGAIN = "Fetch it again from its publisher."
+
+
+class _Inert:
+    """Stands in the place of a class that a checkpoint names; holds and does nothing."""
+
+    def __init__(self, *_arguments: object, **_named: object) -> None:
+        pass
+
+    def __setstate__(self, _state: object) -> None:
+        pass
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint by name, on the CPU, as stored.
+
+    Where the file holds a mapping ``state_dict`` beside other things, that is what is read.
+
+    Args:
+        path: ``.safetensors``, or whatever ``torch.save`` wrote.
+
+    Raises:
+        DataError: the file is missing, cut off, no checkpoint, holds no tensors, or names classes that would
+            have to be imported; the message says how to convert it.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} is not a file. Give the path of a checkpoint.")
+    if path.suffix == SAFE:
+        return _read_safetensors(path)
+    return _tensors_of(_load(path), path)
+
+
+def convert(source: Path, target: Path) -> tuple[str, ...]:
+    """Write the tensors of a PyTorch checkpoint as ``.safetensors``; what else it holds is left out.
+
+    Classes that the file names are replaced by one that does nothing, so that no code of the file or of
+    another package runs.
+
+    Args:
+        source: the checkpoint.
+        target: the ``.safetensors`` file to write; must not exist.
+
+    Returns:
+        the names of the classes that were left out.
+
+    Raises:
+        UsageError: the target exists or ends otherwise.
+        DataError: the source cannot be read even so, or the target cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    if target.suffix != SAFE:
+        raise UsageError(f"{target} must end in {SAFE}.")
+    if target.exists():
+        raise UsageError(f"{target} exists. Remove it or give another name.")
+    if not source.is_file():
+        raise DataError(f"{source} is not a file. Give the path of a checkpoint.")
+    foreign = _foreign_classes(source)
+    # One class for each name: torch tells them apart by the object.
+    stand_ins: list[Any] = [(type("Inert", (_Inert,), {}), name) for name in foreign]
+    with torch.serialization.safe_globals(stand_ins):
+        tensors = _tensors_of(_load(source), source)
+    # Tensors that share memory are stored one by one.
+    apart = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
+    part = target.with_name(f".{target.name}.part")
+    try:
+        save_file(apart, part)
+        part.replace(target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise DataError(f"{target} cannot be written: {error}.") from error
+    return foreign
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} is no readable {SAFE} file ({error}). {_AGAIN}") from error
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        foreign = _foreign_classes(path)
+        if not foreign:
+            raise DataError(f"{path} is no checkpoint of PyTorch, or is broken. {_AGAIN}") from error
+        raise DataError(
+            f"{path} names classes that would have to be imported ({_listed(foreign)}), which is not done: a "
+            f"pickle can run any code. Keep its tensors only: bench models convert {path.name} "
+            f"{path.stem}{SAFE}, then give that file."
+        ) from error
+    except _BROKEN as error:
+        raise DataError(
+            f"{path} cannot be read as a checkpoint of PyTorch ({type(error).__name__}). {_AGAIN}"
+        ) from error
+
+
+def _foreign_classes(path: Path) -> tuple[str, ...]:
+    """Return the classes and functions a checkpoint names besides those of tensors; () where it cannot be told."""
+    try:
+        return tuple(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))
+    except (*_BROKEN, pickle.UnpicklingError):
+        return ()  # older than PyTorch 1.6, or broken: `_load` says so
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
+
+
+def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, Mapping) and isinstance(content.get(_NESTED), Mapping):
+        content = content[_NESTED]
+    if not isinstance(content, Mapping):
+        raise DataError(
+            f"{path} holds a {type(content).__name__}, not tensors by name. Save the network's state_dict()."
+        )
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise DataError(f"{path} holds no tensors. Save the network's state_dict().")
+    return tensors

@@ -1,0 +1,196 @@
+"""Backbones from checkpoints that other projects publish, in the layout they publish them in.
+
+What lives here: where the file is looked for, its loading under the publisher's key names, embedding. What
+must not: any particular network or key name.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from bench import methods
+from bench.checkpoints import read_tensors
+from bench.contracts import Backbone, BackboneCard, Binding, MethodParams
+from bench.data_files import data_folder
+from bench.errors import DataError
+from fr_models._layers import fold
+from fr_models._onnx_backbone import Prepared, prepare
+
+UNTESTED = "untested on the real file"
+"""What a card says where its reader was only tested on files of the published layout."""
+
+_SHOWN = 3
+_COUNTER = "num_batches_tracked"  # of batch norm in training; older files lack it
+
+
+class WeightsParams(MethodParams):
+    """Parameters of every backbone whose file the user brings."""
+
+    weights: str = Field(
+        "",
+        description="the file; where its card says, inside the data folder, when empty",
+        json_schema_extra={"path": True},
+    )
+
+
+def locate_weights(card: BackboneCard, given: str, how: str) -> Path:
+    """Return the file of a backbone that the user brings.
+
+    Args:
+        card: says where in the data folder it is looked for.
+        given: the path a user gave instead, or "".
+        how: where to get it, in a sentence.
+
+    Raises:
+        DataError: there is no such file; the message says where to get it and where to put it.
+    """
+    path = Path(given).expanduser() if given else data_folder() / card.file
+    if path.is_file():
+        return path
+    if given:
+        raise DataError(f"{path} is not a file. {how}")
+    raise DataError(f"'{card.file}' is not in the data folder {data_folder()}. {how} Or give weights=FILE.")
+
+
+def fitted(
+    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path, what: str
+) -> dict[str, Tensor]:
+    """Return the tensors of a file that a network needs, as float32 where they are numbers with a point.
+
+    Args:
+        tensors: of the file, by the publisher's names.
+        wanted: of the network, by the same names.
+        path: the file, for messages.
+        what: the network, for messages.
+
+    Raises:
+        DataError: tensors are missing, are of another shape, or are not the network's; the message names them.
+    """
+    needed = {name: value for name, value in wanted.items() if not name.endswith(_COUNTER)}
+    found = {name: value for name, value in tensors.items() if not name.endswith(_COUNTER)}
+    if missing := [name for name in needed if name not in found]:
+        raise DataError(
+            f"{path} is not {what}: it lacks {_some(missing)}. Give the file that its card names."
+        )
+    if extra := [name for name in found if name not in needed]:
+        raise DataError(
+            f"{path} is not {what}: it has {_some(extra)} too. Give the file that its card names."
+        )
+    odd = [n for n, value in needed.items() if value.shape != found[n].shape]
+    if odd:
+        shapes = f"{odd[0]} is {_shape(found[odd[0]])}, expected {_shape(needed[odd[0]])}"
+        raise DataError(f"{path} is not {what}: {shapes}. Give the file that its card names.")
+    counters = {name: value for name, value in wanted.items() if name.endswith(_COUNTER)}
+    return counters | {name: _as_float32(found[name]) for name in needed}
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+
+
+def _shape(value: Tensor) -> str:
+    return "×".join(map(str, value.shape)) or "a single number"
+
+
+def _as_float32(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
+
+
+class CheckpointBackbone(Backbone):
+    """Base of backbones from a published checkpoint.
+
+    A subclass gives `name`, `card` (of its default parameters), `how`, the network and the publisher's key names.
+
+    Attributes:
+        how: where to get the file and where to put it, in a sentence or two.
+    """
+
+    Params = WeightsParams
+    params: WeightsParams
+    how: ClassVar[str]
+
+    def __init__(self, params: MethodParams | None = None) -> None:
+        super().__init__(params)
+        self._network: nn.Module | None = None
+        card = self.make_card()
+        # Tables and trainers tell backbones apart by this name, so it says which parameters were given.
+        self.card = card.model_copy(update={"name": methods.canonical(self)})
+
+    def make_card(self) -> BackboneCard:
+        """Return the card of the file that the parameters name."""
+        return type(self).card
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """Return the network, with weights as torch draws them."""
+
+    @abstractmethod
+    def published_names(self, network: nn.Module) -> Mapping[str, str]:
+        """Return the network's own name of each tensor → the publisher's name of it, without `prefix`."""
+
+    def own_tensors(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return those tensors of a file that are the network's, under the publisher's names without prefix."""
+        return tensors
+
+    def weights_path(self) -> Path:
+        """Return the path of the checkpoint.
+
+        Raises:
+            DataError: it is missing; the message says where to get it.
+        """
+        return locate_weights(self.card, self.params.weights, self.how)
+
+    def files(self, binding: Binding) -> tuple[Path, ...]:
+        """Name the checkpoint: its digest enters the key."""
+        del binding
+        return (self.weights_path(),)
+
+    def read(self) -> nn.Module:
+        """Return the network as published, on the CPU, in training mode.
+
+        Raises:
+            DataError: the file is missing, cannot be read, or is not of this network.
+        """
+        path = self.weights_path()
+        network = self.build()
+        names = self.published_names(network)
+        state = network.state_dict()
+        wanted = {names[own]: value for own, value in state.items() if own in names}
+        given = fitted(
+            self.own_tensors(read_tensors(path)), wanted, path, f"the network of '{self.card.name}'"
+        )
+        network.load_state_dict(state | {own: given[published] for own, published in names.items()})
+        return network
+
+    def load(self, device: torch.device) -> None:
+        """Read the network, with its batch norm folded.
+
+        Raises:
+            DataError: the file is missing, cannot be read, or is not of this network.
+        """
+        network = fold(self.read().eval())
+        self._network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return N×D float32 embeddings, differentiable with respect to `images` (N×3×112×112 in [0, 1])."""
+        if self._network is None:
+            raise RuntimeError(f"backbone '{self.name}' is used before load()")
+        pixels = prepare(images, self.card.preprocessing)
+        return self._network(pixels.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+
+    def trainable(self, device: torch.device) -> nn.Module:
+        """Return the network as published, batch norm not folded; see `Backbone.trainable`.
+
+        Raises:
+            DataError: the file is missing, cannot be read, or is not of this network.
+        """
+        network = self.read().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return Prepared(network, self.card.preprocessing).train()
