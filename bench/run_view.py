@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench import leaderboard, significance_tables
+from bench import leaderboard, means, significance_tables
 from bench.answers import Answers
 from bench.rankings import Ranking
 from bench.run_folder import RunFacts, RunFolder
@@ -52,6 +52,11 @@ class RunView:
     def board(self) -> pd.DataFrame:
         """Return the leaderboard, with the columns of `bench.leaderboard.COLUMNS`."""
         return leaderboard.build(self.folder)
+
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        """Return the means over trackers, with the columns of `bench.means.COLUMNS`; empty without an attack."""
+        return means.table(means.means(self.answers) if set(self.answers.values("attack")) - {"none"} else [])
 
     @cached_property
     def ranked(self) -> list[tuple[Slice, Ranking]]:

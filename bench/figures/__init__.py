@@ -93,11 +93,16 @@ class Kind:
             NotDrawableError: the run has not what this kind shows.
             UsageError: an option names what the run has not.
         """
-        found = importlib.import_module(self.module).draw
-        return cast("Callable[[RunView, FigureOptions], Drawing]", found)(view, options)
+        from bench.figures import style
+
+        found = cast("Callable[[RunView, FigureOptions], Drawing]", importlib.import_module(self.module).draw)
+        with style.context():
+            return found(view, options)
 
 
-KINDS: Mapping[str, Kind] = {}
+KINDS: Mapping[str, Kind] = {
+    "heatmap": Kind("bench.figures.heatmap", "attack success of every attack against every defence"),
+}
 """Every kind by its name, in the order of a report."""
 
 

@@ -1,0 +1,198 @@
+"""Which rows of a run a figure shows.
+
+What lives here: the choice of methods, heads, conditions and trackers, and their rates in the mean over trackers.
+What must not: any measure of its own; rates are those of `bench.means` and of the leaderboard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from bench import means as run_means
+from bench.claims import name_in_run
+from bench.errors import unknown
+from bench.figures import FigureOptions, NotDrawableError
+from bench.figures.names import short_names
+from bench.run_view import RunView
+from bench.slices import EVERY
+
+NO_CLOAK = "none"
+"""The attack, or the defence, that does nothing."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What is never averaged over: one head, and one access of the attacks.
+
+    Attributes:
+        head: the tracker's head.
+        access: ``black-box`` or ``white-box``.
+    """
+
+    head: str
+    access: str
+
+    def title(self, panels: Sequence[Panel]) -> str:
+        """Return what tells this panel from the others, in a few words."""
+        accesses = {panel.access for panel in panels}
+        head = f"head {self.head}"
+        return f"{head}, {self.access}" if len(accesses) > 1 or self.access != "black-box" else head
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is shown of a run.
+
+    Attributes:
+        view: the run.
+        options: as given.
+        attacks: canonical names, without ``none``.
+        defenses: canonical names, ``none`` first where the run has it.
+        heads: the tracker's heads.
+        condition: which of the protocol's questions.
+        backbone: the only tracker shown, None for all.
+    """
+
+    view: RunView
+    options: FigureOptions
+    attacks: tuple[str, ...]
+    defenses: tuple[str, ...]
+    heads: tuple[str, ...]
+    condition: str
+    backbone: str | None
+
+    @cached_property
+    def short_attacks(self) -> dict[str, str]:
+        """Return what attacks are called in figures; ``none`` is named for what it is."""
+        return short_names(self.view.answers.values("attack")) | {NO_CLOAK: "no cloak"}
+
+    @cached_property
+    def short_defenses(self) -> dict[str, str]:
+        """Return what defences are called in figures."""
+        return short_names(self.view.answers.values("defense")) | {EVERY: "mean of all"}
+
+    @cached_property
+    def short_backbones(self) -> dict[str, str]:
+        """Return what trackers are called in figures."""
+        return short_names(self.view.answers.values("backbone"))
+
+    @cached_property
+    def rates(self) -> pd.DataFrame:
+        """Return the rows of `bench.means.COLUMNS` that are shown, without those over several attacks."""
+        table = self.view.means
+        if self.backbone is not None:
+            table = run_means.table(
+                run_means.means(self.view.answers, list(self.attacks), backbones=[self.backbone])
+            )
+        shown = (
+            table["against"].isin(self.attacks)
+            & table["defense"].isin(self.defenses)
+            & table["head"].isin(self.heads)
+            & (table["condition"] == self.condition)
+        )
+        return table[shown]
+
+    @cached_property
+    def panels(self) -> tuple[Panel, ...]:
+        """Return every head and access that has rates."""
+        found = self.rates[["head", "access"]].drop_duplicates().itertuples(index=False, name=None)
+        return tuple(Panel(*map(str, row)) for row in found)
+
+    def of_panel(self, panel: Panel) -> pd.DataFrame:
+        """Return the rates of one panel."""
+        rows = self.rates
+        return rows[(rows["head"] == panel.head) & (rows["access"] == panel.access)]
+
+    def rate(self, panel: Panel, attack: str, defense: str) -> dict[str, Any]:
+        """Return one row of `rates`, {} where there is none."""
+        rows = self.of_panel(panel)
+        rows = rows[(rows["against"] == attack) & (rows["defense"] == defense)]
+        return {} if rows.empty else {str(key): value for key, value in rows.iloc[0].items()}
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """Return the tested pairs of defences against each attack shown, of `bench.significance_tables.PAIRS`."""
+        table = self.view.pairs
+        shown = (
+            (table["ranked"] == "defense")
+            & table["against"].isin(self.attacks)
+            & table["head"].isin(self.heads)
+            & (table["condition"] == self.condition)
+        )
+        return table[shown]
+
+    @cached_property
+    def board(self) -> pd.DataFrame:
+        """Return the leaderboard's rows that are shown, those of attack ``none`` among them."""
+        table = self.view.board
+        shown = (
+            table["attack"].isin((*self.attacks, NO_CLOAK))
+            & table["defense"].isin(self.defenses)
+            & table["head"].isin(self.heads)
+            & (table["condition"] == self.condition)
+        )
+        if self.backbone is not None:
+            shown &= table["backbone"] == self.backbone
+        return table[shown]
+
+    def failed(self, panel: Panel, attack: str, defense: str) -> bool:
+        """Say whether one of the cells behind a rate failed."""
+        access = ("", "black-box") if panel.access == "black-box" else (panel.access,)
+        return any(
+            cell.status != "ok"
+            for point, cell in self.view.answers.cells.items()
+            if (point.attack, point.defense, point.head) == (attack, defense, panel.head)
+            and (self.backbone in (None, point.backbone))
+            and (cell.threat.access in access or attack == NO_CLOAK)
+        )
+
+    @property
+    def head(self) -> str:
+        """The first head shown, of figures that show one."""
+        return self.heads[0]
+
+
+def select(view: RunView, options: FigureOptions) -> Selection:
+    """Return what to show; what is not named is all of the run, of conditions the first that is ranked.
+
+    Raises:
+        NotDrawableError: the run has no attack but ``none``.
+        UsageError: an option names what the run has not.
+    """
+    answers = view.answers
+    attacks = tuple(name for name in answers.values("attack") if name != NO_CLOAK)
+    if not attacks:
+        raise NotDrawableError(
+            "the run has no attack but none, so no attack success to show. Add one with --attack."
+        )
+    if options.attack is not None:
+        attacks = (_named("attack", options.attack, view),)
+    defenses = tuple(sorted(answers.values("defense"), key=lambda name: name != NO_CLOAK))
+    if options.defense is not None:
+        wanted = (NO_CLOAK, _named("defense", options.defense, view))
+        defenses = tuple(name for name in defenses if name in wanted)
+    heads = answers.values("head")
+    if options.head is not None:
+        if options.head not in heads:
+            raise unknown("head of this run", options.head, heads)
+        heads = (options.head,)
+    backbone = None if options.backbone is None else _named("backbone", options.backbone, view)
+    return Selection(view, options, attacks, defenses, heads, _condition(view, options.condition), backbone)
+
+
+def _named(axis: str, text: str, view: RunView) -> str:
+    return text if text in view.answers.values(axis) else name_in_run(axis, text, view.answers)
+
+
+def _condition(view: RunView, wanted: str | None) -> str:
+    there = view.answers.conditions()
+    if wanted is None:
+        return next(iter(view.answers.ranked_conditions()), there[0])
+    if wanted not in there:
+        raise unknown("condition of this run", wanted, there)
+    return wanted

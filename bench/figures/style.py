@@ -1,0 +1,209 @@
+"""How every figure looks: colours, markers, hatches, type sizes, widths.
+
+What lives here: what all kinds share, so that one method has one look in all figures of a run. What must not: what
+is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from bench.figures import WIDTHS, FigureOptions
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TYPE_SIZE = 7.0
+"""Points of most text at the figure's final size."""
+
+TITLE_SIZE = 8.0
+"""Points of a panel's title."""
+
+TALLEST = 9.4
+"""Inches: what fits on a page with its caption."""
+
+_COLOURS = ("#0072B2", "#E69F00", "#007A5A", "#CC79A7", "#B34700", "#56B4E9", "#4D4D4D")
+"""Okabe and Ito (2008) without yellow, which is lost on white; green, vermilion and black moved in lightness, so that
+neighbours in the list differ in grey too."""
+
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+_LINES: Final = ("-", "--", "-.", ":")
+_HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "++++")
+
+BASELINE = "0.45"
+"""Colour of what no cloak earned."""
+
+PALE = "0.9"
+"""Colour of grids and of cells without a number."""
+
+HEAT = "magma_r"
+"""Colour map of rates: perceptually uniform, lightness falls all the way, so it prints in grey."""
+
+_RC: Mapping[str, Any] = {
+    "font.family": "sans-serif",
+    # Verdana has the same widths as DejaVu Sans, for those who open an SVG without it.
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
+    "font.size": TYPE_SIZE,
+    "axes.titlesize": TITLE_SIZE,
+    "axes.labelsize": TYPE_SIZE,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 4.0,
+    "xtick.labelsize": TYPE_SIZE,
+    "ytick.labelsize": TYPE_SIZE,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "grid.color": PALE,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.8,
+    "hatch.linewidth": 0.5,
+    "legend.fontsize": TYPE_SIZE,
+    "legend.frameon": False,
+    "legend.handlelength": 2.2,
+    "legend.columnspacing": 1.2,
+    "legend.borderaxespad": 0.2,
+    "mathtext.default": "regular",
+    # Text stays text, in SVG and in PDF; ids come from what is drawn, not from chance.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "cloakbench",
+    "pdf.fonttype": 42,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one method is drawn.
+
+    Attributes:
+        colour: of lines and markers.
+        marker: matplotlib's code.
+        line: matplotlib's line style.
+        hatch: of filled shapes.
+    """
+
+    colour: str
+    marker: str
+    line: Literal["-", "--", "-.", ":"]
+    hatch: str
+
+    def points(self, *, filled: bool = True) -> dict[str, Any]:
+        """Return keywords of `Axes.plot` and `Axes.errorbar` for its points."""
+        return {
+            "color": self.colour,
+            "marker": self.marker,
+            "markerfacecolor": self.colour if filled else "white",
+            "markeredgecolor": self.colour,
+            "markeredgewidth": 0.8,
+        }
+
+
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """Return a look for each name, in their order; no two are alike in grey."""
+    unique = dict.fromkeys(names)
+    return {name: look(number) for number, name in enumerate(unique)}
+
+
+def look(number: int) -> Look:
+    """Return the look of the series of this number, from 0."""
+    return Look(
+        _COLOURS[number % len(_COLOURS)],
+        _MARKERS[number % len(_MARKERS)],
+        _LINES[number % len(_LINES)],
+        _HATCHES[number % len(_HATCHES)],
+    )
+
+
+@contextmanager
+def context() -> Iterator[None]:
+    """Set matplotlib up for drawing and for saving."""
+    import matplotlib as mpl
+
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_RC)  # type: ignore[arg-type]  # keys are its own
+        yield
+
+
+def new_figure(options: FigureOptions, height: float) -> Figure:
+    """Return an empty figure of the width asked for; axes and legends are kept apart as they are added.
+
+    Args:
+        options: with `FigureOptions.width`.
+        height: inches.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTHS[options.width], height), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.03)  # type: ignore[union-attr, call-arg]
+    return figure
+
+
+def legend_on_top(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Put one legend above all panels, in as many columns as fit."""
+    if not handles:
+        return
+    longest = max(len(label) for label in labels)
+    each = 0.42 + 0.064 * longest
+    columns = max(1, min(len(labels), int(figure.get_figwidth() / each)))
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns)
+
+
+def marks(
+    rows: Mapping[str, Look], names: Mapping[str, str], *, lines: bool = False
+) -> tuple[list[Any], list[str]]:
+    """Return legend handles and labels of methods.
+
+    Args:
+        rows: name → look.
+        names: name → what it is called in the figure.
+        lines: draw the line through the marker.
+    """
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], linestyle=one.line if lines else "none", **one.points()) for one in rows.values()
+    ]
+    return list(handles), [names[name] for name in rows]
+
+
+def percent_axis(axes: Axes, which: str = "y", label: str = "ASR, %") -> None:
+    """Give an axis the range of a rate in per cent, with room for marks at its ends, and a grid."""
+    if which == "y":
+        axes.set_ylim(-4, 104)
+        axes.set_yticks([0, 25, 50, 75, 100])
+        axes.set_ylabel(label)
+    else:
+        axes.set_xlim(-4, 104)
+        axes.set_xticks([0, 25, 50, 75, 100])
+        axes.set_xlabel(label)
+    axes.grid(axis="y" if which == "y" else "x")
+
+
+def slant(axes: Axes, labels: Sequence[str]) -> None:
+    """Write the labels of the places 0, 1, … under an axis, slanted where they would touch."""
+    axes.set_xticks(range(len(labels)), list(labels), rotation=40, ha="right", rotation_mode="anchor")
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of a colour in [0, 1] (WCAG 2.2): what is left of it in grey."""
+    from matplotlib.colors import to_rgb
+
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def ink_on(colour: str) -> str:
+    """Return black or white, whichever has the higher contrast on a colour."""
+    return "black" if luminance(colour) > 0.179 else "white"

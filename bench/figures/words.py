@@ -1,0 +1,85 @@
+"""Sentences under figures: who was measured, what bars and marks mean. Plain English, numbers from the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from bench.figures.names import explained
+from bench.figures.selection import NO_CLOAK, Selection
+
+INTERVALS = "Bars are 95 % intervals over people."
+
+
+def percent(value: Any) -> str:
+    """Return a rate as per cent with one decimal, NA where it is empty."""
+    return "NA" if value is None or pd.isna(value) else f"{100 * float(value):.1f}"
+
+
+def listed(items: Iterable[str], last: str = "and") -> str:
+    """Return items as a list in a sentence."""
+    found = list(items)
+    return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} {last} {found[-1]}" if found else "none"
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def measured(chosen: Selection, people: Iterable[Any]) -> str:
+    """Return the sentence that says on what, on whom and against which trackers rates were measured.
+
+    Args:
+        chosen: what is shown.
+        people: the numbers of people behind what is shown; empty values are left out.
+    """
+    counts = sorted({int(n) for n in people if n is not None and not pd.isna(n)})
+    many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "no"
+    noun = "person" if counts == [1] else "people"
+    return f"{many} {noun} of {chosen.view.facts.spec.dataset}, {place(chosen)}."
+
+
+def place(chosen: Selection) -> str:
+    """Return protocol and condition in words."""
+    under = f", condition {chosen.condition}" if chosen.condition else ""
+    return f"protocol {chosen.view.facts.spec.protocol}{under}"
+
+
+def mean_over(chosen: Selection, rows: pd.DataFrame) -> str:
+    """Return the sentence that names the trackers rates are averaged over; where panels differ, each panel's."""
+    found = rows[["against", "head", "access", "backbones"]].drop_duplicates()
+    trackers = list(dict.fromkeys(found["backbones"]))
+    if len(trackers) == 1:
+        named = trackers[0].split("|")
+        return (
+            f"Tracker: {named[0]}."
+            if len(named) == 1
+            else f"Each person's rate is the mean over the trackers {listed(named)}."
+        )
+    parts = [
+        f"{chosen.short_attacks[str(row.against)]} ({row.access}): {listed(str(row.backbones).split('|'))}"
+        for row in found[["against", "access", "backbones"]].drop_duplicates().itertuples(index=False)
+    ]
+    return f"Each person's rate is the mean over the trackers that every defence meets: {'; '.join(parts)}."
+
+
+def full_names(
+    chosen: Selection, *, attacks: bool = True, defenses: bool = True, backbones: bool = False
+) -> str:
+    """Return the sentence with the full names of methods that are shortened in the figure, or ""."""
+    names: dict[str, str] = {}
+    if attacks:
+        names |= {name: chosen.short_attacks[name] for name in chosen.attacks if name != NO_CLOAK}
+    if defenses:
+        names |= {name: chosen.short_defenses[name] for name in chosen.defenses}
+    if backbones:
+        names |= chosen.short_backbones
+    return explained(list(names), names)
+
+
+def joined(sentences: Sequence[str]) -> str:
+    """Return sentences as one text, without the empty ones."""
+    return " ".join(sentence for sentence in sentences if sentence)
