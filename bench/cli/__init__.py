@@ -3,15 +3,21 @@
 Here: parsing, progress and tables. Not here: anything a Python caller would want; that is in `bench`.
 """
 
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli.options import equip, quiet_option, verbose_option
+
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from bench.errors import UsageError
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
@@ -43,6 +49,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "data": ("bench.cli.data:data", "List, add and fetch datasets."),
     "models": ("bench.cli.models:models", "List, fetch, verify and calibrate backbones."),
     "train": ("bench.cli.train:train", "Train a backbone, a purifier or an attack."),
+    "doctor": ("bench.cli.doctor:doctor", "Say what is here, what is missing, and how to get it."),
+    "completion": ("bench.cli.completion:completion", "Print the completion script of a shell."),
 }
 """Subcommand → where it is, and its line in ``bench --help``."""
 
@@ -77,6 +85,25 @@ def plugin_commands() -> Mapping[str, tuple[str, str]]:
     return {name: (found[name].target, found[name].summary()) for name in sorted(found)}
 
 
+def load_command(name: str) -> click.Command:
+    """Import a command by its name in `COMMANDS` or of a plugin, with all that `equip` adds.
+
+    Raises:
+        UsageError: a plugin's command cannot be imported or is none.
+    """
+    target = COMMANDS[name][0] if name in COMMANDS else plugin_commands()[name][0]
+    module, _, attribute = target.partition(":")
+    try:
+        command = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        if name in COMMANDS:
+            raise
+        raise _no_command(name, target, f"{type(error).__name__}: {error}") from error
+    if not isinstance(command, click.Command):
+        raise _no_command(name, target, f"it is a {type(command).__name__}, not a click command")
+    return equip(command, name)
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands' names and imports one when it is called."""
 
@@ -92,34 +119,43 @@ class LazyGroup(click.Group):
             UsageError: a plugin's command cannot be imported or is none.
         """
         del ctx
-        if cmd_name in COMMANDS:
-            target = COMMANDS[cmd_name][0]
-        elif cmd_name in plugin_commands():
-            target = plugin_commands()[cmd_name][0]
-        else:
-            return None
-        module, _, attribute = target.partition(":")
-        try:
-            command = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            if cmd_name in COMMANDS:
-                raise
-            raise _no_command(cmd_name, target, f"{type(error).__name__}: {error}") from error
-        if not isinstance(command, click.Command):
-            raise _no_command(cmd_name, target, f"it is a {type(command).__name__}, not a click command")
-        return command
+        known = cmd_name in COMMANDS or cmd_name in plugin_commands()
+        return load_command(cmd_name) if known else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Suggest the nearest name where there is no such command."""
+        """Suggest the nearest name where there is no such command; give the command its defaults of a file."""
+        if ctx.resilient_parsing:  # completing a word: nothing may fail, and no default matters
+            return super().resolve_command(ctx, args)
         from bench.errors import unknown
 
         name = args[0] if args else ""
         if name and not name.startswith("-") and name not in COMMANDS and name not in plugin_commands():
             known = self.list_commands(ctx)
             raise unknown("command", name, known, "See `bench --help`.")
-        return super().resolve_command(ctx, args)
+        found = super().resolve_command(ctx, args)
+        ctx.default_map = self._defaults(name, found[1])
+        return found
+
+    def _defaults(self, name: str, command: click.Command | None) -> dict[str, Any]:
+        from bench.cli import config
+
+        path = config.find()
+        if path is None or command is None or name in UNCONFIGURED:
+            return {}
+        table = config.read(path, [*COMMANDS, *plugin_commands()]).get(name, {})
+        return {name: config.defaults(path, command, table, name)}
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """Complete a command's name without importing any; its options need it only once it is named."""
+        from click.shell_completion import CompletionItem
+
+        lines = {name: line for name, (_, line) in {**COMMANDS, **plugin_commands()}.items()}
+        found = [
+            CompletionItem(name, help=line) for name, line in lines.items() if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""
@@ -137,14 +173,59 @@ def _no_command(name: str, target: str, reason: str) -> "UsageError":
     return UsageError(f"command '{name}' cannot be had from {target}: {reason}.")
 
 
+_EPILOG = """\b
+Examples:
+  bench run --attack fawkes --defense puface
+  bench list attacks
+  bench new attack my_cloak
+  bench doctor
+
+Each command says more: bench run --help. Options can also be set by environment (CLOAKBENCH_RUN_THREADS=1)
+and in cloakbench.toml ([run] threads = 1); the command line wins.
+
+\b
+Exit codes:
+  0    done, and nothing was found wrong
+  1    something failed: a cell, a check, a comparison, a file that cannot be written
+  2    what was asked for cannot be done; nothing was computed
+  130  interrupted; what was computed is kept
+  141  whoever read the output went away
+"""
+
+UNCONFIGURED = frozenset({"doctor", "completion"})
+"""Commands that work beside a broken ``cloakbench.toml``: one says what is wrong with it."""
+
+FAILED = 1
+INTERRUPTED = 130
+NO_READER = 141
+"""Exit codes besides those of `bench.errors`; the last two as a shell has them (128 + signal)."""
+
+_NO_PLACE = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EIO,
+        errno.EFBIG,
+        errno.EBADF,
+    }
+)
+"""What the system may answer that is the matter of the user, not of the program."""
+
+
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Example: bench run --attack fawkes --defense puface",
+    epilog=_EPILOG,
 )
 @click.version_option(package_name="cloakbench", prog_name="bench")
 def bench() -> None:
     """Cross face-cloaking attacks, defences and face-recognition backbones; measure what protects."""
+
+
+bench.params += [quiet_option(), verbose_option()]
 
 
 def main() -> None:
@@ -152,18 +233,78 @@ def main() -> None:
     from bench.errors import BenchError
 
     try:
+        code = _run()
+    except (BenchError, click.ClickException, click.Abort, KeyboardInterrupt, OSError) as error:
+        sentence, code = _judge(error)
+        if _wants_tracebacks():
+            import traceback
+
+            traceback.print_exc()
+        if sentence:
+            click.echo(sentence, err=True)
+    if code:
+        sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command named and return its exit code."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "standard output is closed")
+    output, plain = sys.stdout, False if os.environ.get("NO_COLOR") else None
+    try:
         # Outside standalone mode click returns the code of `Context.exit` instead of leaving with it.
-        code = bench.main(prog_name="bench", standalone_mode=False)
-        if isinstance(code, int) and code:
-            sys.exit(code)
-    except BenchError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
+        code = bench.main(prog_name="bench", standalone_mode=False, color=plain)
     except click.exceptions.Exit as leave:
-        sys.exit(leave.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted. What was computed is kept; the same command goes on from there.", err=True)
-        sys.exit(130)
+        return leave.exit_code
+    except SystemExit:
+        if sys.stdout is not output:  # click has wrapped it: nobody reads on
+            return NO_READER
+        raise
+    sys.stdout.flush()  # here, where a full disk can still be told
+    return code if isinstance(code, int) else 0
+
+
+def _judge(error: BaseException) -> tuple[str, int]:
+    """Return what is said of an error that ended a command, and the exit code.
+
+    Raises:
+        OSError: it is not the user's matter, so that the traceback should be seen.
+    """
+    from bench.errors import BenchError
+
+    if isinstance(error, BenchError):
+        return f"Error: {error}", error.exit_code
+    if isinstance(error, click.ClickException):
+        return _sentence(error), error.exit_code
+    if isinstance(error, BrokenPipeError):
+        _drop_output()
+        return "", NO_READER
+    if not isinstance(error, OSError):
+        told = "Interrupted. What was computed is kept; the same command goes on from there."
+        return told, INTERRUPTED
+    if error.errno not in _NO_PLACE:
+        raise error
+    if error.filename is not None:
+        return f"Error: cannot use '{error.filename}': {error.strerror}.", FAILED
+    _drop_output()
+    return f"Error: cannot write the output: {error.strerror}.", FAILED
+
+
+def _wants_tracebacks() -> bool:
+    logging = sys.modules.get("logging")  # not imported just to ask: -vv did
+    return logging is not None and logging.getLogger("bench.cli").level == logging.DEBUG
+
+
+def _sentence(error: click.ClickException) -> str:
+    """Return click's message as one line, with where to read on."""
+    text = " ".join(error.format_message().split())
+    text = text.replace(" (Did you", " Did you").replace("?)", "?")  # click writes two in brackets
+    text = text if text.endswith((".", "?")) else f"{text}."
+    ctx = getattr(error, "ctx", None)
+    return f"Error: {text} See `{ctx.command_path} --help`." if ctx else f"Error: {text}"
+
+
+def _drop_output() -> None:
+    """Send what is still to be written nowhere: Python would try it again when it ends, and complain."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

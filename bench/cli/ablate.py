@@ -56,7 +56,7 @@ def ablate(
     same. Exit code 0 only if every level was measured, 1 if one failed, 2 if what was asked for cannot be done.
     """
     from bench import ablation, ablation_table
-    from bench.cli.run import log_to_stderr
+    from bench.cli.logs import log_to_stderr
     from bench.robustness_figure import check_suffix
     from bench.runner import Options, check_writable
 

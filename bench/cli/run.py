@@ -2,7 +2,6 @@
 
 import functools
 import json
-import logging
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -125,6 +124,8 @@ def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **valu
     if dry_run:
         _show_plan(prepared, as_json)
         return
+    from bench.cli.logs import log_to_stderr
+
     log_to_stderr()
     with progress(prepared, hidden=quiet or as_json) as advance:
         results = runner.execute(prepared, advance)
@@ -161,15 +162,6 @@ def _leave(results: "list[CellResult]") -> None:
             click.echo(f"Failed: {reason}", err=True)
         click.echo(f"Error: {len(failed)} of {len(results)} cells failed.", err=True)
         sys.exit(1)
-
-
-def log_to_stderr() -> None:
-    """Print warnings of the harness; tracebacks go to the run's log."""
-    handler = logging.StreamHandler()
-    handler.setLevel(logging.WARNING)
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    handler.addFilter(lambda record: record.exc_info is None)  # tracebacks go to run.log
-    logging.getLogger("bench").addHandler(handler)
 
 
 def _show_plan(prepared: "Prepared", as_json: bool) -> None:

@@ -1,0 +1,110 @@
+"""`bench doctor`."""
+
+import json
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from bench.doctor import Finding
+
+_EPILOG = """\b
+Examples:
+  bench doctor
+  bench doctor --json
+"""
+
+_COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
+
+_OTHER_VARIABLES = frozenset(
+    {"CLOAKBENCH_CONFIG", "CLOAKBENCH_DATA", "CLOAKBENCH_STORE", "CLOAKBENCH_LPIPS_TRUNK"}
+)
+"""Environment variables that are not of one command's option."""
+
+
+@click.command(epilog=_EPILOG)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only what is missing or broken.")
+def doctor(as_json: bool, quiet: bool) -> None:
+    """Say what is here, what is missing, and how to get it; changes nothing.
+
+    Looks at Python, torch, GPU, plugins, the embedded default, datasets, weights, extras, the store, and
+    the settings in force. Exit code 0: the embedded default can run; 1: it cannot.
+    """
+    from bench import doctor as examination
+
+    findings = (*examination.examine(), *_settings())
+    fit = examination.can_run(findings)
+    if as_json:
+        document = {"can_run": fit, "findings": [finding.model_dump() for finding in findings]}
+        click.echo(json.dumps(document, indent=1))
+    else:
+        _print([finding for finding in findings if not (quiet and finding.state == "ok")])
+        if not quiet or not fit:
+            click.echo(
+                f"\nThe embedded default {'can run' if fit else 'cannot run'}: bench run --attack fawkes"
+            )
+    if not fit:
+        click.get_current_context().exit(1)  # the findings are the command's output
+
+
+def _print(findings: "list[Finding]") -> None:
+    width = max((len(finding.name) for finding in findings), default=0)
+    area = ""
+    for finding in findings:
+        if finding.area != area:
+            area = finding.area
+            click.echo(click.style(area, bold=True))
+        state = click.style(f"{finding.state:7}", fg=_COLOURS[finding.state])
+        click.echo(f"  {state}  {finding.name:{width}}  {finding.detail}")
+        if finding.mend:
+            click.echo(f"  {'':7}  {'':{width}}  → {finding.mend}")
+
+
+# -- the settings in force -----------------------------------------------------------------------------------
+
+
+def _settings() -> "Iterator[Finding]":
+    yield _config()
+    yield from _environment()
+
+
+def _config() -> "Finding":
+    from bench.cli import COMMANDS, config, load_command, plugin_commands
+    from bench.doctor import Finding
+    from bench.errors import UsageError
+
+    try:
+        path = config.find()
+        if path is None:
+            detail = f"no {config.FILE} in this folder, and {config.VARIABLE} is not set"
+            return Finding(area="settings", name="file", state="ok", detail=detail, needed=True)
+        tables = config.read(path, [*COMMANDS, *plugin_commands()])
+        for name, table in tables.items():
+            config.defaults(path, load_command(name), table, name)
+    except UsageError as error:
+        mend = "Correct or remove it; commands refuse it as it is."
+        return Finding(
+            area="settings", name="file", state="broken", detail=str(error), mend=mend, needed=True
+        )
+    told = f"{path} sets options of {', '.join(tables) or 'no command'}"
+    return Finding(area="settings", name="file", state="ok", detail=told, needed=True)
+
+
+def _environment() -> "Iterator[Finding]":
+    import difflib
+
+    from bench.cli.options import PREFIX, variables
+    from bench.doctor import Finding
+
+    given = sorted(name for name in os.environ if name.startswith(f"{PREFIX}_"))
+    known = {*_OTHER_VARIABLES, *variables()} if given else _OTHER_VARIABLES
+    for name in given:
+        if name in known:
+            yield Finding(area="settings", name=name, state="ok", detail=os.environ[name])
+            continue
+        near = difflib.get_close_matches(name, sorted(known), n=1)
+        mend = f"Did you mean {near[0]}?" if near else "Unset it."
+        yield Finding(area="settings", name=name, state="broken", detail="is no option's", mend=mend)

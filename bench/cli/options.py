@@ -1,0 +1,275 @@
+"""What every command has without saying so: ``-q``, ``-v``, settings by environment, completion of names.
+
+`equip` adds it when a command is imported, a plugin's command like one of ours. Also the types that
+complete themselves, and the console that tables are printed on.
+"""
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+    from rich.console import Console
+
+PREFIX = "CLOAKBENCH"
+"""What the environment variables of options begin with."""
+
+_QUIET = "bench.quiet"
+_VERBOSE = "bench.verbose"
+
+
+# -- quiet and verbose ---------------------------------------------------------------------------------------
+
+
+def is_quiet() -> bool:
+    """Say whether ``-q`` was given, before or after the command's name."""
+    ctx = click.get_current_context(silent=True)
+    return ctx is not None and bool(ctx.meta.get(_QUIET))
+
+
+def verbosity() -> int:
+    """Return how often ``-v`` was given, before or after the command's name."""
+    ctx = click.get_current_context(silent=True)
+    return 0 if ctx is None else int(ctx.meta.get(_VERBOSE, 0))
+
+
+def _note_quiet(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
+    # The root's and the command's contexts share `meta`; either place turns it on.
+    ctx.meta[_QUIET] = bool(value) or bool(ctx.meta.get(_QUIET))
+    return bool(ctx.meta[_QUIET])
+
+
+def _note_verbose(ctx: click.Context, _param: click.Parameter, value: int) -> int:
+    ctx.meta[_VERBOSE] = value + int(ctx.meta.get(_VERBOSE, 0))
+    if ctx.meta[_VERBOSE] and not ctx.resilient_parsing:
+        from bench.cli.logs import log_to_stderr
+
+        log_to_stderr()
+    return int(ctx.meta[_VERBOSE])
+
+
+def quiet_option() -> click.Option:
+    """Return ``-q`` for a command that has none of its own."""
+    return click.Option(
+        ["-q", "--quiet"], is_flag=True, expose_value=False, callback=_note_quiet, help="No progress, no remarks."
+    )  # fmt: skip
+
+
+def verbose_option() -> click.Option:
+    """Return ``-v``, which counts."""
+    return click.Option(
+        ["-v", "--verbose"],
+        count=True,
+        expose_value=False,
+        callback=_note_verbose,
+        help="Say what is done; -vv: tracebacks too.",
+    )
+
+
+def console(*, stderr: bool = False, width: int | None = None) -> "Console":
+    """Return a console for tables and progress: no style where NO_COLOR is set, brackets printed as they are.
+
+    Args:
+        stderr: print there; for what is not the command's result.
+        width: columns; the terminal's by default.
+    """
+    from rich.console import Console
+
+    plain = bool(os.environ.get("NO_COLOR"))
+    return Console(
+        stderr=stderr, width=width, markup=False, highlight=not plain, color_system=None if plain else "auto"
+    )
+
+
+# -- types that complete themselves --------------------------------------------------------------------------
+
+
+if TYPE_CHECKING:
+    _Text = click.ParamType[str]
+else:
+    _Text = click.ParamType  # not generic before click 8.4
+
+
+class PluginName(_Text):
+    """The name of a plugin, perhaps with parameters, or ``./file.py:Class``; completed from the registry.
+
+    Args:
+        kinds: kinds of plugins, as in `bench.registry.KINDS`.
+    """
+
+    name = "text"
+
+    def __init__(self, *kinds: str) -> None:
+        self.kinds = kinds
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text; the registry judges it."""
+        del param, ctx
+        return str(value)
+
+    def split_envvar_value(self, rv: str) -> Sequence[str]:
+        """Split at blanks as a shell does: ``jpeg 'jpeg + median'`` are two."""
+        return shlex.split(rv)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> "list[CompletionItem]":
+        """Return the registered names that begin so; imports no plugin."""
+        del ctx, param
+        from click.shell_completion import CompletionItem
+
+        from bench import registry
+
+        if incomplete.startswith((".", "/", "~")):
+            return [CompletionItem(incomplete, type="file")]
+        found = {name: entry for kind in self.kinds for name, entry in registry.entries(kind).items()}
+        return [
+            CompletionItem(name, help=found[name].summary())
+            for name in sorted(found)
+            if name.startswith(incomplete)
+        ]
+
+
+class PluginKind(_Text):
+    """A kind of plugin, in the plural or singular; completed."""
+
+    name = "text"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> "list[CompletionItem]":
+        """Return the kinds that begin so."""
+        del ctx, param
+        from click.shell_completion import CompletionItem
+
+        from bench.registry import KINDS
+
+        return [CompletionItem(kind) for kind in KINDS if kind.startswith(incomplete)]
+
+
+class RunPath(click.Path):
+    """The folder of a finished run; completed with folders that are one."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> "list[CompletionItem]":
+        """Return runs at the path begun or one folder deeper; any folder where there is none."""
+        del ctx, param
+        from click.shell_completion import CompletionItem
+
+        begun = Path(incomplete)
+        parent, stem = (
+            (begun, "") if incomplete.endswith("/") or not incomplete else (begun.parent, begun.name)
+        )
+        folders = [path for path in _folders(parent) if path.name.startswith(stem)]
+        runs = [run for path in folders for run in (path, *_folders(path)) if (run / "spec.json").is_file()]
+        return [CompletionItem(str(run)) for run in runs] or [CompletionItem(incomplete, type="dir")]
+
+
+def _folders(parent: Path) -> list[Path]:
+    try:
+        return sorted(path for path in parent.iterdir() if path.is_dir())
+    except OSError:
+        return []
+
+
+# -- equipping a command -------------------------------------------------------------------------------------
+
+_KINDS: Mapping[str, str] = {
+    "attack": "attacks",
+    "attacks": "attacks",
+    "defense": "defenses",
+    "defenses": "defenses",
+    "backbone": "backbones",
+    "backbones": "backbones",
+    "dataset": "datasets",
+    "protocol": "protocols",
+    "trainer": "trainers",
+}
+"""Parameters called so take the name of a plugin."""
+
+_RUNS = frozenset({"run", "runs"})
+"""Arguments called so are folders of runs."""
+
+
+@cache
+def equip(command: click.Command, *path: str) -> click.Command:
+    """Give a command, and those below it, what every command has; returns the same object.
+
+    Args:
+        command: as its module defines it.
+        path: its name, after those of the groups it is in.
+    """
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            equip(below, *path, name)
+        return command
+    given = {param.name for param in command.params}
+    if "quiet" not in given:
+        command.params.append(quiet_option())
+    command.params.append(verbose_option())
+    for param in command.params:
+        if param.name == "quiet":
+            param.callback = _note_quiet
+        _complete_by_name(param)
+        if isinstance(param, click.Option):
+            _settable_by_environment(param, path)
+    return command
+
+
+def _complete_by_name(param: click.Parameter) -> None:
+    if param.type is click.STRING and param.name in _KINDS:
+        param.type = PluginName(_KINDS[param.name])
+    if isinstance(param, click.Argument) and param.name in _RUNS and isinstance(param.type, click.Path):
+        param.type = RunPath()
+
+
+def long_name(option: click.Option) -> str:
+    """Return an option's long name without its dashes, e.g. ``batch-size``; "" where it has none."""
+    names = [name[2:] for name in option.opts if name.startswith("--")]
+    return names[0] if names else ""
+
+
+def variable(option: click.Option, path: Sequence[str]) -> str:
+    """Return the environment variable of a command's option, e.g. ``CLOAKBENCH_RUN_BATCH_SIZE``."""
+    return "_".join((PREFIX, *path, long_name(option))).replace("-", "_").upper()
+
+
+def variables() -> frozenset[str]:
+    """Return the environment variables of every option of every command; imports them all.
+
+    Raises:
+        UsageError: a plugin's command cannot be imported.
+    """
+    from bench.cli import COMMANDS, load_command, plugin_commands
+
+    found: set[str] = set()
+
+    def collect(command: click.Command, path: tuple[str, ...]) -> None:
+        if isinstance(command, click.Group):
+            for name, below in command.commands.items():
+                collect(below, (*path, name))
+            return
+        options = [param for param in command.params if isinstance(param, click.Option) and long_name(param)]
+        found.update(variable(option, path) for option in options)
+
+    for name in (*COMMANDS, *plugin_commands()):
+        collect(load_command(name), (name,))
+    return frozenset(found)
+
+
+def _settable_by_environment(option: click.Option, path: Sequence[str]) -> None:
+    if not long_name(option):
+        return
+    own = [option.envvar] if isinstance(option.envvar, str) else list(option.envvar or ())
+    # The variable of this command is closer than one for all commands, as CLOAKBENCH_LPIPS_TRUNK.
+    option.envvar = [variable(option, path), *own]
