@@ -6,8 +6,8 @@ SHELLS = ("bash", "zsh", "fish")
 
 _EPILOG = """\b
 Examples:
-  bench completion bash >> ~/.bashrc
-  bench completion zsh >> ~/.zshrc
+  eval "$(bench completion bash)"    in ~/.bashrc
+  eval "$(bench completion zsh)"     in ~/.zshrc
   bench completion fish > ~/.config/fish/completions/bench.fish
 """
 
