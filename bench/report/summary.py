@@ -1,0 +1,163 @@
+"""Three sentences on a run: what was measured, what was found, what it costs and what to doubt.
+
+Every number comes from the tables a reader finds below it; a sentence never says more than a test does: what is not
+told apart is not ranked, what could not be tested says why.
+"""
+
+from collections.abc import Sequence
+
+from bench import methods
+from bench.audit import Audit
+from bench.report.finding import found
+from bench.report.focus import Focus, choose_focus, order, real
+from bench.report.warnings import split_warnings
+from bench.report.wording import count, few, is_missing, listing, percent, points, quoted, sentence
+from bench.run_view import RunView
+
+NAMED = 3
+"""Names a sentence lists; of more it gives the number."""
+
+
+def summary(view: RunView, audit: Audit | None = None) -> tuple[str, str, str]:
+    """Return three sentences: what was measured, the main finding, its cost with what to doubt.
+
+    Args:
+        view: of a finished run.
+        audit: what `bench.audit` found; None where it was not asked, so that nothing is said of leaks.
+
+    Raises:
+        DataError: a file of the run is missing or damaged.
+    """
+    focus = choose_focus(view)
+    return measured(view), found(view, focus), doubted(view, focus, audit)
+
+
+# -- what was measured --------------------------------------------------------------------------------------
+
+
+def measured(view: RunView) -> str:
+    """Return the sentence on attacks, defences, trackers, people, dataset, protocol and cells."""
+    answers, spec, split = view.answers, view.facts.spec, view.folder.split()
+    probes = sum(len(photos) for photos in split.probes.values())
+    parts = [
+        f"{_matrix(view)}, by {_named('tracker', answers.values('backbone'))} with "
+        f"{_named('head', answers.values('head'))}"
+    ]
+    under = [
+        count(number, noun)
+        for number, noun in ((len(answers.values("seed")), "seed"), (len(answers.conditions()), "condition"))
+        if number > 1
+    ]
+    parts += [f"under {listing(under)}"] if under else []
+    cells = answers.cells.values()
+    references = sum(not cell.asked for cell in cells)
+    added = f", {references} of them references that the plan added" if references else ""
+    return sentence(
+        f"This run measures {', '.join(parts)}, on {count(len(split.probes), 'person', 'people')} "
+        f"({count(probes, 'probe photo')}) of dataset {quoted(spec.dataset)} under protocol {quoted(spec.protocol)}: "
+        f"{count(len(cells), 'cell')}{added}"
+    )
+
+
+def _matrix(view: RunView) -> str:
+    attacks, defenses = real(view.answers, "attack"), real(view.answers, "defense")
+    if not attacks and not defenses:
+        return "no attack and no defence, only photos as they are"
+    if not attacks:
+        return f"no attack, only photos as they are, behind {_named('defence', defenses)}"
+    if not defenses:
+        return f"{_named('attack', attacks)} against no defence"
+    return f"{_named('attack', attacks)} against {_named('defence', defenses)} and against none"
+
+
+def _named(noun: str, names: Sequence[str]) -> str:
+    """Return how many there are, with their names where these are few."""
+    said = count(len(names), noun)
+    return said if len(names) > NAMED else f"{said} ({listing([quoted(name) for name in names])})"
+
+
+# -- cost and doubt -----------------------------------------------------------------------------------------
+
+
+def doubted(view: RunView, focus: Focus | None, audit: Audit | None) -> str:
+    """Return the sentence on what the finding costs and why it may be doubted."""
+    clauses = [*_cost(view, focus), _failures(view), _warnings(view), *_leaks(audit), *_cautions(view)]
+    return sentence("; ".join(clauses))
+
+
+def _cost(view: RunView, focus: Focus | None) -> list[str]:
+    if focus is None or methods.parse(view.facts.spec.protocol).name == "erasure":
+        return []
+    names = order(focus.ranking("defense", focus.against)) or list(focus.rows)
+    best = next((name for name in names if name != "none"), None)
+    if best is None:
+        psnr = focus.any_row["cloak_psnr"]
+        return (
+            []
+            if is_missing(psnr)
+            else [f"cloaks have a PSNR of {psnr:.1f} dB against the photos in the mean"]
+        )
+    row = focus.rows[best]
+    if is_missing(row["accuracy_difference"]):
+        reason = row["not_worse_reason"] or row["normal_accuracy_reason"] or "not measured"
+        return [f"what {quoted(best)} costs in normal accuracy is not known ({reason})"]
+    change = round(100 * float(row["accuracy_difference"]), 1)
+    verb = "adds" if change > 0 else "costs"
+    shown = "is" if row["not_worse"] else "is not"
+    moved = f"{percent(row['undefended_accuracy'])} to {percent(row['normal_accuracy'])}"
+    return [
+        f"{quoted(best)} {verb} {points(row['accuracy_difference'])} of normal accuracy ({moved}) and {shown} shown to "
+        f"lose less than {points(row['margin'])}",
+        *_knowledge(view, best),
+    ]
+
+
+def _knowledge(view: RunView, defense: str) -> list[str]:
+    """Say what a defence knew that a tracker's need not."""
+    cells = [
+        cell for cell in view.answers.cells.values() if cell.defense == defense and cell.attack != "none"
+    ]
+    seen = list(dict.fromkeys(c.attack for c in cells if c.threat.attack_seen_by_defense.startswith("seen")))
+    said = [f"it was trained on {few(seen, 'attack of this run', 'attacks of this run')}"] if seen else []
+    if any(cell.threat.extractor_is_tracker for cell in cells):
+        said.append("it was trained with a tracker's own features")
+    return said
+
+
+def _failures(view: RunView) -> str:
+    cells = view.answers.cells.values()
+    failed = sum(cell.status != "ok" for cell in cells)
+    return f"{failed} of {count(len(cells), 'cell')} failed" if failed else "no cell failed"
+
+
+def _warnings(view: RunView) -> str:
+    doubted_rows = [found for text in view.board["warnings"] if (found := split_warnings(text))]
+    if not doubted_rows:
+        return "no row carries a warning"
+    codes = dict.fromkeys(code for found in doubted_rows for code, _ in found)
+    carried = "carries" if len(doubted_rows) == 1 else "carry"
+    rows = count(len(view.board), "row")
+    return f"{len(doubted_rows)} of {rows} {carried} warnings ({', '.join(codes)})"
+
+
+def _leaks(audit: Audit | None) -> list[str]:
+    if audit is None:
+        return []
+    leaks = [one for one in audit.findings if one.severity == "leak"]
+    if not leaks:
+        return [f"the audit finds no leak{' in what it could look up' if audit.unchecked else ''}"]
+    unmarked = len(audit.unmarked)
+    said = f"{unmarked} of them not marked in the rows" if unmarked else "marked in the rows"
+    return [f"the audit finds {count(len(leaks), 'leak')}, {said}"]
+
+
+def _cautions(view: RunView) -> list[str]:
+    board = view.board
+    unknown, white = (board["identity_overlap"] == "unknown").sum(), (board["access"] == "white-box").sum()
+    found_here = []
+    if unknown:
+        rows = "every row" if unknown == len(board) else f"{unknown} of {count(len(board), 'row')}"
+        found_here.append(f"in {rows} it is unknown whether a part was trained on evaluated people")
+    if white:
+        found_here.append(f"{count(int(white), 'row')} {'is' if white == 1 else 'are'} white-box")
+    return [*found_here, view.facts.dataset_note or "the numbers hold for this dataset and these trackers"]
