@@ -4,9 +4,11 @@ A view over decisions and image measures, made again at will; the same folder gi
 are in [0, 1]. An empty value is never a zero: its reason is in `reason` or in the column of that name.
 """
 
+import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -119,7 +121,35 @@ COLUMNS: Mapping[str, str] = {
 """Every column with its meaning, in order."""
 
 MEASURES = ("psnr", "ssim", "dssim", "lpips", "linf")
-_FORMULA = re.compile(r"^[=+@\t-]")
+
+KEY = ("dataset", "protocol", "attack", "defense", "backbone", "head", "condition", "seed")
+"""What names a row."""
+
+_WHOLE = ("rank_low", "rank_high", "n_identities", "n_probes", "threshold_pairs", "threshold_people")
+_FLAGS = (
+    "asked",
+    "extractor_is_tracker",
+    "related",
+    "extractors_are_surrogates",
+    "attack_adapts_to_defense",
+)
+_TEXTS = frozenset(
+    {
+        *(name for name in COLUMNS if name.endswith("_reason")),
+        *(name for name in KEY if name != "seed"),
+        *("tie_group", "status", "reason", "threshold_for", "warnings", "surrogates", "extractors", "access"),
+        *("attack_seen_by_defense", "identity_overlap", "identity_overlap_detail", "background_overlap"),
+        *("dataset_note", "benchmark_version", "run"),
+    }
+)
+
+# What a spreadsheet passes over before it looks for a formula, and what begins one, in ASCII, full width and small.
+_PASSED = r"[\s\x00-\x1f\u200b-\u200f\u2060\ufeff'\"]*"
+_FORMULA = r"[=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b]"
+_RISKY_START = re.compile(rf"'*[\t\n]|{_PASSED}{_FORMULA}")
+# Where the semicolon parts fields, a text that holds one is two.
+_RISKY_REST = re.compile(rf";(?={_PASSED}{_FORMULA})")
+_GUARDED_REST = re.compile(rf";'(?={_PASSED}{_FORMULA})")
 
 
 @dataclass(frozen=True)
@@ -156,13 +186,10 @@ def build(folder: RunFolder) -> pd.DataFrame:
         for condition in answers.conditions(point)
     ]
     board = pd.DataFrame(rows, columns=list(COLUMNS))
-    # A failed cell's missing count must not turn the others into floats.
-    whole = dict.fromkeys(
-        ("rank_low", "rank_high", "n_identities", "n_probes", "threshold_pairs", "threshold_people"), "Int64"
-    )
-    board = board.astype(whole)
     added = (reference_tests(answers, board), rank_columns(answers, board), doubt_columns(answers, board))
-    return board.assign(**{name: values for columns in added for name, values in columns.items()})
+    complete = board.assign(**{name: values for columns in added for name, values in columns.items()})
+    # A missing count or rank must not turn the others into floats.
+    return complete.astype(dict.fromkeys(_WHOLE, "Int64"))
 
 
 def _row(row: _Row) -> dict[str, Any]:
@@ -304,8 +331,9 @@ def _estimate(name: str, estimate: Estimate) -> dict[str, Any]:
 def to_csv(board: pd.DataFrame) -> str:
     """Return the leaderboard as CSV: floats with six decimals, empty for missing, safe in spreadsheets.
 
-    A text that a spreadsheet would take for a formula is prefixed with an apostrophe; a carriage return,
-    which readers take for the end of a row, is a space.
+    Before what a spreadsheet would take for a formula, at the start of a text or after a semicolon in it, stands an
+    apostrophe; a carriage return, which readers take for the end of a row, is a space. `read_csv` takes the
+    apostrophes off again.
     """
     safe = board.copy()
     for name in safe.columns:
@@ -315,10 +343,81 @@ def to_csv(board: pd.DataFrame) -> str:
 
 
 def _as_field(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    text = value.replace("\r", " ")
-    return f"'{text}" if _FORMULA.match(text) else text
+    return guarded(value) if isinstance(value, str) else value
+
+
+def guarded(text: str) -> str:
+    """Return a text as a field of a CSV that no spreadsheet takes for a formula."""
+    line = _RISKY_REST.sub(";'", text.replace("\r", " "))
+    return f"'{line}" if _RISKY_START.match(line) else line
+
+
+def unguarded(field: str) -> str:
+    """Return the text of a field that `guarded` made."""
+    text = field[1:] if field.startswith("'") and _RISKY_START.match(field, 1) else field
+    return _GUARDED_REST.sub(";", text)
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Return a leaderboard that `to_csv` wrote, with the types of its columns and without its apostrophes.
+
+    A missing number is NaN or NA, a missing text is "". Of a file that an older version wrote, which lacks columns,
+    these are empty, and the columns of reasons among them say so.
+
+    Raises:
+        DataError: there is no such file, or it is no leaderboard.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = list(csv.reader(file, strict=True)) or [[]]
+    except FileNotFoundError:
+        raise DataError(
+            f"'{path}' does not exist. Give a finished run's folder, or a leaderboard's CSV."
+        ) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"'{path}' cannot be read as CSV: {error}.") from None
+    _check_header(path, header, rows)
+    table = pd.DataFrame(rows, columns=header, dtype=object)
+    older = "not in the file, which an older version wrote"
+    for name in COLUMNS:
+        if name not in table.columns:
+            table[name] = older if name.endswith("_reason") else "False" if name in _FLAGS else ""
+    try:
+        return pd.DataFrame({name: _typed(table[name]) for name in COLUMNS})
+    except (ValueError, KeyError) as error:
+        raise DataError(
+            f"'{path}' is damaged: a column of numbers or of True and False has {error}."
+        ) from None
+
+
+def _check_header(path: Path, header: list[str], rows: list[list[str]]) -> None:
+    needed = (*KEY, "status", "n_identities", "asr", "normal_accuracy", "benchmark_version", "run")
+    lacking = [name for name in needed if name not in header]
+    strange = [name for name in header if name not in COLUMNS]
+    if lacking or strange or len(set(header)) < len(header):
+        what = (
+            f"it lacks {', '.join(lacking)}"
+            if lacking
+            else f"it has {', '.join(strange) or 'a column twice'}"
+        )
+        raise DataError(
+            f"'{path}' is not a leaderboard: {what}. `bench leaderboard RUN --csv FILE` writes one."
+        )
+    for line, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise DataError(f"'{path}' is damaged: row {line} has {len(row)} fields, not {len(header)}.")
+
+
+def _typed(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    name = str(column.name)
+    if name in _TEXTS:
+        return column.map(unguarded).astype(object)
+    if name in _FLAGS:
+        return column.map({"True": True, "False": False}.__getitem__).astype(bool)
+    numbers = pd.to_numeric(column.replace("", None), errors="raise")
+    return numbers.astype(
+        "Int64" if name in _WHOLE and name != "seed" else "int64" if name == "seed" else float
+    )
 
 
 class Condensed(Frozen):
