@@ -154,15 +154,31 @@ def _rank(row: Row) -> Shown:
     return Shown(f"{ranks} {letters}".rstrip(), float(low) + float(high) / 1000)
 
 
+_LETTERS: Mapping[str, str] = {
+    "black-box": "B",
+    "white-box": "W",
+    "seen": "S",
+    "seen (other parameters)": "s",
+    "adaptive": "A",
+    "tracker trained defence": "T",
+    "overlap": "O",
+    "overlap unknown": "?",
+}
+"""Mark of a threat model → its letter in narrow tables."""
+
+
 def threat_marks(row: Row) -> tuple[str, ...]:
     """Return what a reader must know of a row's threat model, a few words each."""
-    marks = [_text(row, "access")]
-    seen = _text(row, "attack_seen_by_defense")
-    marks.append({"seen": "seen", "seen-with-other-parameters": "seen (other parameters)"}.get(seen, ""))
-    marks.append("adaptive" if row.get("attack_adapts_to_defense") is True else "")
-    marks.append("tracker trained defence" if row.get("extractor_is_tracker") is True else "")
-    overlap = _text(row, "identity_overlap")
-    marks.append({"yes": "overlap", "unknown": "overlap unknown"}.get(overlap, ""))
+    access, seen, overlap = (
+        _text(row, name) for name in ("access", "attack_seen_by_defense", "identity_overlap")
+    )
+    marks = (
+        access,
+        {"seen": "seen", "seen-with-other-parameters": "seen (other parameters)"}.get(seen, ""),
+        "adaptive" if row.get("attack_adapts_to_defense") else "",
+        "tracker trained defence" if row.get("extractor_is_tracker") else "",
+        {"yes": "overlap", "unknown": "overlap unknown"}.get(overlap, ""),
+    )
     return tuple(filter(None, marks))
 
 
@@ -341,12 +357,13 @@ def markdown_text(text: str) -> str:
 def latex(board: pd.DataFrame) -> str:
     """Return the short form for a paper: needs the package ``booktabs``, and ``longtable`` beyond `LONG` rows.
 
-    Columns whose rows are all alike are in the notes; the marks of threat are letters. Every text is escaped.
+    Rows stand by attack. Columns whose rows are all alike are in the notes; the marks of threat are letters. Every
+    text is escaped.
 
     Args:
         board: with the columns of `bench.leaderboard.COLUMNS`.
     """
-    table = _without_constants(short(board))
+    table = _without_constants(short(_by_attack(board)), _LETTERS)
     heads = " & ".join(rf"\textbf{{{latex_text(column.heading)}}}" for column in table.columns) + r" \\"
     body = list(_latex_rows(table))
     form = "@{}" + "".join("r" if column.numeric else "l" for column in table.columns) + "@{}"
@@ -364,8 +381,18 @@ def latex(board: pd.DataFrame) -> str:
     return "\n".join([*start, *opening, *body, *closing, r"\par\smallskip", *below, r"\endgroup", ""])
 
 
-def _without_constants(table: ShortTable) -> ShortTable:
-    """Leave out columns whose rows are all alike, as papers do, and say what they held."""
+def _by_attack(board: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows by attack, the attacks and the rows of each in the order they had."""
+    first = {attack: place for place, attack in enumerate(dict.fromkeys(board["attack"]))}
+    return board.sort_values("attack", key=lambda column: column.map(first), kind="stable")
+
+
+def _lettered(field: Shown, letters: Mapping[str, str]) -> Shown:
+    return Shown(" ".join(letters.get(mark, mark) for mark in field.text.split(", ") if mark), field.value)
+
+
+def _without_constants(table: ShortTable, letters: Mapping[str, str]) -> ShortTable:
+    """Leave out columns whose rows are all alike, as papers do, and say what they held; shorten threats to letters."""
     keep, constant = [], dict(table.constant)
     for index, column in enumerate(table.columns):
         fields = {(str(row[index]), row[index].note) for row in table.rows}
@@ -377,7 +404,13 @@ def _without_constants(table: ShortTable) -> ShortTable:
     if not keep:  # a table of one row keeps its columns
         return table
     columns = tuple(table.columns[index] for index in keep)
-    rows = tuple(tuple(row[index] for index in keep) for row in table.rows)
+    rows = tuple(
+        tuple(
+            _lettered(row[index], letters) if table.columns[index].key == "threat" else row[index]
+            for index in keep
+        )
+        for row in table.rows
+    )
     notes_left = tuple(dict.fromkeys(field.note for row in rows for field in row if field.note))
     return ShortTable(columns, rows, table.best, notes_left, constant)
 
@@ -406,7 +439,9 @@ def _latex_field(field: Shown, table: ShortTable, *, bold: bool) -> str:
 
 
 def _latex_notes(table: ShortTable) -> list[str]:
-    said = [latex_text(text) for text in (READING, table.left_out()) if text]
+    marks = "; ".join(f"{letter}: {mark}" for mark, letter in _LETTERS.items())
+    threat = f"Threat: {marks}." if any(column.key == "threat" for column in table.columns) else ""
+    said = [latex_text(text) for text in (READING, threat, table.left_out()) if text]
     listed = [
         rf"\textsuperscript{{{number}}}~{latex_text(note.rstrip('.'))}."
         for number, note in enumerate(table.notes, start=1)
