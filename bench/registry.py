@@ -10,6 +10,7 @@ import importlib.machinery
 import importlib.util
 import inspect
 import sys
+import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -53,10 +54,28 @@ class Entry:
         if path is None:
             return f"(module {module} cannot be found)"
         try:
-            doc = ast.get_docstring(ast.parse(path.read_bytes())) or ""
+            return _docstring(path).strip().partition("\n")[0]
         except (SyntaxError, ValueError):
             return f"(module {module} is not valid Python)"
-        return doc.partition("\n")[0]
+
+
+def _docstring(path: Path) -> str:
+    """Return a module's docstring, "" where it has none; reads no further, as `bench list` reads every plugin.
+
+    Raises:
+        SyntaxError: it has none and is not Python.
+        ValueError: likewise.
+    """
+    with tokenize.open(path) as file:
+        for token in tokenize.generate_tokens(file.readline):
+            if token.type == tokenize.STRING:
+                return str(ast.literal_eval(token.string))
+            if token.type not in _BEFORE_DOCSTRING:
+                break
+    return ast.get_docstring(ast.parse(path.read_bytes())) or ""
+
+
+_BEFORE_DOCSTRING = frozenset({tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENCODING})
 
 
 def _source_of(module: str) -> Path | None:
