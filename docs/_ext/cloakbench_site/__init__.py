@@ -1,0 +1,50 @@
+"""The documentation site's own extension for Sphinx.
+
+Pages written by hand are read from ``docs/`` and ``results/``; pages that only repeat what the code says (a page a
+method, a page a command, the schema, the Python interface) are made from it at every build.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+    from sphinx.config import Config
+
+ROOT = Path(__file__).resolve().parents[3]
+"""The repository."""
+
+
+def made_pages(root: Path) -> dict[str, str]:
+    """Return staged name → Markdown of every page made from the code."""
+    from cloakbench_site import command_pages, method_pages, python_pages, schema_pages
+
+    return {
+        **method_pages.pages(root),
+        **command_pages.pages(),
+        **schema_pages.pages(),
+        **python_pages.pages(),
+    }
+
+
+def _stage(app: "Sphinx", _config: "Config") -> None:
+    """Make the site's source beside its output and let Sphinx read that instead of ``docs/``."""
+    from sphinx.util._pathlib import _StrPath
+
+    from cloakbench_site.method_pages import SECTIONS
+    from cloakbench_site.staging import stage
+
+    source = Path(app.doctreedir).parent / f"{Path(app.doctreedir).name}-source"
+    methods = [f"reference/{kind}/index.md" for kind in SECTIONS]
+    others = ["reference/commands/index.md", "reference/schema.md", "reference/python/index.md"]
+    stage(ROOT, source, made_pages(ROOT), {"Methods": methods, "Reference": others})
+    app.srcdir = _StrPath(source)
+
+
+def setup(app: "Sphinx") -> dict[str, Any]:
+    """Connect to Sphinx."""
+    from cloakbench_site import python_pages
+
+    app.connect("config-inited", _stage)
+    python_pages.connect(app)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

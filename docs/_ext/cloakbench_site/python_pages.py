@@ -1,0 +1,68 @@
+"""The Python interface, by autodoc, with the fields of pydantic models said."""
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from cloakbench_site.markdown import prose, table
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+MODULES = {
+    "bench": ("Runs", "Run a matrix from Python.", ("bench.runner.run", "bench.runner.Options")),
+    "bench.contracts": ("Contracts", "What a plugin implements, and what it is handed.", ()),
+    "bench.registry": ("Plugins", "Find and build plugins by the text that names them.", ()),
+    "bench.run_view": ("A finished run", "Read a run's folder once and ask it many times.", ()),
+    "bench.run_folder": ("The run's folder", "Read and write the files of a run.", ()),
+    "bench.leaderboard": ("Leaderboard", "Build, write and shorten the table of a run.", ()),
+    "bench.decisions": ("Decisions", "Read and write the answers of one cell.", ()),
+    "bench.figures": ("Figures", "Draw a finished run.", ()),
+    "bench.errors": ("Errors", "Every error a user can meet.", ()),
+}
+"""Module → heading, what it is for, and members documented instead of all."""
+
+
+def pages() -> dict[str, str]:
+    """Return staged name → Markdown of the pages."""
+    made = {f"reference/python/{module}.md": _module_page(module) for module in MODULES}
+    rows = [(f"[{module}]({module}.md)", prose(line)) for module, (_, line, _) in MODULES.items()]
+    toctree = "```{toctree}\n:hidden:\n\n" + "\n".join(MODULES) + "\n```\n"
+    made["reference/python/index.md"] = (
+        "# Python interface\n\nFor whoever runs, extends or reads CloakBench from Python. What is not here is not "
+        "promised to stay.\n\n" + table(("module", "for"), rows) + "\n" + toctree
+    )
+    return made
+
+
+def _module_page(module: str) -> str:
+    title, line, members = MODULES[module]
+    if members:
+        body = "\n".join(
+            f".. auto{'class' if name.rpartition('.')[2][0].isupper() else 'function'}:: {name}\n"
+            for name in members
+        )
+    else:
+        body = f".. automodule:: {module}\n   :members:\n   :member-order: bysource\n   :show-inheritance:\n"
+    return f"# {title}: {module}\n\n{prose(line)}\n\n```{{eval-rst}}\n{body}```\n"
+
+
+def connect(app: "Sphinx") -> None:
+    """Add the fields of pydantic models to their docstrings, and leave pydantic's own members out."""
+    app.connect("autodoc-process-docstring", _add_fields)
+    app.connect("autodoc-skip-member", _skip_pydantic)
+
+
+def _add_fields(_app: "Sphinx", what: str, _name: str, item: Any, _options: Any, lines: list[str]) -> None:
+    if what != "class" or not hasattr(item, "model_fields"):
+        return
+    described = {key: info.description for key, info in item.model_fields.items() if info.description}
+    if described:
+        lines += ["", "Fields:", "", *(f"- ``{key}``: {_plain(text)}" for key, text in described.items()), ""]
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"([*`|_])", r"\\\1", text)
+
+
+def _skip_pydantic(_app: "Sphinx", _what: str, name: str, _item: Any, skip: bool, _options: Any) -> bool:
+    return skip or name.startswith("model_")

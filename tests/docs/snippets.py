@@ -1,0 +1,142 @@
+"""Blocks of code in Markdown pages: found, parsed, run in order, and their shown output held against the real one.
+
+A comment before a block says what it is: ``<!-- not run: why -->``, or ``<!-- file: NAME -->`` for what the reader
+writes to a file. A ``text`` block after a ``bash`` block shows some of its output.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_BLOCK = re.compile(
+    r"(?:^[ ]*<!-- (?P<mark>not run|file): (?P<said>[^\n]+?) -->\n)?"
+    r"^(?P<indent>[ ]*)```(?P<language>[\w{}-]*)\n(?P<code>.*?)^(?P=indent)```[ ]*$",
+    re.MULTILINE | re.DOTALL,
+)
+_NUMBER = re.compile(r"(?<![\w.:=-])\d+(?:\.\d+)?")
+_FRAME = re.compile(r"[│┃|━─]+")
+TIMEOUT_S = 600
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """One fenced block.
+
+    Attributes:
+        page: the page's file name.
+        line: of the page, from 1.
+        language: what stands behind the fence.
+        code: its text, without the indent of the list it stands in.
+        reason: why it is not run; empty where it is.
+        file: the file it is written to; empty where it is run.
+    """
+
+    page: str
+    line: int
+    language: str
+    code: str
+    reason: str = ""
+    file: str = ""
+
+
+def snippets(page: Path) -> list[Snippet]:
+    """Return the blocks of a page, in order."""
+    text = page.read_text(encoding="utf-8")
+    found = []
+    for match in _BLOCK.finditer(text):
+        said = {match["mark"]: match["said"]}
+        indent = len(match["indent"])
+        code = "".join(
+            line[indent:] if line.strip() else "\n" for line in match["code"].splitlines(keepends=True)
+        )
+        line = text.count("\n", 0, match.start()) + 1
+        found.append(
+            Snippet(page.name, line, match["language"], code, said.get("not run", ""), said.get("file", ""))
+        )
+    return found
+
+
+def environment(store: Path, home: Path) -> dict[str, str]:
+    """Return an environment in which `bench` and `python` are this project's, and nothing of the user's is seen."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("CLOAKBENCH_", "PYTHON"))}
+    return kept | {
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), kept.get("PATH", ""))),
+        "OMP_NUM_THREADS": "1",
+        "CLOAKBENCH_STORE": str(store),
+        "CLOAKBENCH_DATA": str(home / "data"),
+        "TORCH_HOME": str(home / "torch"),
+        "HOME": str(home),
+        "COLUMNS": "200",
+        "NO_COLOR": "1",
+    }
+
+
+def run_page(page: Path, folder: Path, env: dict[str, str]) -> int:
+    """Do what a page says, in `folder`; return the number of blocks that were run.
+
+    Raises:
+        AssertionError: a block fails, or what it shows is not what it prints.
+    """
+    printed, done = "", 0
+    for snippet in snippets(page):
+        where = f"{snippet.page}:{snippet.line}"
+        if snippet.reason:
+            printed = ""
+        elif snippet.file:
+            path = folder / snippet.file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(snippet.code, encoding="utf-8")
+        elif snippet.language == "text" and printed:
+            missing = unlike(snippet.code, printed)
+            assert not missing, f"{where} shows what is not printed:\n{missing}\nprinted:\n{printed}"
+        elif snippet.language in ("bash", "python"):
+            command = (
+                ["bash", "-euo", "pipefail", "-c"] if snippet.language == "bash" else [sys.executable, "-c"]
+            )
+            finished = subprocess.run(
+                [*command, snippet.code],
+                cwd=folder,
+                env=env,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=TIMEOUT_S,
+                stdin=subprocess.DEVNULL,
+            )
+            printed = finished.stdout + finished.stderr
+            assert finished.returncode == 0, (
+                f"{where} fails ({finished.returncode}):\n{snippet.code}\n{printed}"
+            )
+            done += 1
+    return done
+
+
+def unlike(shown: str, printed: str, tolerance: float = 20.0) -> str:
+    """Return the shown lines that nothing printed resembles; empty where all is as shown.
+
+    Words must be the same, in order; numbers may differ, by `tolerance` or a tenth. A line of dots stands for any.
+    """
+    real = [_parts(line) for line in printed.splitlines()]
+    missing = []
+    for line in shown.splitlines():
+        if not line.strip() or set(line.strip()) <= {".", "…"}:
+            continue
+        words, numbers = _parts(line)
+        if not any(words == other and _near(numbers, theirs, tolerance) for other, theirs in real):
+            missing.append(line)
+    return "\n".join(missing)
+
+
+def _parts(line: str) -> tuple[list[str], list[float]]:
+    plain = _FRAME.sub(" ", line)
+    words = _NUMBER.sub("#", plain).split()
+    return words, [float(number) for number in _NUMBER.findall(plain)]
+
+
+def _near(shown: list[float], real: list[float], tolerance: float) -> bool:
+    return len(shown) == len(real) and all(
+        abs(a - b) <= max(tolerance, abs(a) / 10) for a, b in zip(shown, real, strict=True)
+    )

@@ -1,0 +1,109 @@
+"""What the pages tell the reader to type works as written."""
+
+import ast
+import fnmatch
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from snippets import Snippet, environment, run_page, snippets, unlike
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "results").glob("*.md"))]
+RUN_ALWAYS = ("quickstart.md", "tutorial.md")
+RUN_SLOW = tuple(f"howto/{path.name}" for path in sorted((DOCS / "howto").glob("*.md")))
+PARSED_ONLY = {
+    "README.md": "its commands are parsed and its attack is checked by tests/test_docs.py",
+    "docs/methods/*": "runs and trainings of minutes to hours; results/ keeps their tables",
+    "docs/protocols/*": "likewise",
+    "docs/*": "needs photos or a finished run; the tests of each command run the like",
+    "results/*": "runs of hours",
+}
+"""Pages whose blocks are parsed and not run, and why; the first pattern that fits counts."""
+
+BLOCKS = [(page, block) for page in PAGES for block in snippets(page)]
+
+
+def _name(value: object) -> str:
+    return f"{value.page}:{value.line}" if isinstance(value, Snippet) else ""
+
+
+@pytest.fixture(scope="session")
+def env(tmp_path_factory):
+    """Share one store: pages that repeat a run find it there."""
+    home = tmp_path_factory.mktemp("home")
+    return environment(tmp_path_factory.mktemp("store"), home)
+
+
+@pytest.mark.parametrize("name", [name for name in RUN_ALWAYS if (DOCS / name).is_file()])
+def test_the_page_runs_as_written(name: str, tmp_path: Path, env: dict[str, str]) -> None:
+    assert run_page(DOCS / name, tmp_path, env) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUN_SLOW)
+def test_the_how_to_runs_as_written(name: str, tmp_path: Path, env: dict[str, str]) -> None:
+    assert run_page(DOCS / name, tmp_path, env) >= 1
+
+
+@pytest.mark.parametrize("block", [block for _, block in BLOCKS], ids=_name)
+def test_the_block_parses(block: Snippet) -> None:
+    if block.language == "python":
+        ast.parse(block.code)
+    elif block.language == "json":
+        json.loads(block.code)
+    elif block.language == "toml":
+        tomllib.loads(block.code)
+    elif block.language in ("bash", "sh"):
+        done = subprocess.run(["bash", "-n", "-c", block.code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    else:
+        assert block.language in ("", "text", "slurm"), f"nothing checks blocks of '{block.language}'"
+
+
+def test_every_page_with_code_is_run_or_listed() -> None:
+    run = {f"docs/{name}" for name in (*RUN_ALWAYS, *RUN_SLOW)}
+    for page, block in BLOCKS:
+        name = page.relative_to(ROOT).as_posix()
+        if block.language in ("bash", "python") and name not in run:
+            assert any(fnmatch.fnmatch(name, pattern) for pattern in PARSED_ONLY), f"{name} is neither"
+
+
+def test_a_block_that_is_not_run_says_why() -> None:
+    for page, block in BLOCKS:
+        if block.reason:
+            assert len(block.reason) > 8, f"{page.name}:{block.line}"
+
+
+def test_shown_output_is_held_against_the_real_one() -> None:
+    printed = "│ pgd │ none │ 16.7 [2.8, 58.5] │ ok │\n6 identities, 12 probes\n"
+    assert not unlike("│ pgd │ none │ 25.0 [2.8, 58.5] │ ok │\n…\n6 identities, 12 probes", printed)
+    assert unlike("│ pgd │ none │ 66.7 [2.8, 58.5] │ ok │", printed)
+    assert unlike("│ fawkes │ none │ 16.7 [2.8, 58.5] │ ok │", printed)
+    assert unlike("6 identities", printed)
+
+
+def test_blocks_in_lists_and_their_marks_are_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "1. One\n\n   ```bash\n   echo a \\\n     b\n   ```\n\n"
+        "<!-- not run: too long for this -->\n```bash\nsleep\n```\n"
+        "<!-- file: a/b.py -->\n```python\nx = 1\n\ny = 2\n```\n"
+    )
+    first, second, third = snippets(page)
+    assert first.code == "echo a \\\n  b\n"
+    assert second.reason == "too long for this"
+    assert (third.file, third.code, third.line) == ("a/b.py", "x = 1\n\ny = 2\n", 12)
+
+
+def test_a_page_that_shows_what_is_not_printed_fails(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```bash\necho one\n```\n```text\ntwo\n```\n")
+    with pytest.raises(AssertionError, match="shows what is not printed"):
+        run_page(page, tmp_path, environment(tmp_path, tmp_path))
