@@ -10,7 +10,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -82,6 +82,7 @@ class ShortTable:
         best: for each row, whether no defence is surely better than its own, and one is surely worse.
         notes: the reasons of missing values, each once; their numbers begin with 1.
         constant: heading → the one value of a column left out for it.
+        cautions: what must be known of the datasets, each once.
     """
 
     columns: tuple[ShortColumn, ...]
@@ -89,6 +90,7 @@ class ShortTable:
     best: tuple[bool, ...]
     notes: tuple[str, ...]
     constant: Mapping[str, str]
+    cautions: tuple[str, ...] = ()
 
     def number_of(self, note: str) -> int:
         """Return the number of a note."""
@@ -98,6 +100,10 @@ class ShortTable:
         """Return what is the same in every row, as a sentence, or ""."""
         said = "; ".join(f"{heading}: {value}" for heading, value in self.constant.items())
         return f"The same in every row: {said}." if said else ""
+
+    def below(self) -> str:
+        """Return the sentences that belong under the table, before its notes."""
+        return " ".join(filter(None, [*self.cautions, READING, self.left_out()]))
 
 
 def _there(value: Any) -> bool:
@@ -281,13 +287,19 @@ def short(board: pd.DataFrame) -> ShortTable:
             constant[column.heading] = values.pop()
     rows = tuple(tuple(fields[column.key][i] for column in columns) for i in range(len(records)))
     notes = tuple(dict.fromkeys(field.note for row in rows for field in row if field.note))
-    return ShortTable(tuple(columns), rows, _best(records), notes, constant)
+    cautions = dict.fromkeys(
+        f"{_text(row, 'dataset')}: {note.rstrip('.')}."
+        for row in records
+        if (note := _text(row, "dataset_note"))
+    )
+    return ShortTable(tuple(columns), rows, _best(records), notes, constant, tuple(cautions))
 
 
 def _best(records: Sequence[Row]) -> tuple[bool, ...]:
     """Say of each row whether its defence is among those that none is surely better than, and beats one."""
-    scope = ("run", "dataset", "protocol", "attack", "head", "condition", "access")
-    slices = [tuple(_text(row, name) for name in scope) for row in records]
+    scope = ("dataset", "protocol", "attack", "head", "condition", "access")
+    own = [_text(row, "run") if "within its run" in _text(row, "ranking_reason") else "" for row in records]
+    slices = [(run, *(_text(row, name) for name in scope)) for run, row in zip(own, records, strict=True)]
     ranks = [row["rank_low"] if _there(row.get("rank_low")) else None for row in records]
     told_apart = {key for key, rank in zip(slices, ranks, strict=True) if rank is not None and rank > 1}
     return tuple(rank == 1 and key in told_apart for key, rank in zip(slices, ranks, strict=True))
@@ -326,9 +338,8 @@ def markdown(board: pd.DataFrame) -> str:
             for column, field in zip(table.columns, row, strict=True)
         ]
         lines.append(_markdown_line(fields, escape=False))
-    tail = [READING, *filter(None, [table.left_out()])]
     listed = [f"{number}. {markdown_text(note)}" for number, note in enumerate(table.notes, start=1)]
-    parts = ["\n".join(lines), markdown_text(" ".join(tail))]
+    parts = ["\n".join(lines), markdown_text(table.below())]
     if listed:
         parts.append(f"{MISSING}, by number:")
         parts.append("\n".join(listed))
@@ -412,7 +423,7 @@ def _without_constants(table: ShortTable, letters: Mapping[str, str]) -> ShortTa
         for row in table.rows
     )
     notes_left = tuple(dict.fromkeys(field.note for row in rows for field in row if field.note))
-    return ShortTable(columns, rows, table.best, notes_left, constant)
+    return replace(table, columns=columns, rows=rows, notes=notes_left, constant=constant)
 
 
 def _latex_rows(table: ShortTable) -> Iterator[str]:
@@ -441,7 +452,7 @@ def _latex_field(field: Shown, table: ShortTable, *, bold: bool) -> str:
 def _latex_notes(table: ShortTable) -> list[str]:
     marks = "; ".join(f"{letter}: {mark}" for mark, letter in _LETTERS.items())
     threat = f"Threat: {marks}." if any(column.key == "threat" for column in table.columns) else ""
-    said = [latex_text(text) for text in (READING, threat, table.left_out()) if text]
+    said = [latex_text(text) for text in (table.below(), threat) if text]
     listed = [
         rf"\textsuperscript{{{number}}}~{latex_text(note.rstrip('.'))}."
         for number, note in enumerate(table.notes, start=1)
@@ -537,21 +548,25 @@ def html(board: pd.DataFrame, table_id: str = "leaderboard") -> str:
         key: label for key, label in FILTERS.items() if key not in _FILTERS_IF_SEVERAL or _several(board, key)
     }
     filters = {key: [_filter_value(value) for value in board[key]] for key in shown}
+    places = {
+        text: place for place, text in enumerate(dict.fromkeys(field for row in fields[1:] for field in row))
+    }
     full = {
         "columns": [
             [name, COLUMNS.get(name, ""), bool(pd.api.types.is_numeric_dtype(board[name]))]
             for name in board.columns
         ],
-        "rows": fields[1:],
+        # Most texts are in many rows.
+        "texts": list(places),
+        "rows": [[places[field] for field in row] for row in fields[1:]],
     }
-    template = _environment().get_template("leaderboard.html.j2")
+    template = environment().get_template("leaderboard.html.j2")
     text = template.render(
         id=table_id,
         table=table,
         filters=[(key, shown[key], list(dict.fromkeys(values))) for key, values in filters.items()],
         of_row=[{key: values[i] for key, values in filters.items()} for i in range(len(table.rows))],
         full=full,
-        reading=READING,
         missing=MISSING,
     )
     return str(text)
@@ -569,7 +584,8 @@ def _filter_value(value: Any) -> str:
 
 
 @cache
-def _environment() -> Any:
+def environment() -> Any:
+    """Return the environment of the templates; every value is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(

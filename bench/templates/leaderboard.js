@@ -10,6 +10,7 @@
     const rows = Array.from(body.rows);
     const selects = Array.from(form.querySelectorAll("select"));
     const full = JSON.parse(board.querySelector(".board-data").textContent);
+    const fullRow = (index) => full.rows[index].map((at) => full.texts[at]);
     const words = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
     const place = new Map(rows.map((row, index) => [row, index]));
     const prefix = `#${board.id}:`;
@@ -70,7 +71,7 @@
         cell.append(button);
         head.append(cell);
         rows.forEach((row, at) => {
-          const value = full.rows[at][index];
+          const value = full.texts[full.rows[at][index]];
           const field = document.createElement("td");
           field.className = `wide ${kind}`;
           field.dataset.value = value;
@@ -123,7 +124,7 @@
 
     const download = () => {
       const shown = Array.from(body.rows).filter((row) => !row.hidden);
-      const lines = [full.columns.map((column) => column[0]), ...shown.map((row) => full.rows[place.get(row)])];
+      const lines = [full.columns.map((column) => column[0]), ...shown.map((row) => fullRow(place.get(row)))];
       const text = lines.map((line) => line.map(quoted).join(",") + "\n").join("");
       const link = document.createElement("a");
       link.href = URL.createObjectURL(new Blob([text], { type: "text/csv;charset=utf-8" }));

@@ -1,0 +1,137 @@
+"""The leaderboard as a page of its own: one HTML file without anything from outside."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from bench import board_table
+from bench.leaderboard import COLUMNS
+from bench.merged_board import Merged, Source
+from bench.spec import BENCHMARK_VERSION, RunSpec
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One of the leaderboards that a page is made from, as the page names it.
+
+    Attributes:
+        name: its folder or file, without the folders above it where the path is absolute.
+        runs: digests of the runs whose rows it holds.
+        rows: how many.
+        by: who submitted it, or "".
+        command: what makes the run again, or "" for a table.
+        environment: on what it was made, a few words, or "".
+        foreign: methods of code that was not this project's when it was submitted.
+    """
+
+    name: str
+    runs: str
+    rows: int
+    by: str = ""
+    command: str = ""
+    environment: str = ""
+    foreign: str = ""
+
+
+def page(merged: Merged, title: str = "CloakBench leaderboard") -> str:
+    """Return the page of a leaderboard: what it holds, how to read it, the table, and how it was made.
+
+    Args:
+        merged: of one source or several.
+        title: its heading.
+    """
+    board = merged.board
+    text = (
+        board_table.environment()
+        .get_template("leaderboard.page.html.j2")
+        .render(
+            title=title,
+            css=board_table.CSS,
+            js=board_table.JS,
+            table=board_table.html(board),
+            summary=summary(merged),
+            origins=[origin_of(source) for source in merged.sources],
+            again="bench leaderboard "
+            + " ".join(shlex.quote(shown_path(source.name)) for source in merged.sources),
+            columns=COLUMNS,
+            version=BENCHMARK_VERSION,
+        )
+    )
+    return str(text)
+
+
+def summary(merged: Merged) -> str:
+    """Return in a sentence what a leaderboard holds."""
+    board = merged.board
+    counts = [
+        _count(len(board), "row"),
+        _count(len(merged.sources), "source"),
+        _count(len(set(board["attack"]) - {"none"}), "attack"),
+        _count(len(set(board["defense"]) - {"none"}), "defence"),
+        _count(board["backbone"].nunique(), "tracker"),
+    ]
+    people = sorted({int(count) for count in board["n_identities"].dropna()})
+    span = f"{people[0]} to {people[-1]}" if len(people) > 1 else str(*people) if people else "no"
+    failed = int((board["status"] != "ok").sum())
+    tail = f" {_count(failed, 'cell')} failed and is NA." if failed else ""
+    rows, sources, *rest = counts
+    datasets = ", ".join(dict.fromkeys(map(str, board["dataset"])))
+    return f"{rows} from {sources}: {', '.join(rest)}, {span} people; dataset {datasets}.{tail}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def shown_path(name: str) -> str:
+    """Return a path as it may be published: an absolute one without the folders above its last name."""
+    return PurePath(name).name if name.startswith(("/", "~")) or re.match(r"[A-Za-z]:|\\", name) else name
+
+
+def origin_of(source: Source) -> Origin:
+    """Return what a page says of one of its sources."""
+    runs = ", ".join(dict.fromkeys(map(str, source.board["run"])))
+    name, rows = shown_path(source.name), len(source.board)
+    if source.folder is not None:
+        command = asked_command(source.answers.facts.asked)
+        return Origin(
+            name, runs, rows, command=command, environment=environment_words(source.folder.machine())
+        )
+    record = source.record
+    foreign = ", ".join(str(method["name"]) for method in record.get("methods", []) if method.get("foreign"))
+    environment = environment_words(record["environment"]) if "environment" in record else ""
+    return Origin(
+        name, runs, rows, str(record.get("by", "")), str(record.get("command", "")), environment, foreign
+    )
+
+
+def environment_words(machine: Mapping[str, Any]) -> str:
+    """Return on what a run was made, in a few words."""
+    packages: Mapping[str, Any] = machine.get("packages", {})
+    named: Sequence[str] = [
+        f"{name} {packages[name]}" for name in ("cloakbench", "torch") if name in packages
+    ]
+    device = machine.get("cuda_device") or machine.get("cpu_model") or machine.get("device") or ""
+    return ", ".join(filter(None, [*named, f"Python {machine.get('python', 'unknown')}", str(device)]))
+
+
+def asked_command(asked: RunSpec) -> str:
+    """Return the command that asks for a run, in its shortest form; folders, threads and devices are no part of it."""
+    words = ["bench", "run", "--dataset", asked.dataset]
+    words += [] if asked.protocol == "tracker" else ["--protocol", asked.protocol]
+    repeated = {
+        "--attack": asked.attacks,
+        "--defense": asked.defenses,
+        "--backbone": asked.backbones,
+        "--head": asked.heads,
+        "--seed": () if asked.seeds == (0,) else tuple(map(str, asked.seeds)),
+    }
+    words += [word for option, values in repeated.items() for value in values for word in (option, value)]
+    words += ["--split-seed", str(asked.split_seed)] if asked.split_seed else []
+    words += ["--identities", str(asked.identities)] if asked.identities is not None else []
+    return shlex.join(words)

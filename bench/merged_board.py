@@ -1,0 +1,341 @@
+"""The leaderboards of several runs as one: each cell once, ranked together where that can be done.
+
+What lives here: which rows are the same cell, when they agree, and which runs are ranked over their union. What must
+not: how a row is made (`bench.leaderboard`) and how a table is written (`bench.board_table`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench import leaderboard
+from bench.answers import Answers, Point
+from bench.contracts import Decided
+from bench.digest import digest
+from bench.errors import DataError, UsageError
+from bench.leaderboard import COLUMNS, KEY
+from bench.reference_tests import reference_tests
+from bench.run_folder import RunFolder, split_json
+from bench.slices import rank_columns
+
+ANSWERS = (
+    *("status", "n_identities", "n_probes", "asr", "asr_low", "asr_high", "asr_pooled"),
+    *("normal_accuracy", "normal_accuracy_low", "normal_accuracy_high", "normal_accuracy_pooled"),
+    *(
+        "threshold",
+        "cloak_psnr",
+        "cloak_ssim",
+        "purified_psnr",
+        "purified_ssim",
+        "surrogates",
+        "extractors",
+        "access",
+    ),
+)
+"""What two rows of one cell must agree in: what does not depend on the other cells of a run, or on an optional file.
+
+Numbers are compared as the CSV shows them.
+"""
+
+RANKS = ("rank_low", "rank_high", "tie_group", "ranking_reason")
+
+_SLICE = ("dataset", "protocol", "attack", "head", "condition", "access")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A leaderboard that goes into the merged one.
+
+    Attributes:
+        name: the folder or file as it was given.
+        board: its rows.
+        folder: the run's folder, None for a table.
+        record: what a submission says of itself, empty for all else.
+    """
+
+    name: str
+    board: pd.DataFrame
+    folder: RunFolder | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def answers(self) -> Answers:
+        """Return the decisions of every cell.
+
+        Raises:
+            DataError: the run's folder is damaged.
+        """
+        assert self.folder is not None
+        return Answers.of(self.folder)
+
+    @cached_property
+    def ground(self) -> str:
+        """Return a digest of what runs must share to be ranked together; "" where that is not known.
+
+        Benchmark version, protocol, photos, who is evaluated on which of them, and who is protected when.
+        """
+        if self.folder is None:
+            return ""
+        facts = self.answers.facts
+        if not facts.fingerprint:
+            return ""
+        said = (facts.benchmark_version, facts.spec.protocol, facts.spec.dataset, facts.fingerprint)
+        return digest([*said, str(facts.spec.split_seed), split_json(self.folder.split())])
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Several leaderboards as one.
+
+    Attributes:
+        board: with the columns of `bench.leaderboard.COLUMNS`.
+        sources: what it is made from, in order.
+        repeated: rows left out because an earlier source has the same cell with the same answers.
+    """
+
+    board: pd.DataFrame
+    sources: tuple[Source, ...]
+    repeated: int = 0
+
+
+@dataclass
+class _UnionAnswers(Answers):
+    """The answers of several runs of the same people and photos; a cell of two is that of the first."""
+
+    owners: dict[Point, Answers] = field(default_factory=dict)
+
+    @classmethod
+    def over(cls, parts: Sequence[Answers]) -> _UnionAnswers:
+        """Return the union."""
+        owners: dict[Point, Answers] = {}
+        for part in parts:
+            for point in part.cells:
+                owners.setdefault(point, part)
+        cells = {point: part.cells[point] for point, part in owners.items()}
+        return cls(parts[0].folder, parts[0].facts, cells, owners=owners)
+
+    def decided(self, point: Point) -> Decided | None:
+        """Return a cell's answers, None where it failed or is in no run."""
+        owner = self.owners.get(point)
+        return None if owner is None else owner.decided(point)
+
+
+def read_source(path: Path) -> list[Source]:
+    """Return what a path holds: a finished run's folder, a leaderboard's CSV, or a folder of submissions.
+
+    Raises:
+        DataError: it is none of these, or it is damaged.
+    """
+    if path.is_file():
+        return [Source(str(path), leaderboard.read_csv(path))]
+    records = sorted(path.glob("*.json")) if path.is_dir() and not (path / "spec.json").exists() else []
+    submitted = [record for record in records if record.with_suffix(".csv").is_file()]
+    if submitted:
+        return [_submission(record) for record in submitted]
+    folder = RunFolder(path)
+    return [Source(str(path), leaderboard.build(folder), folder)]
+
+
+def _submission(path: Path) -> Source:
+    """Return a submission, checked to be the one that was written."""
+    table = path.with_suffix(".csv")
+    try:
+        record = json.loads(path.read_bytes())
+        wanted = record["leaderboard_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"'{path}' is no record of `bench submit`. Submit the run again.") from None
+    if sha256(table.read_bytes()).hexdigest() != wanted:
+        raise DataError(
+            f"'{table}' is not what was submitted: its SHA-256 is not the one in {path.name}. Take the file that was "
+            "submitted, or submit the run again."
+        )
+    return Source(str(table), leaderboard.read_csv(table), record=record)
+
+
+def read_sources(paths: Sequence[Path]) -> list[Source]:
+    """Return the leaderboards of all paths, each once.
+
+    Raises:
+        DataError: a path is no run, table or folder of submissions.
+    """
+    return [source for path in dict.fromkeys(paths) for source in read_source(path)]
+
+
+def merge(sources: Sequence[Source], *, keep_both: bool = False) -> Merged:
+    """Return several leaderboards as one, rows in the order of the sources.
+
+    A cell (`bench.leaderboard.KEY`) that two sources have with the same answers (`ANSWERS`) is there once, as the
+    first has it, asked for where one of them asked. Runs of the same people, photos, split and protocol are ranked
+    and tested over all their cells. Else ranks and corrected p values are of each run alone, and `ranking_reason`
+    says why where another source ranks defences against the same attack.
+
+    Args:
+        sources: at least one.
+        keep_both: keep both rows of a cell whose answers differ; their `run` tells them apart.
+
+    Raises:
+        UsageError: the benchmark's versions differ, or two sources answer the same cell differently; both are named.
+    """
+    _check_versions(sources)
+    if len(sources) == 1:
+        return Merged(sources[0].board, tuple(sources))
+    rows, repeated, disputed = _distinct(sources, keep_both=keep_both)
+    boards = _ranked_together(sources, rows, disputed)
+    board = pd.concat([board for board in boards if len(board)], ignore_index=True)
+    return Merged(board[list(COLUMNS)], tuple(sources), repeated)
+
+
+def _check_versions(sources: Sequence[Source]) -> None:
+    versions = {version: source.name for source in sources for version in source.board["benchmark_version"]}
+    if len(versions) > 1:
+        said = "; ".join(f"{name} has version {version}" for version, name in versions.items())
+        raise UsageError(
+            f"rows of different versions of the benchmark are not compared: {said}. Make the older run again."
+        )
+
+
+def _keys(board: pd.DataFrame) -> list[tuple[Any, ...]]:
+    return list(board[list(KEY)].itertuples(index=False, name=None))
+
+
+def _distinct(
+    sources: Sequence[Source], *, keep_both: bool
+) -> tuple[list[pd.DataFrame], int, set[tuple[int, int]]]:
+    """Return each source's rows that no earlier one has, the number left out, and the pairs that disagree."""
+    seen: dict[tuple[Any, ...], list[tuple[int, int, tuple[str, ...]]]] = {}
+    keep: list[list[int]] = []
+    asked = [source.board["asked"].tolist() for source in sources]
+    disputed: set[tuple[int, int]] = set()
+    for number, source in enumerate(sources):
+        keep.append([])
+        answers = _answers(source.board)
+        for at, key in enumerate(_keys(source.board)):
+            earlier = seen.setdefault(key, [])
+            same = next((one for one in earlier if one[2] == answers[at]), None)
+            if same is not None:
+                asked[same[0]][same[1]] |= asked[number][at]
+                continue
+            if earlier and not keep_both:
+                first = earlier[0]
+                raise _disagreement(sources[first[0]], source, key, first[2], answers[at])
+            disputed |= {(other[0], number) for other in earlier}
+            earlier.append((number, at, answers[at]))
+            keep[number].append(at)
+    rows = [
+        source.board.assign(asked=asked[number]).iloc[keep[number]].reset_index(drop=True)
+        for number, source in enumerate(sources)
+    ]
+    return rows, sum(len(source.board) for source in sources) - sum(map(len, keep)), disputed
+
+
+def _answers(board: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Return what each row answers, as the CSV shows it."""
+    columns = [[_as_shown(value) for value in board[name]] for name in ANSWERS]
+    return list(zip(*columns, strict=True))
+
+
+def _as_shown(value: Any) -> str:
+    if value is None or pd.isna(value):
+        return ""
+    return f"{value:.6f}" if isinstance(value, float) else str(value)
+
+
+def _disagreement(
+    first: Source, second: Source, key: tuple[Any, ...], one: Sequence[str], other: Sequence[str]
+) -> UsageError:
+    name, here, there = next((name, a, b) for name, a, b in zip(ANSWERS, one, other, strict=True) if a != b)
+    cell = " × ".join(str(part) for part in key if part != "")
+    return UsageError(
+        f"{first.name} and {second.name} have the same cell with different answers: {cell}: {name} is "
+        f"{here or 'empty'} and {there or 'empty'}. They are of other people, photos or code; leave one out, or keep "
+        "both rows with --keep-both."
+    )
+
+
+# -- ranks over several runs --------------------------------------------------------------------------------------
+
+
+def _ranked_together(
+    sources: Sequence[Source], rows: Sequence[pd.DataFrame], disputed: set[tuple[int, int]]
+) -> list[pd.DataFrame]:
+    """Return the rows of each source with the ranks and tests of all runs that can be ranked with it."""
+    groups = _groups(sources, disputed)
+    found = list(rows)
+    for group in groups:
+        if len(group) > 1:
+            united = pd.concat([rows[number].assign(_source=number) for number in group], ignore_index=True)
+            united = _rank_union(united, [sources[number].answers for number in group])
+            for number in group:
+                found[number] = united[united["_source"] == number].drop(columns="_source")
+    return list(_explained(sources, found, groups, disputed))
+
+
+def _groups(sources: Sequence[Source], disputed: set[tuple[int, int]]) -> list[tuple[int, ...]]:
+    """Return the numbers of sources that are ranked together; runs that disagree about a cell stand alone."""
+    alone = {number for pair in disputed for number in pair}
+    groups: dict[str, list[int]] = {}
+    for number, source in enumerate(sources):
+        name = f"alone {number}" if number in alone or not source.ground else source.ground
+        groups.setdefault(name, []).append(number)
+    return [tuple(group) for group in groups.values()]
+
+
+def _rank_union(rows: pd.DataFrame, parts: Sequence[Answers]) -> pd.DataFrame:
+    """Return the rows with ranks and tests over all cells of several runs.
+
+    A slice that cannot be ranked over the union, as its methods met no common tracker, keeps the ranks of its run.
+    """
+    union = _UnionAnswers.over(parts)
+    tested = rows.assign(**reference_tests(union, rows))
+    ranks = pd.DataFrame(rank_columns(union, rows), index=rows.index)
+    kept = ranks["rank_low"].isna() & rows["rank_low"].notna()
+    for name in RANKS:
+        tested[name] = ranks[name].where(~kept, rows[name])
+    tested.loc[kept, "ranking_reason"] = "ranked within its run: " + ranks.loc[kept, "ranking_reason"].astype(
+        str
+    )
+    return tested.astype({"rank_low": "Int64", "rank_high": "Int64"})
+
+
+def _explained(
+    sources: Sequence[Source],
+    boards: Sequence[pd.DataFrame],
+    groups: Sequence[tuple[int, ...]],
+    disputed: set[tuple[int, int]],
+) -> Iterator[pd.DataFrame]:
+    """Say in `ranking_reason` where another source ranks the same slice by itself, and why."""
+    group_of = {number: group for group in groups for number in group}
+    slices = [set(board[list(_SLICE)].itertuples(index=False, name=None)) for board in boards]
+    for number, board in enumerate(boards):
+        reasons = board["ranking_reason"].tolist()
+        ranked = board["rank_low"].notna().tolist()
+        for at, one in enumerate(board[list(_SLICE)].itertuples(index=False, name=None)):
+            others = [
+                other
+                for other in range(len(boards))
+                if ranked[at] and other not in group_of[number] and one in slices[other]
+            ]
+            if others:
+                why = f"ranked within its run: {_why_apart(sources, number, others[0], disputed)}"
+                reasons[at] = "; ".join(filter(None, [why, reasons[at]]))
+        yield board.assign(ranking_reason=reasons)
+
+
+def _why_apart(sources: Sequence[Source], number: int, other: int, disputed: set[tuple[int, int]]) -> str:
+    one, two = sources[number], sources[other]
+    if any(number in pair or other in pair for pair in disputed):
+        return "runs answer a cell differently"
+    for source in (one, two):
+        if source.folder is None:
+            return f"{source.name} is a table, without each person's answers"
+        if not source.ground:
+            return f"{source.name} did not record the fingerprint of its photos"
+    return f"{two.name if number < other else one.name} is of other people, photos or another split"
