@@ -102,6 +102,18 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "heatmap": Kind("bench.figures.heatmap", "attack success of every attack against every defence"),
+    "slopes": Kind(
+        "bench.figures.slopes", "attack success without and with each defence, one line an attack"
+    ),
+    "forest": Kind("bench.figures.forest", "by how much each defence changes attack success, with intervals"),
+    "critical-difference": Kind(
+        "bench.figures.critical_difference", "mean ranks of the defences, and which are not told apart"
+    ),
+    "quality": Kind("bench.figures.quality", "attack success against image quality, with the Pareto front"),
+    "backbones": Kind("bench.figures.backbones", "attack success on every tracker's backbone"),
+    "robustness": Kind("bench.figures.robustness", "attack success after each channel (protocol robustness)"),
+    "people": Kind("bench.figures.people", "attack success of every person, by defence"),
+    "cost": Kind("bench.figures.cost", "seconds per image against attack success"),
 }
 """Every kind by its name, in the order of a report."""
 

@@ -177,11 +177,7 @@ def _label(figure: Figure, grid: np.ndarray[Any, Any], chosen: Selection, rows: 
     for axes in grid[:, 0]:
         axes.set_yticks(range(len(rows)), [chosen.short_attacks[name] for name in rows])
     for axes in grid[-1, :]:
-        style.slant(axes, [_defense_label(chosen, name) for name in chosen.defenses])
-
-
-def _defense_label(chosen: Selection, name: str) -> str:
-    return "no defence" if name == NO_CLOAK else chosen.short_defenses[name]
+        style.slant(axes, [chosen.short_defenses[name] for name in chosen.defenses])
 
 
 def _caption(chosen: Selection, used: set[str]) -> str:

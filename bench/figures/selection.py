@@ -19,7 +19,6 @@ from bench.errors import unknown
 from bench.figures import FigureOptions, NotDrawableError
 from bench.figures.names import short_names
 from bench.run_view import RunView
-from bench.slices import EVERY
 
 NO_CLOAK = "none"
 """The attack, or the defence, that does nothing."""
@@ -73,8 +72,8 @@ class Selection:
 
     @cached_property
     def short_defenses(self) -> dict[str, str]:
-        """Return what defences are called in figures."""
-        return short_names(self.view.answers.values("defense")) | {EVERY: "mean of all"}
+        """Return what defences are called in figures; ``none`` is named for what it is."""
+        return short_names(self.view.answers.values("defense")) | {NO_CLOAK: "no defence"}
 
     @cached_property
     def short_backbones(self) -> dict[str, str]:
@@ -82,13 +81,18 @@ class Selection:
         return short_names(self.view.answers.values("backbone"))
 
     @cached_property
+    def table(self) -> pd.DataFrame:
+        """Return the means over the trackers shown, with the columns of `bench.means.COLUMNS`."""
+        if self.backbone is None:
+            return self.view.means
+        return run_means.table(
+            run_means.means(self.view.answers, list(self.attacks), backbones=[self.backbone])
+        )
+
+    @cached_property
     def rates(self) -> pd.DataFrame:
-        """Return the rows of `bench.means.COLUMNS` that are shown, without those over several attacks."""
-        table = self.view.means
-        if self.backbone is not None:
-            table = run_means.table(
-                run_means.means(self.view.answers, list(self.attacks), backbones=[self.backbone])
-            )
+        """Return the rows of `table` that are shown, without those over several attacks."""
+        table = self.table
         shown = (
             table["against"].isin(self.attacks)
             & table["defense"].isin(self.defenses)

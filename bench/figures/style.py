@@ -15,7 +15,7 @@ from bench.figures import WIDTHS, FigureOptions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
 TYPE_SIZE = 7.0
 """Points of most text at the figure's final size."""
@@ -65,7 +65,7 @@ _RC: Mapping[str, Any] = {
     "grid.color": PALE,
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.1,
-    "lines.markersize": 3.8,
+    "lines.markersize": 3.2,
     "hatch.linewidth": 0.5,
     "legend.fontsize": TYPE_SIZE,
     "legend.frameon": False,
@@ -142,7 +142,7 @@ def new_figure(options: FigureOptions, height: float) -> Figure:
         height: inches.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
     figure = Figure(figsize=(WIDTHS[options.width], height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -150,14 +150,44 @@ def new_figure(options: FigureOptions, height: float) -> Figure:
     return figure
 
 
-def legend_on_top(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Put one legend above all panels, in as many columns as fit."""
+def legend_on_top(
+    figure: FigureBase, handles: Sequence[Any], labels: Sequence[str], width: float | None = None
+) -> None:
+    """Put one legend above all panels, in as many columns as fit.
+
+    Args:
+        figure: a figure or a part of one.
+        handles: as `marks` gives them.
+        labels: likewise.
+        width: inches; of a whole figure it is known.
+    """
     if not handles:
         return
-    longest = max(len(label) for label in labels)
-    each = 0.42 + 0.064 * longest
-    columns = max(1, min(len(labels), int(figure.get_figwidth() / each)))
+    room = width or float(figure.get_figwidth())  # type: ignore[attr-defined]  # only whole figures have it
+    each = [text_width(label) for label in labels]
+    columns = next(n for n in range(len(labels), 0, -1) if n == 1 or _width(each, n) <= room)
     figure.legend(handles, labels, loc="outside upper left", ncols=columns)
+
+
+def text_width(text: str, size: float = TYPE_SIZE) -> float:
+    """Return how wide a text is drawn, in inches.
+
+    Args:
+        text: one line.
+        size: points.
+    """
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextToPath
+
+    found = TextToPath().get_text_width_height_descent(text, FontProperties(size=size), ismath=False)  # type: ignore[no-untyped-call]
+    return float(found[0]) / 72
+
+
+def _width(labels: Sequence[float], columns: int) -> float:
+    """Return how many inches a legend is wide; it is filled column by column."""
+    rows = -(-len(labels) // columns)
+    around = 0.45  # of a handle and the gaps on either side of it
+    return sum(around + max(labels[start : start + rows]) for start in range(0, len(labels), rows))
 
 
 def marks(
@@ -207,3 +237,65 @@ def luminance(colour: str) -> float:
 def ink_on(colour: str) -> str:
     """Return black or white, whichever has the higher contrast on a colour."""
     return "black" if luminance(colour) > 0.179 else "white"
+
+
+def with_intervals(
+    axes: Axes,
+    x: Any,
+    y: Any,
+    ends: tuple[Any, Any],
+    which: Look,
+    *,
+    label: str,
+    along: Literal["x", "y"] = "y",
+    filled: bool = True,
+    joined: bool = False,
+) -> None:
+    """Draw points with their intervals; a point without an interval is drawn without a bar.
+
+    Args:
+        axes: where.
+        x: places, or values where `along` is x.
+        y: values, or places where `along` is x.
+        ends: lower and upper ends of the intervals, NaN where there is none.
+        which: look of the series.
+        label: name of the series.
+        along: axis of the values.
+        filled: fill the markers.
+        joined: join the points with the look's line.
+    """
+    import numpy as np
+
+    values = np.asarray(y if along == "y" else x, dtype=float)
+    low, high = (np.asarray(end, dtype=float) for end in ends)
+    reach = np.nan_to_num(np.array([values - low, high - values]), nan=0.0).clip(min=0)
+    axes.errorbar(
+        x,
+        y,
+        **{f"{along}err": reach},  # type: ignore[arg-type]  # one of two keywords
+        **which.points(filled=filled),
+        linestyle=which.line if joined else "none",
+        elinewidth=0.9,
+        capsize=1.5,
+        capthick=0.9,
+        label=label,
+    )
+
+
+def dodge(number: int, count: int, room: float = 0.6) -> float:
+    """Return how far series `number` of `count` stands from its place, within ± `room` / 2."""
+    return room * ((number + 0.5) / count - 0.5)
+
+
+def note(axes: Axes, text: str) -> None:
+    """Write what is missing into a corner of a panel."""
+    if text:
+        axes.text(0.03, 0.97, text, transform=axes.transAxes, va="top", color="0.3", fontsize=TYPE_SIZE - 1)
+
+
+def grid_of(figure: Any, count: int, across: int, **shared: Any) -> list[Axes]:
+    """Return `count` panels of a figure, `across` side by side, row by row; what is left over is not shown."""
+    panels = figure.subplots(-(-count // across), across, squeeze=False, **shared).flatten()
+    for spare in panels[count:]:
+        spare.set_visible(False)
+    return list(panels[:count])

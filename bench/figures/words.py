@@ -74,7 +74,7 @@ def full_names(
     if attacks:
         names |= {name: chosen.short_attacks[name] for name in chosen.attacks if name != NO_CLOAK}
     if defenses:
-        names |= {name: chosen.short_defenses[name] for name in chosen.defenses}
+        names |= {name: chosen.short_defenses[name] for name in chosen.defenses if name != NO_CLOAK}
     if backbones:
         names |= chosen.short_backbones
     return explained(list(names), names)

@@ -1,0 +1,119 @@
+"""Attack success on every tracker's backbone, attack by attack and defence by defence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from bench.figures import Drawing, FigureOptions, NotDrawableError, style, words
+from bench.figures.selection import NO_CLOAK, Selection, select
+from bench.run_view import RunView
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_HEIGHT = 1.5  # inches of a panel
+_ROOM = 0.7  # share of a place that the points of one backbone take
+
+
+def draw(view: RunView, options: FigureOptions) -> Drawing:
+    """Return one panel an attack: a place a backbone, a point a defence, with the baseline error.
+
+    Raises:
+        NotDrawableError: the run has no attack, or one backbone.
+    """
+    chosen = select(view, options)
+    backbones = view.answers.values("backbone")
+    if len(backbones) < 2:
+        raise NotDrawableError(
+            f"the run has one backbone, {backbones[0]}: there is nothing to compare. Add one with --backbone."
+        )
+    if chosen.backbone is not None:
+        raise NotDrawableError("this kind shows every backbone beside the others; leave --backbone out.")
+    across = 2 if options.width == "page" and len(chosen.attacks) > 1 else 1
+    rows = -(-len(chosen.attacks) // across)
+    names = max(len(name) for name in chosen.short_backbones.values())
+    figure = style.new_figure(options, 0.4 + _HEIGHT * rows + min(0.05 * names, 1.1))
+    grid = style.grid_of(figure, len(chosen.attacks), across, sharex=True, sharey=True)
+    looks = style.looks(chosen.defenses)
+    for place, (axes, attack) in enumerate(zip(grid, chosen.attacks, strict=True)):
+        _panel(axes, chosen, attack, backbones, looks)
+        axes.set_title(chosen.short_attacks[attack])
+        style.percent_axis(axes, label="ASR, %" if place % across == 0 else "")
+    for axes in grid[-across:]:
+        style.slant(axes, [chosen.short_backbones[name] for name in backbones])
+        axes.tick_params(labelbottom=True)
+    from matplotlib.lines import Line2D
+
+    handles, labels = style.marks(looks, chosen.short_defenses)
+    handles.append(Line2D([], [], color=style.BASELINE))
+    style.legend_on_top(figure, handles, [*labels, "baseline error"])
+    return Drawing(figure, "Attack success by backbone", _caption(chosen), _alt(chosen))
+
+
+def _panel(
+    axes: Axes, chosen: Selection, attack: str, backbones: tuple[str, ...], looks: dict[str, style.Look]
+) -> None:
+    board = chosen.board
+    own = board[(board["attack"] == attack) & (board["head"] == chosen.head)]
+    for place, backbone in enumerate(backbones):
+        baseline = own[own["backbone"] == backbone]["baseline_error"].dropna()
+        if len(baseline):
+            level = 100 * float(baseline.iloc[0])
+            axes.plot(
+                [place - 0.42, place + 0.42],
+                [level, level],
+                color=style.BASELINE,
+                label=f"baseline|{backbone}",
+            )
+    missing = []
+    for number, (defense, look) in enumerate(looks.items()):
+        rows = own[own["defense"] == defense]
+        for white in (False, True):
+            shown = rows[(rows["access"] == "white-box") == white].dropna(subset=["asr"])
+            if shown.empty:
+                continue
+            places = [
+                backbones.index(str(row.backbone)) + style.dodge(number, len(looks), _ROOM)
+                for row in shown.itertuples(index=False)
+            ]
+            values, low, high = (100 * pd.to_numeric(shown[name]) for name in ("asr", "asr_low", "asr_high"))
+            style.with_intervals(
+                axes, places, values, (low, high), look, label=f"{attack}|{defense}", filled=not white
+            )
+        for row in rows[rows["asr"].isna()].itertuples(index=False):
+            word = "failed" if row.status == "failed" else "NA"
+            missing.append(
+                f"{chosen.short_defenses[defense]}, {chosen.short_backbones[str(row.backbone)]}: {word}"
+            )
+    style.note(axes, "\n".join(missing))
+    axes.set_xlim(-0.6, len(backbones) - 0.4)
+
+
+def _caption(chosen: Selection) -> str:
+    rows = chosen.board[chosen.board["head"] == chosen.head]
+    white = (rows["access"] == "white-box").any()
+    return words.joined(
+        [
+            "Attack success rate (ASR) on every tracker's backbone, one panel an attack, one mark a defence.",
+            words.measured(chosen, rows["n_identities"]),
+            f"Head {chosen.head}.",
+            words.INTERVALS,
+            "Grey: baseline error, what no cloak earned.",
+            "Hollow: white-box, the attack knew the backbone." if white else "",
+            "Marks of one defence side by side are seeds." if len(set(rows["seed"])) > 1 else "",
+            words.full_names(chosen, backbones=True),
+        ]
+    )
+
+
+def _alt(chosen: Selection) -> str:
+    rows = chosen.board[(chosen.board["head"] == chosen.head) & (chosen.board["defense"] == NO_CLOAK)]
+    parts = []
+    for attack in chosen.attacks:
+        own = rows[rows["attack"] == attack]
+        told = ", ".join(f"{words.percent(row.asr)} on {row.backbone}" for row in own.itertuples(index=False))
+        if told:
+            parts.append(f"{attack} without a defence: {told}")
+    return f"Attack success rates in per cent by backbone, head {chosen.head}. {'; '.join(parts)}."

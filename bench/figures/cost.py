@@ -1,0 +1,169 @@
+"""Cost: seconds per image of every attack and defence against the attack success rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bench.errors import DataError
+from bench.figures import Drawing, FigureOptions, NotDrawableError, style, words
+from bench.figures.quality import over_attacks
+from bench.figures.selection import NO_CLOAK, Panel, Selection, select
+from bench.run_view import RunView
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_HEIGHT = 1.9  # inches of a panel
+_STAGES = {"attack": "cloak", "defense": "purify"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A method with what it costs.
+
+    Attributes:
+        name: canonical.
+        seconds: per image, over all images that were computed for the run.
+        asr: attack success rate in per cent.
+        low: lower end of its interval, NaN where there is none.
+        high: upper end.
+    """
+
+    name: str
+    seconds: float
+    asr: float
+    low: float
+    high: float
+
+
+def read_timings(view: RunView) -> pd.DataFrame:
+    """Return the run's ``timings.csv``: stage, method, artefacts, images, seconds, seconds_per_image.
+
+    Raises:
+        NotDrawableError: the run has none, or an empty one.
+        DataError: it is damaged.
+    """
+    path = view.folder.path / "timings.csv"
+    try:
+        found = pd.read_csv(path, keep_default_na=False)
+    except FileNotFoundError:
+        raise NotDrawableError(
+            "the run has no timings.csv; `bench run` with the same options writes it."
+        ) from None
+    except (ValueError, pd.errors.ParserError) as error:
+        raise DataError(f"{path} is damaged: {error}.") from error
+    if not {"stage", "method", "images", "seconds"} <= set(found.columns):
+        raise DataError(f"{path} is damaged: it has the columns {', '.join(found.columns)}.")
+    return found
+
+
+def seconds_per_image(timings: pd.DataFrame, stage: str, name: str) -> float | None:
+    """Return a method's seconds an image, over all its helpers; None where it was never timed.
+
+    Args:
+        timings: as `read_timings` gives them.
+        stage: ``cloak`` or ``purify``.
+        name: canonical name; rows are named by it and, in brackets, the backbones that helped.
+    """
+    rows = timings[timings["stage"] == stage]
+    rows = rows[[text == name or text.startswith(f"{name} (") for text in rows["method"]]]
+    images = int(rows["images"].sum())
+    return float(rows["seconds"].sum()) / images if images else None
+
+
+def draw(view: RunView, options: FigureOptions) -> Drawing:
+    """Return two panels: attacks (rate without a defence) and defences (rate in the mean over attacks).
+
+    Raises:
+        NotDrawableError: the run has no attack, or no timings of its methods.
+    """
+    chosen = select(view, options)
+    timings = read_timings(view)
+    panel = next((one for one in chosen.panels if one.access == "black-box"), chosen.panels[0])
+    found = {kind: _points(chosen, panel, timings, kind) for kind in _STAGES}
+    kinds = [kind for kind, own in found.items() if own]
+    if not kinds:
+        raise NotDrawableError(
+            "the run's timings.csv has no seconds of its attacks and purifiers: their artefacts were in no store when "
+            "it was written."
+        )
+    across = len(kinds) if options.width == "page" else 1
+    figure = style.new_figure(options, (0.45 + _HEIGHT) * -(-len(kinds) // across))
+    shape = (len(kinds) // across, across)
+    parts: Any = np.atleast_1d(figure.subfigures(*shape)).flatten()  # type: ignore[call-overload]
+    for part, kind in zip(parts, kinds, strict=True):
+        axes = part.subplots()
+        names = chosen.attacks if kind == "attack" else chosen.defenses
+        every = style.looks(names)
+        looks = {one.name: every[one.name] for one in found[kind]}
+        _panel(axes, found[kind], looks)
+        axes.set_xlabel(f"seconds per image, {'cloaking' if kind == 'attack' else 'purifying'}")
+        short = chosen.short_attacks if kind == "attack" else chosen.short_defenses
+        style.legend_on_top(part, *style.marks(looks, short), width=figure.get_figwidth() / across)
+    return Drawing(figure, "Cost against attack success", _caption(chosen, panel, found), _alt(found))
+
+
+def _points(chosen: Selection, panel: Panel, timings: pd.DataFrame, kind: str) -> list[Point]:
+    found = []
+    for name in chosen.attacks if kind == "attack" else chosen.defenses:
+        seconds = seconds_per_image(timings, _STAGES[kind], name)
+        row = chosen.rate(panel, name, NO_CLOAK) if kind == "attack" else over_attacks(chosen, panel, name)
+        if name == NO_CLOAK or not seconds or pd.isna(row.get("asr")):
+            continue
+        rates = (
+            100 * float(row[key]) if pd.notna(row[key]) else np.nan for key in ("asr", "asr_low", "asr_high")
+        )
+        found.append(Point(name, seconds, *rates))
+    return found
+
+
+def _panel(axes: Axes, found: Sequence[Point], looks: dict[str, style.Look]) -> None:
+    for one in found:
+        style.with_intervals(
+            axes, [one.seconds], [one.asr], ([one.low], [one.high]), looks[one.name], label=one.name
+        )
+    axes.set_xscale("log")
+    low, high = min(one.seconds for one in found), max(one.seconds for one in found)
+    axes.set_xlim(10 ** np.floor(np.log10(low) - 0.05), 10 ** np.ceil(np.log10(high) + 0.05))
+    style.percent_axis(axes)
+
+
+def _caption(chosen: Selection, panel: Panel, found: dict[str, list[Point]]) -> str:
+    machine = chosen.view.folder.machine()
+    where = machine.get("cuda_device") or machine.get("cpu_model") or machine.get("machine", "unknown")
+    threads = words.counted(int(machine.get("threads") or 1), "thread")
+    over = (
+        f"against {chosen.attacks[0]}"
+        if len(chosen.attacks) == 1
+        else f"in the mean over the attacks {words.listed(chosen.attacks)}"
+    )
+    lacking = [
+        name
+        for kind, names in (("attack", chosen.attacks), ("defense", chosen.defenses))
+        for name in names
+        if name != NO_CLOAK and name not in {one.name for one in found[kind]}
+    ]
+    return words.joined(
+        [
+            "Attack success rate (ASR) against seconds per image, on a logarithmic scale.",
+            "Attacks: rate without a defence." if found["attack"] else "",
+            f"Defences: rate after each, {over}." if found["defense"] else "",
+            f"Seconds are those of the artefacts in the run's timings.csv ({where}, {threads}), without training.",
+            words.measured(chosen, chosen.of_panel(panel)["n_identities"]),
+            f"Head {panel.head}.",
+            words.mean_over(chosen, chosen.of_panel(panel)),
+            words.INTERVALS,
+            f"Not timed, or without a rate: {words.listed(lacking)}." if lacking else "",
+            words.full_names(chosen),
+        ]
+    )
+
+
+def _alt(found: dict[str, list[Point]]) -> str:
+    parts = [f"{one.name}: {one.seconds:.3g} s, {one.asr:.1f} %" for own in found.values() for one in own]
+    return f"Seconds per image and attack success rate. {'; '.join(parts)}."

@@ -1,0 +1,227 @@
+"""Critical-difference diagram: mean ranks, with bars that join what cannot be told apart (Demšar, 2006)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.figures import WIDTHS, Drawing, FigureOptions, NotDrawableError, style, words
+from bench.figures.selection import NO_CLOAK, Panel, Selection, select
+from bench.rankings import Ranked, Ranking, critical_difference
+from bench.run_view import RunView
+from bench.slices import EVERY, Slice
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_LINE, _BAR = 0.15, 0.07  # inches of a label's line and of a bar's
+_TOP, _TITLE = 0.42, 0.2  # inches above the axis, and of a panel's title
+_LETTER = 0.06  # inches of a letter
+
+
+@dataclass(frozen=True)
+class _Diagram:
+    """One ranked slice.
+
+    Attributes:
+        panel: head and access.
+        found: the slice.
+        ranking: of its methods.
+        methods: by mean rank, the best first.
+    """
+
+    panel: Panel
+    found: Slice
+    ranking: Ranking
+    methods: tuple[Ranked, ...]
+
+
+def tie_groups(methods: Sequence[Ranked]) -> list[tuple[str, ...]]:
+    """Return the sets of methods that share a letter, of two or more, in the order of the letters."""
+    letters = sorted({letter for one in methods for letter in one.tie_group})
+    groups = [tuple(one.method for one in methods if letter in one.tie_group) for letter in letters]
+    return [group for group in groups if len(group) > 1]
+
+
+def draw(view: RunView, options: FigureOptions) -> Drawing:
+    """Return a diagram of the defences, one panel a head and access; of the attacks where there is one defence.
+
+    Bars are the tie groups of `bench.rankings`, which tests every pair; Nemenyi's critical difference is drawn above
+    the axis for comparison.
+
+    Raises:
+        NotDrawableError: the run has no two methods to rank, or none of its slices can be ranked.
+    """
+    chosen = select(view, options)
+    diagrams = _diagrams(chosen)
+    longest = max(len(_label(chosen, one, method)) for one in diagrams for method in one.methods)
+    margin = min(longest * _LETTER, 0.36 * WIDTHS[options.width])
+    heights = [_height(one) + (_TITLE if len(diagrams) > 1 else 0) for one in diagrams]
+    figure = style.new_figure(options, sum(heights))
+    figure.set_layout_engine("none")
+    reached = 0.0
+    for one, height in zip(diagrams, heights, strict=True):
+        reached += height
+        box = (0, 1 - reached / sum(heights), 1, height / sum(heights))
+        axes = figure.add_axes(box)
+        _paint(axes, chosen, one, margin / WIDTHS[options.width], height)
+        if len(diagrams) > 1:
+            axes.text(
+                0.01,
+                1 - 0.04 / height,
+                one.panel.title([d.panel for d in diagrams]),
+                va="top",
+                size=style.TITLE_SIZE,
+            )
+    return Drawing(
+        figure, "Mean ranks and what is not told apart", _caption(chosen, diagrams), _alt(diagrams)
+    )
+
+
+def _diagrams(chosen: Selection) -> list[_Diagram]:
+    if chosen.backbone is not None:
+        raise NotDrawableError(
+            "methods are ranked in the mean over trackers; leave --backbone out, or draw kind backbones."
+        )
+    axis = "defense" if len(chosen.view.answers.values("defense")) > 1 else "attack"
+    opponent = _opponent(chosen, axis)
+    reasons = []
+    found = []
+    for one, ranking in chosen.view.ranked:
+        if (one.axis, one.opponent, one.condition) != (
+            axis,
+            opponent,
+            chosen.condition,
+        ) or one.head not in chosen.heads:
+            continue
+        if len(ranking.methods) < 2:
+            reasons.append(ranking.reason or "one method is no ranking")
+            continue
+        methods = tuple(sorted(ranking.methods, key=lambda method: (method.mean_rank, method.method)))
+        found.append(_Diagram(Panel(one.head, one.access), one, ranking, methods))
+    if not found:
+        why = "; ".join(dict.fromkeys(reasons)) or f"nothing is ranked under condition '{chosen.condition}'"
+        raise NotDrawableError(f"the run has no ranking of two methods or more: {why}.")
+    return found
+
+
+def _opponent(chosen: Selection, axis: str) -> str:
+    if axis == "attack":
+        return chosen.defenses[0]
+    return chosen.attacks[0] if len(chosen.attacks) == 1 else EVERY
+
+
+def _height(one: _Diagram) -> float:
+    half = -(-len(one.methods) // 2)
+    return _TOP + 0.12 + _BAR * len(tie_groups(one.methods)) + _LINE * half + 0.05
+
+
+def _label(chosen: Selection, one: _Diagram, method: Ranked) -> str:
+    names = chosen.short_defenses if one.found.axis == "defense" else chosen.short_attacks
+    return f"{names[method.method]} {method.mean_rank:.2f}"
+
+
+def _paint(axes: Axes, chosen: Selection, one: _Diagram, margin: float, height: float) -> None:
+    """Draw one diagram in axes of 0 … 1, `height` inches tall."""
+    count = len(one.methods)
+    inch = 1 / height
+    y_axis = 1 - (height - _height(one) + _TOP) * inch
+
+    def at(rank: float) -> float:
+        return margin + 0.02 + (rank - 1) / (count - 1) * (0.96 - 2 * margin)
+
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.axis("off")
+    line = {"color": "black", "linewidth": 0.7, "clip_on": False}
+    axes.plot([at(1), at(count)], [y_axis] * 2, **line)
+    for rank in range(1, count + 1):
+        axes.plot([at(rank)] * 2, [y_axis, y_axis + 0.04 * inch], **line)
+        axes.text(at(rank), y_axis + 0.06 * inch, str(rank), ha="center", va="bottom")
+    reach = critical_difference(count, len(one.found.rates))
+    y_top = y_axis + 0.26 * inch
+    end = min(1 + reach, count)
+    axes.plot(
+        [at(1), at(end)],
+        [y_top] * 2,
+        color=style.BASELINE,
+        linewidth=0.9,
+        marker="|",
+        markersize=4,
+        label="CD",
+    )
+    axes.text(at(end) + 0.015, y_top, f"CD {reach:.2f}", va="center", color=style.BASELINE)
+    ranks = {method.method: method.mean_rank for method in one.methods}
+    y = y_axis - 0.08 * inch
+    for group in tie_groups(one.methods):
+        own = [ranks[name] for name in group]
+        axes.plot(
+            [at(min(own)), at(max(own))],
+            [y] * 2,
+            color="black",
+            linewidth=2.2,
+            solid_capstyle="round",
+            label="tied",
+        )
+        axes.plot([at(rank) for rank in own], [y] * len(own), "o", color="black", markersize=2.6)
+        y -= _BAR * inch
+    half = -(-count // 2)
+    for place, method in enumerate(one.methods):
+        left = place < half
+        down = place if left else count - 1 - place
+        y_label = y - (0.06 + _LINE * (down + 0.3)) * inch
+        edge = margin if left else 1 - margin
+        x = at(method.mean_rank)
+        axes.plot([x, x, edge], [y_axis, y_label, y_label], color="0.35", linewidth=0.7, label=method.method)
+        axes.text(
+            edge + (-0.01 if left else 0.01),
+            y_label,
+            _label(chosen, one, method),
+            ha="right" if left else "left",
+            va="center_baseline",
+        )
+
+
+def _caption(chosen: Selection, diagrams: Sequence[_Diagram]) -> str:
+    first = diagrams[0].found
+    word = "defences" if first.axis == "defense" else "attacks"
+    good = "a lower" if first.axis == "defense" else "a higher"
+    if first.opponent == EVERY:
+        against = f"in the mean over the attacks {words.listed(first.opponents)}"
+    else:
+        against = (
+            f"against {first.opponent}" if first.axis == "defense" else f"under defence {first.opponent}"
+        )
+    friedman = [
+        f"head {one.panel.head}: p {'< 0.0001' if p < 0.0001 else f'= {p:.4f}'}"
+        for one in diagrams
+        if one.ranking.omnibus is not None and (p := one.ranking.omnibus.p) is not None
+    ]
+    return words.joined(
+        [
+            f"Mean rank over people of the {word}, {against}; 1 is the best, {good} attack success rate ranks before.",
+            words.measured(chosen, [len(one.found.rates) for one in diagrams]),
+            f"Each person's rate is the mean over the trackers {words.listed(first.backbones)}.",
+            "Bars join methods that are not told apart by sign-flip tests over people, corrected by Holm; dots on a "
+            "bar are its members."
+            if any(tie_groups(one.methods) for one in diagrams)
+            else "All methods are told apart by sign-flip tests over people, corrected by Holm.",
+            f"Friedman's test: {'; '.join(friedman)}." if friedman else "",
+            "CD: Nemenyi's critical difference of mean ranks at 5 %, for comparison with other papers.",
+            words.full_names(chosen, attacks=first.axis == "attack", defenses=first.axis == "defense"),
+        ]
+    )
+
+
+def _alt(diagrams: Sequence[_Diagram]) -> str:
+    parts = []
+    for one in diagrams:
+        ranks = ", ".join(f"{method.method} {method.mean_rank:.2f}" for method in one.methods)
+        groups = tie_groups(one.methods)
+        tied = (
+            f"not told apart: {'; '.join(words.listed(group) for group in groups)}"
+            if groups
+            else "all told apart"
+        )
+        parts.append(f"Head {one.panel.head}, mean ranks: {ranks}; {tied}.")
+    return f"Critical-difference diagram. {' '.join(parts)}"

@@ -1,0 +1,269 @@
+"""Privacy against quality: attack success against what was done to the image, with the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from bench.figures import Drawing, FigureOptions, NotDrawableError, style, words
+from bench.figures.selection import NO_CLOAK, Panel, Selection, select
+from bench.run_view import RunView
+from bench.slices import EVERY
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Side = Literal["cloak", "purified"]
+
+MEASURES: Mapping[str, tuple[str, str, bool]] = {
+    "psnr": ("PSNR", ", dB", True),
+    "ssim": ("SSIM", "", True),
+    "lpips": ("LPIPS", "", False),
+}
+"""Measure → its name, its unit, and whether more is better."""
+
+_HEIGHT = 1.85  # inches of a panel
+_ACROSS = {"column": 2, "page": 3}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A method on a plane of quality and attack success.
+
+    Attributes:
+        name: canonical name of the attack, or of the defence.
+        quality: measure → mean over the same cells as the rate, None where one has none.
+        asr: attack success rate in per cent.
+        low: lower end of its interval, NaN where there is none.
+        high: upper end.
+        people: how many were measured.
+    """
+
+    name: str
+    quality: Mapping[str, float | None]
+    asr: float
+    low: float
+    high: float
+    people: int
+
+
+def pareto(quality: Sequence[float], rate: Sequence[float], *, more: bool, higher: bool) -> list[int]:
+    """Return which points no other beats, from the worst to the best quality.
+
+    A point is beaten where another is as good in both and better in one.
+
+    Args:
+        quality: of the image.
+        rate: attack success.
+        more: whether more quality is better.
+        higher: whether a higher rate is better (for whoever cloaks).
+    """
+    gains = np.column_stack(
+        [(1 if more else -1) * np.asarray(quality), (1 if higher else -1) * np.asarray(rate)]
+    )
+    front = [
+        place
+        for place, own in enumerate(gains)
+        if not any((other >= own).all() and (other > own).any() for other in gains)
+    ]
+    return sorted(front, key=lambda place: (gains[place, 0], -gains[place, 1]))
+
+
+def points(chosen: Selection, panel: Panel, side: Side) -> list[Point]:
+    """Return what is drawn of one side.
+
+    Of cloaks: every attack with its rate under the defence asked for, ``none`` without one. Of purified images:
+    every defence that changes images, in the mean over the attacks shown.
+    """
+    if side == "cloak":
+        defense = chosen.defenses[-1] if chosen.options.defense else chosen.defenses[0]
+        rows = {name: ([name], defense, chosen.rate(panel, name, defense)) for name in chosen.attacks}
+    else:
+        rows = {
+            name: (list(chosen.attacks), name, over_attacks(chosen, panel, name))
+            for name in chosen.defenses
+            if name != NO_CLOAK
+        }
+    found = []
+    for name, (attacks, defense, row) in rows.items():
+        if pd.isna(row.get("asr")):
+            continue
+        quality = _quality(chosen, panel, attacks, defense, side, str(row["backbones"]).split("|"))
+        if any(value is not None for value in quality.values()):
+            rates = (
+                100 * float(row[key]) if pd.notna(row[key]) else np.nan
+                for key in ("asr", "asr_low", "asr_high")
+            )
+            found.append(Point(name, quality, *rates, people=int(row["n_identities"])))
+    return found
+
+
+def over_attacks(chosen: Selection, panel: Panel, defense: str) -> dict[str, Any]:
+    """Return the row of a defence against the attacks shown, in the mean over them."""
+    if len(chosen.attacks) == 1:
+        return chosen.rate(panel, chosen.attacks[0], defense)
+    table = chosen.table
+    rows = table[
+        (table["against"] == EVERY)
+        & (table["defense"] == defense)
+        & (table["head"] == panel.head)
+        & (table["access"] == panel.access)
+        & (table["condition"] == chosen.condition)
+    ]
+    return {} if rows.empty else {str(key): value for key, value in rows.iloc[0].items()}
+
+
+def _quality(
+    chosen: Selection, panel: Panel, attacks: Sequence[str], defense: str, side: Side, trackers: Sequence[str]
+) -> dict[str, float | None]:
+    """Return each measure's mean over cells, None where one of them has none."""
+    board = chosen.board
+    rows = board[
+        board["attack"].isin(attacks)
+        & (board["defense"] == defense)
+        & (board["head"] == panel.head)
+        & board["backbone"].isin(trackers)
+        & (board["access"].replace("", "black-box") == panel.access)
+    ]
+    found: dict[str, float | None] = {}
+    for measure in MEASURES:
+        values = pd.to_numeric(rows[f"{side}_{measure}"], errors="coerce")
+        found[measure] = None if values.isna().any() or values.empty else float(values.mean())
+    return found
+
+
+def draw(view: RunView, options: FigureOptions) -> Drawing:
+    """Return one panel a measure and side that the run has.
+
+    Raises:
+        NotDrawableError: the run has no attack, or no image was measured.
+    """
+    chosen = select(view, options)
+    panel = next((one for one in chosen.panels if one.access == "black-box"), chosen.panels[0])
+    found = {side: points(chosen, panel, side) for side in ("cloak", "purified")}
+    sides = [side for side, own in found.items() if own]
+    if not sides:
+        raise NotDrawableError(
+            "no image of the run was measured: its attacks change no photo and its defences purify none, or their "
+            "cells failed."
+        )
+    measures = {side: _measures(found[side]) for side in sides}  # type: ignore[index]
+    across = {side: min(_ACROSS[options.width], len(measures[side])) for side in sides}
+    rows = {side: -(-len(measures[side]) // across[side]) for side in sides}
+    figure = style.new_figure(options, sum(0.5 + _HEIGHT * rows[side] for side in sides))
+    parts: Any = np.atleast_1d(
+        figure.subfigures(len(sides), 1, height_ratios=[0.5 + _HEIGHT * rows[side] for side in sides])  # type: ignore[call-overload]
+    )
+    for part, side in zip(parts, sides, strict=True):
+        grid = style.grid_of(part, len(measures[side]), across[side], sharey=True)
+        looks = style.looks(chosen.attacks if side == "cloak" else chosen.defenses)
+        looks = {one.name: looks[one.name] for one in found[side]}  # type: ignore[index]
+        for place, (axes, measure) in enumerate(zip(grid, measures[side], strict=True)):
+            _panel(axes, found[side], measure, looks, cloaks=side == "cloak")  # type: ignore[index]
+            style.percent_axis(axes, label="ASR, %" if place % across[side] == 0 else "")
+            word = "cloak" if side == "cloak" else "purified image"
+            axes.set_xlabel(f"{MEASURES[measure][0]} of the {word}{MEASURES[measure][1]}")
+        names = chosen.short_attacks if side == "cloak" else chosen.short_defenses
+        style.legend_on_top(part, *style.marks(looks, names), width=figure.get_figwidth())
+    return Drawing(
+        figure,
+        "Privacy against image quality",
+        _caption(chosen, panel, found, measures),
+        _alt(chosen, found, measures),
+    )
+
+
+def _measures(found: Sequence[Point]) -> list[str]:
+    return [name for name in MEASURES if any(one.quality[name] is not None for one in found)]
+
+
+def _panel(
+    axes: Axes, found: Sequence[Point], measure: str, looks: Mapping[str, style.Look], *, cloaks: bool
+) -> None:
+    known = [(one, one.quality[measure]) for one in found]
+    drawn = [(one, value) for one, value in known if value is not None]
+    front = pareto(
+        [v for _, v in drawn], [one.asr for one, _ in drawn], more=MEASURES[measure][2], higher=cloaks
+    )
+    axes.plot(
+        [drawn[place][1] for place in front],
+        [drawn[place][0].asr for place in front],
+        color="0.6",
+        linestyle=(0, (4, 2)),
+        linewidth=0.9,
+        zorder=1,
+        label="front",
+    )
+    for one, value in drawn:
+        style.with_intervals(
+            axes, [value], [one.asr], ([one.low], [one.high]), looks[one.name], label=one.name
+        )
+    if not MEASURES[measure][2]:
+        axes.invert_xaxis()
+    axes.margins(x=0.12)
+    missing = [one.name for one, value in known if value is None]
+    style.note(axes, f"NA: {', '.join(missing)}" if missing else "")
+
+
+def _caption(
+    chosen: Selection,
+    panel: Panel,
+    found: Mapping[Any, Sequence[Point]],
+    measures: Mapping[Any, Sequence[str]],
+) -> str:
+    defense = chosen.defenses[-1] if chosen.options.defense else chosen.defenses[0]
+    under = "without a defence" if defense == NO_CLOAK else f"under defence {defense}"
+    over = (
+        f"against {chosen.attacks[0]}"
+        if len(chosen.attacks) == 1
+        else f"in the mean over the attacks {words.listed(chosen.attacks)}"
+    )
+    every = [one for own in found.values() for one in own]
+    lacking = [name for name in MEASURES if not any(name in own for own in measures.values())]
+    reason = chosen.view.facts.lpips_reason.rstrip(".")
+    return words.joined(
+        [
+            f"Attack success rate (ASR) {under} against the quality of the cloak: up and right is better for whoever "
+            "cloaks."
+            if found["cloak"]
+            else "",
+            f"ASR after each defence, {over}, against the quality of the purified image: down and right is better for "
+            "the tracker."
+            if found["purified"]
+            else "",
+            "Quality is measured against the original, in the mean over changed images, and falls to the left.",
+            "Dashed: the Pareto front, what no other beats in both.",
+            words.measured(chosen, [one.people for one in every]),
+            f"Head {panel.head}.",
+            words.mean_over(chosen, chosen.of_panel(panel)),
+            words.INTERVALS,
+            f"Not measured: {words.listed([name.upper() for name in lacking])} ({reason})."
+            if lacking and reason
+            else "",
+            words.full_names(chosen),
+        ]
+    )
+
+
+def _alt(
+    chosen: Selection, found: Mapping[Any, Sequence[Point]], measures: Mapping[Any, Sequence[str]]
+) -> str:
+    del chosen
+    parts = []
+    for side, own in found.items():
+        if own:
+            measure = measures[side][0]
+            told = "; ".join(
+                f"{one.name}: {one.asr:.1f} % at {MEASURES[measure][0]} {_text(one.quality[measure])}"
+                for one in own
+            )
+            parts.append(f"{'Cloaks' if side == 'cloak' else 'Purified images'}: {told}.")
+    return f"Scatter of attack success against image quality. {' '.join(parts)}"
+
+
+def _text(value: float | None) -> str:
+    return "NA" if value is None else f"{value:.3g}"
