@@ -1,5 +1,6 @@
 """`bench ablate`."""
 
+import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from bench.cli.options import console, device_option, json_option, store_option, threads_option
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,10 +35,11 @@ Examples:
 )
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write the table here.")
 @click.option("--figure", type=click.Path(path_type=Path), help="Draw the table here: .png, .svg or .pdf.")
-@click.option("--store", type=click.Path(path_type=Path), help="Folder of artefacts. [env: CLOAKBENCH_STORE]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(1), help="Threads torch computes with. [default: all cores]")
+@store_option
+@device_option
+@threads_option
 @click.option("--dry-run", is_flag=True, help="Only say what would be trained and how much is missing.")
+@json_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no table.")
 def ablate(
     file: Path,
@@ -43,6 +47,7 @@ def ablate(
     csv_file: Path | None,
     figure: Path | None,
     dry_run: bool,
+    as_json: bool,
     quiet: bool,
     **values: Any,
 ) -> None:
@@ -70,13 +75,15 @@ def ablate(
     options = Options(**values, command=shlex.join(["bench", *sys.argv[1:]]))
     asked = ablation.plan(ablation.load(file), folder)
     if dry_run:
-        _show_plan(asked, options)
+        _show_plan(asked, options, as_json)
         return
     log_to_stderr()
-    outcome = _execute(asked, options, quiet)
+    outcome = _execute(asked, options, quiet or as_json)
     table = ablation_table.table(asked, outcome)
-    _write(table, csv_file, figure)
-    if not quiet:
+    _write(table, csv_file, figure, told=not (quiet or as_json))
+    if as_json:
+        click.echo(table.to_json(orient="records", indent=1))
+    elif not quiet:
         _show(table)
     for reason in outcome.failures:
         click.echo(f"Failed: {reason}", err=True)
@@ -85,10 +92,22 @@ def ablate(
         sys.exit(1)
 
 
-def _show_plan(asked: "Plan", options: "Options") -> None:
+def _show_plan(asked: "Plan", options: "Options", as_json: bool) -> None:
     from bench import ablation
 
     todo = [training for training in asked.trainings if training.card() is None]
+    if as_json:
+        document = {
+            "levels": len(asked.places),
+            "trainings": len(asked.trainings),
+            "to_train": [training.digest for training in todo],
+            "runs": [
+                {"run": one.run, "cells": one.cells, "cells_cached": one.cached, "untrained": one.untrained}
+                for one in ablation.missing(asked, options)
+            ],
+        }
+        click.echo(json.dumps(document, indent=1))
+        return
     click.echo(
         f"{len(asked.places)} levels; {len(asked.trainings)} sets of weights, {len(todo)} to be trained:"
     )
@@ -107,7 +126,6 @@ def _show_plan(asked: "Plan", options: "Options") -> None:
 
 
 def _execute(asked: "Plan", options: "Options", quiet: bool) -> "Outcome":
-    from rich.console import Console
     from rich.markup import escape
     from rich.progress import Progress
 
@@ -130,25 +148,26 @@ def _execute(asked: "Plan", options: "Options", quiet: bool) -> "Outcome":
         with progress(prepared, hidden=quiet) as advance:
             yield advance
 
-    with Progress(console=Console(stderr=True), disable=quiet) as bar:
+    with Progress(console=console(stderr=True), disable=quiet) as bar:
         return ablation.execute(asked, options, report=report, watch=watch)
 
 
-def _write(table: "pd.DataFrame", csv_file: Path | None, figure: Path | None) -> None:
+def _write(table: "pd.DataFrame", csv_file: Path | None, figure: Path | None, *, told: bool) -> None:
     from bench.ablation_figure import ablation_figure
     from bench.leaderboard import to_csv
     from bench.store import write_atomically
 
     if csv_file:
         write_atomically(csv_file, to_csv(table).encode(), "--csv")
-        click.echo(f"{csv_file} written")
+        if told:
+            click.echo(f"{csv_file} written")
     if figure:
         ablation_figure(table, figure)
-        click.echo(f"{figure} written")
+        if told:
+            click.echo(f"{figure} written")
 
 
 def _show(table: "pd.DataFrame") -> None:
-    from rich.console import Console
     from rich.table import Table
 
     shown = Table("factor", "level", "attack", "tracker", "head")
@@ -176,7 +195,7 @@ def _show(table: "pd.DataFrame") -> None:
             _percent(row["undefended_accuracy"]),
             "" if row["natural_psnr"] is None else f"{row['natural_psnr']:.1f}",
         )
-    Console(width=None if sys.stdout.isatty() else 220, markup=False).print(shown)
+    console(width=None if sys.stdout.isatty() else 220).print(shown)
 
 
 def _percent(value: float | None) -> str:

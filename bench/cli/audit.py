@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bench.cli.options import json_option
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--no-images", is_flag=True, help="Do not look for near-duplicate photos.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write the findings here too.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON, and nothing else.")
+@json_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def audit(run: Path, no_images: bool, csv_file: Path | None, as_json: bool, quiet: bool) -> None:
     """List every leakage that can be found in the finished run in folder RUN, and whether its rows say so.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench import registry
+from bench.cli.options import PluginKind, PluginName, json_option
 from bench.errors import unknown
 
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @click.command("list", epilog="Example: bench list attacks")
-@click.argument("kind", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.argument("kind", required=False, type=PluginKind())
+@json_option
 def list_plugins(kind: str | None, as_json: bool) -> None:
     """List the plugins of KIND (attacks, defenses, backbones, datasets, protocols, ...), or of all kinds."""
     kinds = registry.KINDS if kind is None else (kind if kind in registry.KINDS else f"{kind}s",)
@@ -38,22 +39,22 @@ def list_plugins(kind: str | None, as_json: bool) -> None:
 
 
 @click.command(epilog="Example: bench show fawkes")
-@click.argument("name")
+@click.argument("name", type=PluginName(*registry.CLASS_KINDS))
 @click.option(
     "--kind",
     type=click.Choice([registry.singular(kind) for kind in registry.CLASS_KINDS]),
     help="Where a name is used by several kinds (none is an attack and a defence).",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option
 def show(name: str, kind: str | None, as_json: bool) -> None:
     """Show plugin NAME: parameters with types, ranges and defaults; threat model; paper."""
-    for one in registry.kinds_of_text(name) if kind is None else [f"{kind}s"]:
-        method = registry.create(one, name)
-        document = describe(one, method)
-        if as_json:
-            click.echo(json.dumps(document, indent=1))
-        else:
-            _print(document)
+    kinds = registry.kinds_of_text(name) if kind is None else [f"{kind}s"]
+    documents = [describe(one, registry.create(one, name)) for one in kinds]
+    if as_json:  # one document: a list where several kinds have the name
+        click.echo(json.dumps(documents if documents[1:] else documents[0], indent=1))
+        return
+    for document in documents:
+        _print(document)
 
 
 def describe(kind: str, method: "Method") -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """`bench check`."""
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from bench import registry
+from bench.cli.options import PluginName, console, json_option
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: bench check ./mine.py:MyCloak")
-@click.argument("plugin")
+@click.argument("plugin", type=PluginName(*registry.CLASS_KINDS))
 @click.option(
     "--kind",
     help="Where a name is used by several kinds (none is an attack and a defence).",
     type=click.Choice([registry.singular(kind) for kind in registry.CLASS_KINDS]),
 )
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option
 def check(plugin: str, kind: str | None, as_json: bool) -> None:
     """Run the contract checks on PLUGIN: ./mine.py:MyClass or a registered name, with parameters or without.
 
@@ -67,7 +67,6 @@ def _kind_of(text: str) -> str:
 
 
 def _print(title: str, findings: "tuple[Finding, ...]") -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -75,4 +74,4 @@ def _print(title: str, findings: "tuple[Finding, ...]") -> None:
     for finding in findings:
         mark = Text("passed", "green") if finding.passed else Text("FAILED", "bold red")
         table.add_row(mark, finding.check, Text(finding.detail))
-    Console(file=sys.stdout, markup=False).print(table)  # brackets belong to names
+    console().print(table)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bench.cli.options import json_option
+
 if TYPE_CHECKING:
     from bench.answers import Answers
     from bench.claims import Claim
@@ -29,7 +31,7 @@ Examples:
 @click.option("--attack", metavar="METHOD", help="Only against this attack. [default: mean of all]")
 @click.option("--defense", metavar="METHOD", help="Only under this defence. [default: none]")
 @click.option("--backbone", metavar="METHOD", help="Only on this tracker. [default: mean of all]")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option
 def compare(
     run: Path,
     what: tuple[str, ...],

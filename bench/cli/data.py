@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from bench.cli.options import console, is_quiet, json_option
+
 if TYPE_CHECKING:
     from bench.data_catalogue import Listed
 
@@ -20,13 +22,20 @@ FROM = click.option(
 )
 
 
-@click.group()
+_EXAMPLES = """\b
+Examples:
+  bench data list
+  bench data add family ~/photos/family
+"""
+
+
+@click.group(epilog=_EXAMPLES)
 def data() -> None:
     """List, add and fetch datasets. The data folder is CLOAKBENCH_DATA, else the platform's user data folder."""
 
 
 @data.command("list", epilog="Example: bench data list")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option
 def list_data(as_json: bool) -> None:
     """List known datasets, their licence, and whether their files are here and whole."""
     from bench import data_catalogue
@@ -44,31 +53,42 @@ def list_data(as_json: bool) -> None:
         click.echo(f"folder:path={name}: {path}")
 
 
-@data.command(epilog="Example: bench data add family ~/photos/family, then --dataset folder:path=family")
+@data.command(epilog="Example: bench data add family ~/photos/family")
 @click.argument("name")
 @click.argument("path", type=click.Path(path_type=Path))
-def add(name: str, path: Path) -> None:
-    """Check the folder of photos PATH (one subfolder a person) and remember it as NAME."""
+@json_option
+def add(name: str, path: Path, as_json: bool) -> None:
+    """Check the folder of photos PATH (one subfolder a person) and remember it as NAME.
+
+    From then on it is a dataset: --dataset folder:path=NAME.
+    """
     from bench import data_catalogue
 
     data_catalogue.add(name, path)
+    if as_json:
+        click.echo(json.dumps({"name": name, "dataset": f"folder:path={name}"}, indent=1))
+        return
     click.echo(f"{name} added; use it as --dataset folder:path={name}")
 
 
 @data.command(epilog="Example: bench data fetch lfw")
 @click.argument("name")
 @FROM
-def fetch(name: str, source: str) -> None:
+@json_option
+def fetch(name: str, source: str, as_json: bool) -> None:
     """Fetch dataset NAME into the data folder; every file is checked against its SHA-256."""
-    fetch_files(name, source, "dataset")
+    fetch_files(name, source, "dataset", as_json=as_json)
 
 
-def fetch_files(name: str, source: str, kind: Literal["dataset", "weights"]) -> None:
+def fetch_files(name: str, source: str, kind: Literal["dataset", "weights"], *, as_json: bool) -> None:
     """Fetch an entry of the catalogue with progress and print where its files are."""
     from bench import data_catalogue
 
     with _progress(name) as report:
         paths = data_catalogue.fetch(name, source, kind=kind, report=report)
+    if as_json:
+        click.echo(json.dumps({"name": name, "files": [str(path) for path in paths]}, indent=1))
+        return
     for path in paths:
         click.echo(str(path))
 
@@ -86,9 +106,8 @@ def show_listed(item: "Listed") -> None:
 
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
-    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True)) as bar:
+    with Progress(console=console(stderr=True), disable=is_quiet()) as bar:
         task = bar.add_task(what, total=None)
         yield lambda path, done, total: bar.update(task, description=path, completed=done, total=total)

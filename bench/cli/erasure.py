@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli.options import console, json_option, print_columns
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -20,7 +22,7 @@ Examples:
 @click.command(epilog=_EXAMPLES)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write every column here.")
-@click.option("--json", "as_json", is_flag=True, help="Print every column as JSON, and nothing else.")
+@json_option
 @click.option("--columns", is_flag=True, help="Explain the columns and do nothing else.")
 def erasure(run: Path, csv_file: Path | None, as_json: bool, columns: bool) -> None:
     """Say, of the finished run of protocol erasure in folder RUN, who gets protected faces back.
@@ -37,8 +39,7 @@ def erasure(run: Path, csv_file: Path | None, as_json: bool, columns: bool) -> N
     from bench.store import write_atomically
 
     if columns:
-        for name, meaning in erasure_table.COLUMNS.items():
-            click.echo(f"{name:22} {meaning}")
+        print_columns(erasure_table.COLUMNS, as_json=as_json)
         return
     if csv_file:
         check_writable(csv_file.absolute().parent, "--csv")
@@ -54,10 +55,9 @@ def erasure(run: Path, csv_file: Path | None, as_json: bool, columns: bool) -> N
 
 
 def _show(found: "pd.DataFrame") -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
+    screen = console(width=None if sys.stdout.isatty() else 200)
     plain = found.astype(object).where(found.notna(), None)
     for (attack, backbone, _), rows in plain.groupby(["attack", "backbone", "head"], sort=False):
         first = rows.iloc[0]
@@ -69,12 +69,12 @@ def _show(found: "pd.DataFrame") -> None:
             shown.add_column(heading, justify="right")
         for row in rows.to_dict("records"):
             shown.add_row(str(row["eraser"]), learnt_from(row), *_texts(row))
-        console.print(shown)
-        console.print(_protection(dict(first)))
+        screen.print(shown)
+        screen.print(_protection(dict(first)))
         for reason in sorted(
             {text for name in ("undone_reason", "psnr_reason") for text in rows[name]} - {""}
         ):
-            console.print(f"Without number or interval: {reason}.")
+            screen.print(f"Without number or interval: {reason}.")
 
 
 def _protection(row: dict[Any, Any]) -> str:

@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from bench.cli.options import is_quiet, verbosity
+from bench.cli.options import verbosity
 
 
 class _Stderr(logging.StreamHandler[Any]):
@@ -15,14 +15,14 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 
 
 def log_to_stderr() -> None:
-    """Print warnings of the harness: with ``-v`` all it says, with ``-q`` errors; tracebacks with ``-vv`` only."""
+    """Print warnings of the harness: with ``-v`` all it says; tracebacks with ``-vv`` only."""
     logger = logging.getLogger("bench")
     for old in [handler for handler in logger.handlers if isinstance(handler, _Stderr)]:
         logger.removeHandler(old)
     handler = _Stderr()
     loud = verbosity()
     logging.getLogger("bench.cli").setLevel(logging.DEBUG if loud > 1 else logging.NOTSET)
-    handler.setLevel(logging.INFO if loud else logging.ERROR if is_quiet() else logging.WARNING)
+    handler.setLevel(logging.INFO if loud else logging.WARNING)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     if loud < 2:
         handler.addFilter(_without_traceback)  # tracebacks go to run.log

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli.options import console, json_option, print_columns
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -47,7 +49,7 @@ _HEADINGS = (
     help="Only this tracker. May be repeated. [default: all]",
 )
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write every column here.")
-@click.option("--json", "as_json", is_flag=True, help="Print every column as JSON, and nothing else.")
+@json_option
 @click.option("--columns", is_flag=True, help="Explain the columns and do nothing else.")
 def means(
     run: Path,
@@ -71,8 +73,7 @@ def means(
     from bench.store import write_atomically
 
     if columns:
-        for name, meaning in averages.COLUMNS.items():
-            click.echo(f"{name:26} {meaning}")
+        print_columns(averages.COLUMNS, as_json=as_json)
         return
     if csv_file:
         check_writable(csv_file.absolute().parent, "--csv")
@@ -88,10 +89,9 @@ def means(
 
 
 def _show(found: "pd.DataFrame") -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
+    screen = console(width=None if sys.stdout.isatty() else 200)
     for (head, condition, access), rows in found.groupby(["head", "condition", "access"], sort=False):
         first = rows.iloc[0]
         where = ", ".join(filter(None, [f"head {head}", str(condition), str(access)]))
@@ -102,10 +102,10 @@ def _show(found: "pd.DataFrame") -> None:
             shown.add_column(heading, justify="right")
         for row in rows.astype(object).where(rows.notna(), None).to_dict("records"):
             shown.add_row(str(row["against"]), str(row["defense"]), *_texts(row))
-        console.print(shown)
-        console.print(f"{first['n_identities']} people.")
+        screen.print(shown)
+        screen.print(f"{first['n_identities']} people.")
         for reason in sorted(set(rows["asr_reason"]) - {""}):
-            console.print(f"Without ASR or interval: {reason}.")
+            screen.print(f"Without ASR or interval: {reason}.")
 
 
 def _texts(row: dict[Any, Any]) -> tuple[str, ...]:

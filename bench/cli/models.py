@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.cli.data import FROM, fetch_files
+from bench.cli.options import PluginName, console, device_option, is_quiet, json_option, threads_option
 
 if TYPE_CHECKING:
     from bench.contracts import Backbone
@@ -14,20 +15,20 @@ if TYPE_CHECKING:
 TOLERANCE = 0.003
 """A backbone's LFW accuracy may differ this much from its card."""
 
-_DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-_THREADS = click.option(
-    "--threads", type=click.IntRange(1), help="Threads torch computes with. [default: all cores]"
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+_EXAMPLES = """\b
+Examples:
+  bench models list
+  bench models verify mobilefacenet-relu6 --dataset lfw
+"""
 
 
-@click.group()
+@click.group(epilog=_EXAMPLES)
 def models() -> None:
     """List, fetch, convert, verify and calibrate backbones."""
 
 
 @models.command("list", epilog="Example: bench models list")
-@_JSON
+@json_option
 def list_models(as_json: bool) -> None:
     """List backbones with dimension, training data, licence and whether their weights are here."""
     from bench import registry
@@ -59,11 +60,12 @@ def _describe(backbone: "Backbone") -> dict[str, Any]:
 
 
 @models.command(epilog="Example: bench models fetch mobileface-v2 --from ~/weights")
-@click.argument("name")
+@click.argument("name", type=PluginName("backbones", "defenses"))
 @FROM
-def fetch(name: str, source: str) -> None:
+@json_option
+def fetch(name: str, source: str, as_json: bool) -> None:
     """Fetch the weights of NAME, a backbone or a denoiser, into the data folder; checked against their SHA-256."""
-    fetch_files(name, source, "weights")
+    fetch_files(name, source, "weights", as_json=as_json)
 
 
 @models.command(
@@ -82,14 +84,14 @@ def convert(file: Path, out: Path) -> None:
 
 
 @models.command(epilog="Example: bench models verify mobilefacenet-relu6 --dataset lfw")
-@click.argument("name")
+@click.argument("name", type=PluginName("backbones"))
 @click.option("--dataset", default="lfw", show_default=True, help="LFW, with its landmarks.")
 @click.option(
     "--pairs", type=click.Path(path_type=Path), help="LFW's pairs.txt. [default: in the data folder]"
 )
-@_DEVICE
-@_THREADS
-@_JSON
+@device_option
+@threads_option
+@json_option
 def verify(name: str, dataset: str, pairs: Path | None, as_json: bool, **machine: Any) -> None:
     """Measure the LFW 10-fold accuracy of backbone NAME and compare it with what its card states.
 
@@ -120,13 +122,13 @@ def verify(name: str, dataset: str, pairs: Path | None, as_json: bool, **machine
 
 
 @models.command(epilog="Example: bench models calibrate mobileface-v2 --dataset lfw")
-@click.argument("name")
+@click.argument("name", type=PluginName("backbones"))
 @click.option(
     "--dataset", default="lfw", show_default=True, help="Its training identities give the impostor pairs."
 )
-@_DEVICE
-@_THREADS
-@_JSON
+@device_option
+@threads_option
+@json_option
 def calibrate(name: str, dataset: str, as_json: bool, **machine: Any) -> None:
     """Calibrate backbone NAME's thresholds for FAR 10 %, 1 % and 0.1 % on people who are not evaluated."""
     from bench import lfw_pairs, registry
@@ -167,13 +169,15 @@ def _progress(what: str) -> Any:
     """Return a context manager that gives an ``advance`` function and shows its count on the terminal."""
     from contextlib import contextmanager
 
-    from rich.console import Console
     from rich.progress import Progress
 
     @contextmanager
     def counting() -> Any:
         with Progress(
-            *Progress.get_default_columns()[:1], "{task.completed}", console=Console(stderr=True)
+            *Progress.get_default_columns()[:1],
+            "{task.completed}",
+            console=console(stderr=True),
+            disable=is_quiet(),
         ) as bar:
             task = bar.add_task(what, total=None)
             yield lambda n: bar.advance(task, n)

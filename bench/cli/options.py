@@ -87,6 +87,42 @@ def console(*, stderr: bool = False, width: int | None = None) -> "Console":
     )
 
 
+# -- options of several commands -----------------------------------------------------------------------------
+
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(1), help="Threads torch computes with. [default: all cores]"
+)
+store_option = click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    envvar="CLOAKBENCH_STORE",
+    callback=lambda _ctx, _param, value: value and value.expanduser(),
+    help="Folder of artefacts. [env: CLOAKBENCH_STORE]",
+)
+lpips_trunk_option = click.option(
+    "--lpips-trunk",
+    type=click.Path(path_type=Path),
+    envvar="CLOAKBENCH_LPIPS_TRUNK",
+    help="AlexNet weights for LPIPS (.pth or .safetensors). [default: torchvision's cache]",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON document, and nothing else."
+)
+
+
+def print_columns(meanings: Mapping[str, str], *, as_json: bool) -> None:
+    """Print what the columns of a table mean."""
+    if as_json:
+        import json
+
+        click.echo(json.dumps(dict(meanings), indent=1))
+        return
+    width = max(map(len, meanings))
+    for name, meaning in meanings.items():
+        click.echo(f"{name:{width}}  {meaning}")
+
+
 # -- types that complete themselves --------------------------------------------------------------------------
 
 

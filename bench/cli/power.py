@@ -1,11 +1,13 @@
 """`bench power`."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli.options import is_quiet, json_option
 from bench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ _IDENTITIES = (20, 50, 100, 158, 300, 500, 1000)
     metavar="RUN",
     help="Take people and spread from the cells of this finished run, each against its reference.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option
 @click.option(
     "--simulate",
     "folder",
@@ -249,7 +251,7 @@ def _simulate(folder: Path, experiments: int, seed: int, *, as_json: bool) -> No
     from bench import simulation
 
     points = len(simulation.IDENTITIES) * len(simulation.SPREADS) * len(simulation.RATES)
-    with click.progressbar(length=2 * points, label="scenarios") as bar:
+    with click.progressbar(length=2 * points, label="scenarios", file=sys.stderr, hidden=is_quiet()) as bar:
         table = simulation.simulate(runs=experiments, seed=seed, advance=bar.update)
     summary = simulation.summary(table)
     folder.mkdir(parents=True, exist_ok=True)

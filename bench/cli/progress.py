@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from bench.cli.options import console, is_quiet
+
 
 @contextmanager
 def counting(what: str, total: int, *, hidden: bool = False) -> Iterator[Callable[[int], None]]:
@@ -13,10 +15,9 @@ def counting(what: str, total: int, *, hidden: bool = False) -> Iterator[Callabl
         total: images in all.
         hidden: show nothing.
     """
-    if hidden or not total:
+    if hidden or is_quiet() or not total:
         yield lambda _n: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -25,7 +26,7 @@ def counting(what: str, total: int, *, hidden: bool = False) -> Iterator[Callabl
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=console(stderr=True)) as progress:
         task = progress.add_task(what, total=total)
         yield lambda count: progress.advance(task, count)
 

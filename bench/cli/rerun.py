@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bench.cli.options import json_option, lpips_trunk_option
+
 if TYPE_CHECKING:
     from bench.rerun import Outcome
 
@@ -24,13 +26,8 @@ SHOWN = 20
 )
 @click.option("--device", default="auto", help="Compute here. [default: as the run did]")
 @click.option("--threads", type=click.IntRange(1), help="Threads. [default: as the run had]")
-@click.option(
-    "--lpips-trunk",
-    type=click.Path(path_type=Path),
-    envvar="CLOAKBENCH_LPIPS_TRUNK",
-    help="AlexNet weights for LPIPS, as for `bench run`.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@lpips_trunk_option
+@json_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def rerun(
     run: Path,

@@ -10,6 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
+
+from bench.cli.options import (
+    console,
+    device_option,
+    is_quiet,
+    json_option,
+    long_name,
+    lpips_trunk_option,
+    store_option,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from bench.graph import Node
@@ -56,10 +68,8 @@ def matrix_options(command: Command) -> Command:
         click.option(
             "--config", type=click.Path(path_type=Path), help="Suite file (TOML); options override it."
         ),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
-        click.option(
-            "--threads", type=click.IntRange(1), help="Threads torch computes with. [default: all cores]"
-        ),
+        device_option,
+        threads_option,
         click.option(
             "--batch-size",
             type=click.IntRange(1),
@@ -67,18 +77,11 @@ def matrix_options(command: Command) -> Command:
             show_default=True,
             help="Images handed to a method per call; changes memory and speed, not a byte of the result.",
         ),
-        click.option(
-            "--store", type=click.Path(path_type=Path), help="Folder of artefacts. [env: CLOAKBENCH_STORE]"
-        ),
+        store_option,
         click.option(
             "--out", type=click.Path(path_type=Path), help="The run's folder. [default: runs/<run>]"
         ),
-        click.option(
-            "--lpips-trunk",
-            type=click.Path(path_type=Path),
-            envvar="CLOAKBENCH_LPIPS_TRUNK",
-            help="AlexNet weights for LPIPS (.pth or .safetensors). [default: torchvision's cache]",
-        ),
+        lpips_trunk_option,
     ]
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
 
@@ -87,27 +90,61 @@ def _spec(values: dict[str, Any]) -> "RunSpec":
     from bench.spec import load_suite, make_spec
 
     fields = load_suite(values["config"]) if values["config"] else {}
-    for key in ("attacks", "defenses", "backbones", "heads", "seeds"):
-        if values[key]:
-            fields[key] = values[key]
-    for key in ("dataset", "protocol", "split_seed", "identities"):
-        if values[key] is not None:
-            fields[key] = values[key]
+    fields |= {key: values[key] for key in _given(values) if not (key in fields and _is_default(key))}
     return make_spec(fields)
+
+
+_ASKED = (
+    "attacks",
+    "defenses",
+    "backbones",
+    "heads",
+    "seeds",
+    "dataset",
+    "protocol",
+    "split_seed",
+    "identities",
+)
+"""Parameters that are fields of a `RunSpec`."""
+
+
+def _given(values: dict[str, Any]) -> list[str]:
+    return [key for key in _ASKED if values[key] not in (None, ())]
+
+
+def _is_default(key: str) -> bool:
+    """Say whether an option comes from the settings file, which a suite file is nearer than."""
+    return click.get_current_context().get_parameter_source(key) is ParameterSource.DEFAULT_MAP
+
+
+def _command_line(values: dict[str, Any]) -> str:
+    """Return the command that asks for the same on another machine: what it was given otherwise is written out."""
+    context = click.get_current_context()
+    words = ["bench", *sys.argv[1:]]
+    elsewhere = {ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP}
+    options = {param.name: param for param in context.command.params if isinstance(param, click.Option)}
+    for key in ("config", *_given(values)):
+        hidden = bool(values["config"]) and _is_default(
+            key
+        )  # then the suite's counts, or it is written there
+        if context.get_parameter_source(key) in elsewhere and values[key] is not None and not hidden:
+            each = values[key] if isinstance(values[key], tuple) else (values[key],)
+            words += [word for value in each for word in (f"--{long_name(options[key])}", str(value))]
+    return shlex.join(words)
 
 
 def _options(values: dict[str, Any]) -> "Options":
     from bench.runner import Options
 
     keys = ("device", "threads", "batch_size", "store", "out", "lpips_trunk")
-    return Options(**{key: values[key] for key in keys}, command=shlex.join(["bench", *sys.argv[1:]]))
+    return Options(**{key: values[key] for key in keys}, command=_command_line(values))
 
 
 @click.command(epilog=_EXAMPLES)
 @matrix_options
 @click.option("--dry-run", is_flag=True, help="Only say what would be computed (as `bench plan`).")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write the leaderboard here too.")
-@click.option("--json", "as_json", is_flag=True, help="Print the leaderboard as JSON, and nothing else.")
+@json_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no table.")
 def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **values: Any) -> None:
     """Run a matrix of attacks x defences x backbones and print its leaderboard.
@@ -146,7 +183,7 @@ def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **valu
 
 @click.command(epilog=_EXAMPLES)
 @matrix_options
-@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@json_option
 def plan(as_json: bool, **values: Any) -> None:
     """Say what a run would compute: cells, what is cached, about how long and how much disk."""
     from bench import runner
@@ -184,16 +221,15 @@ def _show_plan(prepared: "Prepared", as_json: bool) -> None:
         }
         click.echo(json.dumps(document, indent=1))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("stage", "method", "images", "about", title=f"To compute for run {prepared.run.digest}")
     for group in groups:
         table.add_row(group.stage, group.label, str(group.images), _duration(group.seconds))
-    console = Console(markup=False)  # brackets belong to names
+    screen = console()
     if groups:
-        console.print(table)
-    console.print(
+        screen.print(table)
+    screen.print(
         f"{len(cells)} cells ({len(cells) - len(prepared.run.cells_asked)} of them added as references), "
         f"{prepared.cached_cells()} cached; {_duration(known)} for what was timed before on this store"
         + (f", {len(untimed)} groups never timed" if untimed else "")
@@ -212,10 +248,9 @@ def _duration(seconds: float | None) -> str:
 @contextmanager
 def progress(prepared: "Prepared", *, hidden: bool) -> Iterator[Callable[["Node", int], None]]:
     """Show the progress of a run and give the function that moves it on."""
-    if hidden:
+    if hidden or is_quiet():
         yield lambda _node, _n: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -225,7 +260,7 @@ def progress(prepared: "Prepared", *, hidden: bool) -> Iterator[Callable[["Node"
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=console(stderr=True)) as progress:
         tasks = {
             (group.stage, group.label): progress.add_task(
                 f"{group.stage:8} {group.label}", total=group.images, start=False, rate=""
@@ -263,7 +298,6 @@ def _detectable(board: Any) -> str:
 
 
 def _show_board(board: Any, prepared: "Prepared") -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from bench import doubt_columns, leaderboard
@@ -289,17 +323,17 @@ def _show_board(board: Any, prepared: "Prepared") -> None:
         table.add_column(headings.get(name, name), justify="right" if name in headings else "left")
     for row in rows:
         table.add_row(*(str(row[name]) for name in shown))
-    console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
-    console.print(table)
+    screen = console(width=None if sys.stdout.isatty() else 200)
+    screen.print(table)
     if board["n_identities"].notna().any():
         people, probes = board["n_identities"].max(), board["n_probes"].max()
-        console.print(f"{people} identities, {probes} probes; rates are means over people.")
-    console.print(_detectable(board))
-    console.print(f"Leaderboard: {prepared.folder.path / 'leaderboard.csv'}")
+        screen.print(f"{people} identities, {probes} probes; rates are means over people.")
+    screen.print(_detectable(board))
+    screen.print(f"Leaderboard: {prepared.folder.path / 'leaderboard.csv'}")
     if prepared.run.dataset.note:
-        console.print(f"Note: {prepared.run.dataset.note}")
+        screen.print(f"Note: {prepared.run.dataset.note}")
     for reason in sorted(set(board["lpips_reason"].dropna()) - {""}):
-        console.print(f"LPIPS is NA: {reason}")
+        screen.print(f"LPIPS is NA: {reason}")
     for warning, where in doubt_columns.by_warning(board).items():
         marked = f"{len(where)} cells, e.g. {where[0]}" if where[1:] else where[0]
-        console.print(f"Warning: {warning} ({marked})", markup=False)
+        screen.print(f"Warning: {warning} ({marked})")

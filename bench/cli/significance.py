@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli.options import json_option
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -15,11 +17,12 @@ if TYPE_CHECKING:
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for the tables. [default: RUN/significance]"
 )
-@click.option("--json", "as_json", is_flag=True, help="Print all tables as JSON and write nothing.")
+@json_option
 def significance(run: Path, out: Path | None, as_json: bool) -> None:
     """Rank the methods of the finished run in folder RUN and test every pair of them, over people.
 
-    Writes rankings, pairs, accuracy-kept and seeds as CSV, Markdown and LaTeX, and prints the rankings.
+    Writes rankings, pairs, accuracy-kept and seeds as CSV, Markdown and LaTeX, and prints the rankings. With
+    --json all tables are printed and none is written.
     """
     from bench import significance_tables as tables
     from bench.answers import Answers

@@ -1,9 +1,12 @@
 """`bench train`."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from bench.cli.options import console, device_option, json_option, threads_option
 
 if TYPE_CHECKING:
     from bench.contracts import TrainRequest
@@ -30,10 +33,11 @@ Examples:
     help="Keep training cloaks here, for other trainings to share. [default: with the checkpoint]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seeds everything.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(1), help="Threads torch computes with. [default: all cores]")
+@device_option
+@threads_option
+@json_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def train(trainer: str, out: Path, quiet: bool, **values: Any) -> None:
+def train(trainer: str, out: Path, as_json: bool, quiet: bool, **values: Any) -> None:
     """Train weights with TRAINER, one of `bench list trainers`, e.g. puface:steps=900.
 
     A training that was killed goes on from its checkpoint when the same command is given again. The card
@@ -47,11 +51,10 @@ def train(trainer: str, out: Path, quiet: bool, **values: Any) -> None:
     for needed, option in ((chosen.needs_attacks, "attack"), (chosen.needs_backbones, "backbone")):
         if needed and not values[f"{option}s"]:
             raise click.UsageError(f"{trainer} needs at least one --{option}.")
-    from rich.console import Console
     from rich.markup import escape
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), disable=quiet) as progress:
+    with Progress(console=console(stderr=True), disable=quiet or as_json) as progress:
         tasks: dict[str, Any] = {}
 
         def report(what: str, done: int, total: int) -> None:
@@ -60,6 +63,9 @@ def train(trainer: str, out: Path, quiet: bool, **values: Any) -> None:
             progress.update(tasks[what], completed=done, total=total)
 
         card = chosen.train(_request(out, report, values))
+    if as_json:
+        click.echo(json.dumps({"weights": str(out), "card": dict(card)}, indent=1, default=str))
+        return
     click.echo(f"{out} written; card beside it.")
     for key, value in card.items():
         click.echo(f"  {key}: {value}")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bench.cli.options import json_option, lpips_trunk_option, store_option
+
 if TYPE_CHECKING:
     from bench.consistency import Check
     from bench.graph import Node
@@ -33,16 +35,11 @@ Examples:
     help="Artefacts of each stage to make again from their stored inputs; cheaper than a cell.",
 )
 @click.option("--sample-seed", type=int, default=0, show_default=True, help="Seed that draws the samples.")
-@click.option("--store", type=click.Path(path_type=Path), help="The run's store. [env: CLOAKBENCH_STORE]")
+@store_option
 @click.option("--device", default="auto", help="Compute here. [default: as the run did]")
 @click.option("--threads", type=click.IntRange(1), help="Threads. [default: as the run had]")
-@click.option(
-    "--lpips-trunk",
-    type=click.Path(path_type=Path),
-    envvar="CLOAKBENCH_LPIPS_TRUNK",
-    help="AlexNet weights for LPIPS, as for `bench run`.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@lpips_trunk_option
+@json_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def verify(
     run: Path,
