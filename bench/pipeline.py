@@ -664,6 +664,21 @@ class Pipeline:
         ctx = self._context(attack, tracker, seed, _uncounted, targets, key or b"")
         return _with_state(ctx, fetch(self._fitted(attack, tracker, seed))) if attack.learns else ctx
 
+    def purifier_context(
+        self, defense_name: str, tracker: str, seed: int, fetch: Callable[[Node], bytes]
+    ) -> Context:
+        """Return the context in which a purifier of the run works on photos that are not the run's.
+
+        Args:
+            defense_name: canonical name of a purifier of the run.
+            tracker: name of the tracker's backbone; "" where nobody knows it.
+            seed: of the method's randomness.
+            fetch: gives an artefact's payload: what the purifier learnt.
+        """
+        defense = self.run.defenses[defense_name]
+        ctx = self._context(defense, tracker, seed, _uncounted)
+        return _with_state(ctx, fetch(self._fitted(defense, tracker, seed))) if defense.learns else ctx
+
     def _measure_nodes(
         self,
         label: str,
