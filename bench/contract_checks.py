@@ -798,7 +798,7 @@ def _check_dataset(sheet: _Sheet, dataset: Dataset) -> None:
         return
     sheet.check("identities are unique and sorted by id", lambda: _wrong_identities(people))
     sheet.check("image ids are unique, and everyone has some", lambda: _wrong_photos(people))
-    sheet.check("at least two people are evaluated; roles are valid", lambda: _wrong_roles(people))
+    sheet.check("at least two people are evaluated; roles are valid", lambda: _wrong_roles(people, dataset))
     fresh = type(dataset)(dataset.params)
     sheet.check(
         "lists the same identities again", lambda: "" if fresh.identities() == people else "they differ"
@@ -847,11 +847,13 @@ def _wrong_photos(people: Sequence[Identity]) -> str:
     return f"image '{double}' is listed twice"
 
 
-def _wrong_roles(people: Sequence[Identity]) -> str:
+def _wrong_roles(people: Sequence[Identity], dataset: Dataset) -> str:
     odd = [person for person in people if person.role not in ("evaluation", "training")]
     if odd:
         return _wrong_choice(f"role of '{odd[0].id}'", odd[0].role, ("evaluation", "training"))
     evaluated = sum(person.role == "evaluation" for person in people)
+    if getattr(dataset, "strangers_only", False):  # photos without identities, for training and calibration
+        return "it has strangers only, and some are evaluated" if evaluated else ""
     return "" if evaluated >= 2 else f"{evaluated} people are evaluated"
 
 
