@@ -1,0 +1,91 @@
+"""CelebA-HQ: 30,000 photos of CelebA at 1024×1024, people by CelebA's identities; the user brings it.
+
+Karras et al., Progressive Growing of GANs, ICLR 2018; Lee et al., MaskGAN, CVPR 2020 (CelebAMask-HQ, which hands the
+photos out). Layout as in switchablenorms/CelebAMask-HQ: folder CelebA-HQ-img with 0.jpg … 29999.jpg and
+CelebA-HQ-to-CelebA-mapping.txt; the identities are in CelebA's own list. Untested on the real files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import Field
+
+from bench.alignment import Points
+from bench.data_files import data_folder
+from bench.datasets._published import (
+    ALIGNED,
+    Person,
+    PhotosAre,
+    PublishedDataset,
+    PublishedParams,
+    broken,
+    detected,
+    existing,
+    rows_of,
+    whole_number,
+)
+from bench.datasets.celeba import FOLDERS, IDENTITIES
+
+MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
+PHOTOS = "CelebA-HQ-img"
+
+
+class CelebAHQ(PublishedDataset):
+    """Photos of celebrities at 1024×1024.
+
+    No landmarks are published for these photos, so the detector runs on each. Most people have a few photos only.
+    The dataset is for non-commercial research only, and the people in it were not asked.
+    """
+
+    name = "celeba-hq"
+    paper = "Karras et al., Progressive Growing of GANs, ICLR 2018; Lee et al., MaskGAN, CVPR 2020"
+    note = "CelebA-HQ: non-commercial research only; photos from the web, the people were not asked"
+
+    class Params(PublishedParams):
+        """Parameters of CelebA-HQ."""
+
+        celeba: str = Field(
+            "",
+            description=f"folder with CelebA's {IDENTITIES}; celeba inside the data folder when empty",
+            json_schema_extra={"path": True},
+        )
+        landmarks: PhotosAre = Field(
+            "detect", description="detect: the detector looks for the face; aligned: photos are 112×112 crops"
+        )
+
+    params: Params
+
+    def _find(self) -> Iterator[Person]:
+        numbers = self._identity_of
+        photos: dict[int, list[str]] = {}
+        file = existing(self.root, MAPPING, (), self._mend)
+        for line, (index, _original, celeba_name) in rows_of(file, 3, header=1):
+            if celeba_name not in numbers:
+                raise broken(file, line, f"'{celeba_name}' is not in CelebA's {IDENTITIES}")
+            photo = f"{whole_number(index, file, line)}.jpg"
+            photos.setdefault(numbers[celeba_name], []).append(photo)
+        for number, names in sorted(photos.items()):
+            yield Person(str(number), tuple(sorted(names, key=lambda name: int(name[:-4]))))
+
+    @property
+    def _identity_of(self) -> Mapping[str, int]:
+        """CelebA's photo → its number of the person."""
+        given = self.params.celeba
+        folder = Path(given).expanduser() if given else data_folder() / "celeba"
+        mend = "Get it with CelebA (`bench data fetch celeba` says where), or say celeba=FOLDER."
+        file = existing(folder, IDENTITIES, FOLDERS, mend)
+        return {photo: whole_number(number, file, line) for line, (photo, number) in rows_of(file, 2)}
+
+    def _file(self, person: Person, photo: str) -> Path:
+        del person
+        return self.root / PHOTOS / photo
+
+    @property
+    def _points_version(self) -> str:
+        return ALIGNED if self.params.landmarks == "aligned" else detected()
+
+    def _points_of(self, person: Person, photo: str) -> Points | None:
+        del person, photo
+        return None

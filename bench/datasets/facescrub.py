@@ -1,0 +1,84 @@
+"""FaceScrub: about 107,000 photos of 530 people, one folder a person; the user brings it.
+
+Ng, Winkler, A data-driven approach to cleaning large face datasets, ICIP 2014. The publishers hand out lists
+(facescrub_actors.txt, facescrub_actresses.txt: name, image_id, face_id, url, bbox, sha256), from which scripts load the
+photos: NAME/photo.jpg, under actors/ and actresses/ or faces/ with most of them. Untested on the real files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field
+
+from bench.alignment import Points
+from bench.datasets._published import (
+    ALIGNED,
+    Person,
+    PhotosAre,
+    PublishedDataset,
+    PublishedParams,
+    detected,
+    folders_of,
+    photos_of,
+)
+from bench.errors import DataError
+
+GROUPS = ("actors", "actresses")
+"""Folders that hold people, not photos."""
+
+_INNER = ("faces", "images")  # a group's folders, where a script keeps faces and whole photos apart
+
+
+class FaceScrub(PublishedDataset):
+    """Photos of actors and actresses; the face nearest to the middle is taken, so cropped faces are best.
+
+    Where a script has kept faces and whole photos apart, the faces are read. The links of the lists are dead for many
+    photos, so two people's copies differ: the fingerprint says so. The people in it were not asked.
+    """
+
+    name = "facescrub"
+    paper = "Ng, Winkler, A data-driven approach to cleaning large face datasets, ICIP 2014"
+    note = "FaceScrub: photos from the web without licence, the people were not asked; copies differ"
+
+    class Params(PublishedParams):
+        """Parameters of FaceScrub."""
+
+        landmarks: PhotosAre = Field(
+            "detect", description="detect: the detector looks for the face; aligned: photos are 112×112 crops"
+        )
+
+    params: Params
+
+    def _find(self) -> Iterator[Person]:
+        places: dict[str, str] = {}
+        for group in self._groups():
+            for name in folders_of(self.root / group):
+                if name in places:
+                    raise DataError(
+                        f"{self.root / group / name}: a folder of that name is in {self.root / places[name]} too. "
+                        "Put the photos of a person into one folder."
+                    )
+                places[name] = group
+        for name, group in sorted(places.items()):
+            inside = f"{group}/{name}" if group else name
+            if photos := photos_of(self.root / inside):
+                yield Person(inside, photos)
+
+    def _groups(self) -> list[str]:
+        """Return the folders that hold people's folders, relative to the dataset's."""
+        found = []
+        for group in GROUPS:
+            inner = next((i for i in _INNER if (self.root / group / i).is_dir()), "")
+            if (self.root / group).is_dir():
+                found.append(str(Path(group) / inner))
+        return found or [""]
+
+    @property
+    def _points_version(self) -> str:
+        return ALIGNED if self.params.landmarks == "aligned" else detected()
+
+    def _points_of(self, person: Person, photo: str) -> Points | None:
+        del person, photo
+        return None

@@ -1,0 +1,657 @@
+"""Readers of published datasets, on small folders of drawn faces in exactly the published layout."""
+
+import io
+import json
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench import contract_checks
+from bench.alignment import TEMPLATE, Landmarks, align
+from bench.datasets._recordio import MAGIC, RecordFile
+from bench.datasets.casia_webface import CasiaWebFace
+from bench.datasets.celeba import CelebA
+from bench.datasets.celeba_hq import CelebAHQ
+from bench.datasets.facescrub import FaceScrub
+from bench.datasets.ffhq import FFHQ, entries_of
+from bench.datasets.synthetic import Synthetic
+from bench.datasets.vggface2 import VGGFace2
+from bench.errors import DataError, UsageError
+from bench.resolve import resolve
+from bench.spec import make_spec
+
+MIN_PHOTOS = 3
+
+
+@pytest.fixture(scope="session")
+def faces():
+    """Return 24 drawn faces of 6 people as 112×112×3 uint8, four each."""
+    dataset = Synthetic()
+    ids = [photo for person in dataset.identities()[:6] for photo in person.photos[:4]]
+    return dataset.crops(ids).permute(0, 2, 3, 1).numpy()
+
+
+def placed(face, size=(218, 178), scale=0.9, at=(30, 60)):
+    """Return a photo with a drawn face in it, and the face's five points."""
+    side = round(112 * scale)
+    photo = np.full((*size, 3), 40, dtype=np.uint8)
+    small = np.asarray(Image.fromarray(face).resize((side, side), Image.Resampling.BILINEAR))
+    photo[at[1] : at[1] + side, at[0] : at[0] + side] = small
+    return photo, (TEMPLATE + 0.5) * scale - 0.5 + np.array(at)
+
+
+def write(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+
+
+def read(path):
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def roles(dataset):
+    return {person.id: person.role for person in dataset.identities()}
+
+
+def assert_contract(dataset):
+    findings = contract_checks.run_checks("datasets", dataset)
+    assert len(findings) > 12
+    assert not [finding for finding in findings if not finding.passed]
+
+
+@pytest.fixture
+def fake_detector(monkeypatch):
+    """Put a detector in place that finds the face where `placed` puts it, and counts."""
+    from bench import face_detection
+
+    class Fake:
+        calls = 0
+
+        def detect(self, _pixels, choose):
+            assert choose == "central"
+            Fake.calls += 1
+            return Landmarks((TEMPLATE + 0.5) * 0.9 - 0.5 + np.array((30, 60)))
+
+    monkeypatch.setattr(face_detection, "detector", Fake)
+    return Fake
+
+
+# -- CelebA ------------------------------------------------------------------------------------------------
+
+CELEBA = {7: (0, 4), 2880: (1, 4), 12: (2, 4), 500: (2, 2)}
+"""Number of the person → (part, photos); photos are dealt out in turn, as CelebA's are not grouped."""
+
+
+def write_celeba(root, faces, *, folders=True):
+    img, anno, ev = ("Img", "Anno", "Eval") if folders else ("", "", "")
+    left = [number for number, (_, count) in CELEBA.items() for _ in range(count)]
+    order = np.random.default_rng(0).permutation(len(left))
+    identities, landmarks, parts = [], [], []
+    for k, place in enumerate(order):
+        name, number = f"{k + 1:06d}.jpg", left[place]
+        photo, points = placed(faces[place])
+        write(root / img / "img_align_celeba" / name, photo, quality=95)
+        identities.append(f"{name} {number}")
+        landmarks.append(f"{name}  " + "  ".join(f"{round(v):3d}" for v in points.ravel()))
+        parts.append(f"{name} {CELEBA[number][0]}")
+    names = ("lefteye", "righteye", "nose", "leftmouth", "rightmouth")
+    header = [str(len(left)), " ".join(f"{n}_x {n}_y" for n in names)]
+    for folder, file, lines in (
+        (anno, "identity_CelebA.txt", identities),
+        (anno, "list_landmarks_align_celeba.txt", header + landmarks),
+        (ev, "list_eval_partition.txt", parts),
+    ):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        (root / folder / file).write_text("\n".join(lines) + "\n")
+
+
+def celeba(root, **params):
+    return CelebA(CelebA.Params(**{"path": str(root), "min_photos": MIN_PHOTOS} | params))
+
+
+@pytest.fixture
+def celeba_root(tmp_path, faces):
+    write_celeba(tmp_path / "celeba", faces)
+    return tmp_path / "celeba"
+
+
+def test_celeba_evaluates_people_of_its_validation_and_test_part(celeba_root):
+    dataset = celeba(celeba_root)
+    people = dataset.names()
+    assert people == {f"celeba-{i:05d}": str(n) for i, n in enumerate(sorted(CELEBA))}
+    assert roles(dataset) == {
+        "celeba-00000": "training",  # of the publishers' training part
+        "celeba-00001": "evaluation",
+        "celeba-00002": "training",  # too few photos
+        "celeba-00003": "evaluation",
+    }
+    assert [len(p.photos) for p in dataset.identities()] == [4, 4, 2, 4]
+    assert [roles(celeba(celeba_root, min_photos=2))[f"celeba-{i:05d}"] for i in range(4)].count(
+        "evaluation"
+    ) == 3
+
+
+def test_celeba_crops_are_aligned_by_the_published_points(celeba_root):
+    dataset = celeba(celeba_root)
+    listed = [
+        line.split()
+        for line in (celeba_root / "Anno/list_landmarks_align_celeba.txt").read_text().splitlines()
+    ]
+    points = {row[0]: np.array(row[1:], dtype=float).reshape(5, 2) for row in listed[2:]}
+    owners = dict(
+        line.split() for line in (celeba_root / "Anno/identity_CelebA.txt").read_text().splitlines()
+    )
+    mine = sorted(name for name, number in owners.items() if number == "2880")
+    image = "celeba-00003/0002"
+    assert dataset.file_name(image) == f"2880/{mine[2]}"
+    expected = align(read(celeba_root / "Img/img_align_celeba" / mine[2]), points[mine[2]])
+    assert np.array_equal(dataset.crops([image])[0].permute(1, 2, 0).numpy(), expected)
+    dataset.check()
+
+
+def test_celeba_lies_in_one_folder_too(tmp_path, celeba_root, faces):
+    write_celeba(tmp_path / "flat", faces, folders=False)
+    flat, deep = celeba(tmp_path / "flat"), celeba(celeba_root)
+    assert flat.identities() == deep.identities()
+    assert flat.fingerprint() == deep.fingerprint()
+
+
+def test_celeba_keeps_the_contract(celeba_root):
+    assert_contract(celeba(celeba_root))
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "text", "message"),
+    [
+        ("Anno/identity_CelebA.txt", 2, "000002.jpg", r"identity_CelebA\.txt, line 3: 1 words, expected 2"),
+        ("Anno/identity_CelebA.txt", 2, "000002.jpg x", r"line 3: 'x' is not a number"),
+        (
+            "Anno/identity_CelebA.txt",
+            2,
+            "900000.jpg 1",
+            r"line 3: '900000\.jpg' is not in list_eval_partition",
+        ),
+        (
+            "Eval/list_eval_partition.txt",
+            0,
+            "000001.jpg 3",
+            r"partition\.txt, line 1: the part is '3', not 0, 1 or 2",
+        ),
+        (
+            "Anno/list_landmarks_align_celeba.txt",
+            4,
+            "000003.jpg" + " 1" * 9,
+            r"line 5: 10 words, expected 11",
+        ),
+        ("Anno/list_landmarks_align_celeba.txt", 4, "000003.jpg" + " x" * 10, r"line 5: .*'x'"),
+        ("Anno/list_landmarks_align_celeba.txt", 4, "000003.jpg" + " nan" * 10, r"line 5: .*not finite"),
+    ],
+)
+def test_celeba_names_a_broken_line(celeba_root, file, line, text, message):
+    lines = (celeba_root / file).read_text().splitlines()
+    lines[line] = text
+    (celeba_root / file).write_text("\n".join(lines))
+    dataset = celeba(celeba_root)
+    with pytest.raises(DataError, match=message):
+        dataset.crops([p for person in dataset.identities() for p in person.photos])
+
+
+def test_celeba_names_what_is_missing(celeba_root):
+    photo = next(iter(celeba(celeba_root).identities()[3].photos))
+    name = celeba(celeba_root).file_name(photo).partition("/")[2]
+    (celeba_root / "Img/img_align_celeba" / name).unlink()
+    for use in (
+        celeba(celeba_root).check,
+        celeba(celeba_root).fingerprint,
+        lambda: celeba(celeba_root).crops([photo]),
+    ):
+        with pytest.raises(DataError, match=r"photo celeba-00003/0000 .*(missing|No such file)"):
+            use()
+    (celeba_root / "Anno/identity_CelebA.txt").unlink()
+    with pytest.raises(DataError, match=r"'identity_CelebA\.txt' is not in .*Anno.*bench data fetch celeba"):
+        celeba(celeba_root).identities()
+    with pytest.raises(DataError, match=r"nowhere is not a folder.*celeba:path=FOLDER"):
+        celeba(celeba_root / "nowhere").identities()
+
+
+def test_a_photo_without_landmarks_is_named(celeba_root):
+    file = celeba_root / "Anno/list_landmarks_align_celeba.txt"
+    gone = celeba(celeba_root).file_name("celeba-00001/0001").partition("/")[2]
+    file.write_text("\n".join(line for line in file.read_text().splitlines() if not line.startswith(gone)))
+    with pytest.raises(
+        DataError, match=r"photo celeba-00001/0001 .*no row in list_landmarks.*landmarks=detect"
+    ):
+        celeba(celeba_root).check()
+
+
+def test_landmarks_can_be_detected_instead(celeba_root, fake_detector):
+    dataset = celeba(celeba_root, landmarks="detect")
+    dataset.check()
+    crops = dataset.crops(["celeba-00001/0001", "celeba-00001/0000"])
+    assert fake_detector.calls == 2
+    published = celeba(celeba_root).crops(["celeba-00001/0001", "celeba-00001/0000"])
+    assert (crops.float() - published.float()).abs().mean() < 6  # the list's points are whole pixels
+    assert dataset.fingerprint() != celeba(celeba_root).fingerprint()
+
+
+@pytest.mark.parametrize(
+    "image", ["celeba-00001/9999", "celeba-00001/1", "celeba-00001/-001", "x", "celeba-99999/0000"]
+)
+def test_an_unknown_image_is_refused(celeba_root, image):
+    with pytest.raises(UsageError, match=r"unknown image .* ids look like celeba-00012/0003"):
+        celeba(celeba_root).crops([image])
+
+
+def test_at_most_so_many_people_are_evaluated_and_adding_more_keeps_them(tmp_path, faces):
+    for person in range(40):
+        for photo in range(2):
+            write(tmp_path / "f" / f"{person:07d}" / f"{photo}.png", faces[photo])
+
+    def evaluated(count):
+        params = CasiaWebFace.Params(
+            path=str(tmp_path / "f"), min_photos=2, evaluated=count, landmarks="aligned"
+        )
+        return {i for i, role in roles(CasiaWebFace(params)).items() if role == "evaluation"}
+
+    few, more, every = evaluated(5), evaluated(12), evaluated(100)
+    assert (len(few), len(more), len(every)) == (5, 12, 40)
+    assert few < more < every
+    assert few != {f"casia-webface-{i:05d}" for i in range(5)}  # not simply the first
+
+
+# -- CelebA-HQ -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hq(tmp_path, celeba_root, faces):
+    owners = [line.split() for line in (celeba_root / "Anno/identity_CelebA.txt").read_text().splitlines()]
+    lines = ["idx        orig_idx    orig_file"]
+    for index, (name, _) in enumerate(reversed(owners)):
+        photo, _ = placed(faces[index], size=(256, 256))
+        write(tmp_path / "hq/CelebA-HQ-img" / f"{index}.jpg", photo, quality=95)
+        lines.append(f"{index}          {int(name[:6]) - 1}       {name}")
+    (tmp_path / "hq/CelebA-HQ-to-CelebA-mapping.txt").write_text("\n".join(lines) + "\n")
+    return CelebAHQ.Params(path=str(tmp_path / "hq"), celeba=str(celeba_root), min_photos=MIN_PHOTOS)
+
+
+def test_celeba_hq_has_the_people_of_celeba(hq, celeba_root, fake_detector):
+    dataset = CelebAHQ(hq)
+    assert list(dataset.names().values()) == [str(number) for number in sorted(CELEBA)]
+    owners = [line.split() for line in (celeba_root / "Anno/identity_CelebA.txt").read_text().splitlines()]
+    expected = [f"2880/{i}.jpg" for i, (_, number) in enumerate(reversed(owners)) if number == "2880"]
+    assert [dataset.file_name(f"celeba-hq-00003/{k:04d}") for k in range(4)] == expected
+    assert dataset.crops(["celeba-hq-00003/0001"]).shape == (1, 3, 112, 112)
+    assert fake_detector.calls == 1
+    assert_contract(dataset)
+
+
+def test_celeba_hq_says_what_it_lacks(hq, tmp_path):
+    (tmp_path / "empty").mkdir()
+    lost = hq.model_copy(update={"celeba": str(tmp_path / "empty")})
+    with pytest.raises(
+        DataError, match=r"'identity_CelebA\.txt' is not in .*bench data fetch celeba.*celeba=FOLDER"
+    ):
+        CelebAHQ(lost).identities()
+    mapping = tmp_path / "hq/CelebA-HQ-to-CelebA-mapping.txt"
+    mapping.write_text(mapping.read_text() + "30001 5 999999.jpg\n")
+    with pytest.raises(
+        DataError, match=r"mapping\.txt, line 16: '999999\.jpg' is not in CelebA's identity_CelebA"
+    ):
+        CelebAHQ(hq).identities()
+
+
+# -- FFHQ ----------------------------------------------------------------------------------------------------
+
+
+def dlib_points(five):
+    """Return 68 points whose eyes, tip of the nose and corners of the mouth are the five."""
+    points = np.zeros((68, 2))
+    ring = np.array([[-9, 0], [-4, -5], [4, -5], [9, 0], [4, 5], [-4, 5]])
+    points[36:42], points[42:48] = five[0] + ring, five[1] + ring
+    points[30], points[48], points[54] = five[2], five[3], five[4]
+    return points
+
+
+@pytest.fixture
+def ffhq_root(tmp_path, faces):
+    metadata = {}
+    for k in (0, 1, 2, 1000, 1001):
+        photo, points = placed(faces[k % 24], size=(1024, 1024), scale=5.0, at=(200, 240))
+        folder = f"{k - k % 1000:05d}"
+        write(tmp_path / "ffhq/images1024x1024" / folder / f"{k:05d}.png", photo, compress_level=1)
+        small = np.asarray(Image.fromarray(photo).reduce(8))
+        write(tmp_path / "ffhq/thumbnails128x128" / folder / f"{k:05d}.png", small)
+        metadata[str(k)] = {
+            "category": "training",
+            "metadata": {"photo_title": 'a } " { b', "author": "ü"},
+            "image": {"pixel_size": [1024, 1024], "face_landmarks": dlib_points(points).tolist()},
+        }
+    (tmp_path / "ffhq/images1024x1024/LICENSE.txt").write_text("CC")
+    (tmp_path / "ffhq/ffhq-dataset-v2.json").write_text(json.dumps(metadata, indent=1))
+    return tmp_path / "ffhq"
+
+
+def test_ffhq_has_strangers_only(ffhq_root):
+    dataset = FFHQ(FFHQ.Params(path=str(ffhq_root)))
+    people = dataset.identities()
+    assert [(p.role, len(p.photos)) for p in people] == [("training", 1)] * 5
+    assert dataset.file_name("ffhq-00003/0000") == "01000/01000.png"
+    assert_contract(dataset)
+    asked = make_spec({"dataset": f"ffhq:path={ffhq_root}", "attacks": ["none"], "defenses": ["none"]})
+    with pytest.raises(UsageError, match="has 0 evaluated identities"):
+        resolve(asked).split  # noqa: B018 - dealt when it is asked for
+
+
+def test_ffhq_is_aligned_by_points_of_its_metadata(ffhq_root, faces):
+    large = FFHQ(FFHQ.Params(path=str(ffhq_root))).crops(["ffhq-00001/0000"])[0]
+    assert np.abs(large.permute(1, 2, 0).numpy().astype(float) - faces[1]).mean() < 4
+    small = FFHQ(FFHQ.Params(path=str(ffhq_root), size=128)).crops(["ffhq-00001/0000"])[0]
+    assert (small.float() - large.float()).abs().mean() < 8
+    assert (
+        FFHQ(FFHQ.Params(path=str(ffhq_root))).fingerprint()
+        != FFHQ(FFHQ.Params(path=str(ffhq_root), size=128)).fingerprint()
+    )
+
+
+def test_metadata_are_read_in_pieces(ffhq_root, monkeypatch):
+    file = ffhq_root / "ffhq-dataset-v2.json"
+    expected = list(json.loads(file.read_text()).items())
+    assert list(entries_of(file)) == expected
+    for chunk in (7, 64, 5000):
+        monkeypatch.setattr("bench.datasets.ffhq._CHUNK", chunk)
+        assert list(entries_of(file)) == expected
+    file.write_text(json.dumps(dict(expected), separators=(",", ":")))
+    assert list(entries_of(file)) == expected
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (lambda text: text[: len(text) // 2], r"ends or breaks after entry \d"),
+        (lambda _: "[1]", "is no JSON object of photos"),
+        (lambda _: "", "is no JSON object of photos"),
+        (lambda _: '{"x": {}}', r"after entry none \('x' is not a photo's number\)"),
+        (lambda _: '{"0": {"image": {}}}', r"entry 0 has no image\.face_landmarks"),
+        (lambda _: '{"0": {"image": {"face_landmarks": [[1, 2]]}}}', r"entry 0 are not 68 points"),
+        (
+            lambda _: '{"0": {"image": {"face_landmarks": [[1, 2], [3]]}}}',
+            r"entry 0 has no image\.face_landmarks",
+        ),
+    ],
+)
+def test_broken_metadata_are_named(ffhq_root, broken, message):
+    file = ffhq_root / "ffhq-dataset-v2.json"
+    file.write_text(broken(file.read_text()))
+    with pytest.raises(DataError, match=message):
+        FFHQ(FFHQ.Params(path=str(ffhq_root))).crops(["ffhq-00000/0000"])
+
+
+def test_a_photo_that_the_metadata_lack_is_named(ffhq_root):
+    (ffhq_root / "ffhq-dataset-v2.json").write_text("{}")
+    with pytest.raises(
+        DataError, match=r"photo ffhq-00000/0000 .*is not in ffhq-dataset-v2\.json.*landmarks=detect"
+    ):
+        FFHQ(FFHQ.Params(path=str(ffhq_root))).crops(["ffhq-00000/0000"])
+
+
+# -- VGGFace2 ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def vgg_root(tmp_path, faces):
+    root = tmp_path / "vggface2"
+    for part, people in (("test", ("n000001", "n000009")), ("train", ("n000002",))):
+        rows = ["NAME_ID," + ",".join(f"P{i}X,P{i}Y" for i in range(1, 6))]
+        for p, name in enumerate(people):
+            for k in range(4):
+                photo, points = placed(faces[4 * p + k])
+                write(root / part / name / f"{k + 1:04d}_01.jpg", photo, quality=95)
+                rows.append(f'"{name}/{k + 1:04d}_01",' + ",".join(f"{v:.5f}" for v in points.ravel()))
+        (root / "bb_landmark").mkdir(exist_ok=True)
+        (root / f"bb_landmark/loose_landmark_{part}.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def vggface2(root, **params):
+    return VGGFace2(VGGFace2.Params(**{"path": str(root), "min_photos": MIN_PHOTOS} | params))
+
+
+def test_vggface2_evaluates_its_test_part_and_trains_on_the_other(vgg_root, faces):
+    assert roles(vggface2(vgg_root)) == {f"vggface2-{i:05d}": "evaluation" for i in range(2)}
+    dataset = vggface2(vgg_root, part="both")
+    assert dataset.names() == {
+        "vggface2-00000": "test/n000001",
+        "vggface2-00001": "test/n000009",
+        "vggface2-00002": "train/n000002",
+    }
+    assert list(roles(dataset).values()) == ["evaluation", "evaluation", "training"]
+    assert dataset.file_name("vggface2-00001/0002") == "test/n000009/0003_01.jpg"
+    crop = dataset.crops(["vggface2-00001/0002"])[0].permute(1, 2, 0).numpy()
+    assert np.abs(crop.astype(float) - faces[6]).mean() < 8
+    assert_contract(vggface2(vgg_root))
+    dataset.check()
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            lambda rows: ["NAME,X", *rows[1:]],
+            r"test\.csv, line 1: the columns are NAME, X, expected NAME_ID, P1X",
+        ),
+        (
+            lambda rows: [*rows[:2], '"n000001/0002_01",1,2', *rows[3:]],
+            r"test\.csv, line 3: 3 columns, expected 11",
+        ),
+        (lambda rows: [*rows[:2], '"n000001/0002_01"' + ",a" * 10], r"test\.csv, line 3: .*'a'"),
+        (lambda rows: rows[:3], r"photo vggface2-0000\d/000\d .*no row in loose_landmark_test\.csv"),
+    ],
+)
+def test_vggface2_names_a_broken_row(vgg_root, edit, message):
+    file = vgg_root / "bb_landmark/loose_landmark_test.csv"
+    file.write_text("\n".join(edit(file.read_text().splitlines())) + "\n")
+    with pytest.raises(DataError, match=message):
+        vggface2(vgg_root).check()
+
+
+def test_vggface2_without_its_landmarks_says_how_to_go_on(vgg_root):
+    (vgg_root / "bb_landmark/loose_landmark_train.csv").unlink()
+    vggface2(vgg_root).check()
+    with pytest.raises(DataError, match=r"'loose_landmark_train\.csv' is not in .*bb_landmark"):
+        vggface2(vgg_root, part="both").fingerprint()
+
+
+# -- FaceScrub -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["", "actors", "actors/faces"])
+def test_facescrub_in_the_layouts_its_scripts_make(tmp_path, faces, layout, fake_detector):
+    folders = {
+        "": ("", ""),
+        "actors": ("actors", "actresses"),
+        "actors/faces": ("actors/faces", "actresses/faces"),
+    }
+    root = tmp_path / "facescrub"
+    for name, group in zip(("Zoe Invented", "Ann_Other"), folders[layout], strict=True):
+        for k in range(4):
+            photo, _ = placed(faces[k + 4 * (group != "")])
+            write(root / group / name / f"{name}_{k}_{10 * k}.jpeg", photo, quality=95)
+    if layout:
+        write(root / "actors/images/Zoe Invented/whole.jpg", faces[0])  # whole photos, beside the faces
+        if layout == "actors":
+            (root / "actors/images/Zoe Invented/whole.jpg").unlink()
+            (root / "actors/images/Zoe Invented").rmdir()
+            (root / "actors/images").rmdir()
+    dataset = FaceScrub(FaceScrub.Params(path=str(root), min_photos=MIN_PHOTOS))
+    assert roles(dataset) == {"facescrub-00000": "evaluation", "facescrub-00001": "evaluation"}
+    assert [name.rpartition("/")[2] for name in dataset.names().values()] == ["Ann_Other", "Zoe Invented"]
+    assert [len(person.photos) for person in dataset.identities()] == [4, 4]
+    assert_contract(dataset)
+    assert fake_detector.calls > 0
+
+
+def test_facescrub_refuses_a_person_in_two_places_and_keeps_names_inside(tmp_path, faces):
+    for group in ("actors", "actresses"):
+        write(tmp_path / "f" / group / "Zoe Invented" / "1.png", faces[0])
+    with pytest.raises(DataError, match="a folder of that name is in"):
+        FaceScrub(FaceScrub.Params(path=str(tmp_path / "f"))).identities()
+    root = tmp_path / "g"
+    (root / "Zoe Invented").mkdir(parents=True)
+    (root / "Zoe Invented/1.png").write_bytes(b"no photo")
+    dataset = FaceScrub(FaceScrub.Params(path=str(root)))
+    with pytest.raises(DataError, match=r"photo facescrub-00000/0000 .*is not an image") as refusal:
+        dataset.crops(["facescrub-00000/0000"])
+    assert "Zoe" not in str(refusal.value)
+
+
+# -- CASIA-WebFace ---------------------------------------------------------------------------------------------
+
+
+def test_casia_folders_have_opaque_ids(tmp_path, faces, fake_detector):
+    root = tmp_path / "CASIA-WebFace"
+    for p, name in enumerate(("0000439", "0000045")):
+        for k in range(3):
+            write(root / name / f"{k + 1:03d}.jpg", placed(faces[4 * p + k], size=(250, 250))[0], quality=95)
+    dataset = CasiaWebFace(CasiaWebFace.Params(path=str(root), min_photos=MIN_PHOTOS))
+    assert dataset.names() == {"casia-webface-00000": "0000045", "casia-webface-00001": "0000439"}
+    assert_contract(dataset)
+    assert fake_detector.calls > 0
+    crops = CasiaWebFace(CasiaWebFace.Params(path=str(root), landmarks="aligned"))
+    with pytest.raises(
+        DataError, match=r"photo casia-webface-00000/0000 .*is 250×250, an aligned crop is 112×112"
+    ):
+        crops.crops(["casia-webface-00000/0000"])
+
+
+def png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def record(labels, content=b""):
+    """Return the data of a record as mxnet.recordio.pack makes it."""
+    if isinstance(labels, (int, float)):
+        return struct.pack("<IfQQ", 0, labels, 7, 0) + content
+    return struct.pack("<IfQQ", len(labels), 0, 7, 0) + struct.pack(f"<{len(labels)}f", *labels) + content
+
+
+def framed(data):
+    """Return a record as dmlc's writer does: cut wherever the magic number stands on a multiple of four."""
+    magic, parts, start = struct.pack("<I", MAGIC), [], 0
+    for i in range(0, len(data) // 4 * 4, 4):
+        if data[i : i + 4] == magic:
+            parts.append(data[start:i])
+            start = i + 4
+    parts.append(data[start:])
+    flags = [0] if len(parts) == 1 else [1, *[2] * (len(parts) - 2), 3]
+    return b"".join(
+        magic + struct.pack("<I", flag << 29 | len(part)) + part + b"\0" * (-len(part) % 4)
+        for flag, part in zip(flags, parts, strict=True)
+    )
+
+
+def write_records(root, records):
+    root.mkdir(parents=True, exist_ok=True)
+    offset, lines = 0, []
+    with (root / "train.rec").open("wb") as file:
+        for number, data in records.items():
+            block = framed(data)
+            file.write(block)
+            lines.append(f"{number}\t{offset}")
+            offset += len(block)
+    (root / "train.idx").write_text("\n".join(lines) + "\n")
+
+
+def insightface_records(faces, people=((1, 4), (4, 8))):
+    """Return the records of insightface's layout: 0 counts, then photos, then who has which."""
+    last = people[-1][1]
+    records = {0: record((last, last + len(people)))}
+    for number, (begin, end) in enumerate(people):
+        for photo in range(begin, end):
+            # One label or two, both are written by its tools.
+            records[photo] = record(number if photo % 2 else (number, 0), png(faces[photo]))
+        records[last + number] = record((begin, end))
+    return dict(sorted(records.items()))
+
+
+def casia(root, **params):
+    return CasiaWebFace(CasiaWebFace.Params(**{"path": str(root), "min_photos": MIN_PHOTOS} | params))
+
+
+def test_casia_records_give_the_packed_crops(tmp_path, faces):
+    write_records(tmp_path / "rec", insightface_records(faces))
+    dataset = casia(tmp_path / "rec")
+    assert dataset.names() == {"casia-webface-00000": "0", "casia-webface-00001": "1"}
+    assert [len(p.photos) for p in dataset.identities()] == [3, 4]
+    crops = (
+        dataset.crops(["casia-webface-00001/0003", "casia-webface-00000/0000"]).permute(0, 2, 3, 1).numpy()
+    )
+    assert np.array_equal(crops, faces[[7, 1]])
+    assert_contract(dataset)
+    dataset.check()
+
+
+def test_records_without_a_count_are_grouped_by_their_labels(tmp_path, faces):
+    write_records(tmp_path / "rec", {k: record(k % 2, png(faces[k])) for k in range(6)})
+    dataset = casia(tmp_path / "rec")
+    assert [dataset.file_name(f"casia-webface-00001/{k:04d}") for k in range(3)] == ["1/1", "1/3", "1/5"]
+    assert np.array_equal(dataset.crops(["casia-webface-00001/0002"])[0].permute(1, 2, 0).numpy(), faces[5])
+
+
+def test_a_record_with_the_magic_number_in_it_is_put_together(tmp_path):
+    magic = struct.pack("<I", MAGIC)
+    contents = {
+        1: magic + b"abcd" + magic + magic + b"xy",
+        2: b"",
+        3: b"a" + magic + b"b",
+        4: b"1234" + magic,
+    }
+    write_records(tmp_path / "rec", {n: record(n, content) for n, content in contents.items()})
+    records = RecordFile(tmp_path / "rec/train.rec")
+    assert {n: records.read(n).content for n in contents} == contents
+    assert {n: records.read(n).labels for n in contents} == {n: (float(n),) for n in contents}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda rec, idx: idx.unlink(), r"train\.idx cannot be read .*must lie beside train\.rec"),
+        (lambda rec, idx: idx.write_text("0\t0\n1 zwei\n"), r"train\.idx, line 2: '1 zwei' is not a number"),
+        (lambda rec, idx: idx.write_text("0\t0\n"), r"has no record 8"),
+        (
+            lambda rec, idx: rec.write_bytes(rec.read_bytes()[:30]),
+            r"record 0: the file ends|record 8: the file ends",
+        ),
+        (lambda rec, idx: rec.write_bytes(b"x" + rec.read_bytes()), r"record 0: no record begins there"),
+        (lambda rec, idx: rec.write_bytes(framed(b"short")), r"record 0: it is too short"),
+        (
+            lambda rec, idx: rec.write_bytes(framed(struct.pack("<IfQQ", 9, 0, 0, 0))),
+            r"record 0: it says that it has 9 labels",
+        ),
+        (
+            lambda rec, idx: rec.write_bytes(framed(record((5, 2)))),
+            r"record 0: its labels are \(5\.0, 2\.0\)",
+        ),
+    ],
+)
+def test_broken_records_are_named(tmp_path, faces, damage, message):
+    write_records(tmp_path / "rec", insightface_records(faces))
+    damage(tmp_path / "rec/train.rec", tmp_path / "rec/train.idx")
+    with pytest.raises(DataError, match=message):
+        casia(tmp_path / "rec").identities()
+
+
+def test_a_record_that_is_listed_and_missing_is_named(tmp_path, faces):
+    records = insightface_records(faces)
+    del records[6]
+    write_records(tmp_path / "rec", records)
+    with pytest.raises(DataError, match=r"has no record 6, a photo of person 9"):
+        casia(tmp_path / "rec").identities()
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"has no photos in the layout of casia-webface"):
+        casia(tmp_path).identities()
