@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("bench.cli.run:run", "Run a matrix of attacks x defences x backbones."),
     "plan": ("bench.cli.run:plan", "Say what a run would compute, how long and how much disk."),
     "leaderboard": ("bench.cli.leaderboard:leaderboard", "Write the leaderboard of a finished run."),
+    "report": ("bench.cli.report:report", "Write a report of a finished run: one HTML file, Markdown or LaTeX."),
     "compare": ("bench.cli.compare:compare", "Say whether A is better than B, or how two runs differ."),
     "significance": ("bench.cli.significance:significance", "Rank and test all methods of a finished run."),
     "ablate": ("bench.cli.ablate:ablate", "Vary one factor at a time: train, run, test, draw."),

@@ -10,7 +10,7 @@ from bench import methods
 from bench.audit import Audit
 from bench.report.finding import found
 from bench.report.focus import Focus, choose_focus, order, real
-from bench.report.warnings import split_warnings
+from bench.report.row_warnings import split_warnings
 from bench.report.wording import count, few, is_missing, listing, percent, points, quoted, sentence
 from bench.run_view import RunView
 

@@ -1,0 +1,45 @@
+"""`bench report`."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command(
+    epilog="Examples:\n\n\b\n  bench report runs/3f2a\n  bench report runs/3f2a --no-photos --out report.html\n"
+    "  bench report runs/3f2a --format md --out report.md\n"
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="File to write. [default: report.html, .md or .tex]"
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("html", "md", "latex")),
+    default="html",
+    show_default=True,
+    help="Its form.",
+)
+@click.option("--no-photos", is_flag=True, help="Show no photo of a person.")
+@click.option("--store", type=click.Path(path_type=Path), help="Folder of artefacts. [default: as for run]")
+@click.option("--threads", type=click.IntRange(1), help="Threads torch computes with. [default: the run's]")
+def report(
+    run: Path, out: Path | None, form: str, no_photos: bool, store: Path | None, threads: int | None
+) -> None:
+    """Write a report of the finished run in folder RUN: what was measured, found, and to be doubted.
+
+    html is one file that needs nothing else and loads nothing. md and latex put the figures beside the file, in
+    FILE_files. A report of a dataset of real people shows real people unless --no-photos is given.
+    """
+    from bench.report.content import ReportOptions, collect
+    from bench.report.writing import default_name, write
+    from bench.run_view import RunView
+    from bench.runner import check_writable
+
+    file = out or Path(default_name(form))
+    check_writable(file.parent, "--out")
+    found = collect(RunView.of(run), ReportOptions(photos=not no_photos, store=store, threads=threads))
+    written = write(found, form, file)
+    more = f" with {len(written) - 1} files beside it" if len(written) > 1 else ""
+    click.echo(f"{file} written{more}, {sum(path.stat().st_size for path in written) / 1e6:.1f} MB")

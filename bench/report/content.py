@@ -1,0 +1,315 @@
+"""What a report says of a run, section by section."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from bench import doubts
+from bench.audit import Audit, audit
+from bench.errors import BenchError
+from bench.report import made_with, row_warnings, tables
+from bench.report.document import (
+    Block,
+    Board,
+    Bullets,
+    Code,
+    Column,
+    Facts,
+    Folded,
+    Paragraph,
+    Report,
+    Section,
+    Table,
+    with_texts,
+)
+from bench.report.drawings import drawn, photos
+from bench.report.focus import real
+from bench.report.privacy import Paths
+from bench.report.summary import summary
+from bench.report.wording import count, listing, percent, quoted, sentence
+from bench.run_folder import MANIFEST
+from bench.run_view import RunView
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report of a run is to hold.
+
+    Attributes:
+        photos: whether to show photos of people.
+        store: folder of artefacts the photos come from; None for the default.
+        threads: threads torch computes with, for photos that are decoded.
+    """
+
+    photos: bool = True
+    store: Path | None = None
+    threads: int | None = None
+
+
+def collect(view: RunView, options: ReportOptions | None = None) -> Report:
+    """Return the report of a finished run, with no absolute path in any of its texts.
+
+    Args:
+        view: of the run.
+        options: what to hold; default: everything.
+
+    Raises:
+        DataError: a file of the run is missing or damaged.
+    """
+    wanted = options or ReportOptions()
+    checked, why_unchecked = _audited(view)
+    report = Report(
+        title=_title(view),
+        subtitle=_subtitle(view),
+        sentences=summary(view, checked),
+        sections=(
+            _leaderboard(view),
+            Section("figures", "Figures", (), drawn(view)),
+            photos(view, wanted.photos, wanted.store, wanted.threads),
+            _significance(view),
+            _doubts(view, checked, why_unchecked),
+            *made_with.literature_section(view),
+            _reading(view),
+            made_with.methods_section(view),
+            made_with.threat_section(view),
+            made_with.environment_section(view),
+            _again(view),
+        ),
+    )
+    return with_texts(report, Paths.of(view.facts).shortened)
+
+
+def _audited(view: RunView) -> tuple[Audit | None, str]:
+    try:
+        return audit(view.folder, images=False), ""
+    except BenchError as error:
+        return None, str(error)
+
+
+def _title(view: RunView) -> str:
+    attacks, defenses = real(view.answers, "attack"), real(view.answers, "defense")
+    sides = [_side("attack", attacks), _side("defence", defenses)]
+    return f"{' against '.join(sides)} on {view.facts.spec.dataset}"
+
+
+def _side(noun: str, names: Sequence[str]) -> str:
+    short = len(names) in (1, 2) and sum(map(len, names)) <= 40
+    return listing(names) if short else count(len(names), noun)
+
+
+def _subtitle(view: RunView) -> str:
+    facts = view.facts
+    parts = [
+        f"Run {facts.run}",
+        f"protocol {facts.spec.protocol}",
+        f"benchmark version {facts.benchmark_version}",
+    ]
+    return " · ".join(parts)
+
+
+# -- leaderboard --------------------------------------------------------------------------------------------
+
+
+def _leaderboard(view: RunView) -> Section:
+    note = view.facts.dataset_note
+    blocks: list[Block] = [Paragraph(sentence(note), "warning")] if note else []
+    rows = count(len(view.board), "row")
+    blocks.append(
+        Paragraph(f"{rows}, one a cell and condition. What the columns mean is under How to read it.", "note")
+    )
+    return Section("board", "Leaderboard", (*blocks, Board(view.board)), wide=True)
+
+
+# -- significance -------------------------------------------------------------------------------------------
+
+
+def _significance(view: RunView) -> Section:
+    parts = []
+    for axis, word in (("defense", "Defences"), ("attack", "Attacks")):
+        folds = tables.comparisons(view, axis)  # type: ignore[arg-type]  # mypy takes the literals for str
+        if folds:
+            parts.append(Section(f"rank-{axis}", f"{word}, ranked and compared", tuple(folds)))
+    kept, seeds = tables.accuracy_kept(view), tables.seeds(view)
+    if kept:
+        parts.append(Section("accuracy-kept", "Normal accuracy kept", _folded_if_long(kept)))
+    if seeds:
+        parts.append(Section("seeds", "Seeds", _folded_if_long(seeds)))
+    how = (
+        "The people are the sample. Each person's rate is averaged over trackers first; methods are then compared "
+        "person by person by a sign-flip test, with Holm's correction over the pairs of one comparison, after "
+        "Friedman's test over all methods. Methods that share a letter cannot be told apart, which does not mean that "
+        "they are equal: Detectable is the smallest difference that would have been found in 80 of 100 such runs."
+    )
+    none = "The run has no two methods to compare under the same conditions."
+    return Section("significance", "Significance", (Paragraph(how if parts else none, "note"),), tuple(parts))
+
+
+def _folded_if_long(table: Table) -> tuple[Block, ...]:
+    if len(table.rows) <= 12:
+        return (table,)
+    return (Folded(f"{count(len(table.rows), 'row')}", (table,)),)
+
+
+# -- doubts -------------------------------------------------------------------------------------------------
+
+
+def _doubts(view: RunView, checked: Audit | None, why_unchecked: str) -> Section:
+    parts = [
+        Section("failed", "Cells that failed", _failed(view)),
+        Section("warnings", "Warnings", _warnings(view)),
+        Section("leaks", "Leaks", _leaks(checked, why_unchecked)),
+    ]
+    return Section("doubts", "Doubts and leaks", (), tuple(parts))
+
+
+def _failed(view: RunView) -> tuple[Block, ...]:
+    failed = [cell for cell in view.answers.cells.values() if cell.status != "ok"]
+    if not failed:
+        return (Paragraph("No cell failed."),)
+    by_reason: dict[str, list[str]] = {}
+    for cell in failed:
+        name = " × ".join((cell.attack, cell.defense, cell.backbone, cell.head, f"seed {cell.seed}"))
+        by_reason.setdefault(cell.reason, []).append(name)
+    rows = tuple((reason, str(len(names)), names[0]) for reason, names in by_reason.items())
+    caption = f"{len(failed)} of {count(len(view.answers.cells), 'cell')} failed."
+    columns = (Column("Reason"), Column("Cells", numeric=True), Column("The first"))
+    return (Table(caption, columns, rows),)
+
+
+def _warnings(view: RunView) -> tuple[Block, ...]:
+    found: dict[str, dict[str, list[str]]] = {}
+    for row in view.board[["attack", "defense", "backbone", "head", "warnings"]].itertuples(index=False):
+        for code, text in row_warnings.split_warnings(row.warnings):
+            place = " × ".join(map(str, row[:4]))
+            found.setdefault(code, {}).setdefault(text, []).append(place)
+    if not found:
+        return (Paragraph("No row carries a warning: the harness has found no reason to doubt a number."),)
+    blocks: list[Block] = [
+        Paragraph("A warning is a reason to look, not a verdict: the row keeps its numbers.", "note")
+    ]
+    columns = (Column("What was found"), Column("Rows", numeric=True), Column("The first"))
+    for code, meaning in doubts.RULES.items():
+        if code in found:
+            rows = tuple((text, str(len(places)), places[0]) for text, places in found[code].items())
+            blocks.append(Table(f"{quoted(code)}: {meaning}.", columns, rows))
+    return tuple(blocks)
+
+
+def _leaks(checked: Audit | None, why_unchecked: str) -> tuple[Block, ...]:
+    if checked is None:
+        return (Paragraph(f"The run could not be audited: {why_unchecked}", "warning"),)
+    blocks: list[Block] = [
+        Paragraph(
+            "Looked up again from the run's folder and the methods installed where this report was made. A leak that "
+            "is marked is said in its rows, and the number is to be read with it. Near-duplicate photos are not looked "
+            "for here; `bench audit RUN` does that.",
+            "note",
+        )
+    ]
+    if not checked.findings:
+        blocks.append(Paragraph("No leak was found."))
+    else:
+        blocks.append(_findings(checked))
+    missed: dict[str, list[str]] = {}
+    for one in checked.unchecked:
+        if one.what != "near-duplicate photos":
+            missed.setdefault(one.reason, []).append(one.what)
+    if missed:
+        rows = tuple((", ".join(what), reason) for reason, what in missed.items())
+        columns = (Column("Not checked"), Column("Why"))
+        shown = Table("What could not be looked up; nothing is said about it either way.", columns, rows)
+        blocks.append(Folded(f"{count(sum(map(len, missed.values())), 'thing')} not checked", (shown,)))
+    return tuple(blocks)
+
+
+def _findings(checked: Audit) -> Table:
+    rows = []
+    for one in checked.findings:
+        status = "notice" if one.severity == "notice" else "marked" if one.marked else "NOT MARKED"
+        cells = "all" if not one.cells else str(len(one.cells))
+        rows.append((status, one.kind, one.evidence, cells, one.column))
+    unmarked = len(checked.unmarked)
+    caption = f"{count(len(checked.findings), 'finding')}, {unmarked or 'none'} of them a leak that no row speaks of."
+    columns = (
+        Column(
+            "Status", "marked: its rows say so; NOT MARKED: they do not; notice: too small to move a rate"
+        ),
+        Column("What leaks"),
+        Column("Evidence"),
+        Column("Cells", numeric=True),
+        Column("Said by", "the column of the leaderboard that says so, or would"),
+    )
+    return Table(caption, columns, tuple(rows))
+
+
+# -- reading ------------------------------------------------------------------------------------------------
+
+
+def _reading(view: RunView) -> Section:
+    board = view.board
+    errors = board["baseline_error"].dropna()
+    spread = ""
+    if len(errors):
+        spread = f" Here it is between {percent(errors.min())} and {percent(errors.max())}."
+    items = (
+        "Attack success rate (ASR): the share of a protected person's probes that are not recognised as theirs, in the "
+        "mean over people. It is high where the cloak works.",
+        f"Baseline error: the ASR of no attack and no defence, which no cloak earned.{spread}",
+        "Normal accuracy: the share of an unprotected person's probes that are recognised. It falls where a defence "
+        "costs the tracker something.",
+        "Recovery: how much of what the cloak earned a defence takes back; 100 % brings the ASR down to the baseline "
+        "error. It is not clipped, and NA where the cloak earned too little.",
+        "Rank and letters: a rank is a range, from 1 + those surely better to all - those surely worse. Methods that "
+        "share a letter cannot be told apart.",
+        "Intervals are 95 % over people. NA is never a zero; its reason stands beside it.",
+        "Threat: white-box means that the attack knew the tracker's backbone, black-box that it did not. The two are "
+        "never averaged. seen means that the defence was trained on this attack.",
+        *([f"Dataset: {sentence(view.facts.dataset_note)}"] if view.facts.dataset_note else []),
+    )
+    return Section("reading", "How to read it", (Bullets(items),))
+
+
+# -- again --------------------------------------------------------------------------------------------------
+
+
+def _again(view: RunView) -> Section:
+    facts = view.facts
+    digests = [("Run (digest of what was asked)", facts.run)]
+    manifest = view.folder.path / MANIFEST
+    if manifest.is_file():
+        digests.append(("Folder (SHA-256 of its manifest)", sha256(manifest.read_bytes()).hexdigest()))
+    if facts.fingerprint:
+        digests.append(("Photos (fingerprint)", facts.fingerprint))
+    blocks = (
+        Paragraph("From the run's folder, here called RUN, alone; the second line checks what is in it:"),
+        Code(("bench rerun RUN", "bench verify RUN")),
+        Paragraph("From nothing. A path that begins with … was shortened; give your own:"),
+        Code((run_command(view),)),
+        Paragraph("This report:"),
+        Code(("bench report RUN",)),
+        Facts(tuple(digests)),
+    )
+    return Section("again", "Make it again", blocks)
+
+
+def run_command(view: RunView) -> str:
+    """Return the command that asks for the same run, without folders and other things that change no number."""
+    from shlex import quote
+
+    asked = view.facts.asked
+    several: Mapping[str, Sequence[Any]] = {
+        "attack": asked.attacks,
+        "defense": asked.defenses,
+        "backbone": asked.backbones,
+        "head": asked.heads,
+        "seed": asked.seeds if asked.seeds != (0,) else (),
+    }
+    words = ["bench run", f"--dataset {quote(asked.dataset)}"]
+    words += [f"--protocol {quote(asked.protocol)}"] if asked.protocol != "tracker" else []
+    words += [f"--{name} {quote(str(value))}" for name, values in several.items() for value in values]
+    words += [f"--split-seed {asked.split_seed}"] if asked.split_seed else []
+    words += [f"--identities {asked.identities}"] if asked.identities else []
+    words += [f"--threads {view.facts.threads}"] if view.facts.threads else []
+    return " ".join(words)

@@ -1,0 +1,212 @@
+"""A report as data: sections of blocks, which each form writes in its own way.
+
+Texts are plain; what stands between backticks is code. Nothing here is escaped: each form does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar
+
+import pandas as pd
+
+from bench.figures import Drawing
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Whole sentences.
+
+    Attributes:
+        text: the sentences.
+        tone: ``note`` for what explains, ``warning`` for what must not be overlooked.
+    """
+
+    text: str
+    tone: Literal["", "note", "warning"] = ""
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list."""
+
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names with their values."""
+
+    pairs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Commands or digests, as they are typed; one line each."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: its heading.
+        meaning: a sentence, or "" where the heading says all.
+        numeric: whether it is set flush right.
+    """
+
+    title: str
+    meaning: str = ""
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+        caption: what it shows.
+        columns: left to right.
+        rows: one text a column.
+    """
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """The leaderboard, with the columns of `bench.leaderboard.COLUMNS`."""
+
+    rows: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure.
+
+    Attributes:
+        kind: its name in `bench.figures.KINDS`.
+        drawing: what was drawn, with its title, caption and alternative text.
+        photos: it shows people.
+    """
+
+    kind: str
+    drawing: Drawing
+    photos: bool = False
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Blocks that are shown when asked for; in print and on paper always.
+
+    Attributes:
+        title: what is inside.
+        blocks: shown when opened.
+    """
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+Block = Paragraph | Bullets | Facts | Code | Table | Board | Picture | Folded
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report under one heading.
+
+    Attributes:
+        id: its anchor, unique in the report.
+        title: its heading.
+        blocks: in order.
+        parts: sections of the next level, after the blocks.
+        wide: it is set on broad pages where it is printed.
+    """
+
+    id: str
+    title: str
+    blocks: tuple[Block, ...]
+    parts: tuple[Section, ...] = ()
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole report.
+
+    Attributes:
+        title: its heading.
+        subtitle: which run it is of.
+        sentences: what was measured, found and to be doubted.
+        sections: in order.
+    """
+
+    title: str
+    subtitle: str
+    sentences: tuple[str, str, str]
+    sections: tuple[Section, ...]
+
+
+def pictures(report: Report) -> Iterator[Picture]:
+    """Yield every figure of a report, in order."""
+
+    def of(blocks: tuple[Block, ...]) -> Iterator[Picture]:
+        for block in blocks:
+            if isinstance(block, Picture):
+                yield block
+            elif isinstance(block, Folded):
+                yield from of(block.blocks)
+
+    def within(sections: tuple[Section, ...]) -> Iterator[Picture]:
+        for section in sections:
+            yield from of(section.blocks)
+            yield from within(section.parts)
+
+    return within(report.sections)
+
+
+def with_texts(value: T, change: Callable[[str], str]) -> T:
+    """Return a report, or a part of one, with every text changed; those drawn in figures and in the board too.
+
+    Args:
+        value: left as it is, but for what is drawn in figures: these have no copies and are changed in place.
+        change: text → text.
+    """
+    return _changed(value, change)  # type: ignore[no-any-return]
+
+
+def _changed(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, tuple):
+        return tuple(_changed(item, change) for item in value)
+    if isinstance(value, pd.DataFrame):
+        return value.map(lambda field: change(field) if isinstance(field, str) else field)
+    if isinstance(value, Drawing):
+        return replace(
+            value,
+            **{name: change(getattr(value, name)) for name in ("title", "caption", "alt")},
+            figure=_drawn(value, change),
+        )
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(
+            value, **{part.name: _changed(getattr(value, part.name), change) for part in fields(value)}
+        )
+    return value
+
+
+def _drawn(drawing: Drawing, change: Callable[[str], str]) -> Any:
+    from matplotlib.text import Text
+
+    for text in drawing.figure.findobj(Text):
+        assert isinstance(text, Text)
+        if (wanted := change(text.get_text())) != text.get_text():
+            text.set_text(wanted)
+    return drawing.figure

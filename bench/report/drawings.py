@@ -1,0 +1,79 @@
+"""The figures of a report: every kind that the run can draw, and of the others why not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from bench.errors import BenchError
+from bench.figures import KINDS, FigureOptions, NotDrawableError
+from bench.report.document import Block, Bullets, Paragraph, Picture, Section
+from bench.report.wording import quoted
+from bench.run_view import RunView
+from bench.runner import Options
+from bench.verify import prepare_again
+
+_MADE_OF = frozenset({"fit", "cloak", "purify", "erase"})
+"""Stages whose images a picture grid shows and that can take hours to compute again."""
+
+
+def drawn(view: RunView) -> tuple[Section, ...]:
+    """Return a section a figure, and one that says of the other kinds why the run has none of them."""
+    found, missing = [], []
+    for name, kind in KINDS.items():
+        if kind.shows_photos:
+            continue
+        try:
+            drawing = kind.draw(view, FigureOptions())
+        except NotDrawableError as error:
+            missing.append(f"{quoted(name)}: {error}")
+        else:
+            found.append(Section(f"figure-{name}", drawing.title, (Picture(name, drawing),)))
+    if missing:
+        found.append(Section("not-drawn", "Kinds that this run has not", (Bullets(tuple(missing)),)))
+    return tuple(found)
+
+
+def photos(view: RunView, wanted: bool, store: Path | None, threads: int | None) -> Section:
+    """Return the section of photos, or why there is none.
+
+    Args:
+        view: of the run.
+        wanted: False: no photo is to be shown.
+        store: folder of artefacts; None for the default.
+        threads: as for `FigureOptions`.
+    """
+    kinds = {name: kind for name, kind in KINDS.items() if kind.shows_photos}
+    blocks: list[Block] = []
+    if not wanted:
+        blocks.append(
+            Paragraph("Left out, as asked: this report shows no photo and names people by their ids.")
+        )
+    elif reason := _cannot_be_shown(view, store, threads):
+        blocks.append(Paragraph(reason))
+    else:
+        options = replace(FigureOptions(), store=store, threads=threads)
+        for name, kind in kinds.items():
+            try:
+                blocks.append(Picture(name, kind.draw(view, options), photos=True))
+            except BenchError as error:
+                blocks.append(Paragraph(f"The {name} cannot be drawn: {error}"))
+    return Section(
+        "photos", "Photos", tuple(blocks) or (Paragraph("There is no kind of figure that shows photos."),)
+    )
+
+
+def _cannot_be_shown(view: RunView, store: Path | None, threads: int | None) -> str:
+    """Return why photos cannot be shown without computing for hours, or ""."""
+    try:
+        prepared = prepare_again(view.folder, Options(store=store, threads=threads))
+    except BenchError as error:
+        return f"The photos cannot be made again here: {error}"
+    gone = sorted({node.stage for node in prepared.missing} & _MADE_OF)
+    if not gone:
+        return ""
+    images = sum(node.images for node in prepared.missing if node.stage in _MADE_OF)
+    return (
+        f"The store no longer holds the images of this run ({images} would have to be computed again). Name the store "
+        "the run was made with by `--store`, or draw them by `bench plot RUN grid`, which computes what is missing."
+    )

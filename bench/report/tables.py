@@ -1,0 +1,208 @@
+"""The tables of significance as a report shows them: one fold a comparison, rounded for reading."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from bench import significance_tables
+from bench.claims import MARGIN
+from bench.rankings import Ranking
+from bench.report.document import Column, Folded, Table
+from bench.report.wording import count, is_missing, percent, quoted
+from bench.run_view import RunView
+from bench.significance_tables import KEPT, PAIRS, RANKINGS, SEEDS
+from bench.slices import EVERY, Axis, Slice
+
+_RANKED = (
+    Column("Method"),
+    Column("ASR", RANKINGS["asr"], numeric=True),
+    Column("Rank", f"from {RANKINGS['rank_low']} to {RANKINGS['rank_high']}", numeric=True),
+    Column("Letters", RANKINGS["tie_group"]),
+    Column("Mean rank", RANKINGS["mean_rank"], numeric=True),
+)
+_PAIRS = (
+    Column("First", PAIRS["first"]),
+    Column("Second"),
+    Column("ASR", PAIRS["asr_first"], numeric=True),
+    Column("ASR", PAIRS["asr_second"], numeric=True),
+    Column("Difference", f"{PAIRS['difference']}, in points, with its 95 % interval", numeric=True),
+    Column("p (Holm)", PAIRS["p_holm"], numeric=True),
+    Column("Told apart", PAIRS["told_apart"]),
+    Column("Cohen's h", numeric=True),
+    Column("Detectable", PAIRS["mdd"], numeric=True),
+    Column("People", PAIRS["n_differing"], numeric=True),
+)
+_KEPT = (
+    Column("Against"),
+    Column("Head", RANKINGS["head"]),
+    Column("Condition"),
+    Column("Access"),
+    Column("Defence"),
+    Column("Accuracy", KEPT["normal_accuracy"], numeric=True),
+    Column("Undefended", KEPT["undefended"], numeric=True),
+    Column("Difference", f"in points, with its 90 % interval; {KEPT['difference_low']}", numeric=True),
+    Column("p", KEPT["p"], numeric=True),
+    Column("Within the margin", KEPT["not_worse"]),
+)
+_SEEDS = (
+    Column("Attack"),
+    Column("Defence"),
+    Column("Tracker"),
+    Column("Head"),
+    Column("Condition"),
+    Column("ASR", SEEDS["asr"], numeric=True),
+    Column("SD of means", SEEDS["sd_of_seed_means"], numeric=True),
+    Column("SD of seeds", SEEDS["sd_seeds"], numeric=True),
+    Column("SD of people", SEEDS["sd_people"], numeric=True),
+    Column("Seeds", numeric=True),
+)
+
+
+def comparisons(view: RunView, axis: Axis) -> list[Folded]:
+    """Return one fold a comparison of two methods or more: its ranking, and every pair with its test."""
+    rankings = significance_tables.rankings(view.ranked)
+    return [
+        Folded(
+            f"{_named(one)}: {_verdict(ranking)}",
+            tuple(_tables(one, ranking, _of(rankings, one), _of(view.pairs, one))),
+        )
+        for one, ranking in view.ranked
+        if one.axis == axis and len(one.rates.columns) > 1
+    ]
+
+
+def _of(table: pd.DataFrame, one: Slice) -> pd.DataFrame:
+    same = table["ranked"] == one.axis
+    for column, value in (
+        ("against", one.opponent),
+        ("head", one.head),
+        ("condition", one.condition),
+        ("access", one.access),
+    ):
+        same &= table[column] == value
+    return table[same]
+
+
+def _named(one: Slice) -> str:
+    opponent = (
+        f"the mean of {count(len(one.opponents), 'opponent')}"
+        if one.opponent == EVERY
+        else quoted(one.opponent)
+    )
+    word = "Defences against" if one.axis == "defense" else "Attacks under"
+    if one.opponent == "none":
+        word, opponent = "Attacks", "without a defence"
+    where = ", ".join(filter(None, (f"head {one.head}", one.condition, one.access)))
+    return f"{word} {opponent} ({where})"
+
+
+def _verdict(ranking: Ranking) -> str:
+    if not ranking.methods:
+        return ranking.reason or "not ranked"
+    best = ranking.methods[0]
+    tied = [m.method for m in ranking.methods[1:] if set(m.tie_group) & set(best.tie_group)]
+    if len(tied) == len(ranking.methods) - 1:
+        return f"{quoted(best.method)} first, none told apart from it"
+    if tied:
+        return f"{quoted(best.method)} first, {count(len(tied), 'other')} not told apart from it"
+    return f"{quoted(best.method)} first"
+
+
+def _tables(one: Slice, ranking: Ranking, places: pd.DataFrame, pairs: pd.DataFrame) -> Iterator[Table]:
+    trackers = count(len(one.backbones), "tracker")
+    about = f"{count(len(one.rates), 'person', 'people')}, mean of {trackers}"
+    if ranking.omnibus is not None and ranking.omnibus.p is not None:
+        about += f"; Friedman's test: {p_text(ranking.omnibus.p)}"
+    if ranking.reason:
+        about += f"; {ranking.reason}"
+    yield Table(f"Ranking. {about}.", _RANKED, tuple(map(_place, _records(places))))
+    if len(pairs):
+        rows = tuple(map(_pair, _records(pairs)))
+        yield Table("Every pair, the one with the better mean first.", _PAIRS, rows)
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    plain = table.astype(object).where(table.notna(), None)
+    return [{str(key): value for key, value in row.items()} for row in plain.to_dict("records")]
+
+
+def _place(row: dict[str, Any]) -> tuple[str, ...]:
+    low, high = row["rank_low"], row["rank_high"]
+    ranks = "NA" if low is None else f"{low:.0f}" if low == high else f"{low:.0f}–{high:.0f}"
+    mean = "NA" if row["mean_rank"] is None else f"{row['mean_rank']:.2f}"
+    return row["method"], percent(row["asr"]), ranks, row["tie_group"] or "", mean
+
+
+def _pair(row: dict[str, Any]) -> tuple[str, ...]:
+    reason = row["reason"]
+    return (
+        row["first"],
+        row["second"],
+        percent(row["asr_first"]),
+        percent(row["asr_second"]),
+        _difference(row),
+        f"NA: {reason}" if row["p_holm"] is None else p_text(row["p_holm"]),
+        "not tested" if row["p_holm"] is None else "yes" if row["told_apart"] else "no",
+        "NA" if row["effect_h"] is None else f"{row['effect_h']:+.2f}",
+        percent(row["mdd"]),
+        f"{row['n_differing']} of {row['n_identities']}",
+    )
+
+
+def _difference(row: dict[str, Any]) -> str:
+    if is_missing(row["difference"]):
+        return "NA"
+    text = f"{100 * row['difference']:+.1f}"
+    if is_missing(row["difference_low"]):
+        return text
+    return f"{text} [{100 * row['difference_low']:+.1f}, {100 * row['difference_high']:+.1f}]"
+
+
+def p_text(value: float) -> str:
+    """Return a p value for a table."""
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def accuracy_kept(view: RunView) -> Table | None:
+    """Return whether each defence keeps normal accuracy, None where the run has no defence to test."""
+    rows = _records(significance_tables.accuracy_kept(view.answers))
+    if not rows:
+        return None
+    caption = (
+        f"Normal accuracy against no defence. The margin is {100 * MARGIN:.0f} percentage point: a defence that is not "
+        "shown to stay within it may still do so."
+    )
+    return _lean(Table(caption, _KEPT, tuple(map(_kept, rows))))
+
+
+def _kept(row: dict[str, Any]) -> tuple[str, ...]:
+    shown = {True: "shown", False: "not shown", None: f"NA: {row['reason']}"}[row["not_worse"]]
+    p = "NA" if row["p"] is None else p_text(row["p"])
+    against = "mean of all" if row["against"] == EVERY else row["against"]
+    rates = (percent(row["normal_accuracy"]), percent(row["undefended"]), _difference(row), p, shown)
+    return against, row["head"], row["condition"], row["access"], row["defense"], *rates
+
+
+def seeds(view: RunView) -> Table | None:
+    """Return how much seeds vary, None for a run of one seed."""
+    rows = _records(significance_tables.seeds(view.answers))
+    if not rows:
+        return None
+    shares = ("asr", "sd_of_seed_means", "sd_seeds", "sd_people")
+    texts = tuple(
+        (
+            *(row[name] for name in ("attack", "defense", "backbone", "head", "condition")),
+            *(percent(row[name]) for name in shares),
+            "NA" if row["n_seeds"] is None else f"{row['n_seeds']:.0f}",
+        )
+        for row in rows
+    )
+    return _lean(Table("Standard deviations of the ASR over seeds and over people.", _SEEDS, texts))
+
+
+def _lean(table: Table) -> Table:
+    """Return a table without the columns of text that are empty in every row."""
+    keep = [i for i, _ in enumerate(table.columns) if any(row[i] for row in table.rows)]
+    rows = tuple(tuple(row[i] for i in keep) for row in table.rows)
+    return Table(table.caption, tuple(table.columns[i] for i in keep), rows)

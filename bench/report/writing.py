@@ -1,0 +1,45 @@
+"""Writes a report to files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from bench.report.document import Report
+from bench.report.html import to_html
+from bench.report.latex import to_latex
+from bench.report.markdown import to_markdown
+from bench.store import write_atomically
+
+ENDINGS: Mapping[str, str] = {"html": ".html", "md": ".md", "latex": ".tex"}
+"""Form → ending of its file."""
+
+
+def default_name(form: str) -> str:
+    """Return the name of the file where none is given."""
+    return f"report{ENDINGS[form]}"
+
+
+def write(report: Report, form: str, file: Path) -> list[Path]:
+    """Write a report, and beside it the figures that its form does not hold itself, in ``FILE_files``.
+
+    Args:
+        report: what to write.
+        form: a key of `ENDINGS`.
+        file: the document; what is there is replaced.
+
+    Returns:
+        the files written, the document first.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
+    beside = f"{file.name}_files"
+    if form == "html":
+        text, figures = to_html(report), dict[str, bytes]()
+    elif form == "md":
+        text, figures = to_markdown(report, beside)
+    else:
+        text, figures = to_latex(report, beside)
+    for name, payload in figures.items():
+        write_atomically(file.parent / beside / name, payload)
+    write_atomically(file, text.encode())
+    return [file, *(file.parent / beside / name for name in figures)]
