@@ -98,7 +98,7 @@ def _parts(
     yield prose(inspect.getdoc(cls) or "") + "\n"
     yield from _more(kind, name, root)
     yield "## Facts\n"
-    yield table(("", ""), [(key, value) for key, value in _facts(cls, method) if value])
+    yield table(("fact", "value"), [(key, value) for key, value in _facts(cls, method) if value])
     yield "## Parameters\n"
     yield _parameters(cls) or "None.\n"
     if option := _OPTIONS.get(kind):
@@ -142,7 +142,7 @@ def _facts(cls: type[contracts.Method], method: contracts.Method | None) -> Iter
     yield "in the code", code(f"{cls.__module__}.{cls.__qualname__}")
     yield "shorthand", code(f"{cls.name}:{cls.shorthand.upper()}") if cls.shorthand else ""
     if issubclass(cls, contracts.Attack):
-        yield "learns before it cloaks", _yes(cls.learns)
+        yield "is fitted in each run", _yes(cls.learns)
         yield "can be taken off with a key", _yes(cls.erasable)
     if isinstance(method, contracts.Attack):
         yield (
@@ -151,7 +151,7 @@ def _facts(cls: type[contracts.Method], method: contracts.Method | None) -> Iter
         )
     if issubclass(cls, contracts.Defense):
         yield "changes", "the tracker itself" if issubclass(cls, contracts.Hardening) else "the photos"
-        yield "learns", _yes(cls.learns)
+        yield "is fitted in each run", _yes(cls.learns)
         yield "deterministic", _yes(cls.deterministic)
         yield "gradients pass through it", _yes(cls.differentiable)
     if issubclass(cls, contracts.Backbone):
@@ -224,6 +224,15 @@ def _shown(value: Any) -> str:
     return code(value) if isinstance(value, str) and _is_name(value) else prose(str(value))
 
 
+def _inline(value: Any) -> str:
+    """Return what stands inside another value, on one line."""
+    if isinstance(value, list):
+        return ", ".join(_inline(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{_shown(key)} {_inline(item)}" for key, item in value.items() if item is not None)
+    return _shown(value)
+
+
 def _is_name(value: str) -> bool:
     return " " not in value and len(value) > 0
 
@@ -260,6 +269,6 @@ def _weights(cls: type[contracts.Method], name: str) -> Iterator[str]:
     for stem, card in found.items():
         rows = [(key.replace("_", " "), _shown(value)) for key, value in card.items() if key not in _LEFT_OUT]
         yield f"### {stem}\n"
-        yield table(("", ""), [("SHA-256", code(card.get("sha256", ""))), *rows])
+        yield table(("field", "value"), [("SHA-256", code(card.get("sha256", ""))), *rows])
         if command := card.get("command"):
             yield "The command that made it:\n\n" + fenced(str(command), "bash")

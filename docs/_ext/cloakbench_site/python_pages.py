@@ -43,7 +43,7 @@ def _module_page(module: str) -> str:
         )
     else:
         body = f".. automodule:: {module}\n   :members:\n   :member-order: bysource\n   :show-inheritance:\n"
-    return f"# {title}: {module}\n\n{prose(line)}\n\n```{{eval-rst}}\n{body}```\n"
+    return f"# {module}\n\n{title}. {prose(line)}\n\n```{{eval-rst}}\n{body}```\n"
 
 
 def connect(app: "Sphinx") -> None:
