@@ -50,6 +50,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "data": ("bench.cli.data:data", "List, add and fetch datasets."),
     "models": ("bench.cli.models:models", "List, fetch, verify and calibrate backbones."),
     "train": ("bench.cli.train:train", "Train a backbone, a purifier or an attack."),
+    "new": ("bench.cli.new:new", "Write a working plugin package of your own, with its test."),
     "doctor": ("bench.cli.doctor:doctor", "Say what is here, what is missing, and how to get it."),
     "completion": ("bench.cli.completion:completion", "Print the completion script of a shell."),
 }
