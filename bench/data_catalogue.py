@@ -121,6 +121,70 @@ DATASETS: tuple[CatalogueEntry, ...] = (_LFW,)
 """Data sets with files to fetch; a procedural or a user's own data set has none."""
 
 
+class ByHand(Frozen):
+    """A dataset that its publishers hand out themselves and that is read where the user unpacks it."""
+
+    name: str
+    what: str
+    licence: str = Field(description="as stated by the publishers, and what is known of consent")
+    how: str = Field(description="where its publishers hand it out, and what belongs where")
+
+
+BY_HAND: tuple[ByHand, ...] = (
+    ByHand(
+        name="celeba",
+        what="CelebA, aligned and cropped: 202,599 photos of 10,177 people, five landmarks each",
+        licence="non-commercial research purposes only; photos from the web, the people were not asked",
+        how=(
+            "Get img_align_celeba.zip, identity_CelebA.txt, list_landmarks_align_celeba.txt and "
+            "list_eval_partition.txt from http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+        ),
+    ),
+    ByHand(
+        name="celeba-hq",
+        what="CelebA-HQ: 30,000 photos of CelebA at 1024×1024; needs CelebA's identity_CelebA.txt",
+        licence="non-commercial research purposes only; photos from the web, the people were not asked",
+        how="Get CelebAMask-HQ (CelebA-HQ-img and the mapping) from https://github.com/switchablenorms/CelebAMask-HQ",
+    ),
+    ByHand(
+        name="ffhq",
+        what="FFHQ: 70,000 photos of strangers, without identities; for training and calibration only",
+        licence="CC BY-NC-SA 4.0 (the set); each photo has its own licence and author in the metadata",
+        how="Get images1024x1024 and ffhq-dataset-v2.json with https://github.com/NVlabs/ffhq-dataset",
+    ),
+    ByHand(
+        name="vggface2",
+        what="VGGFace2: 3.31 million photos of 9,131 people, five landmarks each",
+        licence="its page no longer offers it; photos from a web search, the people were not asked",
+        how=(
+            "It was handed out at http://www.robots.ox.ac.uk/~vgg/data/vgg_face2/ (test, train, bb_landmark); take the "
+            "archives from a copy somebody has"
+        ),
+    ),
+    ByHand(
+        name="facescrub",
+        what="FaceScrub: about 107,000 photos of 530 people",
+        licence="no licence for the photos, which are from the web; the people were not asked",
+        how="Ask for the lists at http://vintage.winklerbros.net/facescrub.html and load the photos",
+    ),
+    ByHand(
+        name="casia-webface",
+        what="CASIA-WebFace: 494,414 photos of 10,575 people; folders, or insightface's train.rec and train.idx",
+        licence="research only; photos from the web, the people were not asked",
+        how=(
+            "Ask for it at http://www.cbsr.ia.ac.cn/english/CASIA-WebFace-Database.html, or get the packed crops from "
+            "recognition/_datasets_ in https://github.com/deepinsight/insightface"
+        ),
+    ),
+)
+"""Datasets with readers and without files to fetch."""
+
+
+def place_of(entry: ByHand) -> Path:
+    """Return the folder such a dataset is looked for in, unless its parameter ``path`` says another."""
+    return data_folder() / entry.name
+
+
 def _denoiser(name: str, what: str, file: str, size: int, sha256: str, source: str) -> CatalogueEntry:
     return CatalogueEntry(
         name=name,
@@ -258,12 +322,20 @@ def _entry(name: str, kind: Kind | None) -> CatalogueEntry:
     backbones = registry.entries("backbones") if kind in (None, "weights") else {}
     if name in listed:
         return listed[name]
+    for entry in BY_HAND if kind in (None, "dataset") else ():
+        if entry.name == name:
+            raise UsageError(
+                f"{name} is handed out by its publishers only. {entry.how}, and unpack it in {place_of(entry)} or "
+                f"anywhere ({name}:path=FOLDER). Licence: {entry.licence}."
+            )
     if name not in backbones:
-        raise unknown("data set or weights" if kind is None else kind, name, (*listed, *backbones))
-    entry = _weights_of(name)
-    if entry is None:
+        by_hand = [entry.name for entry in BY_HAND if kind in (None, "dataset")]
+        valid = (*listed, *by_hand, *backbones)
+        raise unknown("data set or weights" if kind is None else kind, name, valid)
+    found = _weights_of(name)
+    if found is None:
         raise UsageError(f"nothing is to be fetched for '{name}': its weights ship with it or are your own.")
-    return entry
+    return found
 
 
 def _fetch_file(file: CatalogueFile, path: Path, source: str) -> None:

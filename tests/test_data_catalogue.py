@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import data_catalogue
+from bench import data_catalogue, registry
 from bench.data_catalogue import CatalogueEntry, CatalogueFile, add, fetch, listing, registered
 from bench.data_files import VARIABLE
 from bench.datasets.folder import Folder
@@ -276,3 +276,32 @@ def test_a_broken_record_is_named(data, text):
     (data / "folders.json").write_text(text)
     with pytest.raises(DataError, match=r"folders\.json is broken"):
         registered()
+
+
+@pytest.mark.parametrize("entry", data_catalogue.BY_HAND, ids=lambda entry: entry.name)
+def test_what_publishers_hand_out_is_refused_with_where_and_how(data, entry):
+    with pytest.raises(
+        UsageError, match=rf"{entry.name} is handed out by its publishers only\..*https?://"
+    ) as refusal:
+        fetch(entry.name, kind="dataset")
+    text = str(refusal.value)
+    assert f"{data / entry.name}" in text
+    assert f"{entry.name}:path=FOLDER" in text
+    assert entry.licence in text
+    reader = registry.load_class("datasets", entry.name)
+    assert reader.note
+    with pytest.raises(DataError, match=rf"{entry.name} is not a folder\. .*bench data fetch {entry.name}"):
+        registry.dataset(entry.name).identities()
+
+
+def test_a_name_nearly_right_suggests_a_dataset_of_a_publisher(data):
+    with pytest.raises(UsageError, match="Did you mean 'celeba'"):
+        fetch("celebb", kind="dataset")
+
+
+@pytest.mark.parametrize("name", ["adaface", "facenet-vggface2", "insightface-buffalo-l"])
+def test_weights_of_a_publisher_say_where_they_are(data, tmp_path, name):
+    with pytest.raises(UsageError, match=r"no public source is known for weights/.*\. Get .*github\.com/"):
+        fetch(name)
+    with pytest.raises(UsageError, match=r"not pinned by a SHA-256 .*Put it at .*data/weights/.* yourself"):
+        fetch(name, str(tmp_path))

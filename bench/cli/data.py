@@ -49,6 +49,12 @@ def list_data(as_json: bool) -> None:
     click.echo("synthetic: embedded, drawn by the project; needs no files")
     for item in found:
         show_listed(item)
+    for entry in data_catalogue.BY_HAND:
+        place = data_catalogue.place_of(entry)
+        click.echo(f"{entry.name}: {'folder here' if place.is_dir() else 'absent'}; {entry.what}")
+        click.echo(f"    licence: {entry.licence}")
+        if not place.is_dir():
+            click.echo(f"    {entry.how}.")
     for name, path in data_catalogue.registered().items():
         click.echo(f"folder:path={name}: {path}")
 
