@@ -1,4 +1,4 @@
-"""What `bench cloak` and `bench erase` write beside the photos: by what, of what and under which key they were made.
+"""What `bench cloak`, `purify` and `erase` write beside the photos: by what, of what, under which key they were made.
 
 Never the key itself. A record is written before the files it names: a file that is there is in the record, so
 that a killed command goes on, and no file of somebody else's is ever written over.
@@ -17,11 +17,13 @@ from pydantic import Field, ValidationError
 
 from bench.contracts import CROP_SIZE, Frozen
 from bench.errors import DataError, UsageError
-from bench.photo_folders import Photo, possible_outputs
+from bench.photo_files import SUFFIXES
+from bench.photo_folders import Photo, possible_ids, without_ending
 from bench.store import write_atomically
 
 CLOAKS = "cloaks.json"
 ERASED = "erased.json"
+PURIFIED = "purified.json"
 FORMAT: Final = 1
 
 PhotoRecordT = TypeVar("PhotoRecordT", bound="PhotoRecord")
@@ -52,17 +54,38 @@ class PhotoRecord(Frozen):
             return None
 
 
-class CloakedPhoto(PhotoRecord):
-    """One photo that was to be protected."""
+class FaceRecord(Frozen):
+    """One face of a whole photo: where it lies, and what of the change is seen there. No pixels."""
 
-    protected: bool = Field(description="whether what was written is cloaked; nothing else is ever written")
+    matrix: tuple[float, float, float, float, float, float] = Field(
+        description="rows of the 2×3 matrix from pixels of the upright photo to pixels of the crop"
+    )
+    box: tuple[int, int, int, int] = Field(
+        description="left, top, right, bottom of what may have changed, pixels of the upright photo"
+    )
+    crop_sha256: str = Field(description="of the 112×112×3 bytes of the crop, taken from what was written")
+    psnr: float | None = Field(
+        description="of that crop against what was to be seen there, dB; absent: equal"
+    )
+    kept: float | None = Field(
+        description="1 − ‖seen − wanted‖ / ‖wanted − original‖ of the crops; absent: nothing was to change"
+    )
+
+
+class CloakedPhoto(PhotoRecord):
+    """One photo that was to be protected, or purified."""
+
+    protected: bool = Field(description="whether what was written is cloaked; else it is a copy or nothing")
+    copied: bool = Field(False, description="whether it was copied as it is, because no face was found")
+    width: int = Field(0, ge=0, description="of the upright photo, pixels; 0: what was written is a crop")
+    height: int = Field(0, ge=0, description="likewise")
+    faces: tuple[FaceRecord, ...] = Field((), description="of a whole photo, the largest first")
+    notes: tuple[str, ...] = Field((), description="what besides the faces is not as it was")
 
 
 class _Record(Frozen):
     format: Literal[1] = FORMAT
     cloakbench: str = Field(description="version of CloakBench")
-    attack: str = Field(description="canonical name")
-    key_fingerprint: str = Field("", description="of the key; empty where the attack has none")
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -94,24 +117,44 @@ class _Record(Frozen):
         write_atomically(path, (self.model_dump_json(indent=1) + "\n").encode(), "another folder")
 
 
-class CloakRecord(_Record):
-    """What a folder of cloaks holds."""
+class MadeRecord(_Record):
+    """What a folder of cloaked or purified photos holds."""
 
-    attack_text: str = Field(description="the attack as it was asked for, files and all")
-    code: str = Field(description="digest of the attack's code")
-    weights: tuple[str, ...] = Field(description="SHA-256 of each file that decides the cloaks")
-    surrogates: tuple[str, ...] = Field(description="backbones the attack used")
+    code: str = Field(description="digest of the method's code")
+    weights: tuple[str, ...] = Field(description="SHA-256 of each file that decides what it makes")
     dataset: str = Field(
         description="whose training people it imitated or learnt from, and whose pool it used"
     )
     seed: int
-    size: int = Field(CROP_SIZE, description="side of each cloak in pixels")
+    size: int = Field(CROP_SIZE, description="side of each crop in pixels")
+    mode: Literal["photos", "crops"] = Field("crops", description="whole photos, or only aligned crops")
+    files: str = Field("png", description="format that was asked for")
+    without_location: bool = Field(False, description="whether the place was taken out of EXIF")
     photos: dict[str, CloakedPhoto] = Field({}, description="path of the source → what became of it")
+
+
+class CloakRecord(MadeRecord):
+    """What a folder of cloaks holds."""
+
+    attack: str = Field(description="canonical name")
+    key_fingerprint: str = Field("", description="of the key; empty where the attack has none")
+    attack_text: str = Field(description="the attack as it was asked for, files and all")
+    surrogates: tuple[str, ...] = Field(description="backbones the attack used")
+
+
+class PurifyRecord(MadeRecord):
+    """What a folder of purified photos holds."""
+
+    defense: str = Field(description="canonical name")
+    defense_text: str = Field(description="the defence as it was asked for, files and all")
+    extractors: tuple[str, ...] = Field(description="backbones the defence used")
 
 
 class EraseRecord(_Record):
     """What a folder of erased cloaks holds."""
 
+    attack: str = Field(description="canonical name")
+    key_fingerprint: str = Field("", description="of the key; empty where the attack has none")
     code: str = Field("", description="digest of the attack's code")
     weights: tuple[str, ...] = Field((), description="SHA-256 of each file that decides what comes off")
     photos: dict[str, PhotoRecord] = Field({}, description="path of the cloak → what became of it")
@@ -120,17 +163,57 @@ class EraseRecord(_Record):
 def check_folders(photos: Path, out: Path) -> None:
     """Check that what is written cannot come among what is read.
 
+    Args:
+        photos: a folder, or one photo.
+        out: the folder to write.
+
     Raises:
         UsageError: one folder is the other, or lies in it, or a file is in the way.
     """
+    single = photos.is_file()
     source, target = photos.resolve(), out.resolve()
-    if source == target or source in target.parents or target in source.parents:
+    if single:
+        clash = _same(source.parent, target) or source == target
+    else:
+        # By the file system's own word too: it may take two spellings for one name.
+        clash = any(_same(source, one) for one in (target, *target.parents)) or any(
+            _same(target, one) for one in source.parents
+        )
+    if clash:
         raise UsageError(
             f"{out} and {photos} are one folder or one lies inside the other, so that what is written would come among "
             "what is read. Name another folder to write to."
         )
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file. Name a folder to write to.")
+    if single and out.suffix.lower() in SUFFIXES and not out.is_dir():
+        raise UsageError(
+            f"{out} is named like a photo, and what is written goes into a folder. Name a folder."
+        )
+
+
+def check_inputs(photos: Sequence[Photo], out: Path) -> None:
+    """Check that no photo that is read lies, by way of a link, in the folder to write.
+
+    Raises:
+        UsageError: one does.
+    """
+    target = out.resolve()
+    for photo in photos:
+        if target in photo.path.resolve().parents:
+            raise UsageError(
+                f"{photo.path} lies in {out} by way of a link, so that what is written would come among what is read. "
+                "Remove the link, or name another folder to write to."
+            )
+
+
+def _same(one: Path, other: Path) -> bool:
+    if one == other:
+        return True
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def with_free_outputs(photos: Sequence[Photo], made: Mapping[str, PhotoRecord]) -> tuple[Photo, ...]:
@@ -144,20 +227,20 @@ def with_free_outputs(photos: Sequence[Photo], made: Mapping[str, PhotoRecord]) 
         made: the photo → what the record says of it.
     """
     # Some file systems take a.png and A.png for one file.
-    taken = {record.output.lower() for record in made.values() if record.output}
-    kept = {photo.name: made[photo.name].output for photo in photos if photo.name in made}
+    taken = {without_ending(record.output).lower() for record in made.values() if record.output}
+    kept = {photo.name: without_ending(made[photo.name].output) for photo in photos if photo.name in made}
     found = []
     for photo in photos:
-        output = kept.get(photo.name) or _free(photo, taken)
-        taken.add(output.lower())
-        found.append(replace(photo, output=output))
+        name = kept.get(photo.name) or _free(photo, taken)
+        taken.add(name.lower())
+        found.append(replace(photo, output=name + photo.output.removeprefix(photo.id)))
     return tuple(found)
 
 
 def _free(photo: Photo, taken: Collection[str]) -> str:
-    for output in (photo.output, *possible_outputs(photo.name)):
-        if output.lower() not in taken:
-            return output
+    for name in (photo.id, *possible_ids(photo.name)):
+        if name.lower() not in taken:
+            return name
     raise UsageError(f"every name that {photo.name} could be written to is taken. Rename it.")
 
 
@@ -173,8 +256,13 @@ def check_outputs(out: Path, wanted: dict[str, str], made: dict[str, PhotoRecord
         UsageError: names the first file in the way.
     """
     ours = {(record.output, source): record for source, record in made.items() if record.output}
+    inside = out.resolve()
     for output, source in wanted.items():
         path = out / output
+        if not path.parent.resolve().is_relative_to(inside):
+            raise UsageError(
+                f"{path.parent} leads out of {out}. Remove the link, or name another folder to write to."
+            )
         if not (path.exists() or path.is_symlink()):
             continue
         record = ours.get((output, source))

@@ -1,7 +1,8 @@
 """Taking cloaks off again: what is to be done (`plan`), and doing it (`erase`).
 
 Whether a photo is one of ours, and whether the key is the right one, is known from the record that
-`bench.cloaking` left beside the cloaks, before anything is written.
+`bench.cloaking` left beside the cloaks, before anything is written. In a whole photo the record says where the faces
+lie: each is cut out again, erased, and put back as `bench.put_back` does.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from bench import __version__, keys, methods, registry, stages
+from bench import __version__, keys, methods, photo_files, registry, stages
 from bench.applied_attacks import AppliedAttack, AttackRequest, erasable_attacks
 from bench.cloak_records import (
     CLOAKS,
@@ -25,6 +27,7 @@ from bench.cloak_records import (
     EraseRecord,
     PhotoRecord,
     check_folders,
+    check_inputs,
     check_outputs,
     with_free_outputs,
 )
@@ -32,7 +35,9 @@ from bench.cloaking import Advance, Counted, shown
 from bench.contracts import CROP_SIZE, MICRO_BATCH, Attack, Context
 from bench.errors import BenchError, DataError, MethodError, UsageError
 from bench.keys import Key
-from bench.photo_folders import Photo, Refusal, find_photos, png, read_pixels
+from bench.photo_files import PhotoFile
+from bench.photo_folders import Photo, Refusal, find_photos, png, read_bytes, to_tensor, without_ending
+from bench.put_back import Place, place_of, put_back_all, take_crop
 from bench.runner import check_writable
 from bench.stages import Pixels
 from bench.store import write_atomically
@@ -77,14 +82,16 @@ class Cloak:
         photo: the file.
         image_id: what it was called when it was cloaked.
         person: whose it was.
-        image: 3×112×112 uint8.
+        crops: each face, 3×112×112 uint8.
+        places: where they lie in the photo; () where the photo is a crop itself.
         sha256: of the file.
     """
 
     photo: Photo
     image_id: str
     person: str
-    image: torch.Tensor = field(repr=False)
+    crops: tuple[torch.Tensor, ...] = field(repr=False)
+    places: tuple[Place, ...]
     sha256: str
 
 
@@ -101,6 +108,7 @@ class ErasePlan:
         refused: what cannot be erased.
         doubts: photos that are tried all the same, with what speaks against it.
         warnings: what speaks against all of them.
+        uncloaked: photos that `bench cloak` copied because they show no face: there is nothing to erase.
         record: what is in the folder to write; a new one where there is none.
     """
 
@@ -112,6 +120,7 @@ class ErasePlan:
     refused: tuple[Refusal, ...]
     doubts: tuple[Refusal, ...]
     warnings: tuple[str, ...]
+    uncloaked: tuple[Photo, ...]
     record: EraseRecord = field(repr=False)
 
 
@@ -135,7 +144,9 @@ def plan(request: EraseRequest) -> ErasePlan:
     applied = _applied(request, made)
     warnings += _check_weights(applied, made)
     check_writable(request.out.absolute(), "the folder")
-    cloaks, unusable, doubts = _read(photos, made)
+    check_inputs(photos, request.out)
+    uncloaked = _copies(photos, made)
+    cloaks, unusable, doubts = _read([photo for photo in photos if photo not in uncloaked], made)
     record = _record(applied, key, request.out)
     named = with_free_outputs([cloak.photo for cloak in cloaks], record.photos)
     cloaks = [replace(cloak, photo=photo) for cloak, photo in zip(cloaks, named, strict=True)]
@@ -153,6 +164,7 @@ def plan(request: EraseRequest) -> ErasePlan:
         (*refused, *unusable),
         tuple(doubt for doubt in doubts if doubt.name in waiting),
         warnings,
+        uncloaked,
         record,
     )
 
@@ -280,6 +292,11 @@ def _check_weights(applied: AppliedAttack, made: CloakRecord | None) -> tuple[st
     return ()
 
 
+def _copies(photos: Sequence[Photo], made: CloakRecord | None) -> tuple[Photo, ...]:
+    copied = {one.output for one in made.photos.values() if one.copied} if made else set()
+    return tuple(photo for photo in photos if photo.name in copied)
+
+
 def _read(
     photos: Sequence[Photo], made: CloakRecord | None
 ) -> tuple[list[Cloak], list[Refusal], list[Refusal]]:
@@ -288,8 +305,7 @@ def _read(
     known = _Known(made)
     for photo in photos:
         try:
-            image, digest = read_pixels(photo)
-            cloak, doubt = known.cloak(photo, image, digest)
+            cloak, doubt = known.cloak(photo, photo_files.read(read_bytes(photo.path)))
         except DataError as error:
             refusals.append(Refusal(photo.name, str(error)))
             continue
@@ -307,32 +323,46 @@ class _Known:
         protected = [photo for photo in made.photos.values() if photo.protected] if made else []
         self._by_content: Mapping[str, CloakedPhoto] = {photo.output_sha256: photo for photo in protected}
         self._by_name: Mapping[str, CloakedPhoto] = {photo.output: photo for photo in protected}
+        self._by_id: Mapping[str, CloakedPhoto] = {without_ending(photo.output): photo for photo in protected}
 
-    def cloak(self, photo: Photo, image: torch.Tensor, digest: str) -> tuple[Cloak, str]:
+    def cloak(self, photo: Photo, content: PhotoFile) -> tuple[Cloak, str]:
         """Return a cloak and what speaks against it.
 
         Raises:
             DataError: it is not one of ours, or of another size.
         """
-        size = self._made.size if self._made else CROP_SIZE
-        height, width = image.shape[1:]
-        record = self._by_content.get(digest) or self._by_name.get(photo.name) or self._renamed(photo)
+        record = (
+            self._by_content.get(content.sha256)
+            or self._by_name.get(photo.name)
+            or self._by_id.get(photo.id)  # posted photos come back as JPEG
+        )
         if self._made and record is None:
             raise DataError(f"it is not among the cloaks of {CLOAKS}; erasing it would make nothing of it")
-        if (height, width) != (size, size):
+        crops, places = self._faces(content, record)
+        doubt = ""
+        if record is not None and record.output_sha256 != content.sha256:
+            doubt = "it was changed since it was cloaked, so that less of it may come back"
+        origin = without_ending(record.output) if record else photo.id
+        return Cloak(photo, origin, photo.person, crops, places, content.sha256), doubt
+
+    def _faces(
+        self, content: PhotoFile, record: CloakedPhoto | None
+    ) -> tuple[tuple[torch.Tensor, ...], tuple[Place, ...]]:
+        height, width = content.upright().shape[:2]
+        side = self._made.size if self._made else CROP_SIZE
+        was = (record.width, record.height) if record and record.faces else (side, side)
+        if (width, height) != was:
             raise DataError(
-                f"it is {width}×{height} pixels and the cloak was {size}×{size}; erasing needs the photo as it was "
+                f"it is {width}×{height} pixels and the cloak was {was[0]}×{was[1]}; erasing needs the photo as it was "
                 "written"
             )
-        doubt = ""
-        if record is not None and record.output_sha256 != digest:
-            doubt = "it was changed since it was cloaked, so that less of it may come back"
-        origin = record.output if record else photo.output
-        return Cloak(photo, origin.removesuffix(".png"), photo.person, image, digest), doubt
-
-    def _renamed(self, photo: Photo) -> CloakedPhoto | None:
-        """Return what lay here as PNG: posted photos come back as JPEG."""
-        return self._by_name.get(photo.output)
+        if record is None or not record.faces:
+            return (to_tensor(content.seen()),), ()
+        places = tuple(
+            place_of(np.array(face.matrix, dtype=np.float64).reshape(2, 3), height, width)
+            for face in record.faces
+        )
+        return tuple(to_tensor(take_crop(content, place)) for place in places), places
 
 
 def _record(applied: AppliedAttack, key: Key, out: Path) -> EraseRecord:
@@ -402,13 +432,14 @@ class _OutFolder:
     def erase(self, cloaks: Sequence[Cloak], ctx: Context) -> None:
         """Erase cloaks that belong together and write what came off."""
         attack, name, key = self._planned.applied.attack, self._planned.applied.name, self._planned.key
+        named = [(cloak, replace(cloak.photo, output=f"{cloak.image_id}.png")) for cloak in cloaks]
         pixels = Pixels(
-            torch.stack([cloak.image for cloak in cloaks]),
-            tuple(cloak.image_id for cloak in cloaks),
-            tuple(cloak.person for cloak in cloaks),
+            torch.stack([crop for cloak in cloaks for crop in cloak.crops]),
+            tuple(name for cloak, photo in named for name in photo.face_ids(len(cloak.crops))),
+            tuple(person for cloak, photo in named for person in photo.people(len(cloak.crops))),
         )
         try:
-            erased = stages.erase(attack, pixels, key.secret, ctx, len(cloaks))
+            erased = stages.erase(attack, pixels, key.secret, ctx, MICRO_BATCH)
         except MethodError as error:
             self._failed(cloaks, ctx, key.hidden_in(str(error)))
         except BenchError as error:  # missing weights or data fail every photo alike
@@ -419,7 +450,8 @@ class _OutFolder:
             reason = f"{name} failed on it: {type(error).__name__}: {error}"
             self._failed(cloaks, ctx, key.hidden_in(reason))
         else:
-            self._write(list(zip(cloaks, erased.images, strict=True)))
+            parts = torch.split(erased.images, [len(cloak.crops) for cloak in cloaks])
+            self._write(list(zip(cloaks, parts, strict=True)))
 
     def _failed(self, cloaks: Sequence[Cloak], ctx: Context, reason: str) -> None:
         if len(cloaks) > 1 and self._planned.applied.attack.scope == "image":
@@ -430,11 +462,14 @@ class _OutFolder:
 
     def _write(self, erased: Sequence[tuple[Cloak, torch.Tensor]]) -> None:
         files = {}
-        for cloak, image in erased:
-            if torch.equal(image, cloak.image):
+        for cloak, images in erased:
+            if all(torch.equal(new, old) for new, old in zip(images, cloak.crops, strict=True)):
                 self.refused.append(Refusal(cloak.photo.name, NOTHING_CAME_OFF))
-            else:
-                files[cloak] = png(image)
+                continue
+            try:
+                files[cloak] = _erased_file(cloak, images)
+            except DataError as error:
+                self.refused.append(Refusal(cloak.photo.name, str(error)))
         self._note(files)
         for cloak, payload in files.items():
             write_atomically(self._path / cloak.photo.output, payload, "another folder")
@@ -454,3 +489,19 @@ class _OutFolder:
         if files:
             self._record = self._record.model_copy(update={"photos": photos})
             self._record.write(self._path / ERASED)
+
+
+def _erased_file(cloak: Cloak, images: torch.Tensor) -> bytes:
+    """Return the photo with its faces erased, as PNG.
+
+    Raises:
+        DataError: it is another than when it was read.
+    """
+    if not cloak.places:
+        return png(images[0])
+    content = photo_files.read(read_bytes(cloak.photo.path))
+    if content.sha256 != cloak.sha256:
+        raise DataError("it was changed while it was worked on; give the command again")
+    faces = [image.permute(1, 2, 0).numpy() for image in images]
+    put_back_all(content, list(cloak.places), faces)
+    return photo_files.encode(content, "PNG")

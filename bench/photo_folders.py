@@ -1,6 +1,7 @@
-"""A person's own folder of photos: what is in it, each face as an aligned crop, and crops as PNG files.
+"""A person's own photos, a folder or one: what is there, the faces in each as aligned crops, crops as PNG files.
 
-What lives here: reading and writing. What must not: attacks and keys (`bench.cloaking`, `bench.erasing`).
+What lives here: finding and reading. What must not: attacks and keys (`bench.cloaking`, `bench.erasing`), pixels that
+go back into a photo (`bench.put_back`).
 
 A folder is flat, or has a subfolder for each person. Unlike `bench.datasets.folder`, nothing is refused as a
 whole because of one file: what cannot be used is named.
@@ -10,19 +11,21 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from bench import face_search, photo_files
 from bench.alignment import Pixels, align
 from bench.contracts import CROP_SIZE
-from bench.datasets.folder import SUFFIXES
 from bench.errors import DataError, UsageError
-from bench.photos import read_photo
+from bench.photo_files import SUFFIXES, PhotoFile
+from bench.put_back import Place, place_at, place_of, take_crop
 
 _LITTER = frozenset({"thumbs.db", "desktop.ini"})
 
@@ -34,7 +37,7 @@ class Photo:
     Attributes:
         path: the file.
         name: path inside the folder, with slashes.
-        output: path inside the folder to write, a PNG; unique among the folder's photos.
+        output: path inside the folder to write; without its ending unique among the folder's photos.
         person: opaque id of the subfolder it lies in; of the folder itself where it lies in none.
     """
 
@@ -45,8 +48,22 @@ class Photo:
 
     @property
     def id(self) -> str:
-        """Return the image id: the same for what is written of it, so that `erase` finds it by its name alone."""
-        return self.output.removesuffix(".png")
+        """The image id: the same for what is written of it, so that `erase` finds it by its name alone."""
+        return without_ending(self.output)
+
+    @property
+    def copy(self) -> str:
+        """Path inside the folder to write where the photo is copied as it is."""
+        return self.id + self.path.suffix
+
+    def face_ids(self, count: int) -> tuple[str, ...]:
+        """Return the ids of its faces: the largest is called as the photo is."""
+        return tuple(self.id if number == 0 else f"{self.id}#{number}" for number in range(count))
+
+    def people(self, count: int) -> tuple[str, ...]:
+        """Return whose its faces are: the largest is the folder's person, each other somebody seen once."""
+        others = (sha256(name.encode()).hexdigest()[:12] for name in self.face_ids(count)[1:])
+        return (self.person, *(f"person-{other}" for other in others))[:count]
 
 
 @dataclass(frozen=True)
@@ -77,52 +94,120 @@ class Crop:
     detected: bool
 
 
-def find_photos(root: Path, ignore: Sequence[str] = ()) -> tuple[tuple[Photo, ...], tuple[Refusal, ...]]:
+@dataclass(frozen=True, eq=False)
+class FacedPhoto:
+    """The faces of a photo.
+
+    Attributes:
+        photo: the photo.
+        sha256: of its file.
+        crops: each face, 3×112×112 uint8, the largest first; () where there is none.
+        places: where they lie in the upright photo; () where only crops count.
+        is_crop: whether the photo is an aligned crop already.
+    """
+
+    photo: Photo
+    sha256: str
+    crops: tuple[Tensor, ...]
+    places: tuple[Place, ...] = ()
+    is_crop: bool = False
+
+
+def find_photos(
+    root: Path, ignore: Sequence[str] = (), ending: Callable[[Path], str] = lambda _path: ".png"
+) -> tuple[tuple[Photo, ...], tuple[Refusal, ...]]:
     """Return the photos of a folder and its subfolders, sorted by name, and what else is there.
 
     Hidden files and file browsers' litter are passed over.
 
     Args:
-        root: the folder.
+        root: the folder, or one photo.
         ignore: names at its top that are passed over too.
+        ending: of what will be written of a photo.
 
     Raises:
-        UsageError: it is not a folder.
+        UsageError: it is neither.
     """
-    if not root.is_dir():
-        raise UsageError(f"{root} is not a folder. Give a folder of photos, or of one subfolder a person.")
-    files, refusals = [], []
-    for entry in sorted(root.iterdir()):
-        if not _visible(entry) or entry.name in ignore:
+    if root.is_file():
+        entries, base = [root], root.parent
+    elif root.is_dir():
+        entries, base = [entry for entry in _listed(root) if entry.name not in ignore], root
+    else:
+        raise UsageError(
+            f"{root} is not a folder{'' if root.exists() or root.is_symlink() else ', nor a file'}. Give a photo, a "
+            "folder of photos, or one of one subfolder a person."
+        )
+    names, refusals = [], []
+    for entry in entries:
+        if entry.is_dir() and not _may_be_listed(entry):
+            refusals.append(Refusal(_shown(entry, base), "a folder that cannot be read"))
             continue
-        for file in sorted(filter(_visible, entry.iterdir())) if entry.is_dir() else (entry,):
-            name = file.relative_to(root).as_posix()
-            if file.is_dir():
-                refusals.append(Refusal(name, "a folder inside a person's folder; move its photos up"))
-            elif file.suffix.lower() not in SUFFIXES:
-                refusals.append(Refusal(name, f"not a photo that is read ({', '.join(sorted(SUFFIXES))})"))
+        for file in _listed(entry) if entry.is_dir() else (entry,):
+            reason = _why_no_photo(file)
+            if reason:
+                refusals.append(Refusal(_shown(file, base), reason))
             else:
-                files.append(name)
+                names.append(file.relative_to(base).as_posix())
     # Some file systems take a.png and A.png for one file.
-    taken = Counter(output.lower() for name in files for output in possible_outputs(name))
+    taken = Counter(one.lower() for name in names for one in possible_ids(name))
     photos = []
-    for name in files:
-        output = next(output for output in possible_outputs(name) if taken[output.lower()] == 1)
-        photos.append(Photo(root / name, name, output, _person(name)))
+    for name in names:
+        free = next(one for one in possible_ids(name) if taken[one.lower()] == 1)
+        photos.append(Photo(base / name, name, free + ending(base / name), _person(name)))
     return tuple(photos), tuple(refusals)
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(filter(_visible, folder.iterdir()))
+
+
+def _may_be_listed(folder: Path) -> bool:
+    try:
+        next(folder.iterdir(), None)
+    except OSError:
+        return False
+    return True
+
+
+def _why_no_photo(file: Path) -> str:
+    """Say why a file is not to be read, "" where it is: a pipe would be waited for, for ever."""
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        return "its name is no text (not UTF-8); rename it"
+    if file.is_dir():
+        return "a folder inside a person's folder; move its photos up"
+    if file.suffix.lower() not in SUFFIXES:
+        return f"not a photo that is read ({', '.join(sorted(SUFFIXES))})"
+    if file.is_symlink() and not file.exists():
+        return "a link to a file that is not there"
+    if not file.is_file():
+        return "not a file but a device, pipe or socket"
+    return ""
+
+
+def _shown(path: Path, base: Path) -> str:
+    return path.relative_to(base).as_posix().encode(errors="backslashreplace").decode()
 
 
 def _visible(path: Path) -> bool:
     return not path.name.startswith(".") and path.name.lower() not in _LITTER
 
 
-def possible_outputs(name: str) -> tuple[str, str, str]:
-    """Return what may be written of a photo, the nicest name first; nothing else can have the last."""
+def possible_ids(name: str) -> tuple[str, str, str]:
+    """Return what a photo may be called, without an ending, the nicest name first; nothing else can have the last."""
     return (
-        f"{name.rpartition('.')[0]}.png",
-        f"{name}.png",
-        f"{name}.{sha256(name.encode()).hexdigest()[:12]}.png",
+        without_ending(name),
+        name,
+        f"{name}.{sha256(name.encode()).hexdigest()[:12]}",
     )
+
+
+def without_ending(name: str) -> str:
+    """Return a path without the last ending of its name."""
+    folder, slash, file = name.rpartition("/")
+    stem = file.rpartition(".")[0]
+    return f"{folder}{slash}{stem or file}"
 
 
 def _person(name: str) -> str:
@@ -131,11 +216,14 @@ def _person(name: str) -> str:
 
 
 def needs_detector(photos: Sequence[Photo]) -> bool:
-    """Say whether the face must be looked for in any of them; a file that is no image does not count."""
+    """Say whether faces must be looked for in any of them; a file that is no image does not count."""
     from PIL import Image
 
     for photo in photos:
         try:
+            with photo.path.open("rb") as file:
+                if photo_files.is_heif(file.read(12)):
+                    return True
             with Image.open(photo.path) as image:
                 if image.size != (CROP_SIZE, CROP_SIZE):
                     return True
@@ -168,10 +256,40 @@ def read_crop(photo: Photo) -> Crop:
         DataError: it cannot be decoded or shows no face.
     """
     payload = read_bytes(photo.path)
-    pixels = read_photo(payload, "it")
+    pixels = photo_files.read(payload).seen()
     detected = pixels.shape != (CROP_SIZE, CROP_SIZE, 3)
     face = _largest_face(pixels) if detected else pixels
     return Crop(to_tensor(face), sha256(payload).hexdigest(), detected)
+
+
+def read_faces(photo: Photo) -> FacedPhoto:
+    """Return every face of a photo, with its place; one of 112×112 pixels is a face as it is.
+
+    Raises:
+        DataError: it cannot be decoded, or the detector failed on it.
+    """
+    content = photo_files.read(read_bytes(photo.path))
+    height, width = content.upright().shape[:2]
+    is_crop = (height, width) == (CROP_SIZE, CROP_SIZE)
+    if is_crop:
+        places = [place_of(np.eye(2, 3), height, width)]
+    else:
+        found = face_search.find_faces(content.seen())
+        places = [place_at(face.points, height, width) for face in found]
+    crops = tuple(to_tensor(take_crop(content, place)) for place in places)
+    return FacedPhoto(photo, content.sha256, crops, tuple(places), is_crop)
+
+
+def read_again(faced: FacedPhoto) -> PhotoFile:
+    """Return the photo to write into.
+
+    Raises:
+        DataError: it is another than when its faces were looked for.
+    """
+    content = photo_files.read(read_bytes(faced.photo.path))
+    if content.sha256 != faced.sha256:
+        raise DataError("it was changed while it was worked on; give the command again")
+    return content
 
 
 def read_bytes(path: Path) -> bytes:
@@ -201,8 +319,8 @@ def read_pixels(photo: Photo) -> tuple[Tensor, str]:
     Raises:
         DataError: it cannot be decoded.
     """
-    payload = read_bytes(photo.path)
-    return to_tensor(read_photo(payload, "it")), sha256(payload).hexdigest()
+    content = photo_files.read(read_bytes(photo.path))
+    return to_tensor(content.seen()), content.sha256
 
 
 def to_tensor(pixels: Pixels) -> Tensor:

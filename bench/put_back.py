@@ -21,7 +21,7 @@ from bench.alignment import (
     warp,
 )
 from bench.contracts import CROP_SIZE
-from bench.photo_files import PhotoFile, as_rgb
+from bench.photo_files import PhotoFile, Samples, as_rgb
 
 Change = NDArray[np.float32]
 
@@ -139,11 +139,11 @@ def put_back_all(photo: PhotoFile, places: list[Place], wanted: list[Pixels]) ->
             put_back(photo, place, image)
 
 
-def _part(photo: PhotoFile, place: Place) -> NDArray[np.generic]:
+def _part(photo: PhotoFile, place: Place) -> Samples:
     return photo.upright()[place.top : place.bottom, place.left : place.right]
 
 
-def _share(part: NDArray[np.generic], photo: PhotoFile) -> NDArray[np.float32]:
+def _share(part: Samples, photo: PhotoFile) -> NDArray[np.float32]:
     """Return how much of each pixel is seen, H×W×1 in [0, 1]; a single 1 where all is opaque."""
     if not photo.has_alpha:
         return np.ones((1, 1, 1), np.float32)
@@ -193,17 +193,18 @@ def _to_photo(change: Change, place: Place, channels: int) -> Change:
         borderMode=cv2.BORDER_REFLECT_101,
     )
     moved = moved.reshape(height, n, width, n, channels).mean((1, 3)) if n > 1 else moved
-    return np.asarray(moved, dtype=np.float32).reshape(height, width, channels)
+    result: Change = np.asarray(moved, dtype=np.float32).reshape(height, width, channels)
+    return result
 
 
 def _fade(place: Place) -> NDArray[np.float32]:
     """Return 1 inside the crop, 0 from `MARGIN` beyond its border on, smooth in between."""
     y, x = np.mgrid[0 : place.bottom - place.top, 0 : place.right - place.left].astype(np.float32)
     matrix = place.own_matrix.astype(np.float32)
-    weight = np.ones_like(x)
+    weight: NDArray[np.float32] = np.ones_like(x)
     for row in matrix:
         at = row[0] * x + row[1] * y + row[2]
         beyond = np.maximum(-0.5 - at, at - (CROP_SIZE - 0.5))
         ramp = (1 - beyond / MARGIN).clip(0, 1)
-        weight *= ramp * ramp * (3 - 2 * ramp)
+        weight = weight * ramp * ramp * (3 - 2 * ramp)
     return weight

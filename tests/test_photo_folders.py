@@ -59,8 +59,9 @@ def test_what_is_no_photo_is_named_and_litter_is_not(tmp_path):
     assert [photo.name for photo in photos] == ["a.png"]
     assert [one.name for one in refused] == ["x/movie.mp4", "x/y"]
     assert "cloaks.json" in [one.name for one in find_photos(tmp_path)[1]]
-    with pytest.raises(UsageError, match=r"a\.png is not a folder"):
-        find_photos(tmp_path / "a.png")
+    assert [photo.name for photo in find_photos(tmp_path / "a.png")[0]] == ["a.png"]
+    with pytest.raises(UsageError, match=r"gone is not a folder, nor a file"):
+        find_photos(tmp_path / "gone")
 
 
 @given(seed=st.integers(0, 2**32 - 1), height=st.integers(1, 40), width=st.integers(1, 40))

@@ -57,13 +57,14 @@ def erase(
 ) -> None:
     """Take the cloaks off the photos in folder PHOTOS, as `bench cloak` wrote it, and write them into folder OUT.
 
-    PHOTOS/cloaks.json says by what and under which key they were cloaked: a wrong key is refused before anything is
-    written. A photo that was changed since is tried all the same, and named. No file of yours is written over.
+    PHOTOS/cloaks.json says by what and under which key they were cloaked, and where in a photo the faces lie: a wrong
+    key is refused before anything is written. A photo that was changed since is tried all the same, and named; one that
+    was resized is refused. What is written is PNG. No file of yours is written over.
 
     Exit code 0: every photo was erased; 1: some could not be, they are named; 2: what was asked for cannot be done.
     """
     from bench import erasing
-    from bench.cli.cloak import count, name_all
+    from bench.cli.cloak import count, name_all, name_photos
     from bench.cli.progress import counting
 
     asked = erasing.EraseRequest(photos, out, key, attack, force, device, threads, store, dataset, backbones)
@@ -83,6 +84,7 @@ def erase(
         click.echo(f"{count(len(done.restored))} erased with key {planned.key.fingerprint} in {out}{there}.")
         refused = done.refused
     name_all("tried all the same", planned.doubts)
+    name_photos("with nothing to erase: no face was found in them", planned.uncloaked)
     name_all("not erased", refused)
     if dry_run:
         click.echo("Nothing was written.")

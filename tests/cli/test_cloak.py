@@ -350,7 +350,7 @@ def test_what_cannot_be_read_is_named_and_the_others_go_on(cloak, home):
     assert "1 photo protected by keyed-pattern in out; 4 were there already." in out
 
 
-def test_faces_are_cut_out_of_photos_that_are_no_crops(cloak, erase, home, monkeypatch):
+def test_crops_are_cut_out_of_photos_that_are_none_where_asked(cloak, erase, home, monkeypatch):
     class Seeing:
         def detect(self, pixels):
             return Landmarks(TEMPLATE + 50.0) if pixels[0, 0, 0] else None
@@ -364,7 +364,7 @@ def test_faces_are_cut_out_of_photos_that_are_no_crops(cloak, erase, home, monke
     exif[0x0112] = 3  # turned by half
     save(home / "photos/anna/large.png", upright[::-1, ::-1].copy(), exif=exif)
     save(home / "photos/anna/nobody.png", faceless)
-    code, out, err = cloak("--key", "my.key")
+    code, out, err = cloak("--key", "my.key", "--crops")
     assert code == 1
     assert "1 of them are the aligned 112x112 face cut out of the photo, not the whole photo" in out
     assert "anna/nobody.png: it shows no face that the detector finds" in err
@@ -920,7 +920,7 @@ def test_a_real_photo_is_found_aligned_protected_and_given_back(cloak, erase, ho
         for number, member in enumerate(photos):
             (home / "photos").mkdir(exist_ok=True)
             (home / f"photos/{number}.jpg").write_bytes(archive.extractfile(member).read())
-    code, out, _ = cloak("--key", "my.key", dataset="lfw")
+    code, out, _ = cloak("--key", "my.key", "--crops", dataset="lfw")
     assert (code, "2 of them are the aligned 112x112 face" in out) == (0, True)
     assert erase("--key", "my.key")[0] == 0
     for number, crop in enumerate(lfw.crops(chosen)):
