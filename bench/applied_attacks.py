@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from bench import methods, registry
-from bench.contracts import Attack, BackbonePool, Binding, Context, with_parts
+from bench.contracts import Attack, BackbonePool, Binding, Context, Defense, with_parts
 from bench.data_files import data_folder, sha256_of
 from bench.datasets.lfw import ARCHIVE
 from bench.digest import source_digest
@@ -68,14 +68,12 @@ class AppliedAttack:
         self._asked = asked
         spec = {"attacks": (self.text,), "dataset": self.dataset_text, "seeds": (asked.seed,)}
         run = resolve(make_spec(spec))
-        if asked.backbones:
-            run = replace(run, pool=BackbonePool(name="given", groups=(tuple(asked.backbones),)))
         self.name = run.spec.attacks[0]
         self.attack: Attack = run.attacks[self.name]
-        self.run: Resolved = run if asked.backbones else _with_weights(run, self.attack)
+        self.run: Resolved = with_weights(run, self.attack, asked.backbones)
         self.binding: Binding = self.run.binding(self.attack, _NOBODY)
         self._check_surrogates(asked.backbones)
-        self.weights = tuple(sha256_of(path) for path in _files(self.attack, self.binding))
+        self.weights = tuple(sha256_of(path) for path in files_of(self.attack, self.binding))
 
     def check_surrogates_are_there(self) -> None:
         """Look for the weights of every surrogate; `Attack.erase` may do without them.
@@ -116,8 +114,7 @@ class AppliedAttack:
 
     @cached_property
     def _pipeline(self) -> Pipeline:
-        device, threads = use_device(self._asked.device, self._asked.threads)
-        return Pipeline(self.run, Machine(device, threads, 1, Unavailable("not measured here")))
+        return Pipeline(self.run, machine_of(self._asked.device, self._asked.threads))
 
     def context(self, key: bytes | None) -> Context:
         """Return the context for `Attack.cloak`, or for `Attack.erase`.
@@ -135,19 +132,36 @@ class AppliedAttack:
         return self._pipeline.attack_context(self.name, _NOBODY, self.seed, executor.fetch, secret)
 
 
-def _with_weights(run: Resolved, attack: Attack) -> Resolved:
-    """Return the run with the first surrogates of its pool that the attack has its files for.
+def machine_of(device: str, threads: int | None) -> Machine:
+    """Return the machine a method works on outside a run.
+
+    Raises:
+        UsageError: the device is not there.
+    """
+    found, used = use_device(device, threads)
+    return Machine(found, used, 1, Unavailable("not measured here"))
+
+
+def with_weights(run: Resolved, method: Attack | Defense, named: tuple[str, ...] = ()) -> Resolved:
+    """Return the run with the helpers named, or the first of its pool that the method has its files for.
 
     First those against a stranger to the pool, then those against each group's trackers: weights are trained for these.
+
+    Args:
+        run: with the dataset's pool.
+        method: an attack or defence of the run.
+        named: helpers by name; () to choose.
 
     Raises:
         UsageError: there are none.
     """
+    if named:
+        return replace(run, pool=BackbonePool(name="given", groups=(tuple(named),)))
     refusal: UsageError | None = None
     for names in dict.fromkeys(run.pool.helpers(tracker) for tracker in (_NOBODY, *_trackers(run.pool))):
         candidate = replace(run, pool=BackbonePool(name=run.pool.name, groups=(names,)))
         try:
-            _files(attack, candidate.binding(attack, _NOBODY))
+            files_of(method, candidate.binding(method, _NOBODY))
         except UsageError as error:
             refusal = refusal or error
         else:
@@ -159,8 +173,13 @@ def _trackers(pool: BackbonePool) -> tuple[str, ...]:
     return tuple(group[0] for group in pool.groups)
 
 
-def _files(attack: Attack, binding: Binding) -> tuple[Path, ...]:
-    return tuple(path for part, own in with_parts(attack, binding) for path in part.files(own))
+def files_of(method: Attack | Defense, binding: Binding) -> tuple[Path, ...]:
+    """Return the files that decide what a method, and all that it is made of, computes.
+
+    Raises:
+        UsageError: no weights fit the binding.
+    """
+    return tuple(path for part, own in with_parts(method, binding) for path in part.files(own))
 
 
 def default_dataset() -> str:
