@@ -40,6 +40,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "verify": ("bench.cli.verify:verify", "Check a finished run: every digest, and a sample made again."),
     "rerun": ("bench.cli.rerun:rerun", "Make a run again from its folder alone and compare."),
     "cloak": ("bench.cli.cloak:cloak", "Protect the photos of a folder."),
+    "purify": ("bench.cli.purify:purify", "Purify the photos of a folder, as a tracker would."),
+    "inspect": ("bench.cli.inspect:inspect", "Say what a change did to photos, and to recognisers' answers."),
     "erase": ("bench.cli.erase:erase", "Take the cloaks off the photos of a folder, with the key."),
     "list": (
         "bench.cli.catalogue:list_plugins",
