@@ -588,10 +588,19 @@ def environment() -> Any:
     """Return the environment of the templates; every value is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    return Environment(
+    found = Environment(
         loader=PackageLoader("bench"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.filters["breakable"] = _breakable
+    return found
+
+
+def _breakable(text: str) -> Any:
+    """Return a text, escaped, that may go on in a new line after a comma."""
+    from markupsafe import Markup, escape
+
+    return Markup(",<wbr>").join(escape(part) for part in text.split(","))

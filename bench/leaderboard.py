@@ -5,6 +5,7 @@ are in [0, 1]. An empty value is never a zero: its reason is in `reason` or in t
 """
 
 import csv
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -359,41 +360,58 @@ def unguarded(field: str) -> str:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """Return a leaderboard that `to_csv` wrote, with the types of its columns and without its apostrophes.
-
-    A missing number is NaN or NA, a missing text is "". Of a file that an older version wrote, which lacks columns,
-    these are empty, and the columns of reasons among them say so.
+    """Return a leaderboard from a file that `to_csv` wrote, see `from_csv`.
 
     Raises:
         DataError: there is no such file, or it is no leaderboard.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = list(csv.reader(file, strict=True)) or [[]]
+            text = file.read()
     except FileNotFoundError:
         raise DataError(
             f"'{path}' does not exist. Give a finished run's folder, or a leaderboard's CSV."
         ) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"'{path}' cannot be read as CSV: {error}.") from None
-    _check_header(path, header, rows)
+    return from_csv(text, str(path))
+
+
+def from_csv(text: str, name: str) -> pd.DataFrame:
+    """Return the leaderboard of a CSV, with the types of its columns and without `to_csv`'s apostrophes.
+
+    A missing number is NaN or NA, a missing text is "". Of a table that an older version wrote, which lacks columns,
+    these are empty, and the columns of reasons among them say so.
+
+    Args:
+        text: of the CSV.
+        name: what an error calls it.
+
+    Raises:
+        DataError: it is no leaderboard, or damaged.
+    """
+    try:
+        header, *rows = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
+    except csv.Error as error:
+        raise DataError(f"'{name}' cannot be read as CSV: {error}.") from None
+    _check_header(name, header, rows)
     table = pd.DataFrame(rows, columns=header, dtype=object)
     older = "not in the file, which an older version wrote"
-    for name in COLUMNS:
-        if name not in table.columns:
-            table[name] = older if name.endswith("_reason") else "False" if name in _FLAGS else ""
+    for column in COLUMNS:
+        if column not in table.columns:
+            table[column] = older if column.endswith("_reason") else "False" if column in _FLAGS else ""
     try:
-        return pd.DataFrame({name: _typed(table[name]) for name in COLUMNS})
+        return pd.DataFrame({column: _typed(table[column]) for column in COLUMNS})
     except (ValueError, KeyError) as error:
         raise DataError(
-            f"'{path}' is damaged: a column of numbers or of True and False has {error}."
+            f"'{name}' is damaged: a column of numbers or of True and False has {error}."
         ) from None
 
 
-def _check_header(path: Path, header: list[str], rows: list[list[str]]) -> None:
+def _check_header(name: str, header: list[str], rows: list[list[str]]) -> None:
     needed = (*KEY, "status", "n_identities", "asr", "normal_accuracy", "benchmark_version", "run")
-    lacking = [name for name in needed if name not in header]
-    strange = [name for name in header if name not in COLUMNS]
+    lacking = [column for column in needed if column not in header]
+    strange = [column for column in header if column not in COLUMNS]
     if lacking or strange or len(set(header)) < len(header):
         what = (
             f"it lacks {', '.join(lacking)}"
@@ -401,11 +419,11 @@ def _check_header(path: Path, header: list[str], rows: list[list[str]]) -> None:
             else f"it has {', '.join(strange) or 'a column twice'}"
         )
         raise DataError(
-            f"'{path}' is not a leaderboard: {what}. `bench leaderboard RUN --csv FILE` writes one."
+            f"'{name}' is not a leaderboard: {what}. `bench leaderboard RUN --csv FILE` writes one."
         )
     for line, row in enumerate(rows, start=2):
         if len(row) != len(header):
-            raise DataError(f"'{path}' is damaged: row {line} has {len(row)} fields, not {len(header)}.")
+            raise DataError(f"'{name}' is damaged: row {line} has {len(row)} fields, not {len(header)}.")
 
 
 def _typed(column: "pd.Series[Any]") -> "pd.Series[Any]":

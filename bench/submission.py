@@ -1,0 +1,437 @@
+"""Is a finished run fit for the public leaderboard? The checks, and the two files a submission is.
+
+What lives here: what must be true of a run that others will read numbers from, and what is published of it. What must
+not: leaks themselves (`bench.audit`) and digests of files (`bench.verify`).
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from bench import audit, data_catalogue, leaderboard, methods, registry, spec, verify
+from bench.board_page import asked_command
+from bench.errors import BenchError, DataError, UsageError
+from bench.provenance import changed_code, changed_files, describe_methods
+from bench.report.privacy import Paths
+from bench.rerun import compare_boards
+from bench.resolve import Resolved, resolve
+from bench.run_folder import MANIFEST, RunFolder
+from bench.store import StoreError, write_atomically
+
+LEAST_PEOPLE = 20
+"""Least number of people. With 20 the interval of a rate of 0 reaches 18 per cent; with 10, 34 per cent, and the least
+p value of a sign-flip test is 0.002, which is no finding among 26 rows or more."""
+
+NEEDED_PACKAGES = ("cloakbench", "numpy", "torch")
+
+Counting = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing a submission must be.
+
+    Attributes:
+        name: what was checked, a few words.
+        passed: whether it is so.
+        found: what was found, one sentence or some.
+        mend: what would make it pass; "" where it does.
+    """
+
+    name: str
+    passed: bool
+    found: str
+    mend: str = ""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A run with its checks and what would be published of it.
+
+    Attributes:
+        run: digest of the specification; the files are named by it.
+        checks: every check, in the order they are described in.
+        table: the leaderboard as CSV.
+        record: what the JSON file says.
+    """
+
+    run: str
+    checks: tuple[Check, ...]
+    table: str
+    record: dict[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    def files(self) -> dict[str, bytes]:
+        """Return file name → content of what is published."""
+        record = json.dumps(self.record, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        return {f"{self.run}.csv": self.table.encode(), f"{self.run}.json": record.encode()}
+
+
+def examine(
+    folder: RunFolder, by: str = "", counting: Counting = lambda _what, _n: nullcontext(lambda _n: None)
+) -> Submission:
+    """Check a finished run for the public leaderboard. Nothing is written, here or in the run's folder.
+
+    Args:
+        folder: of the run.
+        by: who submits it, as it is to be published; "" for nobody.
+        counting: (what, photos in all) → context manager that gives the function to count photos with.
+
+    Raises:
+        DataError: not a finished run's folder, or one of its files cannot be read.
+    """
+    examined = _Examined(folder, by)
+    checks = (
+        examined.whole(),
+        examined.version(),
+        examined.packages(),
+        examined.code(),
+        examined.files(),
+        examined.table_of_run(),
+        examined.leaks(counting),
+        examined.people(),
+        examined.licences(),
+        examined.privacy(),
+    )
+    record = {**examined.record, "checks": {check.name: check.found for check in checks}}
+    return Submission(examined.facts.run, checks, examined.table, record)
+
+
+def publish(submission: Submission, to: Path) -> Literal["written", "there"]:
+    """Write a submission that passed: both files, or none.
+
+    Returns:
+        ``there`` where the same submission is there already.
+
+    Raises:
+        UsageError: a check failed, or another submission of the run is there.
+        StoreError: the folder cannot be written.
+    """
+    if not submission.passed:
+        raise UsageError(f"run {submission.run} does not pass every check; nothing is written.")
+    files = {to / name: content for name, content in submission.files().items()}
+    there = [path for path in files if path.exists()]
+    if there:
+        if all(path.is_file() and path.read_bytes() == content for path, content in files.items()):
+            return "there"
+        raise UsageError(
+            f"{there[0]} is there already, with other content, and would be written over. Take it away first where "
+            "this one is to replace it, or choose another folder with --to."
+        )
+    made: list[Path] = []
+    try:
+        for path, content in files.items():
+            made.append(path)
+            write_atomically(path, content, "--to")
+    except (StoreError, KeyboardInterrupt):
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
+    return "written"
+
+
+@dataclass
+class _Examined:
+    """A run under examination; what several checks need is read once."""
+
+    folder: RunFolder
+    by: str
+    _unresolved: str = ""
+    foreign: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.facts = self.folder.facts()
+        self.cells = self.folder.cells()
+
+    @cached_property
+    def resolved(self) -> Resolved | None:
+        """The run as the plugins here resolve it, None where they cannot; the reason is in `_unresolved`."""
+        try:
+            return resolve(self.facts.asked)
+        except BenchError as error:
+            self._unresolved = str(error)
+            return None
+
+    @cached_property
+    def board(self) -> pd.DataFrame:
+        return leaderboard.build(self.folder)
+
+    @cached_property
+    def table(self) -> str:
+        return leaderboard.to_csv(self.board)
+
+    @cached_property
+    def licence_of(self) -> dict[str, str]:
+        """Dataset and backbones → licence as stated by their source; those without are left out."""
+        known = {entry.name: entry.licence for entry in data_catalogue.DATASETS}
+        name = methods.parse(self.facts.spec.dataset).name
+        found = {self.facts.spec.dataset: known.get(name, "")}
+        if self.resolved is not None:
+            if self.resolved.dataset.domain == "synthetic":
+                found[self.facts.spec.dataset] = "rendered by the project, Apache-2.0"
+            found |= {name: one.card.licence for name, one in self.resolved.backbones.items()}
+            helpers = {
+                helper
+                for method in (*self.resolved.attacks.values(), *self.resolved.defenses.values())
+                for tracker in self.resolved.backbones
+                for helper in self.resolved.helpers(method, tracker)
+            }
+            found |= {helper: registry.backbone(helper).card.licence for helper in sorted(helpers)}
+        return {name: licence for name, licence in found.items() if licence.strip()}
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """What is published beside the rows."""
+        machine = self.folder.machine()
+        kept = (
+            "python",
+            "packages",
+            "system",
+            "machine",
+            "cpu_model",
+            "device",
+            "cuda",
+            "cuda_device",
+            "threads",
+        )
+        return {
+            "run": self.facts.run,
+            "by": self.by,
+            "command": asked_command(self.facts.asked),
+            "benchmark_version": self.facts.benchmark_version,
+            "asked": self.facts.asked.model_dump(mode="json"),
+            "spec": self.facts.spec.model_dump(mode="json"),
+            "fingerprint": self.facts.fingerprint,
+            "lpips_trunk": self.facts.lpips_trunk,
+            "environment": {key: machine[key] for key in kept if key in machine},
+            "methods": [
+                {**method.model_dump(mode="json"), "foreign": self.foreign.get(method.name, "")}
+                for method in self.facts.methods
+            ],
+            "licences": self.licence_of,
+            "folder_sha256": _sha256(self.folder.path / MANIFEST),
+            "leaderboard_sha256": sha256(self.table.encode()).hexdigest(),
+        }
+
+    # -- checks ----------------------------------------------------------------------------------------------------
+
+    def whole(self) -> Check:
+        """Every cell of the matrix is there and ok, reference cells included."""
+        wanted, _ = spec.cells(self.facts.spec)
+        there = {cell.cell: cell for cell in self.cells}
+        lacking = [cell for cell in wanted if cell not in there]
+        failed = [cell for cell in self.cells if cell.status != "ok"]
+        name = "complete matrix"
+        if not (lacking or failed):
+            return Check(name, True, f"all {len(wanted)} cells are there, reference cells included")
+        said = (
+            [f"{len(failed)} cells failed, e.g. {_cell(failed[0].cell)}: {failed[0].reason}"]
+            if failed
+            else []
+        )
+        said += [f"{len(lacking)} cells are not there, e.g. {_cell(lacking[0])}"] if lacking else []
+        return Check(
+            name, False, "; ".join(said), "mend what failed and give the same `bench run` command again"
+        )
+
+    def version(self) -> Check:
+        """The run was made with the benchmark's present version."""
+        then, now = self.facts.benchmark_version, spec.BENCHMARK_VERSION
+        if then == now:
+            return Check("benchmark version", True, f"version {now}")
+        found = f"the run has version {then}, the leaderboard {now}"
+        return Check("benchmark version", False, found, "make the run again with this version of CloakBench")
+
+    def packages(self) -> Check:
+        """The versions of packages are recorded."""
+        packages = self.folder.machine().get("packages") or {}
+        lacking = [name for name in NEEDED_PACKAGES if not packages.get(name)]
+        name = "packages recorded"
+        if not lacking:
+            said = ", ".join(f"{package} {packages[package]}" for package in NEEDED_PACKAGES)
+            return Check(name, True, f"{len(packages)} packages, among them {said}")
+        return Check(
+            name, False, f"no version of {', '.join(lacking)} in environment.json", "make the run again"
+        )
+
+    def code(self) -> Check:
+        """The code of every method is recorded; code that is not this tree's is named as foreign."""
+        name, recorded = "code recorded", self.facts.methods
+        texts = {("attacks", text) for text in self.facts.asked.attacks}
+        texts |= {("defenses", text) for text in self.facts.asked.defenses}
+        texts |= {("datasets", self.facts.asked.dataset), ("protocols", self.facts.asked.protocol)}
+        lacking = sorted(text for kind, text in texts - {(m.kind, m.text) for m in recorded})
+        if lacking or not all(re.fullmatch(r"[0-9a-f]{64}", method.source) for method in recorded):
+            found = f"no digest of the code of {', '.join(lacking) or 'some methods'} in spec.json"
+            return Check(name, False, found, "make the run again with this version of CloakBench")
+        self.foreign = self._foreign()
+        if not self.foreign:
+            return Check(name, True, f"the code and files of {len(recorded)} methods are those of this tree")
+        said = f"{len(recorded)} methods, of which {len(self.foreign)} are foreign, not as in this tree: "
+        return Check(name, True, said + ", ".join(self.foreign))
+
+    def _foreign(self) -> dict[str, str]:
+        """Return the methods that are not those of this tree, with what differs."""
+        recorded = self.facts.methods
+        if self.resolved is None:
+            return {method.name: "cannot be compared here" for method in recorded}
+        try:
+            now = describe_methods(self.resolved)
+        except BenchError as error:
+            return {method.name: f"cannot be compared here: {error}" for method in recorded}
+        files = changed_files(recorded, now)
+        return dict.fromkeys(changed_code(recorded, now), "other code") | dict.fromkeys(files, "other files")
+
+    def files(self) -> Check:
+        """Every file of the folder is as the run wrote it."""
+        name = "files as written"
+        try:
+            found = verify.check_files(self.folder)
+        except DataError as error:
+            return Check(
+                name, False, str(error), "give the same `bench run` command again; it writes the manifest"
+            )
+        differ = [check for check in found if check.state == "differs"]
+        if not differ:
+            same = sum(check.state == "same" for check in found)
+            return Check(name, True, f"{same} files have the digests of the manifest")
+        said = f"{len(differ)} files differ from the manifest, e.g. {differ[0].name}: {differ[0].detail}"
+        return Check(
+            name, False, said, "take the files of the run back, or give the same `bench run` command again"
+        )
+
+    def table_of_run(self) -> Check:
+        """The run's own leaderboard says what its decisions give; columns added since are no difference."""
+        name, path = "rows from decisions", self.folder.path / "leaderboard.csv"
+        if not path.is_file():
+            return Check(
+                name, True, f"{len(self.board)} rows made from the decisions; the run wrote no table"
+            )
+        try:
+            there = leaderboard.read_csv(path)
+        except DataError as error:
+            return Check(
+                name, False, str(error), "give the same `bench run` command again; it writes the table"
+            )
+        written = path.read_text(encoding="utf-8").partition("\n")[0].split(",")
+        made = leaderboard.from_csv(self.table, "the rows")
+        differ = compare_boards(there[written], made[written])
+        if not differ:
+            return Check(name, True, f"{len(self.board)} rows, as in the run's own table")
+        first = differ[0]
+        said = f"{len(differ)} values are others in leaderboard.csv, e.g. {first.row}: {first.column or 'the row'}"
+        return Check(
+            name,
+            False,
+            f"{said}: {first.first!r}, and decisions and measures give {first.second!r}",
+            "give the same `bench run` command again; it writes the table with this version's rules",
+        )
+
+    def leaks(self, counting: Counting) -> Check:
+        """The audit finds no leak that the rows do not speak of, and could look everything of a kind up."""
+        name, found = "audit clean", audit.audit(self.folder, counting=counting)
+        leaks = sum(finding.severity == "leak" for finding in found.findings)
+        if found.unmarked:
+            first = found.unmarked[0]
+            said = f"{len(found.unmarked)} leaks are unmarked, e.g. {first.kind}: {first.evidence}"
+            return Check(name, False, said, f"make the run again; its rows will say {first.column}")
+        if found.blind:
+            missed = found.blind[0]
+            said = f"not audited: {missed.what}: {missed.reason}"
+            return Check(name, False, said, "install the plugins and fetch the photos the run was made with")
+        marked = f"{leaks} leaks, each marked in its rows" if leaks else "no leak"
+        return Check(name, True, f"{marked}; {len(found.unchecked)} things could not be looked up")
+
+    def people(self) -> Check:
+        """Every row is over enough people for its interval and tests to say something."""
+        split = self.folder.split()
+        count = len(split.probes)
+        if count >= LEAST_PEOPLE:
+            return Check("enough people", True, f"{count} people")
+        return Check(
+            "enough people",
+            False,
+            f"{count} people, fewer than {LEAST_PEOPLE}",
+            "make the run with more people (--identities); `bench power` says how many a question needs",
+        )
+
+    def licences(self) -> Check:
+        """The licence of photos and backbones is stated, or it is stated that there is none."""
+        name, known = "licences stated", self.licence_of
+        lacking = [
+            item for item in (self.facts.spec.dataset, *self.facts.spec.backbones) if item not in known
+        ]
+        if not lacking:
+            return Check(name, True, f"of {len(known)} data sets and backbones")
+        why = f" ({self._unresolved})" if self._unresolved else ""
+        mend = "state it in the backbone's card, or use a data set of the catalogue (`bench data list`)"
+        return Check(name, False, f"none is known of {', '.join(lacking)}{why}", mend)
+
+    def privacy(self) -> Check:
+        """Nothing that is published names the machine, its user or a folder of it."""
+        name = "no names, no paths"
+        told = list(self._told())
+        if not told:
+            return Check(name, True, "no absolute path and no name of this machine or its user")
+        said = f"{len(told)} texts would tell where files lie or on whose machine, e.g. {told[0]!r}"
+        mend = "make the run with paths relative to the folder it is started in, and --by without them"
+        return Check(name, False, said, mend)
+
+    def _told(self) -> Iterator[str]:
+        paths, own = Paths.of(self.facts), _own_names()
+        texts = {
+            value
+            for column in self.board.columns
+            for value in self.board[column].unique()
+            if isinstance(value, str)
+        }
+        for text in sorted({*texts, *_strings(self.record)}):
+            if paths.shortened(text) != text or any(own_name.search(text) for own_name in own):
+                yield text
+
+
+def _own_names() -> list[re.Pattern[str]]:
+    """Return patterns of what names this machine and its user; names everybody has are no names."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a user without an entry
+        user = ""
+    common = {"", "root", "user", "admin", "localhost", "runner", "ubuntu", "debian"}
+    names = {name for name in (user, socket.gethostname(), Path.home().name) if name.lower() not in common}
+    return [re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE) for name in names if len(name) > 3]
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield str(key)
+            yield from _strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def _cell(cell: spec.Cell) -> str:
+    return " × ".join(str(part) for part in cell)
+
+
+def _sha256(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
