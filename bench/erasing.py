@@ -503,5 +503,5 @@ def _erased_file(cloak: Cloak, images: torch.Tensor) -> bytes:
     if content.sha256 != cloak.sha256:
         raise DataError("it was changed while it was worked on; give the command again")
     faces = [image.permute(1, 2, 0).numpy() for image in images]
-    put_back_all(content, list(cloak.places), faces)
+    put_back_all(content, cloak.places, faces)
     return photo_files.encode(content, "PNG")

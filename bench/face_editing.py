@@ -237,7 +237,7 @@ class OutFolder(Generic[RecordT]):
         if self._how.without_location:
             content = photo_files.without_location(content)
         images = [image.permute(1, 2, 0).numpy() for image in wanted]
-        places = list(faced.places)
+        places = faced.places
         put_back_all(content, places, images)
         kind = photo_files.kind_by_suffix(Path(photo.output).suffix)
         assert kind is not None, "outputs have endings of what is written"

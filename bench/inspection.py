@@ -240,7 +240,11 @@ def pairs_of(before: Path, after: Path) -> tuple[list[tuple[str, Path, Path]], t
 
 def _made(folder: Path) -> dict[str, str]:
     """Return source → what a folder's record says was made of it."""
-    kinds = {CLOAKS: CloakRecord, PURIFIED: PurifyRecord, ERASED: EraseRecord}
+    kinds: Mapping[str, type[CloakRecord | PurifyRecord | EraseRecord]] = {
+        CLOAKS: CloakRecord,
+        PURIFIED: PurifyRecord,
+        ERASED: EraseRecord,
+    }
     for name, kind in kinds.items():
         try:
             record = kind.read(folder / name)

@@ -7,6 +7,7 @@ made sees the changed crop, and fades out beyond the crop's border. Pure functio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,12 +132,26 @@ def put_back(photo: PhotoFile, place: Place, wanted: Pixels, rounds: int = ROUND
     colours[...] = np.rint((base + change).clip(0, 255) * grain).astype(photo.pixels.dtype)
 
 
-def put_back_all(photo: PhotoFile, places: list[Place], wanted: list[Pixels]) -> None:
-    """Put several faces back; where their borders meet, each is done again so that none undoes another."""
-    meet = any(a.overlaps(b) for i, a in enumerate(places) for b in places[:i])
-    for _ in range(2 if meet else 1):
+def put_back_all(photo: PhotoFile, places: Sequence[Place], wanted: Sequence[Pixels]) -> None:
+    """Put several faces back; where their borders meet, each is done again so that none undoes another.
+
+    Where two faces want different values, neither gets more than the largest change that one of them asks for.
+    """
+    if not any(a.overlaps(b) for i, a in enumerate(places) for b in places[:i]):
         for place, image in zip(places, wanted, strict=True):
             put_back(photo, place, image)
+        return
+    before = photo.with_pixels(photo.pixels.copy())
+    asked = [
+        np.abs(image.astype(np.int16) - take_crop(photo, place)).max()
+        for place, image in zip(places, wanted, strict=True)
+    ]
+    bound = int(np.ceil(float(max(asked)) * photo.levels / 255))
+    for _ in range(2):
+        for place, image in zip(places, wanted, strict=True):
+            put_back(photo, place, image)
+            now, then = _part(photo, place), _part(before, place).astype(np.int32)
+            now[...] = now.clip((then - bound).clip(0), (then + bound).clip(None, photo.levels))
 
 
 def _part(photo: PhotoFile, place: Place) -> Samples:
