@@ -36,6 +36,7 @@ class FigureOptions:
         head: the tracker's head.
         condition: which of the protocol's questions.
         people: rows of a picture grid.
+        persons: identity ids of the rows instead, () to spread them evenly over all.
         store: folder of artefacts, for kinds that show photos.
         threads: threads torch computes with, for kinds that show photos.
     """
@@ -47,6 +48,7 @@ class FigureOptions:
     head: str | None = None
     condition: str | None = None
     people: int = 6
+    persons: tuple[str, ...] = ()
     store: Path | None = None
     threads: int | None = None
 
@@ -114,6 +116,11 @@ KINDS: Mapping[str, Kind] = {
     "robustness": Kind("bench.figures.robustness", "attack success after each channel (protocol robustness)"),
     "people": Kind("bench.figures.people", "attack success of every person, by defence"),
     "cost": Kind("bench.figures.cost", "seconds per image against attack success"),
+    "grid": Kind(
+        "bench.figures.grid",
+        "photos: original, cloak, difference, purified, with the tracker's answers",
+        shows_photos=True,
+    ),
 }
 """Every kind by its name, in the order of a report."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -94,8 +94,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
         )
     across = len(kinds) if options.width == "page" else 1
     figure = style.new_figure(options, (0.45 + _HEIGHT) * -(-len(kinds) // across))
-    shape = (len(kinds) // across, across)
-    parts: Any = np.atleast_1d(figure.subfigures(*shape)).flatten()  # type: ignore[call-overload]
+    parts = style.parts_of(figure, len(kinds) // across, across)
     for part, kind in zip(parts, kinds, strict=True):
         axes = part.subplots()
         names = chosen.attacks if kind == "attack" else chosen.defenses

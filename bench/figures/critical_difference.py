@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.figures import WIDTHS, Drawing, FigureOptions, NotDrawableError, style, words
-from bench.figures.selection import NO_CLOAK, Panel, Selection, select
+from bench.figures.selection import Panel, Selection, select
 from bench.rankings import Ranked, Ranking, critical_difference
 from bench.run_view import RunView
 from bench.slices import EVERY, Slice
@@ -133,7 +133,7 @@ def _paint(axes: Axes, chosen: Selection, one: _Diagram, margin: float, height: 
 
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.axis("off")
-    line = {"color": "black", "linewidth": 0.7, "clip_on": False}
+    line: dict[str, Any] = {"color": "black", "linewidth": 0.7, "clip_on": False}
     axes.plot([at(1), at(count)], [y_axis] * 2, **line)
     for rank in range(1, count + 1):
         axes.plot([at(rank)] * 2, [y_axis, y_axis + 0.04 * inch], **line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -117,7 +117,9 @@ def _panel(
     axes: Axes, rows: pd.DataFrame, lines: list[tuple[str, str | None]], looks: dict[str, style.Look]
 ) -> None:
     plain = style.look(0)
-    found = {(str(row.group), str(row.label)): row for row in rows.itertuples(index=False)}
+    found: dict[tuple[str, str], Any] = {
+        (str(row.group), str(row.label)): row for row in rows.itertuples(index=False)
+    }
     for y, (group, label) in enumerate(lines):
         row = found.get((group, label or ""))
         if row is None:
@@ -177,10 +179,11 @@ def _alt(rows: pd.DataFrame) -> str:
     known = rows.dropna(subset=["difference"])
     if known.empty:
         return "A forest plot without a single difference: no pair could be tested."
-    first, last = known.loc[known["difference"].idxmin()], known.loc[known["difference"].idxmax()]
+    ordered = known.sort_values("difference", kind="stable")
+    first, last = ordered.iloc[0], ordered.iloc[-1]
     apart = int(known["told_apart"].sum())
 
-    def said(row: pd.Series) -> str:  # type: ignore[type-arg]
+    def said(row: pd.Series[Any]) -> str:
         return f"{row['difference']:+.1f} points ({row['label']}, {row['group']}, head {row['head']})"
 
     return (

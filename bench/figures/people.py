@@ -134,8 +134,8 @@ def _caption(chosen: Selection, drawn: dict[tuple[Panel, str], pd.DataFrame]) ->
     one = next(iter(drawn.values()))
     return words.joined(
         [
-            "Attack success rate (ASR) of every person, one panel an attack, one column a defence: a dot is a person, the "
-            "line spans the quartiles with the median across it, the diamond is the mean.",
+            "Attack success rate (ASR) of every person, one panel an attack, one column a defence: a dot is a person, "
+            "the line spans the quartiles with the median across it, the diamond is the mean.",
             words.measured(chosen, [len(rates) for rates in drawn.values()]),
             f"Head {chosen.head}.",
             words.mean_over(chosen, chosen.rates),

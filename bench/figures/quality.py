@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Side = Literal["cloak", "purified"]
+SIDES: tuple[Side, ...] = ("cloak", "purified")
 
 MEASURES: Mapping[str, tuple[str, str, bool]] = {
     "psnr": ("PSNR", ", dB", True),
@@ -37,18 +38,18 @@ class Point:
     Attributes:
         name: canonical name of the attack, or of the defence.
         quality: measure → mean over the same cells as the rate, None where one has none.
+        people: how many were measured.
         asr: attack success rate in per cent.
         low: lower end of its interval, NaN where there is none.
         high: upper end.
-        people: how many were measured.
     """
 
     name: str
     quality: Mapping[str, float | None]
+    people: int
     asr: float
     low: float
     high: float
-    people: int
 
 
 def pareto(quality: Sequence[float], rate: Sequence[float], *, more: bool, higher: bool) -> list[int]:
@@ -98,7 +99,7 @@ def points(chosen: Selection, panel: Panel, side: Side) -> list[Point]:
                 100 * float(row[key]) if pd.notna(row[key]) else np.nan
                 for key in ("asr", "asr_low", "asr_high")
             )
-            found.append(Point(name, quality, *rates, people=int(row["n_identities"])))
+            found.append(Point(name, quality, int(row["n_identities"]), *rates))
     return found
 
 
@@ -144,26 +145,24 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     """
     chosen = select(view, options)
     panel = next((one for one in chosen.panels if one.access == "black-box"), chosen.panels[0])
-    found = {side: points(chosen, panel, side) for side in ("cloak", "purified")}
+    found = {side: points(chosen, panel, side) for side in SIDES}
     sides = [side for side, own in found.items() if own]
     if not sides:
         raise NotDrawableError(
             "no image of the run was measured: its attacks change no photo and its defences purify none, or their "
             "cells failed."
         )
-    measures = {side: _measures(found[side]) for side in sides}  # type: ignore[index]
+    measures = {side: _measures(found[side]) for side in sides}
     across = {side: min(_ACROSS[options.width], len(measures[side])) for side in sides}
     rows = {side: -(-len(measures[side]) // across[side]) for side in sides}
     figure = style.new_figure(options, sum(0.5 + _HEIGHT * rows[side] for side in sides))
-    parts: Any = np.atleast_1d(
-        figure.subfigures(len(sides), 1, height_ratios=[0.5 + _HEIGHT * rows[side] for side in sides])  # type: ignore[call-overload]
-    )
+    parts = style.parts_of(figure, len(sides), height_ratios=[0.5 + _HEIGHT * rows[side] for side in sides])
     for part, side in zip(parts, sides, strict=True):
         grid = style.grid_of(part, len(measures[side]), across[side], sharey=True)
         looks = style.looks(chosen.attacks if side == "cloak" else chosen.defenses)
-        looks = {one.name: looks[one.name] for one in found[side]}  # type: ignore[index]
+        looks = {one.name: looks[one.name] for one in found[side]}
         for place, (axes, measure) in enumerate(zip(grid, measures[side], strict=True)):
-            _panel(axes, found[side], measure, looks, cloaks=side == "cloak")  # type: ignore[index]
+            _panel(axes, found[side], measure, looks, cloaks=side == "cloak")
             style.percent_axis(axes, label="ASR, %" if place % across[side] == 0 else "")
             word = "cloak" if side == "cloak" else "purified image"
             axes.set_xlabel(f"{MEASURES[measure][0]} of the {word}{MEASURES[measure][1]}")

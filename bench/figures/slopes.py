@@ -35,7 +35,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     across = min(_ACROSS[options.width], len(defenses))
     lines = -(-len(defenses) // across)
     figure = style.new_figure(options, 0.45 + _HEIGHT * lines * len(chosen.panels))
-    parts: Any = np.atleast_1d(figure.subfigures(len(chosen.panels), 1))  # type: ignore[call-overload]
+    parts = style.parts_of(figure, len(chosen.panels))
     looks = style.looks(chosen.attacks)
     for part, panel in zip(parts, chosen.panels, strict=True):
         if len(chosen.panels) > 1:
@@ -72,8 +72,9 @@ def _panel(axes: Axes, chosen: Selection, panel: Panel, defense: str, looks: dic
     style.note(axes, "\n".join(missing))
     axes.set_xticks([0, 1], ["none", chosen.short_defenses[defense]])
     # Names of neighbours would touch in the middle.
-    for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
-        label.set_horizontalalignment(side)
+    left, right = axes.get_xticklabels()
+    left.set_horizontalalignment("left")
+    right.set_horizontalalignment("right")
     axes.set_xlim(-0.12, 1.12)
 
 
@@ -85,7 +86,7 @@ def _row_of(chosen: Selection, panel: Panel, defense: str) -> dict[str, Any]:
 
 def _percents(rows: Sequence[dict[str, Any]], name: str) -> np.ndarray[Any, Any]:
     values = [row.get(name) for row in rows]
-    return np.array([np.nan if pd.isna(value) else 100 * float(value) for value in values])  # type: ignore[arg-type]
+    return np.array([np.nan if pd.isna(value) else 100 * float(value) for value in values])
 
 
 def _caption(chosen: Selection) -> str:

@@ -15,7 +15,7 @@ from bench.figures import WIDTHS, FigureOptions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, FigureBase
+    from matplotlib.figure import Figure
 
 TYPE_SIZE = 7.0
 """Points of most text at the figure's final size."""
@@ -142,7 +142,7 @@ def new_figure(options: FigureOptions, height: float) -> Figure:
         height: inches.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure, FigureBase
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTHS[options.width], height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -151,7 +151,7 @@ def new_figure(options: FigureOptions, height: float) -> Figure:
 
 
 def legend_on_top(
-    figure: FigureBase, handles: Sequence[Any], labels: Sequence[str], width: float | None = None
+    figure: Any, handles: Sequence[Any], labels: Sequence[str], width: float | None = None
 ) -> None:
     """Put one legend above all panels, in as many columns as fit.
 
@@ -163,7 +163,7 @@ def legend_on_top(
     """
     if not handles:
         return
-    room = width or float(figure.get_figwidth())  # type: ignore[attr-defined]  # only whole figures have it
+    room = width or float(figure.get_figwidth())
     each = [text_width(label) for label in labels]
     columns = next(n for n in range(len(labels), 0, -1) if n == 1 or _width(each, n) <= room)
     figure.legend(handles, labels, loc="outside upper left", ncols=columns)
@@ -179,7 +179,7 @@ def text_width(text: str, size: float = TYPE_SIZE) -> float:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextToPath
 
-    found = TextToPath().get_text_width_height_descent(text, FontProperties(size=size), ismath=False)  # type: ignore[no-untyped-call]
+    found = TextToPath().get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
     return float(found[0]) / 72
 
 
@@ -272,7 +272,7 @@ def with_intervals(
     axes.errorbar(
         x,
         y,
-        **{f"{along}err": reach},  # type: ignore[arg-type]  # one of two keywords
+        **{f"{along}err": reach},
         **which.points(filled=filled),
         linestyle=which.line if joined else "none",
         elinewidth=0.9,
@@ -299,3 +299,11 @@ def grid_of(figure: Any, count: int, across: int, **shared: Any) -> list[Axes]:
     for spare in panels[count:]:
         spare.set_visible(False)
     return list(panels[:count])
+
+
+def parts_of(figure: Figure, rows: int, columns: int = 1, **shared: Any) -> list[Any]:
+    """Return the parts of a figure, each with panels and a legend of its own, row by row."""
+    import numpy as np
+
+    found: Any = figure.subfigures(rows, columns, **shared)
+    return list(np.atleast_1d(found).flatten())

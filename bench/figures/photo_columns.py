@@ -1,0 +1,165 @@
+"""Photos of a run for a picture grid: what an attack made of some, and what was made of that.
+
+What lives here: which artefacts of a run a grid shows. What must not: drawing, or any measure. Photos come out of
+the run's store, so a grid shows the very bytes that were measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from bench import stages
+from bench.contracts import Purifier
+from bench.errors import UsageError, unknown
+from bench.graph import Executor, Node
+from bench.runner import Prepared
+from bench.spec import Cell
+
+AMPLIFIED = 10
+"""Times a difference is enlarged to be seen."""
+
+ORIGINAL, CLOAK, PURIFIED = "original", "cloak", "purified"
+ERASED: Mapping[str, str] = {
+    "right": "erased,\nright key",
+    "wrong": "erased,\nwrong key",
+    "none": "erased,\nno key",
+}
+"""Key → title of the column."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a grid.
+
+    Attributes:
+        title: what it shows.
+        images: image id → 3×H×W uint8.
+    """
+
+    title: str
+    images: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos in rows.
+
+    Attributes:
+        rows: image ids, top to bottom.
+        people: the identity id of each row.
+        columns: left to right; each has every row.
+    """
+
+    rows: tuple[str, ...]
+    people: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+
+def choose_cell(
+    cells: Sequence[Cell], attack: str | None, defense: str | None, backbone: str | None, head: str | None
+) -> Cell:
+    """Return the first cell with these methods; where none is named, with the first that is not ``none``.
+
+    Raises:
+        UsageError: the cells, or what is left of them, have no such method; names those there are.
+    """
+    left = list(cells)
+    for axis, name in (("attack", attack), ("defense", defense), ("backbone", backbone), ("head", head)):
+        there = list(dict.fromkeys(getattr(cell, axis) for cell in left))
+        if name is not None and name not in there:
+            raise unknown(f"{axis} of this run", name, there)
+        wanted = name or next((one for one in there if one != "none"), there[0])
+        left = [cell for cell in left if getattr(cell, axis) == wanted]
+    return left[0]
+
+
+def choose_photos(
+    cloaked: Mapping[str, Sequence[str]], people: int, named: Sequence[str] = ()
+) -> dict[str, str]:
+    """Return image id → identity id: the first cloaked photo of each person shown.
+
+    Args:
+        cloaked: identity id → ids of photos that are cloaked.
+        people: how many to show, evenly spread over all.
+        named: show these instead, in this order.
+
+    Raises:
+        UsageError: fewer than one is asked for, or a person has no cloaked photo in the run.
+    """
+    owners = sorted(person for person, photos in cloaked.items() if photos)
+    if named:
+        for person in named:
+            if person not in owners:
+                raise unknown("person of this run", person, owners)
+        return {cloaked[person][0]: person for person in dict.fromkeys(named)}
+    if people < 1:
+        raise UsageError(f"a grid needs 1 person or more, {people} were asked for.")
+    places = np.unique(np.linspace(0, len(owners) - 1, min(people, len(owners))).round().astype(int))
+    return {cloaked[owners[place]][0]: owners[place] for place in places}
+
+
+def collect(
+    prepared: Prepared, cell: Cell, chosen: Mapping[str, str], advance: Callable[[], None] = lambda: None
+) -> Photos:
+    """Return the photos of a cell: original, cloak, difference, and what defence and key make of the cloak.
+
+    What the store no longer holds is computed.
+
+    Args:
+        prepared: a run that was prepared again.
+        cell: one of its cells, with an attack that changes photos.
+        chosen: image id → identity id of each row.
+        advance: called once a column.
+
+    Raises:
+        UsageError: the cell's attack changes no photo.
+        MethodError: something could not be made again.
+    """
+    run, pipeline = prepared.run, prepared.pipeline
+    attack, defense = run.attacks[cell.attack], run.defenses[cell.defense]
+    if not attack.changes_images:
+        raise UsageError(f"attack '{cell.attack}' changes no photo: there is nothing to show.")
+    wanted = frozenset(chosen)
+    executor = Executor(prepared.store)
+
+    def photos(nodes: Sequence[Node]) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = {}
+        for node in nodes:
+            pixels = stages.decode_pixels(executor.fetch(node)).only(wanted)
+            found |= dict(zip(pixels.ids, pixels.images, strict=True))
+        advance()
+        return found
+
+    point = (cell.attack, cell.backbone, cell.seed)
+    originals = photos(pipeline.natural("gallery"))
+    cloaks = pipeline.cloaks(*point, "gallery")
+    # Photos the attack left alone were posted as they are.
+    posted = originals | photos(cloaks)
+    columns = [
+        Column(ORIGINAL, originals),
+        Column(CLOAK, posted),
+        Column(f"difference ×{AMPLIFIED}", differences(originals, posted)),
+    ]
+    if isinstance(defense, Purifier) and defense.changes_images:
+        own = (cell.defense, cell.backbone, cell.seed)
+        # Photos the attack left alone go through the defence too.
+        untouched = photos(pipeline.defended(*own, pipeline.natural("gallery")))
+        columns.append(Column(PURIFIED, untouched | photos(pipeline.defended(*own, cloaks))))
+    if attack.erasable:
+        for key, title in ERASED.items():
+            columns.append(Column(title, originals | photos(pipeline.erased(*point, "gallery", key))))
+    return Photos(tuple(chosen), tuple(chosen.values()), tuple(columns))
+
+
+def differences(
+    originals: Mapping[str, torch.Tensor], changed: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return (changed − original) · `AMPLIFIED` around mid-grey, 3×H×W uint8 for each photo of `originals`."""
+    return {
+        name: (128 + AMPLIFIED * (changed[name].int() - image.int())).clamp(0, 255).to(torch.uint8)
+        for name, image in originals.items()
+    }
