@@ -1,18 +1,21 @@
 """Blocks of code in Markdown pages: found, parsed, run in order, and their shown output held against the real one.
 
-A comment before a block says what it is: ``<!-- not run: why -->``, or ``<!-- file: NAME -->`` for what the reader
-writes to a file. A ``text`` block after a ``bash`` block shows some of its output.
+A comment before a block says what it is: ``<!-- not run: why -->``, ``<!-- file: NAME -->`` for what the reader writes
+to a file, or ``<!-- in: NAME -->`` for a function that takes the place of the one of its name there. A ``text`` block
+after a ``bash`` block shows some of its output.
 """
 
+import ast
 import os
 import re
 import subprocess
 import sys
+import venv
 from dataclasses import dataclass
 from pathlib import Path
 
 _BLOCK = re.compile(
-    r"(?:^[ ]*<!-- (?P<mark>not run|file): (?P<said>[^\n]+?) -->\n)?"
+    r"(?:^[ ]*<!-- (?P<mark>not run|file|in): (?P<said>[^\n]+?) -->\n)?"
     r"^(?P<indent>[ ]*)```(?P<language>[\w{}-]*)\n(?P<code>.*?)^(?P=indent)```[ ]*$",
     re.MULTILINE | re.DOTALL,
 )
@@ -32,6 +35,7 @@ class Snippet:
         code: its text, without the indent of the list it stands in.
         reason: why it is not run; empty where it is.
         file: the file it is written to; empty where it is run.
+        changed: the file in which it takes a function's place; empty where it is run.
     """
 
     page: str
@@ -40,6 +44,7 @@ class Snippet:
     code: str
     reason: str = ""
     file: str = ""
+    changed: str = ""
 
 
 def snippets(page: Path) -> list[Snippet]:
@@ -54,24 +59,65 @@ def snippets(page: Path) -> list[Snippet]:
         )
         line = text.count("\n", 0, match.start()) + 1
         found.append(
-            Snippet(page.name, line, match["language"], code, said.get("not run", ""), said.get("file", ""))
+            Snippet(
+                page.name,
+                line,
+                match["language"],
+                code,
+                reason=said.get("not run", ""),
+                file=said.get("file", ""),
+                changed=said.get("in", ""),
+            )
         )
     return found
 
 
-def environment(store: Path, home: Path) -> dict[str, str]:
-    """Return an environment in which `bench` and `python` are this project's, and nothing of the user's is seen."""
+def environment(home: Path) -> dict[str, str]:
+    """Make a place for a reader: a virtual environment of their own that has this one's packages, an empty store.
+
+    What a page installs goes into that environment; nothing of the user's is seen.
+
+    Args:
+        home: an empty folder for all of it.
+
+    Returns:
+        The environment variables; `bench`, `pip` and `python` are the reader's.
+    """
+    venv.create(home / "venv", with_pip=False, symlinks=True)
+    scripts = home / "venv" / "bin"
+    (site,) = (home / "venv").glob("lib/python*/site-packages")
+    outer = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "outer.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in outer))
+    for name, line in (
+        ("bench", "from bench.cli import main; main()"),
+        ("pip", "import sys; from pip._internal.cli.main import main; sys.exit(main())"),
+    ):
+        (scripts / name).write_text(f"#!{scripts / 'python'}\n{line}\n")
+        (scripts / name).chmod(0o755)
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("CLOAKBENCH_", "PYTHON"))}
     return kept | {
-        "PATH": os.pathsep.join((str(Path(sys.executable).parent), kept.get("PATH", ""))),
+        "PATH": os.pathsep.join((str(scripts), kept.get("PATH", ""))),
+        "VIRTUAL_ENV": str(home / "venv"),
+        "PIP_NO_INDEX": "1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "OMP_NUM_THREADS": "1",
-        "CLOAKBENCH_STORE": str(store),
+        "CLOAKBENCH_STORE": str(home / "store"),
         "CLOAKBENCH_DATA": str(home / "data"),
         "TORCH_HOME": str(home / "torch"),
         "HOME": str(home),
         "COLUMNS": "200",
         "NO_COLOR": "1",
     }
+
+
+def replace_function(source: str, code: str) -> str:
+    """Return a module's source with the function that `code` defines in the place of the one of its name."""
+    name = next(node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef))
+    old = next(
+        node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == name
+    )
+    lines = source.splitlines(keepends=True)
+    return "".join([*lines[: old.lineno - 1], code, *lines[old.end_lineno :]])
 
 
 def run_page(page: Path, folder: Path, env: dict[str, str]) -> int:
@@ -89,13 +135,16 @@ def run_page(page: Path, folder: Path, env: dict[str, str]) -> int:
             path = folder / snippet.file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(snippet.code, encoding="utf-8")
+        elif snippet.changed:
+            path = folder / snippet.changed
+            path.write_text(
+                replace_function(path.read_text(encoding="utf-8"), snippet.code), encoding="utf-8"
+            )
         elif snippet.language == "text" and printed:
             missing = unlike(snippet.code, printed)
             assert not missing, f"{where} shows what is not printed:\n{missing}\nprinted:\n{printed}"
         elif snippet.language in ("bash", "python"):
-            command = (
-                ["bash", "-euo", "pipefail", "-c"] if snippet.language == "bash" else [sys.executable, "-c"]
-            )
+            command = ["bash", "-euo", "pipefail", "-c"] if snippet.language == "bash" else ["python", "-c"]
             finished = subprocess.run(
                 [*command, snippet.code],
                 cwd=folder,

@@ -3,6 +3,7 @@
 import ast
 import fnmatch
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from snippets import Snippet, environment, run_page, snippets, unlike
+from snippets import Snippet, environment, replace_function, run_page, snippets, unlike
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -37,11 +38,10 @@ def _name(value: object) -> str:
 @pytest.fixture(scope="session")
 def env(tmp_path_factory):
     """Share one store: pages that repeat a run find it there."""
-    home = tmp_path_factory.mktemp("home")
-    return environment(tmp_path_factory.mktemp("store"), home)
+    return environment(tmp_path_factory.mktemp("home"))
 
 
-@pytest.mark.parametrize("name", [name for name in RUN_ALWAYS if (DOCS / name).is_file()])
+@pytest.mark.parametrize("name", RUN_ALWAYS)
 def test_the_page_runs_as_written(name: str, tmp_path: Path, env: dict[str, str]) -> None:
     assert run_page(DOCS / name, tmp_path, env) >= 4
 
@@ -102,8 +102,13 @@ def test_blocks_in_lists_and_their_marks_are_found(tmp_path: Path) -> None:
     assert (third.file, third.code, third.line) == ("a/b.py", "x = 1\n\ny = 2\n", 12)
 
 
+def test_a_function_takes_the_place_of_the_one_of_its_name() -> None:
+    source = "a = 1\n\ndef f():\n    return 1\n\n\ndef g():\n    return 2\n"
+    assert replace_function(source, "def f():\n    return 3\n") == source.replace("return 1", "return 3")
+
+
 def test_a_page_that_shows_what_is_not_printed_fails(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("```bash\necho one\n```\n```text\ntwo\n```\n")
     with pytest.raises(AssertionError, match="shows what is not printed"):
-        run_page(page, tmp_path, environment(tmp_path, tmp_path))
+        run_page(page, tmp_path, dict(os.environ))
