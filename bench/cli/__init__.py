@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import equip, quiet_option, verbose_option
+from bench.cli.options import Ending, equip, quiet_option, verbose_option
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -236,11 +236,12 @@ def main() -> None:
     """Run the command line; every expected error is one sentence and a non-zero exit code."""
     from bench.errors import BenchError
 
+    ending = Ending()
     try:
-        code = _run()
+        code = _run(ending)
     except (BenchError, click.ClickException, click.Abort, KeyboardInterrupt, OSError) as error:
         sentence, code = _judge(error)
-        if _wants_tracebacks():
+        if ending.tracebacks:
             import traceback
 
             traceback.print_exc()
@@ -250,14 +251,14 @@ def main() -> None:
         sys.exit(code)
 
 
-def _run() -> int:
+def _run(ending: Ending) -> int:
     """Run the command named and return its exit code."""
     if sys.stdout is None:
         raise OSError(errno.EBADF, "standard output is closed")
     output, plain = sys.stdout, False if os.environ.get("NO_COLOR") else None
     try:
         # Outside standalone mode click returns the code of `Context.exit` instead of leaving with it.
-        code = bench.main(prog_name="bench", standalone_mode=False, color=plain)
+        code = bench.main(prog_name="bench", standalone_mode=False, color=plain, obj=ending)
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except SystemExit:
@@ -292,11 +293,6 @@ def _judge(error: BaseException) -> tuple[str, int]:
         return f"Error: cannot use '{error.filename}': {error.strerror}.", FAILED
     _drop_output()
     return f"Error: cannot write the output: {error.strerror}.", FAILED
-
-
-def _wants_tracebacks() -> bool:
-    logging = sys.modules.get("logging")  # not imported just to ask: -vv did
-    return logging is not None and logging.getLogger("bench.cli").level == logging.DEBUG
 
 
 def _sentence(error: click.ClickException) -> str:

@@ -21,7 +21,6 @@ def log_to_stderr() -> None:
         logger.removeHandler(old)
     handler = _Stderr()
     loud = verbosity()
-    logging.getLogger("bench.cli").setLevel(logging.DEBUG if loud > 1 else logging.NOTSET)
     handler.setLevel(logging.INFO if loud else logging.WARNING)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     if loud < 2:

@@ -7,6 +7,7 @@ complete themselves, and the console that tables are printed on.
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,17 @@ PREFIX = "CLOAKBENCH"
 
 _QUIET = "bench.quiet"
 _VERBOSE = "bench.verbose"
+
+
+@dataclass
+class Ending:
+    """What the contexts of a command leave behind for its end, when they are gone.
+
+    Attributes:
+        tracebacks: whether ``-vv`` asked for them.
+    """
+
+    tracebacks: bool = False
 
 
 # -- quiet and verbose ---------------------------------------------------------------------------------------
@@ -47,6 +59,8 @@ def _note_quiet(ctx: click.Context, _param: click.Parameter, value: bool) -> boo
 
 def _note_verbose(ctx: click.Context, _param: click.Parameter, value: int) -> int:
     ctx.meta[_VERBOSE] = value + int(ctx.meta.get(_VERBOSE, 0))
+    if isinstance(ctx.obj, Ending):
+        ctx.obj.tracebacks = ctx.meta[_VERBOSE] > 1
     if ctx.meta[_VERBOSE] and not ctx.resilient_parsing:
         from bench.cli.logs import log_to_stderr
 
