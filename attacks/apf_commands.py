@@ -14,7 +14,7 @@ _THREADS = click.option(
 )
 
 
-@click.group()
+@click.group(epilog="Example: bench apf protect a.png --server http://127.0.0.1:8700 --out protected")
 def apf() -> None:
     """Protect photos with APF's two sides: `serve` sees gradients, `protect` has the photos."""
 
