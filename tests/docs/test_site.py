@@ -226,3 +226,13 @@ def test_text_from_the_code_never_becomes_markup() -> None:
     assert table(("a",), [["x|y\nz"]]) == "| a |\n|---|\n| x\\|y z |\n"
     assert code("") == ""
     assert code("a`b") == "`` a`b ``"
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.name)
+def test_each_page_says_whom_it_is_for(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    if not text.startswith("# "):
+        return  # a table written by a command
+    first = text.split("\n\n")[1]
+    assert first.startswith(("For anyone", "For whoever")), f"{page.name}: {first[:60]}"
+    assert first.count("\n") < 3 or "." in first.split("\n")[0]
