@@ -23,8 +23,14 @@ if TYPE_CHECKING:
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("bench.cli.run:run", "Run a matrix of attacks x defences x backbones."),
     "plan": ("bench.cli.run:plan", "Say what a run would compute, how long and how much disk."),
-    "leaderboard": ("bench.cli.leaderboard:leaderboard", "Write the leaderboard of finished runs: CSV, page, LaTeX, Markdown."),
-    "report": ("bench.cli.report:report", "Write a report of a finished run: one HTML file, Markdown or LaTeX."),
+    "leaderboard": (
+        "bench.cli.leaderboard:leaderboard",
+        "Write the leaderboard of finished runs: CSV, page, LaTeX, Markdown.",
+    ),
+    "report": (
+        "bench.cli.report:report",
+        "Write a report of a finished run: one HTML file, Markdown or LaTeX.",
+    ),
     "submit": ("bench.cli.submit:submit", "Check a finished run for the public leaderboard, and add it."),
     "compare": ("bench.cli.compare:compare", "Say whether A is better than B, or how two runs differ."),
     "significance": ("bench.cli.significance:significance", "Rank and test all methods of a finished run."),
@@ -145,8 +151,8 @@ class LazyGroup(click.Group):
     def _defaults(self, name: str, command: click.Command | None) -> dict[str, Any]:
         from bench.cli import config
 
-        path = config.find()
-        if path is None or command is None or name in UNCONFIGURED:
+        path = None if command is None or name in UNCONFIGURED else config.find()
+        if command is None or path is None:
             return {}
         table = config.read(path, [*COMMANDS, *plugin_commands()]).get(name, {})
         return {name: config.defaults(path, command, table, name)}

@@ -87,8 +87,7 @@ def defaults(path: Path, command: click.Command, table: Mapping[str, Any], where
         if name not in options:
             raise _located(path, where, unknown("option", key, options))
         option = options[name]
-        many = option.multiple and not isinstance(value, list)
-        found[option.name or name] = _checked(path, where, key, option, [value] if many else value)
+        found[option.name or name] = _checked(path, where, key, option, value)
     return found
 
 
@@ -102,8 +101,12 @@ def _of_group(path: Path, group: click.Group, table: Mapping[str, Any], where: s
 
 
 def _checked(path: Path, where: str, key: str, option: click.Option, value: Any) -> Any:
-    if isinstance(value, bool) and not (option.is_flag or option.is_bool_flag):
+    if isinstance(value, bool) and not option.is_flag:
         raise _located(path, where, UsageError(f"{key} is {str(value).lower()}, but takes a value."))
+    if option.multiple and not isinstance(value, list):
+        value = [value]
+    if isinstance(option.type, click.Path) and isinstance(value, str):
+        value = str(Path(value).expanduser())  # no shell has done it
     try:
         option.type_cast_value(click.Context(click.Command(where)), value)
     except click.ClickException as error:
