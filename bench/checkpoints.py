@@ -7,6 +7,7 @@ classes of other packages (PyTorch Lightning writes some) is refused; `convert` 
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ SAFE = ".safetensors"
 
 _NESTED = "state_dict"  # where training scripts put the weights, beside their epoch and optimiser
 _BROKEN = (RuntimeError, EOFError, OSError, KeyError, IndexError, ValueError, TypeError, AttributeError)
+_NAMED = re.compile(r"GLOBAL ([\w.]+\w)")  # in torch's refusal
 _AGAIN = "Fetch it again from its publisher."
 
 
@@ -78,11 +80,8 @@ def convert(source: Path, target: Path) -> tuple[str, ...]:
         raise UsageError(f"{target} exists. Remove it or give another name.")
     if not source.is_file():
         raise DataError(f"{source} is not a file. Give the path of a checkpoint.")
-    foreign = _foreign_classes(source)
-    # One class for each name: torch tells them apart by the object.
-    stand_ins: list[Any] = [(type("Inert", (_Inert,), {}), name) for name in foreign]
-    with torch.serialization.safe_globals(stand_ins):
-        tensors = _tensors_of(_load(source), source)
+    content, foreign = _load_inert(source)
+    tensors = _tensors_of(content, source)
     # Tensors that share memory are stored one by one.
     apart = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
     part = target.with_name(f".{target.name}.part")
@@ -109,7 +108,7 @@ def _load(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        foreign = _foreign_classes(path)
+        foreign = _foreign_classes(path, error)
         if not foreign:
             raise DataError(f"{path} is no checkpoint of PyTorch, or is broken. {_AGAIN}") from error
         raise DataError(
@@ -123,12 +122,33 @@ def _load(path: Path) -> Any:
         ) from error
 
 
-def _foreign_classes(path: Path) -> tuple[str, ...]:
-    """Return the classes and functions a checkpoint names besides those of tensors; () where it cannot be told."""
+def _load_inert(path: Path) -> tuple[Any, tuple[str, ...]]:
+    """Return what a checkpoint holds, with stand-ins for the classes it names, and the names of these."""
+    names = list(_foreign_classes(path))
+    while True:
+        # One class for each name: torch tells them apart by the object.
+        stand_ins: list[Any] = [(type("Inert", (_Inert,), {}), name) for name in names]
+        with torch.serialization.safe_globals(stand_ins):
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True), tuple(names)
+            except pickle.UnpicklingError as error:
+                more = [name for name in _foreign_classes(path, error) if name not in names]
+                if not more:
+                    raise DataError(f"{path} cannot be read even without its classes. {_AGAIN}") from error
+                names += more
+            except _BROKEN:
+                return _load(path), ()  # says what is wrong
+
+
+def _foreign_classes(path: Path, error: Exception | None = None) -> tuple[str, ...]:
+    """Return the classes and functions a checkpoint names besides those of tensors.
+
+    Files older than PyTorch 1.6 cannot be asked; of these the refusal tells one.
+    """
     try:
         return tuple(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))
     except (*_BROKEN, pickle.UnpicklingError):
-        return ()  # older than PyTorch 1.6, or broken: `_load` says so
+        return tuple(_NAMED.findall(str(error)))[:1]
 
 
 def _listed(names: Sequence[str]) -> str:

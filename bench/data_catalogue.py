@@ -155,7 +155,7 @@ BY_HAND: tuple[ByHand, ...] = (
     ByHand(
         name="vggface2",
         what="VGGFace2: 3.31 million photos of 9,131 people, five landmarks each",
-        licence="its page no longer offers it; photos from a web search, the people were not asked",
+        licence="taken offline by its publishers; photos from a web search, the people were not asked",
         how=(
             "It was handed out at http://www.robots.ox.ac.uk/~vgg/data/vgg_face2/ (test, train, bb_landmark); take the "
             "archives from a copy somebody has"

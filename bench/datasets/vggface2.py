@@ -47,13 +47,14 @@ class VGGFace2(PublishedDataset):
 
     name = "vggface2"
     paper = "Cao et al., VGGFace2, FG 2018"
-    note = "VGGFace2: withdrawn by its publishers; photos from a web search, the people were not asked"
+    note = "VGGFace2: taken offline by its publishers; photos from a web search, the people were not asked"
 
     class Params(PublishedParams):
         """Parameters of VGGFace2."""
 
         part: Literal["test", "both"] = Field(
-            "test", description="test: 500 people, 169,396 photos; both: the 8,631 people for training too"
+            "test",
+            description="test: 500 people; both: the 8,631 people of its training part for training too",
         )
         landmarks: Literal["published", "detect"] = Field(
             "published", description="five points of a photo: those of bb_landmark, or the detector's"

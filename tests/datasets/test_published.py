@@ -6,6 +6,8 @@ import struct
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from bench import contract_checks
@@ -613,6 +615,21 @@ def test_a_record_with_the_magic_number_in_it_is_put_together(tmp_path):
     records = RecordFile(tmp_path / "rec/train.rec")
     assert {n: records.read(n).content for n in contents} == contents
     assert {n: records.read(n).labels for n in contents} == {n: (float(n),) for n in contents}
+
+
+_PIECES = st.one_of(
+    st.binary(max_size=9), st.just(struct.pack("<I", MAGIC)), st.just(struct.pack("<I", MAGIC)[:3])
+)
+
+
+@given(st.lists(st.lists(_PIECES, max_size=6).map(b"".join), min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_packed_is_read_back(tmp_path_factory, contents):
+    root = tmp_path_factory.mktemp("rec")
+    write_records(root, {n: record((n, 0.5), content) for n, content in enumerate(contents)})
+    records = RecordFile(root / "train.rec")
+    assert [records.read(n).content for n in range(len(contents))] == contents
+    assert [records.read(n).labels for n in range(len(contents))] == [(n, 0.5) for n in range(len(contents))]
 
 
 @pytest.mark.parametrize(

@@ -549,6 +549,13 @@ def test_pickled_classes_are_refused_by_name_and_can_be_left_out(tmp_path, capsy
         convert(path, out)
     with pytest.raises(UsageError, match=r"must end in \.safetensors"):
         convert(path, tmp_path / "x.pth")
+    # The format before PyTorch 1.6 tells one name at a time.
+    torch.save({"state_dict": state, "callbacks": callbacks}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(DataError, match=r"\(argparse\.ArgumentParser\), which is not done"):
+        read_tensors(path)
+    out.unlink()
+    assert set(convert(path, out)) == {"argparse.ArgumentParser", "argparse.Namespace"}
+    assert all(torch.equal(read_tensors(out)[name], state[name]) for name in state)
     torch.save({"state_dict": state, "evil": Evil()}, path)
     with pytest.raises(DataError, match="names classes that would have to be imported"):
         read_tensors(path)
