@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.errors import UsageError
-from bench.robustness_figure import check_suffix
+from bench.figures import files, style
 from bench.slices import EVERY
+from bench.store import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,13 +42,10 @@ def ablation_figure(table: pd.DataFrame, path: Path) -> None:
     Raises:
         UsageError: another suffix, or a table without rows.
     """
-    import matplotlib as mpl
-
-    check_suffix(path)
-    with mpl.rc_context({"svg.hashsalt": "cloakbench", "svg.fonttype": "none", "font.size": 8}):
+    files.check_suffix(path)
+    with style.context():
         figure = draw(table)
-        metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix, {})
-        figure.savefig(path, dpi=150, metadata=metadata)
+    write_atomically(path, files.to_bytes(figure, path.suffix[1:]))
 
 
 def draw(table: pd.DataFrame) -> Figure:
@@ -56,7 +54,6 @@ def draw(table: pd.DataFrame) -> Figure:
     Raises:
         UsageError: the table has no rows.
     """
-    import seaborn as sns
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -67,7 +64,7 @@ def draw(table: pd.DataFrame) -> Figure:
     keys = shown[["attack", "head", "condition", "access"]].fillna("").drop_duplicates()
     series = list(keys.itertuples(index=False, name=None))
     attacks = list(dict.fromkeys(key[0] for key in series))
-    colours = dict(zip(attacks, sns.color_palette("colorblind", len(attacks)), strict=True))
+    colours = {attack: look.colour for attack, look in style.looks(attacks).items()}
     markers = dict(zip(dict.fromkeys(key[1:] for key in series), "os^Dv<>ph" * 9, strict=False))
     across = min(_COLUMNS, len(factors))
     down = math.ceil(len(factors) / across)

@@ -62,7 +62,7 @@ def ablate(
     """
     from bench import ablation, ablation_table
     from bench.cli.logs import log_to_stderr
-    from bench.robustness_figure import check_suffix
+    from bench.figures.files import check_suffix
     from bench.runner import Options, check_writable
 
     folder = out or Path("runs") / file.stem

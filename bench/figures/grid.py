@@ -18,10 +18,10 @@ from bench.spec import Cell
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_LEFT, _TOP, _GAP = 0.17, 0.3, 0.05  # inches: names of people, titles, between photos
+_LEFT, _GAP = 0.17, 0.05  # inches: names of people, between photos
 _LINE = 0.095  # inches of a line of an answer
 _SIZE = 6.0  # points of an answer
-_LARGEST = 1.35  # inches of a photo
+_LARGEST, _NARROW = 1.35, 0.6  # inches of a photo: at most, and where titles are set smaller
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,22 @@ class Answer:
         Args:
             room: inches a line may be wide.
         """
-        score = "" if self.score is None else f" {self.score:.2f}"
-        if self.own:
-            first = f"itself{score}"
-        elif self.predicted:
-            first = f"{self.predicted}{score}"
-            if style.text_width(first, _SIZE) > room:
-                first = self.predicted
-            if style.text_width(first, _SIZE) > room:
-                first = f"another{score}"
-        else:
-            first = f"refused{score}"
-        lines = [first]
+        score = "" if self.score is None else _score(self.score)
+        who = "itself" if self.own else self.predicted or "refused"
+        if style.text_width(who, _SIZE) > room:
+            who = "another"
+        lines = [f"{who} {score}".strip()]
+        if style.text_width(lines[0], _SIZE) > room:
+            lines = [who, score]
         if not self.own and self.own_score is not None and self.predicted:
-            lines.append(f"(itself {self.own_score:.2f})")
+            lines.append(f"(itself {_score(self.own_score)})")
+            if style.text_width(lines[-1], _SIZE) > room:
+                lines[-1:] = ["(itself", f"{_score(self.own_score)})"]
         return [*lines, f"{self.right} of {self.total}"]
+
+
+def _score(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
 
 
 def answer(answers: Answers, point: Point, condition: str, person: str, photo: str) -> Answer | None:
@@ -160,21 +161,23 @@ def paint(chosen: Selection, cell: Cell, photos: Photos, options: FigureOptions)
     side = min((width - _LEFT) / across - _GAP, _LARGEST)
     lines = {key: one.lines(side + _GAP / 2) for key, one in found.items() if one is not None}
     below = _LINE * max(map(len, lines.values()), default=0) + 0.06
-    height = _TOP + down * (side + below)
+    titles = [_title(column.title, side) for column in photos.columns]
+    above = 0.07 + 0.12 * max(title.count("\n") + 1 for title in titles)
+    height = above + down * (side + below)
     figure = style.new_figure(options, height)
     figure.set_layout_engine("none")
     for y, row in enumerate(photos.rows):
         for x, column in enumerate(photos.columns):
-            left, top = _LEFT + x * (side + _GAP), _TOP + y * (side + below)
+            left, top = _LEFT + x * (side + _GAP), above + y * (side + below)
             axes = figure.add_axes(
                 (left / width, 1 - (top + side) / height, side / width, side / height),
                 label=f"{row}|{column.title}",
             )
             _photo(axes, column.images[row].permute(1, 2, 0).numpy())
             if y == 0:
-                axes.set_title(column.title, loc="center", fontsize=style.TYPE_SIZE)
+                axes.set_title(titles[x], loc="center", fontsize=_SIZE if side < _NARROW else style.TYPE_SIZE)
             if x == 0:
-                axes.set_ylabel(photos.people[y], fontsize=_SIZE, labelpad=1.5)
+                axes.set_ylabel(_cut(photos.people[y], side + below - 0.1), fontsize=_SIZE, labelpad=1.5)
             text = "\n".join(lines.get((row, column.title), []))
             axes.set_xlabel(text, fontsize=_SIZE, labelpad=1.5, linespacing=1.05)
     drawn = [
@@ -183,6 +186,18 @@ def paint(chosen: Selection, cell: Cell, photos: Photos, options: FigureOptions)
     return Drawing(
         figure, "Photos and the tracker's answers", _caption(chosen, cell, sources), _alt(cell, drawn)
     )
+
+
+def _title(text: str, room: float) -> str:
+    return text if style.text_width(max(text.split("\n"), key=len)) <= room else text.replace(" ×", "\n×")
+
+
+def _cut(person: str, room: float) -> str:
+    """Return an id without its beginning where it is wider than `room` inches: its end tells people apart."""
+    text = person
+    while len(text) > 2 and style.text_width(text, _SIZE) > room:
+        text = f"…{text.lstrip('…')[1:]}"
+    return text
 
 
 def _photo(axes: Axes, pixels: object) -> None:

@@ -126,16 +126,20 @@ def collect(
     wanted = frozenset(chosen)
     executor = Executor(prepared.store)
 
+    natural = pipeline.natural("gallery")
+    # Every set of photos of a role has the same shards: those without a photo to show are not needed.
+    shards = [place for place, node in enumerate(natural) if wanted & set(node.facts["ids"])]
+
     def photos(nodes: Sequence[Node]) -> dict[str, torch.Tensor]:
         found: dict[str, torch.Tensor] = {}
-        for node in nodes:
-            pixels = stages.decode_pixels(executor.fetch(node)).only(wanted)
+        for place in shards:
+            pixels = stages.decode_pixels(executor.fetch(nodes[place])).only(wanted)
             found |= dict(zip(pixels.ids, pixels.images, strict=True))
         advance()
         return found
 
     point = (cell.attack, cell.backbone, cell.seed)
-    originals = photos(pipeline.natural("gallery"))
+    originals = photos(natural)
     cloaks = pipeline.cloaks(*point, "gallery")
     # Photos the attack left alone were posted as they are.
     posted = originals | photos(cloaks)
@@ -147,7 +151,7 @@ def collect(
     if isinstance(defense, Purifier) and defense.changes_images:
         own = (cell.defense, cell.backbone, cell.seed)
         # Photos the attack left alone go through the defence too.
-        untouched = photos(pipeline.defended(*own, pipeline.natural("gallery")))
+        untouched = photos(pipeline.defended(*own, natural))
         columns.append(Column(PURIFIED, untouched | photos(pipeline.defended(*own, cloaks))))
     if attack.erasable:
         for key, title in ERASED.items():

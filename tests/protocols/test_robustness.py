@@ -1,4 +1,4 @@
-"""Channels as texts, the decisions after each, whole runs, and the figure."""
+"""Channels as texts, the decisions after each, and whole runs."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,6 @@ from bench.errors import UsageError
 from bench.protocols.robustness import GRID, NO_CHANNEL, RobustnessProtocol, canonical_chain
 from bench.protocols.tracker import TrackerProtocol
 from bench.resolve import resolve
-from bench.robustness_figure import draw, robustness_figure
 from bench.spec import load_suite, make_spec
 
 
@@ -222,12 +221,13 @@ def test_a_run_and_its_figure(cli, pattern, tmp_path):
     again = registry.protocol(board["protocol"][0]).params.channels
     assert again == ("none", "jpeg:quality=30", "resize:side=96+jpeg:quality=71")
 
-    assert cli("figure", run, "--out", out) == (0, f"{out} written\n", "")
+    code, printed, err = cli("plot", run, "robustness", "--out", out)
+    assert (code, err, printed.splitlines()[0]) == (0, "", f"{out} written")
     drawn = out.read_text()
-    for text in ("no channel", "jpeg:quality=30", "keyed-pattern", "median · synthetic-mobilefacenet · nn"):
+    for text in ("no channel", "jpeg:quality=30", "KeyedPattern", "synthetic-mobilefacenet, head nn, median"):
         assert f">{text}<" in drawn
     first = out.read_bytes()
-    assert cli("figure", run, "--out", out)[0] == 0
+    assert cli("plot", run, "robustness", "--out", out)[0] == 0
     assert out.read_bytes() == first
 
 
@@ -241,92 +241,3 @@ def test_real_faces(real_run, pattern):
     assert asr["none", NO_CHANNEL] < 0.2
     assert asr["keyed-pattern", NO_CHANNEL] > asr["none", NO_CHANNEL]
     assert set(board["condition"]) == {NO_CHANNEL, "jpeg:quality=30", "resize:side=28"}
-
-
-# --- the figure ---------------------------------------------------------------------------------------------
-
-
-def board(channels=("no channel", "jpeg", "noise"), attacks=("none", "fawkes", "pgd"), seeds=(0,)):
-    """Return a leaderboard of made-up rates: 10, 20, 30 … per cent, each ± 5."""
-    rows = []
-    for defense in ("none", "median"):
-        for backbone in ("one", "two"):
-            for attack in attacks:
-                for seed in seeds:
-                    for channel in channels:
-                        rate = 0.1 + 0.01 * len(rows)
-                        rows.append(
-                            {
-                                "defense": defense, "backbone": backbone, "head": "nn", "attack": attack,
-                                "seed": seed, "condition": channel, "status": "ok",
-                                "asr": rate, "asr_low": rate - 0.05, "asr_high": rate + 0.07,
-                            }
-                        )  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def test_points_intervals_and_baseline_are_the_boards():
-    rows = board()
-    figure = draw(rows)
-    panels = {axes.get_title(): axes for axes in figure.axes}
-    assert set(panels) == {f"{d} · {b} · nn" for d in ("none", "median") for b in ("one", "two")}
-    names = [label.get_text() for label in figure.axes[-1].get_xticklabels()]
-    assert names == ["no channel", "jpeg", "noise"]
-    for title, axes in panels.items():
-        defense, backbone, _ = title.split(" · ")
-        own = rows[(rows["defense"] == defense) & (rows["backbone"] == backbone)].set_index("attack")
-        drawn = {container.get_label(): container for container in axes.containers}
-        assert set(drawn) == {"fawkes", "pgd"}
-        for attack, container in drawn.items():
-            points, _, (bars,) = container
-            assert points.get_ydata() == pytest.approx(100 * own.loc[attack, "asr"].to_numpy())
-            ends = np.array([segment[:, 1] for segment in bars.get_segments()])
-            assert ends == pytest.approx(100 * own.loc[attack, ["asr_low", "asr_high"]].to_numpy())
-        (line,) = (line for line in axes.lines if line.get_label().startswith("no cloak"))
-        assert line.get_ydata() == pytest.approx(100 * own.loc["none", "asr"].to_numpy())
-
-
-def test_seeds_are_points_of_their_own():
-    figure = draw(board(attacks=("none", "pgd"), seeds=(0, 3)))
-    labels = {container.get_label() for container in figure.axes[0].containers}
-    assert labels == {"pgd, seed 0", "pgd, seed 3"}
-
-
-def test_a_failed_cell_has_no_points_and_is_named():
-    rows = board()
-    failed = (rows["attack"] == "pgd") & (rows["defense"] == "median")
-    rows.loc[failed, ["asr", "asr_low", "asr_high"]] = np.nan
-    rows.loc[failed, "status"] = "failed"
-    panels = {axes.get_title(): axes for axes in draw(rows).axes}
-    assert [text.get_text() for text in panels["median · one · nn"].texts] == ["failed: pgd"]
-    assert not panels["none · one · nn"].texts
-
-
-@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
-def test_the_same_board_gives_the_same_bytes(tmp_path, suffix):
-    files = [tmp_path / f"{name}{suffix}" for name in ("a", "b")]
-    for file in files:
-        robustness_figure(board(), file)
-    assert files[0].read_bytes() == files[1].read_bytes()
-    assert len(files[0].read_bytes()) > 5000
-
-
-def test_a_board_of_one_condition_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="needs 2 conditions or more, this run has 1"):
-        robustness_figure(board(channels=("",)), tmp_path / "a.png")
-    with pytest.raises(UsageError, match=r"cannot be written as 'a.jpg'. Valid: .*\.png"):
-        robustness_figure(board(), tmp_path / "a.jpg")
-
-
-def test_a_run_of_another_protocol_has_no_figure(cli, evaluate, tmp_path):
-    run = evaluate(attacks=("tiny-noise",), protocol="scenarios")
-    code, out, err = cli("figure", run.folder.path, "--out", tmp_path / "a.png")
-    assert (code, out) == (2, "")
-    assert "runs of protocol scenarios have no figure. Protocols with one: robustness, tracker" in err
-
-
-def test_a_tracker_run_has_a_map(cli, evaluate, tmp_path):
-    run = evaluate(attacks=("tiny-noise",))
-    code, _, err = cli("figure", run.folder.path, "--out", tmp_path / "a.png")
-    assert (code, err) == (0, "")
-    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
