@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
 
 from bench.errors import DataError
-from bench.leaderboard import COLUMNS, build, condense, to_csv
+from bench.leaderboard import COLUMNS, build, condense, from_csv, guarded, read_csv, to_csv, unguarded
 from bench.run_folder import RunFolder
 
 DOCUMENT = Path(__file__).parents[1] / "docs/results.md"
@@ -127,10 +130,135 @@ def test_csv_is_numbers_with_six_decimals(board):
     assert values.str.fullmatch(r"[01]\.\d{6}").all()
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "@SUM(A1)", "-1", "\tx"])
+@pytest.mark.parametrize(
+    "text",
+    ["=1+1", "+1", "@SUM(A1)", "-1", "\tx", "\nx", " =1", "\u00a0=1", "\u200b=1", "\ufeff@x", "\x0b=1", '"=1"', "''=1",
+     "＝1+1", "＋1", "－1", "＠SUM(A1)", "﹢1", "﹣1", "﹦1", "﹫x", "\u3000＝1"],
+)  # fmt: skip
 def test_no_text_is_a_formula_to_a_spreadsheet(board, text):
-    odd = board.assign(reason=text)
-    assert set(pd.read_csv(io.StringIO(to_csv(odd)))["reason"]) == {f"'{text}"}
+    written = to_csv(board.assign(reason=text))
+    assert set(pd.read_csv(io.StringIO(written))["reason"]) == {f"'{text}"}
+    assert set(from_csv(written, "it")["reason"]) == {text}
+
+
+def test_no_part_of_a_text_is_a_formula_where_the_semicolon_parts_fields(board):
+    written = to_csv(board.assign(reason="x; =HYPERLINK(1);y;-2"))
+    assert set(pd.read_csv(io.StringIO(written))["reason"]) == {"x;' =HYPERLINK(1);y;'-2"}
+    assert set(from_csv(written, "it")["reason"]) == {"x; =HYPERLINK(1);y;-2"}
+
+
+PASSED_OVER = " \t\n\u00a0\u3000\u200b\ufeff\x00'\""
+ODD = st.text(
+    st.one_of(st.sampled_from(f";,=+-@＝＋－＠\r{PASSED_OVER}"), st.characters(exclude_categories=["Cs"]))
+)
+
+
+@settings(deadline=None)
+@given(ODD)
+def test_what_guards_a_text_is_taken_off_again(text):
+    assert unguarded(guarded(text)) == text.replace("\r", " ")
+
+
+@settings(deadline=None)
+@given(ODD)
+def test_no_field_begins_with_a_formula(text):
+    for field in guarded(text).split(";"):
+        assert field.lstrip(PASSED_OVER.replace("'", ""))[:1] not in set("=+-@＝＋－＠﹢﹣﹦﹫")
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(
+        st.tuples(ODD, ODD, st.floats(-1, 1) | st.none(), st.integers(0, 500) | st.none()),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_a_table_comes_back_as_it_was_written(rows):
+    board = pd.DataFrame({name: [""] * len(rows) for name in COLUMNS}, dtype=object)
+    flags = (
+        "asked",
+        "extractor_is_tracker",
+        "related",
+        "extractors_are_surrogates",
+        "attack_adapts_to_defense",
+    )
+    numbers = dict.fromkeys(flags, True) | {"seed": 3}
+    attack, reason, asr, count = zip(*rows, strict=True)
+    board = board.assign(
+        attack=attack, reason=reason, asr=pd.array(asr, "Float64"), n_probes=pd.array(count, "Int64")
+    )
+    board = board.assign(**numbers)
+    written = to_csv(board)
+    read = from_csv(written, "it")
+    assert to_csv(read) == written
+    assert list(read.columns) == list(COLUMNS)
+    assert list(read["attack"]) == [text.replace("\r", " ") for text in attack]
+    assert list(read["reason"]) == [text.replace("\r", " ") for text in reason]
+    assert [None if math.isnan(x) else x for x in read["asr"]] == [
+        x if x is None else pytest.approx(x, abs=6e-7) for x in asr
+    ]
+    assert [None if x is pd.NA else int(x) for x in read["n_probes"]] == list(count)
+
+
+def test_a_run_comes_back_from_its_csv(board, tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text(to_csv(board), encoding="utf-8")
+    read = read_csv(path)
+    assert to_csv(read) == to_csv(board)
+    for name in COLUMNS:
+        if pd.api.types.is_numeric_dtype(board[name]) and not pd.api.types.is_bool_dtype(board[name]):
+            wanted = board[name].astype("Float64").to_numpy(float, na_value=math.nan)
+            assert read[name].to_numpy(float, na_value=math.nan) == pytest.approx(
+                wanted, abs=6e-7, nan_ok=True
+            ), name
+    plain = pd.read_csv(
+        path, dtype=dict.fromkeys(("rank_low", "n_probes"), "Int64"), keep_default_na=False, na_values=[""]
+    )
+    given = ["attack", "seed", "asr", "rank_low", "n_probes", "asked", "cloak_psnr"]
+    assert_frame_equal(plain[given], read[given], check_dtype=False, rtol=0, atol=0)
+
+
+def test_ranks_and_counts_are_whole_numbers(board):
+    rows = pd.read_csv(io.StringIO(to_csv(board)), dtype=str)
+    for name in ("rank_low", "rank_high", "n_identities", "n_probes"):
+        assert rows[name].dropna().str.fullmatch(r"\d+").all(), name
+    assert rows["n_identities"].notna().sum() == 18
+
+
+def test_a_table_of_an_older_version_says_what_it_lacks(board):
+    lacking = [name for name in COLUMNS if name.startswith("restored_to_cloak")]
+    read = from_csv(to_csv(board.drop(columns=lacking)), "old.csv")
+    assert list(read.columns) == list(COLUMNS)
+    assert read["restored_to_cloak_psnr"].isna().all()
+    assert set(read["restored_to_cloak_reason"]) == {"not in the file, which an older version wrote"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b\n1,2\n", "not a leaderboard: it lacks dataset"),
+        ("", "not a leaderboard: it lacks dataset"),
+        (",".join([*COLUMNS, "more"]) + "\n", "not a leaderboard: it has more"),
+        (",".join([*COLUMNS, "asr"]) + "\n", "not a leaderboard: it has a column twice"),
+        (",".join(COLUMNS) + "\n1,2\n", "damaged: row 2 has 2 fields"),
+        (",".join(COLUMNS) + "\n" + ",".join(["x"] * len(COLUMNS)) + "\n", "damaged: a column of numbers"),
+        ('"a', "cannot be read as CSV"),
+    ],
+)
+def test_a_file_that_is_no_leaderboard(tmp_path, text, said):
+    path = tmp_path / "table.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=said):
+        read_csv(path)
+
+
+def test_a_csv_that_is_not_there_or_not_text(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        read_csv(tmp_path / "no.csv")
+    (tmp_path / "x.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="cannot be read as CSV"):
+        read_csv(tmp_path / "x.csv")
 
 
 def test_a_text_with_line_breaks_stays_one_field(board):

@@ -1,0 +1,153 @@
+"""Several leaderboards as one: what is the same cell, what is refused, and what is ranked together."""
+
+import json
+from hashlib import sha256
+
+import pandas as pd
+import pytest
+
+from bench.errors import DataError, UsageError
+from bench.leaderboard import KEY, build, to_csv
+from bench.merged_board import merge, read_source, read_sources
+
+MATRIX = {"attacks": ("tiny-noise", "pgd:eps=32,steps=2"), "heads": ("nn",)}
+DEFENSES = ("jpeg:quality=5", "tiny-negative")
+
+
+@pytest.fixture(scope="module")
+def parts(evaluate):
+    """One run a defence, and one of both."""
+    paths = [evaluate(**MATRIX, defenses=(defense,)).folder.path for defense in DEFENSES]
+    return *paths, evaluate(**MATRIX, defenses=DEFENSES).folder.path
+
+
+@pytest.fixture(scope="module")
+def others(evaluate):
+    """The first of them on fewer people."""
+    return evaluate(**MATRIX, defenses=DEFENSES[:1], identities=4).folder.path
+
+
+def by_key(board):
+    return board.set_index(list(KEY)).sort_index()
+
+
+def test_one_run_is_itself(parts):
+    assert to_csv(merge(read_sources(parts[:1])).board) == to_csv(build(read_source(parts[0])[0].folder))
+
+
+def test_two_runs_of_the_same_people_are_as_if_made_in_one(parts):
+    merged = merge(read_sources(parts[:2]))
+    whole = build(read_source(parts[2])[0].folder)
+    assert merged.repeated == 3
+    compared = [name for name in whole.columns if name not in (*KEY, "run", "asked")]
+    one, other = by_key(merged.board)[compared], by_key(whole)[compared]
+    assert len(one) == len(other) == 9
+    assert to_csv(one.reset_index()) == to_csv(other.reset_index())
+    assert other["rank_low"].notna().sum() == 6
+
+
+def test_rows_keep_the_order_of_the_sources_and_their_run(parts):
+    merged = merge(read_sources(parts[:2])).board
+    runs = list(dict.fromkeys(merged["run"]))
+    assert len(runs) == 2
+    assert list(merged["run"]) == [runs[0]] * 6 + [runs[1]] * 3
+    assert set(merged[merged["run"] == runs[1]]["defense"]) == {"tiny-negative"}
+
+
+def test_a_run_and_its_table_are_one(parts, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text(to_csv(build(read_source(parts[0])[0].folder)), encoding="utf-8")
+    merged = merge(read_sources([parts[0], table]))
+    assert len(merged.board) == merged.repeated == 6
+    assert not merged.board["ranking_reason"].str.contains("within its run").any()
+    assert len(merge(read_sources([table, table])).board) == 6
+
+
+def test_what_one_run_was_asked_for_is_asked(parts):
+    first = read_source(parts[0])[0]
+    reference = first.board.assign(asked=False)
+    for order in ([first.board, reference], [reference, first.board]):
+        sources = [type(first)(f"s{i}", board) for i, board in enumerate(order)]
+        assert list(merge(sources).board["asked"]) == list(first.board["asked"])
+
+
+def test_a_table_is_not_ranked_anew_and_says_why(parts, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text(to_csv(build(read_source(parts[1])[0].folder)), encoding="utf-8")
+    merged = merge(read_sources([parts[0], table])).board
+    ranked = merged[merged["rank_low"].notna()]
+    assert len(ranked) == 6
+    assert ranked["ranking_reason"].str.startswith("ranked within its run: ").all()
+    assert ranked["ranking_reason"].str.contains(f"{table} is a table, without each person's answers").all()
+    assert set(ranked["rank_high"]) <= {1, 2}
+
+
+def test_the_same_cell_with_other_answers_is_refused_by_name(parts, others):
+    with pytest.raises(UsageError) as refused:
+        merge(read_sources([parts[0], others]))
+    said = str(refused.value)
+    assert f"{parts[0]} and {others} have the same cell with different answers" in said
+    assert "n_identities is 6 and 4" in said
+    assert "--keep-both" in said
+
+
+def test_both_rows_of_it_are_kept_when_asked(parts, others):
+    merged = merge(read_sources([parts[0], others]), keep_both=True).board
+    assert len(merged) == 12
+    assert set(merged["n_identities"]) == {6, 4}
+    ranked = merged[merged["rank_low"].notna()]
+    assert (
+        ranked["ranking_reason"].str.contains("ranked within its run: runs answer a cell differently").all()
+    )
+    three = merge(read_sources([parts[0], others, others, parts[0]]), keep_both=True)
+    assert (len(three.board), three.repeated) == (12, 0)  # the same path twice is one source
+
+
+def test_runs_of_other_people_without_a_common_cell_are_ranked_apart(evaluate, parts):
+    other = evaluate(
+        attacks=("tiny-noise",), defenses=DEFENSES[1:], heads=("centroid",), identities=4
+    ).folder.path
+    merged = merge(read_sources([parts[0], other])).board
+    assert len(merged) == 10
+    assert not merged["ranking_reason"].str.contains("within its run").any()  # other heads are other slices
+
+
+def test_other_versions_are_refused_by_name(parts):
+    first = read_source(parts[0])[0]
+    old = type(first)("old", first.board.assign(benchmark_version="0"))
+    with pytest.raises(UsageError, match=r"different versions.*has version 1; old has version 0"):
+        merge([first, old])
+
+
+def test_a_folder_that_is_nothing(tmp_path):
+    with pytest.raises(DataError, match="is not a finished run"):
+        read_source(tmp_path)
+    (tmp_path / "a.csv").write_text("a,b\n")
+    with pytest.raises(DataError, match="is not a finished run"):
+        read_source(tmp_path)
+    with pytest.raises(DataError, match="not a leaderboard"):
+        read_source(tmp_path / "a.csv")
+
+
+def test_a_folder_of_submissions_is_checked_by_digest(parts, tmp_path):
+    text = to_csv(build(read_source(parts[0])[0].folder))
+    (tmp_path / "x.csv").write_text(text, encoding="utf-8")
+    (tmp_path / "notes.json").write_text("{}")  # no table beside it: no submission
+    record = {"leaderboard_sha256": sha256(text.encode()).hexdigest(), "by": "somebody"}
+    (tmp_path / "x.json").write_text(json.dumps(record))
+    (source,) = read_source(tmp_path)
+    assert (source.name, source.record["by"]) == (str(tmp_path / "x.csv"), "somebody")
+    assert to_csv(source.board) == text
+    (tmp_path / "x.csv").write_text(text.replace("tiny-noise", "tiny-other"), encoding="utf-8")
+    with pytest.raises(DataError, match=r"is not what was submitted.*x\.json"):
+        read_source(tmp_path)
+    (tmp_path / "x.json").write_text("[]")
+    with pytest.raises(DataError, match="no record of `bench submit`"):
+        read_source(tmp_path)
+
+
+def test_values_are_of_the_types_of_a_run(parts):
+    merged, one = merge(read_sources(parts[:2])).board, build(read_source(parts[0])[0].folder)
+    assert list(merged.columns) == list(one.columns)
+    for name in ("rank_low", "n_identities", "seed", "asr", "asked"):
+        assert pd.api.types.infer_dtype(merged[name]) == pd.api.types.infer_dtype(one[name]), name
