@@ -49,9 +49,10 @@ def test_the_wheel_holds_every_module_and_weight(names):
 
 def test_the_wheel_holds_no_other_kind_of_file(names):
     inside = [name for name in names if ".dist-info/" not in name]
-    assert {Path(name).suffix for name in inside if Path(name).name != "py.typed"} <= {
-        ".py",
-        ".safetensors",
-        ".json",
-    }
+    kinds = {True: set(), False: set()}
+    for path in map(Path, inside):
+        kinds["templates" in path.parts].add(path.suffix)
+    assert kinds[False] - {""} <= {".py", ".safetensors", ".json"}
+    assert {path.name for path in map(Path, inside) if not path.suffix} == {"py.typed"}
+    assert kinds[True] <= {".css", ".j2", ".js", ".template"}
     assert len(inside) == len(set(inside))
