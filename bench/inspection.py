@@ -263,7 +263,8 @@ def _compared(
 ) -> tuple[Comparison, list[_FacePair]]:
     one, other = _seen(before), _seen(after)
     whole = _whole(one.pixels, other.pixels, lpips)
-    faces = [_face_pair(one, other, points, index, lpips) for index, points in enumerate(one.points)]
+    pairs = [_face_pair(one, other, points, index, lpips) for index, points in enumerate(one.points)]
+    faces = [pair for pair in pairs if pair is not None]
     comparison = Comparison(name=name, before=one.facts, after=other.facts, whole=whole, faces=())
     return comparison, faces
 
@@ -290,15 +291,16 @@ def _seen(path: Path) -> _Seen:
 
 def _face_pair(
     one: _Seen, other: _Seen, points: np.ndarray, index: int, lpips: Lpips | Unavailable
-) -> _FacePair:
+) -> _FacePair | None:
+    """Return a face before and after; None where photos of different sizes do not both show it."""
     same_size = one.pixels.shape == other.pixels.shape
-    before = one.pixels if one.is_crop else align(one.pixels, points)
     again = _found_again(one, other, points, index)
+    if again is None and not same_size:
+        return None
+    before = one.pixels if one.is_crop else align(one.pixels, points)
     own = other.pixels if other.is_crop else align(other.pixels, points if again is None else again)
     # Pixels are compared where they lay, embeddings as each photo by itself gives them.
     there = align(other.pixels, points) if same_size and not other.is_crop else own
-    if again is None and not same_size:
-        raise DataError("its sizes differ and a face of the first is not found in the second")
     change = FaceChange(
         box=_box(points, one.is_crop),
         found_again=again is not None,

@@ -101,7 +101,10 @@ def place_at(points: Points, height: int, width: int) -> Place:
 
 def take_crop(photo: PhotoFile, place: Place) -> Pixels:
     """Return the 112×112×3 uint8 crop at a place, as `bench.alignment.align` makes it of the whole photo."""
-    return warp(as_rgb(_part(photo, place)), place.own_matrix)
+    part = _part(photo, place)
+    if not part.size:  # wholly beyond the photo's edge
+        return np.zeros((CROP_SIZE, CROP_SIZE, 3), np.uint8)
+    return warp(as_rgb(part), place.own_matrix)
 
 
 def put_back(photo: PhotoFile, place: Place, wanted: Pixels, rounds: int = ROUNDS) -> None:
