@@ -10,7 +10,9 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import venv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +72,14 @@ def snippets(page: Path) -> list[Snippet]:
             )
         )
     return found
+
+
+def indented_python(text: str) -> Iterator[str]:
+    """Yield the indented blocks of a page that begin with an import, without their indent and commands after them."""
+    for match in re.finditer(r"(?:^ {4}[^\n]*\n|^\n(?= {4}))+", text, re.MULTILINE):
+        block = textwrap.dedent(match[0]).lstrip("\n")
+        if block.startswith(("from ", "import ")):
+            yield block.partition("\nbench ")[0]
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -166,7 +176,8 @@ def run_page(page: Path, folder: Path, env: dict[str, str]) -> int:
 def unlike(shown: str, printed: str, tolerance: float = 20.0) -> str:
     """Return the shown lines that nothing printed resembles; empty where all is as shown.
 
-    Words must be the same, in order; numbers may differ, by `tolerance` or a tenth. A line of dots stands for any.
+    Words must be the same, in order; numbers may differ, by `tolerance` or a tenth. A line of dots stands for any,
+    dots at the end of a line for the rest of it.
     """
     real = [_parts(line) for line in printed.splitlines()]
     missing = []
@@ -174,7 +185,10 @@ def unlike(shown: str, printed: str, tolerance: float = 20.0) -> str:
         if not line.strip() or set(line.strip()) <= {".", "…"}:
             continue
         words, numbers = _parts(line)
-        if not any(words == other and _near(numbers, theirs, tolerance) for other, theirs in real):
+        cut = words[-1] == "…"
+        begun = (words[:-1] if cut else words, numbers)
+        rows = ((a[: len(begun[0])], b[: len(numbers)]) if cut else (a, b) for a, b in real)
+        if not any(begun[0] == a and _near(numbers, b, tolerance) for a, b in rows):
             missing.append(line)
     return "\n".join(missing)
 

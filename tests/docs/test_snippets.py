@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from snippets import Snippet, environment, replace_function, run_page, snippets, unlike
+from snippets import Snippet, environment, indented_python, replace_function, run_page, snippets, unlike
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -67,6 +67,17 @@ def test_the_block_parses(block: Snippet) -> None:
         assert block.language in ("", "text", "slurm"), f"nothing checks blocks of '{block.language}'"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_indented_python_parses(page: Path) -> None:
+    for block in indented_python(page.read_text(encoding="utf-8")):
+        ast.parse(block)
+
+
+def test_indented_python_is_found() -> None:
+    text = "Then\n\n    from a import b\n    b()\n\n        deeper\n\nand\n\n    bench run\n"
+    assert list(indented_python(text)) == ["from a import b\nb()\n\n    deeper\n"]
+
+
 def test_every_page_with_code_is_run_or_listed() -> None:
     run = {f"docs/{name}" for name in (*RUN_ALWAYS, *RUN_SLOW)}
     for page, block in BLOCKS:
@@ -87,6 +98,8 @@ def test_shown_output_is_held_against_the_real_one() -> None:
     assert unlike("│ pgd │ none │ 66.7 [2.8, 58.5] │ ok │", printed)
     assert unlike("│ fawkes │ none │ 16.7 [2.8, 58.5] │ ok │", printed)
     assert unlike("6 identities", printed)
+    assert not unlike("6 identities, …", printed)
+    assert unlike("7 people, …", printed)
 
 
 def test_blocks_in_lists_and_their_marks_are_found(tmp_path: Path) -> None:

@@ -124,8 +124,6 @@ def _more(kind: str, name: str, root: Path) -> Iterator[str]:
         candidates.append("methods/baselines.md" if kind == "defenses" else "protocol.md")
     if kind == "backbones":
         candidates += ["models.md", "datasets.md"]
-    if kind == "trainers":
-        candidates += ["methods/puface.md"]
     for candidate in candidates:
         if (root / "docs" / candidate).is_file():
             what = (

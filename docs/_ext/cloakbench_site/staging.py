@@ -22,7 +22,7 @@ _LINK_OR_CODE = re.compile(
 )
 _LISTED = re.compile(r"^- \[(?P<text>[^\]]+)\]\((?P<target>[^)#\s]+\.md)\)", re.MULTILINE)
 _HEADING = re.compile(r"^## (?P<title>.+)$", re.MULTILINE)
-_LEFT_OUT = {"_ext", "conf.py", "_templates"}
+_LEFT_OUT = {"_ext", "_static", "conf.py"}
 
 
 def staged_name(path: Path, root: Path) -> str | None:
