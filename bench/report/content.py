@@ -116,9 +116,8 @@ def _leaderboard(view: RunView) -> Section:
     note = view.facts.dataset_note
     blocks: list[Block] = [Paragraph(sentence(note), "warning")] if note else []
     rows = count(len(view.board), "row")
-    blocks.append(
-        Paragraph(f"{rows}, one a cell and condition. What the columns mean is under How to read it.", "note")
-    )
+    each = "a cell and condition" if len(view.answers.conditions()) > 1 else "a cell"
+    blocks.append(Paragraph(f"{rows}, one {each}; below is said how to read them.", "note"))
     return Section("board", "Leaderboard", (*blocks, Board(view.board)), wide=True)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.figures import KINDS, FigureOptions, NotDrawableError
+from bench.figures import KINDS, FigureOptions
 from bench.report.document import Block, Bullets, Paragraph, Picture, Section
 from bench.report.wording import quoted
 from bench.run_view import RunView
@@ -25,12 +25,12 @@ def drawn(view: RunView) -> tuple[Section, ...]:
             continue
         try:
             drawing = kind.draw(view, FigureOptions())
-        except NotDrawableError as error:
+        except BenchError as error:
             missing.append(f"{quoted(name)}: {error}")
         else:
             found.append(Section(f"figure-{name}", drawing.title, (Picture(name, drawing),)))
     if missing:
-        found.append(Section("not-drawn", "Kinds that this run has not", (Bullets(tuple(missing)),)))
+        found.append(Section("not-drawn", "Kinds not drawn", (Bullets(tuple(missing)),)))
     return tuple(found)
 
 

@@ -85,11 +85,18 @@ def _best_defense(view: RunView, focus: Focus) -> str:
             f"No defence is shown to lower the {ASR} {against}: it is {focus.asr('none')} without one and "
             f"{focus.asr(best)} with the lowest, `{best}` ({told(ranking, best, 'none')}; {place})"
         )
+    evidence = f"({told(ranking, best, 'none')}; {place})"
+    lead = (
+        f"the lowest {ASR} {against} is {focus.asr(best)} with `{best}`, where it is {focus.asr('none')} without a "
+        f"defence {evidence}"
+        if tied
+        else f"the best defence {against} is `{best}`, which lowers the {ASR} from {focus.asr('none')} to "
+        f"{focus.asr(best)} {evidence}"
+    )
     clauses = [
-        f"the best defence {against} is `{best}`, which lowers the {ASR} from {focus.asr('none')} to "
-        f"{focus.asr(best)} ({told(ranking, best, 'none')}; {place})",
-        *_floor(focus),
+        lead,
         *_other_defenses(ranking, best, tied),
+        *_floor(focus),
         *_single_attacks(focus, best),
         *_elsewhere(focus, best),
     ]
@@ -106,7 +113,7 @@ def _other_defenses(ranking: Ranking, best: str, tied: Sequence[str]) -> list[st
     """Say which defences cannot be told apart from the best, and which not from none."""
     others = [name for name in order(ranking)[1:] if name not in ("none", *tied)]
     useless = [name for name in others if not helps(ranking, name)]
-    clauses = [f"{few(tied, 'other defence')} cannot be told apart from `{best}`"] if tied else []
+    clauses = [f"{few(tied, 'other defence')} cannot be told apart from it"] if tied else []
     if useless:
         verb = "is" if len(useless) == 1 else "are"
         clauses.append(f"{few(useless, 'other defence')} {verb} not shown to help")
@@ -174,10 +181,11 @@ def _strongest_attack(view: RunView, focus: Focus) -> str:
     tied = [name for name in rest if not apart(ranking, best, name)]
     weaker = [f"`{name}` ({rate(focus.attacks[name])})" for name in rest if name not in tied]
     clauses = [
-        f"the strongest attack {under} is `{best}`, with an {ASR} of {rate(focus.attacks[best])} "
-        f"({_place(view, focus)})",
-        *_floor(focus),
+        f"{f'the highest {ASR} {under} is that of' if tied else f'the strongest attack {under} is'} `{best}`, with "
+        f"{rate(focus.attacks[best])} ({_place(view, focus)})",
         *([f"{few(tied, 'other attack')} cannot be told apart from it"] if tied else []),
+        *_floor(focus),
+        *_above_baseline(view, focus, best, defense),
         *(
             [f"{listing(weaker)} {'is' if len(weaker) == 1 else 'are'} weaker"]
             if 0 < len(weaker) <= 3
@@ -210,7 +218,7 @@ def _above_baseline(view: RunView, focus: Focus, attack: str, defense: str) -> l
         return [
             f"it is {'' if above else 'not '}told apart from no attack ({p_value(tested['p_holm'].iloc[0])})"
         ]
-    return [f"it is told apart from no attack in {above} of {count(len(tested), 'row')}"]
+    return [f"{quoted(attack)} is told apart from no attack in {above} of {count(len(tested), 'row')}"]
 
 
 def _conditions(view: RunView, focus: Focus, attack: str, defense: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
 from importlib import resources
@@ -13,10 +14,13 @@ from markupsafe import Markup
 
 from bench import board_table
 from bench.report import svg
-from bench.report.document import Block, Board, Report, pictures
+from bench.report.document import Block, Board, Report, Table, pictures
 
 LARGEST = 5_000_000
 """Bytes of a report; figures become pixels, then small, before it is larger."""
+
+UNBROKEN = 16
+"""Characters of a text in a table that stands on one line."""
 
 _LIMITS = (svg.LARGEST, 150_000, 0)
 
@@ -67,8 +71,10 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.filters["inline"] = inline
+    made.filters["cell"] = cell
     made.filters["kind"] = _kind
     made.filters["board"] = _board
+    made.filters["short"] = short
     return made
 
 
@@ -78,9 +84,28 @@ def _file(name: str) -> str:
 
 def inline(text: str) -> Markup:
     """Return a text escaped, with what stands between backticks as code."""
+    return _pieces(text, lambda piece: piece)
+
+
+def cell(text: str) -> Markup:
+    """Return a text as `inline` does, that may be broken between the parameters of a method."""
+    return _pieces(text, lambda piece: Markup("<wbr>").join(re.split(r"(?<=[,|+])(?=[^\s\d])", piece)))
+
+
+def _pieces(text: str, shown: Callable[[str], str]) -> Markup:
     pieces = re.split(r"`([^`]+)`", text)
     code = Markup("<code>{}</code>")
-    return Markup().join(code.format(piece) if i % 2 else piece for i, piece in enumerate(pieces))
+    return Markup().join(
+        code.format(shown(piece)) if i % 2 else shown(piece) for i, piece in enumerate(pieces)
+    )
+
+
+def short(table: Table) -> list[bool]:
+    """Say of each column of a table whether its texts are so short that none of them is broken."""
+    return [
+        max((len(row[index]) for row in table.rows), default=0) <= UNBROKEN
+        for index in range(len(table.columns))
+    ]
 
 
 def _kind(block: Block) -> str:

@@ -57,8 +57,15 @@ def inline(text: str) -> str:
     """Return a text escaped for LaTeX, with what stands between backticks in a typewriter's letters."""
     pieces = re.split(r"`([^`]+)`", text)
     return "".join(
-        rf"\texttt{{{_breakable(piece)}}}" if i % 2 else latex_text(piece) for i, piece in enumerate(pieces)
+        rf"\texttt{{{_breakable(piece)}}}" if i % 2 else _within(piece) for i, piece in enumerate(pieces)
     )
+
+
+def _within(text: str) -> str:
+    """Return a piece of a line, escaped, with the blanks at its ends."""
+    if not text.strip():
+        return " " * bool(text)
+    return f"{' ' * text[0].isspace()}{latex_text(text)}{' ' * text[-1].isspace()}"
 
 
 def _breakable(text: str) -> str:

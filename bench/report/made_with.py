@@ -17,7 +17,14 @@ from bench.run_view import RunView
 SHOWN_DIGEST = 12
 """Characters of a SHA-256 that are shown; all are in the run's ``spec.json``."""
 
-_KINDS = ("attacks", "defenses", "backbones", "datasets", "protocols")
+_SAID = {
+    "attacks": "attack",
+    "defenses": "defence",
+    "backbones": "backbone",
+    "datasets": "dataset",
+    "protocols": "protocol",
+}
+_KINDS = tuple(_SAID)
 _ENVIRONMENT = {
     "device": "Device",
     "cuda_device": "GPU",
@@ -59,7 +66,7 @@ def methods_section(view: RunView) -> Section:
         Column("Parameters", "all of them, those left at their defaults too"),
         Column("Code", "digest of its code and of the project code it imports"),
     )
-    rows = tuple((registry.singular(f.kind), f.name, *_described(f), f.source[:SHOWN_DIGEST]) for f in facts)
+    rows = tuple((_SAID.get(f.kind, f.kind), f.name, *_described(f), f.source[:SHOWN_DIGEST]) for f in facts)
     files = tuple((f.name, file, sha256[:SHOWN_DIGEST]) for f in facts for file, sha256 in f.files)
     blocks: list[Block] = [
         Table(
@@ -247,9 +254,7 @@ def literature_section(view: RunView) -> tuple[Section, ...]:
         return ()
     columns = (
         Column("Paper"),
-        Column("Attack"),
-        Column("Defence"),
-        Column("Tracker"),
+        Column("Of what"),
         Column("Measured"),
         Column("Value", numeric=True),
         Column("How it differs from ours"),
@@ -258,9 +263,7 @@ def literature_section(view: RunView) -> tuple[Section, ...]:
     texts = tuple(
         (
             f"{row.paper} ({row.year})",
-            str(row.attack),
-            str(row.defense),
-            str(row.tracker),
+            f"attack: {row.attack}; defence: {row.defense}; tracker: {row.tracker}",
             f"{row.metric}; {row.condition}",
             _value(row),
             str(row.differs_from_ours),

@@ -40,13 +40,14 @@ def to_markdown(report: Report, beside: str) -> tuple[str, dict[str, bytes]]:
 def inline(text: str) -> str:
     """Return a text in which nothing is markup but what stands between backticks, which is code."""
     pieces = re.split(r"`([^`]+)`", text)
-    return "".join(f"`{piece}`" if i % 2 else markdown_text_within(piece) for i, piece in enumerate(pieces))
+    return "".join(f"`{piece}`" if i % 2 else _within(piece) for i, piece in enumerate(pieces))
 
 
-def markdown_text_within(text: str) -> str:
+def _within(text: str) -> str:
     """Return a piece of a line, escaped, with the blanks at its ends."""
-    left, right = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
-    return f"{left and ' '}{markdown_text(text)}{right and ' '}" if text.strip() else " " * bool(text)
+    if not text.strip():
+        return " " * bool(text)
+    return f"{' ' * text[0].isspace()}{markdown_text(text)}{' ' * text[-1].isspace()}"
 
 
 def _section(section: Section, level: int, beside: str) -> Iterator[str]:

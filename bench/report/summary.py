@@ -117,8 +117,13 @@ def _knowledge(view: RunView, defense: str) -> list[str]:
     cells = [
         cell for cell in view.answers.cells.values() if cell.defense == defense and cell.attack != "none"
     ]
-    seen = list(dict.fromkeys(c.attack for c in cells if c.threat.attack_seen_by_defense.startswith("seen")))
-    said = [f"it was trained on {few(seen, 'attack of this run', 'attacks of this run')}"] if seen else []
+    said = []
+    for mark, how in (("seen", ""), ("seen-with-other-parameters", " with other parameters")):
+        seen = list(
+            dict.fromkeys(cell.attack for cell in cells if cell.threat.attack_seen_by_defense == mark)
+        )
+        if seen:
+            said.append(f"it was trained on {few(seen, 'attack of this run', 'attacks of this run')}{how}")
     if any(cell.threat.extractor_is_tracker for cell in cells):
         said.append("it was trained with a tracker's own features")
     return said
@@ -127,7 +132,7 @@ def _knowledge(view: RunView, defense: str) -> list[str]:
 def _failures(view: RunView) -> str:
     cells = view.answers.cells.values()
     failed = sum(cell.status != "ok" for cell in cells)
-    return f"{failed} of {count(len(cells), 'cell')} failed" if failed else "no cell failed"
+    return f"of {count(len(cells), 'cell')} {failed} failed" if failed else "no cell failed"
 
 
 def _warnings(view: RunView) -> str:
@@ -137,7 +142,7 @@ def _warnings(view: RunView) -> str:
     codes = dict.fromkeys(code for found in doubted_rows for code, _ in found)
     carried = "carries" if len(doubted_rows) == 1 else "carry"
     rows = count(len(view.board), "row")
-    return f"{len(doubted_rows)} of {rows} {carried} warnings ({', '.join(codes)})"
+    return f"of {rows} {len(doubted_rows)} {carried} warnings ({', '.join(codes)})"
 
 
 def _leaks(audit: Audit | None) -> list[str]:

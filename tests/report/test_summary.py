@@ -1,0 +1,335 @@
+"""The three sentences: right numbers, right grammar, no claim without a test, for runs of every shape."""
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench import significance_tables
+from bench.audit import Audit, Finding
+from bench.means import means, table
+from bench.rankings import rank_methods
+from bench.report.finding import found
+from bench.report.focus import Focus, choose_focus
+from bench.report.summary import summary
+from bench.report.wording import percent
+from bench.run_view import RunView
+from bench.slices import EVERY, Slice
+
+# -- runs of many shapes ------------------------------------------------------------------------------------
+
+SHAPES = {
+    "nothing": {},
+    "attack": {"attacks": ("tiny-noise",)},
+    "attacks": {"attacks": ("tiny-noise", "tiny-sometimes"), "backbones": ("tiny-a", "tiny-b")},
+    "defence": {"defenses": ("jpeg:quality=20",)},
+    "one of each": {"attacks": ("tiny-noise",), "defenses": ("jpeg:quality=20",)},
+    "all failed": {"attacks": ("tiny-failing",), "backbones": ("tiny-a",)},
+    "some failed": {"attacks": ("tiny-noise", "tiny-failing"), "defenses": ("jpeg:quality=20",)},
+    "seeds": {"attacks": ("tiny-noise",), "seeds": (0, 1), "heads": ("nn", "centroid")},
+    "channels": {"attacks": ("tiny-noise",), "protocol": "robustness:channels=none|gaussian"},
+    "ranks": {
+        "dataset": "tiny:training_identities=30",
+        "protocol": "identification:ranks=1|3,distractors=10,strangers=20,fpir=0.2,folds=3",
+        "attacks": ("tiny-noise",),
+        "defenses": ("jpeg",),
+    },
+    "thresholds": {
+        "dataset": "tiny:training_identities=50,training_photos=1",
+        "protocol": "verification:far=0.2|0.1,impostors=50",
+        "attacks": ("tiny-noise", "tiny-person-mean"),
+        "heads": ("pair",),
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def runs(evaluate):
+    return {}, evaluate
+
+
+def view_of(runs, shape):
+    made, evaluate = runs
+    if shape not in made:
+        made[shape] = RunView.of(evaluate(**SHAPES[shape]).folder.path)
+    return made[shape]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_of_run_gives_three_sentences(runs, shape):
+    view = view_of(runs, shape)
+    sentences = summary(view)
+    assert len(sentences) == 3
+    for text in sentences:
+        assert re.match(r"[A-Z`]", text)
+        assert text.endswith(".")
+        assert not text.endswith("..")
+        assert not re.search(r"\b(None|nan|NaN|True|False|inf)\b", text)
+        assert not re.search(r"  |;;|\(\)|: ;|``| ,| ;", text)
+        assert not re.search(
+            r"\b1 (attacks|defences|trackers|heads|cells|rows|people|seeds|conditions|leaks)\b", text
+        )
+        assert not re.search(
+            r"\b(?!1\b)\d+ (attack|defence|tracker|head|cell|row|person|seed|condition|leak)\b", text
+        )
+        assert text.count("(") == text.count(")")
+        assert text.count("`") % 2 == 0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_was_measured_is_counted_from_the_folder(runs, shape):
+    view = view_of(runs, shape)
+    text = summary(view)[0]
+    cells, split = view.folder.cells(), view.folder.split()
+    assert re.search(rf"\b{len(cells)} cells?\b", text)
+    assert f"on {len(split.probes)} people ({sum(map(len, split.probes.values()))} probe photos)" in text
+    assert f"protocol `{view.facts.spec.protocol}`" in text
+    for axis, noun in (("attack", "attack"), ("defense", "defence")):
+        names = {getattr(cell, axis) for cell in cells} - {"none"}
+        said = re.search(rf"\b(\d+|no) {noun}s?\b", text)
+        assert said is not None
+        assert said[1] == (str(len(names)) if names else "no")
+        assert all(f"`{name}`" in text for name in names)
+    references = sum(not cell.asked for cell in cells)
+    assert (f"{references} of them references" in text) == (references > 0)
+
+
+def test_without_an_attack_it_says_so(runs):
+    view = view_of(runs, "nothing")
+    assert summary(view)[0].startswith(
+        "This run measures no attack and no defence, only photos as they are, by 1 "
+    )
+    assert summary(view)[1].startswith("No attack was measured: without any cloak, ")
+    assert percent(view.board["asr"].max()) in summary(view)[1]
+
+
+def test_where_all_failed_it_gives_the_reason(evaluate):
+    view = RunView.of(evaluate(attacks=("tiny-failing",), defenses=("jpeg:quality=20",)).folder.path)
+    for cell in view.answers.cells.values():
+        object.__setattr__(cell, "status", "failed")
+        object.__setattr__(cell, "reason", "the disk is full.")
+    text = summary(view)[1:]
+    assert text[0] == "Nothing was found, as every cell failed: the disk is full."
+    assert text[1].startswith(f"Of {len(view.answers.cells)} cells {len(view.answers.cells)} failed; ")
+
+
+def test_failed_cells_are_counted_and_their_slices_not_ranked(runs):
+    view = view_of(runs, "some failed")
+    failed = sum(cell.status == "failed" for cell in view.folder.cells())
+    assert failed
+    assert f"f {len(view.folder.cells())} cells {failed} failed" in summary(view)[2]
+
+
+def test_the_attack_of_a_run_without_defences_is_the_means_row(runs):
+    view = view_of(runs, "attack")
+    row = table(means(view.answers)).iloc[0]
+    text = summary(view)[1]
+    assert (
+        f"`tiny-noise` has an attack success rate (ASR) of {percent(row['asr'], row['asr_low'], row['asr_high'])}"
+        in text
+    )
+    assert f"without any cloak there are {percent(row['baseline_error'])} errors" in text
+
+
+def test_of_several_attacks_the_highest_rate_comes_first(runs):
+    view = view_of(runs, "attacks")
+    rates = table(means(view.answers)).set_index("against")["asr"].drop(EVERY, errors="ignore")
+    text = summary(view)[1]
+    highest = [name for name, rate in rates.items() if rate == rates.max()]
+    found_first = re.match(
+        r"(?:The strongest attack|The highest .+) without a defence is (?:that of )?`(.+?)`, with ", text
+    )
+    assert found_first is not None
+    assert found_first[1] in highest
+    assert percent(rates.max()) in text
+    assert "mean of 2 trackers" in text
+
+
+def test_conditions_are_named_and_their_range_said(runs):
+    text = summary(view_of(runs, "channels"))[1]
+    assert "(no channel, " in text
+    assert re.search(
+        r"over 2 conditions the ASR of `tiny-noise` is between \S+ % \(.+\) and \S+ % \(.+\)", text
+    )
+
+
+def test_the_dataset_s_caution_is_in_the_last_sentence(runs):
+    assert "tiny: no figure says anything about faces." in summary(view_of(runs, "attack"))[2]
+
+
+def test_leaks_are_said_where_an_audit_is_given(runs):
+    view = view_of(runs, "one of each")
+    marked = Finding("a", "leak", marked=True, column="access = white-box", cells=(), evidence="x")
+    unmarked = Finding("b", "leak", marked=False, column="related = True", cells=(), evidence="y")
+    notice = Finding("c", "notice", marked=False, column="dataset_note", cells=(), evidence="z")
+    assert "leak" not in summary(view)[2]
+    assert "the audit finds no leak;" in summary(view, Audit((notice,), ()))[2]
+    assert "the audit finds 1 leak, marked in the rows;" in summary(view, Audit((marked,), ()))[2]
+    assert (
+        "the audit finds 2 leaks, 1 of them not marked in the rows;"
+        in summary(view, Audit((marked, unmarked), ()))[2]
+    )
+
+
+def test_the_cost_is_the_row_of_the_table_of_accuracy(runs):
+    view = view_of(runs, "one of each")
+    row = significance_tables.accuracy_kept(view.answers).iloc[0]
+    text = summary(view)[2]
+    verdict = "is" if row["not_worse"] else "is not"
+    assert f"({percent(row['undefended'])} to {percent(row['normal_accuracy'])})" in text
+    assert f"and {verdict} shown to lose less than 1.0 point" in text
+
+
+# -- verdicts, on rates made for them -----------------------------------------------------------------------
+
+PEOPLE = 60
+KEY = ("nn", "", "black-box")
+
+
+def rates(seed=0, **means_of):
+    """Return people × methods: rates in twentieths, the methods' means as given."""
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {name.replace("_", "-"): rng.binomial(20, mean, PEOPLE) / 20 for name, mean in means_of.items()}
+    )
+
+
+def compared(axis, opponent, frame, key=KEY):
+    head, condition, access = key
+    one = Slice(axis, opponent, head, condition, access, ("a", "b"), (opponent,), frame)
+    ranking = rank_methods(
+        frame, higher_is_better=axis == "attack", rng=np.random.default_rng(1), resamples=2999
+    )
+    return one, ranking
+
+
+def row_of(frame, name, attacks="x"):
+    mean = float(frame[name].mean())
+    return {
+        "asr": mean, "asr_low": mean - 0.01, "asr_high": mean + 0.01, "baseline_error": 0.02, "n_identities": PEOPLE,
+        "backbones": "a|b", "attacks": attacks,
+    }  # fmt: skip
+
+
+def said(frame, *others, against="x", attacks="x"):
+    slices = [compared("defense", against, frame), *others]
+    focus = Focus(KEY, against, {name: row_of(frame, name, attacks) for name in frame}, {}, slices)
+    answers = SimpleNamespace(
+        cells={1: SimpleNamespace(status="ok")}, values=lambda axis: {"head": ("nn",)}.get(axis, ("none",))
+    )
+    view = SimpleNamespace(answers=answers, facts=SimpleNamespace(spec=SimpleNamespace(protocol="tracker")))
+    return found(view, focus)
+
+
+def test_a_defence_that_is_told_apart_is_the_best():
+    frame = rates(none=0.6, good=0.1, weak=0.4)
+    text = said(frame)
+    assert text.startswith(
+        "The best defence against `x` is `good`, which lowers the attack success rate (ASR) from "
+    )
+    assert (
+        f"from {percent(frame['none'].mean(), frame['none'].mean() - 0.01, frame['none'].mean() + 0.01)} to "
+        in text
+    )
+    where = "mean of 2 trackers, black-box; 95 % intervals over 60 people"
+    assert re.search(rf"\(told apart, p [<=] 0\.00\d after Holm; {where}\)", text)
+    assert "without any cloak there are 2.0 % errors" in text
+    assert "not shown to help" not in text
+    assert "cannot be told apart" not in text
+
+
+def test_what_is_tied_with_the_best_and_what_does_not_help_is_named():
+    frame = rates(none=0.6, good=0.1, twin=0.1, useless=0.6)
+    text = said(frame)
+    best, other = sorted(("good", "twin"), key=lambda name: frame[name].mean())
+    assert text.startswith("The lowest attack success rate (ASR) against `x` is ")
+    assert f" with `{best}`, where it is " in text
+    assert f"; `{other}` cannot be told apart from it; " in text
+    assert "best defence" not in text
+    assert "`useless` is not shown to help" in text
+
+
+def test_a_difference_that_may_be_chance_is_no_finding():
+    frame = rates(none=0.5, other=0.49)
+    frame["other"] = frame["none"].to_numpy()[::-1]
+    frame.loc[0, "other"] -= 0.05 if frame.loc[0, "other"] else -0.05
+    text = said(frame)
+    assert text.startswith("No defence ")
+    assert "not told apart, p = " in text
+    assert "best" not in text
+
+
+def test_a_defence_that_makes_it_worse_is_not_the_best():
+    text = said(rates(none=0.2, worse=0.7))
+    assert text.startswith("No defence lowers the attack success rate (ASR) against `x`: it is ")
+    assert "(told apart, p " in text
+
+
+def test_too_few_differences_are_not_tested_and_it_says_so():
+    frame = pd.DataFrame({"none": [0.5] * PEOPLE, "same": [0.5] * PEOPLE})
+    assert "not tested: 0 of 60 identities differ" in said(frame)
+
+
+def test_a_failed_cell_leaves_the_slice_unranked():
+    frame = rates(none=0.6, good=0.1)
+    frame.loc[3, "good"] = np.nan
+    text = said(frame)
+    assert text.startswith(
+        "Which defence is best against `x` cannot be said: not ranked: 1 of 2 methods have results"
+    )
+
+
+def test_the_mean_of_several_attacks_shows_its_ends():
+    frame = rates(none=0.6, good=0.2)
+    weak, strong = rates(1, none=0.6, good=0.05), rates(2, none=0.6, good=0.4)
+    text = said(
+        frame, compared("defense", "p", weak), compared("defense", "q", strong), against=EVERY, attacks="p|q"
+    )
+    assert "The best defence in the mean of 2 attacks is `good`" in text
+    ends = f"{percent(weak['good'].mean())} (`p`) and {percent(strong['good'].mean())} (`q`)"
+    assert f"of single attacks it leaves between {ends}" in text
+
+
+@pytest.mark.parametrize(
+    ("there", "clause"),
+    [
+        ({"none": 0.6, "good": 0.1}, "under the other head the best is the same"),
+        ({"none": 0.2, "good": 0.7}, "under the other head the lowest ASR is that of `none`"),
+    ],
+)
+def test_another_head_agrees_or_it_is_said(there, clause):
+    other = compared("defense", "x", rates(3, **there), ("linear", "", "black-box"))
+    assert clause in said(rates(none=0.6, good=0.1), other)
+
+
+def test_several_others_are_counted():
+    others = [
+        compared("defense", "x", rates(3, none=0.6, good=0.1), ("nn", "FAR 1 %", "black-box")),
+        compared("defense", "x", rates(4, none=0.1, good=0.6), ("nn", "FAR 10 %", "black-box")),
+    ]
+    assert "it is also best under 1 of the 2 other conditions" in said(rates(none=0.6, good=0.1), *others)
+
+
+# -- the comparison it is about -----------------------------------------------------------------------------
+
+
+def test_verification_is_about_dodging(runs):
+    view = view_of(runs, "thresholds")
+    focus = choose_focus(view)
+    assert focus is not None
+    assert focus.key[1].startswith("dodging, FAR")
+    assert focus.against == EVERY
+
+
+def test_no_focus_without_an_attack(runs):
+    assert choose_focus(view_of(runs, "defence")) is None
+
+
+def test_the_rows_of_a_focus_are_those_of_the_means(runs):
+    view = view_of(runs, "one of each")
+    focus = choose_focus(view)
+    assert focus is not None
+    expected = table(means(view.answers)).set_index("defense")["asr"]
+    assert {name: row["asr"] for name, row in focus.rows.items()} == pytest.approx(expected.to_dict())
