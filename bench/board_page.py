@@ -6,7 +6,6 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 from bench import board_table
@@ -90,7 +89,8 @@ def _count(number: int, noun: str) -> str:
 
 def shown_path(name: str) -> str:
     """Return a path as it may be published: an absolute one without the folders above its last name."""
-    return PurePath(name).name if name.startswith(("/", "~")) or re.match(r"[A-Za-z]:|\\", name) else name
+    absolute = name.startswith(("/", "~")) or re.match(r"[A-Za-z]:|\\", name)
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1] if absolute else name
 
 
 def origin_of(source: Source) -> Origin:
