@@ -87,11 +87,16 @@ def matrix_options(command: Command) -> Command:
 
 
 def _spec(values: dict[str, Any]) -> "RunSpec":
-    from bench.spec import load_suite, make_spec
+    from bench.spec import make_spec
 
-    fields = load_suite(values["config"]) if values["config"] else {}
-    fields |= {key: values[key] for key in _given(values) if not (key in fields and _is_default(key))}
-    return make_spec(fields)
+    suite = _suite(values)
+    return make_spec(suite | {key: values[key] for key in _used(values, suite)})
+
+
+def _suite(values: dict[str, Any]) -> dict[str, Any]:
+    from bench.spec import load_suite
+
+    return load_suite(values["config"]) if values["config"] else {}
 
 
 _ASKED = (
@@ -108,26 +113,24 @@ _ASKED = (
 """Parameters that are fields of a `RunSpec`."""
 
 
-def _given(values: dict[str, Any]) -> list[str]:
-    return [key for key in _ASKED if values[key] not in (None, ())]
-
-
-def _is_default(key: str) -> bool:
-    """Say whether an option comes from the settings file, which a suite file is nearer than."""
-    return click.get_current_context().get_parameter_source(key) is ParameterSource.DEFAULT_MAP
+def _used(values: dict[str, Any], suite: dict[str, Any]) -> list[str]:
+    """Return the parameters that are given and count: the suite file is nearer than the settings file."""
+    source = click.get_current_context().get_parameter_source
+    given = [key for key in _ASKED if values[key] not in (None, ())]
+    return [key for key in given if key not in suite or source(key) is not ParameterSource.DEFAULT_MAP]
 
 
 def _command_line(values: dict[str, Any]) -> str:
-    """Return the command that asks for the same on another machine: what it was given otherwise is written out."""
+    """Return the command that asks for the same on another machine.
+
+    What environment and settings file say of it is written out.
+    """
     context = click.get_current_context()
     words = ["bench", *sys.argv[1:]]
     elsewhere = {ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP}
     options = {param.name: param for param in context.command.params if isinstance(param, click.Option)}
-    for key in ("config", *_given(values)):
-        hidden = bool(values["config"]) and _is_default(
-            key
-        )  # then the suite's counts, or it is written there
-        if context.get_parameter_source(key) in elsewhere and values[key] is not None and not hidden:
+    for key in ("config", *_used(values, _suite(values))):
+        if values[key] is not None and context.get_parameter_source(key) in elsewhere:
             each = values[key] if isinstance(values[key], tuple) else (values[key],)
             words += [word for value in each for word in (f"--{long_name(options[key])}", str(value))]
     return shlex.join(words)

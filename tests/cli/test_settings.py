@@ -8,6 +8,7 @@ from click.core import ParameterSource
 
 from bench.cli import bench, config
 from bench.cli.options import PluginName, variables
+from bench.cli.run import _command_line
 
 ASKED = ("run", "--dataset", "tiny", "--backbone", "tiny-a", "--dry-run", "--json")
 
@@ -121,6 +122,23 @@ def test_a_suite_is_nearer_than_the_settings_file_and_further_than_the_environme
     assert "tiny-noise" in labels
     assert "tiny-negative" in labels
     assert "pgd" not in labels
+
+
+def test_the_command_names_a_suite_of_the_settings_file_and_what_the_suite_does_not_say(here, monkeypatch):
+    (here / "suite.toml").write_text('attacks = ["tiny-noise"]\n')
+    (here / "cloakbench.toml").write_text(
+        '[run]\nconfig = "suite.toml"\nattack = "pgd"\ndefense = "jpeg"\ndevice = "cpu"\n'
+    )
+    monkeypatch.setattr("sys.argv", ["bench", "run"])
+    written = []
+
+    def note(_self, ctx):
+        if ctx.info_name == "run":
+            written.append(_command_line(ctx.params))
+
+    monkeypatch.setattr(click.Command, "invoke", note)
+    bench.main(["run"], prog_name="bench", standalone_mode=False)
+    assert written == ["bench run --config suite.toml --defense jpeg"]
 
 
 def test_the_run_records_a_command_that_asks_for_the_same_anywhere(cli, here, monkeypatch):
