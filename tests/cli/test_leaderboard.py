@@ -39,3 +39,40 @@ def test_a_folder_that_is_no_run(cli, tmp_path, made):
     assert (code, out) == (2, "")
     assert err.startswith(f"Error: '{folder}' is not a finished run")
     assert not (tmp_path / "table.csv").exists()
+
+
+def test_several_forms_at_once(cli, finished, tmp_path):
+    files = {form: tmp_path / f"board.{form}" for form in ("csv", "html", "latex", "md")}
+    options = [word for form, file in files.items() for word in (f"--{form}", file)]
+    code, out, err = cli("leaderboard", finished.run, *options)
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [f"12 rows written to {file}" for file in files.values()]
+    starts = {form: file.read_text(encoding="utf-8")[:15] for form, file in files.items()}
+    assert starts["csv"] == "rank_low,rank_h"
+    assert starts["html"] == "<!doctype html>"
+    assert starts["latex"].startswith("% needs \\usepac")
+    assert starts["md"].startswith("| Rank | Attack")
+
+
+def test_a_run_and_its_table_are_merged(cli, finished):
+    code, out, err = cli("leaderboard", finished.run, finished.run / "leaderboard.csv")
+    assert (code, out, err) == (0, (finished.run / "leaderboard.csv").read_text(), "")
+
+
+def test_two_answers_to_one_cell_write_nothing(cli, finished, tmp_path):
+    table = tmp_path / "other.csv"
+    lines = (finished.run / "leaderboard.csv").read_text().splitlines()
+    asr = json.loads(cli("leaderboard", finished.run, "--json")[1])[-1]["asr"]
+    table.write_text("\n".join([lines[0], lines[-1].replace(f"{asr:.6f}", "0.123456", 1)]) + "\n")
+    code, out, err = cli("leaderboard", finished.run, table, "--md", tmp_path / "board.md")
+    assert (code, out) == (2, "")
+    assert f"{finished.run} and {table} have the same cell with different answers" in err
+    assert not (tmp_path / "board.md").exists()
+    code, out, _ = cli("leaderboard", finished.run, table, "--keep-both", "--json")
+    assert (code, len(json.loads(out))) == (0, 13)
+
+
+def test_it_wants_a_run(cli):
+    code, out, err = cli("leaderboard")
+    assert (code, out) == (2, "")
+    assert "give a finished run's folder" in err
