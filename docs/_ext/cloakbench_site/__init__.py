@@ -28,17 +28,15 @@ def made_pages(root: Path) -> dict[str, str]:
 
 
 def _stage(app: "Sphinx", _config: "Config") -> None:
-    """Make the site's source beside its output and let Sphinx read that instead of ``docs/``."""
-    from sphinx.util._pathlib import _StrPath
-
+    """Make the site's source among its working files and let Sphinx read that instead of ``docs/``."""
     from cloakbench_site.method_pages import SECTIONS
     from cloakbench_site.staging import stage
 
-    source = Path(app.doctreedir).parent / f"{Path(app.doctreedir).name}-source"
+    source = Path(app.doctreedir) / "source"
     methods = [f"reference/{kind}/index.md" for kind in SECTIONS]
     others = ["reference/commands/index.md", "reference/schema.md", "reference/python/index.md"]
     stage(ROOT, source, made_pages(ROOT), {"Methods": methods, "Reference": others})
-    app.srcdir = _StrPath(source)
+    app.srcdir = type(app.srcdir)(source)
 
 
 def setup(app: "Sphinx") -> dict[str, Any]:
