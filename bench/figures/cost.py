@@ -70,8 +70,8 @@ def seconds_per_image(timings: pd.DataFrame, stage: str, name: str) -> float | N
         stage: ``cloak`` or ``purify``.
         name: canonical name; rows are named by it and, in brackets, the backbones that helped.
     """
-    rows = timings[timings["stage"] == stage]
-    rows = rows[[text == name or text.startswith(f"{name} (") for text in rows["method"]]]
+    methods = timings["method"].astype(str)
+    rows = timings[(timings["stage"] == stage) & ((methods == name) | methods.str.startswith(f"{name} ("))]
     images = int(rows["images"].sum())
     return float(rows["seconds"].sum()) / images if images else None
 
@@ -126,7 +126,10 @@ def _panel(axes: Axes, found: Sequence[Point], looks: dict[str, style.Look]) -> 
         style.with_intervals(
             axes, [one.seconds], [one.asr], ([one.low], [one.high]), looks[one.name], label=one.name
         )
+    from matplotlib.ticker import NullFormatter
+
     axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     low, high = min(one.seconds for one in found), max(one.seconds for one in found)
     axes.set_xlim(10 ** np.floor(np.log10(low) - 0.05), 10 ** np.ceil(np.log10(high) + 0.05))
     style.percent_axis(axes)

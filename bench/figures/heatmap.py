@@ -190,7 +190,8 @@ def _caption(chosen: Selection, used: set[str]) -> str:
             "Attack success rate (ASR) in per cent of every attack (rows) against every defence (columns).",
             words.measured(chosen, rows["n_identities"]),
             words.mean_over(chosen, rows),
-            "The row 'no cloak' is the error that no cloak earned.",
+            "The row 'no cloak' is the error that no cloak earned"
+            + ("." if rows["backbones"].nunique() < 2 else ", on the trackers of the row below it."),
             *(
                 f"{mark}: {meanings[mark]} than {against} without a defence (p ≤ {ALPHA} after Holm, sign-flip test "
                 "over people)."

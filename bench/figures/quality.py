@@ -224,6 +224,8 @@ def _caption(
     every = [one for own in found.values() for one in own]
     lacking = [name for name in MEASURES if not any(name in own for own in measures.values())]
     reason = chosen.view.facts.lpips_reason.rstrip(".")
+    shown = {one.name for one in every}
+    absent = [name for name in (*chosen.attacks, *chosen.defenses) if name not in {*shown, NO_CLOAK}]
     return words.joined(
         [
             f"Attack success rate (ASR) {under} against the quality of the cloak: up and right is better for whoever "
@@ -243,6 +245,7 @@ def _caption(
             f"Not measured: {words.listed([name.upper() for name in lacking])} ({reason})."
             if lacking and reason
             else "",
+            f"Left out, without a rate or an image that changed: {words.listed(absent)}." if absent else "",
             words.full_names(chosen),
         ]
     )

@@ -290,7 +290,17 @@ def dodge(number: int, count: int, room: float = 0.6) -> float:
 def note(axes: Axes, text: str) -> None:
     """Write what is missing into a corner of a panel."""
     if text:
-        axes.text(0.03, 0.97, text, transform=axes.transAxes, va="top", color="0.3", fontsize=TYPE_SIZE - 1)
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0}
+        axes.text(
+            0.03,
+            0.97,
+            text,
+            transform=axes.transAxes,
+            va="top",
+            color="0.3",
+            fontsize=TYPE_SIZE - 1,
+            bbox=box,
+        )
 
 
 def grid_of(figure: Any, count: int, across: int, **shared: Any) -> list[Axes]:

@@ -9,12 +9,11 @@ from bench.run_view import RunView
 
 @pytest.fixture(scope="module")
 def whole(evaluate):
-    """Return the view of a run with two attacks, three defences, two trackers and two heads."""
+    """Return the view of a run with two attacks, three defences, two trackers."""
     run = evaluate(
         attacks=("tiny-noise", "tiny-person-mean"),
         defenses=("none", "jpeg:quality=20", "tiny-negative"),
         backbones=("tiny-a", "tiny-b"),
-        heads=("nn", "centroid"),
     )
     return SimpleNamespace(view=RunView.of(run.folder.path), run=run)
 
@@ -23,7 +22,7 @@ def whole(evaluate):
 def torn(evaluate):
     """Return the view of a run whose second attack fails everywhere, and whose third knows one of the trackers."""
     run = evaluate(
-        attacks=("tiny-noise", "tiny-failing", "pgd:eps=32,pool=tiny-a,steps=2"),
+        attacks=("tiny-noise", "tiny-failing", "pgd:eps=32,steps=2,surrogates=tiny-a"),
         defenses=("none", "jpeg:quality=20"),
         backbones=("tiny-a", "tiny-b"),
         heads=("nn",),

@@ -1,0 +1,358 @@
+"""Every kind: what is drawn is what the leaderboard and the tests say."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.errors import UsageError
+from bench.figures import KINDS, WIDTHS, FigureOptions, NotDrawableError, files, people, robustness, style
+from bench.figures.critical_difference import tie_groups
+from bench.figures.quality import pareto
+from bench.slices import EVERY
+
+DRAWN = ["heatmap", "slopes", "forest", "critical-difference", "quality", "backbones", "people", "cost"]
+
+
+def draw(view, name, **options):
+    return KINDS[name].draw(view, FigureOptions(**options))
+
+
+def bars(axes):
+    """Return label → (places, values, lower ends, upper ends) of every series with intervals."""
+    found = {}
+    for container in axes.containers:
+        line, _, (segments,) = container
+        ends = np.array([end if len(end) else np.full((2, 2), np.nan) for end in segments.get_segments()])
+        along = 0 if np.ptp(ends[0][:, 1]) == 0 and np.ptp(ends[0][:, 0]) > 0 else 1
+        found[container.get_label()] = (
+            line.get_xdata(), line.get_ydata(), ends[:, 0, along], ends[:, 1, along]
+        )  # fmt: skip
+    return found
+
+
+def lines(axes, label):
+    return [line for line in axes.lines if line.get_label() == label]
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("width", ["column", "page"])
+def test_every_kind_is_drawn_for_both_widths_and_says_what_it_shows(whole, name, width):
+    drawn = draw(whole.view, name, width=width)
+    assert drawn.figure.get_figwidth() == WIDTHS[width]
+    assert drawn.figure.get_figheight() <= style.TALLEST
+    for text in (drawn.caption, drawn.alt):
+        assert text.endswith(".")
+        assert "nan" not in text.lower()
+        assert "  " not in text
+    assert "6 people of tiny" in drawn.caption
+    assert "tiny-noise" in drawn.alt or "jpeg" in drawn.alt
+
+
+@pytest.mark.parametrize("name", ["heatmap", "people"])
+def test_the_same_run_gives_the_same_bytes(whole, name):
+    for form in files.FORMATS:
+        one, other = (files.to_bytes(draw(whole.view, name).figure, form) for _ in range(2))
+        assert one == other
+
+
+def test_the_map_shows_means_over_trackers(whole):
+    (axes,) = [a for a in draw(whole.view, "heatmap").figure.axes if a.get_visible()]
+    board = whole.view.board
+    texts = {(round(t.get_position()[0]), round(t.get_position()[1])): t.get_text() for t in axes.texts}
+    for y, attack in enumerate(["none", "tiny-noise", "tiny-person-mean"]):
+        for x, defense in enumerate(["none", "jpeg:quality=20", "tiny-negative"]):
+            own = board[(board["attack"] == attack) & (board["defense"] == defense)]
+            assert len(own) == 2
+            assert texts[x, y].rstrip("*†") == f"{100 * own['asr'].mean():.1f}"
+    assert axes.get_yticklabels()[0].get_text() == "no cloak"
+
+
+def test_marks_are_those_of_the_tested_pairs(whole, monkeypatch):
+    pairs = whole.view.pairs.copy()
+    lower = (pairs["ranked"] == "defense") & (pairs["against"] == "tiny-noise")
+    with_none = lower & ((pairs["first"] == "none") | (pairs["second"] == "none"))
+    pairs["told_apart"] = with_none
+    for place, row in pairs[with_none].iterrows():
+        other = row["second"] if row["first"] == "none" else row["first"]
+        first = ("none", other) if other == "tiny-negative" else (other, "none")
+        pairs.loc[place, ["first", "second"]] = first
+    monkeypatch.setitem(whole.view.__dict__, "pairs", pairs)
+    drawn = draw(whole.view, "heatmap")
+    texts = [text.get_text() for text in drawn.figure.axes[0].texts]
+    assert [text[-1] for text in texts[3:6]] == [texts[3][-1], "*", "†"]
+    assert all(text[-1].isdigit() for text in texts[:4] + texts[6:])
+    assert "*: lower than the same attack without a defence" in drawn.caption
+    assert "†: higher than" in drawn.caption
+
+
+def test_failed_cells_and_white_boxes_are_shown_as_such(torn):
+    drawn = draw(torn.view, "heatmap", width="column")
+    titles = [axes.get_title(loc="left") for axes in drawn.figure.axes]
+    assert titles == ["head nn, black-box", "head nn, white-box"]
+    black, white = ([text.get_text() for text in axes.texts] for axes in drawn.figure.axes)
+    assert black[4:6] == ["failed", "failed"]
+    assert white[2:6] == ["NA"] * 4
+    board = torn.view.board
+    known = board[(board["access"] == "white-box") & (board["defense"] == "none")]["asr"]
+    assert white[6] == f"{100 * known.iloc[0]:.1f}"
+    other = board[(board["attack"].str.startswith("pgd")) & (board["access"] == "black-box")]["asr"]
+    assert black[6] == f"{100 * other.iloc[0]:.1f}"
+    assert "Hatched: failed or NA" in drawn.caption
+    assert "never averaged" in drawn.caption
+
+
+def test_slopes_lead_from_none_to_each_defence(whole):
+    drawn = draw(whole.view, "slopes")
+    means = whole.view.means.set_index(["against", "defense"])
+    panels = [axes for axes in drawn.figure.axes if axes.get_visible()]
+    for axes, defense in zip(panels, ["jpeg:quality=20", "tiny-negative"], strict=True):
+        found = bars(axes)
+        assert set(found) == {"tiny-noise", "tiny-person-mean"}
+        for attack, (_, values, low, high) in found.items():
+            rows = means.loc[[(attack, "none"), (attack, defense)]]
+            assert values == pytest.approx(100 * rows["asr"].to_numpy(dtype=float))
+            assert low == pytest.approx(100 * rows["asr_low"].fillna(rows["asr"]).to_numpy(dtype=float))
+            assert high == pytest.approx(100 * rows["asr_high"].fillna(rows["asr"]).to_numpy(dtype=float))
+        (baseline,) = lines(axes, "none")
+        expected = [means.loc["tiny-noise", name]["defended_baseline_error"] for name in ("none", defense)]
+        assert baseline.get_ydata() == pytest.approx(100 * np.array(expected, dtype=float))
+
+
+def test_a_failed_attack_has_no_slope_and_is_named(torn):
+    first = draw(torn.view, "slopes").figure.axes[0]
+    assert np.isnan(bars(first)["tiny-failing"][1]).all()
+    assert "tiny-failing: failed" in first.texts[0].get_text()
+
+
+def test_differences_are_those_of_the_pairs_with_their_sign(whole):
+    (axes,) = [a for a in draw(whole.view, "forest").figure.axes if a.get_visible()]
+    means = whole.view.means.set_index(["against", "defense"])["asr"].astype(float)
+    pairs = whole.view.pairs[whole.view.pairs["ranked"] == "defense"]
+    tested = {(row.against, frozenset((row.first, row.second))): row for row in pairs.itertuples(index=False)}
+    filled = {c.get_label(): c[0].get_markerfacecolor() != "white" for c in axes.containers}
+    found = bars(axes)
+    assert len(found) == 4
+    for label, (values, _, low, high) in found.items():
+        attack, defense = label.split("|")
+        assert values[0] == pytest.approx(100 * (means[attack, defense] - means[attack, "none"]))
+        row = tested[attack, frozenset((defense, "none"))]
+        assert filled[label] == row.told_apart
+        assert low[0] <= values[0] <= high[0]
+        if not np.isnan(row.difference_low):
+            assert high[0] - low[0] == pytest.approx(100 * (row.difference_high - row.difference_low))
+
+
+def test_ranks_and_bars_are_those_of_the_ranking(whole):
+    drawn = draw(whole.view, "critical-difference")
+    (axes,) = drawn.figure.axes
+    (ranking,) = [
+        ranking
+        for one, ranking in whole.view.ranked
+        if (one.axis, one.opponent, one.head) == ("defense", EVERY, "nn")
+    ]
+    texts = [text.get_text() for text in axes.texts]
+    for method in ranking.methods:
+        name = "no defence" if method.method == "none" else method.method
+        assert f"{name} {method.mean_rank:.2f}" in texts
+        assert len(lines(axes, method.method)) == 1
+    assert len(lines(axes, "tied")) == len(tie_groups(ranking.methods))
+    assert any(text.startswith("CD ") for text in texts)
+
+
+def test_methods_that_share_a_letter_are_one_bar():
+    named = {"a": "x", "b": "xy", "c": "y", "d": "z"}
+    methods = [SimpleNamespace(method=name, tie_group=letters) for name, letters in named.items()]
+    assert tie_groups(methods) == [("a", "b"), ("b", "c")]
+
+
+def test_quality_is_the_boards_on_both_sides(whole):
+    drawn = draw(whole.view, "quality")
+    board, means = whole.view.board, whole.view.means.set_index(["against", "defense"])
+    panels = {axes.get_xlabel(): bars(axes) for axes in drawn.figure.axes if axes.get_visible()}
+    assert set(panels) == {
+        "PSNR of the cloak, dB", "SSIM of the cloak", "PSNR of the purified image, dB", "SSIM of the purified image"
+    }  # fmt: skip
+    for label, side, measure in (
+        ("PSNR of the cloak, dB", "cloak", "psnr"),
+        ("SSIM of the purified image", "purified", "ssim"),
+    ):
+        for name, (places, values, *_) in panels[label].items():
+            own = board[(board["attack"] == name) & (board["defense"] == "none")]
+            expected = means.loc[name, "none"]["asr"] if side == "cloak" else means.loc[EVERY, name]["asr"]
+            if side == "purified":
+                own = board[(board["defense"] == name) & (board["attack"] != "none")]
+            assert places[0] == pytest.approx(own[f"{side}_{measure}"].astype(float).mean())
+            assert values[0] == pytest.approx(100 * expected)
+    assert "LPIPS" in drawn.caption
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=9),
+    st.booleans(),
+    st.booleans(),
+)
+def test_the_front_is_what_no_other_beats(points, more, higher):
+    quality, rate = zip(*points, strict=True)
+    front = pareto(quality, rate, more=more, higher=higher)
+    signs = (1 if more else -1), (1 if higher else -1)
+    gains = [(signs[0] * q, signs[1] * r) for q, r in points]
+    beaten = {
+        n
+        for n, one in enumerate(gains)
+        for other in gains
+        if other != one and other[0] >= one[0] and other[1] >= one[1]
+    }
+    assert set(front) == set(range(len(points))) - beaten
+    assert [gains[n][0] for n in front] == sorted(gains[n][0] for n in front)
+
+
+def test_backbones_are_the_leaderboards_rows(torn):
+    drawn = draw(torn.view, "backbones")
+    board = torn.view.board
+    panels = [axes for axes in drawn.figure.axes if axes.get_visible()]
+    for axes, attack in zip(panels, dict.fromkeys(board[board["attack"] != "none"]["attack"]), strict=True):
+        own = board[(board["attack"] == attack) & board["asr"].notna()]
+        shown = [
+            (x, y) for c in axes.containers for x, y in zip(c[0].get_xdata(), c[0].get_ydata(), strict=True)
+        ]
+        assert sorted(round(y, 6) for _, y in shown) == sorted(round(100 * float(v), 6) for v in own["asr"])
+        white = {
+            round(x)
+            for c in axes.containers
+            if c[0].get_markerfacecolor() == "white"
+            for x in c[0].get_xdata()
+        }
+        assert white == ({0} if attack.startswith("pgd") else set())
+    assert "Hollow: white-box" in drawn.caption
+    failed = panels[1].texts[0].get_text()
+    assert failed.count("failed") == 4
+
+
+def test_people_are_their_own_rates(whole):
+    drawn = draw(whole.view, "people")
+    axes = drawn.figure.axes[0]
+    for defense in ("none", "jpeg:quality=20", "tiny-negative"):
+        points = [p for p in whole.view.answers.cells if (p.attack, p.defense) == ("tiny-noise", defense)]
+        rates = sum(whole.view.answers.people(p, "")["asr"] for p in points) / len(points)
+        (dots,) = lines(axes, f"people|{defense}")
+        assert sorted(dots.get_ydata()) == pytest.approx(sorted(100 * rates))
+        (mean,) = lines(axes, f"mean|{defense}")
+        assert mean.get_ydata()[0] == pytest.approx(100 * rates.mean())
+    assert all(person.startswith("synthetic-eval") for person in rates.index)
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=200))
+def test_no_dot_leaves_its_column_and_equal_ones_stand_apart(values):
+    sides = people.spread(np.array(values))
+    assert np.abs(sides).max() <= 0.4 + 1e-9
+    drawn = set(zip(np.round(sides, 9), values, strict=True))
+    assert len(drawn) == len(values)
+
+
+def test_costs_are_the_timings(whole):
+    drawn = draw(whole.view, "cost")
+    timings = pd.read_csv(whole.view.folder.path / "timings.csv")
+    found = {}
+    for axes in drawn.figure.axes:
+        assert axes.get_xscale() == "log"
+        found |= {label: float(x[0]) for label, (x, *_) in bars(axes).items()}
+    assert set(found) == {"tiny-noise", "tiny-person-mean", "jpeg:quality=20", "tiny-negative"}
+    for name, seconds in found.items():
+        rows = timings[(timings["method"] == name) & timings["stage"].isin(["cloak", "purify"])]
+        assert seconds == pytest.approx(rows["seconds"].sum() / rows["images"].sum())
+
+
+def test_one_attack_defence_tracker_or_head_can_be_asked_for(whole):
+    drawn = draw(
+        whole.view, "heatmap", attack="tiny-noise", defense="tiny-negative", backbone="tiny-b", head="nn"
+    )
+    texts = [text.get_text().rstrip("*†") for text in drawn.figure.axes[0].texts]
+    board = whole.view.board[whole.view.board["backbone"] == "tiny-b"].set_index(["attack", "defense"])["asr"]
+    assert texts == [
+        f"{100 * board[a, d]:.1f}" for a in ("none", "tiny-noise") for d in ("none", "tiny-negative")
+    ]
+    assert "Tracker: tiny-b." in drawn.caption
+    for axis, word in (
+        ("attack", "attack"),
+        ("backbone", "backbone"),
+        ("head", "head"),
+        ("condition", "condition"),
+    ):
+        with pytest.raises(UsageError, match=f"{word} of this run|unknown {word}"):
+            draw(whole.view, "heatmap", **{axis: "nothing"})
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_run_without_an_attack_is_refused(plain, name):
+    with pytest.raises(NotDrawableError, match="no attack but none"):
+        draw(plain.view, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("slopes", "slopes lead from defence none to others"),
+        ("forest", "no two defences"),
+        ("critical-difference", "no ranking of two methods"),
+        ("backbones", "one backbone, tiny-a"),
+        ("robustness", "protocol robustness, this run has protocol tracker"),
+    ],
+)
+def test_what_a_run_has_not_is_said(single, name, reason):
+    with pytest.raises(NotDrawableError, match=reason):
+        draw(single.view, name)
+
+
+def test_a_run_without_timings_has_no_cost(single):
+    path = single.view.folder.path / "timings.csv"
+    kept = path.read_bytes()
+    path.unlink()
+    try:
+        with pytest.raises(NotDrawableError, match=r"no timings\.csv"):
+            draw(single.view, "cost")
+    finally:
+        path.write_bytes(kept)
+
+
+def test_channels_of_one_method_are_neighbours_of_one_curve():
+    channels = [
+        "no channel",
+        "jpeg:quality=95",
+        "jpeg",
+        "resize",
+        "resize:side=96+jpeg",
+        "gamma:value=2",
+        "gamma",
+    ]
+    assert robustness.families(channels) == [(1, 3), (5, 7)]
+
+
+def test_robustness_curves_are_the_boards(evaluate):
+    from bench.run_view import RunView
+
+    run = evaluate(
+        attacks=("tiny-noise",), defenses=("none",), protocol="robustness:channels=none|jpeg:quality=30|jpeg"
+    )
+    view = RunView.of(run.folder.path)
+    drawn = draw(view, "robustness", width="column")
+    (axes,) = drawn.figure.axes
+    board = view.board.set_index("condition")
+    own = board[board["attack"] == "tiny-noise"]
+    _, values, low, high = bars(axes)["tiny-noise|0"]
+    assert values == pytest.approx(100 * own["asr"].to_numpy(dtype=float))
+    assert low == pytest.approx(100 * own["asr_low"].to_numpy(dtype=float))
+    assert high == pytest.approx(100 * own["asr_high"].to_numpy(dtype=float))
+    (baseline,) = lines(axes, "none")
+    assert baseline.get_ydata() == pytest.approx(
+        100 * board[board["attack"] == "none"]["asr"].to_numpy(dtype=float)
+    )
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(own.index)
+    with pytest.raises(NotDrawableError, match="2 channels or more"):
+        draw(
+            RunView.of(evaluate(attacks=("tiny-noise",), protocol="robustness:channels=none").folder.path),
+            "robustness",
+        )
