@@ -180,9 +180,11 @@ def _strongest_attack(view: RunView, focus: Focus) -> str:
     best, rest = names[0], names[1:]
     tied = [name for name in rest if not apart(ranking, best, name)]
     weaker = [f"`{name}` ({rate(focus.attacks[name])})" for name in rest if name not in tied]
+    own = rate(focus.attacks[best])
     clauses = [
-        f"{f'the highest {ASR} {under} is that of' if tied else f'the strongest attack {under} is'} `{best}`, with "
-        f"{rate(focus.attacks[best])} ({_place(view, focus)})",
+        f"the highest {ASR} {under} is {own}, with `{best}` ({_place(view, focus)})"
+        if tied
+        else f"the strongest attack {under} is `{best}`, with an {ASR} of {own} ({_place(view, focus)})",
         *([f"{few(tied, 'other attack')} cannot be told apart from it"] if tied else []),
         *_floor(focus),
         *_above_baseline(view, focus, best, defense),

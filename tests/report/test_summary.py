@@ -139,7 +139,8 @@ def test_of_several_attacks_the_highest_rate_comes_first(runs):
     text = summary(view)[1]
     highest = [name for name, rate in rates.items() if rate == rates.max()]
     found_first = re.match(
-        r"(?:The strongest attack|The highest .+) without a defence is (?:that of )?`(.+?)`, with ", text
+        r"The (?:strongest attack without a defence is|highest .+ without a defence is .+, with) `(.+?)`",
+        text,
     )
     assert found_first is not None
     assert found_first[1] in highest
