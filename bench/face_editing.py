@@ -241,14 +241,18 @@ class OutFolder(Generic[RecordT]):
         put_back_all(content, places, images)
         kind = photo_files.kind_by_suffix(Path(photo.output).suffix)
         assert kind is not None, "outputs have endings of what is written"
-        payload = photo_files.encode(content, kind)
-        seen = photo_files.read(payload) if kind == "JPEG" else content
+        payload, notes = photo_files.encode(content, kind), content.notes
+        if kind == "JPEG":  # what is seen is what is left of it; a large photo must not be held twice
+            del content
+            seen = photo_files.read(payload)
+        else:
+            seen = content
         height, width = seen.upright().shape[:2]
         record = self._record_of(photo, faced.sha256, payload).model_copy(
             update={
                 "width": width,
                 "height": height,
-                "notes": content.notes,
+                "notes": notes,
                 "faces": tuple(
                     face_record(seen, place, image, crop.permute(1, 2, 0).numpy())
                     for place, image, crop in zip(places, images, faced.crops, strict=True)

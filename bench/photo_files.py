@@ -63,6 +63,9 @@ _KEPT_TAGS = frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, 
 All else there says how a TIFF lies in its file, or holds a thumbnail of the photo as it was.
 """
 
+_ROWS_OF = 4_000_000
+"""Pixels that are copied out of Pillow at once."""
+
 _MAX_EXIF = 65_000
 """Bytes of EXIF that fit into a JPEG."""
 
@@ -229,8 +232,14 @@ def _pixels(image: Image, payload: bytes, name: str) -> tuple[Samples, list[str]
 
 
 def _array(image: Image) -> Samples:
-    pixels = np.array(image)  # a copy: it will be written into
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+    """Return the pixels, to be written into; row by row, since Pillow would copy a large photo three times."""
+    pixels = np.empty((image.height, image.width, len(image.getbands())), np.uint8)
+    rows = max(1, _ROWS_OF // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(image.height, top + rows)
+        part = np.asarray(image.crop((0, top, image.width, bottom)))
+        pixels[top:bottom] = part if part.ndim == 3 else part[..., None]
+    return pixels
 
 
 def _bits(image: Image, payload: bytes) -> int:

@@ -1,5 +1,6 @@
 """Photo files of every kind: what goes in comes out, and what would be lost is said or refused."""
 
+import base64
 import builtins
 import io
 import struct
@@ -213,6 +214,31 @@ def test_a_single_frame_and_a_phones_second_picture_are_no_animation():
     photo = photo_files.read(mpo)
     assert photo.notes == ("1 more pictures inside the file are not kept",)
     np.testing.assert_array_equal(photo.seen(), read_photo(mpo))
+
+
+HEIC = """
+AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAchtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAA
+ADRpbG9jAAAAAERAAAIAAQAAAAAB7AABAAAAAAAAAHsAAgAAAAACZwABAAAAAAAAADYAAAA4aWluZgAAAAAAAgAAABVpbmZlAgAA
+AAABAABodmMxAAAAABVpbmZlAgAAAQACAABFeGlmAAAAAA5waXRtAAAAAAABAAABB2lwcnAAAADmaXBjbwAAAHZodmNDAQNwAAAA
+kAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAAAAMAAAMAHroCQGEAAQAqQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbq
+5Ka5uAhoMCAAAAMDIAAAAwAhYgABAAZEAcFzwIkAAAATY29scm5jbHgAAQANAAaAAAAAFGlzcGUAAAAAAAAAQAAAAEAAAAAoY2xh
+cAAAAEAAAAABAAAAMAAAAAEAAAAAAAAAAv////AAAAACAAAAEHBpeGkAAAAAAwgICAAAAAlpcm90AwAAABlpcG1hAAAAAAAAAAEA
+AQaBAgMFhIYAAAAaaXJlZgAAAAAAAAAOY2RzYwACAAEAAQAAALltZGF0AAAAdygBrwngOSMkv//2d///+RbuQ/T02cF//PoB9/YV
+d//tOPUV2Vfe7f9ghYcD31vxKlsnsePTc/0v/FyVqBnCI//0l2EELJrA10xXSH/rt8jq+eOrcB/91Z9zwVp6iALolI9a62eaBnmo
+FA3RO/X81SYV03AdNxY8AAAABkV4aWYAAE1NACoAAAAIAAIBDwACAAAABgAAACYBEgADAAAAAQAGAAAAAAAAcGhvbmUA
+"""
+"""Red left, blue right, 64×48 pixels, to be turned by 90° clockwise (orientation 6); made with libheif's x265."""
+
+
+def test_a_phones_photo_is_read_upright_with_its_exif():
+    pytest.importorskip("pi_heif", reason="extra 'heic' is not installed")
+    photo = photo_files.read(base64.b64decode(HEIC))
+    assert (photo.format, photo.pixels.shape, photo.orientation) == ("HEIF", (64, 48, 3), 1)
+    assert np.abs(photo.seen()[8, 24].astype(int) - (200, 60, 40)).max() < 12
+    assert np.abs(photo.seen()[56, 24].astype(int) - (40, 80, 180)).max() < 12
+    found = reopened(photo_files.encode(photo, "JPEG"))
+    assert found.size == (48, 64)
+    assert (found.getexif().get(0x0112, 1), found.getexif()[0x010F]) == (1, "phone")
 
 
 def test_heic_without_its_package_names_the_command(monkeypatch):
