@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _LINE, _BAR = 0.15, 0.07  # inches of a label's line and of a bar's
 _TOP, _TITLE = 0.42, 0.2  # inches above the axis, and of a panel's title
-_LETTER = 0.06  # inches of a letter
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     """
     chosen = select(view, options)
     diagrams = _diagrams(chosen)
-    longest = max(len(_label(chosen, one, method)) for one in diagrams for method in one.methods)
-    margin = min(longest * _LETTER, 0.36 * WIDTHS[options.width])
+    margins = _margins(chosen, diagrams, WIDTHS[options.width])
     heights = [_height(one) + (_TITLE if len(diagrams) > 1 else 0) for one in diagrams]
     figure = style.new_figure(options, sum(heights))
     figure.set_layout_engine("none")
@@ -65,7 +63,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
         reached += height
         box = (0, 1 - reached / sum(heights), 1, height / sum(heights))
         axes = figure.add_axes(box)
-        _paint(axes, chosen, one, margin / WIDTHS[options.width], height)
+        _paint(axes, chosen, one, margins, height)
         if len(diagrams) > 1:
             axes.text(
                 0.01,
@@ -77,6 +75,17 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     return Drawing(
         figure, "Mean ranks and what is not told apart", _caption(chosen, diagrams), _alt(diagrams)
     )
+
+
+def _margins(chosen: Selection, diagrams: Sequence[_Diagram], width: float) -> tuple[float, float]:
+    """Return what the labels on the left and on the right take of the width."""
+    sides: tuple[list[float], list[float]] = ([], [])
+    for one in diagrams:
+        half = -(-len(one.methods) // 2)
+        for place, method in enumerate(one.methods):
+            sides[place >= half].append(style.text_width(_label(chosen, one, method)))
+    left, right = ((max(side, default=0.0) + 0.1) / width for side in sides)
+    return left, right
 
 
 def _diagrams(chosen: Selection) -> list[_Diagram]:
@@ -122,14 +131,14 @@ def _label(chosen: Selection, one: _Diagram, method: Ranked) -> str:
     return f"{names[method.method]} {method.mean_rank:.2f}"
 
 
-def _paint(axes: Axes, chosen: Selection, one: _Diagram, margin: float, height: float) -> None:
+def _paint(axes: Axes, chosen: Selection, one: _Diagram, margins: tuple[float, float], height: float) -> None:
     """Draw one diagram in axes of 0 … 1, `height` inches tall."""
     count = len(one.methods)
     inch = 1 / height
     y_axis = 1 - (height - _height(one) + _TOP) * inch
 
     def at(rank: float) -> float:
-        return margin + 0.02 + (rank - 1) / (count - 1) * (0.96 - 2 * margin)
+        return margins[0] + 0.02 + (rank - 1) / (count - 1) * (0.96 - sum(margins))
 
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.axis("off")
@@ -170,7 +179,7 @@ def _paint(axes: Axes, chosen: Selection, one: _Diagram, margin: float, height: 
         left = place < half
         down = place if left else count - 1 - place
         y_label = y - (0.06 + _LINE * (down + 0.3)) * inch
-        edge = margin if left else 1 - margin
+        edge = margins[0] if left else 1 - margins[1]
         x = at(method.mean_rank)
         axes.plot([x, x, edge], [y_axis, y_label, y_label], color="0.35", linewidth=0.7, label=method.method)
         axes.text(

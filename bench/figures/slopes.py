@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bench.figures import Drawing, FigureOptions, NotDrawableError, style, words
+from bench.figures import WIDTHS, Drawing, FigureOptions, NotDrawableError, style, words
 from bench.figures.selection import NO_CLOAK, Panel, Selection, select
 from bench.run_view import RunView
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_HEIGHT = 1.45  # inches of a panel
+_HEIGHT = 1.5  # inches of a panel
 _ACROSS = {"column": 3, "page": 6}
 
 
@@ -32,7 +32,9 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
             f"slopes lead from defence none to others, and the run has {words.listed(chosen.defenses)}. "
             "Run it with --defense none and another."
         )
-    across = min(_ACROSS[options.width], len(defenses))
+    widest = max(style.text_width(chosen.short_defenses[name]) for name in defenses)
+    room = int((WIDTHS[options.width] - 0.4) / (widest + 0.08))
+    across = max(1, min(_ACROSS[options.width], len(defenses), room))
     lines = -(-len(defenses) // across)
     figure = style.new_figure(options, 0.45 + _HEIGHT * lines * len(chosen.panels))
     parts = style.parts_of(figure, len(chosen.panels))
@@ -70,7 +72,8 @@ def _panel(axes: Axes, chosen: Selection, panel: Panel, defense: str, looks: dic
     )
     axes.plot([0, 1], baseline, color=style.BASELINE, linewidth=0.8, label=NO_CLOAK)
     style.note(axes, "\n".join(missing))
-    axes.set_xticks([0, 1], ["none", chosen.short_defenses[defense]])
+    axes.set_title(chosen.short_defenses[defense], loc="center", fontsize=style.TYPE_SIZE)
+    axes.set_xticks([0, 1], ["without", "with"])
     # Names of neighbours would touch in the middle.
     left, right = axes.get_xticklabels()
     left.set_horizontalalignment("left")
