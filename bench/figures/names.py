@@ -11,6 +11,9 @@ from bench import methods
 LONGEST = 22
 """Characters of a name that stands as it is."""
 
+LONGEST_WORD = 30
+"""The same of a single method without parameters, of which nothing can be left out."""
+
 _FOLDERS = re.compile(r"[^\s+&\[=]*/")
 _CLASS = re.compile(r"[\w.-]+\.py:(?=\w)")
 
@@ -28,7 +31,7 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     unique = list(dict.fromkeys(names))
     found = {name: _without_shared(name, unique) for name in unique}
     counts = list(found.values())
-    long = [name for name in unique if len(found[name]) > LONGEST or counts.count(found[name]) > 1]
+    long = [name for name in unique if _too_long(found[name]) or counts.count(found[name]) > 1]
     taken = {found[name] for name in unique if name not in long}
     for name in long:
         base = _base(name)
@@ -43,6 +46,10 @@ def explained(names: Sequence[str], short: Mapping[str, str]) -> str:
     """Return a sentence with the full names of those that are shortened, "" where none is."""
     cut = [f"{short[name]} is {name}" for name in dict.fromkeys(names) if short[name] != name]
     return f"In the figure {'; '.join(cut)}." if cut else ""
+
+
+def _too_long(text: str) -> bool:
+    return len(text) > (LONGEST if ":" in text or " + " in text else LONGEST_WORD)
 
 
 def _parts(name: str) -> list[str]:

@@ -70,6 +70,8 @@ def test_short_names_stand_and_long_ones_lose_what_all_share():
         "a/b/x.py:Keyed:strength=4",
     ]
     assert list(short_names(long).values()) == ["puface", "puface #2", "lowkey:…", "Keyed:strength=4"]
+    word = "synthetic-mobilefacenet-wide"
+    assert short_names([word, "m" * 40]) == {word: word, "m" * 40: "m" * 17 + "…"}
     chains = ["randompad + puface:train=adaptive", "ensemble:defenses=[puface & puface:train=adaptive]"]
     assert list(short_names(chains).values()) == ["randompad + …", "ensemble:…"]
     assert explained(chains, short_names(chains)).startswith(
