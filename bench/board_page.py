@@ -44,7 +44,7 @@ def page(merged: Merged, title: str = "CloakBench leaderboard") -> str:
         merged: of one source or several.
         title: its heading.
     """
-    board = merged.board
+    board = board_table.references_last(merged.board)
     text = (
         board_table.environment()
         .get_template("leaderboard.page.html.j2")

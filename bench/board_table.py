@@ -392,6 +392,15 @@ def latex(board: pd.DataFrame) -> str:
     return "\n".join([*start, *opening, *body, *closing, r"\par\smallskip", *below, r"\endgroup", ""])
 
 
+def references_last(board: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of attacks first, those without one after them: what a reader came for stands on top.
+
+    Args:
+        board: with the columns of `bench.leaderboard.COLUMNS`.
+    """
+    return board.sort_values("attack", key=lambda column: column == "none", kind="stable", ignore_index=True)
+
+
 def _by_attack(board: pd.DataFrame) -> pd.DataFrame:
     """Return the rows by attack, the attacks and the rows of each in the order they had."""
     first = {attack: place for place, attack in enumerate(dict.fromkeys(board["attack"]))}

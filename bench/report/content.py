@@ -8,6 +8,7 @@ from typing import Any
 
 from bench import doubts
 from bench.audit import Audit, audit
+from bench.board_table import references_last
 from bench.errors import BenchError
 from bench.report import made_with, row_warnings, tables
 from bench.report.document import (
@@ -118,7 +119,7 @@ def _leaderboard(view: RunView) -> Section:
     rows = count(len(view.board), "row")
     each = "a cell and condition" if len(view.answers.conditions()) > 1 else "a cell"
     blocks.append(Paragraph(f"{rows}, one {each}; below is said how to read them.", "note"))
-    return Section("board", "Leaderboard", (*blocks, Board(view.board)), wide=True)
+    return Section("board", "Leaderboard", (*blocks, Board(references_last(view.board))), wide=True)
 
 
 # -- significance -------------------------------------------------------------------------------------------
