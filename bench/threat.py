@@ -246,6 +246,9 @@ class Threats:
         return self._overlaps[source]
 
     def _look_up(self, source: str) -> OverlapFinding:
+        said = self._people_in(source)
+        if said is not None:
+            return _counted(self.evaluated, said, f"'{source}'")
         try:
             dataset, people = self.people_of(source)
             why = self._why_other_people(dataset)
@@ -254,6 +257,17 @@ class Threats:
         if why is None:
             return _counted(self.evaluated, (person.id for person in people), f"'{source}'")
         return OverlapFinding("no" if why == "" else "unknown", why)
+
+    def _people_in(self, corpus: str) -> frozenset[str] | None:
+        """Return whom of its people the run's dataset says to be in a corpus; None where it does not say.
+
+        A dataset says so by a method `people_in`, which takes what backbones' cards call the corpus.
+        """
+        says = getattr(self.run.dataset, "people_in", None)
+        try:
+            return says(corpus) if callable(says) else None
+        except BenchError:
+            return None  # its files are not here any more
 
     def people_of(self, source: str) -> tuple[Dataset, tuple[Identity, ...]]:
         """Return the dataset a source names and the people of the role it names.

@@ -2,12 +2,16 @@
 
 What lives here: opaque ids, who is evaluated, lazy reading, alignment, the fingerprint. What must not: any one
 dataset's files. A subclass says which photos belong to whom (`_find`) and where the landmarks come from (`_points_of`).
-Photos are opened one by one when crops are asked for; only names and landmarks are held.
+Photos are opened one by one when crops are asked for; names, landmarks that a subclass holds, and points that the
+detector found are kept.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
+import logging
+import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,11 +31,18 @@ from bench.data_files import data_folder, sha256_of
 from bench.errors import DataError, UsageError
 from bench.photos import read_photo
 
+log = logging.getLogger("bench")
+
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 """File name endings of photos, in any case."""
 
 UNTESTED = "untested on the real files"
 """What the docs say of a reader that was only tested on folders of the published layout."""
+
+SAMPLE_BYTES = 1 << 16
+"""What counts of a photo of someone who is not evaluated: so many bytes from its middle, beside its size."""
+
+_SHOWN = 50  # photos that one error names
 
 
 class FolderParams(MethodParams):
@@ -41,6 +52,18 @@ class FolderParams(MethodParams):
         "",
         description="its folder; of the dataset's name inside the data folder when empty",
         json_schema_extra={"path": True},
+    )
+    training: int = Field(
+        1_000_000,
+        ge=0,
+        le=10_000_000,
+        description="most people for training and calibration, drawn by their ids",
+        json_schema_extra={"unit": "people"},
+    )
+    on_bad: Literal["error", "skip"] = Field(
+        "error",
+        description="what to do with a photo that cannot be read, shows no face or is there twice; skip leaves it out "
+        "and looks at every photo of all these people before any work",
     )
 
 
@@ -96,13 +119,27 @@ class LandmarkTable:
         return None if row is None else self.points[row].astype(np.float64)
 
 
-def landmark_table(entries: Iterable[tuple[str, Sequence[float]]]) -> LandmarkTable:
-    """Collect (photo, ten coordinates x1, y1, …, x5, y5) without holding them as Python objects."""
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """Someone who is listed: the role, and which of the person's photos are."""
+
+    role: Literal["evaluation", "training"]
+    photos: Sequence[int]
+
+
+def landmark_table(entries: Iterable[tuple[str, Sequence[float]]], file: Path) -> LandmarkTable:
+    """Collect (photo, ten coordinates x1, y1, …, x5, y5) without holding them as Python objects.
+
+    Raises:
+        DataError: a photo is listed twice; names it and the file.
+    """
     from array import array
 
     rows: dict[str, int] = {}
     values = array("f")
     for photo, coordinates in entries:
+        if photo in rows:
+            raise DataError(f"{file} has '{photo}' twice. Fetch it again.")
         rows[photo] = len(rows)
         values.extend(coordinates)
     return LandmarkTable(rows, np.frombuffer(values, dtype=np.float32).reshape(-1, 5, 2))
@@ -111,10 +148,10 @@ def landmark_table(entries: Iterable[tuple[str, Sequence[float]]]) -> LandmarkTa
 class PublishedDataset(Dataset):
     """Base of datasets read from a folder in their publisher's layout.
 
-    An identity id is the dataset's name and the person's index in sorted order, an image id adds the photo's:
-    ``celeba-00012/0003``. A person is evaluated who has `min_photos` photos, whom the publisher's split does not keep
-    for training, and who is among the first `evaluated` in an order drawn from the ids; everyone else serves training
-    and calibration.
+    An identity id is the dataset's name and the person's index in sorted order, an image id adds the place of the
+    photo's file among the person's: ``celeba-00012/0003``; both count what is left out, so that ids stay. A person is
+    evaluated who has `min_photos` photos, whom the publisher's split does not keep for training, and who is among the
+    first `evaluated` in an order drawn from the ids; the next serve training and calibration, `training` at most.
     """
 
     domain = "real"
@@ -155,9 +192,23 @@ class PublishedDataset(Dataset):
         """Return a photo as H×W×3 uint8 RGB; `called` is its name in errors."""
         return read_photo(self._file(person, photo), called)
 
-    def _state(self, person: Person, photo: str) -> str:
-        """Return what tells a photo from another one that has its name."""
-        return str(_size(self._file(person, photo)))
+    def _open(self, person: Person, photo: str) -> io.BufferedIOBase:
+        """Return the bytes of a photo, from their beginning."""
+        return self._file(person, photo).open("rb")
+
+    @property
+    def _packed(self) -> tuple[Path, ...]:
+        """The files that hold all photos, where no file holds one."""
+        return ()
+
+    def people_in(self, corpus: str) -> frozenset[str] | None:
+        """Return the ids of the people whose photos are in what backbones' cards call `corpus`.
+
+        Returns:
+            None where nothing says so.
+        """
+        del corpus
+        return None
 
     # -- what it makes of it -------------------------------------------------------------------------------
 
@@ -188,70 +239,135 @@ class PublishedDataset(Dataset):
 
     @cached_property
     def _identities(self) -> tuple[Identity, ...]:
-        chosen = self._chosen
         return tuple(
-            Identity(
-                identity,
-                tuple(_image_id(identity, index) for index in range(len(person.photos))),
-                "evaluation" if identity in chosen else "training",
-            )
-            for identity, person in self._people.items()
+            Identity(identity, tuple(_image_id(identity, index) for index in listed.photos), listed.role)
+            for identity, listed in self._listed.items()
         )
 
     @cached_property
-    def _chosen(self) -> frozenset[str]:
-        """The people who are evaluated; none where the parameters set no limits, as for strangers."""
-        limits = self.params
-        if not isinstance(limits, PublishedParams):
-            return frozenset()
-        able = [
-            identity
-            for identity, person in self._people.items()
-            if person.evaluable and len(person.photos) >= limits.min_photos
-        ]
-        return frozenset(sorted(able, key=_drawn)[: limits.evaluated])
+    def _listed(self) -> Mapping[str, _Listed]:
+        """Everyone who is listed, sorted by id; nobody is evaluated where the parameters set no limits."""
+        limits = self.params if isinstance(self.params, PublishedParams) else None
+        found: dict[str, _Listed] = {}
+        room = {"evaluation": limits.evaluated if limits else 0, "training": self.params.training}
+        for identity in sorted(self._people, key=_drawn):
+            person = self._people[identity]
+            least = limits.min_photos if limits and person.evaluable and room["evaluation"] else 0
+            if not (0 < least <= len(person.photos) or room["training"]):
+                continue
+            photos = self._usable(identity)
+            role: Literal["evaluation", "training"] = "evaluation" if 0 < least <= len(photos) else "training"
+            if photos and room[role]:
+                found[identity] = _Listed(role, photos)
+                room[role] -= 1
+        if self.skipped:
+            first, reason = next(iter(self.skipped.items()))
+            log.warning(
+                "%s: %d photos left out; the first: %s: %s", self.name, len(self.skipped), first, reason
+            )
+        return dict(sorted(found.items()))
 
-    def fingerprint(self) -> str:
-        """Return a digest of photos, landmarks, detector and alignment.
+    @cached_property
+    def skipped(self) -> dict[str, str]:
+        """Image id → why the photo was left out; empty before `identities`, and unless ``on_bad=skip``."""
+        return {}
 
-        Photos count by name and size, not by their bytes: some of these datasets are a hundred gigabytes.
+    def _usable(self, identity: str) -> Sequence[int]:
+        """Return which of a person's photos are listed; looks at each where bad ones are left out."""
+        count = range(len(self._people[identity].photos))
+        if self.params.on_bad == "error":
+            return count
+        usable = []
+        for index in count:
+            try:
+                self._try(identity, index, self._seen)
+            except DataError as error:
+                self.skipped[_image_id(identity, index)] = str(error)
+            else:
+                usable.append(index)
+        return tuple(usable)
+
+    @cached_property
+    def _seen(self) -> dict[str, str]:
+        """Digest of a photo's bytes → the first image that has them."""
+        return {}
+
+    def _try(self, identity: str, index: int, seen: dict[str, str]) -> None:
+        """Refuse a photo that has no crop, or that is one of those seen.
+
+        The same photo among gallery and probes would be recognised whatever the cloak does.
+        """
+        self._crop(identity, index)
+        image = _image_id(identity, index)
+        first = seen.setdefault(self._digest(identity, index), image)
+        if first != image:
+            raise DataError(f"{self._called(image)} is the same photo as {first}. Remove one of them.")
+
+    def _digest(self, identity: str, index: int, sample: bool = False) -> str:
+        """Return the SHA-256 of a photo's bytes; or of its size and a sample.
 
         Raises:
-            DataError: a photo that belongs to someone is not there.
+            DataError: it cannot be read.
         """
-        digest = hashlib.sha256(f"{self.name}\n{ALIGNMENT_VERSION}\n{self._points_version}\n".encode())
-        for identity, person in self._people.items():
-            digest.update(f"{identity} {person.name}\n".encode())
-            for index, photo in enumerate(person.photos):
-                try:
-                    digest.update(f"{photo} {self._state(person, photo)}\n".encode())
-                except OSError as error:
-                    called = self._called(_image_id(identity, index))
-                    raise DataError(f"{called} cannot be read ({error.strerror}). {self._mend}") from error
+        person = self._people[identity]
+        try:
+            with self._open(person, person.photos[index]) as file:
+                return _sampled(file) if sample else hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            called = self._called(_image_id(identity, index))
+            raise DataError(f"{called} cannot be read ({error.strerror}). {self._mend}") from error
+
+    def fingerprint(self) -> str:
+        """Return a digest of photos, landmarks, detector and alignment; computed once.
+
+        Photos of people who are evaluated count by all their bytes, those of others by their size and `SAMPLE_BYTES`
+        from their middle: some of these datasets are a hundred gigabytes. So who is evaluated counts too.
+
+        Raises:
+            DataError: a photo that belongs to someone listed is not there.
+        """
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(f"{self.name}\n{ALIGNMENT_VERSION}\n{self._points_from}\n".encode())
+        digest.update(" ".join(digest_of(file) for file in self._packed).encode())
+        for identity, listed in self._listed.items():
+            digest.update(f"{identity} {self._people[identity].name}\n".encode())
+            for index in listed.photos:
+                # Reading a packed file in one go is faster than half a million records.
+                sample = listed.role != "evaluation"
+                content = "" if self._packed else self._digest(identity, index, sample)
+                digest.update(f"{self._people[identity].photos[index]} {content}\n".encode())
         return digest.hexdigest()
 
     def check(self) -> None:
-        """Check that every photo of someone evaluated is there and has landmarks, or that the detector is.
+        """Read every photo of everyone evaluated to its end, and find its face.
+
+        With ``on_bad=skip`` this is done already when people are listed, for everyone.
 
         Raises:
-            DataError: names the first photo that does not.
+            DataError: names the photos that have no crop, or are the same as another one.
             UsageError: the detector is needed and not installed.
         """
-        if self._points_version == detected():
+        if self._points_from == detected():
             from bench.face_detection import detector
 
             detector()  # says how to install it where it is not
-        for identity in sorted(self._chosen):
-            person = self._people[identity]
-            for index, photo in enumerate(person.photos):
-                called = self._called(_image_id(identity, index))
+        if self.params.on_bad == "skip":
+            _ = self._listed
+            return
+        seen: dict[str, str] = {}
+        bad: list[str] = []
+        evaluated = {i: listed for i, listed in self._listed.items() if listed.role == "evaluation"}
+        for identity, listed in evaluated.items():
+            for index in listed.photos:
                 try:
-                    self._state(person, photo)
-                    self._points_of(person, photo)
-                except OSError as error:
-                    raise DataError(f"{called} cannot be read ({error.strerror}). {self._mend}") from error
+                    self._try(identity, index, seen)
                 except DataError as error:
-                    raise DataError(f"{called}: {error}") from error
+                    bad.append(str(error))
+        if bad:
+            raise DataError(_report(bad, sum(len(listed.photos) for listed in evaluated.values())))
 
     def crops(self, ids: Sequence[str]) -> Tensor:
         """Return N×3×112×112 uint8 aligned crops of the images named.
@@ -262,30 +378,46 @@ class PublishedDataset(Dataset):
         """
         crops = torch.empty((len(ids), 3, CROP_SIZE, CROP_SIZE), dtype=torch.uint8)
         for row, image_id in enumerate(ids):
-            crops[row] = torch.from_numpy(np.ascontiguousarray(self._crop(image_id).transpose(2, 0, 1)))
+            crop = self._crop(*self._located(image_id))
+            crops[row] = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))
         return crops
 
-    def _crop(self, image_id: str) -> Pixels:
-        person, photo = self._located(image_id)
-        called = self._called(image_id)
+    def _crop(self, identity: str, index: int) -> Pixels:
+        person, image_id = self._people[identity], _image_id(identity, index)
+        photo, called = person.photos[index], self._called(image_id)
         pixels = self._pixels(person, photo, called)
-        if self._points_version == ALIGNED:
+        if self._points_from == ALIGNED:
             return _aligned(pixels, called)
         try:
             points = self._points_of(person, photo)
-            return align(pixels, _detected(pixels) if points is None else points)
+            return align(pixels, self._detected(image_id, pixels) if points is None else points)
         except DataError as error:
             raise DataError(f"{called}: {error}") from error
 
-    def _located(self, image_id: str) -> tuple[Person, str]:
+    @cached_property
+    def _points_from(self) -> str:
+        """`_points_version`, looked up once."""
+        return self._points_version
+
+    def _detected(self, image_id: str, pixels: Pixels) -> Points:
+        if image_id not in self._points_found:
+            self._points_found[image_id] = _detected(pixels)
+        return self._points_found[image_id]
+
+    @cached_property
+    def _points_found(self) -> dict[str, Points]:
+        """What the detector found so far: `check` looks first, `crops` need not look again."""
+        return {}
+
+    def _located(self, image_id: str) -> tuple[str, int]:
         identity, _, index = image_id.partition("/")
-        person = self._people.get(identity)
+        listed = self._listed.get(identity)
         # Written anew and compared, so that one photo has one id.
-        if person is None or not index.isdecimal() or int(index) >= len(person.photos):
+        if listed is None or not index.isdecimal() or int(index) not in listed.photos:
             raise self._unknown(image_id)
         if _image_id(identity, int(index)) != image_id:
             raise self._unknown(image_id)
-        return person, person.photos[int(index)]
+        return identity, int(index)
 
     def _unknown(self, image_id: str) -> UsageError:
         return UsageError(
@@ -294,12 +426,15 @@ class PublishedDataset(Dataset):
 
     def file_name(self, image_id: str) -> str:
         """Return the publisher's name of a photo, for looking at it on this machine only."""
-        person, photo = self._located(image_id)
-        return f"{person.name}/{photo}"
+        identity, _, index = image_id.partition("/")
+        if image_id not in self.skipped:  # those too can be looked at
+            self._located(image_id)
+        person = self._people[identity]
+        return f"{person.name}/{person.photos[int(index)]}"
 
     def names(self) -> Mapping[str, str]:
         """Return identity id → the publisher's name of the person, for use on this machine; tables never carry it."""
-        return {identity: person.name for identity, person in self._people.items()}
+        return {identity: self._people[identity].name for identity in self._listed}
 
     def _called(self, image_id: str) -> str:
         # A file's name may be a person's and an error may end up in a published table.
@@ -326,8 +461,20 @@ def _image_id(identity: str, index: int) -> str:
     return f"{identity}/{index:04d}"
 
 
-def _size(file: Path) -> int:
-    return file.stat().st_size
+def _sampled(file: io.BufferedIOBase) -> str:
+    """Return the size of a file and the SHA-256 of bytes from its middle."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, (size - SAMPLE_BYTES) // 2))
+    return f"{size} {hashlib.sha256(file.read(SAMPLE_BYTES)).hexdigest()}"
+
+
+def _report(bad: Sequence[str], among: int) -> str:
+    shown = "\n  ".join(bad[:_SHOWN])
+    more = f"\n  and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+    return (
+        f"{len(bad)} of {among} photos of people who are evaluated cannot be used; on_bad=skip leaves them out:"
+        f"\n  {shown}{more}"
+    )
 
 
 def _detected(pixels: Pixels) -> Points:
@@ -335,7 +482,7 @@ def _detected(pixels: Pixels) -> Points:
 
     found = detector().detect(pixels, choose="central")
     if found is None:
-        raise DataError("the detector finds no face in it. Remove the photo.")
+        raise DataError("the detector finds no face in it. Say on_bad=skip, or remove the photo.")
     return found.points
 
 
@@ -427,25 +574,31 @@ def digest_of(file: Path) -> str:
 
 
 def folders_of(root: Path) -> list[str]:
-    """Return the names of a folder's subfolders, sorted, hidden ones left out."""
-    import os
+    """Return the names of a folder's subfolders, sorted, hidden ones left out.
 
-    with os.scandir(root) as entries:
-        return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+    Raises:
+        DataError: it cannot be read.
+    """
+    return sorted(entry.name for entry in _entries(root) if entry.is_dir())
 
 
 def photos_of(folder: Path) -> tuple[str, ...]:
-    """Return the names of a folder's photos, sorted; other files are passed over."""
-    import os
+    """Return the names of a folder's photos, sorted; other files are passed over.
 
-    with os.scandir(folder) as entries:
-        return tuple(
-            sorted(
-                entry.name
-                for entry in entries
-                if not entry.name.startswith(".") and Path(entry.name).suffix.lower() in SUFFIXES
-            )
-        )
+    Raises:
+        DataError: it cannot be read.
+    """
+    found = _entries(folder)
+    return tuple(sorted(entry.name for entry in found if Path(entry.name).suffix.lower() in SUFFIXES))
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        # The folder's own name may be a person's.
+        raise DataError(f"a folder in {folder.parent} cannot be read ({error.strerror}).") from error
 
 
 PhotosAre = Literal["detect", "aligned"]

@@ -71,6 +71,10 @@ class RecordFile:
                         raise DataError(
                             f"{self.idx}, line {number}: '{line.strip()[:40]}' is not a number and an offset. {_AGAIN}"
                         )
+                    if int(words[0]) in found:
+                        raise DataError(
+                            f"{self.idx}, line {number}: record {words[0]} is listed twice. {_AGAIN}"
+                        )
                     found[int(words[0])] = int(words[1])
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(

@@ -8,8 +8,10 @@ files.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 
 from pydantic import Field
 
@@ -21,7 +23,6 @@ from bench.datasets._published import (
     PublishedDataset,
     PublishedParams,
     detected,
-    digest_of,
     folders_of,
     photos_of,
 )
@@ -30,6 +31,9 @@ from bench.errors import DataError
 from bench.photos import read_photo
 
 RECORDS = "train.rec"
+
+CORPUS = "CASIA-WebFace"
+"""What the cards of backbones trained on it call it."""
 
 
 class CasiaWebFace(PublishedDataset):
@@ -77,25 +81,24 @@ class CasiaWebFace(PublishedDataset):
     def _pixels(self, person: Person, photo: str, called: str) -> Pixels:
         if self._records is None:
             return super()._pixels(person, photo, called)
-        return read_photo(self._records.read(int(photo)).content, called)
+        try:
+            content = self._records.read(int(photo)).content
+        except DataError as error:
+            raise DataError(f"{called}: {error}") from error
+        return read_photo(content, called)
 
-    def _state(self, person: Person, photo: str) -> str:
-        return (
-            super()._state(person, photo) if self._records is None else str(self._records.offsets[int(photo)])
-        )
-
-    def fingerprint(self) -> str:
-        """Return a digest of photos, detector and alignment; see `PublishedDataset.fingerprint`.
-
-        Of ``train.rec`` its index counts, and its size.
-        """
+    def _open(self, person: Person, photo: str) -> io.BufferedIOBase:
         if self._records is None:
-            return super().fingerprint()
-        import hashlib
+            return super()._open(person, photo)
+        return io.BytesIO(self._records.read(int(photo)).content)
 
-        size = self._records.rec.stat().st_size
-        text = f"{super().fingerprint()} {digest_of(self._records.idx)} {size}"
-        return hashlib.sha256(text.encode()).hexdigest()
+    @property
+    def _packed(self) -> tuple[Path, ...]:
+        return () if self._records is None else (self._records.idx, self._records.rec)
+
+    def people_in(self, corpus: str) -> frozenset[str] | None:
+        """Return everyone for ``CASIA-WebFace``; see `PublishedDataset.people_in`."""
+        return frozenset(self._people) if corpus == CORPUS else None
 
 
 def _people_of(records: RecordFile) -> Iterator[Person]:
@@ -112,6 +115,7 @@ def _people_of(records: RecordFile) -> Iterator[Person]:
         yield from _by_label(records, sorted(records.offsets))
         return
     first, last = _range(head, records, 0)
+    owner: dict[int, int] = {}
     for number in range(first, last):
         begin, end = _range(records.read(number), records, number)
         photos = tuple(f"{photo}" for photo in range(begin, end))
@@ -119,6 +123,11 @@ def _people_of(records: RecordFile) -> Iterator[Person]:
             raise DataError(
                 f"{records.idx} has no record {missing[0]}, a photo of person {number}. Fetch it again."
             )
+        for photo in range(begin, end):
+            if (other := owner.setdefault(photo, number)) != number:
+                raise DataError(
+                    f"{records.rec}: record {photo} is a photo of persons {other} and {number}. Fetch it again."
+                )
         if photos:
             yield Person(str(number - first), photos)
 

@@ -66,10 +66,10 @@ class CelebA(PublishedDataset):
         parts = self._parts
         photos: dict[int, list[str]] = {}
         file = self._list(IDENTITIES)
-        for line, (photo, number) in rows_of(file, 2):
+        for line, photo, number in identities_in(file):
             if photo not in parts:
                 raise broken(file, line, f"'{photo}' is not in {PARTITION}")
-            photos.setdefault(whole_number(number, file, line), []).append(photo)
+            photos.setdefault(number, []).append(photo)
         for person, names in sorted(photos.items()):
             evaluable = all(parts[name] != _TRAINING for name in names)
             yield Person(str(person), tuple(sorted(names)), evaluable)
@@ -82,6 +82,8 @@ class CelebA(PublishedDataset):
         for line, (photo, part) in rows_of(file, 2):
             if part not in ("0", "1", "2"):
                 raise broken(file, line, f"the part is '{part}', not 0, 1 or 2")
+            if photo in parts:
+                raise broken(file, line, f"'{photo}' is listed twice")
             parts[photo] = int(part)
         return parts
 
@@ -113,6 +115,20 @@ class CelebA(PublishedDataset):
     def _landmarks(self) -> LandmarkTable:
         file = self._list(LANDMARKS)
         # Two lines of header: the number of photos, and the names of the coordinates, left being left in the photo.
-        return landmark_table(
-            (words[0], coordinates(words[1:], file, line)) for line, words in rows_of(file, 11, header=2)
-        )
+        rows = rows_of(file, 11, header=2)
+        return landmark_table(((words[0], coordinates(words[1:], file, line)) for line, words in rows), file)
+
+
+def identities_in(file: Path) -> Iterator[tuple[int, str, int]]:
+    """Yield (line, photo, number of the person) of CelebA's list of identities.
+
+    Raises:
+        DataError: a line is broken, or a photo is listed twice; names the line.
+    """
+    seen: set[str] = set()
+    for line, (photo, number) in rows_of(file, 2):
+        person = whole_number(number, file, line)
+        if photo in seen:
+            raise broken(file, line, f"'{photo}' is listed twice")
+        seen.add(photo)
+        yield line, photo, person

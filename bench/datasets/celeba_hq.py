@@ -26,7 +26,7 @@ from bench.datasets._published import (
     rows_of,
     whole_number,
 )
-from bench.datasets.celeba import FOLDERS, IDENTITIES
+from bench.datasets.celeba import FOLDERS, IDENTITIES, identities_in
 
 MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 PHOTOS = "CelebA-HQ-img"
@@ -60,11 +60,16 @@ class CelebAHQ(PublishedDataset):
     def _find(self) -> Iterator[Person]:
         numbers = self._identity_of
         photos: dict[int, list[str]] = {}
+        seen: set[str] = set()
         file = existing(self.root, MAPPING, (), self._mend)
         for line, (index, _original, celeba_name) in rows_of(file, 3, header=1):
             if celeba_name not in numbers:
                 raise broken(file, line, f"'{celeba_name}' is not in CelebA's {IDENTITIES}")
             photo = f"{whole_number(index, file, line)}.jpg"
+            for name in (photo, celeba_name):
+                if name in seen:
+                    raise broken(file, line, f"'{name}' is listed twice")
+                seen.add(name)
             photos.setdefault(numbers[celeba_name], []).append(photo)
         for number, names in sorted(photos.items()):
             yield Person(str(number), tuple(sorted(names, key=lambda name: int(name[:-4]))))
@@ -76,7 +81,7 @@ class CelebAHQ(PublishedDataset):
         folder = Path(given).expanduser() if given else data_folder() / "celeba"
         mend = "Get it with CelebA (`bench data fetch celeba` says where), or say celeba=FOLDER."
         file = existing(folder, IDENTITIES, FOLDERS, mend)
-        return {photo: whole_number(number, file, line) for line, (photo, number) in rows_of(file, 2)}
+        return {photo: number for _, photo, number in identities_in(file)}
 
     def _file(self, person: Person, photo: str) -> Path:
         del person

@@ -7,7 +7,7 @@ photos: NAME/photo.jpg, under actors/ and actresses/ or faces/ with most of them
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import Field
@@ -54,11 +54,12 @@ class FaceScrub(PublishedDataset):
     def _find(self) -> Iterator[Person]:
         places: dict[str, str] = {}
         for group in self._groups():
-            for name in folders_of(self.root / group):
+            for number, name in enumerate(folders_of(self.root / group), start=1):
                 if name in places:
+                    # The folder's name is the person's, and an error may end up in a published table.
                     raise DataError(
-                        f"{self.root / group / name}: a folder of that name is in {self.root / places[name]} too. "
-                        "Put the photos of a person into one folder."
+                        f"folder {number} (sorted by name) of {self.root / group} has the name of one in "
+                        f"{self.root / places[name]}. Put the photos of a person into one folder."
                     )
                 places[name] = group
         for name, group in sorted(places.items()):
@@ -73,7 +74,21 @@ class FaceScrub(PublishedDataset):
             inner = next((i for i in _INNER if (self.root / group / i).is_dir()), "")
             if (self.root / group).is_dir():
                 found.append(str(Path(group) / inner))
+                if inner:
+                    self._refuse_people_in(self.root / group, _INNER, inner)
+        if found:
+            self._refuse_people_in(self.root, GROUPS, " and ".join(found))
         return found or [""]
+
+    @staticmethod
+    def _refuse_people_in(folder: Path, known: Sequence[str], read: str) -> None:
+        """Refuse folders of photos beside those that are read: their people would be lost without a word."""
+        others = [name for name in folders_of(folder) if name not in known and photos_of(folder / name)]
+        if others:
+            raise DataError(
+                f"{len(others)} folders of photos lie in {folder} beside {read}, where people are looked for. Move "
+                "them in or away."
+            )
 
     @property
     def _points_version(self) -> str:

@@ -111,7 +111,8 @@ class FFHQ(PublishedDataset):
     @cached_property
     def _landmarks(self) -> LandmarkTable:
         file = self._metadata
-        return landmark_table((f"{int(key):05d}", _five(entry, key, file)) for key, entry in entries_of(file))
+        five = ((f"{int(key):05d}", _five(entry, key, file)) for key, entry in entries_of(file))
+        return landmark_table(five, file)
 
 
 def entries_of(file: Path) -> Iterator[tuple[str, Any]]:

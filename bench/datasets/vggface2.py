@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -33,6 +34,9 @@ from bench.datasets._published import (
 from bench.errors import DataError
 
 PARTS = ("test", "train")
+
+CORPUS = "VGGFace2"
+"""What the cards of backbones trained on it call it."""
 
 _FOLDERS = ("bb_landmark", "meta/bb_landmark", "meta")
 _COLUMNS = ["NAME_ID", *(f"P{point}{axis}" for point in range(1, 6) for axis in "XY")]
@@ -94,7 +98,7 @@ class VGGFace2(PublishedDataset):
         if self.params.landmarks == "detect":
             return None
         part, _, name = person.name.partition("/")
-        points = self._landmarks[part].of(f"{name}/{Path(photo).stem}")
+        points = self._landmarks[part].of(name, Path(photo).stem)
         if points is None:
             raise DataError(
                 f"it has no row in loose_landmark_{part}.csv. Fetch that again, or say landmarks=detect."
@@ -102,21 +106,91 @@ class VGGFace2(PublishedDataset):
         return points
 
     @cached_property
-    def _landmarks(self) -> dict[str, LandmarkTable]:
-        return {part: landmark_table(_rows(self._list(part))) for part in self._parts}
+    def _landmarks(self) -> dict[str, LandmarkList]:
+        return {part: LandmarkList(self._list(part)) for part in self._parts}
+
+    def people_in(self, corpus: str) -> frozenset[str] | None:
+        """Return the people of the training part for ``VGGFace2``; see `PublishedDataset.people_in`.
+
+        Backbones are trained on its 8,631 people; the publishers' two parts share nobody.
+        """
+        if corpus != CORPUS:
+            return None
+        return frozenset(i for i, person in self._people.items() if person.name.startswith("train/"))
 
 
-def _rows(file: Path) -> Iterator[tuple[str, list[float]]]:
-    """Yield (person/photo, ten coordinates) of each line."""
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            rows = csv.reader(lines, skipinitialspace=True)
-            header = next(rows, [])
-            if [name.strip() for name in header] != _COLUMNS:
-                raise broken(file, 1, f"the columns are {', '.join(header)}, expected {', '.join(_COLUMNS)}")
-            for row in rows:
+@dataclass(frozen=True)
+class _Block:
+    """Lines of one person that follow each other: where they begin, their bytes, the number of the first."""
+
+    start: int
+    size: int
+    line: int
+
+
+class LandmarkList:
+    """A list of landmarks, read person by person: that of the training part has 3.1 million rows.
+
+    Only where each person's lines are is held, and the last person's points.
+
+    Args:
+        file: the list.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._last: tuple[str, LandmarkTable] | None = None
+
+    def of(self, person: str, photo: str) -> Points | None:
+        """Return the 5×2 points of a photo, None where there are none.
+
+        Raises:
+            DataError: the list cannot be read, or one of the person's lines is broken; names it.
+        """
+        if self._last is None or self._last[0] != person:
+            self._last = (person, landmark_table(self._rows(person), self.file))
+        return self._last[1].of(f"{person}/{photo}")
+
+    @cached_property
+    def _blocks(self) -> dict[str, list[_Block]]:
+        found: dict[str, list[_Block]] = {}
+        try:
+            with self.file.open("rb") as lines:
+                self._check_header(lines.readline())
+                start = place = lines.tell()
+                last, first = b"", 2
+                for number, line in enumerate(lines, start=2):
+                    person = line.partition(b"/")[0].strip(b'\xef\xbb\xbf" \r\n')
+                    if person != last:
+                        if last:
+                            block = _Block(start, place - start, first)
+                            found.setdefault(last.decode(), []).append(block)
+                        last, start, first = person, place, number
+                    place += len(line)
+                if last:
+                    found.setdefault(last.decode(), []).append(_Block(start, place - start, first))
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.file} cannot be read: {error}. Fetch it again.") from error
+        return found
+
+    def _check_header(self, line: bytes) -> None:
+        header = next(csv.reader([line.decode("utf-8-sig")], skipinitialspace=True), [])
+        if [name.strip() for name in header] != _COLUMNS:
+            raise broken(self.file, 1, f"the columns are {', '.join(header)}, expected {', '.join(_COLUMNS)}")
+
+    def _rows(self, person: str) -> Iterator[tuple[str, list[float]]]:
+        """Yield (person/photo, ten coordinates) of a person's lines."""
+        for block in self._blocks.get(person, ()):
+            try:
+                with self.file.open("rb") as file:
+                    file.seek(block.start)
+                    lines = file.read(block.size).decode().splitlines()
+                rows = list(csv.reader(lines, skipinitialspace=True, strict=True))
+            except (OSError, UnicodeDecodeError, csv.Error) as error:
+                raise DataError(
+                    f"{self.file} cannot be read from line {block.line} on: {error}. Fetch it again."
+                ) from error
+            for number, row in enumerate(rows, start=block.line):
                 if len(row) != len(_COLUMNS):
-                    raise broken(file, rows.line_num, f"{len(row)} columns, expected {len(_COLUMNS)}")
-                yield row[0], coordinates(row[1:], file, rows.line_num)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} cannot be read: {error}. Fetch it again.") from error
+                    raise broken(self.file, number, f"{len(row)} columns, expected {len(_COLUMNS)}")
+                yield row[0], coordinates(row[1:], self.file, number)

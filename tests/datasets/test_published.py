@@ -19,10 +19,11 @@ from bench.datasets.celeba_hq import CelebAHQ
 from bench.datasets.facescrub import FaceScrub
 from bench.datasets.ffhq import FFHQ, entries_of
 from bench.datasets.synthetic import Synthetic
-from bench.datasets.vggface2 import VGGFace2
+from bench.datasets.vggface2 import LandmarkList, VGGFace2
 from bench.errors import DataError, UsageError
 from bench.resolve import resolve
-from bench.spec import make_spec
+from bench.spec import Cell, make_spec
+from bench.threat import Threats
 
 MIN_PHOTOS = 3
 
@@ -231,8 +232,9 @@ def test_a_photo_without_landmarks_is_named(celeba_root):
 def test_landmarks_can_be_detected_instead(celeba_root, fake_detector):
     dataset = celeba(celeba_root, landmarks="detect")
     dataset.check()
+    assert fake_detector.calls == 8  # of the two people evaluated
     crops = dataset.crops(["celeba-00001/0001", "celeba-00001/0000"])
-    assert fake_detector.calls == 2
+    assert fake_detector.calls == 8
     published = celeba(celeba_root).crops(["celeba-00001/0001", "celeba-00001/0000"])
     assert (crops.float() - published.float()).abs().mean() < 6  # the list's points are whole pixels
     assert dataset.fingerprint() != celeba(celeba_root).fingerprint()
@@ -261,6 +263,236 @@ def test_at_most_so_many_people_are_evaluated_and_adding_more_keeps_them(tmp_pat
     assert (len(few), len(more), len(every)) == (5, 12, 40)
     assert few < more < every
     assert few != {f"casia-webface-{i:05d}" for i in range(5)}  # not simply the first
+
+
+# -- what everyone shares: content, bad and repeated photos ---------------------------------------------------
+
+
+def write_aligned(root, faces, people=3, photos=4):
+    """Write aligned crops as .bmp, all of one size; return the last person's."""
+    for person in range(people):
+        for photo in range(photos):
+            write(root / f"{person:07d}" / f"{photo:03d}.bmp", faces[photos * person + photo])
+
+
+def aligned(root, **params):
+    return CasiaWebFace(
+        CasiaWebFace.Params(**{"path": str(root), "min_photos": 3, "landmarks": "aligned"} | params)
+    )
+
+
+@pytest.mark.parametrize("evaluated", [3, 2])
+def test_the_fingerprint_tells_photos_of_one_size_apart(tmp_path, faces, evaluated):
+    write_aligned(tmp_path, faces)
+    before = aligned(tmp_path, evaluated=evaluated)
+    trained = [k for k, role in enumerate(roles(before).values()) if role == "training"]
+    assert len(trained) == 3 - evaluated
+    person = f"{trained[0] if trained else 0:07d}"
+    one, other = tmp_path / person / "000.bmp", tmp_path / person / "001.bmp"
+    first, second = one.read_bytes(), other.read_bytes()
+    assert len(first) == len(second)
+    kept = before.fingerprint()
+    one.write_bytes(second)
+    other.write_bytes(first)
+    assert before.fingerprint() == kept  # once an object
+    assert aligned(tmp_path, evaluated=evaluated).fingerprint() != kept
+    one.write_bytes(first)
+    other.write_bytes(second)
+    assert aligned(tmp_path, evaluated=evaluated).fingerprint() == kept
+
+
+def test_of_people_who_are_not_evaluated_a_sample_counts(tmp_path, faces, monkeypatch):
+    monkeypatch.setattr("bench.datasets._published.SAMPLE_BYTES", 1000)
+    write_aligned(tmp_path, faces)
+    kept = aligned(tmp_path, evaluated=2)
+    unchanged = kept.fingerprint()
+    trained = next(k for k, role in enumerate(roles(kept).values()) if role == "training")
+
+    def changed(person, place):
+        file = tmp_path / f"{person:07d}" / "000.bmp"
+        before = file.read_bytes()
+        file.write_bytes(before[:place] + bytes([before[place] ^ 255]) + before[place + 1 :])
+        found = aligned(tmp_path, evaluated=2).fingerprint() != unchanged
+        file.write_bytes(before)
+        return found
+
+    middle, size = 37_686 // 2, 37_686
+    assert (tmp_path / "0000000/000.bmp").stat().st_size == size
+    assert changed(trained, middle)
+    assert not changed(trained, size - 1)
+    assert all(changed((trained + 1) % 3, place) for place in (middle, size - 1, 60))
+
+
+def test_records_count_by_their_bytes(tmp_path, faces):
+    write_records(tmp_path, insightface_records(faces))
+    before = casia(tmp_path).fingerprint()
+    packed = (tmp_path / "train.rec").read_bytes()
+    place = packed.index(b"IDAT") + 40
+    (tmp_path / "train.rec").write_bytes(packed[:place] + bytes([packed[place] ^ 1]) + packed[place + 1 :])
+    assert casia(tmp_path).fingerprint() != before
+
+
+@pytest.fixture
+def spoilt(tmp_path, faces):
+    """Person 0: a broken photo; 1: the same twice; 2: one of person 0's, and a photo too small."""
+    write_aligned(tmp_path, faces, photos=5)
+    (tmp_path / "0000000/001.bmp").write_bytes(b"no photo")
+    (tmp_path / "0000001/004.bmp").write_bytes((tmp_path / "0000001/000.bmp").read_bytes())
+    (tmp_path / "0000002/000.bmp").write_bytes((tmp_path / "0000000/003.bmp").read_bytes())
+    write(tmp_path / "0000002/004.bmp", faces[0][:50])
+    return tmp_path
+
+
+def test_check_names_every_photo_that_cannot_be_used(spoilt):
+    with pytest.raises(DataError, match=r"4 of 15 photos .*on_bad=skip leaves them out") as refusal:
+        aligned(spoilt).check()
+    text = str(refusal.value)
+    assert text.count("\n") == 4
+    assert "casia-webface-00000/0001 (file_name" in text
+    assert "casia-webface-00001/0004 " in text
+    assert "is the same photo as casia-webface-00001/0000" in text
+    assert "is the same photo as casia-webface-00000/0003" in text
+    assert "is 112×50, an aligned crop is 112×112" in text
+
+
+def test_bad_photos_are_left_out_and_ids_stay(spoilt, caplog):
+    dataset = aligned(spoilt, on_bad="skip")
+    with caplog.at_level("WARNING", "bench"):
+        listed = {p.id: [image.partition("/")[2] for image in p.photos] for p in dataset.identities()}
+    places = {
+        "casia-webface-00000": ["0000", "0002", "0003", "0004"],
+        "casia-webface-00001": ["0000", "0001", "0002", "0003"],
+        "casia-webface-00002": ["0000", "0001", "0002", "0003"],
+    }
+    # Which of two copies is the first is a matter of the drawn order.
+    odd = {"casia-webface-00000/0003", "casia-webface-00002/0000"} & set(dataset.skipped)
+    assert len(odd) == 1
+    person, _, place = odd.pop().partition("/")
+    places[person].remove(place)
+    assert listed == places
+    assert len(dataset.skipped) == 4
+    assert "is not an image" in dataset.skipped["casia-webface-00000/0001"]
+    assert "casia-webface: 4 photos left out; the first: " in caplog.text
+    assert dataset.file_name("casia-webface-00000/0001") == "0000000/001.bmp"
+    assert dataset.file_name("casia-webface-00000/0002") == "0000000/002.bmp"
+    with pytest.raises(UsageError, match="unknown image"):
+        dataset.crops(["casia-webface-00000/0001"])
+    dataset.check()
+    assert_contract(dataset)
+    assert set(roles(dataset).values()) == {"evaluation"}
+    assert (
+        "training" in roles(aligned(spoilt, on_bad="skip", min_photos=4)).values()
+    )  # three are left of four
+
+
+def test_so_many_people_train(tmp_path, faces):
+    write_aligned(tmp_path, faces, people=6)
+    dataset = aligned(tmp_path, evaluated=2, training=1)
+    assert sorted(roles(dataset).values()) == ["evaluation", "evaluation", "training"]
+    wide = roles(aligned(tmp_path, evaluated=2))
+    assert roles(dataset).items() <= wide.items()
+    assert dataset.names().keys() == roles(dataset).keys()
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_without_its_name(tmp_path, faces, monkeypatch):
+    import os
+
+    write_aligned(tmp_path, faces)
+    scan = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("0000001"):
+            raise PermissionError(13, "Permission denied")
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"a folder in .* cannot be read \(Permission denied\)") as refusal:
+        aligned(tmp_path).identities()
+    assert "0000001" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "repeat", "message"),
+    [
+        (
+            "Anno/identity_CelebA.txt",
+            "000003.jpg 12",
+            r"identity_CelebA\.txt, line 15: '000003\.jpg' is listed",
+        ),
+        ("Eval/list_eval_partition.txt", "000003.jpg 2", r"partition\.txt, line 15: '000003\.jpg' is listed"),
+        (
+            "Anno/list_landmarks_align_celeba.txt",
+            "000003.jpg" + " 1" * 10,
+            r"celeba\.txt has '000003\.jpg' twice",
+        ),
+    ],
+)
+def test_celeba_refuses_a_photo_that_is_listed_twice(celeba_root, file, repeat, message):
+    with (celeba_root / file).open("a") as lines:
+        lines.write(f"{repeat}\n")
+    with pytest.raises(DataError, match=message):
+        celeba(celeba_root).check()
+
+
+@pytest.mark.parametrize(
+    ("row", "name"), [("0 5 000001.jpg", r"0\.jpg"), ("99 5 000001.jpg", r"000001\.jpg")]
+)
+def test_celeba_hq_refuses_a_photo_that_is_listed_twice(hq, tmp_path, row, name):
+    mapping = tmp_path / "hq/CelebA-HQ-to-CelebA-mapping.txt"
+    mapping.write_text(f"{mapping.read_text()}{row}\n")
+    with pytest.raises(DataError, match=rf"mapping\.txt, line 16: '{name}' is listed twice"):
+        CelebAHQ(hq).identities()
+
+
+def test_records_that_are_listed_twice_or_of_two_people_are_refused(tmp_path, faces):
+    write_records(tmp_path / "a", insightface_records(faces, people=((1, 5), (4, 8))))
+    with pytest.raises(DataError, match=r"record 4 is a photo of persons 8 and 9"):
+        casia(tmp_path / "a").identities()
+    write_records(tmp_path / "b", insightface_records(faces))
+    with (tmp_path / "b/train.idx").open("a") as lines:
+        lines.write("3\t0\n")
+    with pytest.raises(DataError, match=r"train\.idx, line 11: record 3 is listed twice"):
+        casia(tmp_path / "b").identities()
+
+
+def test_datasets_say_who_is_in_what_backbones_were_trained_on(vgg_root, tmp_path, faces):
+    both = vggface2(vgg_root, part="both")
+    assert both.people_in("VGGFace2") == {"vggface2-00002"}
+    assert both.people_in("VGGFace2") & {p.id for p in both.identities() if p.role == "evaluation"} == set()
+    assert vggface2(vgg_root).people_in("VGGFace2") == frozenset()
+    write_aligned(tmp_path / "casia", faces)
+    dataset = aligned(tmp_path / "casia")
+    assert dataset.people_in("CASIA-WebFace") == set(roles(dataset))
+    assert both.people_in("CASIA-WebFace") is dataset.people_in("VGGFace2") is None
+
+
+@pytest.mark.parametrize(
+    ("dataset", "backbone", "overlap", "detail"),
+    [
+        ("casia", "mobilefacenet-casia", "yes", "tracker: 3 of 3 evaluated people are among 'CASIA-WebFace'"),
+        ("casia", "facenet-casia", "yes", "3 of 3 evaluated people"),
+        ("casia", "facenet-vggface2", "unknown", "'VGGFace2' names no dataset that can be looked at"),
+        ("vggface2", "facenet-vggface2", "no", ""),
+        ("vggface2", "adaface:depth=18,data=vggface2", "no", ""),
+        ("vggface2", "mobilefacenet-casia", "unknown", "'CASIA-WebFace' names no dataset"),
+    ],
+)
+def test_a_tracker_that_was_trained_on_the_people_is_known(
+    tmp_path, vgg_root, faces, dataset, backbone, overlap, detail
+):
+    write_aligned(tmp_path / "casia", faces)
+    text = {
+        "casia": f"casia-webface:path={tmp_path / 'casia'},landmarks=aligned,min_photos=3",
+        "vggface2": f"vggface2:path={vgg_root},part=both,min_photos=3",
+    }[dataset]
+    # Of another backbone the weights are here; only the card's words matter.
+    run = resolve(
+        make_spec({"dataset": text, "attacks": ["none"], "defenses": ["none"], "backbones": [backbone]})
+    )
+    people = frozenset(p.id for p in run.dataset.identities() if p.role == "evaluation")
+    found = Threats(run, people).identity_overlap(Cell("none", "none", backbone, "nn", 0))
+    assert found.overlap == overlap
+    assert detail in found.detail
 
 
 # -- CelebA-HQ -----------------------------------------------------------------------------------------------
@@ -458,6 +690,25 @@ def test_vggface2_names_a_broken_row(vgg_root, edit, message):
         vggface2(vgg_root).check()
 
 
+def test_vggface2_reads_the_landmarks_of_the_people_asked_for(vgg_root):
+    file = vgg_root / "bb_landmark/loose_landmark_train.csv"
+    name, *rows = (vgg_root / "bb_landmark/loose_landmark_test.csv").read_text().splitlines()
+    # Mixed, without quotes, with Windows' ends of lines: person 9's rows lie in two blocks.
+    shuffled = [rows[4], *rows[:4], *rows[5:], "", "n000077/0001_01,broken"]
+    file.write_bytes("\ufeff".encode() + "\r\n".join([name, *shuffled]).replace('"', "").encode())
+    found, table = LandmarkList(file), LandmarkList(vgg_root / "bb_landmark/loose_landmark_test.csv")
+    for person in ("n000009", "n000001"):
+        for k in range(1, 5):
+            assert np.array_equal(found.of(person, f"{k:04d}_01"), table.of(person, f"{k:04d}_01"))
+    assert found.of("n000001", "0099_01") is None
+    assert found.of("n000002", "0001_01") is None
+    with pytest.raises(DataError, match=r"train\.csv, line 11: 2 columns, expected 11"):
+        found.of("n000077", "0001_01")
+    file.write_text("\n".join([name, rows[0], rows[0]]))
+    with pytest.raises(DataError, match=r"train\.csv has 'n000001/0001_01' twice"):
+        LandmarkList(file).of("n000001", "0001_01")
+
+
 def test_vggface2_without_its_landmarks_says_how_to_go_on(vgg_root):
     (vgg_root / "bb_landmark/loose_landmark_train.csv").unlink()
     vggface2(vgg_root).check()
@@ -497,8 +748,10 @@ def test_facescrub_in_the_layouts_its_scripts_make(tmp_path, faces, layout, fake
 def test_facescrub_refuses_a_person_in_two_places_and_keeps_names_inside(tmp_path, faces):
     for group in ("actors", "actresses"):
         write(tmp_path / "f" / group / "Zoe Invented" / "1.png", faces[0])
-    with pytest.raises(DataError, match="a folder of that name is in"):
+    write(tmp_path / "f/actresses/Ann Other/1.png", faces[1])
+    with pytest.raises(DataError, match=r"folder 2 .*actresses has the name of one in .*actors\.") as refusal:
         FaceScrub(FaceScrub.Params(path=str(tmp_path / "f"))).identities()
+    assert "Zoe" not in str(refusal.value)
     root = tmp_path / "g"
     (root / "Zoe Invented").mkdir(parents=True)
     (root / "Zoe Invented/1.png").write_bytes(b"no photo")
@@ -506,6 +759,17 @@ def test_facescrub_refuses_a_person_in_two_places_and_keeps_names_inside(tmp_pat
     with pytest.raises(DataError, match=r"photo facescrub-00000/0000 .*is not an image") as refusal:
         dataset.crops(["facescrub-00000/0000"])
     assert "Zoe" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("beside", "count"), [("", 1), ("actors", 2)])
+def test_facescrub_does_not_lose_people_beside_its_groups(tmp_path, faces, beside, count):
+    write(tmp_path / "f/actors/faces/Zoe Invented/1.png", faces[0])
+    write(tmp_path / "f/lists/deep/x.png", faces[0])  # no folder of photos
+    for name in ("Ann Other", "Bob Drawn")[:count]:
+        write(tmp_path / "f" / beside / name / "1.png", faces[1])
+    with pytest.raises(DataError, match=rf"{count} folders of photos lie in .* beside") as refusal:
+        FaceScrub(FaceScrub.Params(path=str(tmp_path / "f"))).identities()
+    assert "Ann" not in str(refusal.value)
 
 
 # -- CASIA-WebFace ---------------------------------------------------------------------------------------------
