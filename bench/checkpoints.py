@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ SAFE = ".safetensors"
 _NESTED = "state_dict"  # where training scripts put the weights, beside their epoch and optimiser
 _BROKEN = (RuntimeError, EOFError, OSError, KeyError, IndexError, ValueError, TypeError, AttributeError)
 _NAMED = re.compile(r"GLOBAL ([\w.]+\w)")  # in torch's refusal
+_FILLED = re.compile(r"Can only (SETITEM|append|extend).*but got <class 'inert\.([^']+)'>", re.DOTALL)
 _AGAIN = "Fetch it again from its publisher."
 
 
@@ -34,6 +37,27 @@ class _Inert:
 
     def __setstate__(self, _state: object) -> None:
         pass
+
+
+class _InertMapping:
+    """Stands in the place of a class that is a dict; torch lets plain dicts and OrderedDicts be filled, no others."""
+
+    def __new__(cls, *_arguments: object, **_named: object) -> Any:
+        """Return an empty mapping."""
+        return OrderedDict()
+
+
+class _InertList:
+    """Stands in the place of a class that is a list."""
+
+    def __new__(cls, *_arguments: object, **_named: object) -> Any:
+        """Return an empty list."""
+        return []
+
+
+def _stand_in(published: str, base: type) -> type:
+    """Return a class of its own for a name, as torch tells them apart by the object; errors show the name."""
+    return type(published.rpartition(".")[2], (base,), {"__module__": "inert", "__qualname__": published})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -50,6 +74,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise DataError(f"{path} is not a file. Give the path of a checkpoint.")
+    if path.suffix.lower() == ".onnx":
+        raise DataError(
+            f"{path} is an ONNX file; this network is read from a checkpoint of PyTorch or {SAFE}. Use the file as "
+            f"--backbone {path.name}, with its preprocessing."
+        )
     if path.suffix == SAFE:
         return _read_safetensors(path)
     return _tensors_of(_load(path), path)
@@ -72,6 +101,7 @@ def convert(source: Path, target: Path) -> tuple[str, ...]:
         UsageError: the target exists or ends otherwise.
         DataError: the source cannot be read even so, or the target cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     if target.suffix != SAFE:
@@ -88,7 +118,7 @@ def convert(source: Path, target: Path) -> tuple[str, ...]:
     try:
         save_file(apart, part)
         part.replace(target)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)
         raise DataError(f"{target} cannot be written: {error}.") from error
     return foreign
@@ -104,9 +134,16 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path} is no readable {SAFE} file ({error}). {_AGAIN}") from error
 
 
+def _loaded(path: Path) -> Any:
+    with warnings.catch_warnings():
+        # That it checks sparse tensors: there should be none, and nobody can act on it.
+        warnings.filterwarnings("ignore", message="Validating sparse tensor")
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def _load(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return _loaded(path)
     except pickle.UnpicklingError as error:
         foreign = _foreign_classes(path, error)
         if not foreign:
@@ -124,19 +161,27 @@ def _load(path: Path) -> Any:
 
 def _load_inert(path: Path) -> tuple[Any, tuple[str, ...]]:
     """Return what a checkpoint holds, with stand-ins for the classes it names, and the names of these."""
-    names = list(_foreign_classes(path))
+    bases: dict[str, type] = dict.fromkeys(_foreign_classes(path), _Inert)
     while True:
-        # One class for each name: torch tells them apart by the object.
-        stand_ins: list[Any] = [(type("Inert", (_Inert,), {}), name) for name in names]
+        stand_ins: list[Any] = [(_stand_in(name, base), name) for name, base in bases.items()]
         with torch.serialization.safe_globals(stand_ins):
             try:
-                return torch.load(path, map_location="cpu", weights_only=True), tuple(names)
+                return _loaded(path), tuple(bases)
             except pickle.UnpicklingError as error:
-                more = [name for name in _foreign_classes(path, error) if name not in names]
+                filled = _FILLED.search(str(error))
+                # Only when one is filled does it show that its class is a dict or a list.
+                if filled and bases.get(filled[2]) is _Inert:
+                    bases[filled[2]] = _InertMapping if filled[1] == "SETITEM" else _InertList
+                    continue
+                more = [name for name in _foreign_classes(path, error) if name not in bases]
                 if not more:
                     raise DataError(f"{path} cannot be read even without its classes. {_AGAIN}") from error
-                names += more
-            except _BROKEN:
+                bases |= dict.fromkeys(more, _Inert)
+            except _BROKEN as error:
+                if bases:
+                    raise DataError(
+                        f"{path} cannot be read even without its classes ({type(error).__name__}). {_AGAIN}"
+                    ) from error
                 return _load(path), ()  # says what is wrong
 
 
@@ -148,7 +193,9 @@ def _foreign_classes(path: Path, error: Exception | None = None) -> tuple[str, .
     try:
         return tuple(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))
     except (*_BROKEN, pickle.UnpicklingError):
-        return tuple(_NAMED.findall(str(error)))[:1]
+        named = _NAMED.findall(str(error))[:1]
+        # The refusal leaves the module of what is built in unsaid.
+        return tuple(name if "." in name else f"builtins.{name}" for name in named)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -166,4 +213,9 @@ def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise DataError(f"{path} holds no tensors. Save the network's state_dict().")
+    odd = [n for n, v in tensors.items() if v.layout != torch.strided or v.is_quantized or v.is_meta]
+    if odd:
+        raise DataError(
+            f"{path}: '{odd[0]}' is sparse, quantised or without values. Save it as a plain tensor."
+        )
     return tensors

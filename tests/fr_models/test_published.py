@@ -1,6 +1,7 @@
 """Backbones that users bring, from files in exactly the published layout with random weights."""
 
 import argparse
+from collections import OrderedDict, defaultdict
 
 import numpy as np
 import onnx
@@ -561,6 +562,61 @@ def test_pickled_classes_are_refused_by_name_and_can_be_left_out(tmp_path, capsy
         read_tensors(path)
     convert(path, tmp_path / "evil.safetensors")
     assert "it ran" not in capsys.readouterr().out
+
+
+class AttributeDict(dict):
+    """As PyTorch Lightning keeps its hyper-parameters."""
+
+
+class Marked(OrderedDict):
+    """A mapping with a state of its own."""
+
+
+class Losses(list):
+    """A list of a class of its own."""
+
+
+class Row(argparse.Namespace):
+    """An object with a state."""
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_stand_ins_can_be_filled_like_the_dicts_and_lists_they_stand_for(tmp_path, old):
+    state = Marked({"model.a": torch.arange(3.0)})
+    state.mark = 1
+    held = defaultdict(list, {"x": [1], "y": [2]})
+    hyper, losses = AttributeDict(lr=0.1, deep=AttributeDict(a=1, b=2)), Losses([1.0, 2.0])
+    path, out = tmp_path / "a.ckpt", tmp_path / "a.safetensors"
+    content = {"held": held, "hyper": hyper, "state_dict": state, "losses": losses, "row": Row(a=1)}
+    torch.save(content, path, _use_new_zipfile_serialization=not old)
+    with pytest.raises(DataError, match=r"bench models convert a\.ckpt"):
+        read_tensors(path)
+    left = convert(path, out)
+    assert {name.rpartition(".")[2] for name in left} == {
+        "AttributeDict",
+        "Marked",
+        "Losses",
+        "Row",
+        "defaultdict",
+        "list",
+    }
+    assert list(read_tensors(out)) == ["model.a"]
+    assert torch.equal(read_tensors(out)["model.a"], torch.arange(3.0))
+
+
+def test_what_cannot_be_converted_says_why(tmp_path):
+    path, out = tmp_path / "a.ckpt", tmp_path / "a.safetensors"
+    torch.save(Row(a=1), path)
+    with pytest.raises(DataError, match=r"a\.ckpt holds a Row, not tensors by name"):
+        convert(path, out)
+    torch.save({"a": torch.eye(3).to_sparse()}, path)
+    for use in (lambda: convert(path, out), lambda: read_tensors(path)):
+        with pytest.raises(DataError, match=r"a\.ckpt: 'a' is sparse, quantised or without values"):
+            use()
+    assert not out.exists()
+    (tmp_path / "x.onnx").write_bytes(b"")
+    with pytest.raises(DataError, match=r"x\.onnx is an ONNX file.*--backbone x\.onnx"):
+        loaded(f"adaface:weights={tmp_path / 'x.onnx'}")
 
 
 @pytest.mark.parametrize(
