@@ -230,11 +230,15 @@ def weights() -> tuple[CatalogueEntry, ...]:
 
 
 def _weights_of(backbone: str) -> CatalogueEntry | None:
-    """Return the entry of a registered backbone, None where nothing is to be fetched for it."""
-    from bench import registry
+    """Return the entry of a backbone by name or with parameters, None where nothing is to be fetched for it."""
+    from bench import methods, registry
 
-    cls = registry.load_class("backbones", backbone)
-    card = getattr(cls, "card", None)
+    parsed = methods.parse(backbone)
+    cls = registry.load_class("backbones", parsed.name)
+    if parsed.values.get("weights"):
+        return None
+    named = registry.backbone(backbone) if parsed.values else cls
+    card = getattr(named, "card", None)
     if not isinstance(card, BackboneCard) or not _fetched(card):
         return None
     return _entry_of_card(card, getattr(cls, "how", ""))
@@ -308,6 +312,12 @@ def fetch(
         if report is not None:
             report(state.file.path, done, len(known))
         _fetch_file(state.file, state.path, source)
+    by_hand = [s for s in wanted if s not in known and not s.file.sha256]
+    if by_hand:
+        places = ", ".join(str(s.path) for s in by_hand)
+        raise UsageError(
+            f"{name} is not fetched: its publisher states no digest to check it by. {entry.how} The place is {places}."
+        )
     if len(known) < len(wanted):
         missing = ", ".join(s.file.path for s in wanted if s not in known)
         raise UsageError(f"{name}: no public source is known for {missing}. {entry.how}")
@@ -328,7 +338,7 @@ def _entry(name: str, kind: Kind | None) -> CatalogueEntry:
                 f"{name} is handed out by its publishers only. {entry.how}, and unpack it in {place_of(entry)} or "
                 f"anywhere ({name}:path=FOLDER). Licence: {entry.licence}."
             )
-    if name not in backbones:
+    if name.partition(":")[0] not in backbones:
         by_hand = [entry.name for entry in BY_HAND if kind in (None, "dataset")]
         valid = (*listed, *by_hand, *backbones)
         raise unknown("data set or weights" if kind is None else kind, name, valid)

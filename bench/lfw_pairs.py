@@ -71,6 +71,7 @@ class Verification:
         threshold: mean of the folds' thresholds, a cosine.
         pairs: number of pairs scored.
         expected: what the card states; None where it states nothing.
+        unlike: why the two are not to be compared; "" where they are.
     """
 
     backbone: str
@@ -79,6 +80,7 @@ class Verification:
     threshold: float
     pairs: int
     expected: float | None
+    unlike: str = ""
 
     @property
     def difference(self) -> float | None:
@@ -184,8 +186,10 @@ def verify_backbone(
     pairs_path: Path,
     device: torch.device = _CPU,
     advance: Advance = lambda _n: None,
+    *,
+    flip: bool = False,
 ) -> Verification:
-    """Return the LFW accuracy of a loaded backbone, one embedding a photo, without flips.
+    """Return the LFW accuracy of a loaded backbone, one embedding a photo.
 
     Args:
         backbone: after `load`.
@@ -193,6 +197,7 @@ def verify_backbone(
         pairs_path: LFW's ``pairs.txt``.
         device: where the backbone was loaded.
         advance: called with the number of photos embedded.
+        flip: add the embedding of the mirrored photo to each, as some publishers do.
 
     Raises:
         UsageError: the dataset is not LFW.
@@ -203,7 +208,7 @@ def verify_backbone(
     pairs = read_pairs(pairs_path)
     ends = [tuple(dataset.image_id(*photo) for photo in (p.first, p.second)) for p in pairs]
     ids = sorted({image_id for pair in ends for image_id in pair})
-    vectors = _directions(backbone, dataset, ids, device, advance)
+    vectors = _directions(backbone, dataset, ids, device, advance, flip=flip)
     row = {image_id: i for i, image_id in enumerate(ids)}
     first, second = (vectors[[row[pair[side]] for pair in ends]] for side in (0, 1))
     accuracies, thresholds = cross_validate(
@@ -218,18 +223,43 @@ def verify_backbone(
         threshold=float(thresholds.mean()),
         pairs=len(pairs),
         expected=backbone.card.lfw_accuracy,
+        unlike=_unlike(backbone, flip),
     )
 
 
+def _unlike(backbone: Backbone, flip: bool) -> str:
+    """Return why what a card states was measured otherwise; a backbone says so by two attributes, where it knows."""
+    fuses = bool(getattr(backbone, "accuracy_fuses_mirrored", False))
+    if fuses and not flip:
+        return "it is of a photo's embedding and its mirror image's, added: --flip"
+    if flip and not fuses:
+        return "it is of one embedding a photo, or does not say: leave out --flip"
+    return str(getattr(backbone, "accuracy_unlike", ""))
+
+
 def _directions(
-    backbone: Backbone, dataset: Any, ids: Sequence[str], device: torch.device, advance: Advance
+    backbone: Backbone,
+    dataset: Any,
+    ids: Sequence[str],
+    device: torch.device,
+    advance: Advance,
+    *,
+    flip: bool = False,
 ) -> Floats:
-    """Return N×D embeddings of unit length."""
+    """Return N×D embeddings of unit length; with `flip` of the sum of a photo's and its mirror image's."""
     parts = []
     for start in range(0, len(ids), _CHUNK):
         chunk = tuple(ids[start : start + _CHUNK])
-        pixels = stages.Pixels(dataset.crops(chunk), chunk, chunk)
-        parts.append(stages.embed(backbone, pixels, device, advance).vectors.astype(np.float64))
+        crops = dataset.crops(chunk)
+        seen = (crops, crops.flip(3)) if flip else (crops,)
+        parts.append(
+            sum(
+                stages.embed(backbone, stages.Pixels(c, chunk, chunk), device, advance).vectors.astype(
+                    np.float64
+                )
+                for c in seen
+            )
+        )
     vectors = np.concatenate(parts)
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float64)
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from bench.contracts import BackboneCard, Preprocessing
 from fr_models._inception_resnet import EMBEDDING_DIM, SIDE, InceptionResNet
-from fr_models._published import UNTESTED, CheckpointBackbone
+from fr_models._published import UNTESTED, CheckpointBackbone, warn_misnamed
 
-RELEASE = "github.com/timesler/facenet-pytorch/releases/download/v2.2.9"
+RELEASE = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9"
 
 _HEAD = "logits."  # the classifier of its training, kept in the files
 
@@ -45,6 +45,7 @@ class FaceNet(CheckpointBackbone):
     The file is a state_dict, with the classifier of its training under ``logits.``, which is left out.
     """
 
+    accuracy_unlike = "it was measured on looser crops"
     paper = "Schroff et al., FaceNet, CVPR 2015; Szegedy et al., Inception-v4, AAAI 2017"
 
     def build(self) -> nn.Module:
@@ -65,6 +66,7 @@ class FaceNet(CheckpointBackbone):
         Raises:
             DataError: the file is missing, cannot be read, or is not of this network.
         """
+        warn_misnamed(self.card, self.params.weights)
         network = self.read().eval()
         assert isinstance(network, InceptionResNet)
         self._network = network.fold().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]

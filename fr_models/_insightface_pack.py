@@ -11,10 +11,10 @@ from typing import ClassVar
 
 import torch
 
-from bench.contracts import BackboneCard, Preprocessing
+from bench.contracts import BackboneCard, MethodParams, Preprocessing
 from bench.errors import DataError
 from fr_models._onnx_backbone import OnnxBackbone
-from fr_models._published import UNTESTED, WeightsParams, locate_weights
+from fr_models._published import UNTESTED, WeightsParams, locate_weights, noted, warn_misnamed
 
 _LOOKED_AT = 8
 _CENTRING, _SCALING = ("Sub", "_minus"), ("Mul", "_mul")
@@ -42,7 +42,7 @@ def pack_card(
 def pack_source(pack: str, file: str) -> str:
     """Return where to get a pack's file, in a sentence."""
     return (
-        f"Get {file} out of github.com/deepinsight/insightface/releases/download/v0.7/{pack}.zip (the package "
+        f"Get {file} out of https://github.com/deepinsight/insightface/releases/download/v0.7/{pack}.zip (the package "
         f"insightface keeps it as ~/.insightface/models/{pack}/{file}) and put it there."
     )
 
@@ -52,12 +52,18 @@ class InsightFacePack(OnnxBackbone):
 
     Attributes:
         how: where to get the file and where to put it, in a sentence or two.
+        accuracy_unlike: why the card's accuracy is not to be compared with one measured here.
     """
 
     paper = "Deng et al., ArcFace, CVPR 2019"
     Params = WeightsParams
     params: WeightsParams
     how: ClassVar[str]
+    accuracy_unlike: ClassVar[str] = "insightface does not say how it was measured"
+
+    def __init__(self, params: MethodParams | None = None) -> None:
+        super().__init__(params)
+        self.card = noted(type(self).card, self.params.weights)
 
     def weights_path(self) -> Path:
         """Return the path of the ONNX file.
@@ -73,6 +79,7 @@ class InsightFacePack(OnnxBackbone):
         Raises:
             DataError: as `OnnxBackbone.load`; or the graph standardises its pixels itself, as those made by MXNet do.
         """
+        warn_misnamed(self.card, self.params.weights)
         path = self.weights_path()
         if standardises(path):
             raise DataError(

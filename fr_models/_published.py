@@ -6,9 +6,10 @@ must not: any particular network or key name.
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 import torch
@@ -26,6 +27,8 @@ from fr_models._onnx_backbone import Prepared, prepare
 UNTESTED = "untested on the real file"
 """What a card says where its reader was only tested on files of the published layout."""
 
+log = logging.getLogger("bench")
+
 _SHOWN = 3
 _COUNTER = "num_batches_tracked"  # of batch norm in training; older files lack it
 
@@ -38,6 +41,38 @@ class WeightsParams(MethodParams):
         description="the file; where its card says, inside the data folder, when empty",
         json_schema_extra={"path": True},
     )
+
+
+def noted(card: BackboneCard, given: str) -> BackboneCard:
+    """Return a card that says what `weights` leaves to the user's word.
+
+    Args:
+        card: of the file that the parameters name.
+        given: the parameter ``weights``, or "".
+    """
+    if not given:
+        return card
+    called = misnamed(card, given)
+    word = "what the file of weights= was trained on is the user's word"
+    return card.model_copy(update={"note": "; ".join(filter(None, (card.note, word, called)))})
+
+
+def misnamed(card: BackboneCard, given: str) -> str:
+    """Return what is odd about a file's name, "" where it has the publisher's; a converted file keeps its stem."""
+    name, published = Path(given).name, PurePosixPath(card.file).name
+    if not given or Path(name).stem == PurePosixPath(published).stem:
+        return ""
+    return f"its name is {name}, the publisher's is {published}"
+
+
+def warn_misnamed(card: BackboneCard, given: str) -> None:
+    """Log that a file has another name than its publisher gives it: a sister of the network would load too."""
+    if called := misnamed(card, given):
+        log.warning(
+            "%s: %s; depth and training data are as the parameters say, not as the file does",
+            card.name,
+            called,
+        )
 
 
 def locate_weights(card: BackboneCard, given: str, how: str) -> Path:
@@ -111,16 +146,20 @@ class CheckpointBackbone(Backbone):
 
     Attributes:
         how: where to get the file and where to put it, in a sentence or two.
+        accuracy_fuses_mirrored: whether the card's accuracy is of a photo's embedding and its mirror image's, added.
+        accuracy_unlike: why the card's accuracy is not to be compared with one measured here, "" where it is.
     """
 
     Params = WeightsParams
     params: WeightsParams
     how: ClassVar[str]
+    accuracy_fuses_mirrored: ClassVar[bool] = False
+    accuracy_unlike: ClassVar[str] = ""
 
     def __init__(self, params: MethodParams | None = None) -> None:
         super().__init__(params)
         self._network: nn.Module | None = None
-        card = self.make_card()
+        card = noted(self.make_card(), self.params.weights)
         # Tables and trainers tell backbones apart by this name, so it says which parameters were given.
         self.card = card.model_copy(update={"name": methods.canonical(self)})
 
@@ -176,6 +215,7 @@ class CheckpointBackbone(Backbone):
         Raises:
             DataError: the file is missing, cannot be read, or is not of this network.
         """
+        warn_misnamed(self.card, self.params.weights)
         network = fold(self.read().eval())
         self._network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -58,7 +58,7 @@ def card_of(depth: Depth, data: Data) -> BackboneCard:
         embedding_dim=EMBEDDING_DIM,
         preprocessing=Preprocessing(mean=127.5, scale=1 / 127.5, channels="BGR"),
         lfw_accuracy=LFW[depth, data],
-        note=UNTESTED,
+        note=f"{UNTESTED}; the stated accuracy is of a photo's embedding and its mirror image's, fused",
     )
 
 
@@ -73,7 +73,12 @@ class AdaFace(CheckpointBackbone):
     name = "adaface"
     paper = "Kim, Jain, Liu, AdaFace, CVPR 2022"
     card = card_of(50, "ms1mv2")
-    how = "Get it from the table Pretrained Models in the README of github.com/mk-minchul/AdaFace and put it there."
+    # train_val.py, validation_step; the sum of embeddings is its average weighted by norms.
+    accuracy_fuses_mirrored = True
+    how = (
+        "Get it from the table Pretrained Models in the README of https://github.com/mk-minchul/AdaFace and put it "
+        "there."
+    )
 
     class Params(WeightsParams):
         """Which of the published networks."""

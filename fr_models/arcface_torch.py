@@ -53,8 +53,8 @@ class ArcFaceTorch(CheckpointBackbone):
     paper = "Deng et al., ArcFace, CVPR 2019"
     card = card_of(50, "ms1mv3")
     how = (
-        "Get backbone.pth from the Model Zoo of recognition/arcface_torch in github.com/deepinsight/insightface "
-        "and put it there."
+        "Get backbone.pth from the Model Zoo of recognition/arcface_torch in "
+        "https://github.com/deepinsight/insightface and put it there."
     )
 
     class Params(WeightsParams):

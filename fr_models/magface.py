@@ -30,7 +30,10 @@ def card_of(depth: int) -> BackboneCard:
     return BackboneCard(
         name="magface",
         file=f"weights/magface/{_FILES[depth]}",
-        licence="MIT (repository); nothing is stated for the weights or of the training data",
+        licence=(
+            "Apache-2.0 as reported of the present repository, MIT in its first commit; nothing is stated for the "
+            "weights or of the training data"
+        ),
         source="IrvingMeng/MagFace, README, Model Zoo",
         training_data="MS1MV2",
         family="magface",
@@ -50,7 +53,7 @@ class MagFace(CheckpointBackbone):
     name = "magface"
     paper = "Meng et al., MagFace, CVPR 2021"
     card = card_of(100)
-    how = "Get it from the Model Zoo in the README of github.com/IrvingMeng/MagFace and put it there."
+    how = "Get it from the Model Zoo in the README of https://github.com/IrvingMeng/MagFace and put it there."
 
     class Params(WeightsParams):
         """Which of the published networks."""

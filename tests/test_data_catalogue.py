@@ -299,9 +299,22 @@ def test_a_name_nearly_right_suggests_a_dataset_of_a_publisher(data):
         fetch("celebb", kind="dataset")
 
 
-@pytest.mark.parametrize("name", ["adaface", "facenet-vggface2", "insightface-buffalo-l"])
-def test_weights_of_a_publisher_say_where_they_are(data, tmp_path, name):
-    with pytest.raises(UsageError, match=r"no public source is known for weights/.*\. Get .*github\.com/"):
-        fetch(name)
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("adaface", "weights/adaface/adaface_ir50_ms1mv2.ckpt"),
+        ("adaface:depth=101,data=webface12m", "weights/adaface/adaface_ir101_webface12m.ckpt"),
+        ("facenet-vggface2", "weights/facenet/20180402-114759-vggface2.pt"),
+        ("insightface-buffalo-l", "weights/insightface-buffalo-l/w600k_r50.onnx"),
+    ],
+)
+def test_weights_of_a_publisher_say_where_they_are(data, tmp_path, name, file):
+    with pytest.raises(
+        UsageError, match=rf"^{name} is not fetched: .*no digest .*Get .*https://github\.com/"
+    ) as refusal:
+        fetch(name, kind="weights")
+    assert str(refusal.value).endswith(f"The place is {data / file}.")
     with pytest.raises(UsageError, match=r"not pinned by a SHA-256 .*Put it at .*data/weights/.* yourself"):
         fetch(name, str(tmp_path))
+    with pytest.raises(UsageError, match="your own"):
+        fetch(f"{name}{',' if ':' in name else ':'}weights=x.ckpt", kind="weights")

@@ -171,6 +171,62 @@ def test_verification_of_a_poor_backbone_agrees_with_a_plain_loop(tmp_path):
     assert result.std == pytest.approx(np.std(rates))
 
 
+class Fused(Directions):
+    """Its card's accuracy is of both ways round."""
+
+    accuracy_fuses_mirrored = True
+
+
+def test_with_flip_the_mirrored_photos_embedding_is_added(tmp_path):
+    dataset, path = NamedPeople(noise=60.0), write_pairs(tmp_path / "pairs.txt", folds=5, each=20)
+    plain = verify_backbone(Directions(), dataset, path)
+    # A mirror image whose first pixels say the same: the sum is twice the embedding.
+    for pixels in dataset.pixels.values():
+        pixels[0, 0, -8:] = pixels[0, 0, :8].flip(0)
+    twice = verify_backbone(Directions(), dataset, path, flip=True)
+    assert twice.accuracy == plain.accuracy
+    assert twice.threshold == pytest.approx(plain.threshold)
+    # With the embedding only in the mirror image, one way round sees noise alone.
+    rng = np.random.default_rng(0)
+    for pixels in dataset.pixels.values():
+        pixels[0, 0, :8] = torch.from_numpy(rng.integers(120, 136, 8).astype(np.uint8))
+    assert verify_backbone(Directions(), dataset, path).accuracy < 0.6
+    mirrored = verify_backbone(Directions(), dataset, path, flip=True)
+    assert mirrored.accuracy == pytest.approx(plain.accuracy, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options", "code", "said"),
+    [
+        (Directions, [], 1, "more than 0.3"),
+        (Directions, ["--flip"], 0, "leave out --flip"),
+        (
+            Fused,
+            [],
+            0,
+            "not measured alike: it is of a photo's embedding and its mirror image's, added: --flip",
+        ),
+        (Fused, ["--flip"], 1, "more than 0.3"),
+        (
+            type("Loose", (Directions,), {"accuracy_unlike": "looser crops"}),
+            [],
+            0,
+            "not measured alike: looser crops",
+        ),
+    ],
+)
+def test_verify_fails_only_against_what_was_measured_alike(
+    tmp_path, monkeypatch, backbone, options, code, said
+):
+    monkeypatch.setattr("bench.registry.backbone", lambda _name: backbone())
+    monkeypatch.setattr("bench.registry.dataset", lambda _name: NamedPeople(noise=1.0))
+    pairs = write_pairs(tmp_path / "pairs.txt")
+    result = CliRunner().invoke(models, ["verify", "x", "--pairs", str(pairs), *options])
+    assert result.exit_code == code, result.output
+    assert said in result.stderr
+    assert "on 48 pairs" in result.stdout
+
+
 def test_a_dataset_without_lfws_names_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"dataset 'people' does not know; use lfw"):
         verify_backbone(Directions(), People(), write_pairs(tmp_path / "pairs.txt"))

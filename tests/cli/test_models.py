@@ -6,17 +6,25 @@ import torch
 from safetensors.torch import load_file
 
 
-def test_list_marks_backbones_that_were_not_tried_on_the_real_file(cli):
+def test_list_marks_backbones_that_were_not_tried_on_the_real_file(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLOAKBENCH_DATA", str(tmp_path))
     code, out, err = cli("models", "list")
     assert (code, err) == (0, "")
     lines = out.splitlines()
     place = next(i for i, line in enumerate(lines) if line.startswith("adaface: "))
-    assert "LFW 99.82 %" in lines[place]
+    assert lines[place] == "adaface: absent; D = 512, LFW 99.82 % (stated)"
     assert "MS1MV2" in lines[place + 1]
-    assert lines[place + 2].strip() == "untested on the real file"
+    assert (
+        lines[place + 2].strip().startswith("untested on the real file; the stated accuracy is of a photo's")
+    )
+    assert lines[place + 3].startswith(
+        "    'weights/adaface/adaface_ir50_ms1mv2.ckpt' is not in the data folder"
+    )
     rows = {row["name"]: row for row in json.loads(cli("models", "list", "--json")[1])}
     assert rows["magface"]["note"] == "untested on the real file"
     assert rows["mobileface-v2"]["note"] == ""
+    assert rows["magface"]["weights"] == "absent"
+    assert "https://github.com/IrvingMeng/MagFace" in rows["magface"]["mend"]
 
 
 def test_convert_keeps_tensors_and_says_what_it_left_out(cli, tmp_path):

@@ -245,6 +245,31 @@ def test_arcface_torch_embeds_as_its_published_network(tmp_path):
     assert backbone.card.name == "arcface-torch:depth=18,weights=backbone.pth"
 
 
+@pytest.mark.parametrize("file", ["mine.pth", "backbone.pth", "backbone.safetensors"])
+def test_a_file_of_another_name_is_said_to_be_taken_on_trust(arcface, tmp_path, caplog, file):
+    path = tmp_path / "here" / file
+    path.parent.mkdir()
+    if path.suffix == ".pth":
+        torch.save(arcface[0].state, path)
+    else:
+        save_file(arcface[0].state, path)
+    with caplog.at_level("WARNING", "bench"):
+        backbone = loaded(f"arcface-torch:depth=18,weights={path}")
+    assert "was trained on is the user's word" in backbone.card.note
+    odd = f"its name is {file}, the publisher's is backbone.pth"
+    assert (odd in backbone.card.note) == (odd in caplog.text) == (file == "mine.pth")
+    assert "depth=18" in backbone.card.name
+
+
+def test_a_packs_file_of_another_name_too(tmp_path, caplog):
+    write_pack(tmp_path / "r50.onnx")
+    with caplog.at_level("WARNING", "bench"):
+        backbone = loaded(f"insightface-buffalo-l:weights={tmp_path / 'r50.onnx'}")
+    assert "its name is r50.onnx, the publisher's is w600k_r50.onnx" in backbone.card.note
+    assert "insightface-buffalo-l: its name is r50.onnx" in caplog.text
+    assert "user's word" not in registry.backbone("insightface-buffalo-l").card.note
+
+
 def contract_failures(backbone):
     findings = contract_checks.run_checks("backbones", backbone)
     assert len(findings) > 8
