@@ -114,7 +114,9 @@ def files(of: Names) -> Mapping[str, str]:
     for folder in (sources / "common", sources / of.kind):
         for source in folder.iterdir():
             name = source.name.removesuffix(_SUFFIX)
-            found[places.get(name, name)] = string.Template(source.read_text(encoding="utf-8")).substitute(of.values)
+            found[places.get(name, name)] = string.Template(source.read_text(encoding="utf-8")).substitute(
+                of.values
+            )
     found[f"src/{of.module}/py.typed"] = ""
     return dict(sorted(found.items()))
 

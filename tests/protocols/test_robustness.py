@@ -224,7 +224,12 @@ def test_a_run_and_its_figure(cli, pattern, tmp_path):
     code, printed, err = cli("plot", run, "robustness", "--out", out)
     assert (code, err, printed.splitlines()[0]) == (0, "", f"{out} written")
     drawn = out.read_text()
-    for text in ("no channel", "jpeg:quality=30", "keyed-pattern", "synthetic-mobilefacenet, head nn, median"):
+    for text in (
+        "no channel",
+        "jpeg:quality=30",
+        "keyed-pattern",
+        "synthetic-mobilefacenet, head nn, median",
+    ):
         assert f">{text}<" in drawn
     first = out.read_bytes()
     assert cli("plot", run, "robustness", "--out", out)[0] == 0
