@@ -261,10 +261,8 @@ class PublishedDataset(Dataset):
                 found[identity] = _Listed(role, photos)
                 room[role] -= 1
         if self.skipped:
-            first, reason = next(iter(self.skipped.items()))
-            log.warning(
-                "%s: %d photos left out; the first: %s: %s", self.name, len(self.skipped), first, reason
-            )
+            first = next(iter(self.skipped.values()))
+            log.warning("%s: %d photos left out; the first: %s", self.name, len(self.skipped), first)
         return dict(sorted(found.items()))
 
     @cached_property
