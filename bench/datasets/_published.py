@@ -230,10 +230,11 @@ class PublishedDataset(Dataset):
         )
 
     def identities(self) -> tuple[Identity, ...]:
-        """Return everyone, sorted by id; reads no pixels.
+        """Return everyone, sorted by id; reads no pixels, except with ``on_bad=skip``: then all, once.
 
         Raises:
             DataError: the folder is missing or not in the published layout.
+            UsageError: the detector is needed and not installed.
         """
         return self._identities
 
