@@ -119,42 +119,63 @@ def put_back(photo: PhotoFile, place: Place, wanted: Pixels, rounds: int = ROUND
     part = _part(photo, place)
     if not part.size:
         return
+    asked = np.abs(wanted.astype(np.int16) - take_crop(photo, place))
+    most = int(asked.max())
+    if not most:
+        return
     colours = part[..., : part.shape[2] - photo.has_alpha]
+    before = colours.copy()
     grain = photo.levels / 255
     base = colours.astype(np.float32) / np.float32(grain)
     share = _share(part, photo)
     fade = _fade(place)[..., None] * (share > 0)
     missing = wanted.astype(np.float32) - _crop(_shown(base, share), place)
     total, change = np.zeros_like(missing), np.zeros_like(base)
-    bound = float(np.abs(missing).max())  # a change that is pale in the crop is to be pale in the photo
     for _ in range(rounds):
         total += missing
-        change = _to_photo(total, place, base.shape[2]).clip(-bound, bound) * fade
+        change = _to_photo(total, place, base.shape[2]).clip(-most, most) * fade
         seen = _shown((base + change).clip(0, 255), share)
         missing = wanted.astype(np.float32) - _crop(seen, place)
-    colours[...] = np.rint((base + change).clip(0, 255) * grain).astype(photo.pixels.dtype)
+    rounded = np.rint((base + change).clip(0, 255) * grain).astype(photo.pixels.dtype)
+    # A change that is pale in the crop is to be pale in the photo, rounding and all.
+    colours[...] = _within(rounded, before, most)
+
+
+def _within(now: Samples, before: Samples, most: int) -> Samples:
+    """Return values no further than `most` grey levels from what they were; of 16 bits the high bytes too."""
+    then = before.astype(np.int32)
+    if now.dtype == np.uint8:
+        low, high = then - most, then + most
+    else:
+        top = then >> 8
+        low = np.maximum(then - 257 * most, (top - most) << 8)
+        high = np.minimum(then + 257 * most, ((top + most) << 8) | 255)
+    limit = int(np.iinfo(now.dtype).max)
+    return now.clip(low.clip(0, None), high.clip(None, limit)).astype(now.dtype)
 
 
 def put_back_all(photo: PhotoFile, places: Sequence[Place], wanted: Sequence[Pixels]) -> None:
     """Put several faces back; where their borders meet, each is done again so that none undoes another.
 
-    Where two faces want different values, neither gets more than the largest change that one of them asks for.
+    Where two faces want different values, neither gets more than the largest change that one of them asks for. A face
+    that is to stay as it is is left alone.
     """
+    asked = [
+        int(np.abs(image.astype(np.int16) - take_crop(photo, place)).max())
+        for place, image in zip(places, wanted, strict=True)
+    ]
+    places = [place for place, most in zip(places, asked, strict=True) if most]
+    wanted = [image for image, most in zip(wanted, asked, strict=True) if most]
     if not any(a.overlaps(b) for i, a in enumerate(places) for b in places[:i]):
         for place, image in zip(places, wanted, strict=True):
             put_back(photo, place, image)
         return
     before = photo.with_pixels(photo.pixels.copy())
-    asked = [
-        np.abs(image.astype(np.int16) - take_crop(photo, place)).max()
-        for place, image in zip(places, wanted, strict=True)
-    ]
-    bound = int(np.ceil(float(max(asked)) * photo.levels / 255))
     for _ in range(2):
         for place, image in zip(places, wanted, strict=True):
             put_back(photo, place, image)
-            now, then = _part(photo, place), _part(before, place).astype(np.int32)
-            now[...] = now.clip((then - bound).clip(0), (then + bound).clip(None, photo.levels))
+            now = _part(photo, place)
+            now[...] = _within(now, _part(before, place), max(asked))
 
 
 def _part(photo: PhotoFile, place: Place) -> Samples:
