@@ -80,9 +80,21 @@ def test_the_environment_names_another_file_or_none(here, monkeypatch):
         ("[run]\nbatchsize = 8", "[run]: unknown option 'batchsize'. Did you mean 'batch-size'?"),
         ("[rnu]\nthreads = 8", "[rnu]: unknown command 'rnu'. Did you mean 'run'?"),
         ("threads = 8", "'threads' stands outside a table"),
-        ("[run]\nthreads = 'many'", "[run]: threads: 'many' is not a valid integer range."),
+        ("[run]\nthreads = 'many'", '[run]: threads is "many", but takes a whole number.'),
+        ("[run]\nthreads = 1.5", "[run]: threads is 1.5, but takes a whole number."),
+        ("[run]\nthreads = true", "[run]: threads is true, but takes a whole number."),
+        ("[run]\nthreads = [1]", "[run]: threads is [1], but takes a whole number."),
+        ("[run]\nidentities = 6.7", "[run]: identities is 6.7, but takes a whole number."),
+        ("[run]\nidentities = 2020-01-01", '[run]: identities is "2020-01-01", but takes a whole number.'),
+        ("[run]\nseed = [1, 1.5]", "[run]: seed is 1.5, but takes a whole number or a list of such."),
+        ("[run]\nstore = 3", "[run]: store is 3, but takes text in quotes."),
+        ("[run]\nstore = ['a']", '[run]: store is ["a"], but takes text in quotes.'),
+        ("[run]\nstore = {}", "[run]: store is {}, but takes text in quotes."),
+        ("[run]\nattack = ['pgd', 3]", "[run]: attack is 3, but takes text in quotes or a list of such."),
+        ("[run]\njson = 3", "[run]: json is 3, but takes true or false."),
+        ("[run]\nverbose = 'yes'", '[run]: verbose is "yes", but takes a whole number.'),
         ("[run]\nthreads = 0", "[run]: threads: 0 is not in the range x>=1."),
-        ("[run]\nattack = true", "[run]: attack is true, but takes a value."),
+        ("[run]\nattack = true", "[run]: attack is true, but takes text in quotes or a list of such."),
         ("[run", "cannot be read as TOML"),
     ],
 )
@@ -100,6 +112,17 @@ def test_a_group_is_checked_to_its_commands(cli, here):
     code, _, err = cli("models", "list")
     assert code == 2
     assert "[models]: unknown command 'verfy'. Did you mean 'verify'?" in err
+    (here / "cloakbench.toml").write_text("[models]\nverify = 3\n")
+    code, _, err = cli("models", "list")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "[models]: verify is 3, but is a command. Its options stand in a table [models.verify]." in err
+
+
+def test_whole_numbers_are_numbers(cli, here):
+    (here / "cloakbench.toml").write_text("[power]\nprobes = 3\nidentities = 20\n")
+    code, out, err = cli("power", "--json")
+    assert (code, err) == (0, ""), err
+    assert json.loads(out)
 
 
 def test_a_missing_file_that_is_named_is_refused_and_help_works_beside_a_broken_one(cli, here, monkeypatch):
