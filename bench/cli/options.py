@@ -4,6 +4,7 @@
 complete themselves, and the console that tables are printed on.
 """
 
+import errno
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -93,12 +94,24 @@ def console(*, stderr: bool = False, width: int | None = None) -> "Console":
         stderr: print there; for what is not the command's result.
         width: columns; the terminal's by default.
     """
-    from rich.console import Console
-
     plain = bool(os.environ.get("NO_COLOR"))
-    return Console(
+    return _console_class()(
         stderr=stderr, width=width, markup=False, highlight=not plain, color_system=None if plain else "auto"
     )
+
+
+@cache
+def _console_class() -> "type[Console]":
+    from rich.console import Console
+
+    class Piped(Console):
+        """A console whose reader may go away: rich would leave with code 1."""
+
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    return Piped
 
 
 # -- options of several commands -----------------------------------------------------------------------------

@@ -148,7 +148,7 @@ def _options(values: dict[str, Any]) -> "Options":
 @click.option("--dry-run", is_flag=True, help="Only say what would be computed (as `bench plan`).")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write the leaderboard here too.")
 @json_option
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no table.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no table; warnings stay.")
 def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **values: Any) -> None:
     """Run a matrix of attacks x defences x backbones and print its leaderboard.
 
@@ -181,6 +181,7 @@ def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **valu
         click.echo(board.to_json(orient="records", indent=1))
     elif not quiet:
         _show_board(board, prepared)
+    _warn(board)
     _leave(results)
 
 
@@ -303,7 +304,7 @@ def _detectable(board: Any) -> str:
 def _show_board(board: Any, prepared: "Prepared") -> None:
     from rich.table import Table
 
-    from bench import doubt_columns, leaderboard
+    from bench import leaderboard
 
     headings = {
         "asr": "ASR % [95 %]",
@@ -337,6 +338,12 @@ def _show_board(board: Any, prepared: "Prepared") -> None:
         screen.print(f"Note: {prepared.run.dataset.note}")
     for reason in sorted(set(board["lpips_reason"].dropna()) - {""}):
         screen.print(f"LPIPS is NA: {reason}")
+
+
+def _warn(board: Any) -> None:
+    """Print what gives reason to doubt rows on stderr, whatever becomes of the table."""
+    from bench import doubt_columns
+
     for warning, where in doubt_columns.by_warning(board).items():
         marked = f"{len(where)} cells, e.g. {where[0]}" if where[1:] else where[0]
-        screen.print(f"Warning: {warning} ({marked})")
+        click.echo(f"Warning: {warning} ({marked})", err=True)

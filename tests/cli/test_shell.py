@@ -182,7 +182,8 @@ def test_a_reader_that_goes_away():
     assert ending("list", "pools", output="| true; exit ${PIPESTATUS[0]}") == (NO_READER, "")
 
 
-def test_a_broken_pipe_while_a_command_prints(monkeypatch, cli):
+@pytest.mark.parametrize("arguments", [("list", "pools"), ("check", "none", "--kind", "defense")])
+def test_a_broken_pipe_while_a_command_prints(monkeypatch, cli, arguments):
     class Gone(io.StringIO):
         def write(self, text):
             raise BrokenPipeError(32, "Broken pipe")
@@ -191,7 +192,7 @@ def test_a_broken_pipe_while_a_command_prints(monkeypatch, cli):
             return os.open(os.devnull, os.O_WRONLY)
 
     monkeypatch.setattr(sys, "stdout", Gone())
-    assert cli("list", "pools")[0] == NO_READER
+    assert cli(*arguments)[0] == NO_READER
 
 
 def test_an_interrupt_says_that_work_is_kept(cli, monkeypatch):

@@ -108,14 +108,20 @@ def test_the_methods_that_come_with_it_give_none_on_the_embedded_faces(evaluate)
 
 
 def test_the_warnings_are_printed_and_written(broken, cli, tmp_path):
-    code, out, _ = cli(
+    arguments = (
         "run", "--dataset", "tiny", "--backbone", "tiny-a", "--attack", "broken-idle", "--defense", "jpeg",
         "--threads", "1", "--store", tmp_path / "store", "--out", tmp_path / "run",
     )  # fmt: skip
+    code, out, err = cli(*arguments)
     assert code == 0
+    assert "broken-idle" in out
     sentence = "unchanged: the attack left 24 of 24 photos as they were"
-    printed = " ".join(out.split())
-    assert f"Warning: {sentence} (2 cells, e.g. broken-idle x none x tiny-a)" in printed
+    warning = f"Warning: {sentence} (2 cells, e.g. broken-idle x none x tiny-a)\n"
+    assert warning in err
+    assert cli(*arguments, "--quiet") == (0, "", warning)
+    code, out, err = cli(*arguments, "--json")
+    assert (code, err) == (0, warning)
+    assert {row["attack"] for row in json.loads(out)} == {"none", "broken-idle"}
     rows = pd.read_csv(tmp_path / "run/leaderboard.csv", keep_default_na=False).set_index("attack")
     assert set(rows.loc["broken-idle", "warnings"]) == {sentence}
     assert set(rows.loc["none", "warnings"]) == {""}
