@@ -48,7 +48,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
 
     handles, labels = style.marks(looks, chosen.short_defenses)
     handles.append(Line2D([], [], color=style.BASELINE))
-    style.legend_on_top(figure, handles, [*labels, "baseline error"])
+    style.legend_on_top(figure, handles, [*labels, "no cloak"])
     return Drawing(figure, "Attack success by backbone", _caption(chosen), _alt(chosen))
 
 
@@ -57,31 +57,37 @@ def _panel(
 ) -> None:
     board = chosen.board
     own = board[(board["attack"] == attack) & (board["head"] == chosen.head)]
-    for place, backbone in enumerate(backbones):
-        baseline = own[own["backbone"] == backbone]["baseline_error"].dropna()
-        if len(baseline):
-            level = 100 * float(baseline.iloc[0])
-            axes.plot(
-                [place - 0.42, place + 0.42],
-                [level, level],
-                color=style.BASELINE,
-                label=f"baseline|{backbone}",
-            )
     missing = []
-    for number, (defense, look) in enumerate(looks.items()):
-        rows = own[own["defense"] == defense]
+    # Seeds of a defence stand beside each other.
+    series = [(defense, seed) for defense in looks for seed in dict.fromkeys(board["seed"])]
+    half = min(0.42 * _ROOM / len(series), 0.08)
+    for number, (defense, seed) in enumerate(series):
+        look = looks[defense]
+        rows = own[(own["defense"] == defense) & (own["seed"] == seed)]
+        for row in rows.dropna(subset=["defended_baseline_error"]).itertuples(index=False):
+            x = backbones.index(str(row.backbone)) + style.dodge(number, len(series), _ROOM)
+            axes.plot(
+                [x - half, x + half],
+                [100 * float(row.defended_baseline_error)] * 2,
+                color=style.BASELINE,
+                linewidth=1.4,
+                zorder=1,
+                label=f"baseline|{row.backbone}|{defense}",
+            )
         for white in (False, True):
             shown = rows[(rows["access"] == "white-box") == white].dropna(subset=["asr"])
             if shown.empty:
                 continue
             places = [
-                backbones.index(str(row.backbone)) + style.dodge(number, len(looks), _ROOM)
+                backbones.index(str(row.backbone)) + style.dodge(number, len(series), _ROOM)
                 for row in shown.itertuples(index=False)
             ]
             values, low, high = (100 * pd.to_numeric(shown[name]) for name in ("asr", "asr_low", "asr_high"))
             style.with_intervals(
                 axes, places, values, (low, high), look, label=f"{attack}|{defense}", filled=not white
             )
+            for x, value in zip(places, values, strict=True):
+                style.flag(axes, x, value, chosen.mark(attack, defense))
         for row in rows[rows["asr"].isna()].itertuples(index=False):
             word = "failed" if row.status == "failed" else "NA"
             missing.append(
@@ -100,7 +106,8 @@ def _caption(chosen: Selection) -> str:
             words.measured(chosen, rows["n_identities"]),
             f"Head {chosen.head}.",
             words.INTERVALS,
-            "Grey: baseline error, what no cloak earned.",
+            "Grey ticks: the error that no cloak earned under the defence above or below.",
+            words.adapted(chosen),
             "Hollow: white-box, the attack knew the backbone." if white else "",
             "Marks of one defence side by side are seeds." if len(set(rows["seed"])) > 1 else "",
             words.full_names(chosen, backbones=True),
@@ -113,7 +120,11 @@ def _alt(chosen: Selection) -> str:
     parts = []
     for attack in chosen.attacks:
         own = rows[rows["attack"] == attack]
-        told = ", ".join(f"{words.percent(row.asr)} on {row.backbone}" for row in own.itertuples(index=False))
+        seeds = len(set(own["seed"])) > 1
+        told = ", ".join(
+            f"{words.percent(row.asr)} on {row.backbone}{f' (seed {row.seed})' if seeds else ''}"
+            for row in own.itertuples(index=False)
+        )
         if told:
             parts.append(f"{attack} without a defence: {told}")
     return f"Attack success rates in per cent by backbone, head {chosen.head}. {'; '.join(parts)}."

@@ -139,11 +139,7 @@ def _caption(chosen: Selection, panel: Panel, found: dict[str, list[Point]]) -> 
     machine = chosen.view.folder.machine()
     where = machine.get("cuda_device") or machine.get("cpu_model") or machine.get("machine", "unknown")
     threads = words.counted(int(machine.get("threads") or 1), "thread")
-    over = (
-        f"against {chosen.attacks[0]}"
-        if len(chosen.attacks) == 1
-        else f"in the mean over the attacks {words.listed(chosen.attacks)}"
-    )
+    over = words.opponents(chosen, chosen.averaged(chosen.defenses))
     lacking = [
         name
         for kind, names in (("attack", chosen.attacks), ("defense", chosen.defenses))
@@ -155,7 +151,9 @@ def _caption(chosen: Selection, panel: Panel, found: dict[str, list[Point]]) -> 
             "Attack success rate (ASR) against seconds per image, on a logarithmic scale.",
             "Attacks: rate without a defence." if found["attack"] else "",
             f"Defences: rate after each, {over}." if found["defense"] else "",
-            f"Seconds are those of the artefacts in the run's timings.csv ({where}, {threads}), without training.",
+            words.left_out(chosen, chosen.defenses),
+            f"Seconds are those of the artefacts in the run's timings.csv ({where}, {threads}), without training: wall "
+            "time of this run on a machine that may have been shared, not a benchmark of speed.",
             words.measured(chosen, chosen.of_panel(panel)["n_identities"]),
             f"Head {panel.head}.",
             words.mean_over(chosen, chosen.of_panel(panel)),
@@ -167,5 +165,5 @@ def _caption(chosen: Selection, panel: Panel, found: dict[str, list[Point]]) -> 
 
 
 def _alt(found: dict[str, list[Point]]) -> str:
-    parts = [f"{one.name}: {one.seconds:.3g} s, {one.asr:.1f} %" for own in found.values() for one in own]
+    parts = [f"{one.name}: {one.seconds:.2g} s, {one.asr:.1f} %" for own in found.values() for one in own]
     return f"Seconds per image and attack success rate. {'; '.join(parts)}."

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench.figures import WIDTHS, Drawing, FigureOptions, NotDrawableError, style, words
-from bench.figures.selection import Panel, Selection, select
+from bench.figures.selection import NO_CLOAK, Panel, Selection, select
 from bench.rankings import Ranked, Ranking, critical_difference
 from bench.run_view import RunView
-from bench.slices import EVERY, Slice
+from bench.slices import EVERY, Slice, slices
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LINE, _BAR = 0.15, 0.07  # inches of a label's line and of a bar's
 _TOP, _TITLE = 0.42, 0.2  # inches above the axis, and of a panel's title
+_LEAST_AXIS = 1.3  # inches: below it labels stand on one side
+_APART = 0.16  # inches between numbers of ranks
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,12 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     """
     chosen = select(view, options)
     diagrams = _diagrams(chosen)
-    margins = _margins(chosen, diagrams, WIDTHS[options.width])
-    heights = [_height(one) + (_TITLE if len(diagrams) > 1 else 0) for one in diagrams]
+    width = WIDTHS[options.width]
+    margins = _margins(chosen, diagrams, width, sides=2)
+    sides = 2 if width * (0.96 - sum(margins)) >= _LEAST_AXIS else 1
+    if sides == 1:
+        margins = _margins(chosen, diagrams, width, sides=1)
+    heights = [_height(one, sides) + (_TITLE if len(diagrams) > 1 else 0) for one in diagrams]
     figure = style.new_figure(options, sum(heights))
     figure.set_layout_engine("none")
     reached = 0.0
@@ -63,7 +70,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
         reached += height
         box = (0, 1 - reached / sum(heights), 1, height / sum(heights))
         axes = figure.add_axes(box)
-        _paint(axes, chosen, one, margins, height)
+        _paint(axes, chosen, one, margins, height, sides)
         if len(diagrams) > 1:
             axes.text(
                 0.01,
@@ -77,14 +84,16 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     )
 
 
-def _margins(chosen: Selection, diagrams: Sequence[_Diagram], width: float) -> tuple[float, float]:
+def _margins(
+    chosen: Selection, diagrams: Sequence[_Diagram], width: float, *, sides: int
+) -> tuple[float, float]:
     """Return what the labels on the left and on the right take of the width."""
-    sides: tuple[list[float], list[float]] = ([], [])
+    found: tuple[list[float], list[float]] = ([], [])
     for one in diagrams:
-        half = -(-len(one.methods) // 2)
+        half = -(-len(one.methods) // sides)
         for place, method in enumerate(one.methods):
-            sides[place >= half].append(style.text_width(_label(chosen, one, method)))
-    left, right = ((max(side, default=0.0) + 0.1) / width for side in sides)
+            found[place >= half].append(style.text_width(_label(chosen, one, method)))
+    left, right = ((max(side, default=0.0) + 0.1) / width for side in found)
     return left, right
 
 
@@ -97,7 +106,7 @@ def _diagrams(chosen: Selection) -> list[_Diagram]:
     opponent = _opponent(chosen, axis)
     reasons = []
     found = []
-    for one, ranking in chosen.view.ranked:
+    for one, ranking in _ranked(chosen, axis):
         if (one.axis, one.opponent, one.condition) != (
             axis,
             opponent,
@@ -115,14 +124,35 @@ def _diagrams(chosen: Selection) -> list[_Diagram]:
     return found
 
 
+def _ranked(chosen: Selection, axis: str) -> Sequence[tuple[Slice, Ranking]]:
+    """Return the run's ranked slices; defences are ranked without the attacks that adapt to some of them."""
+    attacks = _averaged(chosen)
+    if axis == "attack" or attacks == chosen.attacks or len(attacks) == 1:
+        return chosen.view.ranked
+    answers = chosen.view.answers
+    cells = {point: cell for point, cell in answers.cells.items() if point.attack in (*attacks, NO_CLOAK)}
+    found = [one for one in slices(replace(answers, cells=cells), "defense") if one.opponent == EVERY]
+    return [(one, one.rank(chosen.view.facts.spec.split_seed)) for one in found]
+
+
+def _averaged(chosen: Selection) -> tuple[str, ...]:
+    return chosen.averaged(chosen.view.answers.values("defense"))
+
+
 def _opponent(chosen: Selection, axis: str) -> str:
     if axis == "attack":
         return chosen.defenses[0]
-    return chosen.attacks[0] if len(chosen.attacks) == 1 else EVERY
+    attacks = _averaged(chosen)
+    if not attacks:
+        raise NotDrawableError(
+            "every attack of the run is made against one of its defences, so there is no common measure to rank them "
+            "by. Name one attack with --attack, or add one that adapts to none."
+        )
+    return attacks[0] if len(attacks) == 1 else EVERY
 
 
-def _height(one: _Diagram) -> float:
-    half = -(-len(one.methods) // 2)
+def _height(one: _Diagram, sides: int) -> float:
+    half = -(-len(one.methods) // sides)
     return _TOP + 0.12 + _BAR * len(tie_groups(one.methods)) + _LINE * half + 0.05
 
 
@@ -131,11 +161,18 @@ def _label(chosen: Selection, one: _Diagram, method: Ranked) -> str:
     return f"{names[method.method]} {method.mean_rank:.2f}"
 
 
-def _paint(axes: Axes, chosen: Selection, one: _Diagram, margins: tuple[float, float], height: float) -> None:
+def _paint(
+    axes: Axes,
+    chosen: Selection,
+    one: _Diagram,
+    margins: tuple[float, float],
+    height: float,
+    sides: int,
+) -> None:
     """Draw one diagram in axes of 0 … 1, `height` inches tall."""
     count = len(one.methods)
     inch = 1 / height
-    y_axis = 1 - (height - _height(one) + _TOP) * inch
+    y_axis = 1 - (height - _height(one, sides) + _TOP) * inch
 
     def at(rank: float) -> float:
         return margins[0] + 0.02 + (rank - 1) / (count - 1) * (0.96 - sum(margins))
@@ -144,9 +181,12 @@ def _paint(axes: Axes, chosen: Selection, one: _Diagram, margins: tuple[float, f
     axes.axis("off")
     line: dict[str, Any] = {"color": "black", "linewidth": 0.7, "clip_on": False}
     axes.plot([at(1), at(count)], [y_axis] * 2, **line)
+    apart = (at(2) - at(1)) * WIDTHS[chosen.options.width]
+    every = max(1, math.ceil(_APART / apart))
     for rank in range(1, count + 1):
         axes.plot([at(rank)] * 2, [y_axis, y_axis + 0.04 * inch], **line)
-        axes.text(at(rank), y_axis + 0.06 * inch, str(rank), ha="center", va="bottom")
+        if (rank - 1) % every == 0:
+            axes.text(at(rank), y_axis + 0.06 * inch, str(rank), ha="center", va="bottom")
     reach = critical_difference(count, len(one.found.rates))
     y_top = y_axis + 0.26 * inch
     end = min(1 + reach, count)
@@ -174,7 +214,7 @@ def _paint(axes: Axes, chosen: Selection, one: _Diagram, margins: tuple[float, f
         )
         axes.plot([at(rank) for rank in own], [y] * len(own), "o", color="black", markersize=2.6)
         y -= _BAR * inch
-    half = -(-count // 2)
+    half = -(-count // sides)
     for place, method in enumerate(one.methods):
         left = place < half
         down = place if left else count - 1 - place
@@ -195,12 +235,10 @@ def _caption(chosen: Selection, diagrams: Sequence[_Diagram]) -> str:
     first = diagrams[0].found
     word = "defences" if first.axis == "defense" else "attacks"
     good = "a lower" if first.axis == "defense" else "a higher"
-    if first.opponent == EVERY:
-        against = f"in the mean over the attacks {words.listed(first.opponents)}"
-    else:
-        against = (
-            f"against {first.opponent}" if first.axis == "defense" else f"under defence {first.opponent}"
-        )
+    against = f"under defence {first.opponent}"
+    if first.axis == "defense":
+        against = words.opponents(chosen, first.opponents)
+    on = words.listed(first.backbones)
     friedman = [
         f"head {one.panel.head}: p {'< 0.0001' if p < 0.0001 else f'= {p:.4f}'}"
         for one in diagrams
@@ -209,17 +247,30 @@ def _caption(chosen: Selection, diagrams: Sequence[_Diagram]) -> str:
     return words.joined(
         [
             f"Mean rank over people of the {word}, {against}; 1 is the best, {good} attack success rate ranks before.",
+            words.left_out(chosen, chosen.view.answers.values("defense")) if first.axis == "defense" else "",
+            _made_against(chosen, first),
             words.measured(chosen, [len(one.found.rates) for one in diagrams]),
-            f"Each person's rate is the mean over the trackers {words.listed(first.backbones)}.",
+            f"Tracker: {on}."
+            if len(first.backbones) == 1
+            else f"Each person's rate is the mean over the trackers {on}.",
             "Bars join methods that are not told apart by sign-flip tests over people, corrected by Holm; dots on a "
             "bar are its members."
             if any(tie_groups(one.methods) for one in diagrams)
             else "All methods are told apart by sign-flip tests over people, corrected by Holm.",
             f"Friedman's test: {'; '.join(friedman)}." if friedman else "",
             "CD: Nemenyi's critical difference of mean ranks at 5 %, for comparison with other papers.",
-            words.full_names(chosen, attacks=first.axis == "attack", defenses=first.axis == "defense"),
+            words.full_names(chosen, defenses=first.axis == "defense"),
         ]
     )
+
+
+def _made_against(chosen: Selection, first: Slice) -> str:
+    """Return the sentence that says where the one attack shown adapts to some of the methods ranked."""
+    if first.axis == "attack":
+        names = [a for a, d in sorted(chosen.adapted) if d == first.opponent and a in first.rates.columns]
+        return f"Made against this defence: {words.listed(names)}." if names else ""
+    names = [d for a, d in sorted(chosen.adapted) if a == first.opponent and d in first.rates.columns]
+    return f"The attack is made against {words.listed(names)}: no even match for the others." if names else ""
 
 
 def _alt(diagrams: Sequence[_Diagram]) -> str:

@@ -146,7 +146,10 @@ def _panel(
 
 def _name_lines(axes: Axes, lines: list[tuple[str, str | None]], chosen: Selection) -> None:
     names = {**chosen.short_defenses, **chosen.short_attacks}
-    texts = [names[group] if label is None else f"{names.get(label, label)}  " for group, label in lines]
+    texts = [
+        names[group] if label is None else f"{names.get(label, label)} {chosen.mark(group, label)} "
+        for group, label in lines
+    ]
     axes.set_yticks(range(len(lines)), texts)
     for text, (_, label) in zip(axes.get_yticklabels(), lines, strict=True):
         if label is None:
@@ -166,9 +169,10 @@ def _caption(chosen: Selection, rows: pd.DataFrame) -> str:
             what,
             words.measured(chosen, rows["n_identities"]),
             words.mean_over(chosen, chosen.rates),
-            words.INTERVALS,
-            f"Filled: told apart (p ≤ {ALPHA} after Holm over all pairs of the slice, and Friedman's test).",
-            "" if rows["told_apart"].all() else "Hollow: not told apart.",
+            "Bars are 95 % intervals over people of that difference alone, not corrected for how many are shown.",
+            f"Filled: told apart from zero (p ≤ {ALPHA} after Holm over all pairs of the slice, and Friedman's test "
+            "over its methods); hollow: not, so a bar clear of zero can be hollow.",
+            words.adapted(chosen) if of_defenses else "",
             "NA: a cell failed or people are not independent." if rows["difference"].isna().any() else "",
             words.full_names(chosen),
         ]

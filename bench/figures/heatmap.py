@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bench.figures import WIDTHS, Drawing, FigureOptions, style, words
-from bench.figures.selection import NO_CLOAK, Panel, Selection, select
+from bench.figures.selection import ADAPTED, NO_CLOAK, Panel, Selection, select
 from bench.run_view import RunView
 from bench.significance import ALPHA
 
@@ -26,6 +26,7 @@ FAILED, MISSING = "failed", "NA"
 _ROW = 0.21  # inches of a row
 _NAMES = 1.15  # inches of the names of attacks
 _LEAST = 0.36  # inches of a cell that has room for a decimal and a mark
+_SIZES = (style.TYPE_SIZE, 6.0, 5.5)  # points of the numbers: the largest at which all have their decimal
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     panels = chosen.panels
     across = _across(options, len(panels), len(chosen.defenses))
     down = -(-len(panels) // across)
-    decimals = 1 if _side(options, across, len(chosen.defenses)) >= _LEAST else 0
+    side = _side(options, across, len(chosen.defenses))
     slanted = max(len(chosen.short_defenses[name]) for name in chosen.defenses)
     height = down * (_ROW * len(rows) + 0.28) + 0.25 + min(0.05 * slanted, 1.1)
     figure = style.new_figure(options, height)
@@ -63,13 +64,26 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     used = set()
-    for axes, panel in zip(grid.flat, panels, strict=False):
-        squares = [[_square(chosen, panel, a, d, decimals) for d in chosen.defenses] for a in rows]
-        _paint(axes, squares)
+    drawn = {panel: _squares(chosen, panel, rows, 1) for panel in panels}
+    size = _size([square.text for lines in drawn.values() for line in lines for square in line], side)
+    if size is None:
+        drawn = {panel: _squares(chosen, panel, rows, 0) for panel in panels}
+    for axes, (panel, squares) in zip(grid.flat, drawn.items(), strict=False):
+        _paint(axes, squares, size or _SIZES[1])
         axes.set_title(panel.title(panels))
-        used |= {square.text[-1:] for line in squares for square in line}
+        used |= {mark for line in squares for square in line for mark in square.text}
     _label(figure, grid, chosen, rows)
     return Drawing(figure, "Attack success by attack and defence", _caption(chosen, used), _alt(chosen))
+
+
+def _squares(chosen: Selection, panel: Panel, rows: list[str], decimals: int) -> list[list[Square]]:
+    return [[_square(chosen, panel, a, d, decimals) for d in chosen.defenses] for a in rows]
+
+
+def _size(texts: list[str], side: float) -> float | None:
+    """Return the points at which every text fits a cell `side` inches wide, None where none does."""
+    longest = max(style.text_width(text) for text in texts) / style.TYPE_SIZE
+    return next((size for size in _SIZES if longest * size <= side - 0.01), None)
 
 
 def _side(options: FigureOptions, across: int, defenses: int) -> float:
@@ -92,7 +106,7 @@ def _square(chosen: Selection, panel: Panel, attack: str, defense: str, decimals
         mark = ""
     else:
         rate = chosen.rate(panel, attack, defense).get("asr")
-        mark = significance_mark(chosen, panel, attack, defense)
+        mark = significance_mark(chosen, panel, attack, defense) + chosen.mark(attack, defense)
     if rate is None or pd.isna(rate):
         return Square(None, FAILED if chosen.failed(panel, attack, defense) else MISSING)
     return Square(100 * float(rate), f"{100 * float(rate):.{decimals}f}{mark}")
@@ -132,7 +146,7 @@ def _mark_of_row(chosen: Selection, panel: Panel, attack: str, defense: str) -> 
     return LOWER if float(rows.iloc[0]["effect_h"]) < 0 else HIGHER
 
 
-def _paint(axes: Axes, squares: list[list[Square]]) -> None:
+def _paint(axes: Axes, squares: list[list[Square]], size: float) -> None:
     import matplotlib as mpl
     from matplotlib.patches import Rectangle
 
@@ -160,6 +174,7 @@ def _paint(axes: Axes, squares: list[list[Square]]) -> None:
                 square.text,
                 ha="center",
                 va="center_baseline",
+                fontsize=size,
                 color=style.ink_on(colour),
                 **box,
             )
@@ -183,7 +198,11 @@ def _label(figure: Figure, grid: np.ndarray[Any, Any], chosen: Selection, rows: 
 def _caption(chosen: Selection, used: set[str]) -> str:
     rows = chosen.rates
     marked = sorted(used & {LOWER, HIGHER})
-    against = "the same row of the leaderboard" if chosen.backbone else "the same attack"
+    tested = (
+        "sign-flip test over people, Holm over the rows of the leaderboard"
+        if chosen.backbone
+        else "sign-flip test over people, Holm over the pairs of defences; and Friedman's test over the defences"
+    )
     meanings = {LOWER: "lower", HIGHER: "higher"}
     return words.joined(
         [
@@ -193,11 +212,11 @@ def _caption(chosen: Selection, used: set[str]) -> str:
             "The row 'no cloak' is the error that no cloak earned"
             + ("." if rows["backbones"].nunique() < 2 else ", on the trackers of the row below it."),
             *(
-                f"{mark}: {meanings[mark]} than {against} without a defence (p ≤ {ALPHA} after Holm, sign-flip test "
-                "over people)."
+                f"{mark}: {meanings[mark]} than the same attack without a defence (p ≤ {ALPHA}: {tested})."
                 for mark in marked
             ),
             "" if marked else "No rate is told apart from the same attack without a defence.",
+            words.adapted(chosen) if ADAPTED in used else "",
             *_gaps(chosen),
             "White-box and black-box rates are never averaged."
             if len({p.access for p in chosen.panels}) > 1

@@ -4,15 +4,15 @@ A short form depends on the run's methods alone, so a method has the same one in
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from bench import methods
 
 LONGEST = 22
 """Characters of a name that stands as it is."""
 
-LONGEST_WORD = 30
-"""The same of a single method without parameters, of which nothing can be left out."""
+LONGEST_CUT = 30
+"""The same of a single method without parameters, and of what is left of a longer name."""
 
 _FOLDERS = re.compile(r"[^\s+&\[=]*/")
 _CLASS = re.compile(r"[\w.-]+\.py:(?=\w)")
@@ -21,25 +21,26 @@ _CLASS = re.compile(r"[\w.-]+\.py:(?=\w)")
 def short_names(names: Sequence[str]) -> dict[str, str]:
     """Return canonical name → what it is called in figures; all different.
 
-    A name of up to `LONGEST` characters stands. From a longer one, folders and files of plugins go first, then
-    parameters that all variants of its method share (``…``); what is still too long keeps its method alone, numbered
-    where there are several.
+    A name of up to `LONGEST` characters stands, without folders and files of plugins. Of a longer one the parameters
+    stay in which variants of its method differ; of a chain, the methods. A method without variants keeps its name
+    alone. Only what is then still too long, or taken, is numbered.
 
     Args:
         names: all methods of one axis of a run, in its order.
     """
     unique = list(dict.fromkeys(names))
-    found = {name: _without_shared(name, unique) for name in unique}
-    counts = list(found.values())
-    long = [name for name in unique if _too_long(found[name]) or counts.count(found[name]) > 1]
-    taken = {found[name] for name in unique if name not in long}
-    for name in long:
-        base = _base(name)
-        alone = sum(_base(other) == base for other in long) == 1 and base not in taken
-        cut = base if base.endswith("…") else f"{base}:…"
-        found[name] = cut if alone and cut not in taken else _numbered(base, taken)
-        taken.add(found[name])
-    return found
+    bare = {name: " + ".join(_parts(name)) for name in unique}
+    found: dict[str, str] = {}
+    # Those that are called what they are come first, then those that lost a folder alone.
+    for name in sorted(unique, key=lambda name: bare[name] != name):
+        if not _too_long(bare[name]) and bare[name] not in found.values():
+            found[name] = bare[name]
+    for name in unique:
+        if name not in found:
+            taken = set(found.values())
+            cuts = (cut for cut in _cuts(name, unique) if len(cut) <= LONGEST_CUT and cut not in taken)
+            found[name] = next(cuts, None) or _numbered(_base(name), taken)
+    return {name: found[name] for name in unique}
 
 
 def explained(names: Sequence[str], short: Mapping[str, str]) -> str:
@@ -49,30 +50,49 @@ def explained(names: Sequence[str], short: Mapping[str, str]) -> str:
 
 
 def _too_long(text: str) -> bool:
-    return len(text) > (LONGEST if ":" in text or " + " in text else LONGEST_WORD)
+    return len(text) > (LONGEST if ":" in text or " + " in text else LONGEST_CUT)
 
 
 def _parts(name: str) -> list[str]:
     return methods.split(_CLASS.sub("", _FOLDERS.sub("", name)), "+")
 
 
+def _method(step: str) -> str:
+    return step.partition(":")[0]
+
+
 def _base(name: str) -> str:
     """Return a method's name without its parameters; of a chain, the first step's."""
     parts = _parts(name)
-    base = parts[0].partition(":")[0]
+    base = _method(parts[0])
     base = base if len(base) <= LONGEST - 4 else f"{base[: LONGEST - 5]}…"
     return base if len(parts) == 1 else f"{base} + …"
 
 
-def _without_shared(name: str, names: Sequence[str]) -> str:
-    bare = " + ".join(_parts(name))
-    variants = {other: _parts(other)[0] for other in names if _base(other) == _base(name)}
-    if len(bare) <= LONGEST or len(_parts(name)) > 1 or len(variants) < 2:
-        return bare
-    parameters = {key: methods.split(one.partition(":")[2], ",") for key, one in variants.items()}
-    shared = set.intersection(*(set(found) for found in parameters.values()))
-    own = [one for one in parameters[name] if one not in shared]
-    return f"{_base(name)}:…{','.join(own)}" if shared and own else bare
+def _cuts(name: str, names: Sequence[str]) -> Iterator[str]:
+    """Yield shorter forms of a name, the one that says most first."""
+    parts = _parts(name)
+    if len(parts) > 1:
+        yield " + ".join(map(_method, parts))
+    else:
+        base = _method(parts[0])
+        own = _parameters(parts[0])
+        variants = [_parts(other) for other in names if other != name]
+        others = [_parameters(one[0]) for one in variants if len(one) == 1 and _method(one[0]) == base]
+        # First what some variant has not, then what no variant has.
+        for few in (
+            [one for one in own if not all(one in other for other in others)],
+            [one for one in own if not any(one in other for other in others)],
+        ):
+            if others and few:
+                yield f"{base}:{','.join(few)}"
+        if not others:
+            yield base
+    yield _base(name)
+
+
+def _parameters(step: str) -> list[str]:
+    return methods.split(step.partition(":")[2], ",")
 
 
 def _numbered(base: str, taken: set[str]) -> str:

@@ -139,23 +139,23 @@ def _caption(chosen: Selection, drawn: dict[tuple[Panel, str], pd.DataFrame]) ->
             words.measured(chosen, [len(rates) for rates in drawn.values()]),
             f"Head {chosen.head}.",
             words.mean_over(chosen, chosen.rates),
-            *_extremes(one),
+            *_moved(one, next(iter(drawn))[1]),
             words.full_names(chosen),
         ]
     )
 
 
-def _extremes(rates: pd.DataFrame) -> list[str]:
-    """Return who gains and who loses most, by their opaque ids."""
+def _moved(rates: pd.DataFrame, attack: str) -> list[str]:
+    """Return of how many people the rate falls, rises and stays: counts, since an id can lead to a person."""
     if NO_CLOAK not in rates or len(rates.columns) < 2:
         return []
     others = rates.drop(columns=NO_CLOAK)
-    best = others.mean().idxmin()
-    change = others[best] - rates[NO_CLOAK]
-    person = str(change.idxmin())
+    best = str(others.mean().idxmin())
+    change = (others[best] - rates[NO_CLOAK]).round(9)
+    people = words.counted(len(change), "person", "people")
     return [
-        f"The largest fall, in the first panel under {best}, is person {person}'s: "
-        f"{rates[NO_CLOAK][person]:.0f} to {others[best][person]:.0f} %."
+        f"From no defence to {best}, against {attack}, the rates of {int((change < 0).sum())} of {people} fall, of "
+        f"{int((change > 0).sum())} rise and of {int((change == 0).sum())} stay."
     ]
 
 

@@ -11,8 +11,10 @@ import pandas as pd
 
 from bench.figures import Drawing, FigureOptions, NotDrawableError, style, words
 from bench.figures.selection import NO_CLOAK, Panel, Selection, select
+from bench.randomness import numpy_generator
 from bench.run_view import RunView
-from bench.slices import EVERY
+from bench.significance import ALPHA, holm, paired_difference, resamples_for
+from bench.slices import EVERY, mean_rates
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +44,7 @@ class Point:
         asr: attack success rate in per cent.
         low: lower end of its interval, NaN where there is none.
         high: upper end.
+        earns: of a cloak, whether its rate is told apart from what no cloak earns; else it is on no front.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Point:
     asr: float
     low: float
     high: float
+    earns: bool = True
 
 
 def pareto(quality: Sequence[float], rate: Sequence[float], *, more: bool, higher: bool) -> list[int]:
@@ -85,29 +89,71 @@ def points(chosen: Selection, panel: Panel, side: Side) -> list[Point]:
         rows = {name: ([name], defense, chosen.rate(panel, name, defense)) for name in chosen.attacks}
     else:
         rows = {
-            name: (list(chosen.attacks), name, over_attacks(chosen, panel, name))
+            name: (list(chosen.averaged(chosen.defenses)), name, over_attacks(chosen, panel, name))
             for name in chosen.defenses
             if name != NO_CLOAK
         }
+    earning = cloaks_that_earn(chosen, panel, rows) if side == "cloak" else frozenset(rows)
     found = []
     for name, (attacks, defense, row) in rows.items():
         if pd.isna(row.get("asr")):
             continue
         quality = _quality(chosen, panel, attacks, defense, side, str(row["backbones"]).split("|"))
         if any(value is not None for value in quality.values()):
-            rates = (
+            asr, low, high = (
                 100 * float(row[key]) if pd.notna(row[key]) else np.nan
                 for key in ("asr", "asr_low", "asr_high")
             )
-            found.append(Point(name, quality, int(row["n_identities"]), *rates))
+            found.append(Point(name, quality, int(row["n_identities"]), asr, low, high, name in earning))
     return found
 
 
+def cloaks_that_earn(
+    chosen: Selection, panel: Panel, rows: Mapping[str, tuple[list[str], str, dict[str, Any]]]
+) -> frozenset[str]:
+    """Return the attacks whose rate is told apart from, and higher than, what no cloak earns there.
+
+    By sign-flip tests over people, corrected by Holm over the attacks shown.
+    """
+    answers = chosen.view.answers
+    found = {}
+    for name, (_, defense, row) in rows.items():
+        trackers = str(row.get("backbones", "")).split("|")
+        own, nothing = (
+            mean_rates(
+                answers,
+                [
+                    point
+                    for point in answers.cells
+                    if (point.attack, point.defense, point.head) == (attack, defense, panel.head)
+                    and point.backbone in trackers
+                ],
+                chosen.condition,
+                "asr",
+            )
+            for attack in (name, NO_CLOAK)
+        )
+        if len(own) and set(own.index) == set(nothing.index):
+            rng = numpy_generator(
+                chosen.view.facts.spec.split_seed, "quality", name, defense, panel.head, panel.access
+            )
+            found[name] = paired_difference(own, nothing, rng=rng, resamples=resamples_for(len(rows)))
+    corrected = holm({name: one.p for name, one in found.items()})
+    return frozenset(
+        name
+        for name, one in found.items()
+        if (p := corrected[name]) is not None and p <= ALPHA and (one.first or 0.0) > (one.second or 0.0)
+    )
+
+
 def over_attacks(chosen: Selection, panel: Panel, defense: str) -> dict[str, Any]:
-    """Return the row of a defence against the attacks shown, in the mean over them."""
-    if len(chosen.attacks) == 1:
-        return chosen.rate(panel, chosen.attacks[0], defense)
-    table = chosen.table
+    """Return the row of a defence in the mean over the attacks it is compared over, {} where there is none."""
+    attacks = chosen.averaged(chosen.defenses)
+    if not attacks:
+        return {}
+    if len(attacks) == 1:
+        return chosen.rate(panel, attacks[0], defense)
+    table = chosen.averaged_table
     rows = table[
         (table["against"] == EVERY)
         & (table["defense"] == defense)
@@ -150,7 +196,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     if not sides:
         raise NotDrawableError(
             "no image of the run was measured: its attacks change no photo and its defences purify none, or their "
-            "cells failed."
+            "cells failed, or every attack is made against a defence that it is compared over."
         )
     measures = {side: _measures(found[side]) for side in sides}
     across = {side: min(_ACROSS[options.width], len(measures[side])) for side in sides}
@@ -185,17 +231,19 @@ def _panel(
 ) -> None:
     known = [(one, one.quality[measure]) for one in found]
     drawn = [(one, value) for one, value in known if value is not None]
+    earning = [(one, value) for one, value in drawn if one.earns]
     front = pareto(
-        [v for _, v in drawn], [one.asr for one, _ in drawn], more=MEASURES[measure][2], higher=cloaks
+        [v for _, v in earning], [one.asr for one, _ in earning], more=MEASURES[measure][2], higher=cloaks
+    )
+    x, y = (
+        [earning[place][0].asr if rate else earning[place][1] for place in front] for rate in (False, True)
+    )
+    # Between two points of the front only the worse of each is reached; the rings are seen where it has one point.
+    axes.step(
+        x, y, where="pre", color="0.6", linestyle=(0, (4, 2)), linewidth=0.9, zorder=1, label="front line"
     )
     axes.plot(
-        [drawn[place][1] for place in front],
-        [drawn[place][0].asr for place in front],
-        color="0.6",
-        linestyle=(0, (4, 2)),
-        linewidth=0.9,
-        zorder=1,
-        label="front",
+        x, y, "o", markersize=8.5, markerfacecolor="none", markeredgecolor="0.45", zorder=1, label="front"
     )
     for one, value in drawn:
         style.with_intervals(
@@ -216,12 +264,9 @@ def _caption(
 ) -> str:
     defense = chosen.defenses[-1] if chosen.options.defense else chosen.defenses[0]
     under = "without a defence" if defense == NO_CLOAK else f"under defence {defense}"
-    over = (
-        f"against {chosen.attacks[0]}"
-        if len(chosen.attacks) == 1
-        else f"in the mean over the attacks {words.listed(chosen.attacks)}"
-    )
+    over = words.opponents(chosen, chosen.averaged(chosen.defenses))
     every = [one for own in found.values() for one in own]
+    idle = [one.name for one in every if not one.earns]
     lacking = [name for name in MEASURES if not any(name in own for own in measures.values())]
     reason = chosen.view.facts.lpips_reason.rstrip(".")
     shown = {one.name for one in every}
@@ -237,7 +282,12 @@ def _caption(
             if found["purified"]
             else "",
             "Quality is measured against the original, in the mean over changed images, and falls to the left.",
-            "Dashed: the Pareto front, what no other beats in both.",
+            "Ringed and dashed: the Pareto front, what no other beats in both.",
+            f"Not on the front, since not told apart from no cloak (p > {ALPHA} after Holm): {words.listed(idle)}."
+            if idle
+            else "",
+            _adapted(chosen, defense),
+            words.left_out(chosen, chosen.defenses) if found["purified"] or chosen.adapted else "",
             words.measured(chosen, [one.people for one in every]),
             f"Head {panel.head}.",
             words.mean_over(chosen, chosen.of_panel(panel)),
@@ -249,6 +299,15 @@ def _caption(
             words.full_names(chosen),
         ]
     )
+
+
+def _adapted(chosen: Selection, defense: str) -> str:
+    """Return the sentence on attacks that adapt to a defence: shown without it, or against it."""
+    if defense != NO_CLOAK:
+        names = [a for a, d in sorted(chosen.adapted) if d == defense and a in chosen.attacks]
+        return f"Made against this very defence: {words.listed(names)}." if names else ""
+    adapting = {attack for attack, _ in chosen.adapted}
+    return "Cloaks made against a defence are shown without it." if adapting & set(chosen.attacks) else ""
 
 
 def _alt(

@@ -23,6 +23,9 @@ from bench.run_view import RunView
 NO_CLOAK = "none"
 """The attack, or the defence, that does nothing."""
 
+ADAPTED = "‡"
+"""Mark of a rate of an attack that was made against the very defence it meets."""
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -100,6 +103,36 @@ class Selection:
             & (table["condition"] == self.condition)
         )
         return table[shown]
+
+    @cached_property
+    def adapted(self) -> frozenset[tuple[str, str]]:
+        """Return the attacks of the run with the defences that each was made against."""
+        board = self.view.board
+        rows = board[board["attack_adapts_to_defense"].astype(str) == "True"]
+        return frozenset(zip(rows["attack"], rows["defense"], strict=True))
+
+    def mark(self, attack: str, defense: str) -> str:
+        """Return `ADAPTED` where the attack was made against the defence, else ""."""
+        return ADAPTED if (attack, defense) in self.adapted else ""
+
+    def averaged(self, defenses: Sequence[str]) -> tuple[str, ...]:
+        """Return the attacks that these defences are compared in the mean over.
+
+        An attack that was made against some of them is no common measure of all. One attack alone is no mean.
+        """
+        if len(self.attacks) == 1:
+            return self.attacks
+        made_against = {attack for attack, defense in self.adapted if defense in defenses}
+        return tuple(name for name in self.attacks if name not in made_against)
+
+    @cached_property
+    def averaged_table(self) -> pd.DataFrame:
+        """Return `table` with means over `averaged` of the defences shown, in place of those over all attacks."""
+        attacks = self.averaged(self.defenses)
+        if attacks == self.attacks or len(attacks) < 2:
+            return self.table
+        backbones = () if self.backbone is None else (self.backbone,)
+        return run_means.table(run_means.means(self.view.answers, attacks, backbones))
 
     @cached_property
     def panels(self) -> tuple[Panel, ...]:

@@ -64,6 +64,7 @@ def _panel(axes: Axes, chosen: Selection, panel: Panel, defense: str, looks: dic
         shift = style.dodge(number, len(looks), 0.12)
         places = np.array([0, 1]) + shift
         style.with_intervals(axes, places, values, (low, high), look, label=attack, joined=True)
+        style.flag(axes, places[1], values[1], chosen.mark(attack, defense))
         if np.isnan(values).any():
             word = "failed" if any(chosen.failed(panel, attack, d) for d in (NO_CLOAK, defense)) else "NA"
             missing.append(f"{chosen.short_attacks[attack]}: {word}")
@@ -102,6 +103,7 @@ def _caption(chosen: Selection) -> str:
             words.mean_over(chosen, rows),
             words.INTERVALS,
             "Grey line: the error that no cloak earned.",
+            words.adapted(chosen),
             words.full_names(chosen),
         ]
     )

@@ -108,7 +108,11 @@ class Look:
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """Return a look for each name, in their order; no two are alike in grey."""
+    """Return a look for each name, in their order.
+
+    Markers and lines carry the difference: no two of the first nine have the same marker. Colours repeat from the
+    eighth on, and in grey only neighbours are sure to differ by them.
+    """
     unique = dict.fromkeys(names)
     return {name: look(number) for number, name in enumerate(unique)}
 
@@ -185,9 +189,11 @@ def text_width(text: str, size: float = TYPE_SIZE) -> float:
 
 def _width(labels: Sequence[float], columns: int) -> float:
     """Return how many inches a legend is wide; it is filled column by column."""
-    rows = -(-len(labels) // columns)
+    import numpy as np
+
     around = 0.45  # of a handle and the gaps on either side of it
-    return sum(around + max(labels[start : start + rows]) for start in range(0, len(labels), rows))
+    # matplotlib splits as numpy does: 4 labels in 3 columns are 2, 1 and 1.
+    return sum(around + float(max(own)) for own in np.array_split(np.asarray(labels), columns))
 
 
 def marks(
@@ -280,6 +286,12 @@ def with_intervals(
         capthick=0.9,
         label=label,
     )
+
+
+def flag(axes: Axes, x: float, y: float, mark: str) -> None:
+    """Write a mark to the upper right of a point; nothing where there is no mark, or no point."""
+    if mark and y == y:  # noqa: PLR0124  # NaN
+        axes.annotate(mark, (x, y), (1.5, 1.5), textcoords="offset points", fontsize=TYPE_SIZE)
 
 
 def dodge(number: int, count: int, room: float = 0.6) -> float:

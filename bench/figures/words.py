@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bench.figures.names import explained
-from bench.figures.selection import NO_CLOAK, Selection
+from bench.figures.selection import ADAPTED, NO_CLOAK, Selection
 
 INTERVALS = "Bars are 95 % intervals over people."
 
@@ -64,6 +64,28 @@ def mean_over(chosen: Selection, rows: pd.DataFrame) -> str:
         for row in found[["against", "access", "backbones"]].drop_duplicates().itertuples(index=False)
     ]
     return f"Each person's rate is the mean over the trackers that every defence meets: {'; '.join(parts)}."
+
+
+def adapted(chosen: Selection) -> str:
+    """Return the sentence that explains `ADAPTED`, "" where no attack meets a defence it was made against."""
+    met = any(attack in chosen.attacks and defense in chosen.defenses for attack, defense in chosen.adapted)
+    return f"{ADAPTED}: the attack was made against this very defence." if met else ""
+
+
+def left_out(chosen: Selection, defenses: Sequence[str]) -> str:
+    """Return the sentence that names the attacks no mean is taken over, since they adapt to a defence compared."""
+    kept = chosen.averaged(defenses)
+    names = [name for name in chosen.attacks if name not in kept]
+    if not names:
+        return ""
+    shown = listed(chosen.short_attacks[name] for name in names)
+    return f"Left out of what defences are compared by, since made against one of them: {shown}."
+
+
+def opponents(chosen: Selection, attacks: Sequence[str]) -> str:
+    """Return the words that say which attacks, by their short names, defences are compared against."""
+    named = listed(chosen.short_attacks[name] for name in attacks)
+    return f"against {named}" if len(attacks) == 1 else f"in the mean over the attacks {named}"
 
 
 def full_names(

@@ -356,3 +356,102 @@ def test_robustness_curves_are_the_boards(evaluate):
             RunView.of(evaluate(attacks=("tiny-noise",), protocol="robustness:channels=none").folder.path),
             "robustness",
         )
+
+
+def adapt(view, monkeypatch, *met):
+    """Say that these attacks were made against these defences."""
+    board = view.board.copy()
+    pairs = set(met)
+    adapts = [pair in pairs for pair in zip(board["attack"], board["defense"], strict=True)]
+    monkeypatch.setitem(view.__dict__, "board", board.assign(attack_adapts_to_defense=adapts))
+
+
+def test_a_rate_of_an_attack_made_against_its_defence_is_marked(whole, monkeypatch):
+    adapt(whole.view, monkeypatch, ("tiny-noise", "tiny-negative"))
+    drawn = {name: draw(whole.view, name) for name in ("heatmap", "slopes", "forest", "backbones")}
+    assert all("‡: the attack was made against this very defence." in one.caption for one in drawn.values())
+    marked = [text.get_text()[-1] == "‡" for text in drawn["heatmap"].figure.axes[0].texts]
+    assert marked == [False] * 5 + [True] + [False] * 3
+    assert [[t.get_text() for t in axes.texts] for axes in drawn["slopes"].figure.axes] == [[], ["‡"]]
+    labels = [text.get_text().strip() for text in drawn["forest"].figure.axes[0].get_yticklabels()]
+    assert [text for text in labels if text.endswith("‡")] == ["tiny-negative ‡"]
+    assert labels.index("tiny-negative ‡") < labels.index("tiny-person-mean")
+    assert [len(axes.texts) for axes in drawn["backbones"].figure.axes] == [2, 0]
+
+
+def test_defences_are_not_compared_over_attacks_made_against_them(whole, monkeypatch):
+    adapt(whole.view, monkeypatch, ("tiny-noise", "tiny-negative"))
+    means = whole.view.means.set_index(["against", "defense"])
+    for name in ("quality", "cost"):
+        drawn = draw(whole.view, name)
+        assert "since made against one of them: tiny-noise." in drawn.caption
+        shown = {}
+        for axes in drawn.figure.axes:
+            if axes.get_visible() and ("purif" in axes.get_xlabel()):
+                shown |= {label: values[0] for label, (_, values, *_) in bars(axes).items()}
+        assert set(shown) == {"jpeg:quality=20", "tiny-negative"}
+        for defense, rate in shown.items():
+            assert rate == pytest.approx(100 * means.loc["tiny-person-mean", defense]["asr"])
+    ranks = draw(whole.view, "critical-difference")
+    assert "against tiny-person-mean" in ranks.caption
+    assert "Left out of what" in ranks.caption
+    adapt(whole.view, monkeypatch, ("tiny-noise", "tiny-negative"), ("tiny-person-mean", "jpeg:quality=20"))
+    with pytest.raises(NotDrawableError, match="every attack of the run is made against one of its defences"):
+        draw(whole.view, "critical-difference")
+    assert "over none" not in draw(whole.view, "quality").caption
+
+
+def test_ranks_over_several_attacks_leave_the_adapted_one_out(torn, monkeypatch):
+    adapt(torn.view, monkeypatch, ("tiny-failing", "jpeg:quality=20"))
+    drawn = draw(torn.view, "critical-difference")
+    assert "in the mean over the attacks tiny-noise and pgd" in drawn.caption
+
+
+def test_cloaks_that_earn_nothing_are_on_no_front(whole, monkeypatch):
+    drawn = draw(whole.view, "quality")
+    names = {"tiny-noise", "tiny-person-mean"}
+    idle = {
+        name
+        for name in names
+        if name in drawn.caption.partition("Not on the front")[2].partition("):")[2].partition(".")[0]
+    }
+    axes = next(a for a in drawn.figure.axes if a.get_xlabel().startswith("PSNR of the cloak"))
+    (front,) = lines(axes, "front")
+    shown = {label: (x[0], y[0]) for label, (x, y, *_) in bars(axes).items()}
+    on_front = set(zip(front.get_xdata(), front.get_ydata(), strict=True))
+    assert on_front.isdisjoint(shown[name] for name in idle)
+    assert front.get_marker() == "o"
+    monkeypatch.setattr("bench.figures.quality.cloaks_that_earn", lambda *_: frozenset())
+    none = draw(whole.view, "quality")
+    axes = next(a for a in none.figure.axes if a.get_xlabel().startswith("PSNR of the cloak"))
+    assert not len(lines(axes, "front")[0].get_xdata())
+    assert "tiny-noise and tiny-person-mean." in none.caption
+
+
+def test_seeds_stand_beside_each_other_with_the_error_of_their_defence(whole, monkeypatch):
+    board = whole.view.board
+    both = pd.concat([board, board.assign(seed=1)], ignore_index=True)
+    monkeypatch.setitem(whole.view.__dict__, "board", both)
+    drawn = draw(whole.view, "backbones")
+    axes = drawn.figure.axes[0]
+    places = [x for container in axes.containers for x in container[0].get_xdata()]
+    assert len(set(np.round(places, 6))) == len(places) == 12
+    ticks = {
+        (round(float(np.mean(line.get_xdata())), 6), float(line.get_ydata()[0]))
+        for line in axes.lines
+        if str(line.get_label()).startswith("baseline|")
+    }
+    assert {x for x, _ in ticks} == set(np.round(places, 6))
+    assert {round(y, 6) for _, y in ticks} == {
+        round(100 * float(value), 6)
+        for value in board[board["attack"] == "tiny-noise"]["defended_baseline_error"]
+    }
+    assert "(seed 1)" in drawn.alt
+
+
+def test_people_are_counted_and_not_named(whole):
+    drawn = draw(whole.view, "people")
+    assert "synthetic-eval" not in drawn.caption + drawn.alt
+    said = drawn.caption.partition("From no defence to ")[2]
+    numbers = [int(word) for word in said.split() if word.isdigit()]
+    assert numbers[1] == 6 == numbers[0] + numbers[2] + numbers[3]

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from PIL import Image
 
 from bench.errors import UsageError
 from bench.figures import KINDS, WIDTHS, Drawing, FigureOptions, files, kind, style
-from bench.figures.names import LONGEST, explained, short_names
+from bench.figures.names import LONGEST, LONGEST_CUT, explained, short_names
 
 
 def drawing(width="column"):
@@ -61,7 +63,7 @@ def test_points_of_one_place_stand_apart_within_their_room():
 def test_short_names_stand_and_long_ones_lose_what_all_share():
     names = ["none", "pgd:eps=15", "pgd:eps=15,goal=targeted", "pgd:eps=15,momentum=1"]
     assert short_names(names) == dict(
-        zip(names, ["none", "pgd:eps=15", "pgd:…goal=targeted", names[3]], strict=True)
+        zip(names, ["none", "pgd:eps=15", "pgd:goal=targeted", names[3]], strict=True)
     )
     long = [
         "puface",
@@ -69,13 +71,15 @@ def test_short_names_stand_and_long_ones_lose_what_all_share():
         "lowkey:perceptual=dssim,steps=3",
         "a/b/x.py:Keyed:strength=4",
     ]
-    assert list(short_names(long).values()) == ["puface", "puface #2", "lowkey:…", "Keyed:strength=4"]
+    assert list(short_names(long).values()) == ["puface", long[1], "lowkey", "Keyed:strength=4"]
     word = "synthetic-mobilefacenet-wide"
     assert short_names([word, "m" * 40]) == {word: word, "m" * 40: "m" * 17 + "…"}
     chains = ["randompad + puface:train=adaptive", "ensemble:defenses=[puface & puface:train=adaptive]"]
-    assert list(short_names(chains).values()) == ["randompad + …", "ensemble:…"]
+    assert list(short_names(chains).values()) == ["randompad + puface", "ensemble"]
+    twins = [f"pgd:mask={'ab' * 20}{number}" for number in range(2)]
+    assert list(short_names(twins).values()) == ["pgd", "pgd #2"]
     assert explained(chains, short_names(chains)).startswith(
-        "In the figure randompad + … is randompad + puface"
+        "In the figure randompad + puface is randompad + puface:train"
     )
 
 
@@ -89,8 +93,28 @@ def test_short_names_are_short_and_all_different(names):
     short = short_names(names)
     assert list(short) == names
     assert len(set(short.values())) == len(names)
-    assert all(len(text) <= LONGEST + 2 for text in short.values())
+    assert all(len(text) <= LONGEST_CUT for text in short.values())
     assert all(short[name] == name for name in names if len(name) <= LONGEST)
+
+
+@pytest.mark.parametrize(("labels", "width"), [(4, 4.6), (4, 3.5), (5, 7.2), (7, 3.5)])
+def test_a_legend_is_no_wider_than_its_figure(labels, width):
+    names = ["a rather long label", "b", "another long label", "c", "one more long label", "d", "e"][:labels]
+    with style.context():
+        figure = Figure(figsize=(width, 3), layout="constrained")
+        FigureCanvasAgg(figure)
+        figure.subplots()
+        style.legend_on_top(figure, *style.marks(style.looks(names), dict(zip(names, names, strict=True))))
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= width * figure.dpi
+
+
+def test_four_labels_in_three_columns_are_two_one_and_one():
+    lengths = [1.0, 0.1, 1.0, 0.1]
+    assert style._width(lengths, 3) == pytest.approx(3 * 0.45 + 1.0 + 1.0 + 0.1)
 
 
 @pytest.mark.parametrize("width", ["column", "page"])
