@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import Ending, equip, quiet_option, verbose_option
+from bench.cli.options import LEANS_ON, OWN, Ending, equip, quiet_option, verbose_option
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -154,8 +154,14 @@ class LazyGroup(click.Group):
         path = None if command is None or name in UNCONFIGURED else config.find()
         if command is None or path is None:
             return {}
-        table = config.read(path, [*COMMANDS, *plugin_commands()]).get(name, {})
-        return {name: config.defaults(path, command, table, name)}
+        tables = config.read(path, [*COMMANDS, *plugin_commands()])
+        found = config.defaults(path, command, tables.get(name, {}), name)
+        if name in LEANS_ON:
+            other = LEANS_ON[name]
+            theirs = config.defaults(path, load_command(other), tables.get(other, {}), other)
+            shared = {param.name for param in command.params} - OWN
+            found = {key: value for key, value in theirs.items() if key in shared} | found
+        return {name: found}
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
         """Complete a command's name without importing any; its options need it only once it is named."""

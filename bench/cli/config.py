@@ -124,7 +124,7 @@ def _typed(path: Path, where: str, key: str, option: click.Option, value: Any) -
         many = " or a list of such" if option.multiple else ""
         told = f"{key} is {_toml(value)}, but takes {wanted}{many}."
         raise _located(path, where, UsageError(told))
-    if isinstance(option.type, click.Path):
+    if isinstance(option.type, click.Path) and isinstance(value, str):
         return str(Path(value).expanduser())  # no shell has done it
     return value
 

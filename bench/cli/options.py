@@ -330,9 +330,19 @@ def variables() -> frozenset[str]:
     return frozenset(found)
 
 
+LEANS_ON: Mapping[str, str] = {"plan": "run"}
+"""A command → the command whose settings it takes where it has none of its own, as it describes what that would do."""
+
+OWN = frozenset({"as_json", "quiet", "verbose"})
+"""Parameters that say how to answer, not what is asked; no other command's setting counts for them."""
+
+
 def _settable_by_environment(option: click.Option, path: Sequence[str]) -> None:
     if not long_name(option):
         return
-    own = [option.envvar] if isinstance(option.envvar, str) else list(option.envvar or ())
+    given = [option.envvar] if isinstance(option.envvar, str) else list(option.envvar or ())
+    names = [variable(option, path)]
+    if path[0] in LEANS_ON and option.name not in OWN:
+        names.append(variable(option, [LEANS_ON[path[0]], *path[1:]]))
     # The variable of this command is closer than one for all commands, as CLOAKBENCH_LPIPS_TRUNK.
-    option.envvar = [variable(option, path), *own]
+    option.envvar = [*names, *given]

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -120,20 +121,68 @@ def _used(values: dict[str, Any], suite: dict[str, Any]) -> list[str]:
     return [key for key in given if key not in suite or source(key) is not ParameterSource.DEFAULT_MAP]
 
 
+_ELSEWHERE = frozenset({ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP})
+"""Where values come from that the command line does not show."""
+
+
 def _command_line(values: dict[str, Any]) -> str:
     """Return the command that asks for the same on another machine.
 
-    What environment and settings file say of it is written out.
+    What environment, settings file and suite file say of it is written out.
     """
-    context = click.get_current_context()
-    words = ["bench", *sys.argv[1:]]
-    elsewhere = {ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP}
-    options = {param.name: param for param in context.command.params if isinstance(param, click.Option)}
-    for key in ("config", *_used(values, _suite(values))):
-        if values[key] is not None and context.get_parameter_source(key) in elsewhere:
-            each = values[key] if isinstance(values[key], tuple) else (values[key],)
-            words += [word for value in each for word in (f"--{long_name(options[key])}", str(value))]
+    source = click.get_current_context().get_parameter_source
+    suite = _suite(values)
+    asked = suite | {key: values[key] for key in _used(values, suite)}
+    if values["device"] != "auto":
+        asked["device"] = values["device"]
+    options = _long_names()
+    words = ["bench", *_without("--config", sys.argv[1:])]
+    for key in (*_ASKED, "device"):
+        if key in asked and source(key) is not ParameterSource.COMMANDLINE:
+            each = asked[key] if isinstance(asked[key], (list, tuple)) else (asked[key],)
+            words += [word for value in each for word in (f"--{options[key]}", str(value))]
     return shlex.join(words)
+
+
+def _long_names() -> dict[str, str]:
+    params = click.get_current_context().command.params
+    return {str(param.name): long_name(param) for param in params if isinstance(param, click.Option)}
+
+
+def _without(option: str, words: list[str]) -> list[str]:
+    """Return the words without an option and its values."""
+    kept = []
+    rest = iter(words)
+    for word in rest:
+        if word == option:
+            next(rest, None)
+        elif not word.startswith(f"{option}="):
+            kept.append(word)
+    return kept
+
+
+def _say_what_is_set(values: dict[str, Any]) -> None:
+    """Say on stderr which options that decide the run the command line does not show, and where they stand."""
+    source = click.get_current_context().get_parameter_source
+    decisive = ["config", *_used(values, _suite(values))] + ["device"] * (values["device"] != "auto")
+    names: dict[str, list[str]] = {}
+    for param in click.get_current_context().command.params:
+        if not isinstance(param, click.Option) or param.name not in decisive:
+            continue
+        if values[param.name] is not None and source(param.name) in _ELSEWHERE:
+            names.setdefault(_place(param), []).append(long_name(param))
+    if names and not is_quiet():
+        told = "; ".join(f"{place} sets {', '.join(options)}" for place, options in names.items())
+        click.echo(f"Note: {told}.", err=True)
+
+
+def _place(option: click.Parameter) -> str:
+    """Return the environment variable or the settings file that an option's value is from."""
+    if click.get_current_context().get_parameter_source(str(option.name)) is ParameterSource.ENVIRONMENT:
+        return next(name for name in option.envvar or () if os.environ.get(name))
+    from bench.cli import config
+
+    return str(config.find())
 
 
 def _options(values: dict[str, Any]) -> "Options":
@@ -141,6 +190,13 @@ def _options(values: dict[str, Any]) -> "Options":
 
     keys = ("device", "threads", "batch_size", "store", "out", "lpips_trunk")
     return Options(**{key: values[key] for key in keys}, command=_command_line(values))
+
+
+def _prepare(values: dict[str, Any]) -> "Prepared":
+    from bench import runner
+
+    _say_what_is_set(values)
+    return runner.prepare(_spec(values), _options(values))
 
 
 @click.command(epilog=_EXAMPLES)
@@ -160,12 +216,13 @@ def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **valu
 
     if csv_file:
         runner.check_writable(csv_file.absolute().parent, "--csv")
-    prepared = runner.prepare(_spec(values), _options(values))
+    prepared = _prepare(values)
     if dry_run:
         _show_plan(prepared, as_json)
         return
     from bench.cli.logs import log_to_stderr
 
+    prepared.folder.check_free_for(prepared.run.digest)
     log_to_stderr()
     with progress(prepared, hidden=quiet or as_json) as advance:
         results = runner.execute(prepared, advance)
@@ -189,10 +246,12 @@ def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **valu
 @matrix_options
 @json_option
 def plan(as_json: bool, **values: Any) -> None:
-    """Say what a run would compute: cells, what is cached, about how long and how much disk."""
-    from bench import runner
+    """Say what a run would compute: cells, what is cached, about how long and how much disk.
 
-    _show_plan(runner.prepare(_spec(values), _options(values)), as_json)
+    It describes what `bench run` would do with the same options: where environment and settings file say
+    nothing for `bench plan`, what they say for `bench run` counts.
+    """
+    _show_plan(_prepare(values), as_json)
 
 
 def _leave(results: "list[CellResult]") -> None:

@@ -51,7 +51,39 @@ def test_the_nearest_of_command_line_environment_and_file_wins(here, monkeypatch
     found = settled(monkeypatch, "run", "--batch-size", "32")
     assert found["batch_size"] == (32, places.COMMANDLINE)
     assert found["device"] == ("cpu", places.DEFAULT_MAP)
-    assert settled(monkeypatch, "plan")["batch_size"] == (64, places.DEFAULT)
+
+
+def test_plan_takes_what_is_set_for_run_where_nothing_is_set_for_it(cli, here, monkeypatch):
+    (here / "cloakbench.toml").write_text(
+        '[run]\nidentities = 3\nhead = "linear"\njson = true\ncsv = "a.csv"\n'
+    )
+    monkeypatch.setenv("CLOAKBENCH_RUN_ATTACK", "tiny-noise")
+    monkeypatch.setenv("CLOAKBENCH_RUN_QUIET", "1")
+    base = ("--dataset", "tiny", "--backbone", "tiny-a")
+    found = settled(monkeypatch, "plan", *base)
+    assert (found["identities"][0], found["heads"][0], found["attacks"][0]) == (
+        3,
+        ("linear",),
+        ("tiny-noise",),
+    )
+    assert found["as_json"][0] is False
+    run = json.loads(cli("run", *base, "--dry-run", "--json")[1])["run"]
+    code, out, err = cli("plan", *base, "--json")
+    assert (code, json.loads(out)["run"]) == (0, run)
+    assert err == "Note: CLOAKBENCH_RUN_ATTACK sets attack; cloakbench.toml sets head, identities.\n"
+    (here / "cloakbench.toml").write_text("[run]\nidentities = 3\n[plan]\nidentities = 4\n")
+    monkeypatch.setenv("CLOAKBENCH_PLAN_ATTACK", "pgd")
+    found = settled(monkeypatch, "plan", *base)
+    assert (found["identities"][0], found["attacks"][0]) == (4, ("pgd",))
+
+
+def test_a_remark_names_what_decides_the_run_and_is_not_on_the_command_line(cli, here, monkeypatch):
+    (here / "cloakbench.toml").write_text('[run]\nidentities = 3\nthreads = 1\ndevice = "cpu"\n')
+    assert cli(*ASKED)[2] == "Note: cloakbench.toml sets identities, device.\n"
+    assert cli(*ASKED, "--identities", "4", "--device", "cpu")[2] == ""
+    assert cli(*ASKED, "-q")[2] == ""
+    monkeypatch.setenv("CLOAKBENCH_CONFIG", "")
+    assert cli(*ASKED)[2] == ""
 
 
 def test_tables_of_commands_within_groups_and_single_values(here, monkeypatch):
@@ -147,12 +179,11 @@ def test_a_suite_is_nearer_than_the_settings_file_and_further_than_the_environme
     assert "pgd" not in labels
 
 
-def test_the_command_names_a_suite_of_the_settings_file_and_what_the_suite_does_not_say(here, monkeypatch):
-    (here / "suite.toml").write_text('attacks = ["tiny-noise"]\n')
+def test_the_command_writes_out_a_suite_and_what_the_suite_does_not_say(here, monkeypatch):
+    (here / "suite.toml").write_text('attacks = ["tiny-noise"]\nseeds = [1, 2]\ndataset = "tiny"\n')
     (here / "cloakbench.toml").write_text(
         '[run]\nconfig = "suite.toml"\nattack = "pgd"\ndefense = "jpeg"\ndevice = "cpu"\n'
     )
-    monkeypatch.setattr("sys.argv", ["bench", "run"])
     written = []
 
     def note(_self, ctx):
@@ -160,8 +191,12 @@ def test_the_command_names_a_suite_of_the_settings_file_and_what_the_suite_does_
             written.append(_command_line(ctx.params))
 
     monkeypatch.setattr(click.Command, "invoke", note)
-    bench.main(["run"], prog_name="bench", standalone_mode=False)
-    assert written == ["bench run --config suite.toml --defense jpeg"]
+    for words in ([], ["--config", "suite.toml"], ["--config=suite.toml"], ["--seed", "1", "--seed", "2"]):
+        monkeypatch.setattr("sys.argv", ["bench", "run", *words])
+        bench.main(["run", *words], prog_name="bench", standalone_mode=False)
+    methods, rest = "--attack tiny-noise --defense jpeg", "--dataset tiny --device cpu"
+    assert written[:3] == [f"bench run {methods} --seed 1 --seed 2 {rest}"] * 3
+    assert written[3] == f"bench run --seed 1 --seed 2 {methods} {rest}"
 
 
 def test_the_run_records_a_command_that_asks_for_the_same_anywhere(cli, here, monkeypatch):
