@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from bench import methods, perceptual_hash, resolve
@@ -19,13 +20,19 @@ from bench.provenance import changed_code, changed_files, describe_methods
 from bench.resolve import Resolved
 from bench.run_folder import CellResult, RunFolder, split_json
 from bench.spec import Cell
-from bench.threat import Threats
+from bench.threat import CellThreat, Threats
 
 NOTICE_SHARE = 0.01
 """Share of near-duplicates below which they are a flaw of the dataset to know of, not a leak that moves a rate."""
 
 SHOWN_PAIRS = 5
 """Pairs of near-duplicates that evidence names; the number is always there."""
+
+_STRONGER = {
+    "attack_seen_by_defense": ("seen-with-other-parameters", "seen"),
+    "identity_overlap": ("no", "unknown", "yes"),
+}
+"""Mark → its values, each a stronger caution than those before it."""
 
 Counting = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
@@ -92,6 +99,25 @@ class Audit:
     def exit_code(self) -> int:
         """1: a leak is unmarked; 2: none is, but a whole kind could not be looked up; 0: neither."""
         return 1 if self.unmarked else 2 if self.blind else 0
+
+
+def wrong_marks(said: CellThreat, now: CellThreat) -> list[str]:
+    """Return in what a row's threat model differs from the one found now, one clause each.
+
+    A stronger caution than what is found is no difference: it only warns of more.
+    """
+    then, found = said.model_dump(exclude={"identity_overlap_detail"}), now.model_dump()
+    return [
+        f"{name} is {value!r}, found is {found[name]!r}"
+        for name, value in then.items()
+        if not _covers(name, value, found[name])
+    ]
+
+
+def _covers(name: str, said: object, found: object) -> bool:
+    """Say whether a mark says what was found, or warns of more."""
+    order = _STRONGER.get(name, ())
+    return said == found or (said in order and found in order and order.index(said) > order.index(found))
 
 
 def audit(
@@ -288,6 +314,14 @@ class _Auditor:
         shared = min(self.threats.weights(name) & self.threats.weights(tracker))
         return f"{role} {name} has the weights of tracker {tracker}, SHA-256 {shared[:16]}…"
 
+    @cached_property
+    def changed(self) -> frozenset[str]:
+        """The methods whose code is another than the run's; none where that cannot be told."""
+        try:
+            return frozenset(changed_code(self.facts.methods, describe_methods(self._run)))
+        except BenchError:
+            return frozenset()
+
     @property
     def _run(self) -> Resolved:
         assert self.run is not None
@@ -315,14 +349,17 @@ class _Auditor:
     def _seen_attack(self, cell: Cell, result: CellResult) -> None:
         now = self.threats.of(cell)
         marks = result.threat
-        if now.attack_seen_by_defense.startswith("seen"):
-            self.note(
-                "defence trained on this attack",
-                f"{cell.defense} saw {cell.attack} in training ({now.attack_seen_by_defense})",
-                marked=marks.attack_seen_by_defense == now.attack_seen_by_defense,
-                column=f"attack_seen_by_defense = {now.attack_seen_by_defense}",
-                cell=cell,
-            )
+        seen = now.attack_seen_by_defense
+        if seen.startswith("seen"):
+            marked = _covers("attack_seen_by_defense", marks.attack_seen_by_defense, seen)
+            if not marked and not self.changed.isdisjoint((cell.attack, cell.defense)):
+                self.miss(
+                    f"whether {cell.defense} saw {cell.attack} in training",
+                    f"it cannot be compared: their code is another now; it is {seen} now, and the row says "
+                    f"{marks.attack_seen_by_defense or 'nothing'}",
+                )
+            else:
+                self._note_seen(cell, seen, marked=marked)
         if now.attack_adapts_to_defense:
             self.note(
                 "attack made against this defence",
@@ -331,6 +368,15 @@ class _Auditor:
                 column="attack_adapts_to_defense = True",
                 cell=cell,
             )
+
+    def _note_seen(self, cell: Cell, seen: str, *, marked: bool) -> None:
+        self.note(
+            "defence trained on this attack",
+            f"{cell.defense} saw {cell.attack} in training ({seen})",
+            marked=marked,
+            column=f"attack_seen_by_defense = {seen}",
+            cell=cell,
+        )
 
     def _sources(self, cell: Cell) -> Iterator[tuple[str, str]]:
         yield from self.threats.training_sources(cell)

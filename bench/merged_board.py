@@ -45,6 +45,22 @@ ANSWERS = (
 Numbers are compared as the CSV shows them.
 """
 
+CHECKS = (
+    "complete matrix",
+    "run of its specification",
+    "benchmark version",
+    "packages recorded",
+    "code recorded",
+    "files as written",
+    "rows from decisions",
+    "threat models",
+    "audit clean",
+    "enough people",
+    "licences stated",
+    "no names, no paths",
+)
+"""What `bench submit` checks, all of which the record of a submission must name."""
+
 RANKS = ("rank_low", "rank_high", "tie_group", "ranking_reason")
 
 _SLICE = ("dataset", "protocol", "attack", "head", "condition", "access")
@@ -136,22 +152,52 @@ def read_source(path: Path) -> list[Source]:
     """
     if path.is_file():
         return [Source(str(path), leaderboard.read_csv(path))]
-    records = sorted(path.glob("*.json")) if path.is_dir() and not (path / "spec.json").exists() else []
-    submitted = [record for record in records if record.with_suffix(".csv").is_file()]
-    if submitted:
-        return [_submission(record) for record in submitted]
+    if path.is_dir() and not (path / "spec.json").exists():
+        records = [file for file in sorted(path.glob("*.json")) if _is_record(file)]
+        if records:
+            _check_pairs(path, records)
+            return [_submission(record) for record in records]
     folder = RunFolder(path)
     return [Source(str(path), leaderboard.build(folder), folder)]
 
 
+def _is_record(path: Path) -> bool:
+    """Say whether a JSON file is, or should be, the record of a submission."""
+    if path.with_suffix(".csv").exists():
+        return True
+    try:
+        return "leaderboard_sha256" in json.loads(path.read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _check_pairs(folder: Path, records: Sequence[Path]) -> None:
+    """Refuse a table without its record, and a record without its table: neither may drop out unseen."""
+    stems = {record.stem for record in records}
+    tables = {table.stem for table in folder.glob("*.csv")}
+    lonely = [f"{name}.csv has no {name}.json" for name in sorted(tables - stems)]
+    lonely += [f"{name}.json has no {name}.csv" for name in sorted(stems - tables)]
+    if lonely:
+        raise DataError(
+            f"'{folder}' is a folder of submissions, and {'; '.join(lonely)}. A submission is both files: put the "
+            "other one back, or take this one away."
+        )
+
+
 def _submission(path: Path) -> Source:
-    """Return a submission, checked to be the one that was written."""
+    """Return a submission, checked to be the one that was written and to have passed every check there is."""
     table = path.with_suffix(".csv")
     try:
         record = json.loads(path.read_bytes())
-        wanted = record["leaderboard_sha256"]
+        wanted, checks = record["leaderboard_sha256"], dict(record["checks"])
     except (OSError, ValueError, KeyError, TypeError):
         raise DataError(f"'{path}' is no record of `bench submit`. Submit the run again.") from None
+    lacking = [name for name in CHECKS if not checks.get(name)]
+    if lacking:
+        raise DataError(
+            f"'{path}' does not say that the run passed {', '.join(map(repr, lacking))}, which `bench submit` checks. "
+            "Submit the run again."
+        )
     if sha256(table.read_bytes()).hexdigest() != wanted:
         raise DataError(
             f"'{table}' is not what was submitted: its SHA-256 is not the one in {path.name}. Take the file that was "

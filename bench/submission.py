@@ -10,6 +10,7 @@ import getpass
 import json
 import re
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -23,16 +24,24 @@ import pandas as pd
 from bench import audit, data_catalogue, leaderboard, methods, registry, spec, verify
 from bench.board_page import asked_command
 from bench.errors import BenchError, DataError, UsageError
+from bench.merged_board import CHECKS
 from bench.provenance import changed_code, changed_files, describe_methods
 from bench.report.privacy import Paths
 from bench.rerun import compare_boards
 from bench.resolve import Resolved, resolve
 from bench.run_folder import MANIFEST, RunFolder
 from bench.store import StoreError, write_atomically
+from bench.threat import Threats
 
 LEAST_PEOPLE = 20
 """Least number of people. With 20 the interval of a rate of 0 reaches 18 per cent; with 10, 34 per cent, and the least
 p value of a sign-flip test is 0.002, which is no finding among 26 rows or more."""
+
+NOT_COMPARED = (
+    "install the run's methods here, and put its data where they are looked for (CLOAKBENCH_DATA); "
+    "`bench doctor` tells what is missing"
+)
+"""The mend where nothing here could be compared with the run. That says nothing against the run."""
 
 NEEDED_PACKAGES = ("cloakbench", "numpy", "torch")
 
@@ -99,16 +108,19 @@ def examine(
     examined = _Examined(folder, by)
     checks = (
         examined.whole(),
+        examined.specification(),
         examined.version(),
         examined.packages(),
         examined.code(),
         examined.files(),
         examined.table_of_run(),
+        examined.threats(),
         examined.leaks(counting),
         examined.people(),
         examined.licences(),
         examined.privacy(),
     )
+    assert tuple(check.name for check in checks) == CHECKS
     record = {**examined.record, "checks": {check.name: check.found for check in checks}}
     return Submission(examined.facts.run, checks, examined.table, record)
 
@@ -250,6 +262,36 @@ class _Examined:
             name, False, "; ".join(said), "mend what failed and give the same `bench run` command again"
         )
 
+    def specification(self) -> Check:
+        """Name, canonical form and cells are what was asked for gives, as the runner makes them."""
+        name = "run of its specification"
+        if self.resolved is None:
+            return Check(name, False, f"not compared: {self._unresolved}", NOT_COMPARED)
+        try:
+            wrong = list(self._not_as_asked(self.resolved))
+        except BenchError as error:
+            return Check(name, False, f"not compared: {error}", NOT_COMPARED)
+        if not wrong:
+            return Check(name, True, f"what was asked for gives run {self.facts.run} and its cells")
+        mend = "take the files of the run back, or make the run again with the photos it names"
+        return Check(name, False, "; ".join(wrong), mend)
+
+    def _not_as_asked(self, run: Resolved) -> Iterator[str]:
+        facts = self.facts
+        if facts.spec != run.spec:
+            yield "the canonical form in spec.json is not that of what was asked"
+        if facts.run != run.digest:
+            yield f"the folder says run {facts.run}, and what was asked for is run {run.digest} with the photos here"
+        times = Counter(cell.cell for cell in self.cells)
+        asked = {cell.cell: cell.asked for cell in self.cells}
+        wrong = [
+            cell
+            for cell, number in times.items()
+            if number > 1 or cell not in run.cells or asked[cell] != (cell in run.cells_asked)
+        ]
+        if wrong:
+            yield f"{len(wrong)} cells are not those of the matrix, e.g. {_cell(wrong[0])}"
+
     def version(self) -> Check:
         """The run was made with the benchmark's present version."""
         then, now = self.facts.benchmark_version, spec.BENCHMARK_VERSION
@@ -280,21 +322,24 @@ class _Examined:
         if lacking or not all(re.fullmatch(r"[0-9a-f]{64}", method.source) for method in recorded):
             found = f"no digest of the code of {', '.join(lacking) or 'some methods'} in spec.json"
             return Check(name, False, found, "make the run again with this version of CloakBench")
-        self.foreign = self._foreign()
+        try:
+            self.foreign = self._foreign()
+        except BenchError as error:
+            return Check(name, False, f"not compared with this tree: {error}", NOT_COMPARED)
         if not self.foreign:
             return Check(name, True, f"the code and files of {len(recorded)} methods are those of this tree")
         said = f"{len(recorded)} methods, of which {len(self.foreign)} are foreign, not as in this tree: "
         return Check(name, True, said + ", ".join(self.foreign))
 
     def _foreign(self) -> dict[str, str]:
-        """Return the methods that are not those of this tree, with what differs."""
-        recorded = self.facts.methods
+        """Return the methods that are not those of this tree, with what differs.
+
+        Raises:
+            BenchError: nothing can be compared, as a plugin, weights or data are not here.
+        """
         if self.resolved is None:
-            return {method.name: "cannot be compared here" for method in recorded}
-        try:
-            now = describe_methods(self.resolved)
-        except BenchError as error:
-            return {method.name: f"cannot be compared here: {error}" for method in recorded}
+            raise DataError(self._unresolved)
+        recorded, now = self.facts.methods, describe_methods(self.resolved)
         files = changed_files(recorded, now)
         return dict.fromkeys(changed_code(recorded, now), "other code") | dict.fromkeys(files, "other files")
 
@@ -321,7 +366,10 @@ class _Examined:
         name, path = "rows from decisions", self.folder.path / "leaderboard.csv"
         if not path.is_file():
             return Check(
-                name, True, f"{len(self.board)} rows made from the decisions; the run wrote no table"
+                name,
+                False,
+                "the folder has no leaderboard.csv to compare the decisions with",
+                "give the same `bench run` command again; it writes the table",
             )
         try:
             there = leaderboard.read_csv(path)
@@ -342,6 +390,27 @@ class _Examined:
             f"{said}: {first.first!r}, and decisions and measures give {first.second!r}",
             "give the same `bench run` command again; it writes the table with this version's rules",
         )
+
+    def threats(self) -> Check:
+        """The threat model of every row is what the methods here give, or a stronger mark."""
+        name = "threat models"
+        if self.resolved is None:
+            return Check(name, False, f"not compared: {self._unresolved}", NOT_COMPARED)
+        split, there = self.folder.split(), frozenset(self.resolved.cells)
+        known = Threats(self.resolved, frozenset({*split.gallery, *split.probes}))
+        try:
+            wrong = [
+                f"{_cell(cell.cell)}: {said}"
+                for cell in self.cells
+                if cell.cell in there
+                for said in audit.wrong_marks(cell.threat, known.of(cell.cell))
+            ]
+        except BenchError as error:
+            return Check(name, False, f"not compared: {error}", NOT_COMPARED)
+        if not wrong:
+            return Check(name, True, f"those of {len(self.cells)} cells are what the methods here give")
+        said = f"{len(wrong)} marks are not what the methods here give, e.g. {wrong[0]}"
+        return Check(name, False, said, "take cells.json of the run back, or make the run again")
 
     def leaks(self, counting: Counting) -> Check:
         """The audit finds no leak that the rows do not speak of, and could look everything of a kind up."""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.audit import _stated_duplicates, audit
+from bench import audit as audit_module
+from bench.audit import _stated_duplicates, audit, wrong_marks
 from bench.run_folder import RunFolder
 
 LEAKY = Path(__file__).parent / "plugins/leaky_methods.py"
@@ -80,6 +81,64 @@ def test_each_leak_is_named_where_no_row_speaks_of_it(unmarked, kind, mark):
         assert finding.column.startswith(column)
         assert finding.cells
     assert {finding.kind for finding in found.findings} == set(LEAKS)
+
+
+SEEN = "attack_seen_by_defense"
+
+
+def seen_with_other_parameters(monkeypatch):
+    """Let the purifier say now that it was trained on the attack with other parameters."""
+    of = audit_module.Threats.of
+
+    def weaker(self, cell):
+        found = of(self, cell)
+        seen = getattr(found, SEEN) == "seen"
+        return found.model_copy(update={SEEN: "seen-with-other-parameters"}) if seen else found
+
+    monkeypatch.setattr(audit_module.Threats, "of", weaker)
+
+
+def test_a_stronger_caution_than_what_is_found_marks_a_leak(leaky_run, unmarked, monkeypatch):
+    seen_with_other_parameters(monkeypatch)
+    found = next(f for f in audit(leaky_run, images=False).findings if SEEN in f.column)
+    assert found.marked
+    weaker = next(f for f in audit(unmarked(**{SEEN: "unseen"}), images=False).findings if SEEN in f.column)
+    assert not weaker.marked
+
+
+def test_code_that_is_another_now_is_not_compared(unmarked):
+    copy = unmarked(**{SEEN: "unseen"})
+
+    def other_code(spec):
+        for method in spec["methods"]:
+            method["source"] = "0" * 64
+
+    edit(copy.path / "spec.json", other_code)
+    found = audit(copy, images=False)
+    assert not any(SEEN in finding.column for finding in found.findings)
+    (missed,) = (one for one in found.unchecked if "saw" in one.what)
+    assert missed.reason.startswith(
+        "it cannot be compared: their code is another now; it is seen-with-other-parameters now, and the row"
+    )
+
+
+@pytest.mark.parametrize(
+    ("mark", "said", "now", "right"),
+    [
+        (SEEN, "seen", "seen-with-other-parameters", True),
+        (SEEN, "seen-with-other-parameters", "seen", False),
+        (SEEN, "seen", "unseen", False),
+        ("identity_overlap", "yes", "unknown", True),
+        ("identity_overlap", "unknown", "no", True),
+        ("identity_overlap", "no", "unknown", False),
+        ("access", "white-box", "black-box", False),
+        ("identity_overlap_detail", "one", "two", True),
+    ],
+)
+def test_a_mark_is_what_is_found_or_a_stronger_caution(leaky_run, mark, said, now, right):
+    threat = leaky_run.cells()[0].threat
+    found = wrong_marks(threat.model_copy(update={mark: said}), threat.model_copy(update={mark: now}))
+    assert found == ([] if right else [f"{mark} is {said!r}, found is {now!r}"])
 
 
 def test_a_leak_names_the_cells_it_concerns(leaky_run):

@@ -8,7 +8,7 @@ import pytest
 
 from bench.errors import DataError, UsageError
 from bench.leaderboard import KEY, build, to_csv
-from bench.merged_board import merge, read_source, read_sources
+from bench.merged_board import CHECKS, merge, read_source, read_sources
 
 MATRIX = {"attacks": ("tiny-noise", "pgd:eps=32,steps=2"), "heads": ("nn",)}
 DEFENSES = ("jpeg:quality=5", "tiny-negative")
@@ -129,12 +129,42 @@ def test_a_folder_that_is_nothing(tmp_path):
         read_source(tmp_path / "a.csv")
 
 
+def write_record(path, table, checks=CHECKS, **more):
+    found = dict.fromkeys(checks, "fine")
+    record = {"leaderboard_sha256": sha256(table.encode()).hexdigest(), "checks": found, **more}
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("checks", [(), CHECKS[1:], CHECKS[:-1]])
+def test_a_record_without_every_check_is_refused(parts, tmp_path, checks):
+    text = to_csv(build(read_source(parts[0])[0].folder))
+    (tmp_path / "x.csv").write_text(text, encoding="utf-8")
+    write_record(tmp_path / "x.json", text, checks)
+    lacking = next(name for name in CHECKS if name not in checks)
+    with pytest.raises(DataError, match=rf"x\.json' does not say that the run passed '{lacking}'"):
+        read_source(tmp_path)
+
+
+def test_half_a_submission_is_refused_by_name(parts, tmp_path):
+    text = to_csv(build(read_source(parts[0])[0].folder))
+    for name in ("x", "y"):
+        (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
+        write_record(tmp_path / f"{name}.json", text)
+    assert len(read_source(tmp_path)) == 2
+    (tmp_path / "x.csv").unlink()
+    with pytest.raises(DataError, match=r"and x\.json has no x\.csv"):
+        read_source(tmp_path)
+    (tmp_path / "x.json").unlink()
+    (tmp_path / "z.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=r"and z\.csv has no z\.json"):
+        read_source(tmp_path)
+
+
 def test_a_folder_of_submissions_is_checked_by_digest(parts, tmp_path):
     text = to_csv(build(read_source(parts[0])[0].folder))
     (tmp_path / "x.csv").write_text(text, encoding="utf-8")
-    (tmp_path / "notes.json").write_text("{}")  # no table beside it: no submission
-    record = {"leaderboard_sha256": sha256(text.encode()).hexdigest(), "by": "somebody"}
-    (tmp_path / "x.json").write_text(json.dumps(record))
+    (tmp_path / "notes.json").write_text("{}")  # no record
+    write_record(tmp_path / "x.json", text, by="somebody")
     (source,) = read_source(tmp_path)
     assert (source.name, source.record["by"]) == (str(tmp_path / "x.csv"), "somebody")
     assert to_csv(source.board) == text

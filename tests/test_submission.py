@@ -18,8 +18,9 @@ from bench.store import StoreError
 from bench.submission import LEAST_PEOPLE, Check, Submission, examine, publish
 
 CHECKS = [
-    "complete matrix", "benchmark version", "packages recorded", "code recorded", "files as written",
-    "rows from decisions", "audit clean", "enough people", "licences stated", "no names, no paths",
+    "complete matrix", "run of its specification", "benchmark version", "packages recorded", "code recorded",
+    "files as written", "rows from decisions", "threat models", "audit clean", "enough people", "licences stated",
+    "no names, no paths",
 ]  # fmt: skip
 
 
@@ -111,6 +112,80 @@ class TestOneFaultEach:
             "1 cells are not there, e.g. none × none × tiny-a"
             in failed(examine(copy))["complete matrix"].found
         )
+
+    def test_a_defence_taken_out_everywhere(self, copy):
+        def without(spec):
+            for part in ("asked", "spec"):
+                spec[part]["defenses"] = ["none"]
+
+        cells = json.loads((copy.path / "cells.json").read_text())
+        left = [cell for cell in cells if cell["defense"] == "none"]
+        assert 0 < len(left) < len(cells)
+        copy.write_json("cells.json", left)
+        change(copy, "spec.json", without)
+        copy.write_bytes("leaderboard.csv", to_csv(build(copy)).encode())
+        copy.write_manifest()
+        said = failed(examine(copy))
+        assert "complete matrix" not in said
+        assert (
+            f"the folder says run {copy.facts().run}, and what was asked"
+            in said["run of its specification"].found
+        )
+
+    def test_a_cell_that_was_not_asked_for(self, copy):
+        def add(cells):
+            cells.append(cells[-1] | {"seed": 7})
+
+        change(copy, "cells.json", add)
+        found = examine(copy)
+        assert "1 cells are not those of the matrix" in failed(found)["run of its specification"].found
+
+    def test_a_canonical_form_that_is_not_what_was_asked(self, copy):
+        change(copy, "spec.json", lambda spec: spec["spec"].update(split_seed=1))
+        assert "canonical form" in failed(examine(copy))["run of its specification"].found
+
+    @pytest.mark.parametrize(
+        ("mark", "value"),
+        [
+            ("surrogates", "none-such"),
+            ("access", "black-box"),
+            ("attack_adapts_to_defense", True),
+        ],
+    )
+    def test_a_threat_model_that_is_made_up(self, copy, mark, value):
+        change(copy, "cells.json", lambda cells: cells[-1]["threat"].update({mark: value}))
+        said = failed(examine(copy))["threat models"].found
+        assert f"{mark} is {value!r}, found is " in said
+
+    def test_no_table(self, copy):
+        (copy.path / "leaderboard.csv").unlink()
+        copy.write_manifest()
+        said = failed(examine(copy))
+        assert list(said) == ["rows from decisions"]
+        assert "no leaderboard.csv" in said["rows from decisions"].found
+
+    def test_where_nothing_can_be_compared_it_is_not_held_against_the_run(self, copy, monkeypatch):
+        def nothing(_asked):
+            raise DataError("no photos in '/somewhere/of/mine'")
+
+        monkeypatch.setattr(submission, "resolve", nothing)
+        found = examine(copy)
+        said = failed(found)
+        for name in ("run of its specification", "code recorded", "threat models"):
+            assert said[name].found.startswith("not compared")
+            assert "CLOAKBENCH_DATA" in said[name].mend
+        assert {method["foreign"] for method in found.record["methods"]} == {""}
+        assert "no names, no paths" not in said
+
+    def test_weights_that_are_not_here_are_not_compared(self, copy, monkeypatch):
+        def missing(_run):
+            raise DataError("weights of tiny-a are not at '/somewhere/of/mine'")
+
+        monkeypatch.setattr(submission, "describe_methods", missing)
+        found = examine(copy)
+        assert list(failed(found)) == ["code recorded"]
+        assert failed(found)["code recorded"].found.startswith("not compared with this tree: weights")
+        assert {method["foreign"] for method in found.record["methods"]} == {""}
 
     def test_another_version(self, copy):
         change(copy, "spec.json", lambda spec: spec.update(benchmark_version="0"))

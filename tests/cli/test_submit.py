@@ -15,7 +15,7 @@ def test_a_run_that_fails_a_check_is_not_written(cli, finished, tmp_path):
     at = next(i for i, line in enumerate(lines) if line.startswith("FAIL"))
     assert lines[at] == "FAIL  enough people: 6 people, fewer than 20"
     assert lines[at + 1].startswith("      mend: make the run with more people")
-    assert lines[-1] == "1 of 10 checks failed; nothing is written."
+    assert lines[-1] == "1 of 12 checks failed; nothing is written."
     assert not (tmp_path / "board").exists()
 
 
