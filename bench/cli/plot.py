@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -100,7 +102,7 @@ def plot(
     targets = {name: stem / name if kind == EVERY_KIND else stem for name in names}
     _check_writable(stem if kind == EVERY_KIND else stem.parent)
     view = RunView.of(run)
-    options = figures.FigureOptions(width=width, persons=persons, store=store, **chosen)
+    options = figures.FigureOptions(width=width, persons=persons, store=store, progress=_computing, **chosen)
     drawn = 0
     for name in names:
         if kind == EVERY_KIND and figures.KINDS[name].shows_photos and store is None:
@@ -148,6 +150,18 @@ def _formats(text: str | None, out: Path | None) -> tuple[str, ...]:
             f"--out {out} is one file, and --format asks for {', '.join(asked)}. Leave out the ending or --format."
         )
     return asked
+
+
+def _computing(images: int) -> AbstractContextManager[Callable[[int], None]]:
+    """Say what the store lacks before it is computed, which takes minutes, and show how far it is."""
+    from bench.cli.options import is_quiet
+    from bench.cli.progress import counting
+
+    if images and not is_quiet():
+        click.echo(
+            f"{images} images (crops, cloaks, purified) are not in the store; computing them now.", err=True
+        )
+    return counting("photos", images)
 
 
 def _check_writable(folder: Path) -> None:

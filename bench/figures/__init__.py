@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -39,6 +40,8 @@ class FigureOptions:
         persons: identity ids of the rows instead, () to spread them evenly over all.
         store: folder of artefacts, for kinds that show photos.
         threads: threads torch computes with, for kinds that show photos.
+        progress: called with the number of images that must be computed, before they are; gives a context whose
+            value is called with the number of images that are ready. None shows nothing.
     """
 
     width: Literal["column", "page"] = "page"
@@ -51,6 +54,7 @@ class FigureOptions:
     persons: tuple[str, ...] = ()
     store: Path | None = None
     threads: int | None = None
+    progress: Callable[[int], AbstractContextManager[Callable[[int], None]]] | None = None
 
 
 @dataclass(frozen=True)

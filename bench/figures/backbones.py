@@ -41,9 +41,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
         _panel(axes, chosen, attack, backbones, looks)
         axes.set_title(chosen.short_attacks[attack])
         style.percent_axis(axes, label="ASR, %" if place % across == 0 else "")
-    for axes in grid[-across:]:
-        style.slant(axes, [chosen.short_backbones[name] for name in backbones])
-        axes.tick_params(labelbottom=True)
+    style.label_columns(grid, across, [chosen.short_backbones[name] for name in backbones])
     from matplotlib.lines import Line2D
 
     handles, labels = style.marks(looks, chosen.short_defenses)

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 _LEFT, _GAP = 0.17, 0.05  # inches: names of people, between photos
 _LINE = 0.095  # inches of a line of an answer
 _SIZE = 6.0  # points of an answer
-_LARGEST, _NARROW = 1.35, 0.6  # inches of a photo: at most, and where titles are set smaller
+_LARGEST, _LARGE, _NARROW = (
+    1.75,
+    1.35,
+    0.6,
+)  # inches of a photo: at most, in many rows, and where titles are smaller
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     if not prepared.run.attacks[cell.attack].changes_images:
         raise NotDrawableError(f"attack '{cell.attack}' changes no photo: there is nothing to show.")
     rows = photo_columns.choose_photos(prepared.run.split.cloaked, options.people, options.persons)
-    return paint(chosen, cell, photo_columns.collect(prepared, cell, rows), options)
+    return paint(chosen, cell, photo_columns.collect(prepared, cell, rows, options.progress), options)
 
 
 def paint(chosen: Selection, cell: Cell, photos: Photos, options: FigureOptions) -> Drawing:
@@ -157,8 +161,9 @@ def paint(chosen: Selection, cell: Cell, photos: Photos, options: FigureOptions)
         if source is not None
     }
     across, down = len(photos.columns), len(photos.rows)
-    width = WIDTHS[options.width]
-    side = min((width - _LEFT) / across - _GAP, _LARGEST)
+    side = _side(WIDTHS[options.width], across, down)
+    # With few columns the figure is narrower than asked for, not blank on the right.
+    width = min(WIDTHS[options.width], _LEFT + across * (side + _GAP))
     lines = {key: one.lines(side + _GAP / 2) for key, one in found.items() if one is not None}
     below = _LINE * max(map(len, lines.values()), default=0) + 0.06
     titles = [_title(column.title, side) for column in photos.columns]
@@ -166,6 +171,7 @@ def paint(chosen: Selection, cell: Cell, photos: Photos, options: FigureOptions)
     height = above + down * (side + below)
     figure = style.new_figure(options, height)
     figure.set_layout_engine("none")
+    figure.set_figwidth(width)
     for y, row in enumerate(photos.rows):
         for x, column in enumerate(photos.columns):
             left, top = _LEFT + x * (side + _GAP), above + y * (side + below)
@@ -186,6 +192,12 @@ def paint(chosen: Selection, cell: Cell, photos: Photos, options: FigureOptions)
     return Drawing(
         figure, "Photos and the tracker's answers", _caption(chosen, cell, sources), _alt(cell, drawn)
     )
+
+
+def _side(width: float, across: int, down: int) -> float:
+    """Return the inches of a photo: as wide as the columns allow, enlarged only where the rows still fit a page."""
+    tall = (style.TALLEST - 0.35) / down - 5 * _LINE
+    return min((width - _LEFT) / across - _GAP, _LARGEST, max(tall, _LARGE))
 
 
 def _title(text: str, room: float) -> str:

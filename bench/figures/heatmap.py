@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ _ROW = 0.21  # inches of a row
 _NAMES = 1.15  # inches of the names of attacks
 _LEAST = 0.36  # inches of a cell that has room for a decimal and a mark
 _SIZES = (style.TYPE_SIZE, 6.0, 5.5)  # points of the numbers: the largest at which all have their decimal
+_ROUNDED = (6.0, 5.5, 5.0, 4.5)  # the same without decimals
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,12 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
         axes.set_visible(False)
     used = set()
     drawn = {panel: _squares(chosen, panel, rows, 1) for panel in panels}
-    size = _size([square.text for lines in drawn.values() for line in lines for square in line], side)
+    size = _size(drawn.values(), side, _SIZES)
     if size is None:
         drawn = {panel: _squares(chosen, panel, rows, 0) for panel in panels}
+        size = _size(drawn.values(), side, _ROUNDED) or _ROUNDED[-1]
     for axes, (panel, squares) in zip(grid.flat, drawn.items(), strict=False):
-        _paint(axes, squares, size or _SIZES[1])
+        _paint(axes, squares, size)
         axes.set_title(panel.title(panels))
         used |= {mark for line in squares for square in line for mark in square.text}
     _label(figure, grid, chosen, rows)
@@ -80,10 +82,11 @@ def _squares(chosen: Selection, panel: Panel, rows: list[str], decimals: int) ->
     return [[_square(chosen, panel, a, d, decimals) for d in chosen.defenses] for a in rows]
 
 
-def _size(texts: list[str], side: float) -> float | None:
-    """Return the points at which every text fits a cell `side` inches wide, None where none does."""
-    longest = max(style.text_width(text) for text in texts) / style.TYPE_SIZE
-    return next((size for size in _SIZES if longest * size <= side - 0.01), None)
+def _size(panels: Iterable[list[list[Square]]], side: float, sizes: Sequence[float]) -> float | None:
+    """Return the first size, in points, at which every text fits a cell `side` inches wide, None where none does."""
+    widths = [style.text_width(square.text) for lines in panels for line in lines for square in line]
+    longest = max(widths) / style.TYPE_SIZE
+    return next((size for size in sizes if longest * size <= side - 0.01), None)
 
 
 def _side(options: FigureOptions, across: int, defenses: int) -> float:

@@ -83,9 +83,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
         white = f", {panel.access}" if len(panels) > 1 or panel.access != "black-box" else ""
         axes.set_title(f"{chosen.short_attacks[attack]}{white}")
         style.percent_axis(axes, label="ASR of a person, %" if place % across == 0 else "")
-    for axes in grid[-across:]:
-        style.slant(axes, [chosen.short_defenses[name] for name in chosen.defenses])
-        axes.tick_params(labelbottom=True)
+    style.label_columns(grid, across, [chosen.short_defenses[name] for name in chosen.defenses])
     return Drawing(figure, "Attack success person by person", _caption(chosen, drawn), _alt(drawn))
 
 

@@ -6,7 +6,8 @@ the run's store, so a grid shows the very bytes that were measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,11 @@ from bench.spec import Cell
 AMPLIFIED = 10
 """Times a difference is enlarged to be seen."""
 
+Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+"""Images to compute → a context whose value is called with how many are ready."""
+
 ORIGINAL, CLOAK, PURIFIED = "original", "cloak", "purified"
+_UNTOUCHED = "purified originals"
 ERASED: Mapping[str, str] = {
     "right": "erased,\nright key",
     "wrong": "erased,\nwrong key",
@@ -103,7 +108,7 @@ def choose_photos(
 
 
 def collect(
-    prepared: Prepared, cell: Cell, chosen: Mapping[str, str], advance: Callable[[], None] = lambda: None
+    prepared: Prepared, cell: Cell, chosen: Mapping[str, str], progress: Progress | None = None
 ) -> Photos:
     """Return the photos of a cell: original, cloak, difference, and what defence and key make of the cloak.
 
@@ -113,50 +118,65 @@ def collect(
         prepared: a run that was prepared again.
         cell: one of its cells, with an attack that changes photos.
         chosen: image id → identity id of each row.
-        advance: called once a column.
+        progress: see `bench.figures.FigureOptions.progress`.
 
     Raises:
         UsageError: the cell's attack changes no photo.
         MethodError: something could not be made again.
     """
-    run, pipeline = prepared.run, prepared.pipeline
-    attack, defense = run.attacks[cell.attack], run.defenses[cell.defense]
-    if not attack.changes_images:
-        raise UsageError(f"attack '{cell.attack}' changes no photo: there is nothing to show.")
     wanted = frozenset(chosen)
-    executor = Executor(prepared.store)
-
-    natural = pipeline.natural("gallery")
-    # Every set of photos of a role has the same shards: those without a photo to show are not needed.
-    shards = [place for place, node in enumerate(natural) if wanted & set(node.facts["ids"])]
-
-    def photos(nodes: Sequence[Node]) -> dict[str, torch.Tensor]:
-        found: dict[str, torch.Tensor] = {}
-        for place in shards:
-            pixels = stages.decode_pixels(executor.fetch(nodes[place])).only(wanted)
-            found |= dict(zip(pixels.ids, pixels.images, strict=True))
-        advance()
-        return found
-
-    point = (cell.attack, cell.backbone, cell.seed)
-    originals = photos(natural)
-    cloaks = pipeline.cloaks(*point, "gallery")
+    nodes = _nodes(prepared, cell, wanted)
+    todo = Executor(prepared.store).missing(one for own in nodes.values() for one in own)
+    with (progress or _unseen)(sum(node.images for node in todo)) as advance:
+        executor = Executor(prepared.store, lambda _node, count: advance(count))
+        made = {name: _photos(executor, own, wanted) for name, own in nodes.items()}
+    originals = made[ORIGINAL]
     # Photos the attack left alone were posted as they are.
-    posted = originals | photos(cloaks)
+    posted = originals | made[CLOAK]
     columns = [
         Column(ORIGINAL, originals),
         Column(CLOAK, posted),
         Column(f"difference ×{AMPLIFIED}", differences(originals, posted)),
     ]
+    if PURIFIED in made:
+        # Photos the attack left alone go through the defence too.
+        columns.append(Column(PURIFIED, made[_UNTOUCHED] | made[PURIFIED]))
+    columns += [Column(title, originals | made[title]) for title in ERASED.values() if title in made]
+    return Photos(tuple(chosen), tuple(chosen.values()), tuple(columns))
+
+
+def _nodes(prepared: Prepared, cell: Cell, wanted: frozenset[str]) -> dict[str, list[Node]]:
+    """Return title → the artefacts that hold the photos wanted."""
+    run, pipeline = prepared.run, prepared.pipeline
+    attack, defense = run.attacks[cell.attack], run.defenses[cell.defense]
+    if not attack.changes_images:
+        raise UsageError(f"attack '{cell.attack}' changes no photo: there is nothing to show.")
+    point = (cell.attack, cell.backbone, cell.seed)
+    natural, cloaks = pipeline.natural("gallery"), pipeline.cloaks(*point, "gallery")
+    found = {ORIGINAL: natural, CLOAK: cloaks}
     if isinstance(defense, Purifier) and defense.changes_images:
         own = (cell.defense, cell.backbone, cell.seed)
-        # Photos the attack left alone go through the defence too.
-        untouched = photos(pipeline.defended(*own, natural))
-        columns.append(Column(PURIFIED, untouched | photos(pipeline.defended(*own, cloaks))))
+        found |= {
+            name: pipeline.defended(*own, of) for name, of in ((_UNTOUCHED, natural), (PURIFIED, cloaks))
+        }
     if attack.erasable:
-        for key, title in ERASED.items():
-            columns.append(Column(title, originals | photos(pipeline.erased(*point, "gallery", key))))
-    return Photos(tuple(chosen), tuple(chosen.values()), tuple(columns))
+        found |= {title: pipeline.erased(*point, "gallery", key) for key, title in ERASED.items()}
+    # Every set of photos of a role has the same shards: those without a photo to show are not needed.
+    shards = [place for place, node in enumerate(natural) if wanted & set(node.facts["ids"])]
+    return {name: [nodes[place] for place in shards] for name, nodes in found.items()}
+
+
+def _photos(executor: Executor, nodes: Sequence[Node], wanted: frozenset[str]) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for node in nodes:
+        pixels = stages.decode_pixels(executor.fetch(node)).only(wanted)
+        found |= dict(zip(pixels.ids, pixels.images, strict=True))
+    return found
+
+
+@contextmanager
+def _unseen(_total: int) -> Iterator[Callable[[int], None]]:
+    yield lambda _count: None
 
 
 def differences(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from bench.figures import WIDTHS, FigureOptions
@@ -31,6 +31,9 @@ _COLOURS = ("#0072B2", "#E69F00", "#007A5A", "#CC79A7", "#B34700", "#56B4E9", "#
 neighbours in the list differ in grey too."""
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+_MARKER, _LARGER, _FEW = 3.2, 4.2, 6
+"""Points of a marker, of one where there are more series than `_FEW`: then the shape must be read."""
+
 _LINES: Final = ("-", "--", "-.", ":")
 _HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "++++")
 
@@ -65,7 +68,7 @@ _RC: Mapping[str, Any] = {
     "grid.color": PALE,
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.1,
-    "lines.markersize": 3.2,
+    "lines.markersize": _MARKER,
     "hatch.linewidth": 0.5,
     "legend.fontsize": TYPE_SIZE,
     "legend.frameon": False,
@@ -89,18 +92,21 @@ class Look:
         marker: matplotlib's code.
         line: matplotlib's line style.
         hatch: of filled shapes.
+        size: of markers, in points.
     """
 
     colour: str
     marker: str
     line: Literal["-", "--", "-.", ":"]
     hatch: str
+    size: float = _MARKER
 
     def points(self, *, filled: bool = True) -> dict[str, Any]:
         """Return keywords of `Axes.plot` and `Axes.errorbar` for its points."""
         return {
             "color": self.colour,
             "marker": self.marker,
+            "markersize": self.size,
             "markerfacecolor": self.colour if filled else "white",
             "markeredgecolor": self.colour,
             "markeredgewidth": 0.8,
@@ -108,13 +114,14 @@ class Look:
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """Return a look for each name, in their order.
+    """Return a look for each name, in their order; of many, with larger markers.
 
     Markers and lines carry the difference: no two of the first nine have the same marker. Colours repeat from the
     eighth on, and in grey only neighbours are sure to differ by them.
     """
     unique = dict.fromkeys(names)
-    return {name: look(number) for number, name in enumerate(unique)}
+    size = _MARKER if len(unique) <= _FEW else _LARGER
+    return {name: replace(look(number), size=size) for number, name in enumerate(unique)}
 
 
 def look(number: int) -> Look:
@@ -227,9 +234,48 @@ def percent_axis(axes: Axes, which: str = "y", label: str = "ASR, %") -> None:
     axes.grid(axis="y" if which == "y" else "x")
 
 
-def slant(axes: Axes, labels: Sequence[str]) -> None:
-    """Write the labels of the places 0, 1, … under an axis, slanted where they would touch."""
+def slant(axes: Axes, labels: Sequence[str], *, above_gap: bool = False) -> None:
+    """Write the labels of the places 0, 1, … under an axis, slanted.
+
+    Args:
+        axes: where.
+        labels: one a place.
+        above_gap: there is no panel below: write into its room, so that the row below does not move down.
+    """
+    if above_gap:
+        for place, text in enumerate(labels):
+            axes.annotate(
+                text,
+                (place, 0),
+                (0, -5),
+                xycoords=axes.get_xaxis_transform(),
+                textcoords="offset points",
+                rotation=90,
+                ha="center",
+                va="top",
+                annotation_clip=False,
+            ).set_in_layout(False)
+        axes.set_zorder(1)
+        return
     axes.set_xticks(range(len(labels)), list(labels), rotation=40, ha="right", rotation_mode="anchor")
+
+
+def label_columns(grid: Sequence[Axes], across: int, labels: Sequence[str]) -> None:
+    """Write the labels of the places 0, 1, … under the lowest panel of each column of `grid_of` with a shared axis.
+
+    Args:
+        grid: panels, row by row.
+        across: panels of a row.
+        labels: one a place.
+    """
+    for axes in grid:
+        axes.set_xticks(range(len(labels)))
+        axes.tick_params(labelbottom=False)
+    last = (len(grid) - 1) // across * across
+    for place in range(max(len(grid) - across, 0), len(grid)):
+        above_gap = place < last
+        grid[place].tick_params(labelbottom=not above_gap)
+        slant(grid[place], labels, above_gap=above_gap)
 
 
 def luminance(colour: str) -> float:

@@ -8,7 +8,7 @@ import torch
 from bench import stages
 from bench.answers import Point
 from bench.errors import UsageError
-from bench.figures import KINDS, FigureOptions, NotDrawableError, files, grid
+from bench.figures import KINDS, WIDTHS, FigureOptions, NotDrawableError, files, grid
 from bench.figures.photo_columns import (
     AMPLIFIED,
     choose_cell,
@@ -185,3 +185,35 @@ def test_it_is_the_same_bytes_twice(drawn):
 def test_a_run_without_cloaks_has_no_grid(plain):
     with pytest.raises(NotDrawableError, match="no attack but none"):
         KINDS["grid"].draw(plain.view, FigureOptions())
+
+
+def test_what_must_be_computed_is_said_before_it_is(evaluate, tmp_path):
+    from contextlib import contextmanager
+
+    made = evaluate(attacks=("tiny-noise",), defenses=("jpeg:quality=20",))
+    view = RunView.of(made.folder.path)
+    said = []
+
+    @contextmanager
+    def progress(images):
+        said.append(images)
+        ready = []
+        yield ready.append
+        said.append(sum(ready))
+
+    for _ in range(2):
+        options = FigureOptions(store=tmp_path / "empty", people=2, threads=1, progress=progress)
+        KINDS["grid"].draw(view, options)
+    first, ready, *again = said
+    assert first == ready > 0
+    assert again == [0, 0]
+
+
+@pytest.mark.parametrize("width", ["column", "page"])
+@pytest.mark.parametrize(("across", "down"), [(3, 2), (4, 6), (7, 3), (4, 50)])
+def test_photos_fill_the_width_or_the_figure_is_narrower(width, across, down):
+    side = grid._side(WIDTHS[width], across, down)
+    used = 0.17 + across * (side + 0.05)
+    assert used <= WIDTHS[width] + 1e-9
+    assert side <= 1.75
+    assert side == pytest.approx((WIDTHS[width] - 0.17) / across - 0.05) or side >= 1.35
