@@ -11,7 +11,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -61,31 +61,41 @@ class Record:
     images: int
 
 
-def write_atomically(path: Path, payload: bytes, option: str = "--out") -> None:
+def write_atomically(
+    path: Path, payload: bytes, option: str = "--out", place: Callable[[Path, Path], None] | None = None
+) -> None:
     """Write a file under a temporary name, sync it, then rename it into place.
 
     Args:
         path: the file.
         payload: its content.
         option: the option that names another place, for the message.
+        place: brings the temporary file to its path, or raises; None renames it, over what lies there.
 
     Raises:
         StoreError: the disk is full or the folder cannot be written; nothing half-written remains.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    # Short, and not the file's own name with more behind it: that may be as long as names can be.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
+        if place is None:
+            temporary.replace(path)
+        else:
+            place(temporary, path)
+    except BaseException as error:
         with contextlib.suppress(OSError):  # the folder may be what is wrong
             temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        mend = f"choose another place with {option}" if option.startswith("-") else f"name {option}"
         raise StoreError(
             f"cannot write {path}: {error.strerror or error}. What was computed before is kept; free some "
-            f"space or choose another place with {option}, then run the same command again."
+            f"space or {mend}, then run the same command again."
         ) from error
 
 
