@@ -1,12 +1,15 @@
 """What `bench cloak`, `purify` and `erase` write beside the photos: by what, of what, under which key they were made.
 
-Never the key itself. A record is written before the files it names: a file that is there is in the record, so
-that a killed command goes on, and no file of somebody else's is ever written over.
+Never the key itself. A record is written before the files it names, and again when they are there: a file that is
+there is in the record, so that a killed command goes on, no file of somebody else's is ever written over, and nothing
+is called protected before it is written.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -18,13 +21,16 @@ from pydantic import Field, ValidationError
 from bench.contracts import CROP_SIZE, Frozen
 from bench.errors import DataError, UsageError
 from bench.photo_files import SUFFIXES
-from bench.photo_folders import Photo, possible_ids, without_ending
+from bench.photo_folders import Photo, Refusal, possible_ids, read_bytes, without_ending
 from bench.store import write_atomically
 
 CLOAKS = "cloaks.json"
 ERASED = "erased.json"
 PURIFIED = "purified.json"
 FORMAT: Final = 1
+
+WEAK = 0.3
+"""A photo that shows less than this share of a face's cloak is named."""
 
 PhotoRecordT = TypeVar("PhotoRecordT", bound="PhotoRecord")
 
@@ -36,7 +42,7 @@ class PhotoRecord(Frozen):
     output: str = Field("", description="path inside the folder; empty: nothing was written")
     output_sha256: str = Field("", description="of that file")
     replaced_sha256: str = Field("", description="of what lay there before, in case it was not replaced yet")
-    reason: str = Field("", description="why nothing was written")
+    reason: str = Field("", description="why nothing was written, or not all")
 
     def is_there(self, folder: Path) -> bool:
         """Say whether what was written is still there as it was written."""
@@ -81,6 +87,17 @@ class CloakedPhoto(PhotoRecord):
     height: int = Field(0, ge=0, description="likewise")
     faces: tuple[FaceRecord, ...] = Field((), description="of a whole photo, the largest first")
     notes: tuple[str, ...] = Field((), description="what besides the faces is not as it was")
+    unfinished: bool = Field(False, description="it is about to be written; a killed command leaves that")
+
+    @property
+    def kept(self) -> float | None:
+        """The least share of a face's change that is seen; None where it is all, or not said."""
+        return min((face.kept for face in self.faces if face.kept is not None), default=None)
+
+    @property
+    def is_made(self) -> bool:
+        """Whether a changed photo was written, or was about to be."""
+        return bool(self.output) and not self.copied
 
 
 class _Record(Frozen):
@@ -114,7 +131,7 @@ class _Record(Frozen):
 
     def write(self, path: Path) -> None:
         """Write the record, whole or not at all."""
-        write_atomically(path, (self.model_dump_json(indent=1) + "\n").encode(), "another folder")
+        write_atomically(path, (self.model_dump_json(indent=1) + "\n").encode(), "another folder to write to")
 
 
 class MadeRecord(_Record):
@@ -130,7 +147,33 @@ class MadeRecord(_Record):
     mode: Literal["photos", "crops"] = Field("crops", description="whole photos, or only aligned crops")
     files: str = Field("png", description="format that was asked for")
     without_location: bool = Field(False, description="whether the place was taken out of EXIF")
-    photos: dict[str, CloakedPhoto] = Field({}, description="path of the source → what became of it")
+    photos: dict[str, CloakedPhoto] = Field(
+        {},
+        description="path of the source → what became of it; with `//` and the begin of its SHA-256 behind it for an "
+        "earlier photo of this name",
+    )
+
+    def of(self, name: str, source_sha256: str) -> CloakedPhoto | None:
+        """Return what became of a photo with this content, None where that is not known."""
+        for key in (name, earlier(name, source_sha256)):
+            if key in self.photos and self.photos[key].source_sha256 == source_sha256:
+                return self.photos[key]
+        return None
+
+    def settled(self, folder: Path) -> Self:
+        """Return the record with what a killed command wrote without saying so."""
+        photos = {
+            name: one.model_copy(update={"unfinished": False, "protected": not one.copied})
+            if one.unfinished and one.is_there(folder)
+            else one
+            for name, one in self.photos.items()
+        }
+        return self.model_copy(update={"photos": photos})
+
+
+def earlier(name: str, source_sha256: str) -> str:
+    """Return what an earlier photo of a name is called in a record; no photo can be called so."""
+    return f"{name}//{source_sha256[:12]}"
 
 
 class CloakRecord(MadeRecord):
@@ -220,7 +263,8 @@ def with_free_outputs(photos: Sequence[Photo], made: Mapping[str, PhotoRecord]) 
     """Return photos with names to write that nothing else in the folder's record has.
 
     A photo keeps the name it has there; a new one takes none that another photo has or had, so that one file is never
-    two photos'.
+    two photos'. Of a name that stands for another photo's cloak it is a new one: a second folder's photo, or an edited
+    one.
 
     Args:
         photos: of a folder, each with the name it would have in an empty one.
@@ -228,17 +272,30 @@ def with_free_outputs(photos: Sequence[Photo], made: Mapping[str, PhotoRecord]) 
     """
     # Some file systems take a.png and A.png for one file.
     taken = {without_ending(record.output).lower() for record in made.values() if record.output}
-    kept = {photo.name: without_ending(made[photo.name].output) for photo in photos if photo.name in made}
     found = []
     for photo in photos:
-        name = kept.get(photo.name) or _free(photo, taken)
+        source = _source_beside_a_cloak(photo, made.get(photo.name))
+        known = made.get(earlier(photo.name, source) if source else photo.name)
+        name = without_ending(known.output) if known else ""
+        name = name or _free(photo, taken, (f"{photo.id}-{source[:8]}",) if source else ())
         taken.add(name.lower())
         found.append(replace(photo, output=name + photo.output.removeprefix(photo.id)))
     return tuple(found)
 
 
-def _free(photo: Photo, taken: Collection[str]) -> str:
-    for name in (photo.id, *possible_ids(photo.name)):
+def _source_beside_a_cloak(photo: Photo, known: PhotoRecord | None) -> str:
+    """Return the SHA-256 of a photo that is another than the one whose cloak has its name; else ""."""
+    if not (isinstance(known, CloakedPhoto) and known.is_made):
+        return ""
+    try:
+        source = sha256(read_bytes(photo.path)).hexdigest()
+    except DataError:  # named when it is to be read
+        return ""
+    return "" if source == known.source_sha256 else source
+
+
+def _free(photo: Photo, taken: Collection[str], first: Sequence[str] = ()) -> str:
+    for name in (*first, photo.id, *possible_ids(photo.name)):
         if name.lower() not in taken:
             return name
     raise UsageError(f"every name that {photo.name} could be written to is taken. Rename it.")
@@ -271,3 +328,70 @@ def check_outputs(out: Path, wanted: dict[str, str], made: dict[str, PhotoRecord
             raise UsageError(
                 f"{path} {what} and would be written over. Move it away or name another folder to write to."
             )
+
+
+def without_long_names(photos: Sequence[Photo], out: Path) -> tuple[tuple[Photo, ...], tuple[Refusal, ...]]:
+    """Return the photos whose names fit into a folder, and the others with the reason."""
+    there = next((one for one in (out.absolute(), *out.absolute().parents) if one.is_dir()), Path.cwd())
+    try:
+        most = os.pathconf(there, "PC_NAME_MAX")
+    except (AttributeError, ValueError, OSError):
+        most = 255
+    fitting, refused = [], []
+    for photo in photos:
+        size = max(len(os.fsencode(name)) for path in (photo.output, photo.copy) for name in path.split("/"))
+        if size <= most:
+            fitting.append(photo)
+        else:
+            reason = f"it would be written under a name of {size} bytes, and the most is {most}; rename it"
+            refused.append(Refusal(photo.name, reason))
+    return tuple(fitting), tuple(refused)
+
+
+def write_made(path: Path, payload: bytes, ours: str) -> None:
+    """Write a photo, and never over anything but what the same command made.
+
+    Args:
+        path: the file.
+        payload: its content.
+        ours: SHA-256 of what may be written over; "" where nothing may.
+
+    Raises:
+        DataError: something else lies there by now, or the name is too long.
+        StoreError: the disk is full or the folder cannot be written.
+    """
+
+    def place(temporary: Path, path: Path) -> None:
+        try:
+            if ours and path.is_file() and sha256(path.read_bytes()).hexdigest() == ours:
+                temporary.replace(path)
+            else:
+                _place_new(temporary, path)
+        except FileExistsError:
+            raise DataError(
+                f"{path} came to be, or was changed, while it was worked on; move it away and give the command again"
+            ) from None
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            raise DataError(f"the name {path} is too long to be written; rename it") from None
+
+    write_atomically(path, payload, "another folder to write to", place)
+
+
+def _place_new(temporary: Path, path: Path) -> None:
+    """Bring a file to a path at which there is none.
+
+    Raises:
+        FileExistsError: there is one.
+    """
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
+            raise
+        with path.open("xb"):  # a file system without links: take the name, then replace what was taken
+            pass
+        temporary.replace(path)
+    else:
+        temporary.unlink()

@@ -7,7 +7,7 @@ reading photos (`bench.photo_folders`), records (`bench.cloak_records`), attacks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,10 +23,11 @@ from bench.cloak_records import (
     check_inputs,
     check_outputs,
     with_free_outputs,
+    without_long_names,
 )
 from bench.contracts import MICRO_BATCH
 from bench.errors import UsageError
-from bench.face_editing import Edit, OutFolder, Written, batches, pending
+from bench.face_editing import Edit, OutFolder, Written, batches, copies, notes, pending, weak
 from bench.keys import Key
 from bench.photo_folders import Photo, Refusal, find_photos, load_detector, needs_detector
 from bench.runner import check_writable
@@ -116,8 +117,9 @@ class Cloaked:
         unprotected: what was not, with the reasons; none of it is among what was written.
         detected: how many of the protected are crops cut out of a larger photo.
         fingerprint: of the key; "" where there is none.
-        copied: photos without a face, written as they are.
-        noted: protected photos that are not as they were in something else too.
+        copied: photos without a face, written as they are, by this call or an earlier one.
+        noted: photos that are not as they were in something else too, likewise.
+        weak: protected photos that show little of their cloak, likewise.
     """
 
     protected: tuple[Photo, ...]
@@ -126,6 +128,7 @@ class Cloaked:
     fingerprint: str
     copied: tuple[Photo, ...] = ()
     noted: tuple[Refusal, ...] = ()
+    weak: tuple[Refusal, ...] = ()
 
 
 def plan(request: CloakRequest) -> CloakPlan:
@@ -149,16 +152,17 @@ def plan(request: CloakRequest) -> CloakPlan:
     record = _record(applied, key, how)
     if there is not None:
         check_same(there, record, request.out, _SAME)
-        record = there
+        record = there.settled(request.out)
     check_writable(request.out.absolute(), "the folder")
-    photos = with_free_outputs(photos, record.photos)
+    photos, too_long = without_long_names(with_free_outputs(photos, record.photos), request.out)
     waiting = pending(photos, record, request.out, by_person=applied.attack.scope == "identity")
+    check_code(there, applied.code, request.out, waiting)
     check_outputs(request.out, wanted_outputs(waiting, how), record.photos)
     if needs_detector(waiting):
         load_detector()
     names = {photo.name for photo in waiting}
     done = tuple(photo for photo in photos if photo.name not in names)
-    return CloakPlan(request, applied, waiting, done, refused, key, how, record)
+    return CloakPlan(request, applied, waiting, done, (*refused, *too_long), key, how, record)
 
 
 def wanted_outputs(photos: tuple[Photo, ...], how: Written) -> dict[str, str]:
@@ -196,6 +200,7 @@ def cloak(planned: CloakPlan, advance: Advance = lambda _n: None) -> Cloaked:
         hide=key.hidden_in if key else lambda text: text,
     )
     folder = OutFolder(request.out, CLOAKS, record, edit, planned.how)
+    folder.settle()
     if planned.pending:
         context = applied.context(key.secret if key else b"")
         for photos in batches(planned.pending, by_person=by_person):
@@ -208,9 +213,15 @@ def cloak(planned: CloakPlan, advance: Advance = lambda _n: None) -> Cloaked:
         (*planned.refused, *folder.refused),
         folder.detected,
         folder.record.key_fingerprint,
-        tuple(folder.copied),
-        tuple(folder.noted),
+        *_said((*folder.changed, *folder.copied, *planned.done), folder.record),
     )
+
+
+def _said(
+    photos: tuple[Photo, ...], record: CloakRecord
+) -> tuple[tuple[Photo, ...], tuple[Refusal, ...], tuple[Refusal, ...]]:
+    """Return what a record has to say of photos, whenever they were written: copies, notes, weak cloaks."""
+    return copies(photos, record), notes(photos, record), weak(photos, record)
 
 
 # -- before any work -------------------------------------------------------------------------------------------
@@ -302,6 +313,19 @@ def check_same(there: MadeRecord, asked: MadeRecord, out: Path, fields: Mapping[
                 f"{out} holds {called} {shown(old)}, and this is {shown(new)}. Name another folder to write to, or ask "
                 "for the same."
             )
+
+
+def check_code(there: MadeRecord | None, code: str, out: Path, waiting: Sequence[Photo]) -> None:
+    """Check that what is added to a folder is made by the code that its record names.
+
+    Raises:
+        UsageError: it would not be.
+    """
+    if there is not None and waiting and there.code != code:
+        raise UsageError(
+            f"{out} holds what CloakBench {there.cloakbench} made with other code of this method (digest "
+            f"{there.code[:12]}, now {code[:12]}). Name another folder to write the rest to."
+        )
 
 
 def shown(value: object) -> str:

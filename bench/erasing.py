@@ -30,6 +30,8 @@ from bench.cloak_records import (
     check_inputs,
     check_outputs,
     with_free_outputs,
+    without_long_names,
+    write_made,
 )
 from bench.cloaking import Advance, Counted, shown
 from bench.contracts import CROP_SIZE, MICRO_BATCH, Attack, Context
@@ -40,7 +42,6 @@ from bench.photo_folders import Photo, Refusal, find_photos, png, read_bytes, to
 from bench.put_back import Place, place_of, put_back_all, take_crop
 from bench.runner import check_writable
 from bench.stages import Pixels
-from bench.store import write_atomically
 
 log = logging.getLogger("bench")
 
@@ -149,7 +150,10 @@ def plan(request: EraseRequest) -> ErasePlan:
     cloaks, unusable, doubts = _read([photo for photo in photos if photo not in uncloaked], made)
     record = _record(applied, key, request.out)
     named = with_free_outputs([cloak.photo for cloak in cloaks], record.photos)
-    cloaks = [replace(cloak, photo=photo) for cloak, photo in zip(cloaks, named, strict=True)]
+    fitting, too_long = without_long_names(named, request.out)
+    cloaks = [
+        replace(cloak, photo=photo) for cloak, photo in zip(cloaks, named, strict=True) if photo in fitting
+    ]
     pending = _pending(cloaks, record, request.out, by_person=applied.attack.scope == "identity")
     waiting = {cloak.photo.name for cloak in pending}
     done = tuple(cloak.photo for cloak in cloaks if cloak.photo.name not in waiting)
@@ -161,7 +165,7 @@ def plan(request: EraseRequest) -> ErasePlan:
         key,
         pending,
         done,
-        (*refused, *unusable),
+        (*refused, *unusable, *too_long),
         tuple(doubt for doubt in doubts if doubt.name in waiting),
         warnings,
         uncloaked,
@@ -176,10 +180,12 @@ class Erased:
     Attributes:
         restored: what was written.
         refused: what was not, with the reasons.
+        partly: what was written with a face that is still cloaked, by this call or an earlier one.
     """
 
     restored: tuple[Photo, ...]
     refused: tuple[Refusal, ...]
+    partly: tuple[Refusal, ...] = ()
 
 
 NOTHING_CAME_OFF = "nothing came off: to the attack it is no cloak under this key"
@@ -203,7 +209,7 @@ def erase(planned: ErasePlan, advance: Advance = lambda _n: None) -> Erased:
             counted = Counted(advance, len(cloaks))
             folder.erase(cloaks, replace(context, advance=counted))
             counted.complete()
-    return Erased(tuple(folder.restored), (*planned.refused, *folder.refused))
+    return Erased(tuple(folder.restored), (*planned.refused, *folder.refused), folder.partly(planned.done))
 
 
 # -- before any work -------------------------------------------------------------------------------------------
@@ -301,13 +307,19 @@ def _read(
     photos: Sequence[Photo], made: CloakRecord | None
 ) -> tuple[list[Cloak], list[Refusal], list[Refusal]]:
     """Return the cloaks, what is none, and what may not be what it was."""
-    cloaks, refusals, doubts = [], [], []
+    cloaks: list[Cloak] = []
+    refusals, doubts = [], []
     known = _Known(made)
     for photo in photos:
         try:
             cloak, doubt = known.cloak(photo, photo_files.read(read_bytes(photo.path)))
         except DataError as error:
             refusals.append(Refusal(photo.name, str(error)))
+            continue
+        first = next((one for one in cloaks if one.image_id == cloak.image_id), None)
+        if first is not None:
+            reason = f"it is the same cloak as {first.photo.name}; erase it from a folder of its own"
+            refusals.append(Refusal(photo.name, reason))
             continue
         cloaks.append(cloak)
         if doubt:
@@ -320,7 +332,7 @@ class _Known:
 
     def __init__(self, made: CloakRecord | None) -> None:
         self._made = made
-        protected = [photo for photo in made.photos.values() if photo.protected] if made else []
+        protected = [photo for photo in made.photos.values() if photo.is_made] if made else []
         self._by_content: Mapping[str, CloakedPhoto] = {photo.output_sha256: photo for photo in protected}
         self._by_name: Mapping[str, CloakedPhoto] = {photo.output: photo for photo in protected}
         self._by_id: Mapping[str, CloakedPhoto] = {without_ending(photo.output): photo for photo in protected}
@@ -461,21 +473,33 @@ class _OutFolder:
         self.refused += [Refusal(cloak.photo.name, reason) for cloak in cloaks]
 
     def _write(self, erased: Sequence[tuple[Cloak, torch.Tensor]]) -> None:
-        files = {}
+        files, left = {}, {}
         for cloak, images in erased:
-            if all(torch.equal(new, old) for new, old in zip(images, cloak.crops, strict=True)):
+            same = sum(torch.equal(new, old) for new, old in zip(images, cloak.crops, strict=True))
+            if same == len(cloak.crops):
                 self.refused.append(Refusal(cloak.photo.name, NOTHING_CAME_OFF))
                 continue
+            left[cloak] = f"{same} of its {len(cloak.crops)} faces did not come off" if same else ""
             try:
                 files[cloak] = _erased_file(cloak, images)
             except DataError as error:
                 self.refused.append(Refusal(cloak.photo.name, str(error)))
-        self._note(files)
+        self._note(files, left)
         for cloak, payload in files.items():
-            write_atomically(self._path / cloak.photo.output, payload, "another folder")
+            known = self._record.photos[cloak.photo.name]
+            try:
+                write_made(self._path / cloak.photo.output, payload, known.replaced_sha256)
+            except DataError as error:
+                self.refused.append(Refusal(cloak.photo.name, str(error)))
+                continue
             self.restored.append(cloak.photo)
 
-    def _note(self, files: Mapping[Cloak, bytes]) -> None:
+    def partly(self, done: Sequence[Photo]) -> tuple[Refusal, ...]:
+        """Return the photos that were written with a face that is still cloaked."""
+        records = ((photo, self._record.photos.get(photo.name)) for photo in (*self.restored, *done))
+        return tuple(Refusal(photo.name, one.reason) for photo, one in records if one and one.reason)
+
+    def _note(self, files: Mapping[Cloak, bytes], left: Mapping[Cloak, str]) -> None:
         """Write the record with these photos; what was made of an earlier state of theirs lies there until replaced."""
         photos = dict(self._record.photos)
         for cloak, payload in files.items():
@@ -485,6 +509,7 @@ class _OutFolder:
                 output=cloak.photo.output,
                 output_sha256=sha256(payload).hexdigest(),
                 replaced_sha256=old.ours(self._path) if old is not None else "",
+                reason=left[cloak],
             )
         if files:
             self._record = self._record.model_copy(update={"photos": photos})

@@ -1,11 +1,12 @@
 """Changing the faces of photos and writing what comes of it: what `bench.cloaking` and `bench.purifying` share.
 
 Each photo is written whole and changed, copied as it is where it shows no face, or not at all; the record is written
-before the files it names. What must not be here: what changes faces, and whether it may.
+before the files it names, and again when they are there. What must not be here: what changes faces, and whether it may.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from bench import photo_files
 from bench.alignment import Pixels as Image
-from bench.cloak_records import CloakedPhoto, FaceRecord, MadeRecord
+from bench.cloak_records import WEAK, CloakedPhoto, FaceRecord, MadeRecord, earlier, write_made
 from bench.contracts import MICRO_BATCH, Context
 from bench.errors import BenchError, DataError, MethodError
 from bench.photo_files import Format, PhotoFile
@@ -36,7 +37,7 @@ from bench.photo_folders import (
 )
 from bench.put_back import Place, put_back_all, take_crop
 from bench.stages import Pixels
-from bench.store import write_atomically
+from bench.store import StoreError
 
 log = logging.getLogger("bench")
 
@@ -114,17 +115,46 @@ def pending(photos: Sequence[Photo], record: MadeRecord, out: Path, *, by_person
 
 
 def _is_done(photo: Photo, record: MadeRecord, out: Path) -> bool:
-    known = record.photos.get(photo.name)
-    if known is None or not known.is_there(out):
-        return False
-    if known.output != (photo.copy if known.copied else photo.output) or not (
-        known.protected or known.copied
-    ):
-        return False
     try:
-        return sha256(read_bytes(photo.path)).hexdigest() == known.source_sha256
+        known = record.of(photo.name, sha256(read_bytes(photo.path)).hexdigest())
     except DataError:
         return False
+    return (
+        known is not None
+        and known.is_there(out)
+        and known.output == (photo.copy if known.copied else photo.output)
+        and (known.protected or known.copied)
+    )
+
+
+def copies(photos: Sequence[Photo], record: MadeRecord) -> tuple[Photo, ...]:
+    """Return the photos that were copied as they are."""
+    return tuple(photo for photo, one in _recorded(photos, record) if one.copied)
+
+
+def notes(photos: Sequence[Photo], record: MadeRecord) -> tuple[Refusal, ...]:
+    """Return the photos that are not as they were in something else than their faces, and in what."""
+    return tuple(
+        Refusal(photo.name, "; ".join(one.notes)) for photo, one in _recorded(photos, record) if one.notes
+    )
+
+
+def weak(photos: Sequence[Photo], record: MadeRecord) -> tuple[Refusal, ...]:
+    """Return the photos that show less than `WEAK` of what was to change in a face, and how much."""
+    found = []
+    for photo, one in _recorded(photos, record):
+        if one.kept is not None and one.kept < WEAK:
+            found.append(Refusal(photo.name, f"{max(0.0, one.kept):.0%} of the change is left"))
+    return tuple(found)
+
+
+def _recorded(photos: Sequence[Photo], record: MadeRecord) -> Iterator[tuple[Photo, CloakedPhoto]]:
+    """Yield what was written of photos, in their order."""
+    by_output = {one.output: one for one in record.photos.values() if one.output}
+    for photo in photos:
+        known = by_output.get(photo.output) or by_output.get(photo.copy)
+        if known is not None:
+            yield photo, known
 
 
 class OutFolder(Generic[RecordT]):
@@ -136,7 +166,6 @@ class OutFolder(Generic[RecordT]):
         copied: photos without a face, written as they are.
         refused: what was not written, with the reasons.
         detected: how many crops were cut out of a larger photo.
-        noted: what besides the faces is not as it was.
     """
 
     def __init__(self, path: Path, record_file: str, record: RecordT, edit: Edit, how: Written) -> None:
@@ -145,7 +174,6 @@ class OutFolder(Generic[RecordT]):
         self.changed: list[Photo] = []
         self.copied: list[Photo] = []
         self.refused: list[Refusal] = []
-        self.noted: list[Refusal] = []
         self.detected = 0
         self._record_file = record_file
         self._edit = edit
@@ -220,13 +248,38 @@ class OutFolder(Generic[RecordT]):
                 self._refuse(one.photo, one.sha256, str(error))
                 continue
             self.detected += self._how.mode == "crops" and not one.is_crop
-        # The record first: whatever lies in the folder is in it.
-        self._note({file.photo.name: file.record for file in made})
-        for file in made:
-            write_atomically(self.path / file.photo.output, file.payload, "another folder")
-            self.changed.append(file.photo)
-            if file.record.notes:
-                self.noted.append(Refusal(file.photo.name, "; ".join(file.record.notes)))
+        self._put(made)
+
+    def _put(self, made: Sequence[_Made]) -> None:
+        """Write files, recorded before: whatever lies in the folder is in the record; and recorded as done after."""
+        before = dict(self.record.photos)
+        begun = {"protected": False, "unfinished": True}
+        self._note({file.photo.name: file.record.model_copy(update=begun) for file in made})
+        done: dict[str, CloakedPhoto] = {}
+        failed: list[tuple[_Made, str]] = []
+        try:
+            for file in made:
+                record = file.record
+                try:
+                    write_made(self.path / record.output, file.payload, record.replaced_sha256)
+                except DataError as error:
+                    failed.append((file, str(error)))
+                    continue
+                done[file.photo.name] = record
+                self._remove_old_copy(before.get(file.photo.name), record)
+                (self.copied if record.copied else self.changed).append(file.photo)
+        finally:
+            self.record = self.record.model_copy(update={"photos": before})
+            # Where the disk is full the record that stands calls nothing protected that is not.
+            with contextlib.suppress(*(() if len(done) == len(made) else (StoreError,))):
+                self._note(done)
+        for file, reason in failed:
+            self._refuse(file.photo, file.record.source_sha256, reason)
+
+    def _remove_old_copy(self, old: CloakedPhoto | None, new: CloakedPhoto) -> None:
+        """Remove the uncloaked copy that an earlier call made of what is written under another name now."""
+        if old is not None and old.copied and old.output != new.output and old.ours(self.path):
+            (self.path / old.output).unlink(missing_ok=True)
 
     def _made(self, faced: FacedPhoto, wanted: Sequence[Tensor]) -> _Made:
         photo = faced.photo
@@ -241,7 +294,7 @@ class OutFolder(Generic[RecordT]):
         put_back_all(content, places, images)
         kind = photo_files.kind_by_suffix(Path(photo.output).suffix)
         assert kind is not None, "outputs have endings of what is written"
-        payload, notes = photo_files.encode(content, kind), content.notes
+        payload, notes = photo_files.encode(content, kind), photo_files.notes_as(content, kind)
         if kind == "JPEG":  # what is seen is what is left of it; a large photo must not be held twice
             del content
             seen = photo_files.read(payload)
@@ -259,18 +312,32 @@ class OutFolder(Generic[RecordT]):
                 ),
             }
         )
+        self._check_kept(record)
         return _Made(photo, payload, record)
 
+    def _check_kept(self, record: CloakedPhoto) -> None:
+        """Check that something of the cloak is left in every face; a purified face may look as it did.
+
+        Raises:
+            DataError: in one nothing is.
+        """
+        if self._edit.must_change and record.kept is not None and record.kept <= 0:
+            raise DataError(
+                f"nothing of the cloak would be left in a face (a share of {record.kept:.2f}): the face is too small, "
+                "or the cloak too faint for the format. Take a larger photo, --format png or a stronger attack"
+            )
+
     def _record_of(self, photo: Photo, source: str, payload: bytes, *, copied: bool = False) -> CloakedPhoto:
-        old = self.record.photos.get(photo.name)
+        output = photo.copy if copied else photo.output
+        there = (old.ours(self.path) for old in self.record.photos.values() if old.output == output)
         return CloakedPhoto(
             protected=not copied,
             copied=copied,
             reason=NO_FACE if copied else "",
             source_sha256=source,
-            output=photo.copy if copied else photo.output,
+            output=output,
             output_sha256=sha256(payload).hexdigest(),
-            replaced_sha256=old.ours(self.path) if old is not None else "",
+            replaced_sha256=next(filter(None, there), ""),
         )
 
     def _copy(self, faced: FacedPhoto) -> None:
@@ -283,9 +350,15 @@ class OutFolder(Generic[RecordT]):
         if sha256(payload).hexdigest() != faced.sha256:
             self._refuse(photo, faced.sha256, "it was changed while it was worked on; give the command again")
             return
-        self._note({photo.name: self._record_of(photo, faced.sha256, payload, copied=True)})
-        write_atomically(self.path / photo.copy, payload, "another folder")
-        self.copied.append(photo)
+        changed: tuple[str, ...] = ()
+        if self._how.without_location:
+            try:
+                payload, changed = photo_files.copy_without_location(payload)
+            except DataError as error:
+                self._refuse(photo, faced.sha256, str(error))
+                return
+        record = self._record_of(photo, faced.sha256, payload, copied=True)
+        self._put([_Made(photo, payload, record.model_copy(update={"notes": changed}))])
 
     def _refuse(self, photo: Photo, source_sha256: str, reason: str) -> None:
         """Note that nothing was written of a photo; what was made of it earlier stays, with its record."""
@@ -295,22 +368,48 @@ class OutFolder(Generic[RecordT]):
             same = old.source_sha256 == source_sha256 and old.is_there(self.path)
             state = "this photo" if same else "an earlier state of the photo"
             what = "the cloak" if self._edit.must_change else "what was made"
+            what = "an unchanged copy" if old.copied else what
             reason = f"{reason}; {self.path / old.output} stays, {what} of {state}"
             record = old.model_copy(update={"reason": reason})
         self.refused.append(Refusal(photo.name, reason))
         self._note({photo.name: record})
 
     def _note(self, photos: Mapping[str, CloakedPhoto]) -> None:
-        """Write the record with these photos."""
-        self.record = self.record.model_copy(update={"photos": {**self.record.photos, **photos}})
+        """Write the record with these photos; cloaks of other photos of their names stay in it."""
+        all_photos = dict(self.record.photos)
+        for name, new in photos.items():
+            old = all_photos.get(name)
+            all_photos.pop(earlier(name, new.source_sha256), None)
+            if (
+                old is not None
+                and old.is_made
+                and (old.source_sha256, old.output) != (new.source_sha256, new.output)
+            ):
+                all_photos[earlier(name, old.source_sha256)] = old
+            all_photos[name] = new
+        self.record = self.record.model_copy(update={"photos": all_photos})
         self.record.write(self.path / self._record_file)
+
+    def settle(self) -> None:
+        """Record what a killed command wrote without saying so."""
+        settled = self.record.settled(self.path)
+        if settled != self.record:
+            self.record = settled
+            self.record.write(self.path / self._record_file)
 
 
 def faces_of(faced: Sequence[FacedPhoto]) -> Pixels:
-    """Return all faces of photos, with their ids and people."""
+    """Return all faces of photos, with their ids and people.
+
+    Raises:
+        DataError: two have one id, so that one would get the other's change.
+    """
+    ids = tuple(name for one in faced for name in one.photo.face_ids(len(one.crops)))
+    if len(set(ids)) != len(ids):
+        raise DataError(f"two faces are called by one name among {', '.join(ids)}. Rename the photos.")
     return Pixels(
         torch.stack([crop for one in faced for crop in one.crops]),
-        tuple(name for one in faced for name in one.photo.face_ids(len(one.crops))),
+        ids,
         tuple(person for one in faced for person in one.photo.people(len(one.crops))),
     )
 

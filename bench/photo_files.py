@@ -7,6 +7,7 @@ what is done to them. `bench.photos` reads photos for datasets, which need colou
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -56,12 +57,96 @@ _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 _ORIENTATION = 0x0112
 _EXIF_IFD = 0x8769
 _GPS_IFD = 0x8825
-_MAKER_NOTE = 0x927C
 _KEPT_TAGS = frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, _ORIENTATION})
 """Of EXIF's first directory: description, camera, software, date, artist, copyright, orientation.
 
 All else there says how a TIFF lies in its file, or holds a thumbnail of the photo as it was.
 """
+
+_KEPT_DETAILS = frozenset(
+    {
+        0x829A,
+        0x829D,
+        0x8822,
+        0x8827,
+        0x8830,
+        0x8831,
+        0x8832,
+        0x9000,
+        0x9003,
+        0x9004,
+        0x9010,
+        0x9011,
+        0x9012,
+        0x9101,
+    }
+    | {
+        0x9102,
+        0x9201,
+        0x9202,
+        0x9203,
+        0x9204,
+        0x9205,
+        0x9206,
+        0x9207,
+        0x9208,
+        0x9209,
+        0x920A,
+        0x9290,
+        0x9291,
+        0x9292,
+    }
+    | {
+        0xA000,
+        0xA001,
+        0xA002,
+        0xA003,
+        0xA20E,
+        0xA20F,
+        0xA210,
+        0xA217,
+        0xA300,
+        0xA301,
+        0xA401,
+        0xA402,
+        0xA403,
+        0xA404,
+    }
+    | {
+        0xA405,
+        0xA406,
+        0xA407,
+        0xA408,
+        0xA409,
+        0xA40A,
+        0xA40C,
+        0xA420,
+        0xA430,
+        0xA431,
+        0xA432,
+        0xA433,
+        0xA434,
+        0xA435,
+    }
+)
+"""Of EXIF's second directory: exposure, dates, colour, camera, lens and owner.
+
+Not maker's notes, comments and private tags, any of which may hold a smaller picture of the photo as it was.
+"""
+
+_KEPT_PLACE = frozenset(range(0x20))
+"""Of the directory of the place: what EXIF 3.0 defines."""
+
+_LONGEST_VALUE = 2_000
+"""Bytes, or numbers, of a value that is kept of EXIF: a picture needs more."""
+
+_JPEG_BEGIN = b"\xff\xd8\xff"
+
+_PNG_COLOUR = frozenset({b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI"})
+"""Chunks that say, besides the profile, what colours a PNG's values mean."""
+
+_PNG_KEPT = _PNG_COLOUR | {b"iCCP", b"tRNS", b"pHYs", b"bKGD", b"sBIT", b"hIST", b"sPLT"}
+"""Chunks beside the pixels' own that hold neither a place nor a picture."""
 
 _ROWS_OF = 4_000_000
 """Pixels that are copied out of Pillow at once."""
@@ -82,6 +167,7 @@ class PhotoFile:
         icc: colour profile; empty: sRGB, or not said.
         exif: without thumbnail and maker's notes; empty: none.
         dpi: pixels an inch, across and down; None: not said.
+        colour: a PNG's chunks that say what its values mean, besides the profile.
         notes: what will not be as it was, one sentence each.
     """
 
@@ -92,6 +178,7 @@ class PhotoFile:
     icc: bytes = b""
     exif: bytes = b""
     dpi: tuple[float, float] | None = None
+    colour: bytes = b""
     notes: tuple[str, ...] = ()
 
     @property
@@ -109,7 +196,10 @@ class PhotoFile:
         return turned(self.pixels, self.orientation)
 
     def seen(self) -> Pixels:
-        """Return H×W×3 uint8 RGB as `bench.photos.read_photo` gives it: upright, on white, the high byte of 16 bits."""
+        """Return H×W×3 uint8 RGB as `bench.photos.read_photo` gives it: upright, on white, the high byte of 16 bits.
+
+        Only EXIF turns it, as in viewers; `read_photo` heeds XMP too where EXIF does not say.
+        """
         return as_rgb(self.upright())
 
     def with_pixels(self, pixels: Samples) -> PhotoFile:
@@ -205,6 +295,9 @@ def _decoded(image: Image, payload: bytes, name: str) -> PhotoFile:
         icc=(image.info.get("icc_profile") or b"") if keeps_profile else b"",
         exif=exif,
         dpi=(float(dpi[0]), float(dpi[1])) if dpi and all(value > 0 for value in dpi) else None,
+        colour=b"".join(whole for kind, whole in _chunks(payload) if kind in _PNG_COLOUR)
+        if form == "PNG"
+        else b"",
         notes=(*notes, *converted, *exif_notes),
     )
 
@@ -262,7 +355,8 @@ def _sixteen_bits(image: Image, payload: bytes, name: str) -> Samples:
     if read is None or read.dtype != np.uint16 or read.shape[:2] != size:
         raise DataError(f"{name} has 16 bits a channel in a layout that is not read. Save it as 8-bit RGB.")
     pixels = read if read.ndim == 3 else read[..., None]
-    if image.mode.startswith("LA") and pixels.shape[2] == 4:
+    is_grey = image.mode.startswith("LA") or (image.format == "PNG" and payload[25] == 4)
+    if is_grey and pixels.shape[2] == 4:
         return np.ascontiguousarray(pixels[..., 2:])
     order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(pixels.shape[2])
     if order is None:
@@ -323,22 +417,24 @@ def _exif(image: Image) -> tuple[int, bytes, list[str]]:
 
     try:
         found = image.getexif()
-        orientation = int(found.get(_ORIENTATION, 1))
+        orientation = 1 if _only_xmp_turns(image) else int(found.get(_ORIENTATION, 1))
     except (OSError, ValueError, TypeError, SyntaxError, struct.error):
         return 1, b"", ["its EXIF is damaged and is not kept"]
     orientation = orientation if 1 <= orientation <= 8 else 1
     kept = Pillow.Exif()
     for tag in _KEPT_TAGS:
-        if tag in found:
+        if tag in found and _is_harmless(found[tag]):
             kept[tag] = found[tag]
+    if _ORIENTATION in kept:
+        kept[_ORIENTATION] = orientation
     notes = _copy_directories(found, kept)
     return orientation, *_serialised(kept, orientation, notes)
 
 
 def _copy_directories(found: Exif, kept: Exif) -> list[str]:
     try:
-        details = {tag: value for tag, value in found.get_ifd(_EXIF_IFD).items() if tag != _MAKER_NOTE}
-        place = dict(found.get_ifd(_GPS_IFD))
+        details = _harmless(found.get_ifd(_EXIF_IFD), _KEPT_DETAILS)
+        place = _harmless(found.get_ifd(_GPS_IFD), _KEPT_PLACE)
     except (OSError, ValueError, TypeError, KeyError, SyntaxError, struct.error):
         return ["a part of its EXIF is damaged and is not kept"]
     if details:
@@ -346,6 +442,34 @@ def _copy_directories(found: Exif, kept: Exif) -> list[str]:
     if place:
         kept[_GPS_IFD] = place
     return []
+
+
+def _harmless(directory: Mapping[int, Any], tags: frozenset[int]) -> dict[int, Any]:
+    return {tag: value for tag, value in directory.items() if tag in tags and _is_harmless(value)}
+
+
+def _is_harmless(value: object) -> bool:
+    """Say whether a value of EXIF cannot be a picture."""
+    if isinstance(value, str):
+        value = value.encode("utf-8", "replace") if not value.isascii() else value.encode()
+    if isinstance(value, bytes):
+        return len(value) <= _LONGEST_VALUE and _JPEG_BEGIN not in value
+    return not isinstance(value, tuple) or len(value) <= _LONGEST_VALUE // 8
+
+
+def _only_xmp_turns(image: Image) -> bool:
+    """Say whether the orientation that Pillow gives is XMP's, by which viewers turn no photo."""
+    from PIL import Image as Pillow
+
+    info = image.info
+    if image.format == "TIFF" or not {"xmp", "XML:com.adobe.xmp"} & info.keys():
+        return False
+    if "Raw profile type exif" in info:
+        return False
+    own = Pillow.Exif()
+    if info.get("exif"):
+        own.load(info["exif"])
+    return _ORIENTATION not in own
 
 
 def _serialised(kept: Exif, orientation: int, notes: list[str]) -> tuple[bytes, list[str]]:
@@ -381,6 +505,122 @@ def without_location(photo: PhotoFile) -> PhotoFile:
     if details := dict(exif.get_ifd(_EXIF_IFD)):
         kept[_EXIF_IFD] = details
     return replace(photo, exif=kept.tobytes() if dict(kept) else b"")
+
+
+def copy_without_location(payload: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """Return a photo's file without the place where it was taken, its pixels as they are, and what else is gone.
+
+    What is kept of EXIF is what `read` keeps; XMP, IPTC and comments, which may say the place too, are not, nor what
+    lies behind the photo in its file.
+
+    Args:
+        payload: the file's content, of a photo that `read` reads.
+
+    Raises:
+        DataError: it may say the place, and is of a kind that would have to be saved again without it.
+    """
+    if is_heif(payload):
+        form, tells = "HEIC", b"Exif" in payload or b"application/rdf+xml" in payload
+        exif = b""
+    else:
+        with _opened_photo(payload) as image:
+            image.load()  # some formats say at their end what there is
+            form, tells = str(image.format), _may_tell_the_place(image)
+            _, exif, _ = _exif(image)
+    exif = without_location(PhotoFile(np.zeros((1, 1, 1), np.uint8), exif=exif)).exif
+    strip = {"JPEG": _stripped_jpeg, "MPO": _stripped_jpeg, "PNG": _stripped_png, "WEBP": _stripped_webp}.get(
+        form
+    )
+    if strip is None:
+        if tells:
+            raise DataError(
+                f"it shows no face and may say where it was taken, which is not taken out of {form} files. Save it as "
+                "JPEG or PNG"
+            )
+        return payload, ()
+    stripped = strip(payload, exif)
+    if stripped == payload:
+        return payload, ()
+    return stripped, ("thumbnail, maker's notes, XMP, IPTC and comments are not kept",)
+
+
+def _may_tell_the_place(image: Image) -> bool:
+    exif = image.getexif()
+    told = {"xmp", "XML:com.adobe.xmp", "comment", "photoshop"} & image.info.keys()
+    return bool(told or dict(exif.get_ifd(_GPS_IFD)) or {700, 33723, 34377} & set(exif))
+
+
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+"""A JPEG marker among coded pixels."""
+
+
+def _stripped_jpeg(payload: bytes, exif: bytes) -> bytes:
+    """Return a JPEG with its pixels, colour profile and this EXIF alone (ITU T.81, annex B)."""
+    kept, position = [payload[:2]], 2
+    placed = not exif
+    while found := _MARKER.search(payload, position):
+        kind = payload[found.start() + 1]
+        if kind == 0xD9:  # the photo ends
+            kept.append(payload[position : found.end()])
+            break
+        end = found.end() + int.from_bytes(payload[found.end() : found.end() + 2], "big")
+        content = payload[found.end() + 2 : end]
+        coded = (
+            payload[position : found.start()].rstrip(b"\xff")
+            if kind != 0xDA
+            else payload[position : found.start()]
+        )
+        kept.append(coded)
+        if not placed and kind != 0xE0:
+            kept.append(b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif)
+            placed = True
+        is_told = 0xE1 <= kind <= 0xEF or kind == 0xFE
+        if not is_told or kind == 0xEE or (kind == 0xE2 and content.startswith(b"ICC_PROFILE\0")):
+            kept.append(payload[found.start() : end])
+        position = end
+    return b"".join(kept)
+
+
+def _stripped_png(payload: bytes, exif: bytes) -> bytes:
+    """Return a PNG with its pixels, colours and this EXIF alone."""
+    kept = [payload[:8]]
+    for kind, whole in _chunks(payload):
+        if kind[:1].isupper() or kind in _PNG_KEPT:  # capital: critical
+            kept.append(whole)
+        if kind == b"IHDR" and exif:
+            kept.append(_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
+    return b"".join(kept)
+
+
+def _stripped_webp(payload: bytes, exif: bytes) -> bytes:
+    """Return a WebP with its pixels, colour profile and this EXIF alone (RFC 9649)."""
+    kept, position = b"", 12
+    while position + 8 <= len(payload):
+        kind = payload[position : position + 4]
+        end = position + 8 + int.from_bytes(payload[position + 4 : position + 8], "little")
+        whole = payload[position : end + end % 2]
+        if kind == b"VP8X":
+            told, has_exif = 0x0C, 0x08
+            whole = whole[:8] + bytes([whole[8] & ~told | (has_exif if exif else 0)]) + whole[9:]
+            tail = exif
+        if kind in {b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ICCP"}:
+            kept += whole
+        position = end + end % 2
+    if kept[:4] == b"VP8X" and tail:
+        kept += b"EXIF" + struct.pack("<I", len(tail)) + tail + b"\0" * (len(tail) % 2)
+    return b"RIFF" + struct.pack("<I", len(kept) + 4) + b"WEBP" + kept
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield kind and bytes of each chunk of a PNG, to its end."""
+    position = 8
+    while position + 12 <= len(png):
+        end = position + 12 + int.from_bytes(png[position : position + 4], "big")
+        kind = png[position + 4 : position + 8]
+        yield kind, png[position:end]
+        if kind == b"IEND":
+            return
+        position = end
 
 
 # -- writing ---------------------------------------------------------------------------------------------------
@@ -444,7 +684,7 @@ def encode(photo: PhotoFile, kind: Kind) -> bytes:
     if kind != "PNG" and photo.levels > 255:
         raise DataError(f"it has 16 bits a channel, which {kind} cannot hold. Write it with --format png.")
     if photo.levels > 255:
-        return _sixteen_bit_png(photo)
+        return _with_chunks(_sixteen_bit_png(photo), photo)
     from PIL import Image as Pillow
 
     sink = io.BytesIO()
@@ -461,7 +701,15 @@ def encode(photo: PhotoFile, kind: Kind) -> bytes:
         Pillow.fromarray(pixels).save(sink, format=kind, **own[kind], **options)
     except (OSError, ValueError) as error:
         raise DataError(f"it cannot be written as {kind} ({error}). Write it with --format png.") from error
-    return sink.getvalue()
+    return _behind_header(sink.getvalue(), photo.colour) if kind == "PNG" else sink.getvalue()
+
+
+def notes_as(photo: PhotoFile, kind: Kind) -> tuple[str, ...]:
+    """Return what will not be as it was in a photo that is written as JPEG, PNG or WebP, one sentence each."""
+    lost = sorted(chunk.decode() for chunk, _ in _chunks(b"\0" * 8 + photo.colour) if chunk != b"sRGB")
+    if kind == "PNG" or not lost:
+        return photo.notes
+    return (*photo.notes, f"what {', '.join(lost)} say of its colours is not kept in {kind}")
 
 
 def _sixteen_bit_png(photo: PhotoFile) -> bytes:
@@ -469,13 +717,24 @@ def _sixteen_bit_png(photo: PhotoFile) -> bytes:
 
     pixels = photo.pixels
     if pixels.shape[2] == 2:  # OpenCV writes no grey with alpha
-        pixels = pixels[..., [0, 0, 0, 1]]
+        return _grey_alpha_png(pixels)
     if pixels.shape[2] >= 3:
         pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
     done, content = cv2.imencode(".png", np.ascontiguousarray(pixels))
     if not done:
         raise DataError("it cannot be written as a 16-bit PNG. Save the original as 8-bit RGB.")
-    return _with_chunks(content.tobytes(), photo)
+    return content.tobytes()
+
+
+def _grey_alpha_png(pixels: Samples) -> bytes:
+    """Return H×W×2 uint16 as a PNG, each row as its difference from the one above (filter 2)."""
+    height, width = pixels.shape[:2]
+    rows = pixels.astype(">u2").view(np.uint8).reshape(height, 4 * width)
+    above = np.vstack([np.zeros_like(rows[:1]), rows[:-1]])
+    filtered = np.column_stack([np.full((height, 1), 2, np.uint8), rows - above])
+    header = struct.pack(">IIBBBBB", width, height, 16, 4, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(filtered.tobytes())), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in parts)
 
 
 def _with_chunks(png: bytes, photo: PhotoFile) -> bytes:
@@ -488,6 +747,10 @@ def _with_chunks(png: bytes, photo: PhotoFile) -> bytes:
         chunks += _chunk(b"pHYs", struct.pack(">IIB", across, down, 1))
     if photo.exif:
         chunks += _chunk(b"eXIf", photo.exif.removeprefix(b"Exif\0\0"))
+    return _behind_header(png, photo.colour + chunks)
+
+
+def _behind_header(png: bytes, chunks: bytes) -> bytes:
     header_end = 8 + 12 + 13
     return png[:header_end] + chunks + png[header_end:]
 

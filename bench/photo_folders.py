@@ -57,8 +57,8 @@ class Photo:
         return self.id + self.path.suffix
 
     def face_ids(self, count: int) -> tuple[str, ...]:
-        """Return the ids of its faces: the largest is called as the photo is."""
-        return tuple(self.id if number == 0 else f"{self.id}#{number}" for number in range(count))
+        """Return the ids of its faces: the largest is called as the photo is, no photo can be called as the others."""
+        return tuple(self.id if number == 0 else f"{self.id}//{number}" for number in range(count))
 
     def people(self, count: int) -> tuple[str, ...]:
         """Return whose its faces are: the largest is the folder's person, each other somebody seen once."""
@@ -139,11 +139,15 @@ def find_photos(
         )
     names, refusals = [], []
     for entry in entries:
-        if entry.is_dir() and not _may_be_listed(entry):
+        is_folder = _is_folder(entry)
+        if is_folder and not _may_be_listed(entry):
             refusals.append(Refusal(_shown(entry, base), "a folder that cannot be read"))
             continue
-        for file in _listed(entry) if entry.is_dir() else (entry,):
-            reason = _why_no_photo(file)
+        for file in _listed(entry) if is_folder else (entry,):
+            try:
+                reason = _why_no_photo(file)
+            except OSError as error:  # in a folder that may be listed and not entered
+                reason = f"it cannot be looked at ({error.strerror}); mend the permissions of its folder"
             if reason:
                 refusals.append(Refusal(_shown(file, base), reason))
             else:
@@ -155,6 +159,13 @@ def find_photos(
         free = next(one for one in possible_ids(name) if taken[one.lower()] == 1)
         photos.append(Photo(base / name, name, free + ending(base / name), _person(name)))
     return tuple(photos), tuple(refusals)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _listed(folder: Path) -> list[Path]:

@@ -18,13 +18,14 @@ from bench.cloak_records import (
     check_inputs,
     check_outputs,
     with_free_outputs,
+    without_long_names,
 )
-from bench.cloaking import Advance, Counted, check_same, refuse_made, wanted_outputs
+from bench.cloaking import Advance, Counted, check_code, check_same, refuse_made, wanted_outputs
 from bench.contracts import MICRO_BATCH, Binding, Context, Purifier
 from bench.data_files import sha256_of
 from bench.digest import source_digest
 from bench.errors import UsageError
-from bench.face_editing import Edit, OutFolder, Written, batches, pending
+from bench.face_editing import Edit, OutFolder, Written, batches, copies, notes, pending, weak
 from bench.graph import Executor
 from bench.photo_folders import Photo, Refusal, find_photos, load_detector, needs_detector
 from bench.pipeline import Pipeline
@@ -160,14 +161,16 @@ class Purified:
     Attributes:
         purified: what was written.
         refused: what was not, with the reasons.
-        copied: photos without a face, written as they are.
-        noted: purified photos that are not as they were in something else too.
+        copied: photos without a face, written as they are, by this call or an earlier one.
+        noted: photos that are not as they were in something else too, likewise.
+        weak: purified photos that show little of what the defence changed, likewise.
     """
 
     purified: tuple[Photo, ...]
     refused: tuple[Refusal, ...]
     copied: tuple[Photo, ...]
     noted: tuple[Refusal, ...]
+    weak: tuple[Refusal, ...] = ()
 
 
 _SAME = {
@@ -200,16 +203,17 @@ def plan(request: PurifyRequest) -> PurifyPlan:
     record = _record(applied, request)
     if there is not None:
         check_same(there, record, request.out, _SAME)
-        record = there
+        record = there.settled(request.out)
     check_writable(request.out.absolute(), "the folder")
-    photos = with_free_outputs(photos, record.photos)
+    photos, too_long = without_long_names(with_free_outputs(photos, record.photos), request.out)
     waiting = pending(photos, record, request.out, by_person=False)
+    check_code(there, applied.code, request.out, waiting)
     check_outputs(request.out, wanted_outputs(waiting, request.how), record.photos)
     if needs_detector(waiting):
         load_detector()
     names = {photo.name for photo in waiting}
     done = tuple(photo for photo in photos if photo.name not in names)
-    return PurifyPlan(request, applied, waiting, done, refused, record)
+    return PurifyPlan(request, applied, waiting, done, (*refused, *too_long), record)
 
 
 def purify(planned: PurifyPlan, advance: Advance = lambda _n: None) -> Purified:
@@ -231,17 +235,20 @@ def purify(planned: PurifyPlan, advance: Advance = lambda _n: None) -> Purified:
         must_change=False,
     )
     folder = OutFolder(request.out, PURIFIED, planned.record, edit, request.how)
+    folder.settle()
     if planned.pending:
         context = applied.context()
         for photos in batches(planned.pending, by_person=False):
             counted = Counted(advance, len(photos))
             folder.edit(folder.read(photos), replace(context, advance=counted))
             counted.complete()
+    said = (*folder.changed, *folder.copied, *planned.done)
     return Purified(
         tuple(folder.changed),
         (*planned.refused, *folder.refused),
-        tuple(folder.copied),
-        tuple(folder.noted),
+        copies(said, folder.record),
+        notes(said, folder.record),
+        weak(said, folder.record),
     )
 
 

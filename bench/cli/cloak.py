@@ -175,7 +175,12 @@ def announce(name: str, helpers: tuple[str, ...], note: str) -> None:
         click.echo(f"Note: {note}", err=True)
 
 
+UNPROTECTED = "in which no face was found, copied as they are: NOT protected if there is one"
+
+
 def _say_plan(planned: "CloakPlan", as_json: bool) -> None:
+    from bench.face_editing import copies
+
     request = planned.request
     if as_json:
         print_json(
@@ -196,11 +201,14 @@ def _say_plan(planned: "CloakPlan", as_json: bool) -> None:
         click.echo(f"A new key would be written to {request.key}.")
     elif planned.key:
         click.echo(f"Key: {planned.key.fingerprint}.")
+    name_photos(UNPROTECTED, copies(planned.done, planned.record))
     name_all("cannot be read", planned.refused)
     click.echo("Nothing was written.")
 
 
 def _say_outcome(planned: "CloakPlan", done: "Cloaked", as_json: bool) -> None:
+    from bench.cloak_records import WEAK
+
     request = planned.request
     if as_json:
         from bench.cloak_records import CLOAKS, CloakRecord
@@ -213,6 +221,7 @@ def _say_outcome(planned: "CloakPlan", done: "Cloaked", as_json: bool) -> None:
                 "key_fingerprint": done.fingerprint,
                 "protected": written(done.protected, record),
                 "copied": names(done.copied),
+                "weak": named_reasons(done.weak),
                 "there_already": names(planned.done),
                 "failed": named_reasons(done.unprotected),
             }
@@ -230,7 +239,8 @@ def _say_outcome(planned: "CloakPlan", done: "Cloaked", as_json: bool) -> None:
         )
     elif done.fingerprint:
         click.echo(f"Key: {done.fingerprint}.")
-    name_photos("in which no face was found, copied as they are: NOT protected if there is one", done.copied)
+    name_photos(UNPROTECTED, done.copied)
+    name_all(f"protected WEAKLY: less than {WEAK:.0%} of the cloak is left in a face", done.weak)
     name_all("changed in something else too", done.noted)
     name_all("NOT protected and not written", done.unprotected)
 

@@ -1,8 +1,13 @@
 """`bench erase`."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from bench.photo_folders import Refusal
 
 _EXAMPLES = """\b
 Examples:
@@ -61,7 +66,8 @@ def erase(
     key is refused before anything is written. A photo that was changed since is tried all the same, and named; one that
     was resized is refused. What is written is PNG. No file of yours is written over.
 
-    Exit code 0: every photo was erased; 1: some could not be, they are named; 2: what was asked for cannot be done.
+    Exit code 0: every photo was erased; 1: some, or a face of some, could not be, they are named; 2: what was asked for
+    cannot be done.
     """
     from bench import erasing
     from bench.cli.cloak import count, name_all, name_photos
@@ -71,7 +77,8 @@ def erase(
     planned = erasing.plan(asked)
     for warning in planned.warnings:
         click.echo(f"Warning: {warning}", err=True)
-    refused = planned.refused
+    refused: Sequence[Refusal] = planned.refused
+    partly: Sequence[Refusal] = ()
     if dry_run:
         click.echo(
             f"{count(len(planned.pending))} would be erased with key {planned.key.fingerprint} and written into {out}; "
@@ -83,10 +90,12 @@ def erase(
         there = f"; {len(planned.done)} were there already" if planned.done else ""
         click.echo(f"{count(len(done.restored))} erased with key {planned.key.fingerprint} in {out}{there}.")
         refused = done.refused
+        partly = done.partly
     name_all("tried all the same", planned.doubts)
     name_photos("with nothing to erase: no face was found in them", planned.uncloaked)
+    name_all("erased in part", partly)
     name_all("not erased", refused)
     if dry_run:
         click.echo("Nothing was written.")
-    elif refused:
+    elif refused or partly:
         click.get_current_context().exit(1)

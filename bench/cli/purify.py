@@ -122,6 +122,8 @@ def _say_plan(planned: "PurifyPlan", as_json: bool) -> None:
 
 
 def _say_outcome(planned: "PurifyPlan", done: "Purified", as_json: bool) -> None:
+    from bench.cloak_records import WEAK
+
     out = planned.request.out
     if as_json:
         from bench.cloak_records import PURIFIED, PurifyRecord
@@ -133,6 +135,7 @@ def _say_outcome(planned: "PurifyPlan", done: "Purified", as_json: bool) -> None
                 "extractors": list(planned.applied.extractors),
                 "purified": written(done.purified, record),
                 "copied": names(done.copied),
+                "weak": named_reasons(done.weak),
                 "there_already": names(planned.done),
                 "failed": named_reasons(done.refused),
             }
@@ -141,5 +144,6 @@ def _say_outcome(planned: "PurifyPlan", done: "Purified", as_json: bool) -> None
     there = f"; {len(planned.done)} were there already" if planned.done else ""
     click.echo(f"{count(len(done.purified))} purified by {planned.applied.name} in {out}{there}.")
     name_photos("in which no face was found, copied as they are", done.copied)
+    name_all(f"purified weakly: less than {WEAK:.0%} of the change is left in a face", done.weak)
     name_all("changed in something else too", done.noted)
     name_all("not purified and not written", done.refused)

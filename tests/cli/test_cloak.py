@@ -1,5 +1,6 @@
 """`bench cloak` and `bench erase`: photos protected and given back; what is wrong is named and nothing is lost."""
 
+import errno
 import io
 import json
 import os
@@ -15,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench import erasing, face_detection, keys, registry
+from bench import cloak_records, erasing, face_detection, keys, registry
 from bench.alignment import TEMPLATE, Landmarks
 from bench.data_files import VARIABLE, data_folder
 from bench.datasets.lfw import ARCHIVE
@@ -262,7 +263,6 @@ def test_no_file_of_somebody_elses_is_written_over(cloak, erase, home):
     (home / "out/ben/01.png").unlink()
     cloak("--key", "my.key")
     save(home / "out/anna/00.png", photo(98))
-    (home / "photos/anna/00.png").write_bytes((home / "photos/ben/00.png").read_bytes())
     before = everywhere(home)
     refused(cloak("--key", "my.key"), "anna/00.png was changed since it was made")
     save(home / "back/anna/01.png", photo(97))
@@ -466,13 +466,38 @@ def test_a_photo_recorded_and_not_written_is_made_again(cloak, home):
     assert files("out") == whole
 
 
-def test_a_source_that_was_replaced_is_protected_anew(cloak, home):
+def test_a_source_that_was_replaced_is_protected_anew_and_its_first_cloak_stays(cloak, erase, home):
     cloak("--key", "my.key")
-    save(home / "photos/ben/00.png", photo(77))
-    code, out, _ = cloak("--key", "my.key")
-    assert (code, "1 photo protected" in out) == (0, True)
-    change = pixels_of(home / "out/ben/00.png").astype(int) - photo(77)
-    assert (np.abs(change) == 48).all()
+    first, before = files("out")["ben/00.png"], pixels_of(home / "photos/ben/00.png")
+    source = save(home / "photos/ben/00.png", photo(77)).read_bytes()
+    again = f"ben/00-{sha256(source).hexdigest()[:8]}.png"
+    for number in range(2):
+        code, out, _ = cloak("--key", "my.key")
+        assert (code, f"{1 - number} photo" in out) == (0, True)
+        assert files("out")["ben/00.png"] == first
+        assert (np.abs(pixels_of(home / "out" / again).astype(int) - photo(77)) == 48).all()
+    code, out, err = erase("--key", "my.key")
+    assert (code, "5 photos erased" in out) == (0, True), err
+    assert (pixels_of(home / "back/ben/00.png") == before).all()
+    assert (pixels_of(home / "back" / again) == photo(77)).all()
+    # The photo as it was has its cloak there.
+    save(home / "photos/ben/00.png", before)
+    assert "4 were there already" in cloak("--key", "my.key")[1]
+
+
+def test_photos_of_two_folders_with_one_name_are_both_in_the_folder_and_both_come_back(cloak, erase, home):
+    save(home / "more/ben/00.png", photo(55))
+    cloak("--key", "my.key")
+    code, out, err = cloak("--key", "my.key", photos="more")
+    assert (code, "1 photo protected" in out) == (0, True), err
+    assert len(files("out")) == 6
+    assert erase("--key", "my.key")[0] == 0
+    back = [pixels_of(path) for path in (home / "back/ben").glob("00*.png")]
+    assert len(back) == 2
+    for original in (home / "photos/ben/00.png", home / "more/ben/00.png"):
+        assert any((image == pixels_of(original)).all() for image in back)
+    assert "4 were there already" in cloak("--key", "my.key")[1]
+    assert "1 were there already" in cloak("--key", "my.key", photos="more")[1]
 
 
 def test_a_photo_that_cannot_be_read_any_more_keeps_its_earlier_cloak(cloak, erase, home):
@@ -521,26 +546,82 @@ def test_a_persons_earlier_cloaks_stay_where_the_attack_fails_on_a_new_photo(clo
     assert files("out") | {"cloaks.json": b""} == before | {"cloaks.json": b""}
 
 
-def test_a_cloak_is_replaced_only_by_a_whole_one(cloak, home, monkeypatch):
+def full_at(monkeypatch, part):
+    """Let the disk be full where a photo is put into its place."""
+    link = os.link
+
+    def full(temporary, target):
+        if part in Path(target).name:
+            raise OSError(28, "No space left on device")
+        return link(temporary, target)
+
+    monkeypatch.setattr(cloak_records.os, "link", full)
+
+
+def test_an_earlier_cloak_stays_and_nothing_is_called_protected_where_the_disk_is_full(
+    cloak, home, monkeypatch
+):
     cloak("--key", "my.key")
     before = files("out")
     save(home / "photos/ben/00.png", photo(77))
-    replace = Path.replace
-
-    def full(self, target):
-        if Path(target).name == "00.png":
-            raise OSError(28, "No space left on device")
-        return replace(self, target)
-
-    for _ in range(2):
-        with monkeypatch.context() as patch:
-            patch.setattr(Path, "replace", full)
-            assert cloak("--key", "my.key")[0] == 1
-        assert files("out")["ben/00.png"] == before["ben/00.png"]
-        save(home / "photos/ben/00.png", photo(78))
+    with monkeypatch.context() as patch:
+        full_at(patch, "00-")
+        code, _, err = cloak("--key", "my.key")
+        assert code == 1
+        assert "name another folder to write to, then run the same command again" in err
+    assert files("out") == before
     code, out, _ = cloak("--key", "my.key")
     assert (code, "1 photo protected" in out) == (0, True)
-    assert (np.abs(pixels_of(home / "out/ben/00.png").astype(int) - photo(78)) == 48).all()
+    assert files("out")["ben/00.png"] == before["ben/00.png"]
+
+
+def test_what_comes_into_the_folder_while_the_command_works_is_not_written_over(cloak, home, monkeypatch):
+    link = os.link
+
+    def meanwhile(temporary, target):
+        if Path(target).name == "01.png" and "anna" in str(target):
+            Path(target).write_bytes(b"mine")
+        return link(temporary, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cloak_records.os, "link", meanwhile)
+        code, out, err = cloak("--key", "my.key")
+    assert (code, "3 photos protected" in out) == (1, True)
+    assert "anna/01.png: out/anna/01.png came to be, or was changed, while it was worked on" in err
+    assert (home / "out/anna/01.png").read_bytes() == b"mine"
+    record = json.loads((home / "out/cloaks.json").read_text())["photos"]["anna/01.png"]
+    assert (record["protected"], record["output"]) == (False, "")
+    assert not list((home / "out").rglob("*.tmp"))
+
+
+def test_a_file_system_without_links_will_do(cloak, home, monkeypatch):
+    def none(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    cloak("--key", "my.key", out="linked")
+    monkeypatch.setattr(cloak_records.os, "link", none)
+    assert cloak("--key", "my.key")[0] == 0
+    assert files("out") == files("linked")
+
+
+def test_a_long_name_will_do_and_a_longer_one_is_named(cloak, home):
+    for seed, name in enumerate(("é" * 120, "z" * 250)):  # .png twice is too long for the second
+        for ending in ("png", "bmp"):
+            save(home / f"photos/anna/{name}.{ending}", photo(5 + seed))
+    code, out, err = cloak("--key", "my.key")
+    assert (code, "6 photos protected" in out) == (1, True), err
+    assert "it would be written under a name of 258 bytes, and the most is 255; rename it" in err
+    assert err.count("rename it") == 2
+
+
+def test_other_code_adds_nothing_to_a_folder(cloak, home):
+    cloak("--key", "my.key")
+    record = json.loads((home / "out/cloaks.json").read_text())
+    record["code"] = "0" * 64
+    (home / "out/cloaks.json").write_text(json.dumps(record))
+    assert cloak("--key", "my.key")[0] == 0
+    save(home / "photos/ben/02.png", photo(41))
+    refused(cloak("--key", "my.key"), "made with other code of this method (digest 000000000000, now")
 
 
 def test_a_cloak_whose_photo_is_gone_is_not_taken_for_another_photos(cloak, erase, home):
@@ -564,18 +645,13 @@ def test_a_cloak_whose_photo_is_gone_is_not_taken_for_another_photos(cloak, eras
 
 
 def test_a_full_disk_loses_nothing_and_leaves_nothing_half_written(cloak, home, monkeypatch):
-    replace = Path.replace
-
-    def full(self, target):
-        if Path(target).name == "01.png":
-            raise OSError(28, "No space left on device")
-        return replace(self, target)
-
-    monkeypatch.setattr(Path, "replace", full)
+    full_at(monkeypatch, "01.png")
     code, _, err = cloak("--key", "my.key")
     assert code == 1
     assert "No space left on device" in err
     assert set(files("out")) == {"anna/00.png", "cloaks.json"}
+    record = json.loads((home / "out/cloaks.json").read_text())["photos"]
+    assert {name: one["protected"] for name, one in record.items()} == {"anna/00.png": True}
     monkeypatch.undo()
     monkeypatch.chdir(home)
     monkeypatch.setenv("CLOAKBENCH_STORE", str(home / "store"))

@@ -218,7 +218,7 @@ def test_every_face_is_changed_and_only_the_largest_is_the_folders_person(cloak,
     code, _, err = cloak(attack="./people.py:People", key=())
     assert (code, err) == (0, "")
     seen = (home / "seen").read_text().splitlines()
-    assert seen == ["['anna/1', 'anna/both'] 1", "['anna/both#1'] 1"]
+    assert seen == ["['anna/1', 'anna/both'] 1", "['anna/both//1'] 1"]
     record = CloakRecord.read(home / "out/cloaks.json").photos
     assert (len(record["anna/1.png"].faces), len(record["anna/both.png"].faces)) == (1, 2)
 
@@ -485,7 +485,7 @@ def test_a_killed_command_leaves_whole_photos_and_goes_on(command, drawn, tmp_pa
     assert len(there) < 12
     record = CloakRecord.read(tmp_path / "out/cloaks.json").photos
     for name, payload in there.items():
-        assert record[name].protected
+        assert record[name].protected != record[name].unfinished
         photo_files.read(payload)
     done = command(*arguments)
     assert done.returncode == 0, done.stderr
@@ -494,6 +494,8 @@ def test_a_killed_command_leaves_whole_photos_and_goes_on(command, drawn, tmp_pa
     assert len(made) == 12
     for name, payload in there.items():
         assert made[name] == payload
+    record = CloakRecord.read(tmp_path / "out/cloaks.json").photos
+    assert all(one.protected and not one.unfinished for one in record.values())
 
 
 @pytest.mark.slow
