@@ -44,6 +44,7 @@ from bench.contracts import (
     Trial,
     View,
 )
+from bench.doubts import LINF_TOLERANCE
 from bench.errors import UsageError
 from bench.fakes import FakeBackbone
 from bench.randomness import numpy_generator, stream_seed, torch_generator
@@ -508,6 +509,11 @@ def _check_attack(sheet: _Sheet, attack: Attack) -> None:
     _check_globals(sheet, seen.disturbed, again.disturbed)
     if sound:
         return
+    bound = attack.threat.max_linf
+    if bound is not None:
+        sheet.check(
+            "posted cloaks keep within the declared max_linf", lambda: _over(faces, seen.result, bound)
+        )
 
     def repeated(rows: Sequence[int]) -> str:
         part = faces.subset(rows)
@@ -584,6 +590,18 @@ def _wrong_edits(faces: Faces, edits: object) -> str:
         if wrong := _wrong_images(image, tuple(faces.images.shape[1:])):
             return f"'{name}': {wrong}"
     return ""
+
+
+def _over(faces: Faces, edits: Mapping[str, Tensor], bound: float) -> str:
+    """Say which cloak, rounded to 8 bits as it is posted, changes a pixel by more than `bound` grey levels."""
+    original = dict(zip(faces.ids, (faces.images * 255).round(), strict=True))
+    change = {name: float(((new * 255).round() - original[name]).abs().max()) for name, new in edits.items()}
+    over = {name: levels for name, levels in change.items() if levels > bound + LINF_TOLERANCE}
+    if not over:
+        return ""
+    worst = max(over, key=lambda name: over[name])
+    most = f"'{worst}' changes a pixel by {over[worst]:.0f} of {bound:g} grey levels"
+    return f"{len(over)} of {len(edits)} do not: {most}"
 
 
 # -- defences ------------------------------------------------------------------------------------------------

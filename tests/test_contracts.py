@@ -341,6 +341,14 @@ class Learns(Tint):
         return (image + 0.01 * ctx.state["universal"]).clamp(0, 1)
 
 
+class KeepsItsBound(Tint):
+    threat = ThreatModel(goal="untargeted", constraint="L∞ at most 5 grey levels", max_linf=5)
+
+
+class Exceeds(Tint):
+    threat = ThreatModel(goal="untargeted", constraint="L∞ at most 4 grey levels", max_linf=4)
+
+
 LEAVES_GLOBALS = "leaves global random state and settings alone"
 SOUND = "edits images it was given, as float32 3×H×W in [0, 1]"
 SAME, ORDER = "same seed, same bytes", "another order gives the same bytes"
@@ -366,6 +374,7 @@ BROKEN_ATTACKS = [
     (NeedsAtLeastTwo, {ALONE}, "ValueError: too few"),
     (Crashes, {"cloaks without an error"}, "ZeroDivisionError: what now"),
     (WantsButSaysNothing, {"declares its threat model"}, "2 surrogates"),
+    (Exceeds, {"posted cloaks keep within the declared max_linf"}, "changes a pixel by 5 of 4 grey levels"),
     (SilentBudget, {"declares its threat model"}, "constraint is empty"),
     (Undescribed, {"every parameter has a description and a default"}, "'strength' has no description"),
     (
@@ -384,7 +393,7 @@ def same_threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("cls", [Tint, Learns])
+@pytest.mark.parametrize("cls", [Tint, KeepsItsBound, Learns])
 def test_a_faithful_attack_passes(cls):
     assert failures("attacks", cls()) == {}
 

@@ -176,8 +176,8 @@ def run_page(page: Path, folder: Path, env: dict[str, str]) -> int:
 def unlike(shown: str, printed: str, tolerance: float = 20.0) -> str:
     """Return the shown lines that nothing printed resembles; empty where all is as shown.
 
-    Words must be the same, in order; numbers may differ, by `tolerance` or a tenth. A line of dots stands for any,
-    dots at the end of a line for the rest of it.
+    Words must be the same, in order; numbers may differ, by `tolerance` or a tenth, unless the line has whole numbers
+    only: it counts something. A line of dots stands for any, dots at the end of a line for the rest of it.
     """
     real = [_parts(line) for line in printed.splitlines()]
     missing = []
@@ -187,8 +187,11 @@ def unlike(shown: str, printed: str, tolerance: float = 20.0) -> str:
         words, numbers = _parts(line)
         cut = words[-1] == "…"
         begun = (words[:-1] if cut else words, numbers)
+        counts = not any("." in number for number in _NUMBER.findall(line))
         rows = ((a[: len(begun[0])], b[: len(numbers)]) if cut else (a, b) for a, b in real)
-        if not any(begun[0] == a and _near(numbers, b, tolerance) for a, b in rows):
+        if not any(
+            begun[0] == a and (numbers == b if counts else _near(numbers, b, tolerance)) for a, b in rows
+        ):
             missing.append(line)
     return "\n".join(missing)
 

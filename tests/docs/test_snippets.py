@@ -98,6 +98,7 @@ def test_shown_output_is_held_against_the_real_one() -> None:
     assert unlike("│ pgd │ none │ 66.7 [2.8, 58.5] │ ok │", printed)
     assert unlike("│ fawkes │ none │ 16.7 [2.8, 58.5] │ ok │", printed)
     assert unlike("6 identities", printed)
+    assert unlike("7 identities, 12 probes", printed)
     assert not unlike("6 identities, …", printed)
     assert unlike("7 people, …", printed)
 
