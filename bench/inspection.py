@@ -39,7 +39,7 @@ LPIPS_PIXELS = 4_000_000
 class Visibility(Frozen):
     """How visible a change is; None with a reason where it cannot be said."""
 
-    identical: bool | None = Field(description="whether every 8-bit value is the same")
+    identical: bool | None = Field(description="whether every value is the same")
     linf: float | None = Field(description="largest difference, grey levels")
     psnr: float | None = Field(description="dB; None where identical")
     ssim: float | None = Field(description="structural similarity")
@@ -139,6 +139,7 @@ class _Seen:
 
     facts: FileFacts
     pixels: Pixels
+    samples: photo_files.Samples
     points: tuple[np.ndarray, ...]
 
     @property
@@ -218,16 +219,16 @@ def pairs_of(before: Path, after: Path) -> tuple[list[tuple[str, Path, Path]], t
     first, refused = find_photos(before, records)
     second, others = find_photos(after, records)
     made = _made(after)
-    by_name = {photo.name: photo for photo in second}
-    by_id: Mapping[str, Photo] = {without_ending(photo.name).lower(): photo for photo in second}
-    pairs, alone = [], []
-    for photo in first:
-        partner = by_name.get(made.get(photo.name, "")) or by_id.get(without_ending(photo.name).lower())
-        if partner is None:
-            alone.append(Refusal(photo.name, f"{after} has no photo of this name"))
-        else:
-            pairs.append((photo.name, photo.path, partner.path))
-    taken = {path for _, _, path in pairs}
+    partners = _partners(first, second, made)
+    pairs = [(photo.name, photo.path, partners[photo].path) for photo in first if photo in partners]
+    alone = [
+        Refusal(photo.name, f"{after} has no photo of this name that is not another's")
+        if without_ending(photo.name).lower() in {without_ending(one.name).lower() for one in second}
+        else Refusal(photo.name, f"{after} has no photo of this name")
+        for photo in first
+        if photo not in partners
+    ]
+    taken = {photo.path for photo in partners.values()}
     left = [
         Refusal(str(photo.path), f"{before} has no photo of this name")
         for photo in second
@@ -236,6 +237,25 @@ def pairs_of(before: Path, after: Path) -> tuple[list[tuple[str, Path, Path]], t
     if not pairs:
         raise UsageError(f"no photo in {after} has the name of one in {before}; endings do not count.")
     return pairs, (*refused, *others, *alone, *left)
+
+
+def _partners(first: Sequence[Photo], second: Sequence[Photo], made: Mapping[str, str]) -> dict[Photo, Photo]:
+    """Return photo → its partner, no other's: what was made of it, else its namesake, endings counted or not."""
+    found: dict[Photo, Photo] = {}
+    free = {photo.name: photo for photo in second}
+    for photo in first:
+        partner = free.pop(made.get(photo.name, ""), None)
+        if partner is not None:
+            found[photo] = partner
+    for photo in first:
+        if photo not in found and photo.name in free:
+            found[photo] = free.pop(photo.name)
+    by_id = {without_ending(name).lower(): name for name in free}
+    for photo in first:
+        name = by_id.pop(without_ending(photo.name).lower(), None) if photo not in found else None
+        if name is not None:
+            found[photo] = free.pop(name)
+    return found
 
 
 def _made(folder: Path) -> dict[str, str]:
@@ -263,10 +283,29 @@ def _compared(
 ) -> tuple[Comparison, list[_FacePair]]:
     one, other = _seen(before), _seen(after)
     whole = _whole(one.pixels, other.pixels, lpips)
+    if whole.identical and not _same_samples(one.samples, other.samples):
+        reason = "the photos differ only in transparency or in the low byte of 16 bits, which nobody sees"
+        whole = whole.model_copy(update={"identical": False, "reasons": {**whole.reasons, "psnr": reason}})
     pairs = [_face_pair(one, other, points, index, lpips) for index, points in enumerate(one.points)]
     faces = [pair for pair in pairs if pair is not None]
     comparison = Comparison(name=name, before=one.facts, after=other.facts, whole=whole, faces=())
     return comparison, faces
+
+
+def _same_samples(one: photo_files.Samples, other: photo_files.Samples) -> bool:
+    """Say whether two photos that look the same to 8 bits are the same in every value."""
+    if one.dtype == other.dtype and one.shape[2] == other.shape[2]:
+        return bool(np.array_equal(one, other))
+    a, b = (_in_depth(samples) for samples in (one, other))
+    return bool(np.array_equal(a, b))
+
+
+def _in_depth(samples: photo_files.Samples) -> photo_files.Samples:
+    """Return H×W×4 uint16 of any samples: grey in three channels, opaque where nothing else is said."""
+    deep = samples if samples.dtype == np.uint16 else samples.astype(np.uint16) * 257
+    alpha = deep[..., -1:] if deep.shape[2] in {2, 4} else np.full_like(deep[..., :1], 65535)
+    colours = deep[..., :1] if deep.shape[2] <= 2 else deep[..., :3]
+    return np.concatenate([np.broadcast_to(colours, (*deep.shape[:2], 3)), alpha], axis=2)
 
 
 def _seen(path: Path) -> _Seen:
@@ -286,7 +325,7 @@ def _seen(path: Path) -> _Seen:
         bytes=len(payload),
         faces=len(points),
     )
-    return _Seen(facts, pixels, points)
+    return _Seen(facts, pixels, content.upright(), points)
 
 
 def _face_pair(

@@ -292,3 +292,109 @@ def test_lossless_kinds_keep_every_value(seed, height, width, kind):
         np.testing.assert_array_equal(again.pixels, pixels)
     else:  # fully opaque by chance
         assert (pixels[..., 3] == 255).all()
+
+
+def xmp(orientation):
+    return (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        f'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="{orientation}" '
+        'xmlns:exif="http://ns.adobe.com/exif/1.0/" exif:GPSLatitude="1,2N"/></rdf:RDF></x:xmpmeta>'
+    ).encode()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_a_photo_that_only_xmp_turns_is_not_turned(kind):
+    photo = photo_files.read(encoded(NOISE, kind, xmp=xmp(6)))
+    assert (photo.orientation, photo.seen().shape) == (1, NOISE.shape)
+    assert reopened(photo_files.encode(photo, "PNG")).getexif().get(0x0112, 1) == 1
+    both = photo_files.read(encoded(NOISE, kind, xmp=xmp(6), exif=exif_of(3)))
+    assert both.orientation == 3
+
+
+def test_no_picture_is_kept_in_exif():
+    preview = encoded(NOISE, "JPEG")
+    exif = Image.Exif()
+    exif[0x010F] = "camera"
+    exif[0x010E] = preview.decode("latin-1")
+    exif[0x8769] = {
+        0x9003: "2020:01:02 03:04:05",
+        0x9286: b"ASCII\0\0\0" + preview,
+        0xC000: preview,
+        0xA420: b"x" * 30_000,
+        0xA434: preview,
+        0x829A: 0.5,
+    }
+    exif[0x8825] = {1: "N", 0x1B: b"ASCII\0\0\0" + preview}
+    made = photo_files.encode(photo_files.read(encoded(NOISE, "JPEG", exif=exif.tobytes())), "PNG")
+    kept = reopened(made).getexif()
+    assert kept[0x010F] == "camera"
+    assert kept.get_ifd(0x8769) == {0x9003: "2020:01:02 03:04:05", 0x829A: 0.5}
+    assert kept.get_ifd(0x8825) == {1: "N"}
+    assert b"\xff\xd8\xff" not in made
+
+
+def test_what_a_png_says_of_its_colours_is_kept_or_named():
+    plain = encoded(NOISE, "PNG")
+    said = photo_files._chunk(b"gAMA", struct.pack(">I", 100_000)) + photo_files._chunk(b"sRGB", b"\0")
+    payload = plain[:33] + said + plain[33:]
+    photo = photo_files.read(payload)
+    assert photo.colour == said
+    made = photo_files.encode(photo, "PNG")
+    assert reopened(made).info["gamma"] == 1.0
+    assert (np.asarray(reopened(made)) == NOISE).all()
+    assert photo_files.notes_as(photo, "PNG") == ()
+    assert photo_files.notes_as(photo, "JPEG") == ("what gAMA say of its colours is not kept in JPEG",)
+    deep = photo_files.read(cv2.imencode(".png", NOISE.astype(np.uint16) * 257)[1].tobytes())
+    assert said in photo_files.encode(replace(deep, colour=said), "PNG")
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_16_bit_grey_with_transparency_stays_what_it_is(seed):
+    pixels = np.random.default_rng(seed).integers(0, 65536, (7, 5, 2)).astype(np.uint16)
+    payload = photo_files.encode(photo_files.PhotoFile(pixels), "PNG")
+    assert (payload[24], payload[25]) == (16, 4)
+    bgra = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert (bgra[..., [0, 3]] == pixels).all()
+    again = photo_files.read(payload)
+    assert (again.pixels == pixels).all()
+    assert photo_files.encode(again, "PNG") == payload
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {"quality": 80}),
+        ("JPEG", {"quality": 95, "progressive": True, "subsampling": 0}),
+        ("JPEG", {"restart_marker_blocks": 1}),
+        ("PNG", {}),
+        ("WEBP", {"lossless": True}),
+        ("WEBP", {"quality": 70}),
+    ],
+)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_the_place_is_taken_out_of_a_copy_and_no_pixel_changes(kind, options, mode):
+    image = Image.fromarray(NOISE).convert(mode)
+    more = {"comment": b"at home"} if kind == "JPEG" else {}
+    more |= {"xmp": xmp(1)} if kind != "PNG" else {}
+    told = encoded(image, kind, exif=exif_of(6), icc_profile=SRGB, **options, **more)
+    stripped, notes = photo_files.copy_without_location(told + (b"" if kind == "WEBP" else b"GPS behind"))
+    made = reopened(stripped)
+    assert (np.asarray(made) == np.asarray(reopened(told))).all()
+    assert made.getexif().get_ifd(0x8825) == {}
+    assert (made.getexif()[0x0112], made.getexif()[0x010F]) == (6, "camera")
+    assert made.info["icc_profile"] == SRGB
+    assert notes
+    for gone in (b"GPS", b"at home", b"maker"):
+        assert gone not in stripped
+    assert photo_files.copy_without_location(stripped)[0] == stripped
+    plain = encoded(image, kind, **options)
+    assert photo_files.copy_without_location(plain) == (plain, ())
+
+
+def test_the_place_is_not_taken_out_of_other_kinds():
+    told = encoded(NOISE, "TIFF", exif=exif_of(1))
+    with pytest.raises(DataError, match="not taken out of TIFF files"):
+        photo_files.copy_without_location(told)
+    for kind in ("TIFF", "BMP", "GIF"):
+        plain = encoded(NOISE, kind)
+        assert photo_files.copy_without_location(plain) == (plain, ())

@@ -1,5 +1,7 @@
 """A person's own folder: every file is a photo with a name of its own to write, or is named."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.errors import DataError, UsageError
-from bench.photo_folders import find_photos, needs_detector, png, read_crop, read_pixels
+from bench.photo_folders import Photo, find_photos, needs_detector, png, read_crop, read_pixels
 
 NAMES = st.sampled_from(
     [f"{folder}{stem}{suffix}" for folder in ("", "anna/", "Ben/") for stem in ("a", "A", "a.png", "b.c")
@@ -88,3 +90,28 @@ def test_crops_are_taken_as_they_are_and_only_other_sizes_need_the_detector(tmp_
         read_crop(broken)
     Image.fromarray(np.zeros((112, 113, 3), np.uint8)).save(tmp_path / "wide.png")
     assert needs_detector(find_photos(tmp_path)[0])
+
+
+def test_a_folder_that_may_be_listed_and_not_entered_is_named_and_the_rest_goes_on(tmp_path, monkeypatch):
+    touched(tmp_path, ["a.png", "locked/b.png"])
+    stat = os.stat
+
+    def denied(path, *arguments, **options):
+        if "locked/" in os.fspath(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", denied)
+    photos, refused = find_photos(tmp_path)
+    assert [photo.name for photo in photos] == ["a.png"]
+    assert [one.name for one in refused] == ["locked/b.png"]
+    assert "it cannot be looked at (Permission denied)" in refused[0].reason
+
+
+@given(name=NAMES, count=st.integers(2, 5))
+def test_no_photo_can_be_called_as_a_further_face_of_another(name, count):
+    photo = Photo(Path(name), name, name, "person")
+    ids = photo.face_ids(count)
+    assert len(set(ids)) == count
+    assert all("//" in one for one in ids[1:])
+    assert all(Path(one).as_posix() != one for one in ids[1:])

@@ -223,6 +223,125 @@ def test_every_face_is_changed_and_only_the_largest_is_the_folders_person(cloak,
     assert (len(record["anna/1.png"].faces), len(record["anna/both.png"].faces)) == (1, 2)
 
 
+def test_a_second_face_is_never_put_into_another_photo(cloak, home):
+    both = np.full((240, 300, 3), 230, np.uint8)
+    save(home / "photos/col.png", both)
+    save(home / "photos/col#1.png", photo(7))
+    assert cloak()[0] == 0
+    assert cloak(photos="photos/col#1.png", out="alone")[0] == 0
+    assert files("out")["col#1.png"] == files("alone")["col#1.png"]
+    assert cloak(photos="photos/col.png", out="col")[0] == 0
+    assert files("out")["col.png"] == files("col")["col.png"]
+
+
+FAINT = """
+from bench.contracts import Attack, ThreatModel
+
+class Faint(Attack):
+    name = "faint"
+    threat = ThreatModel(goal="untargeted")
+    def cloak(self, faces, ctx):
+        at = torch.arange(112) // GRAIN
+        signs = (at[:, None] + at) % 2 * 2.0 - 1
+        return {name: (image + AMPLITUDE / 255 * signs).clamp(0, 1) for name, image in zip(faces.ids, faces.images)}
+
+import torch
+"""
+
+
+def test_what_shows_nothing_of_its_cloak_is_not_called_protected(cloak, home):
+    (home / "faint.py").write_text(FAINT.replace("AMPLITUDE", "1").replace("GRAIN", "1"))
+    save(home / "photos/a.jpg", photo())
+    code, out, err = cloak("--format", "jpeg", attack="./faint.py:Faint", key=())
+    assert (code, "0 photos protected" in out) == (1, True)
+    assert "a.jpg: nothing of the cloak would be left in a face (a share of -" in err
+    assert set(files("out")) == {"cloaks.json"}
+
+
+def test_photos_that_show_little_of_their_cloak_are_named_every_time(cloak, home):
+    (home / "faint.py").write_text(FAINT.replace("AMPLITUDE", "30").replace("GRAIN", "5"))
+    save(home / "photos/small.png", photo(2, 60, 50))
+    save(home / "photos/sky.jpg", photo() // 8)
+    cmyk = Image.fromarray(photo(9)).convert("CMYK")
+    save(home / "photos/print.jpg", cmyk)
+    for number in range(2):
+        code, out, err = cloak(attack="./faint.py:Faint", key=())
+        assert (code, f"{2 * (1 - number)} photos protected" in out) == (0, True), err
+        assert "1 photo protected WEAKLY: less than 30% of the cloak is left in a face:\n  small.png: " in err
+        assert "copied as they are: NOT protected if there is one:\n  sky.jpg" in err
+        assert "changed in something else too:\n  print.jpg: CMYK became sRGB" in err
+    _, out, err = cloak("--dry-run", attack="./faint.py:Faint", key=())
+    assert "copied as they are: NOT protected if there is one:\n  sky.jpg" in err
+    assert [
+        one["photo"] for one in json.loads(cloak("--json", attack="./faint.py:Faint", key=())[1])["weak"]
+    ] == ["small.png"]
+
+
+def test_a_copy_gives_no_place_away_where_that_was_asked(cloak, home):
+    save(home / "photos/sky.jpg", photo() // 8, exif=exif_of(6))
+    save(home / "photos/sky.png", photo() // 8, exif=exif_of(1))
+    save(home / "photos/plain.tif", photo() // 8)
+    save(home / "photos/told.tif", photo() // 8, exif=exif_of(1))
+    code, _, err = cloak("--strip-location")
+    assert code == 1
+    assert (
+        "told.tif: it shows no face and may say where it was taken, which is not taken out of TIFF files"
+        in err
+    )
+    assert (home / "out/plain.tif").read_bytes() == (home / "photos/plain.tif").read_bytes()
+    outputs = {one.output for one in CloakRecord.read(home / "out/cloaks.json").photos.values() if one.output}
+    assert len(outputs) == 3
+    for name in outputs - {"plain.tif"}:
+        made = image_of(home / "out" / name)
+        assert made.getexif().get_ifd(0x8825) == {}
+        assert made.getexif()[0x0112] == (6 if name.endswith("jpg") else 1)
+        source = image_of(home / "photos" / ("sky.jpg" if name.endswith("jpg") else "sky.png"))
+        assert (np.asarray(made) == np.asarray(source)).all()
+
+
+def test_the_uncloaked_copy_goes_when_the_photo_shows_a_face(cloak, home):
+    save(home / "photos/a.jpg", photo() // 8)
+    cloak()
+    assert "a.jpg" in files("out")
+    save(home / "photos/a.jpg", photo())
+    assert cloak()[0] == 0
+    assert set(files("out")) == {"a.png", "cloaks.json"}
+
+
+def test_a_face_that_did_not_come_off_is_named_every_time(cloak, bench, home):
+    (home / "half.py").write_text(
+        "from bench.contracts import Attack, ThreatModel\n"
+        "class Half(Attack):\n"
+        "    name = 'half'\n"
+        "    erasable = True\n"
+        "    threat = ThreatModel(goal='untargeted')\n"
+        "    def cloak(self, faces, ctx):\n"
+        "        return {name: 1 - image for name, image in zip(faces.ids, faces.images)}\n"
+        "    def erase(self, faces, key, ctx):\n"
+        "        images = faces.images.clone()\n"
+        "        for row, name in enumerate(faces.ids):\n"
+        "            if '//' not in name:\n"
+        "                images[row] = 1 - images[row]\n"
+        "        return images\n"
+    )
+    save(home / "photos/both.png", np.full((240, 300, 3), 230, np.uint8))
+    save(home / "photos/one.png", photo())
+    assert cloak(attack="./half.py:Half")[0] == 0
+    for number in range(2):
+        code, out, err = bench("erase", "out", "back", "--key", "my.key", "--attack", "./half.py:Half")
+        assert (code, f"{2 * (1 - number)} photos erased" in out) == (1, True), err
+        assert "1 photo erased in part:\n  both.png: 1 of its 2 faces did not come off" in err
+
+
+def test_two_photos_of_one_cloak_are_not_erased_into_one_another(cloak, bench, home):
+    save(home / "photos/a.png", photo())
+    cloak()
+    (home / "out/b.png").write_bytes((home / "out/a.png").read_bytes())
+    code, out, err = bench("erase", "out", "back", "--key", "my.key", "--attack", PATTERN)
+    assert (code, "1 photo erased" in out) == (1, True)
+    assert "b.png: it is the same cloak as a.png; erase it from a folder of its own" in err
+
+
 def test_awkward_files_are_handled_or_named_one_by_one(cloak, home):
     save(home / "photos/good.png", photo())
     save(home / "photos/-dash ünï 名.png", photo(1))
@@ -426,6 +545,38 @@ def test_inspect_agrees_with_independent_measures(cloak, bench, home):
     code, out, _ = bench("inspect", "photos", "out", "--backbone", "tiny-a")
     assert "LPIPS NA" in out
     assert "NA: lpips: LPIPS needs AlexNet's weights" in out
+
+
+def test_inspect_compares_no_photo_with_two(bench, home):
+    save(home / "photos/a.png", photo(1))
+    save(home / "photos/a.jpg", photo(2))
+    save(home / "other/a.jpg", photo(2))
+    code, out, _ = bench("inspect", "photos", "other", "--backbone", "tiny-a", "--json")
+    (one,) = json.loads(out)["comparisons"]
+    assert (code, one["name"]) == (1, "a.jpg")
+    assert json.loads(out)["failed"] == [
+        {"photo": "a.png", "reason": "other has no photo of this name that is not another's"}
+    ]
+
+
+def test_inspect_calls_identical_only_what_is_the_same_in_every_value(bench, home):
+    import cv2
+
+    deep = photo(4).astype(np.uint16) * 257
+    for folder, pixels in (("photos", deep), ("other", deep + 1)):
+        (home / folder).mkdir(exist_ok=True)
+        cv2.imwrite(str(home / folder / "deep.png"), pixels)
+        cv2.imwrite(str(home / folder / "same.png"), deep)
+    save(home / "photos/plain.png", photo(4))
+    save(home / "other/plain.png", np.dstack([photo(4), np.full((240, 200), 255, np.uint8)]))
+    _, out, _ = bench("inspect", "photos", "other", "--backbone", "tiny-a", "--json")
+    said = {one["name"]: one["whole"] for one in json.loads(out)["comparisons"]}
+    assert {name: one["identical"] for name, one in said.items()} == {
+        "deep.png": False,
+        "same.png": True,
+        "plain.png": True,
+    }
+    assert "low byte of 16 bits" in said["deep.png"]["reasons"]["psnr"]
 
 
 def test_inspect_names_what_it_cannot_compare(bench, home):
