@@ -265,8 +265,23 @@ def _files_of(area: str, entry: CatalogueEntry, fetch: str) -> Finding:
         f"{len(absent)} of {len(entry.files)} files are missing" if absent else "here"
     )
     public = all(file.url for file in entry.files)
-    mend = "" if state == "ok" else f"`{fetch}`" if public else entry.how
+    mend = "" if state == "ok" else f"`{fetch}`" if public else _by_hand(entry, fetch)
     return Finding(area=area, name=entry.name, state=state, detail=detail, mend=mend)
+
+
+def _by_hand(entry: CatalogueEntry, fetch: str) -> str:
+    """Return how to get what no address is known for, with the command and the places in full."""
+    from bench.data_files import data_folder
+
+    places = [str(data_folder() / file.path) for file in entry.files]
+    how = entry.how.replace("--from URL_OR_FOLDER", f"`{fetch} --from URL_OR_FOLDER`").replace(
+        "run --dataset lfw:path=FOLDER,landmarks=detect",
+        "`bench run --dataset lfw:path=FOLDER,landmarks=detect`",
+    )
+    if len(places) == 1 and "put it there" in how:
+        return how.replace("put it there", f"put it at {places[0]}")
+    is_or_are = "place is" if len(places) == 1 else "places are"
+    return f"{how} The {is_or_are} {', '.join(places)}."
 
 
 def _lpips() -> Iterator[Finding]:

@@ -96,17 +96,24 @@ def test_files_of_the_data_folder_by_presence_and_size(found, tmp_path):
     (folder / last.path).unlink()
     finding = found(doctor._data)[entry.name]
     assert (finding.state, finding.detail) == ("missing", f"1 of {len(entry.files)} files are missing")
-    assert finding.mend
+    assert f"`bench data fetch {entry.name} --from URL_OR_FOLDER`" in finding.mend
+    assert all(str(folder / file.path) in finding.mend for file in entry.files)
 
 
-def test_weights_that_are_missing_say_how_to_get_them(found):
+def test_weights_that_are_missing_say_how_to_get_them(found, tmp_path):
     from bench import data_catalogue
 
     findings = found(doctor._weights)
     for entry in data_catalogue.catalogue("weights"):
         assert findings[entry.name].state == "missing"
         public = all(file.url for file in entry.files)
-        assert findings[entry.name].mend == (f"`bench models fetch {entry.name}`" if public else entry.how)
+        mend = findings[entry.name].mend
+        if public:
+            assert mend == f"`bench models fetch {entry.name}`"
+            continue
+        assert str(tmp_path / "cloakbench_data" / entry.files[0].path) in mend
+        assert "put it there" not in mend
+        assert mend.count("--from") == mend.count(f"`bench models fetch {entry.name} --from URL_OR_FOLDER`")
 
 
 def test_the_trunk_of_lpips(found, tmp_path, monkeypatch):

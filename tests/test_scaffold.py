@@ -149,6 +149,20 @@ def test_a_bad_or_taken_name_is_refused(name, reason):
         scaffold.names("attack", name)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "cls"),
+    [
+        ("attack", "context", "Context"), ("attack", "faces", "Faces"), ("attack", "attack", "Attack"),
+        ("defense", "purifier", "Purifier"), ("backbone", "tensor", "Tensor"), ("protocol", "view", "View"),
+        ("attack", "f", "F"), ("attack", "params", "Params"), ("attack", "user-warning", "UserWarning"),
+    ],
+)  # fmt: skip
+def test_a_name_whose_class_the_package_needs_is_refused(kind, name, cls):
+    with pytest.raises(UsageError, match=f"makes a class '{cls}', .* e.g. my_{name.replace('-', '_')}"):
+        scaffold.names(kind, name)
+    assert scaffold.names(kind, f"my_{name}")
+
+
 def test_a_name_taken_by_another_kind_is_free():
     assert scaffold.names("defense", "lowkey").plugin == "lowkey"
     with pytest.raises(UsageError, match="a defense called 'jpeg'"):

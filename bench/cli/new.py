@@ -25,7 +25,9 @@ _KINDS = ("attack", "defense", "backbone", "protocol")
 @click.command(epilog=_EXAMPLES)
 @click.argument("kind", type=click.Choice(_KINDS))
 @click.argument("name")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to make. [default: NAME here]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder to make. [default: NAME here, with '_' for '-']"
+)
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="Do not say what to do next.")
 def new(kind: str, name: str, out: Path | None, as_json: bool, quiet: bool) -> None:

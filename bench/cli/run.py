@@ -193,10 +193,17 @@ def _options(values: dict[str, Any]) -> "Options":
 
 
 def _prepare(values: dict[str, Any]) -> "Prepared":
-    from bench import runner
+    from bench import registry, runner
+    from bench.errors import DataError
 
     _say_what_is_set(values)
-    return runner.prepare(_spec(values), _options(values))
+    spec = _spec(values)
+    try:
+        return runner.prepare(spec, _options(values))
+    except DataError:
+        # Where the data set is missing too, its photos come before the weights made for them.
+        registry.dataset(spec.dataset).identities()
+        raise
 
 
 @click.command(epilog=_EXAMPLES)

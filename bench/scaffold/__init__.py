@@ -7,6 +7,8 @@ and computes something plain that is meant to be replaced. Templates are in ``te
 
 from __future__ import annotations
 
+import ast
+import builtins
 import importlib.util
 import keyword
 import re
@@ -78,7 +80,34 @@ def names(kind: str, name: str) -> Names:
         )
     module, plugin = name.replace("-", "_"), name.replace("_", "-")
     _refuse_taken(kind, plugin, module)
-    return Names(kind, plugin, module, "".join(part.capitalize() for part in module.split("_")))
+    found = Names(kind, plugin, module, "".join(part.capitalize() for part in module.split("_")))
+    _refuse_clashing(found)
+    return found
+
+
+def _refuse_clashing(of: Names) -> None:
+    """Refuse a name under which the module or its test would hide something that they use."""
+    other = Names(of.kind, "other", "other", "Other")
+    if of.cls in _used(files(other)) - {other.cls} or hasattr(builtins, of.cls):
+        raise UsageError(
+            f"'{of.plugin}' makes a class '{of.cls}', and the package needs that name for something else. Choose "
+            f"another name, e.g. my_{of.module}."
+        )
+
+
+def _used(contents: Mapping[str, str]) -> set[str]:
+    """Return every name that Python files import, define or read."""
+    found: set[str] = set()
+    for name, text in contents.items():
+        if name.endswith(".py"):
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.alias):
+                    found.add((node.asname or node.name).partition(".")[0])
+                elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                    found.add(node.name)
+                elif isinstance(node, ast.Name):
+                    found.add(node.id)
+    return found
 
 
 def _refuse_taken(kind: str, plugin: str, module: str) -> None:

@@ -211,3 +211,30 @@ def test_a_refusal_through_a_real_process(command, tmp_path):
     (line,) = process.stderr.splitlines()
     assert line.startswith("Error: unknown attack 'fawks'. Did you mean 'fawkes'?")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_data_set_that_is_missing_is_told_before_the_weights_made_for_it(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLOAKBENCH_DATA", str(tmp_path))
+    for command in ("run", "plan"):
+        code, out, err = cli(command, "--dataset", "lfw", "--attack", "pgd", "--store", tmp_path / "store")
+        assert (code, out) == (2, "")
+        assert "LFW's archive" in err
+        assert "`bench data fetch lfw` says how to get it" in err
+
+
+def test_another_runs_folder_is_refused_before_anything_is_shown(cli, tmp_path):
+    base = (
+        "run",
+        "--dataset",
+        "tiny",
+        "--backbone",
+        "tiny-a",
+        "--threads",
+        "1",
+        "--store",
+        tmp_path / "store",
+    )
+    assert cli(*base, "--attack", "none", "--out", tmp_path / "run", "-q") == (0, "", "")
+    code, out, err = cli(*base, "--attack", "tiny-noise", "--out", tmp_path / "run")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "which would be written over it. Choose another folder with --out" in err
