@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import DataError
-from bench.figures import Drawing, FigureOptions, NotDrawableError, style, words
+from bench.figures import WIDTHS, Drawing, FigureOptions, NotDrawableError, style, words
 from bench.figures.quality import over_attacks
 from bench.figures.selection import NO_CLOAK, Panel, Selection, select
 from bench.run_view import RunView
@@ -93,8 +93,15 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
             "it was written."
         )
     across = len(kinds) if options.width == "page" else 1
-    figure = style.new_figure(options, (0.45 + _HEIGHT) * -(-len(kinds) // across))
-    parts = style.parts_of(figure, len(kinds) // across, across)
+    room = WIDTHS[options.width] / across
+    short = {"attack": chosen.short_attacks, "defense": chosen.short_defenses}
+    each = [
+        0.45 + _HEIGHT + style.legend_height([short[kind][one.name] for one in found[kind]], room)
+        for kind in kinds
+    ]
+    heights = [max(each)] if across > 1 else each
+    figure = style.new_figure(options, min(sum(heights), style.TALLEST))
+    parts = style.parts_of(figure, len(heights), across, height_ratios=heights)
     for part, kind in zip(parts, kinds, strict=True):
         axes = part.subplots()
         names = chosen.attacks if kind == "attack" else chosen.defenses
@@ -102,8 +109,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
         looks = {one.name: every[one.name] for one in found[kind]}
         _panel(axes, found[kind], looks)
         axes.set_xlabel(f"seconds per image, {'cloaking' if kind == 'attack' else 'purifying'}")
-        short = chosen.short_attacks if kind == "attack" else chosen.short_defenses
-        style.legend_on_top(part, *style.marks(looks, short), width=figure.get_figwidth() / across)
+        style.legend_on_top(part, *style.marks(looks, short[kind]), width=room)
     return Drawing(figure, "Cost against attack success", _caption(chosen, panel, found), _alt(found))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from bench.figures import Drawing, FigureOptions, NotDrawableError, style, words
+from bench.figures import WIDTHS, Drawing, FigureOptions, NotDrawableError, style, words
 from bench.figures.selection import NO_CLOAK, Panel, Selection, select
 from bench.randomness import numpy_generator
 from bench.run_view import RunView
@@ -201,8 +201,14 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     measures = {side: _measures(found[side]) for side in sides}
     across = {side: min(_ACROSS[options.width], len(measures[side])) for side in sides}
     rows = {side: -(-len(measures[side]) // across[side]) for side in sides}
-    figure = style.new_figure(options, sum(0.5 + _HEIGHT * rows[side] for side in sides))
-    parts = style.parts_of(figure, len(sides), height_ratios=[0.5 + _HEIGHT * rows[side] for side in sides])
+    short = {"cloak": chosen.short_attacks, "purified": chosen.short_defenses}
+    legends = {side: [short[side][one.name] for one in found[side]] for side in sides}
+    heights = [
+        0.5 + _HEIGHT * rows[side] + style.legend_height(legends[side], WIDTHS[options.width])
+        for side in sides
+    ]
+    figure = style.new_figure(options, min(sum(heights), style.TALLEST))
+    parts = style.parts_of(figure, len(sides), height_ratios=heights)
     for part, side in zip(parts, sides, strict=True):
         grid = style.grid_of(part, len(measures[side]), across[side], sharey=True)
         looks = style.looks(chosen.attacks if side == "cloak" else chosen.defenses)
@@ -212,8 +218,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
             style.percent_axis(axes, label="ASR, %" if place % across[side] == 0 else "")
             word = "cloak" if side == "cloak" else "purified image"
             axes.set_xlabel(f"{MEASURES[measure][0]} of the {word}{MEASURES[measure][1]}")
-        names = chosen.short_attacks if side == "cloak" else chosen.short_defenses
-        style.legend_on_top(part, *style.marks(looks, names), width=figure.get_figwidth())
+        style.legend_on_top(part, *style.marks(looks, short[side]), width=figure.get_figwidth())
     return Drawing(
         figure,
         "Privacy against image quality",

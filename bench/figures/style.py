@@ -31,6 +31,8 @@ _COLOURS = ("#0072B2", "#E69F00", "#007A5A", "#CC79A7", "#B34700", "#56B4E9", "#
 neighbours in the list differ in grey too."""
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+_LEGEND_LINE = 0.145  # inches
+
 _MARKER, _LARGER, _FEW = 3.2, 4.2, 6
 """Points of a marker, of one where there are more series than `_FEW`: then the shape must be read."""
 
@@ -175,9 +177,17 @@ def legend_on_top(
     if not handles:
         return
     room = width or float(figure.get_figwidth())
+    figure.legend(handles, labels, loc="outside upper left", ncols=_columns(labels, room))
+
+
+def legend_height(labels: Sequence[str], width: float) -> float:
+    """Return how many inches the lines of `legend_on_top` take beyond its first, in a room `width` inches wide."""
+    return (-(-len(labels) // _columns(labels, width)) - 1) * _LEGEND_LINE if labels else 0.0
+
+
+def _columns(labels: Sequence[str], room: float) -> int:
     each = [text_width(label) for label in labels]
-    columns = next(n for n in range(len(labels), 0, -1) if n == 1 or _width(each, n) <= room)
-    figure.legend(handles, labels, loc="outside upper left", ncols=columns)
+    return next(n for n in range(len(labels), 0, -1) if n == 1 or _width(each, n) <= room)
 
 
 def text_width(text: str, size: float = TYPE_SIZE) -> float:

@@ -117,6 +117,13 @@ def test_four_labels_in_three_columns_are_two_one_and_one():
     assert style._width(lengths, 3) == pytest.approx(3 * 0.45 + 1.0 + 1.0 + 0.1)
 
 
+def test_a_legend_of_more_lines_is_given_more_room():
+    assert style.legend_height(["a", "b"], 3.5) == 0
+    long = ["a rather long label of a method"] * 4
+    assert style.legend_height(long, 3.5) == pytest.approx(3 * style._LEGEND_LINE)
+    assert style.legend_height([], 3.5) == 0
+
+
 @pytest.mark.parametrize("width", ["column", "page"])
 def test_every_format_is_the_width_asked_for(tmp_path, width):
     shown = drawing(width)
