@@ -144,7 +144,8 @@ def weak(photos: Sequence[Photo], record: MadeRecord) -> tuple[Refusal, ...]:
     found = []
     for photo, one in _recorded(photos, record):
         if one.kept is not None and one.kept < WEAK:
-            found.append(Refusal(photo.name, f"{max(0.0, one.kept):.0%} of the change is left"))
+            which = "" if len(one.faces) == 1 else f" in the faintest of its {len(one.faces)} faces"
+            found.append(Refusal(photo.name, f"{max(0.0, one.kept):.0%} of the change is left{which}"))
     return tuple(found)
 
 
