@@ -145,7 +145,9 @@ def weak(photos: Sequence[Photo], record: MadeRecord) -> tuple[Refusal, ...]:
     for photo, one in _recorded(photos, record):
         if one.kept is not None and one.kept < WEAK:
             which = "" if len(one.faces) == 1 else f" in the faintest of its {len(one.faces)} faces"
-            found.append(Refusal(photo.name, f"{max(0.0, one.kept):.0%} of the change is left{which}"))
+            found.append(
+                Refusal(photo.name, f"{int(100 * max(0.0, one.kept))}% of the change is left{which}")
+            )
     return tuple(found)
 
 
@@ -278,9 +280,21 @@ class OutFolder(Generic[RecordT]):
             self._refuse(file.photo, file.record.source_sha256, reason)
 
     def _remove_old_copy(self, old: CloakedPhoto | None, new: CloakedPhoto) -> None:
-        """Remove the uncloaked copy that an earlier call made of what is written under another name now."""
-        if old is not None and old.copied and old.output != new.output and old.ours(self.path):
-            (self.path / old.output).unlink(missing_ok=True)
+        """Remove the unchanged copy that an earlier call made of what is written under another name now.
+
+        Raises:
+            StoreError: it cannot be removed.
+        """
+        if old is None or not old.copied or old.output == new.output or not old.ours(self.path):
+            return
+        path = self.path / old.output
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{path} is an unchanged copy of a photo that is written beside it, and cannot be removed: "
+                f"{error.strerror}. Remove it, then run the same command again."
+            ) from error
 
     def _made(self, faced: FacedPhoto, wanted: Sequence[Tensor]) -> _Made:
         photo = faced.photo
