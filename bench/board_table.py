@@ -298,11 +298,19 @@ def short(board: pd.DataFrame) -> ShortTable:
 def _best(records: Sequence[Row]) -> tuple[bool, ...]:
     """Say of each row whether its defence is among those that none is surely better than, and beats one."""
     scope = ("dataset", "protocol", "attack", "head", "condition", "access")
-    own = [_text(row, "run") if "within its run" in _text(row, "ranking_reason") else "" for row in records]
+    own = [_ranking(row) for row in records]
     slices = [(run, *(_text(row, name) for name in scope)) for run, row in zip(own, records, strict=True)]
     ranks = [row["rank_low"] if _there(row.get("rank_low")) else None for row in records]
     told_apart = {key for key, rank in zip(slices, ranks, strict=True) if rank is not None and rank > 1}
     return tuple(rank == 1 and key in told_apart for key, rank in zip(slices, ranks, strict=True))
+
+
+def _ranking(row: Row) -> str:
+    """Return a name of the ranking a row is in, where several rank the same slice."""
+    said = _text(row, "ranking_reason").partition(":")[0]
+    if said.startswith("ranked over runs"):
+        return said
+    return _text(row, "run") if "within its run" in said else ""
 
 
 def display(board: pd.DataFrame) -> pd.DataFrame:

@@ -63,6 +63,9 @@ CHECKS = (
 
 RANKS = ("rank_low", "rank_high", "tie_group", "ranking_reason")
 
+RANKED_ALONE, RANKED_OVER = "ranked within its run", "ranked over runs"
+"""How a `ranking_reason` begins, up to a colon, where another source ranks the same slice by itself."""
+
 _SLICE = ("dataset", "protocol", "attack", "head", "condition", "access")
 
 
@@ -269,6 +272,9 @@ def _distinct(
             if same is not None:
                 asked[same[0]][same[1]] |= asked[number][at]
                 continue
+            run = source.board["run"].iloc[at]
+            if any(sources[one[0]].board["run"].iloc[one[1]] == run for one in earlier):
+                raise _same_name(sources[earlier[0][0]], source, key, run)
             if earlier and not keep_both:
                 first = earlier[0]
                 raise _disagreement(sources[first[0]], source, key, first[2], answers[at])
@@ -303,6 +309,14 @@ def _disagreement(
         f"{first.name} and {second.name} have the same cell with different answers: {cell}: {name} is "
         f"{here or 'empty'} and {there or 'empty'}. They are of other people, photos or code; leave one out, or keep "
         "both rows with --keep-both."
+    )
+
+
+def _same_name(first: Source, second: Source, key: tuple[Any, ...], run: str) -> UsageError:
+    cell = " × ".join(str(part) for part in key if part != "")
+    return UsageError(
+        f"{first.name} and {second.name} both say that they are run {run}, and have a cell with different answers: "
+        f"{cell}. Nothing would tell the two rows apart, so that --keep-both does not take them; leave one out."
     )
 
 
@@ -345,9 +359,7 @@ def _rank_union(rows: pd.DataFrame, parts: Sequence[Answers]) -> pd.DataFrame:
     kept = ranks["rank_low"].isna() & rows["rank_low"].notna()
     for name in RANKS:
         tested[name] = ranks[name].where(~kept, rows[name])
-    tested.loc[kept, "ranking_reason"] = "ranked within its run: " + ranks.loc[kept, "ranking_reason"].astype(
-        str
-    )
+    tested.loc[kept, "ranking_reason"] = f"{RANKED_ALONE}: " + ranks.loc[kept, "ranking_reason"].astype(str)
     return tested.astype({"rank_low": "Int64", "rank_high": "Int64"})
 
 
@@ -370,9 +382,16 @@ def _explained(
                 if ranked[at] and other not in group_of[number] and one in slices[other]
             ]
             if others:
-                why = f"ranked within its run: {_why_apart(sources, number, others[0], disputed)}"
+                why = f"{_ranked_over(sources, group_of[number])}: {_why_apart(sources, number, others[0], disputed)}"
                 reasons[at] = "; ".join(filter(None, [why, reasons[at]]))
         yield board.assign(ranking_reason=reasons)
+
+
+def _ranked_over(sources: Sequence[Source], group: Sequence[int]) -> str:
+    """Say which runs a row is ranked over; rows of one ranking say the same."""
+    if len(group) == 1:
+        return RANKED_ALONE
+    return f"{RANKED_OVER} {', '.join(sorted(sources[number].answers.facts.run for number in group))}"
 
 
 def _why_apart(sources: Sequence[Source], number: int, other: int, disputed: set[tuple[int, int]]) -> str:

@@ -142,6 +142,9 @@ def test_bold_keeps_to_a_run_where_ranks_do():
     within = {"ranking_reason": "ranked within its run: other people"}
     rows = [*ranked(1, 2, run="aaaaaaaaaaaa", **within), *ranked(1, 1, run="bbbbbbbbbbbb", **within)]
     assert bold(board_of(*rows)) == [True, False, False, False]
+    over = {"ranking_reason": "ranked over runs aaaaaaaaaaaa, bbbbbbbbbbbb: other people"}
+    several = [*ranked(1, run="aaaaaaaaaaaa", **over), *ranked(2, run="bbbbbbbbbbbb", **over)]
+    assert bold(board_of(*several, *ranked(1, run="cccccccccccc", **within))) == [True, False, False]
     together = [*ranked(1, run="aaaaaaaaaaaa"), *ranked(2, run="bbbbbbbbbbbb")]
     assert bold(board_of(*together)) == [True, False]
 

@@ -103,6 +103,29 @@ def test_both_rows_of_it_are_kept_when_asked(parts, others):
     assert (len(three.board), three.repeated) == (12, 0)  # the same path twice is one source
 
 
+def test_two_results_of_one_run_are_refused_even_then(parts):
+    first = read_source(parts[0])[0]
+    other = type(first)("again", first.board.assign(asr_pooled=0.123))
+    for keep_both in (False, True):
+        with pytest.raises(
+            UsageError, match=r"and again both say that they are run [0-9a-f]{12}, and have a cell"
+        ):
+            merge([first, other], keep_both=keep_both)
+
+
+def test_a_ranking_over_runs_is_one_and_names_them(parts, others):
+    """Two runs are ranked together and a table of the same slice apart: the best is bold within each ranking."""
+    sources = read_sources([*parts[:2], others])
+    sources[2] = type(sources[2])("table", sources[2].board.assign(seed=9))
+    board = merge(sources).board
+    ranked = board[board["rank_low"].notna()]
+    own = [f"ranked over runs {', '.join(sorted(source.board['run'].iloc[0] for source in sources[:2]))}"]
+    assert set(ranked[ranked["seed"] == 0]["ranking_reason"].str.partition(":")[0]) == set(own)
+    assert set(ranked[ranked["seed"] == 9]["ranking_reason"].str.partition(":")[0]) == {
+        "ranked within its run"
+    }
+
+
 def test_runs_of_other_people_without_a_common_cell_are_ranked_apart(evaluate, parts):
     other = evaluate(
         attacks=("tiny-noise",), defenses=DEFENSES[1:], heads=("centroid",), identities=4

@@ -185,7 +185,7 @@ def _warnings(view: RunView) -> tuple[Block, ...]:
             place = " × ".join(map(str, row[:4]))
             found.setdefault(code, {}).setdefault(text, []).append(place)
     if not found:
-        return (Paragraph("No row carries a warning: the harness has found no reason to doubt a number."),)
+        return (Paragraph("No row carries a warning. What the audit found is listed below."),)
     blocks: list[Block] = [
         Paragraph("A warning is a reason to look, not a verdict: the row keeps its numbers.", "note")
     ]

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from bench import erasure_table, methods
+from bench import erasure_table, methods, registry
+from bench.errors import BenchError
 from bench.rankings import Ranking
 from bench.report.focus import Focus, apart, helps, key_of, order, rate, real, told
+from bench.report.knowledge import knowledge
 from bench.report.wording import count, few, is_missing, listing, p_value, percent, quoted, sentence
 from bench.run_view import RunView
 from bench.significance import ALPHA
@@ -98,6 +100,7 @@ def _best_defense(view: RunView, focus: Focus) -> str:
         *_other_defenses(ranking, best, tied),
         *_floor(focus),
         *_single_attacks(focus, best),
+        *_mixed_goals(view, focus),
         *_elsewhere(focus, best),
     ]
     return sentence("; ".join(clauses))
@@ -133,29 +136,60 @@ def _single_attacks(focus: Focus, best: str) -> list[str]:
     if len(left) < 2:
         return []
     weak, strong = min(left, key=lambda name: left[name]), max(left, key=lambda name: left[name])
+    if percent(left[weak]) == percent(left[strong]):
+        return [f"of every single attack it leaves {percent(left[weak])}"]
     return [
         f"of single attacks it leaves between {percent(left[weak])} (`{weak}`) and {percent(left[strong])} (`{strong}`)"
     ]
 
 
+def _mixed_goals(view: RunView, focus: Focus) -> list[str]:
+    """Say where a mean over dodging takes in attacks that aim at another face, which is another question."""
+    if focus.against != EVERY or not focus.key[1].startswith("dodging"):
+        return []
+    goals = {name: _goal(view, name) for name in str(focus.any_row["attacks"]).split("|")}
+    aiming = [name for name, goal in goals.items() if goal == "targeted"]
+    if not aiming or "untargeted" not in goals.values():
+        return []
+    verb = "aims" if len(aiming) == 1 else "aim"
+    return [
+        f"that mean mixes goals, as {few(aiming, 'attack')} {verb} at another face and not only away from the own"
+    ]
+
+
+def _goal(view: RunView, attack: str) -> str:
+    """Return what an attack aims at, "" where it is not installed here."""
+    text = next(
+        (one.text for one in view.facts.methods if one.kind == "attacks" and one.name == attack), attack
+    )
+    try:
+        return registry.attack(text).threat.goal
+    except (BenchError, OSError):
+        return ""
+
+
 def _elsewhere(focus: Focus, best: str) -> list[str]:
     """Say in how many of the run's other heads, conditions and accesses the same defence comes first."""
     same = [(one, ranking) for one, ranking in focus.slices("defense") if one.opponent == focus.against]
+    keys = {key_of(one) for one, _ in focus.slices("defense")} - {focus.key}
     others = [ranking for one, ranking in same if key_of(one) != focus.key and len(ranking.methods) > 1]
     if not others:
         return []
     varied = [
         name
         for place, name in enumerate(("head", "condition", "access"))
-        if len({key_of(one)[place] for one, _ in same}) > 1
+        if len({key[place] for key in (*keys, focus.key)}) > 1
     ]
     what = varied[0] if varied in (["head"], ["condition"]) else "combination"
     agree = sum(order(ranking)[0] == best and helps(ranking, best) for ranking in others)
-    if len(others) == 1:
+    if len(keys) == 1:
         first = order(others[0])[0]
         best_there = "the best is the same" if agree else f"the lowest ASR is that of {quoted(first)}"
         return [f"under the other {what} {best_there}"]
-    return [f"it is also best under {agree} of the {len(others)} other {what}s"]
+    kind = "mean" if focus.against == EVERY else "ranking"
+    lacking = len(keys) - len(others)
+    without = f" ({lacking} {'has' if lacking == 1 else 'have'} no such {kind})" if lacking else ""
+    return [f"it is also best under {agree} of the {len(keys)} other {what}s{without}"]
 
 
 # -- attacks ------------------------------------------------------------------------------------------------
@@ -237,6 +271,8 @@ def _conditions(view: RunView, focus: Focus, attack: str, defense: str) -> list[
     if len(rates) < 2:
         return []
     low, high = min(rates, key=lambda name: rates[name]), max(rates, key=lambda name: rates[name])
+    if percent(rates[low]) == percent(rates[high]):
+        return [f"under each of {len(rates)} conditions the ASR of {quoted(attack)} is {percent(rates[low])}"]
     return [
         f"over {len(rates)} conditions the ASR of {quoted(attack)} is between {percent(rates[low])} ({low}) and "
         f"{percent(rates[high])} ({high})"
@@ -261,13 +297,7 @@ def _erased(view: RunView) -> str:
         "natural photo and refused with the cloak",
         f"of these, {listing(keys)}",
     ]
-    others = rows[(rows["kind"] == "defence") & rows["undone"].notna()]
-    if len(others):
-        strongest = str(others.groupby("eraser")["undone"].mean().idxmax())
-        most = _span(others[others["eraser"] == strongest], "undone")
-        number = len(set(others["eraser"]))
-        most_of = f", the most of {count(number, 'defence')}" if number > 1 else ""
-        clauses.append(f"a tracker without a key undoes {most} by `{strongest}`{most_of}")
+    clauses += _erasers(view, rows, attack)
     several = len(set(rows["backbone"])) > 1
     clauses.append(
         "95 % intervals are over people"
@@ -277,6 +307,44 @@ def _erased(view: RunView) -> str:
         )
     )
     return sentence("; ".join(clauses))
+
+
+def _erasers(view: RunView, rows: pd.DataFrame, attack: str) -> list[str]:
+    """Say what the defences bring back: the highest mean, and the highest of those that have not seen the attack."""
+    names = _strongest(rows)
+    cells = [cell for cell in view.answers.cells.values() if cell.attack == attack]
+    tried = rows[(rows["kind"] == "defence") & rows["undone"].notna()]["eraser"].nunique()
+    clauses = []
+    for place, name in enumerate(names):
+        most = _span(rows[rows["eraser"] == name], "undone")
+        known = knowledge(cells, name)
+        aside = f" ({known})" if known else ""
+        if place:
+            clauses.append(
+                f"of those that have not seen the attack the highest is {most}, by {quoted(name)}{aside}"
+            )
+        else:
+            highest = (
+                f", the highest mean of {count(tried, 'defence')}, which was not tested" if tried > 1 else ""
+            )
+            clauses.append(f"a tracker without a key undoes {most} by {quoted(name)}{aside}{highest}")
+    return clauses
+
+
+def named_erasers(view: RunView) -> list[str]:
+    """Return the defences that the finding of a run of protocol erasure names, the strongest first."""
+    rows = erasure_table.table(view.answers)
+    return _strongest(rows[rows["attack"] == rows["attack"].iloc[0]])
+
+
+def _strongest(rows: pd.DataFrame) -> list[str]:
+    """Return the defence with the highest mean over trackers, and where it has seen the attack the highest unseen."""
+    tried = rows[(rows["kind"] == "defence") & rows["undone"].notna()]
+    if tried.empty:
+        return []
+    unseen = tried[~tried["attack_seen_by_defense"].str.startswith("seen")]
+    best = [str(some.groupby("eraser")["undone"].mean().idxmax()) for some in (tried, unseen) if len(some)]
+    return list(dict.fromkeys(best))
 
 
 def _span(rows: pd.DataFrame, name: str) -> str:

@@ -8,10 +8,20 @@ from collections.abc import Sequence
 
 from bench import methods
 from bench.audit import Audit
-from bench.report.finding import found
+from bench.report.finding import found, named_erasers
 from bench.report.focus import Focus, choose_focus, order, real
+from bench.report.knowledge import knowledge
 from bench.report.row_warnings import split_warnings
-from bench.report.wording import count, few, is_missing, listing, percent, points, quoted, sentence
+from bench.report.wording import (
+    agreeing_digits,
+    count,
+    is_missing,
+    listing,
+    percent,
+    points,
+    quoted,
+    sentence,
+)
 from bench.run_view import RunView
 
 NAMED = 3
@@ -86,8 +96,12 @@ def doubted(view: RunView, focus: Focus | None, audit: Audit | None) -> str:
 
 
 def _cost(view: RunView, focus: Focus | None) -> list[str]:
-    if focus is None or methods.parse(view.facts.spec.protocol).name == "erasure":
+    if focus is None:
         return []
+    if (
+        methods.parse(view.facts.spec.protocol).name == "erasure"
+    ):  # whom they saw stands in the second sentence
+        return [_accuracy(focus, name) for name in named_erasers(view) if name in focus.rows]
     names = order(focus.ranking("defense", focus.against)) or list(focus.rows)
     best = next((name for name in names if name != "none"), None)
     if best is None:
@@ -97,36 +111,30 @@ def _cost(view: RunView, focus: Focus | None) -> list[str]:
             if is_missing(psnr)
             else [f"cloaks have a PSNR of {psnr:.1f} dB against the photos in the mean"]
         )
-    row = focus.rows[best]
+    known = knowledge(list(view.answers.cells.values()), best)
+    return [_accuracy(focus, best), *([known] if known else [])]
+
+
+def _accuracy(focus: Focus, defense: str) -> str:
+    """Say how a defence changes normal accuracy, and whether it is shown to keep it."""
+    row = focus.rows[defense]
     if is_missing(row["accuracy_difference"]):
         reason = row["not_worse_reason"] or row["normal_accuracy_reason"] or "not measured"
-        return [f"what {quoted(best)} costs in normal accuracy is not known ({reason})"]
-    change = round(100 * float(row["accuracy_difference"]), 1)
-    verb = "adds" if change > 0 else "costs"
-    shown = "is" if row["not_worse"] else "is not"
-    moved = f"{percent(row['undefended_accuracy'])} to {percent(row['normal_accuracy'])}"
-    return [
-        f"{quoted(best)} {verb} {points(row['accuracy_difference'])} of normal accuracy ({moved}) and {shown} shown to "
-        f"lose less than {points(row['margin'])}",
-        *_knowledge(view, best),
-    ]
-
-
-def _knowledge(view: RunView, defense: str) -> list[str]:
-    """Say what a defence knew that a tracker's need not."""
-    cells = [
-        cell for cell in view.answers.cells.values() if cell.defense == defense and cell.attack != "none"
-    ]
-    said = []
-    for mark, how in (("seen", ""), ("seen-with-other-parameters", " with other parameters")):
-        seen = list(
-            dict.fromkeys(cell.attack for cell in cells if cell.threat.attack_seen_by_defense == mark)
-        )
-        if seen:
-            said.append(f"it was trained on {few(seen, 'attack of this run', 'attacks of this run')}{how}")
-    if any(cell.threat.extractor_is_tracker for cell in cells):
-        said.append("it was trained with a tracker's own features")
-    return said
+        return f"what {quoted(defense)} costs in normal accuracy is not known ({reason})"
+    before, after = float(row["undefended_accuracy"]), float(row["normal_accuracy"])
+    digits = agreeing_digits(before, after)
+    if before == after:
+        change = f"leaves normal accuracy at {percent(after)}"
+    else:
+        moved = f"{percent(before, digits=digits)} to {percent(after, digits=digits)}"
+        verb = "adds" if after > before else "costs"
+        change = f"{verb} {points(after - before, digits)} of normal accuracy ({moved})"
+    margin = points(row["margin"])
+    if is_missing(row["not_worse"]):
+        reason = row["not_worse_reason"] or "no test was made"
+        return f"{quoted(defense)} {change}; whether it loses less than {margin} was not tested ({reason})"
+    shown = "and is" if row["not_worse"] else "but is not" if after >= before else "and is not"
+    return f"{quoted(defense)} {change} {shown} shown to lose less than {margin}"
 
 
 def _failures(view: RunView) -> str:

@@ -31,21 +31,40 @@ def is_missing(value: Any) -> bool:
     return value is None or bool(pd.isna(value))
 
 
-def percent(value: Any, low: Any = None, high: Any = None) -> str:
-    """Return a rate in [0, 1] in per cent, with its interval where there is one; ``NA`` where it is empty."""
+def percent(value: Any, low: Any = None, high: Any = None, digits: int = 1) -> str:
+    """Return a rate in [0, 1] in per cent, with its interval where there is one; ``NA`` where it is empty.
+
+    Args:
+        value: the rate.
+        low: lower end of its interval.
+        high: upper end.
+        digits: decimals, where there is no interval.
+    """
     if is_missing(value):
         return "NA"
     if is_missing(low) or is_missing(high):
-        return f"{100 * value:.1f} %"
+        return f"{100 * value:.{digits}f} %"
     return f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def points(value: Any) -> str:
+def points(value: Any, digits: int = 1) -> str:
     """Return a difference of rates without its sign: ``0.3 points``, ``1.0 point``; ``NA`` where it is empty."""
     if is_missing(value):
         return "NA"
-    text = f"{100 * abs(value):.1f}"
-    return f"{text} point" if text == "1.0" else f"{text} points"
+    text = f"{100 * abs(value):.{digits}f}"
+    return f"{text} point" if float(text) == 1 else f"{text} points"
+
+
+def agreeing_digits(before: float, after: float, most: int = 4) -> int:
+    """Return the fewest decimals of per cent with which two rates and their difference, each rounded, add up.
+
+    They are more than one where one would show other rates as equal, or a difference that the two rates do not have.
+    """
+    for digits in range(1, most + 1):
+        one, other, change = (round(100 * value, digits) for value in (before, after, after - before))
+        if round(other - one, digits) == change and (change != 0 or before == after):
+            return digits
+    return most
 
 
 def p_value(value: Any) -> str:

@@ -1,20 +1,25 @@
 """The three sentences: right numbers, right grammar, no claim without a test, for runs of every shape."""
 
 import re
+from decimal import Decimal
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench import significance_tables
 from bench.audit import Audit, Finding
 from bench.means import means, table
-from bench.rankings import rank_methods
-from bench.report.finding import found
+from bench.rankings import Ranking, rank_methods
+from bench.report import finding
+from bench.report.finding import found, named_erasers
 from bench.report.focus import Focus, choose_focus
-from bench.report.summary import summary
-from bench.report.wording import percent
+from bench.report.knowledge import knowledge
+from bench.report.summary import _accuracy, summary
+from bench.report.wording import agreeing_digits, percent
 from bench.run_view import RunView
 from bench.slices import EVERY, Slice
 
@@ -151,9 +156,7 @@ def test_of_several_attacks_the_highest_rate_comes_first(runs):
 def test_conditions_are_named_and_their_range_said(runs):
     text = summary(view_of(runs, "channels"))[1]
     assert "(no channel, " in text
-    assert re.search(
-        r"over 2 conditions the ASR of `tiny-noise` is between \S+ % \(.+\) and \S+ % \(.+\)", text
-    )
+    assert "; under each of 2 conditions the ASR of `tiny-noise` is 50.0 %." in text
 
 
 def test_the_dataset_s_caution_is_in_the_last_sentence(runs):
@@ -178,9 +181,129 @@ def test_the_cost_is_the_row_of_the_table_of_accuracy(runs):
     view = view_of(runs, "one of each")
     row = significance_tables.accuracy_kept(view.answers).iloc[0]
     text = summary(view)[2]
-    verdict = "is" if row["not_worse"] else "is not"
-    assert f"({percent(row['undefended'])} to {percent(row['normal_accuracy'])})" in text
-    assert f"and {verdict} shown to lose less than 1.0 point" in text
+    assert row["undefended"] == row["normal_accuracy"]
+    assert (
+        f"`jpeg:quality=20` leaves normal accuracy at {percent(row['normal_accuracy'])} but is not shown"
+        in text
+    )
+    assert "shown to lose less than 1.0 point" in text
+
+
+def cost(before, after, *, not_worse=True, **more):
+    row = {
+        "undefended_accuracy": before, "normal_accuracy": after, "accuracy_difference": after - before,
+        "margin": 0.01, "not_worse": not_worse, "not_worse_reason": "", "normal_accuracy_reason": "", **more,
+    }  # fmt: skip
+    return _accuracy(Focus(("nn", "", ""), "x", {"d": row}, {}, []), "d")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "not_worse", "said"),
+    [
+        (0.98654, 0.98312, True, "costs 0.34 points of normal accuracy (98.65 % to 98.31 %) and is shown"),
+        (0.953, 0.94, False, "costs 1.3 points of normal accuracy (95.3 % to 94.0 %) and is not shown"),
+        (0.95, 0.94, False, "costs 1.0 point of normal accuracy (95.0 % to 94.0 %) and is not shown"),
+        (0.9, 0.9, False, "leaves normal accuracy at 90.0 % but is not shown"),
+        (0.9, 0.9002, True, "adds 0.02 points of normal accuracy (90.00 % to 90.02 %) and is shown"),
+    ],
+)
+def test_rates_and_their_difference_add_up_as_shown(before, after, not_worse, said):
+    assert cost(before, after, not_worse=not_worse) == f"`d` {said} to lose less than 1.0 point"
+
+
+def test_what_was_not_tested_is_not_called_not_shown():
+    text = cost(0.9, 0.8, not_worse=None, not_worse_reason="too few people")
+    assert text.endswith("; whether it loses less than 1.0 point was not tested (too few people)")
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_digits_agree_and_show_a_difference_there_is(before, after):
+    digits = agreeing_digits(before, after)
+    assert 1 <= digits <= 4
+    if digits < 4:
+        one, other = (Decimal(f"{100 * rate:.{digits}f}") for rate in (before, after))
+        assert abs(other - one) == Decimal(f"{100 * abs(after - before):.{digits}f}")
+        assert before == after or other != one
+
+
+# -- what a defence knew ------------------------------------------------------------------------------------
+
+
+def knowing(attack, seen="unseen", *, surrogates=False, tracker=False, defense="d"):
+    threat = SimpleNamespace(
+        attack_seen_by_defense=seen, extractors_are_surrogates=surrogates, extractor_is_tracker=tracker
+    )
+    return SimpleNamespace(attack=attack, defense=defense, threat=threat)
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ([knowing("a")], ""),
+        ([knowing("none", "seen", surrogates=True)], ""),
+        ([knowing("a", "seen", defense="other")], ""),
+        ([knowing("a", "seen"), knowing("b")], "it was trained on `a`"),
+        ([knowing("a", surrogates=True)], "it was trained with surrogates of `a` as extractors"),
+        (
+            [knowing("a", surrogates=True), knowing("b", surrogates=True)],
+            "it was trained with surrogates of every attack as extractors",
+        ),
+        (
+            [knowing("a", "seen", surrogates=True), knowing("b", "seen-with-other-parameters", tracker=True)],
+            "it was trained on `a`, on other parameters of `b`, with surrogates of `a` as extractors and with a "
+            "tracker's own features",
+        ),
+    ],
+)
+def test_what_a_defence_knew_is_said_once(cells, said):
+    assert knowledge(cells, "d") == said
+
+
+# -- erasure ------------------------------------------------------------------------------------------------
+
+
+def erasure_rows(**defenses):
+    """Return an erasure table of two trackers: eraser → mean share undone and whether it has seen the attack."""
+    found = {"right key": (0.9, ""), "wrong key": (0.0, ""), "no key": (0.1, ""), **defenses}
+    return pd.DataFrame(
+        {
+            "attack": "mask", "backbone": backbone, "head": "pair", "eraser": name.replace("_", "-"),
+            "kind": "defence" if name in defenses else "key", "attack_seen_by_defense": seen,
+            **{f"{what}{end}": value for what, value in (("protected", 0.8), ("undone", mean + shift))
+               for end in ("", "_low", "_high")}, "protected_reason": "", "undone_reason": "",
+        }
+        for name, (mean, seen) in found.items()
+        for backbone, shift in (("p", 0.0), ("q", 0.05))
+    )  # fmt: skip
+
+
+def erased(monkeypatch, cells=(), **defenses):
+    monkeypatch.setattr(finding.erasure_table, "table", lambda _answers: erasure_rows(**defenses))
+    view = SimpleNamespace(answers=SimpleNamespace(cells=dict(enumerate(cells))))
+    return finding._erased(view), named_erasers(view)
+
+
+def test_the_defence_that_erases_most_says_what_it_has_seen_and_the_best_unseen_follows(monkeypatch):
+    cells = [knowing("mask", "seen", surrogates=True, defense="restorer")]
+    text, named = erased(
+        monkeypatch, cells, restorer=(0.85, "seen"), twin=(0.8, "seen-with-other-parameters"),
+        blur=(0.3, "not-trained"), other=(0.4, "unseen"),
+    )  # fmt: skip
+    assert named == ["restorer", "other"]
+    assert (
+        "a tracker without a key undoes 85.0 % [85.0, 85.0] to 90.0 % [90.0, 90.0] by `restorer` (it was trained on "
+        "`mask` and with surrogates of `mask` as extractors), the highest mean of 4 defences, which was not tested; "
+        "of those that have not seen the attack the highest is 40.0 % [40.0, 40.0] to 45.0 % [45.0, 45.0], by `other`; "
+    ) in text
+    assert "the most of" not in text
+
+
+def test_an_unseen_defence_that_erases_most_is_named_once(monkeypatch):
+    text, named = erased(monkeypatch, restorer=(0.2, "seen"), blur=(0.3, "not-trained"))
+    assert named == ["blur"]
+    assert "have not seen" not in text
+    assert "(it was trained" not in text
+    assert erased(monkeypatch)[1] == []
 
 
 # -- verdicts, on rates made for them -----------------------------------------------------------------------
@@ -311,6 +434,36 @@ def test_several_others_are_counted():
         compared("defense", "x", rates(4, none=0.1, good=0.6), ("nn", "FAR 10 %", "black-box")),
     ]
     assert "it is also best under 1 of the 2 other conditions" in said(rates(none=0.6, good=0.1), *others)
+
+
+def test_conditions_without_such_a_mean_are_counted_too():
+    key = ("nn", "impersonation", "black-box")
+    one, _ = compared("defense", "x", rates(5, none=0.6, good=0.1), key)
+    others = [
+        compared("defense", "x", rates(3, none=0.6, good=0.1), ("nn", "FAR 1 %", "black-box")),
+        (one, Ranking((), reason="not ranked")),
+    ]
+    text = said(rates(none=0.6, good=0.1), *others)
+    assert "it is also best under 1 of the 2 other conditions (1 has no such ranking)" in text
+
+
+@pytest.mark.parametrize(
+    ("condition", "attacks", "mixed"),
+    [
+        ("dodging, FAR 1 %", "pgd|pgd:goal=targeted", True),
+        ("dodging, FAR 1 %", "pgd|lowkey", False),
+        ("dodging, FAR 1 %", "pgd:goal=targeted", False),
+        ("dodging, FAR 1 %", "pgd|not-installed", False),
+        ("rank 1", "pgd|pgd:goal=targeted", False),
+    ],
+)
+def test_a_mean_over_dodging_says_that_it_mixes_goals(condition, attacks, mixed):
+    focus = Focus(("pair", condition, "black-box"), EVERY, {"none": {"attacks": attacks}}, {}, [])
+    view = SimpleNamespace(facts=SimpleNamespace(methods=()))
+    clause = (
+        "that mean mixes goals, as `pgd:goal=targeted` aims at another face and not only away from the own"
+    )
+    assert finding._mixed_goals(view, focus) == ([clause] if mixed else [])
 
 
 # -- the comparison it is about -----------------------------------------------------------------------------
