@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench.figures import KINDS
 from bench.report.writing import ENDINGS, default_name
 
 
@@ -24,6 +25,21 @@ def test_other_forms_have_figures_beside_them(cli, finished, tmp_path):
     assert f"written with {len(beside)} files beside it" in out
     text = file.read_text(encoding="utf-8")
     assert all(f"r.md_files/{path.name}" in text for path in beside)
+
+
+@pytest.mark.parametrize("form", ["md", "latex"])
+def test_no_form_has_photos_where_they_are_not_wanted(cli, finished, tmp_path, form):
+    photos = {name for name, kind in KINDS.items() if kind.shows_photos}
+    for option, some in (("--photos", True), ("--no-photos", False)):
+        file = tmp_path / option.strip("-") / "r.txt"
+        file.parent.mkdir()
+        more = () if some else (option,)
+        code, _, err = cli(
+            "report", finished.run, "--format", form, "--out", file, "--store", finished.store, *more
+        )
+        assert (code, err) == (0, "")
+        there = {path.stem for path in file.with_name("r.txt_files").iterdir()}
+        assert bool(there & photos) == some
 
 
 @pytest.mark.parametrize("form", ENDINGS)

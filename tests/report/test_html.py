@@ -158,6 +158,14 @@ def test_photos_are_shown_from_the_store_and_not_made_again_without_it(evaluate,
     assert shown.errors == []
     assert [tag for tag, _ in shown.tags if tag in ("img", "image")]
     assert {f"picture-{name}" for name in kinds} <= set(shown.attributes("id"))
+    asked = to_html(collect(view, ReportOptions(photos=False, store=tmp_path / "store", threads=1)))
+    without = page_of(asked)
+    assert "data:image" not in asked
+    assert not [tag for tag, _ in without.tags if tag in ("img", "image")]
+    assert not {f"picture-{name}" for name in kinds} & set(without.attributes("id"))
+    assert "Left out, as asked: this report shows no photo" in without.text
+    for people in (view.folder.split().probes, view.folder.split().gallery):
+        assert not [photo for photos in people.values() for photo in photos if photo in asked]
     gone = page_of(to_html(collect(view, ReportOptions(store=tmp_path / "empty", threads=1))))
     assert "The store no longer holds the images of this run" in gone.text
     assert not [tag for tag, _ in gone.tags if tag in ("img", "image")]
