@@ -62,8 +62,13 @@ def test_a_run_and_its_table_are_merged(cli, finished):
 def test_two_answers_to_one_cell_write_nothing(cli, finished, tmp_path):
     table = tmp_path / "other.csv"
     lines = (finished.run / "leaderboard.csv").read_text().splitlines()
-    asr = json.loads(cli("leaderboard", finished.run, "--json")[1])[-1]["asr"]
-    table.write_text("\n".join([lines[0], lines[-1].replace(f"{asr:.6f}", "0.123456", 1)]) + "\n")
+    last = json.loads(cli("leaderboard", finished.run, "--json")[1])[-1]
+    changed = lines[-1].replace(f"{last['asr']:.6f}", "0.123456", 1)
+    table.write_text(f"{lines[0]}\n{changed}\n")
+    code, out, err = cli("leaderboard", finished.run, table, "--keep-both")
+    assert (code, out) == (2, "")
+    assert f"{finished.run} and {table} both say that they are run {last['run']}" in err
+    table.write_text(f"{lines[0]}\n{changed.replace(last['run'], 'another')}\n")
     code, out, err = cli("leaderboard", finished.run, table, "--md", tmp_path / "board.md")
     assert (code, out) == (2, "")
     assert f"{finished.run} and {table} have the same cell with different answers" in err
