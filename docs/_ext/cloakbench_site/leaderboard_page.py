@@ -1,0 +1,67 @@
+"""The public leaderboard on the site: a page that names the submitted runs, and the table as a page of its own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import board_page
+from bench.merged_board import Merged, merge, read_sources
+from cloakbench_site.markdown import code, table
+
+PAGE = "public-leaderboard.md"
+"""The page's staged name."""
+
+TABLE = "leaderboard-table.html"
+"""The table's file at the root of the site."""
+
+
+@dataclass(frozen=True)
+class PublicLeaderboard:
+    """What the site has of the submitted runs.
+
+    Attributes:
+        page: Markdown.
+        table: a self-contained HTML file, which the page leads to.
+    """
+
+    page: str
+    table: str
+
+
+def public_leaderboard(root: Path) -> PublicLeaderboard:
+    """Return the page and the table of ``results/leaderboard``.
+
+    Args:
+        root: the repository.
+
+    Raises:
+        DataError: a submission is damaged.
+        UsageError: there is none.
+    """
+    merged = merge(read_sources([root / "results" / "leaderboard"]))
+    return PublicLeaderboard(_page(merged), board_page.page(merged))
+
+
+def _page(merged: Merged) -> str:
+    rows = []
+    for source in merged.sources:
+        board, origin = source.board, board_page.origin_of(source)
+        rows.append(
+            (
+                code(origin.runs),
+                ", ".join(map(code, dict.fromkeys(board["protocol"].astype(str)))),
+                ", ".join(code(name) for name in dict.fromkeys(board["attack"]) if name != "none"),
+                len(set(board["defense"]) - {"none"}),
+                board["backbone"].nunique(),
+                origin.rows,
+                origin.by,
+            )
+        )
+    head = ("run", "protocol", "attacks", "defences", "trackers", "rows", "by")
+    return (
+        "# The public leaderboard\n\nFor anyone who looks for a number, or doubts one.\n\n"
+        f'<p><a href="{TABLE}">The table, which sorts and filters</a></p>\n\n'
+        f"{board_page.summary(merged)} Runs are not ranked against each other: each has people, photos and a "
+        "protocol of its own. What a run had to pass, and how to add one, is on the page of "
+        "[the leaderboard](leaderboard.md).\n\n"
+        f"{table(head, rows)}"
+    )
