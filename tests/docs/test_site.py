@@ -236,3 +236,13 @@ def test_each_page_says_whom_it_is_for(page: Path) -> None:
     first = text.split("\n\n")[1]
     assert first.startswith(("For anyone", "For whoever")), f"{page.name}: {first[:60]}"
     assert first.count("\n") < 3 or "." in first.split("\n")[0]
+
+
+def test_the_public_table_has_every_row_of_every_submission(site: Path) -> None:
+    rows = sum(
+        len(path.read_text(encoding="utf-8").splitlines()) - 1
+        for path in (ROOT / "results" / "leaderboard").glob("*.csv")
+    )
+    text = (site / "leaderboard-table.html").read_text(encoding="utf-8")
+    assert f"{rows} of {rows} rows" in text
+    assert f"<p>{rows:,} rows from" in (site / "public-leaderboard.html").read_text(encoding="utf-8")
