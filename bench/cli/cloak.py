@@ -3,14 +3,17 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
+
+from bench.cli.options import device_option, json_option, store_option, threads_option
 
 if TYPE_CHECKING:
     from bench.cloak_records import MadeRecord
     from bench.cloaking import Cloaked, CloakPlan
     from bench.face_editing import Written
+    from bench.photo_files import Format
     from bench.photo_folders import Photo, Refusal
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -40,17 +43,11 @@ _WRITING = (
 )
 
 _WORKING = (
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
-    click.option(
-        "--threads", type=click.IntRange(1), help="Threads torch computes with. [default: all cores]"
-    ),
-    click.option(
-        "--store",
-        type=click.Path(path_type=Path),
-        help="Folder of artefacts (targets' faces, what a method learnt). [env: CLOAKBENCH_STORE]",
-    ),
+    device_option,
+    threads_option,
+    store_option,
     click.option("--dry-run", is_flag=True, help="Only say what would be done."),
-    click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON."),
+    json_option,
     click.option("-q", "--quiet", is_flag=True, help="No progress."),
 )
 
@@ -163,8 +160,9 @@ def how_written(files: str, crops: bool, strip_location: bool) -> "Written":
 
     if crops and (files == "jpeg" or strip_location):
         raise UsageError("--crops writes PNG without EXIF: leave out --format jpeg and --strip-location.")
-    known = {"keep": "keep", "png": "png", "jpeg": "jpeg"}
-    return Written("crops" if crops else "photos", known["png" if crops else files], strip_location)  # type: ignore[arg-type]
+    if crops:
+        return Written("crops", "png")
+    return Written("photos", cast("Format", files), strip_location)
 
 
 def announce(name: str, helpers: tuple[str, ...], note: str) -> None:

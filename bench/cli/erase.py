@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bench.cli.options import device_option, store_option, threads_option
+
 if TYPE_CHECKING:
     from bench.photo_folders import Refusal
 
@@ -37,13 +39,9 @@ Examples:
     "--dataset", default="", metavar="METHOD", help="Dataset they were cloaked with. [default: likewise]"
 )
 @click.option("--force", is_flag=True, help="Try a key that is not the cloaks' key all the same.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(1), help="Threads torch computes with. [default: all cores]")
-@click.option(
-    "--store",
-    type=click.Path(path_type=Path),
-    help="Folder of artefacts (what the attack learnt). [env: CLOAKBENCH_STORE]",
-)
+@device_option
+@threads_option
+@store_option
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def erase(

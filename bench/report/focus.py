@@ -9,7 +9,6 @@ import pandas as pd
 from bench import methods
 from bench.answers import Answers
 from bench.erasure_table import POSTED
-from bench.means import means, table
 from bench.rankings import PairTest, Ranking
 from bench.report.wording import p_value, percent
 from bench.run_view import RunView
@@ -91,7 +90,7 @@ def choose_focus(view: RunView) -> Focus | None:
     answers = view.answers
     if not real(answers, "attack"):
         return None
-    rows = table(means(answers))
+    rows = view.means
     rows = rows.astype(object).where(rows.notna(), None)
     known = rows[[value is not None for value in rows["asr"]]]
     if known.empty:

@@ -1,6 +1,7 @@
 """The public leaderboard on the site: a page that names the submitted runs, and the table as a page of its own."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from bench import board_page
@@ -27,8 +28,9 @@ class PublicLeaderboard:
     table: str
 
 
+@cache
 def public_leaderboard(root: Path) -> PublicLeaderboard:
-    """Return the page and the table of ``results/leaderboard``.
+    """Return the page and the table of ``results/leaderboard``, made once a build.
 
     Args:
         root: the repository.
