@@ -15,7 +15,7 @@ from torch import Tensor
 
 from attacks._apf_end import Ascent, image_gradients, other_photos
 from bench.contracts import MICRO_BATCH, Backbone, Context, Faces, Identity, TrainRequest
-from bench.digest import environment, source_digest
+from bench.digest import code_digest, environment
 from bench.errors import UsageError
 from bench.methods import canonical
 from bench.training import write_tensors
@@ -147,7 +147,7 @@ def _digest(request: TrainRequest, ids: Sequence[str], probe: Backbone, ascent: 
         request.seed,
         vars(ascent),
         probe.card.model_dump(mode="json"),
-        source_digest("attacks._apf_end", type(probe)),
+        code_digest("attacks._apf_end", type(probe)),
         environment(str(request.device), torch.get_num_threads()),
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

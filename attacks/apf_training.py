@@ -29,7 +29,7 @@ from attacks._apf_network import STRIDE, UNIVERSAL_BOUND, ApfNetwork, load_netwo
 from attacks._apf_photos import Pairs, deal_people, read_pairs, unit_features
 from bench.contracts import Backbone, MethodParams, Trainer, TrainRequest
 from bench.data_files import sha256_of
-from bench.digest import environment, source_digest
+from bench.digest import code_digest, environment
 from bench.errors import MethodError, UsageError, unknown
 from bench.image_quality import GREY_LEVELS
 from bench.methods import canonical
@@ -470,8 +470,8 @@ class _Training:
             self.trainer,
             self.request.seed,
             self.request.dataset.fingerprint(),
-            [(b.card.model_dump(mode="json"), source_digest(type(b))) for b in (self.probe, self.server)],
-            source_digest(type(self).__module__),
+            [(b.card.model_dump(mode="json"), code_digest(type(b))) for b in (self.probe, self.server)],
+            code_digest(type(self).__module__),
             environment(str(self.request.device), torch.get_num_threads()),
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

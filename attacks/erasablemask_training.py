@@ -41,7 +41,7 @@ from attacks._targets import target_centre, unit_rows
 from attacks.erasablemask import MaskCard, MaskQuality, target_looks
 from bench.contracts import Backbone, Faces, Identity, MethodParams, Trainer, TrainRequest
 from bench.data_files import sha256_of
-from bench.digest import environment, source_digest
+from bench.digest import code_digest, environment
 from bench.errors import MethodError, UsageError
 from bench.methods import canonical
 from bench.randomness import numpy_generator, torch_generator
@@ -556,7 +556,7 @@ class _Training:
         """Return a digest of all that decides the weights, so that a checkpoint of another training is not read."""
         content = [
             self.params.model_dump(mode="json"),
-            source_digest(type(self)),
+            code_digest(type(self)),
             environment(str(self.request.device), torch.get_num_threads()),
             self.primary,
             self.request.seed,

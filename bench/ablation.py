@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 
 from bench import methods, registry, resolve, runner
 from bench.contracts import Frozen, TrainRequest
-from bench.digest import digest, source_digest
+from bench.digest import code_digest, digest
 from bench.errors import MethodError, UsageError, unknown
 from bench.pipeline import use_device
 from bench.resolve import Resolved
@@ -343,7 +343,7 @@ def _training(settings: Settings, folder: Path) -> Training | None:
         weights=tuple(backbone.card.sha256 for backbone in backbones),
         seed=settings.trainer_seed,
         folder=folder / "weights",
-        code=source_digest(type(trainer), *map(type, attacks), *map(type, backbones)),
+        code=code_digest(type(trainer), *map(type, attacks), *map(type, backbones)),
         given=Given(settings.dataset, settings.trainer, settings.trainer_attacks, settings.trainer_backbones),
     )
 

@@ -14,7 +14,7 @@ from bench import methods, registry
 from bench.contracts import Attack, BackbonePool, Binding, Context, Defense, with_parts
 from bench.data_files import data_folder, sha256_of
 from bench.datasets.lfw import ARCHIVE
-from bench.digest import source_digest
+from bench.digest import code_digest
 from bench.errors import UsageError
 from bench.graph import Executor
 from bench.keys import Secret
@@ -104,7 +104,7 @@ class AppliedAttack:
     @property
     def code(self) -> str:
         """The digest of its code."""
-        return source_digest(type(self.attack), "bench.stages")
+        return code_digest(type(self.attack), "bench.stages")
 
     @property
     def note(self) -> str:

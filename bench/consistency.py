@@ -3,7 +3,6 @@
 The manifest cannot tell that: whoever changes a file can write it anew.
 """
 
-import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from bench.provenance import changed_code, changed_files, describe_methods
 from bench.run_folder import CellResult, RunFolder
 from bench.runner import Prepared, write_diagnoses, write_measures
 from bench.spec import Cell
-from bench.store import Record, Store
+from bench.store import Record, Store, read_record
 
 State = Literal["same", "differs", "absent", "unchecked", "extra"]
 
@@ -49,7 +48,7 @@ class UntouchedStore(Store):
     def record(self, stage: str, address: str) -> Record | None:
         """Return what is known of an artefact, or None where there is none or its record is damaged."""
         try:
-            return Record(**json.loads(self._paths(stage, address)[1].read_text(encoding="utf-8")))
+            return read_record(self._paths(stage, address)[1])
         except (OSError, ValueError, TypeError):
             return None
 

@@ -29,6 +29,13 @@ MICRO_BATCH = 8
 """Images per forward pass inside a method, always padded to this many: kernels round differently for
 different batch shapes, and sign steps amplify that, so the shape must not depend on ``--batch-size``."""
 
+CONTRACT_VERSION = 1
+"""Part of every key, in place of the code of this module and of `bench.pipeline`. Raise it when a stored byte can
+differ though no method's code does: the contracts do something else, or stages are put together in another way."""
+
+CONTRACT = {"contract": CONTRACT_VERSION, "crop_size": CROP_SIZE, "micro_batch": MICRO_BATCH}
+"""What every key holds of this module."""
+
 
 class Frozen(BaseModel):
     """A pydantic model that cannot change and refuses fields it does not know."""

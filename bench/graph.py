@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from bench.contracts import CONTRACT
 from bench.digest import digest
 from bench.errors import BenchError, MethodError
 from bench.store import Store, StoreError
@@ -15,10 +16,6 @@ log = logging.getLogger("bench")
 
 STAGES = ("faces", "fit", "cloak", "aim", "erase", "purify", "measure", "diagnose", "embed", "decide")
 """In the order the data flows."""
-
-
-FORMAT = 2
-"""Part of every key; raised when `bench.pipeline` puts the stages together in another way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +45,7 @@ class Node:
         """The full key, stored beside the artefact."""
         return {
             "stage": self.stage,
-            "format": FORMAT,
+            **CONTRACT,
             **self.facts,
             "inputs": [node.address for node in self.inputs],
         }

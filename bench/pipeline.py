@@ -38,7 +38,7 @@ from bench.contracts import (
     View,
 )
 from bench.data_files import sha256_of
-from bench.digest import environment, source_digest
+from bench.digest import code_digest, environment
 from bench.errors import UsageError
 from bench.graph import Node
 from bench.lpips_distance import Lpips, Unavailable, load_lpips
@@ -158,7 +158,7 @@ class Pipeline:
         return {
             "name": name,
             "card": backbone.card.model_dump(mode="json", exclude=set(DESCRIPTIVE)),
-            "source": source_digest(type(backbone)),
+            "source": code_digest(type(backbone)),
             "weights": weights,
         }
 
@@ -169,7 +169,7 @@ class Pipeline:
         facts = {
             "method": methods.canonical(method),
             "params": method.params.model_dump(mode="json"),
-            "source": source_digest(type(method), "bench.stages"),
+            "source": code_digest(type(method), "bench.stages"),
             "files": [sha256_of(path) for path in method.files(binding)],
             "helpers": [self._backbone_facts(name) for name in binding.backbones],
             "seed": seed,
@@ -248,7 +248,7 @@ class Pipeline:
             "fingerprint": self._fingerprint,
             "ids": ids,
             "identities": people,
-            "source": source_digest(type(dataset), "bench.stages"),
+            "source": code_digest(type(dataset), "bench.stages"),
             "environment": self._environment,
         }
         return Node("faces", label, facts, (), len(ids), len(ids) * _CROP_BYTES, work)
@@ -436,7 +436,7 @@ class Pipeline:
         """Return the embeddings of a shard, after the purifiers of `before` whose images nobody else needs."""
         facts: dict[str, Any] = {
             "backbone": self._backbone_facts(tracker),
-            "source": source_digest("bench.stages"),
+            "source": code_digest("bench.stages"),
             "environment": self._environment,
         }
         extra: tuple[Node, ...] = ()
@@ -542,7 +542,7 @@ class Pipeline:
         facts: dict[str, Any] = {
             "protocol": self.run.spec.protocol,
             "params": protocol.params.model_dump(mode="json"),
-            "source": source_digest(type(protocol), "bench.stages", "bench.decisions"),
+            "source": code_digest(type(protocol), "bench.stages", "bench.decisions"),
             "head": cell.head,
             "views": {name: view.model_dump(mode="json") for name, view in protocol.views.items()},
             "groups": {name: [len(base), len(edits)] for name, (base, edits) in views.items()},
@@ -699,7 +699,7 @@ class Pipeline:
             return image_measures.to_bytes(rows)
 
         facts = {
-            "source": source_digest("bench.image_measures"),
+            "source": code_digest("bench.image_measures"),
             "lpips_trunk": lpips.trunk_sha256 if lpips else "absent",
             "environment": self._environment,
             **({"left_out": "unchanged"} if fill else {}),
@@ -754,7 +754,7 @@ class Pipeline:
             )
 
         facts = {
-            "source": source_digest("bench.diagnosis"),
+            "source": code_digest("bench.diagnosis"),
             "surrogates": [self._backbone_facts(name) for name in names],
             "chosen": list(chosen),
             "seed": seed,
@@ -780,7 +780,7 @@ class Pipeline:
             advance(len(shard.changes))
             return diagnosis.to_bytes(shard)
 
-        facts = {"source": source_digest("bench.diagnosis"), "environment": self._environment}
+        facts = {"source": code_digest("bench.diagnosis"), "environment": self._environment}
         return Node("diagnose", label, facts, (before, after), after.images, 32 * after.images, work)
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from bench import methods, registry
 from bench.contracts import Binding, Frozen, Method, with_parts
 from bench.data_files import sha256_of
-from bench.digest import digest, source_digest
+from bench.digest import code_digest, digest
 from bench.errors import DataError
 from bench.resolve import Resolved
 from bench.spec import RunSpec
@@ -66,7 +66,7 @@ def _facts(run: Resolved, kind: str, text: str) -> MethodFacts:
 
 
 def _source(method: Method) -> str:
-    own, parts = source_digest(type(method)), [_source(part) for part in method.parts()]
+    own, parts = code_digest(type(method)), [_source(part) for part in method.parts()]
     return digest([own, *parts]) if parts else own
 
 

@@ -23,7 +23,7 @@ from bench.cloak_records import (
 from bench.cloaking import Advance, Counted, check_code, check_same, refuse_made, wanted_outputs
 from bench.contracts import MICRO_BATCH, Binding, Context, Purifier
 from bench.data_files import sha256_of
-from bench.digest import source_digest
+from bench.digest import code_digest
 from bench.errors import UsageError
 from bench.face_editing import Edit, OutFolder, Written, batches, copies, notes, pending, weak
 from bench.graph import Executor
@@ -110,7 +110,7 @@ class AppliedDefense:
     @property
     def code(self) -> str:
         """The digest of its code."""
-        return source_digest(type(self.defense), *map(type, self.defense.parts()), "bench.stages")
+        return code_digest(type(self.defense), *map(type, self.defense.parts()), "bench.stages")
 
     @property
     def note(self) -> str:

@@ -1,8 +1,8 @@
 """Artefacts on disk: written whole or not at all, checked when read.
 
-An artefact is a payload file and a small JSON file beside it that holds its full key, the SHA-256 of the
-payload, and how long it took. The JSON file is renamed into place last, so an artefact exists exactly when
-it is complete; a killed run leaves at most temporary files.
+An artefact is a payload file and a small JSON file beside it that holds its full key, whose digest is the
+address, the SHA-256 of the payload, and how long it took. The JSON file is renamed into place last, so an
+artefact exists exactly when it is complete; a killed run leaves at most temporary files.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.digest import digest
 from bench.errors import BenchError
 
 log = logging.getLogger("bench")
@@ -59,6 +60,25 @@ class Record:
     size: int
     seconds: float
     images: int
+
+
+class MisplacedError(ValueError):
+    """A record that lies under the address of another artefact."""
+
+
+def read_record(path: Path) -> Record:
+    """Return the record at a path.
+
+    Raises:
+        OSError: it cannot be read.
+        MisplacedError: its key is not what the address is the digest of.
+        ValueError: it is damaged.
+        TypeError: likewise.
+    """
+    record = Record(**json.loads(path.read_text(encoding="utf-8")))
+    if digest(record.key) != path.stem:
+        raise MisplacedError
+    return record
 
 
 def write_atomically(
@@ -117,15 +137,20 @@ class Store:
         return self._paths(*item)[1].is_file()
 
     def record(self, stage: str, address: str) -> Record | None:
-        """Return what is known of an artefact, or None where there is none (or its record is damaged)."""
+        """Return what is known of an artefact, or None where there is none or its record is damaged.
+
+        An artefact whose key is not what its address is the digest of is set aside, as by `read`.
+        """
         path = self._paths(stage, address)[1]
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-            return Record(**fields)
+            return read_record(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise _unreadable(path, error) from error
+        except MisplacedError:
+            self._set_aside(stage, address, "it is another artefact's")
+            return None
         except (ValueError, TypeError):
             log.warning("%s is damaged; the artefact will be computed again", path)
             path.unlink(missing_ok=True)
@@ -134,12 +159,12 @@ class Store:
     def read(self, stage: str, address: str) -> bytes | None:
         """Return the payload, or None where there is none or it is not what was written.
 
-        A payload whose digest differs is set aside (``.corrupt``) and reported, and counts as absent.
+        One whose payload or key has another digest is set aside (``.corrupt``) and reported, and counts as absent.
         """
         record = self.record(stage, address)
         if record is None:
             return None
-        payload_path, record_path = self._paths(stage, address)
+        payload_path = self._paths(stage, address)[0]
         try:
             payload = payload_path.read_bytes()
         except FileNotFoundError:
@@ -148,29 +173,33 @@ class Store:
             raise _unreadable(payload_path, error) from error
         if sha256(payload).hexdigest() == record.sha256:
             return payload
-        log.warning("artefact %s is corrupt (its content changed on disk); computing it again", payload_path)
+        self._set_aside(stage, address, "its content changed on disk")
+        return None
+
+    def _set_aside(self, stage: str, address: str, reason: str) -> None:
+        payload_path, record_path = self._paths(stage, address)
+        log.warning("artefact %s is corrupt (%s); computing it again", payload_path, reason)
         record_path.unlink(missing_ok=True)
         if payload_path.exists():
             payload_path.replace(payload_path.with_suffix(".corrupt"))
-        return None
 
     def state(self, stage: str, address: str) -> Literal["whole", "absent", "corrupt"]:
         """Say whether an artefact is there as it was written; unlike `read` this changes nothing."""
         payload, record = self._paths(stage, address)
         try:
-            wanted = json.loads(record.read_text(encoding="utf-8"))["sha256"]
+            wanted = read_record(record).sha256
             return "whole" if sha256(payload.read_bytes()).hexdigest() == wanted else "corrupt"
         except (FileNotFoundError, NotADirectoryError):
             return "corrupt" if record.is_file() else "absent"
         except OSError as error:
             raise _unreadable(payload, error) from error
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, TypeError):
             return "corrupt"
 
     def write(
         self, stage: str, address: str, payload: bytes, *, key: Mapping[str, Any], seconds: float, images: int
     ) -> Record:
-        """Store a payload under its address and return its record.
+        """Store a payload under its address, the digest of its key, and return its record.
 
         Raises:
             StoreError: the disk is full or the folder cannot be written.

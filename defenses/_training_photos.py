@@ -22,7 +22,7 @@ from bench.contracts import (
     TrainRequest,
 )
 from bench.data_files import sha256_of
-from bench.digest import environment, source_digest
+from bench.digest import code_digest, environment
 from bench.errors import MethodError
 from bench.methods import canonical
 from bench.training import write_tensors
@@ -201,14 +201,14 @@ class Cloaker:
         content = [
             name,
             attack.params.model_dump(mode="json"),
-            source_digest(type(attack), __name__),
+            code_digest(type(attack), __name__),
             [sha256_of(path) for path in attack.files(self._binding())],
             shard,
             photos if attack.learns else [],
             request.seed,
             request.dataset.fingerprint(),
             [identity.id for identity in self.others] if attack.threat.needs_targets else [],
-            [(b.card.model_dump(mode="json"), source_digest(type(b))) for b in self.surrogates],
+            [(b.card.model_dump(mode="json"), code_digest(type(b))) for b in self.surrogates],
             environment(str(request.device), torch.get_num_threads()),
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
