@@ -260,10 +260,21 @@ def _code(path: Path, package: str, _size: int, _mtime_ns: int) -> _Code:
     stripper = _Stripper(package)
     stripper.survey(tree)
     stripped = stripper.visit(tree)
-    text = ast.dump(stripped) if stripped.body else ""
+    text = _dump(stripped) if stripped.body else ""
     return _Code(
         text, tuple(sorted(filter(None, stripper.imported))), stripper.bindings, frozenset(stripper.loose)
     )
+
+
+def _dump(node: object) -> str:
+    """Return a tree as text, alike under every Python: `ast.dump` shows empty fields in some."""
+    if isinstance(node, list):
+        return f"[{', '.join(map(_dump, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    constant = isinstance(node, ast.Constant)
+    fields = ((name, value) for name, value in ast.iter_fields(node) if constant or value not in (None, []))
+    return f"{type(node).__name__}({', '.join(f'{name}={_dump(value)}' for name, value in fields)})"
 
 
 def _code_of(module: str, path: Path) -> _Code:

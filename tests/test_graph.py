@@ -2,8 +2,9 @@ import logging
 
 import pytest
 
+from bench.contracts import CONTRACT
 from bench.errors import MethodError, UsageError
-from bench.graph import FORMAT, STAGES, Executor, Node, NodeError
+from bench.graph import STAGES, Executor, Node, NodeError
 from bench.store import Store, StoreError
 
 
@@ -77,7 +78,7 @@ def test_the_key_is_stored_beside_the_artefact(store, executor):
     a, b, _, _ = diamond()
     executor.fetch(b)
     record = store.record("cloak", b.address)
-    assert record.key == {"stage": "cloak", "format": FORMAT, "name": "b", "inputs": [a.address]}
+    assert record.key == {"stage": "cloak", **CONTRACT, "name": "b", "inputs": [a.address]}
     assert record.images == 2
 
 

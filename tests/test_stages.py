@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from bench import stages
 from bench.contracts import Attack, Context, Embedded, Purifier, ThreatModel
+from bench.digest import digest
 from bench.errors import MethodError
 from bench.fakes import FakeBackbone
 from bench.stages import EMBED_BATCH, Pixels
@@ -213,10 +214,10 @@ def test_stored_forms_are_read_back(tmp_path):
     forms = {stages.encode_pixels(source) for _ in range(20)} | {stages.encode_pixels(back)}
     assert len(forms) == 1  # the same images are the same bytes
     store = Store(tmp_path)
-    store.write("faces", "ab", stages.encode_pixels(source), key={}, seconds=0, images=3)
-    assert stages.encode_pixels(stages.decode_pixels(store.read("faces", "ab"))) == stages.encode_pixels(
-        source
-    )
+    store.write("faces", digest({}), stages.encode_pixels(source), key={}, seconds=0, images=3)
+    assert stages.encode_pixels(
+        stages.decode_pixels(store.read("faces", digest({})))
+    ) == stages.encode_pixels(source)
 
 
 def test_shards_are_joined_in_order():

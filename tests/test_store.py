@@ -9,11 +9,14 @@ import time
 import pytest
 
 from bench import store as stores
+from bench.consistency import UntouchedStore
+from bench.digest import digest
 from bench.store import Store, StoreError, default_folder, write_atomically
 
 KEY = {"stage": "cloak", "seed": 0}
-ADDRESS = "ab" * 32
-OTHER = "cd" * 32
+OTHER_KEY = {"stage": "cloak", "seed": 1}
+ADDRESS = digest(KEY)
+OTHER = digest(OTHER_KEY)
 
 
 @pytest.fixture
@@ -22,7 +25,8 @@ def store(tmp_path):
 
 
 def put(store, address=ADDRESS, payload=b"payload"):
-    return store.write("cloak", address, payload, key=KEY, seconds=1.23456, images=3)
+    key = KEY if address == ADDRESS else OTHER_KEY
+    return store.write("cloak", address, payload, key=key, seconds=1.23456, images=3)
 
 
 def files(store):
@@ -82,6 +86,27 @@ def test_a_damaged_record_counts_as_absent(store, caplog, damage):
     assert store.read("cloak", ADDRESS) == b"payload"
 
 
+@pytest.mark.parametrize("ask", [Store.read, Store.record])
+def test_an_artefact_under_the_address_of_another_counts_as_absent_and_is_set_aside(store, caplog, ask):
+    put(store)
+    put(store, OTHER, b"other")
+    # Whole artefacts change places, so that every payload agrees with the record beside it.
+    for one, other in zip(store._paths("cloak", ADDRESS), store._paths("cloak", OTHER), strict=True):
+        mine, theirs = one.read_bytes(), other.read_bytes()
+        one.write_bytes(theirs)
+        other.write_bytes(mine)
+    assert store.state("cloak", ADDRESS) == store.state("cloak", OTHER) == "corrupt"
+    assert UntouchedStore(store.folder).read("cloak", ADDRESS) is None
+    for address, payload in ((ADDRESS, b"other"), (OTHER, b"payload")):
+        path = store._paths("cloak", address)[0]
+        assert ask(store, "cloak", address) is None
+        assert f"{path} is corrupt (it is another artefact's)" in caplog.text
+        assert path.with_suffix(".corrupt").read_bytes() == payload
+        assert ("cloak", address) not in store
+    put(store)
+    assert (store.read("cloak", ADDRESS), store.state("cloak", ADDRESS)) == (b"payload", "whole")
+
+
 def test_a_record_that_is_not_text_counts_as_absent(store):
     put(store)
     store._paths("cloak", ADDRESS)[1].write_bytes(b"\xff\xfe\x00")
@@ -138,7 +163,7 @@ def test_what_cannot_be_read_is_reported(store, which):
     path = store._paths("cloak", ADDRESS)[which]
     path.unlink()
     path.mkdir()  # stands for a file without permission, which the superuser may read
-    with pytest.raises(StoreError, match=r"cannot read .*abab.* Choose another folder with --store"):
+    with pytest.raises(StoreError, match=rf"cannot read .*{ADDRESS}.* Choose another folder with --store"):
         store.read("cloak", ADDRESS)
 
 
@@ -154,14 +179,14 @@ def dying(descriptor):
         os.kill(os.getpid(), signal.SIGKILL)
     real(descriptor)
 store.os.fsync = dying
-store.Store(Path(sys.argv[1])).write("cloak", "ab" * 32, b"payload", key={}, seconds=0, images=1)
+store.Store(Path(sys.argv[1])).write("cloak", sys.argv[3], b"payload", key={}, seconds=0, images=1)
 """
 
 
 @pytest.mark.parametrize("sync", [1, 2])
 def test_a_process_killed_while_it_writes_leaves_no_artefact(store, sync):
     put(store, OTHER, b"earlier")
-    command = [sys.executable, "-c", KILLED, str(store.folder), str(sync)]
+    command = [sys.executable, "-c", KILLED, str(store.folder), str(sync), ADDRESS]
     done = subprocess.run(command, check=False)
     assert done.returncode == -signal.SIGKILL
     assert ("cloak", ADDRESS) not in store
@@ -177,7 +202,7 @@ def test_a_process_killed_while_it_writes_leaves_no_artefact(store, sync):
 
 def test_sweeping_takes_old_temporary_files_only(store):
     put(store)
-    folder = store.folder / "cloak" / "ab"
+    folder = store.folder / "cloak" / ADDRESS[:2]
     old, new = folder / ".x.json.0.tmp", folder / ".y.json.0.tmp"
     for path in (old, new):
         path.write_bytes(b"half")

@@ -46,7 +46,7 @@ def prepared(copy):
 
 
 def forget_plugins():
-    digest._source_facts.cache_clear()
+    digest.forget()
     for name in [
         name
         for name, module in sys.modules.items()
