@@ -1,4 +1,4 @@
-"""Whom a targeted attack imitates: another person of `Context.targets`, and that person's embedding."""
+"""Whom a targeted attack imitates: another identity of `Context.targets`, and that identity's embedding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.errors import UsageError
 
 
 def require_targets(attack: str, untargeted: str, ctx: Context) -> Faces:
-    """Return the faces of other people.
+    """Return the faces of other identities.
 
     Args:
         attack: the attack as written, e.g. ``pgd:goal=targeted``.
@@ -27,17 +27,17 @@ def require_targets(attack: str, untargeted: str, ctx: Context) -> Faces:
     """
     if ctx.targets is None or not len(ctx.targets):
         raise UsageError(
-            f"{attack} imitates another person and got no target faces. Use a dataset with training "
+            f"{attack} imitates another identity and got no target faces. Use a dataset with training "
             f"identities, or {untargeted}."
         )
     return ctx.targets
 
 
 def drawn_target(targets: Faces, ctx: Context, identity: str, among: Iterable[str] | None = None) -> str:
-    """Return the identity id `identity` imitates: drawn from the targets, never the person themself.
+    """Return the identity id `identity` imitates: drawn from the targets, never the identity themself.
 
     Args:
-        targets: faces of the people there are.
+        targets: faces of the identities there are.
         ctx: decides the draw.
         identity: who imitates.
         among: only these of them; None for all.
@@ -45,31 +45,34 @@ def drawn_target(targets: Faces, ctx: Context, identity: str, among: Iterable[st
     Raises:
         UsageError: the targets are of nobody else.
     """
-    people = set(targets.identities) if among is None else set(targets.identities) & set(among)
-    others = sorted(people - {identity})
+    identities = set(targets.identities) if among is None else set(targets.identities) & set(among)
+    others = sorted(identities - {identity})
     if not others:
         raise UsageError(
-            f"'{identity}' is the only person among the target faces, so there is nobody to imitate. Use a "
+            f"'{identity}' is the only identity among the target faces, so there is nobody to imitate. Use a "
             "dataset with more training identities."
         )
     drawn = torch.randint(len(others), (1,), generator=ctx.generator("aim", identity))
     return others[int(drawn)]
 
 
-def target_centre(backbones: Sequence[Backbone], targets: Faces, person: str) -> tuple[Tensor, ...]:
-    """Return for each backbone the mean unit embedding of a person's photos, scaled to length 1: D_k each."""
-    photos = targets.images[rows_of(targets, person)]
+def target_centre(backbones: Sequence[Backbone], targets: Faces, identity: str) -> tuple[Tensor, ...]:
+    """Return for each backbone the mean unit embedding of an identity's photos, scaled to length 1: D_k each."""
+    photos = targets.images[rows_of(targets, identity)]
     means = [in_micro_batches(partial(unit_rows, backbone), photos).mean(0) for backbone in backbones]
     return tuple(F.normalize(mean, dim=0) for mean in means)
 
 
 def target_centres(
-    backbones: Sequence[Backbone], targets: Faces, aims: Mapping[str, str], device: torch.device
+    backbones: Sequence[Backbone], targets: Faces, target_assignment: Mapping[str, str], device: torch.device
 ) -> Mapping[str, tuple[Tensor, ...]]:
     """Return `target_centre` of everyone who is imitated: image id → D_k for each backbone."""
     on_device = targets.with_images(targets.images.to(device))
-    of_person = {person: target_centre(backbones, on_device, person) for person in sorted(set(aims.values()))}
-    return {image: of_person[person] for image, person in aims.items()}
+    of_identity = {
+        identity: target_centre(backbones, on_device, identity)
+        for identity in sorted(set(target_assignment.values()))
+    }
+    return {image: of_identity[identity] for image, identity in target_assignment.items()}
 
 
 def unit_rows(backbone: Backbone, images: Tensor) -> Tensor:
@@ -79,10 +82,10 @@ def unit_rows(backbone: Backbone, images: Tensor) -> Tensor:
 
 
 def rows_of(faces: Faces, identity: str) -> list[int]:
-    """Return the places of a person's photos."""
+    """Return the places of an identity's photos."""
     return [i for i, name in enumerate(faces.identities) if name == identity]
 
 
-def first_people(targets: Faces, count: int) -> tuple[str, ...]:
-    """Return the first `count` people of the pool in its own order, which puts those with most photos first."""
+def first_identities(targets: Faces, count: int) -> tuple[str, ...]:
+    """Return the first `count` identities of the pool in its own order, which puts those with most photos first."""
     return tuple(dict.fromkeys(targets.identities))[:count]

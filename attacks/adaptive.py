@@ -27,8 +27,6 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks._surrogates import require_surrogates
-from bench import methods, registry
-from bench.composition import Composition
 from bench.contracts import (
     Attack,
     Backbone,
@@ -41,6 +39,9 @@ from bench.contracts import (
     ThreatModel,
 )
 from bench.errors import UsageError
+from bench.plugins import factory, syntax
+from bench.plugins import factory as methods
+from bench.plugins.composition import Composition
 from bench.randomness import stream_seed
 
 POWER = 4
@@ -96,7 +97,7 @@ class Adaptive(Attack):
 
     def __init__(self, params: Params | None = None) -> None:
         super().__init__(params)
-        self._inner = registry.attack(self.params.attack)
+        self._inner = factory.attack(self.params.attack)
         self._defenses = _purifiers(self.params.defense)
         _require_gradient_attack(self._inner)
 
@@ -154,9 +155,9 @@ class Adaptive(Attack):
         require_surrogates(self.name, ctx)
         return self._inner.cloak(faces, self._inner_context(ctx))
 
-    def aims(self, faces: Faces, ctx: Context) -> Mapping[str, str]:
+    def assign_targets(self, faces: Faces, ctx: Context) -> Mapping[str, str]:
         """Return whom the inner attack's cloaks imitate; its surrogates see defended images."""
-        return self._inner.aims(faces, self._inner_context(ctx))
+        return self._inner.assign_targets(faces, self._inner_context(ctx))
 
     def _inner_context(self, ctx: Context) -> Context:
         """Return the inner attack's context, its surrogates looking through the defences."""
@@ -194,8 +195,8 @@ def _purifiers(text: str) -> tuple[Purifier, ...]:
         UsageError: one of them is not a purifier, or is none at all.
     """
     found = []
-    for part in methods.split(text, "&"):
-        defense = registry.defense(part)
+    for part in syntax.split(text, "&"):
+        defense = factory.defense(part)
         if not isinstance(defense, Purifier):
             raise UsageError(
                 f"adaptive: defence '{part}' changes the tracker, not the photos, so no cloak can be made through "
@@ -205,7 +206,7 @@ def _purifiers(text: str) -> tuple[Purifier, ...]:
             raise UsageError(
                 f"adaptive: defence '{part}' does nothing. Leave it out; mode=joint counts the undefended tracker."
             )
-        if defense.learns:
+        if defense.requires_fit:
             raise UsageError(
                 f"adaptive: defence '{part}' learns from photos first, and what the tracker's will have learnt is "
                 "not known when cloaks are made. Name one whose weights are fixed, e.g. defense=puface."
@@ -216,9 +217,9 @@ def _purifiers(text: str) -> tuple[Purifier, ...]:
 
 def _require_gradient_attack(attack: Attack) -> None:
     named = f"attack '{methods.canonical(attack)}'"
-    if attack.learns:
+    if attack.requires_fit:
         raise UsageError(
-            f"adaptive: {named} learns its cloaks from other people's photos first, and that would have to go "
+            f"adaptive: {named} learns its cloaks from other identities' photos first, and that would have to go "
             "through the defence too. Name an attack on single photos, e.g. attack=pgd."
         )
     if attack.erasable:

@@ -2,7 +2,7 @@
 
 Shan et al., "Fawkes: Protecting Privacy against Unauthorized Deep Learning Models" (USENIX Security 2020).
 Version 1 (their 1.0.x) moves a photo away from its own embedding; version 0.3 (their 0.3.x) moves it towards
-another person's. Both optimise in tanh space with Adadelta and weigh distance against dissimilarity:
+another identity's. Both optimise in tanh space with Adadelta and weigh distance against dissimilarity:
 
     version 1:    minimise  c · max(DSSIM − b, 0)² − w · Σ_k ‖e_k(x') − e_k(x)‖²
     version 0.3:  minimise  c · max(DSSIM − b, 0)² +     Σ_k ‖e_k(x') − t_k‖
@@ -27,7 +27,7 @@ from attacks._micro_batch import State, in_micro_batches, optimise
 from attacks._surrogates import SurrogateParams, clean_embeddings, require_surrogates, unit_embeddings
 from attacks._targets import require_targets, rows_of, unit_rows
 from bench.contracts import Attack, Backbone, Context, Faces, ThreatModel
-from bench.image_quality import GREY_LEVELS, SsimReference, dssim, interleaved, to_8_bits
+from bench.quality.metrics import GREY_LEVELS, SsimReference, dssim, interleaved, to_8_bits
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Version:
 
     Attributes:
         modes: their named settings.
-        targeted: whether the cloak imitates another person.
+        targeted: whether the cloak imitates another identity.
         epsilon: Adadelta's ε (Keras and TensorFlow 1 differ).
         penalty: c, the weight of the squared DSSIM excess.
         clip: largest change, in grey levels.
@@ -179,7 +179,7 @@ def _scaled(images: Tensor, cloaks: Tensor, factors: Tensor) -> Tensor:
 
 
 class Fawkes(Attack):
-    """Cloaks within a DSSIM budget, away from the photo's own embedding or towards another person's."""
+    """Cloaks within a DSSIM budget, away from the photo's own embedding or towards another identity's."""
 
     name: ClassVar[str] = "fawkes"
     paper: ClassVar[str] = "Shan et al., USENIX Security 2020 (arXiv 2002.08327)"
@@ -224,7 +224,7 @@ class Fawkes(Attack):
 
         @property
         def setting(self) -> Mode:
-            """The mode, with what was asked for by itself in place of its own."""
+            """The mode, with what was requested by itself in place of its own."""
             mode = VERSIONS[self.version].modes[self.mode]
             return Mode(
                 budget=mode.budget if self.budget is None else self.budget,
@@ -246,7 +246,7 @@ class Fawkes(Attack):
 
     @property
     def threat(self) -> ThreatModel:
-        """Version 0.3 imitates another person and has no bound on single pixels."""
+        """Version 0.3 imitates another identity and has no bound on single pixels."""
         version = VERSIONS[self.params.version]
         budget = f"DSSIM at most {self.params.share} × budget"
         return ThreatModel(
@@ -260,11 +260,11 @@ class Fawkes(Attack):
 
     @property
     def scope(self) -> Literal["image", "identity"]:
-        """Version 0.3 chooses its target by all photos of the person."""
+        """Version 0.3 chooses its target by all photos of the identity."""
         return "identity" if VERSIONS[self.params.version].targeted else "image"
 
     def pool(self) -> str | None:
-        """Return the surrogates asked for."""
+        """Return the surrogates requested."""
         return self.params.surrogates
 
     def cloak(self, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
@@ -280,16 +280,16 @@ class Fawkes(Attack):
         cloaks = optimise(task, len(faces), ctx.advance)
         return {i: c.to(faces.images.device) for i, c in zip(faces.ids, cloaks, strict=True)}
 
-    def aims(self, faces: Faces, ctx: Context) -> Mapping[str, str]:
+    def assign_targets(self, faces: Faces, ctx: Context) -> Mapping[str, str]:
         """Return whom each photo's cloak imitates; version 0.3 only.
 
         Raises:
             UsageError: `ctx` has no differentiable surrogate, or no target faces.
         """
         if not VERSIONS[self.params.version].targeted:
-            return super().aims(faces, ctx)
+            return super().assign_targets(faces, ctx)
         choice = _Choice.of(faces, ctx, require_surrogates(self.name, ctx))
-        return dict(zip(faces.ids, choice.people, strict=True))
+        return dict(zip(faces.ids, choice.identities, strict=True))
 
 
 class _Cloaking:
@@ -390,40 +390,40 @@ class _Choice:
     """Whom every face imitates.
 
     Attributes:
-        people: identity id for each face.
+        identities: identity id for each face.
         embeddings: the target embedding of each face for every surrogate, N×D_k, of unit length.
     """
 
-    people: tuple[str, ...]
+    identities: tuple[str, ...]
     embeddings: tuple[Tensor, ...]
 
     @classmethod
     def of(cls, faces: Faces, ctx: Context, backbones: Sequence[Backbone]) -> _Choice:
-        """Choose; a person's target is the pool's identity whose nearest photo of theirs is farthest.
+        """Choose; an identity's target is the pool's identity whose nearest photo of theirs is farthest.
 
         Distances are between the surrogates' unit embeddings side by side; a target's embedding is the mean
         of its photos'.
 
         Raises:
-            UsageError: `ctx` brings no faces of other people.
+            UsageError: `ctx` brings no faces of other identities.
         """
         targets = require_targets("fawkes:version=0.3", "fawkes:version=1", ctx)
         photos = _embeddings_of(backbones, faces, ctx)
-        people = sorted(set(targets.identities))
+        identities = sorted(set(targets.identities))
         pool = _embeddings_of(backbones, targets, ctx)
-        means = [torch.stack([e[rows_of(targets, p)].mean(0) for p in people]) for e in pool]
+        means = [torch.stack([e[rows_of(targets, p)].mean(0) for p in identities]) for e in pool]
         centres = tuple(F.normalize(m, dim=1) for m in means)
         apart = torch.cdist(torch.cat(photos, 1), torch.cat(centres, 1))
         chosen = [0] * len(faces)
-        for person in sorted(set(faces.identities)):
-            rows = rows_of(faces, person)
+        for identity in sorted(set(faces.identities)):
+            rows = rows_of(faces, identity)
             candidates = apart[rows].amin(0)
-            if person in people:
-                candidates[people.index(person)] = -1
+            if identity in identities:
+                candidates[identities.index(identity)] = -1
             farthest = int(candidates.argmax())
             for row in rows:
                 chosen[row] = farthest
-        return cls(tuple(people[k] for k in chosen), tuple(c[chosen] for c in centres))
+        return cls(tuple(identities[k] for k in chosen), tuple(c[chosen] for c in centres))
 
 
 def _embeddings_of(backbones: Sequence[Backbone], faces: Faces, ctx: Context) -> tuple[Tensor, ...]:

@@ -27,8 +27,8 @@ from attacks._micro_batch import State, optimise
 from attacks._surrogates import SurrogateParams, require_surrogates
 from bench.contracts import Attack, Backbone, Binding, Context, Faces, ThreatModel
 from bench.errors import UsageError
-from bench.image_quality import GREY_LEVELS, SsimReference, interleaved
-from bench.lpips_distance import VARIABLE, Lpips, Unavailable, load_lpips, lpips_files
+from bench.quality.lpips import VARIABLE, Lpips, Unavailable, load_lpips, lpips_files
+from bench.quality.metrics import GREY_LEVELS, SsimReference, interleaved
 
 BLUR_WINDOW = 7
 BLUR_SIGMA = 3.0
@@ -111,7 +111,7 @@ class LowKey(Attack):
         )
 
     def pool(self) -> str | None:
-        """Return the surrogates asked for."""
+        """Return the surrogates requested."""
         return self.params.surrogates
 
     def files(self, binding: Binding) -> tuple[Path, ...]:

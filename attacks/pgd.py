@@ -19,9 +19,9 @@ from torch import Tensor
 from attacks._input_diversity import diversified, draw_diversity
 from attacks._micro_batch import State, optimise
 from attacks._surrogates import SurrogateParams, clean_embeddings, require_surrogates, unit_embeddings
-from attacks._targets import drawn_target, first_people, require_targets, target_centres
+from attacks._targets import drawn_target, first_identities, require_targets, target_centres
 from bench.contracts import Attack, Backbone, Context, Faces, ThreatModel
-from bench.image_quality import GREY_LEVELS
+from bench.quality.metrics import GREY_LEVELS
 
 
 def distance_loss(backbones: Sequence[Backbone], images: Tensor, state: State) -> Tensor:
@@ -48,7 +48,7 @@ def accumulated(velocity: Tensor, gradient: Tensor, momentum: float) -> Tensor:
 
 
 class PGD(Attack):
-    """Projected gradient steps away from the clean embeddings, or towards another person's."""
+    """Projected gradient steps away from the clean embeddings, or towards another identity's."""
 
     name: ClassVar[str] = "pgd"
     paper: ClassVar[str] = (
@@ -71,7 +71,7 @@ class PGD(Attack):
             10, ge=1, le=10_000, description="ascent steps", json_schema_extra={"unit": "steps"}
         )
         goal: Literal["untargeted", "targeted"] = Field(
-            "untargeted", description="away from the photo's own embedding, or towards another person's"
+            "untargeted", description="away from the photo's own embedding, or towards another identity's"
         )
         momentum: float = Field(
             0,
@@ -88,7 +88,7 @@ class PGD(Attack):
         targets: int = Field(
             0,
             ge=0,
-            description="people of the pool who are imitated, those with most photos first; 0 for all",
+            description="identities of the pool who are imitated, those with most photos first; 0 for all",
             json_schema_extra={"unit": "identities"},
         )
 
@@ -96,7 +96,7 @@ class PGD(Attack):
 
     @property
     def threat(self) -> ThreatModel:
-        """The goal asked for; the bound counts posted cloaks, and rounding may add up to half a grey level."""
+        """The goal requested; the bound counts posted cloaks, and rounding may add up to half a grey level."""
         eps = self.params.eps
         return ThreatModel(
             goal=self.params.goal,
@@ -107,7 +107,7 @@ class PGD(Attack):
         )
 
     def pool(self) -> str | None:
-        """Return the surrogates asked for."""
+        """Return the surrogates requested."""
         return self.params.surrogates
 
     def cloak(self, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
@@ -121,18 +121,20 @@ class PGD(Attack):
         cloaks = optimise(task, len(faces), ctx.advance)
         return {i: c.to(faces.images.device) for i, c in zip(faces.ids, cloaks, strict=True)}
 
-    def aims(self, faces: Faces, ctx: Context) -> Mapping[str, str]:
-        """Return whom each photo's cloak imitates: someone of the targets, drawn for each person.
+    def assign_targets(self, faces: Faces, ctx: Context) -> Mapping[str, str]:
+        """Return whom each photo's cloak imitates: someone of the targets, drawn for each identity.
 
         Raises:
             UsageError: there is nobody to imitate.
         """
         if self.params.goal != "targeted":
-            return super().aims(faces, ctx)
+            return super().assign_targets(faces, ctx)
         targets = require_targets("pgd:goal=targeted", "pgd:goal=untargeted", ctx)
-        among = first_people(targets, self.params.targets) if self.params.targets else None
-        of_person = {name: drawn_target(targets, ctx, name, among) for name in sorted(set(faces.identities))}
-        return {image: of_person[name] for image, name in zip(faces.ids, faces.identities, strict=True)}
+        among = first_identities(targets, self.params.targets) if self.params.targets else None
+        of_identity = {
+            name: drawn_target(targets, ctx, name, among) for name in sorted(set(faces.identities))
+        }
+        return {image: of_identity[name] for image, name in zip(faces.ids, faces.identities, strict=True)}
 
     def _targets(
         self, faces: Faces, ctx: Context, backbones: Sequence[Backbone]
@@ -140,9 +142,9 @@ class PGD(Attack):
         """Return image id → target embedding for each surrogate; empty where untargeted."""
         if self.params.goal != "targeted":
             return {}
-        aims = self.aims(faces, ctx)
-        assert ctx.targets is not None, "aims() refuses a context without targets"
-        return target_centres(backbones, ctx.targets, aims, ctx.device)
+        target_assignment = self.assign_targets(faces, ctx)
+        assert ctx.targets is not None, "assign_targets() refuses a context without targets"
+        return target_centres(backbones, ctx.targets, target_assignment, ctx.device)
 
 
 class _Ascent:

@@ -30,7 +30,7 @@ MICRO_BATCH = 8
 different batch shapes, and sign steps amplify that, so the shape must not depend on ``--batch-size``."""
 
 CONTRACT_VERSION = 1
-"""Part of every key, in place of the code of this module and of `bench.pipeline`. Raise it when a stored byte can
+"""Part of every key, in place of the code of this module and of `bench.run.pipeline`. Raise it when a stored byte can
 differ though no method's code does: the contracts do something else, or stages are put together in another way."""
 
 CONTRACT = {"contract": CONTRACT_VERSION, "crop_size": CROP_SIZE, "micro_batch": MICRO_BATCH}
@@ -58,7 +58,7 @@ class Faces:
     Attributes:
         images: N×3×H×W float32 RGB in [0, 1].
         ids: image id of each, unique within a dataset.
-        identities: identity id of each (an opaque id, never a person's name).
+        identities: identity id of each (an opaque id, never an identity's name).
     """
 
     images: Tensor
@@ -97,7 +97,7 @@ class Context:
         device: where to compute.
         backbones: the surrogates (attack) or feature extractors (defence) the harness resolved from the
             method's pool; the tracker's backbone is among them only where the row says white-box.
-        targets: faces of other people, for attacks that imitate someone; never evaluated identities.
+        targets: faces of other identities, for attacks that imitate someone; never evaluated identities.
         state: what `fit` returned, empty where the method does not learn.
         files: the files `Method.files` named, in the same order.
         key: the secret of an erasable attack; the same for `Attack.cloak` and an authorised `Attack.erase`.
@@ -203,7 +203,7 @@ class ThreatModel(Frozen):
         description="what the cloak wants the tracker to see"
     )
     surrogates: int = Field(0, ge=0, description="least number of surrogate backbones needed")
-    needs_targets: bool = Field(False, description="needs a pool of other people's faces")
+    needs_targets: bool = Field(False, description="needs a pool of other identities' faces")
     adapts_to: tuple[str, ...] = Field(
         (), description="canonical defences the attack knows and works against"
     )
@@ -226,12 +226,12 @@ class Attack(Method):
 
     Attributes:
         changes_images: False where no photo is ever edited, so that nothing is computed or stored.
-        learns: whether `fit` must run before `cloak`.
+        requires_fit: whether `fit` must run before `cloak`.
         erasable: whether the authorised inverse exists.
     """
 
     changes_images: ClassVar[bool] = True
-    learns: ClassVar[bool] = False
+    requires_fit: ClassVar[bool] = False
     erasable: ClassVar[bool] = False
 
     @property
@@ -241,7 +241,7 @@ class Attack(Method):
 
     @property
     def scope(self) -> Literal["image", "identity"]:
-        """What one cloak depends on: its own photo, or the person's other gallery photos too.
+        """What one cloak depends on: its own photo, or the identity's other gallery photos too.
 
         The harness never hands over part of a scope.
         """
@@ -254,18 +254,18 @@ class Attack(Method):
             faces: training identities only, never probes.
             ctx: with `backbones`, without `state`.
         """
-        raise TypeError(f"{type(self).__name__} declares learns = {self.learns} and has no fit()")
+        raise TypeError(f"{type(self).__name__} declares requires_fit = {self.requires_fit} and has no fit()")
 
     @abstractmethod
     def cloak(self, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
         """Return edits to the gallery: image id → 3×H×W float32 in [0, 1].
 
         Args:
-            faces: gallery photos of protected people; whole scopes only.
+            faces: gallery photos of protected identities; whole scopes only.
             ctx: with the surrogates in `backbones`.
         """
 
-    def aims(self, faces: Faces, ctx: Context) -> Mapping[str, str]:
+    def assign_targets(self, faces: Faces, ctx: Context) -> Mapping[str, str]:
         """Return image id → identity id in `ctx.targets` whom the photo's cloak imitates.
 
         Needed of targeted attacks, for measures of impersonation; the same answer as `cloak` acts on.
@@ -274,7 +274,9 @@ class Attack(Method):
             faces: as for `cloak`.
             ctx: as for `cloak`.
         """
-        raise TypeError(f"{type(self).__name__} declares goal = {self.threat.goal!r} and has no aims()")
+        raise TypeError(
+            f"{type(self).__name__} declares goal = {self.threat.goal!r} and has no assign_targets()"
+        )
 
     def erase(self, faces: Faces, key: bytes, ctx: Context) -> Tensor:
         """Return cloaked photos with their cloaks taken off: N×3×H×W float32 in [0, 1].
@@ -293,14 +295,14 @@ class Defense(Method):
     """What a tracker does to get the faces back. Subclass `Purifier` or `Hardening`.
 
     Attributes:
-        learns: whether `fit` must run first.
+        requires_fit: whether `fit` must run first.
         changes_images: False where images go through untouched, so that no copy of them is stored.
         deterministic: False where it draws random numbers.
         differentiable: whether gradients pass through it.
     """
 
     changes_images: ClassVar[bool] = True
-    learns: ClassVar[bool] = False
+    requires_fit: ClassVar[bool] = False
     deterministic: ClassVar[bool] = True
     differentiable: ClassVar[bool] = False
 
@@ -316,7 +318,7 @@ class Defense(Method):
 
     def fit(self, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
         """Learn from training identities; returns named tensors (see `Attack.fit`)."""
-        raise TypeError(f"{type(self).__name__} declares learns = {self.learns} and has no fit()")
+        raise TypeError(f"{type(self).__name__} declares requires_fit = {self.requires_fit} and has no fit()")
 
 
 class Purifier(Defense):
@@ -419,7 +421,7 @@ class Backbone(Method):
         """Read the weights onto `device`; checks their digest. Called once, before the first embed.
 
         Raises:
-            DataError: the weights are missing or not those of the card; the message says the mend.
+            DataError: the weights are missing or not those of the card; the message says the fix.
         """
 
     @abstractmethod
@@ -469,12 +471,12 @@ class BackbonePool(Frozen):
 
 @dataclass(frozen=True)
 class Identity:
-    """One person of a dataset.
+    """One identity of a dataset.
 
     Attributes:
         id: opaque id, e.g. ``lfw-00123``; tables carry it instead of a name.
         photos: image ids, in the dataset's own order.
-        role: whether the person is evaluated or serves training and calibration.
+        role: whether the identity is evaluated or serves training and calibration.
     """
 
     id: str
@@ -483,7 +485,7 @@ class Identity:
 
 
 class Dataset(Method):
-    """Faces of people.
+    """Faces of identities.
 
     Attributes:
         domain: kind of faces (``real``, ``synthetic``).
@@ -503,7 +505,7 @@ class Dataset(Method):
         """Verify that every photo can be read, before any work; datasets of fixed content need not.
 
         Raises:
-            DataError: names the first bad file and the mend.
+            DataError: names the first bad file and the fix.
         """
 
     @abstractmethod
@@ -536,12 +538,12 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Split:
-    """Which photos the tracker trains on, which it must recognise, and when each person is protected.
+    """Which photos the tracker trains on, which it must recognise, and when each identity is protected.
 
     Attributes:
         gallery: identity id → image ids the tracker trains on.
         probes: identity id → image ids it must recognise.
-        fold: identity id → the rotation in which this person is protected (0 … folds − 1).
+        fold: identity id → the rotation in which this identity is protected (0 … folds − 1).
         cloaked: identity id → the gallery image ids that are cloaked in that rotation.
     """
 
@@ -556,7 +558,7 @@ class Split:
         return 1 + max(self.fold.values())
 
 
-PhotoSet = Literal["gallery", "probes", "background", "targets"]
+PhotoSet = Literal["gallery", "probes", "impostors", "targets"]
 
 
 class View(Frozen):
@@ -566,8 +568,8 @@ class View(Frozen):
     """
 
     photos: PhotoSet = Field(
-        description="gallery or probes of the split; background: `Protocol.background`, people who are not "
-        "evaluated; targets: the people a targeted attack imitates"
+        description="gallery or probes of the split; background: `Protocol.impostors`, identities that are not "
+        "evaluated; targets: the identities a targeted attack imitates"
     )
     state: Literal["natural", "cloaked", "erased"] = Field(
         "natural",
@@ -588,19 +590,19 @@ class Trial:
     Attributes:
         split: as `Protocol.split` returned it.
         head: one of `Protocol.heads`.
-        background: as `Protocol.background` returned it.
-        aims: image id → identity id imitated by its cloak (`Attack.aims`); empty unless the attack is
-            targeted and a view asks for ``targets``.
+        impostors: as `Protocol.impostors` returned it.
+        target_assignment: image id → identity id imitated by its cloak (`Attack.assign_targets`); empty
+            unless the attack is targeted and a view asks for ``targets``.
         seed: the cell's seed.
-        faces: view's name → its photos as the tracker sees them; only for heads in `Protocol.heads_on_images`.
+        faces: view's name → its photos as the tracker sees them; only for heads in `Protocol.end_to_end_heads`.
         tracker: loads and returns the tracker's backbone, hardened where the defence does that; likewise.
         device: where to compute.
     """
 
     split: Split
     head: str
-    background: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    aims: Mapping[str, str] = field(default_factory=dict)
+    impostors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    target_assignment: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     faces: Mapping[str, Faces] = field(default_factory=dict)
     tracker: Callable[[], Backbone] | None = None
@@ -612,7 +614,7 @@ class ConditionFacts(Frozen):
 
     threshold: float | None = Field(None, description="accept when the score is at least this")
     rate_name: str = Field("", description="what the threshold was set for, e.g. FAR or FPIR")
-    rate_wanted: float | None = Field(None, ge=0, le=1, description="that rate as asked for")
+    rate_wanted: float | None = Field(None, ge=0, le=1, description="that rate as requested")
     rate: float | None = Field(None, ge=0, le=1, description="that rate as measured where it was set")
     rate_low: float | None = Field(
         None, ge=0, le=1, description="lower end of its 95 % interval, bootstrap over identities"
@@ -620,7 +622,7 @@ class ConditionFacts(Frozen):
     rate_high: float | None = Field(None, ge=0, le=1, description="upper end")
     pairs: int | None = Field(None, ge=0, description="comparisons it was calibrated on")
     identities: int | None = Field(
-        None, ge=0, description="people it was calibrated on, none of them evaluated"
+        None, ge=0, description="identities it was calibrated on, none of them evaluated"
     )
     reason: str = Field("", description="why there is no threshold or no decision")
 
@@ -630,7 +632,7 @@ class Decided:
     """The answers of one cell.
 
     Attributes:
-        rows: pandas DataFrame with the columns of `bench.decisions.SCHEMA`.
+        rows: pandas DataFrame with the columns of `bench.run.decisions.SCHEMA`.
         conditions: condition → facts; every condition of `rows`, and those that gave none with the reason.
     """
 
@@ -646,11 +648,11 @@ class Protocol(Method):
 
     Attributes:
         heads: names of the tracker's heads it offers.
-        heads_on_images: those among them that need the photos and the tracker, not embeddings.
+        end_to_end_heads: those among them that need the photos and the tracker, not embeddings.
     """
 
     heads: ClassVar[tuple[str, ...]]
-    heads_on_images: ClassVar[tuple[str, ...]] = ()
+    end_to_end_heads: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abstractmethod
@@ -672,10 +674,10 @@ class Protocol(Method):
         """Deal evaluated identities into gallery, probes and folds.
 
         Raises:
-            UsageError: a person has too few photos; names the person, the number and the mend.
+            UsageError: an identity has too few photos; names the identity, the number and the fix.
         """
 
-    def background(self, identities: Sequence[Identity], split_seed: int) -> Mapping[str, tuple[str, ...]]:
+    def impostors(self, identities: Sequence[Identity], split_seed: int) -> Mapping[str, tuple[str, ...]]:
         """Deal photos of training identities: distractors, impostors; identity id → image ids.
 
         Args:
@@ -683,7 +685,7 @@ class Protocol(Method):
             split_seed: the same for all cells of a dataset.
 
         Raises:
-            UsageError: too few people; the message says how many there are.
+            UsageError: too few identities; the message says how many there are.
         """
         del identities, split_seed
         return {}

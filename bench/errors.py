@@ -1,9 +1,9 @@
 """Every error a user can meet.
 
-Three kinds, by who can mend them: `UsageError` (what was asked for cannot be done: exit code 2, raised
+Three kinds, by who can fix them: `UsageError` (what was requested cannot be done: exit code 2, raised
 before work starts wherever it can be known), `DataError` (a file or folder is not what it should be: exit
 code 2), `MethodError` (a plugin broke its contract or failed while it worked: the cell becomes a row with
-this reason). A message names the value, the valid ones and the mend.
+this reason). A message names the value, the valid ones and the fix.
 """
 
 import difflib
@@ -17,7 +17,7 @@ class BenchError(Exception):
 
 
 class UsageError(BenchError):
-    """What was asked for cannot be done; known before work starts."""
+    """What was requested cannot be done; known before work starts."""
 
     exit_code = 2
 
@@ -32,17 +32,17 @@ class MethodError(BenchError):
     """A plugin failed or broke its contract; its cell becomes a failed row."""
 
 
-def unknown(kind: str, value: str, valid: Iterable[str], mend: str = "") -> UsageError:
+def unknown(kind: str, value: str, valid: Iterable[str], fix: str = "") -> UsageError:
     """Return the error for a name that is not known, with the nearest valid one.
 
     Args:
         kind: what the value names, e.g. ``attack``.
         value: the name as given.
         valid: the names that would have been accepted.
-        mend: one more sentence on how to go on.
+        fix: one more sentence on how to go on.
     """
     names = sorted(valid)
     near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    tail = f" {mend}" if mend else ""
+    tail = f" {fix}" if fix else ""
     return UsageError(f"unknown {kind} '{value}'.{hint} Valid: {', '.join(names) or 'none'}.{tail}")

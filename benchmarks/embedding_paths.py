@@ -16,9 +16,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bench import registry
 from bench.contracts import MICRO_BATCH
-from bench.stages import EMBED_BATCH
+from bench.plugins import factory
+from bench.run.stages import EMBED_BATCH
 from fr_models._onnx_backbone import OnnxBackbone
 
 NAMES = ("mobilefacenet-relu6", "mobilefacenet-casia", "mobileface-v2", "mobileface-v3")
@@ -26,7 +26,7 @@ NAMES = ("mobilefacenet-relu6", "mobilefacenet-casia", "mobileface-v2", "mobilef
 
 def load(name: str, path: str) -> OnnxBackbone:
     """Return the backbone, loaded to embed by `path`, whatever its card says."""
-    backbone = registry.backbone(name)
+    backbone = factory.backbone(name)
     assert isinstance(backbone, OnnxBackbone)
     backbone.card = backbone.card.model_copy(update={"embed_with": path})
     backbone.load(torch.device("cpu"))
@@ -63,7 +63,7 @@ def main() -> None:
     for name in args.names:
         in_torch, in_onnxruntime = load(name, "torch"), load(name, "onnxruntime")
         gradient = input_gradient(in_torch)
-        card = registry.backbone(name).card.embed_with
+        card = factory.backbone(name).card.embed_with
         for size in (MICRO_BATCH, EMBED_BATCH):
             images = torch.rand(size, 3, 112, 112, generator=torch.Generator().manual_seed(0))
             runs = (in_torch.embed_batch, in_onnxruntime.embed_batch, gradient)

@@ -25,7 +25,7 @@ def seconds(*arguments: str, completing: str = "") -> float:
         arguments: after the interpreter's name.
         completing: a line to complete, as zsh asks for it.
     """
-    asked = {
+    requested = {
         "_BENCH_COMPLETE": "zsh_complete",
         "COMP_WORDS": completing,
         "COMP_CWORD": str(len(completing.split()) - 1),
@@ -35,7 +35,7 @@ def seconds(*arguments: str, completing: str = "") -> float:
         [sys.executable, *arguments],
         stdout=subprocess.DEVNULL,
         check=False,
-        env=os.environ | (asked if completing else {}),
+        env=os.environ | (requested if completing else {}),
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bench.contracts import MICRO_BATCH
-from bench.data_files import locate
+from bench.data.files import locate
 from bench.errors import DataError
 
 
@@ -37,7 +37,7 @@ class DenoiserWeights:
     channels: tuple[int, ...]
 
     @property
-    def mend(self) -> str:
+    def fix(self) -> str:
         """The sentence that says how to get the file."""
         return (
             f"`bench models fetch {self.name} --from URL_OR_FOLDER` puts it there from a copy somebody has; "
@@ -50,7 +50,7 @@ class DenoiserWeights:
         Raises:
             DataError: it is missing or has another digest.
         """
-        return locate(self.file, self.sha256, mend=self.mend)
+        return locate(self.file, self.sha256, fix=self.fix)
 
     def load(self, path: Path, device: torch.device) -> nn.Sequential:
         """Return the network in `path` on `device`: frozen, channels-last, read once a process.
@@ -61,7 +61,7 @@ class DenoiserWeights:
         try:
             state = path.stat()
         except OSError as error:
-            raise DataError(f"{path} cannot be read: {error}. {self.mend}") from error
+            raise DataError(f"{path} cannot be read: {error}. {self.fix}") from error
         return _read(self, path, state.st_mtime_ns, state.st_size, device)
 
 
@@ -80,7 +80,7 @@ def _read(
         except (SafetensorError, OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise DataError(
-                f"{path} does not hold the {weights.name} network: {reason[:160]} … {weights.mend}"
+                f"{path} does not hold the {weights.name} network: {reason[:160]} … {weights.fix}"
             ) from error
         network.requires_grad_(False).eval()
         return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
@@ -97,7 +97,7 @@ def in_micro_batches(denoise: Callable[[Tensor], Tensor], images: Tensor) -> Ten
     """Return `denoise` of N×3×H×W images, clamped to [0, 1].
 
     It sees `MICRO_BATCH` images at a time, always padded to that many, so an image comes out as the same
-    bytes in whatever company it came. Gradients flow to `images` where they are asked for.
+    bytes in whatever company it came. Gradients flow to `images` where they are requested.
     """
     denoised = []
     for start in range(0, len(images), MICRO_BATCH):

@@ -63,7 +63,7 @@ class DnCNN(Purifier):
         return (WEIGHTS.locate(),)
 
     def training_identities(self, binding: Binding) -> str:
-        """Return ``unknown``: general photographs whose list nobody has checked for people."""
+        """Return ``unknown``: general photographs whose list nobody has checked for identities."""
         del binding
         return "unknown"
 

@@ -7,9 +7,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bench.composition import attacks_seen, describe_by_parts, fit_part, purifiers, purify_part
 from bench.contracts import Binding, Context, Faces, Method, MethodParams, Purifier
 from bench.errors import UsageError
+from bench.plugins.composition import attacks_seen, describe_by_parts, fit_part, purify_part
+from bench.plugins.factory import purifiers
 
 STREAM = "defense ensemble"
 """Stage of the generators the members are drawn from."""

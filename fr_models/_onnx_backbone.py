@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.contracts import CROP_SIZE, Backbone, Binding, MethodParams, Preprocessing
-from bench.data_files import locate
+from bench.data.files import locate
 from bench.errors import DataError
 from fr_models._onnx_reader import OnnxNetwork, read_onnx
 
@@ -81,8 +81,8 @@ class OnnxBackbone(Backbone):
         Raises:
             DataError: it is missing or not that of the card.
         """
-        mend = f"Run 'bench models fetch {self.name}', or point CLOAKBENCH_DATA to a folder that has it."
-        return locate(self.card.file, self.card.sha256, mend=mend)
+        fix = f"Run 'bench models fetch {self.name}', or point CLOAKBENCH_DATA to a folder that has it."
+        return locate(self.card.file, self.card.sha256, fix=fix)
 
     def files(self, binding: Binding) -> tuple[Path, ...]:
         """Name the ONNX file: its digest enters the key."""
@@ -125,7 +125,7 @@ class OnnxBackbone(Backbone):
             raise DataError(
                 f"{path} returns {tuple(vectors.shape)} for two images, "
                 f"expected (2, {self.card.embedding_dim}). "
-                f"Mend embedding_dim, or export the network with an open batch axis."
+                f"Fix embedding_dim, or export the network with an open batch axis."
             )
 
     def _loaded(self) -> OnnxNetwork:

@@ -16,11 +16,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from bench import methods
-from bench.checkpoints import read_tensors
 from bench.contracts import Backbone, BackboneCard, Binding, MethodParams
-from bench.data_files import data_folder
+from bench.data.checkpoints import read_tensors
+from bench.data.files import data_folder
 from bench.errors import DataError
+from bench.plugins import factory
 from fr_models._layers import fold
 from fr_models._onnx_backbone import Prepared, prepare
 
@@ -161,7 +161,7 @@ class CheckpointBackbone(Backbone):
         self._network: nn.Module | None = None
         card = noted(self.make_card(), self.params.weights)
         # Tables and trainers tell backbones apart by this name, so it says which parameters were given.
-        self.card = card.model_copy(update={"name": methods.canonical(self)})
+        self.card = card.model_copy(update={"name": factory.canonical(self)})
 
     def make_card(self) -> BackboneCard:
         """Return the card of the file that the parameters name."""

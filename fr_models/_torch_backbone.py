@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.contracts import Backbone, BackboneCard, Binding, Frozen, MethodParams
-from bench.data_files import sha256_of
+from bench.data.files import sha256_of
 from bench.errors import DataError
 from fr_models._iresnet import IResNet18
 from fr_models._layers import fold
@@ -45,15 +45,15 @@ class Architecture(Frozen):
 
 
 class TrainingRecord(Frozen):
-    """How weights were made and what they reach on people they were not trained on."""
+    """How weights were made and what they reach on identities they were not trained on."""
 
     command: str = Field(description="trains them again")
     seed: int
     steps: int = Field(gt=0)
-    identities: int = Field(gt=0, description="people trained on")
+    identities: int = Field(gt=0, description="identities trained on")
     images: int = Field(gt=0, description="photos trained on")
     dataset_fingerprint: str = Field(description="of the dataset when it was trained on")
-    held_out_identities: int = Field(gt=0, description="training people kept for the two measures below")
+    held_out_identities: int = Field(gt=0, description="training identities kept for the two measures below")
     rank1: float = Field(
         ge=0, le=1, description="share of held-out probes whose nearest gallery photo is theirs"
     )
@@ -117,11 +117,11 @@ def read_unfolded(card: TrainedCard, path: Path) -> nn.Module:
     Raises:
         DataError: the weights are missing, not those of the card, or do not fit its architecture.
     """
-    mend = f"Restore it, or train it again: {card.training.command}"
+    fix = f"Restore it, or train it again: {card.training.command}"
     if not path.is_file():
-        raise DataError(f"the weights {path} of backbone '{card.name}' are missing. {mend}")
+        raise DataError(f"the weights {path} of backbone '{card.name}' are missing. {fix}")
     if (found := sha256_of(path)) != card.sha256:
-        raise DataError(f"{path} has SHA-256 {found}, its card says {card.sha256}. {mend}")
+        raise DataError(f"{path} has SHA-256 {found}, its card says {card.sha256}. {fix}")
     network = card.architecture.build()
     try:
         state = load_file(path)

@@ -98,11 +98,11 @@ class AdaFace(CheckpointBackbone):
     params: Params
 
     def make_card(self) -> BackboneCard:
-        """Return the card of the depth and training data asked for."""
+        """Return the card of the depth and training data requested."""
         return card_of(self.params.depth, self.params.data)
 
     def build(self) -> nn.Module:
-        """Return IResNet of the depth asked for, whose first shortcut takes every second pixel."""
+        """Return IResNet of the depth requested, whose first shortcut takes every second pixel."""
         return IResNet(_BLOCKS[self.params.depth], subsample=True)
 
     def published_names(self, network: nn.Module) -> Mapping[str, str]:

@@ -68,11 +68,11 @@ class ArcFaceTorch(CheckpointBackbone):
     params: Params
 
     def make_card(self) -> BackboneCard:
-        """Return the card of the depth and training data asked for."""
+        """Return the card of the depth and training data requested."""
         return card_of(self.params.depth, self.params.data)
 
     def build(self) -> nn.Module:
-        """Return IResNet of the depth asked for."""
+        """Return IResNet of the depth requested."""
         return IResNet(self.params.depth)
 
     def published_names(self, network: nn.Module) -> Mapping[str, str]:

@@ -22,12 +22,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bench.contracts import Identity, MethodParams, Preprocessing, Trainer, TrainRequest
-from bench.data_files import sha256_of
-from bench.digest import digest
+from bench.data.files import sha256_of
 from bench.errors import DataError, UsageError
-from bench.methods import canonical
+from bench.plugins.factory import canonical
+from bench.plugins.training import deal_training_identities
 from bench.randomness import numpy_generator, torch_generator
-from bench.training import deal_training_identities
+from bench.run.digest import digest
 from fr_models._arcface_loss import ArcFaceLoss
 from fr_models._layers import initialise
 from fr_models._onnx_backbone import prepare
@@ -45,11 +45,11 @@ _SHARD = 256
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
-# Measures on people the network was not trained on.
+# Measures on identities the network was not trained on.
 
 
 def rank_one(vectors: Tensor, labels: Tensor, gallery: Tensor) -> float:
-    """Return the share of probes whose nearest gallery photo (cosine) shows the same person.
+    """Return the share of probes whose nearest gallery photo (cosine) shows the same identity.
 
     Args:
         vectors: N×D embeddings.
@@ -78,12 +78,12 @@ def equal_error_rate(vectors: Tensor, labels: Tensor) -> float:
 
 
 def halves(identities: Sequence[Identity]) -> Tensor:
-    """Return for each photo whether it is gallery: the first half (rounded up) of each person's photos."""
+    """Return for each photo whether it is gallery: the first half (rounded up) of each identity's photos."""
     return torch.tensor(
         [
-            number < (len(person.photos) + 1) // 2
-            for person in identities
-            for number in range(len(person.photos))
+            number < (len(identity.photos) + 1) // 2
+            for identity in identities
+            for number in range(len(identity.photos))
         ]
     )
 
@@ -255,13 +255,13 @@ class _Training:
         return content
 
     def _identities(self) -> tuple[list[Identity], list[Identity]]:
-        """Return held-out and trained-on people; only training identities, dealt by the seed."""
+        """Return held-out and trained-on identities; only training identities, dealt by the seed."""
         rng = numpy_generator(self.request.seed, "backbone/identities")
         return deal_training_identities(self.request.dataset, self.params.holdout, rng)
 
-    def _photos(self, people: Sequence[Identity]) -> _Photos:
-        ids = [photo for person in people for photo in person.photos]
-        labels = [label for label, person in enumerate(people) for _ in person.photos]
+    def _photos(self, identities: Sequence[Identity]) -> _Photos:
+        ids = [photo for identity in identities for photo in identity.photos]
+        labels = [label for label, identity in enumerate(identities) for _ in identity.photos]
         shards = []
         for start in range(0, len(ids), _SHARD):
             shards.append(self.request.dataset.crops(ids[start : start + _SHARD]))
@@ -332,15 +332,15 @@ class _Training:
         """Return the step to go on from, with weights and optimiser as they were."""
         if not self.checkpoint.is_file():
             return 0
-        mend = "Delete it to start again, or choose another --out."
+        fix = "Delete it to start again, or choose another --out."
         try:
             with safe_open(self.checkpoint, "pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         except SafetensorError as error:
-            raise DataError(f"the checkpoint {self.checkpoint} cannot be read: {error}. {mend}") from error
+            raise DataError(f"the checkpoint {self.checkpoint} cannot be read: {error}. {fix}") from error
         if metadata.get("key") != self.key:
-            raise DataError(f"the checkpoint {self.checkpoint} is of another training. {mend}")
+            raise DataError(f"the checkpoint {self.checkpoint} is of another training. {fix}")
         self.learnt.load_state_dict(_under("learnt.", tensors))
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in _under("optimiser.", tensors).items():
@@ -353,7 +353,7 @@ class _Training:
     # Measures and the card.
 
     def _measure(self) -> tuple[float, float]:
-        """Return rank-1 and equal error rate on held-out people, of the weights as stored."""
+        """Return rank-1 and equal error rate on held-out identities, of the weights as stored."""
         stored = self.params.architecture.build()
         dtype = _DTYPES[self.params.store]
         stored.load_state_dict(
@@ -394,7 +394,7 @@ class _Training:
                 seed=self.request.seed,
                 steps=self.params.steps,
                 identities=len(self.rest),
-                images=sum(len(person.photos) for person in self.rest),
+                images=sum(len(identity.photos) for identity in self.rest),
                 dataset_fingerprint=dataset.fingerprint(),
                 held_out_identities=len(self.held_out),
                 rank1=rank1,

@@ -63,11 +63,11 @@ class MagFace(CheckpointBackbone):
     params: Params
 
     def make_card(self) -> BackboneCard:
-        """Return the card of the depth asked for."""
+        """Return the card of the depth requested."""
         return card_of(self.params.depth)
 
     def build(self) -> nn.Module:
-        """Return IResNet of the depth asked for."""
+        """Return IResNet of the depth requested."""
         return IResNet(self.params.depth, epsilon=EPSILON)
 
     def published_names(self, network: nn.Module) -> Mapping[str, str]:

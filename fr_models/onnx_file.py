@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from bench.contracts import BackboneCard, Binding, MethodParams, Preprocessing
-from bench.data_files import sha256_of
+from bench.data.files import sha256_of
 from bench.errors import DataError, UsageError
 from fr_models._onnx_backbone import OnnxBackbone
 
@@ -94,7 +94,7 @@ class OnnxFile(OnnxBackbone):
         """
         if self.card.sha256 and (found := sha256_of(self._path)) != self.card.sha256:
             raise DataError(
-                f"{self._path} has SHA-256 {found}, its card says {self.card.sha256}. Mend {self.card_path}."
+                f"{self._path} has SHA-256 {found}, its card says {self.card.sha256}. Fix {self.card_path}."
             )
         return self._path
 
@@ -108,7 +108,7 @@ class OnnxFile(OnnxBackbone):
         inline = {key: getattr(self.params, key) for key in _PREPROCESSING}
         inline = {key: value for key, value in inline.items() if value is not None}
         if self.params.scale is not None:
-            inline["scale"] = 1 / self.params.scale  # a card states the factor, a person the divisor
+            inline["scale"] = 1 / self.params.scale  # a card states the factor, an identity the divisor
         if not inline and "preprocessing" not in (given or {}):
             lacks = "no card" if given is None else f"no preprocessing in its card {self.card_path}"
             raise UsageError(f"{self._path} has {lacks}. " + _HOW.format(card=self.card_path))

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bench import registry
 from bench.cli import main
-from bench.runner import Options, execute, prepare
-from bench.spec import make_spec
+from bench.plugins import registry
+from bench.run.runner import Options, execute, prepare
+from bench.run.spec import make_spec
 
 PLUGINS = Path(__file__).parent / "plugins"
 
@@ -22,7 +22,7 @@ ENTRY_POINTS = """\
 tiny-noise = tiny_methods:Noise
 tiny-failing = tiny_methods:Failing
 tiny-breaking = tiny_methods:Breaking
-tiny-person-mean = tiny_methods:PersonMean
+tiny-identity-mean = tiny_methods:PersonMean
 tiny-learning = tiny_methods:Learning
 tiny-imitating = tiny_methods:Imitating
 tiny-sometimes = tiny_methods:Sometimes
@@ -93,9 +93,9 @@ def evaluate(tiny, tmp_path_factory):
     store = tmp_path_factory.mktemp("store")
 
     def run(*, store=store, batch_size=64, **fields):
-        asked = make_spec({"dataset": "tiny", "backbones": ("tiny-a",), **fields})
+        requested = make_spec({"dataset": "tiny", "backbones": ("tiny-a",), **fields})
         out = tmp_path_factory.mktemp("run")
-        prepared = prepare(asked, Options(threads=1, store=store, out=out, batch_size=batch_size))
+        prepared = prepare(requested, Options(threads=1, store=store, out=out, batch_size=batch_size))
         execute(prepared)
         return prepared
 
@@ -168,7 +168,7 @@ def matrix():
 
 @pytest.fixture(scope="session")
 def finished(command, matrix, tmp_path_factory):
-    """Run that matrix once, as a process; gives the process, the run's folder, its store and the CSV asked for."""
+    """Run that matrix once, as a process; gives the process, the run's folder, its store and the CSV requested."""
     root = tmp_path_factory.mktemp("finished")
     process = command(
         "run", *matrix, "--store", root / "store", "--out", root / "run", "--csv", root / "table.csv"

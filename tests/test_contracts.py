@@ -10,9 +10,9 @@ import torch
 from click.testing import CliRunner
 from pydantic import Field
 
-from bench import registry
+from bench.authoring.checks import run_checks, sample_faces, training_faces
+from bench.authoring.fakes import FakeBackbone
 from bench.cli.check import check
-from bench.contract_checks import run_checks, sample_faces, training_faces
 from bench.contracts import (
     Attack,
     Backbone,
@@ -24,8 +24,8 @@ from bench.contracts import (
     Purifier,
     ThreatModel,
 )
-from bench.data_files import VARIABLE, data_folder
-from bench.fakes import FakeBackbone
+from bench.data.files import VARIABLE, data_folder
+from bench.plugins import factory, registry
 
 KINDS = ("attacks", "defenses", "backbones", "datasets", "protocols", "trainers")
 
@@ -76,7 +76,7 @@ def is_here(kind, name):
     """Whether the data folder has the file or folder that a user brings."""
     if kind == "datasets":
         return (data_folder() / name).is_dir()
-    return (data_folder() / registry.backbone(name).card.file).is_file()
+    return (data_folder() / factory.backbone(name).card.file).is_file()
 
 
 def failures(kind, method):
@@ -94,12 +94,12 @@ def real_data():
 
 @pytest.fixture
 def photos(tmp_path):
-    """A user's folder: two people with three aligned photos each."""
+    """A user's folder: two identities with three aligned photos each."""
     for row, image in enumerate(training_faces().images[:6]):
-        person = tmp_path / "photos" / f"person-{row // 3}"
-        person.mkdir(parents=True, exist_ok=True)
+        identity = tmp_path / "photos" / f"identity-{row // 3}"
+        identity.mkdir(parents=True, exist_ok=True)
         pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
-        assert cv2.imwrite(str(person / f"{row}.png"), pixels[:, :, ::-1])
+        assert cv2.imwrite(str(identity / f"{row}.png"), pixels[:, :, ::-1])
     return tmp_path / "photos"
 
 
@@ -117,13 +117,13 @@ def test_every_registered_plugin_keeps_its_contract(kind, name, request):
             text = f"onnx:path={link},mean=127,scale=0.0078125"
     if name == "folder":
         text = f"folder:path={request.getfixturevalue('photos')},aligned=true"
-    method = registry.create(kind, text)
+    method = factory.create(kind, text)
     assert method.name == name
     assert failures(kind, method) == {}
 
 
 def test_fawkes_that_looks_at_the_whole_person_keeps_its_contract():
-    attack = registry.attack("fawkes:version=0.3,mode=min,steps=6")
+    attack = factory.attack("fawkes:version=0.3,mode=min,steps=6")
     assert (attack.scope, attack.threat.needs_targets) == ("identity", True)
     assert failures("attacks", attack) == {}
 
@@ -322,7 +322,7 @@ class OddName(Tint):
 class Forgets(Tint):
     """Learns something else each time."""
 
-    learns = True
+    requires_fit = True
     calls = 0
 
     def fit(self, faces, ctx):
@@ -330,8 +330,8 @@ class Forgets(Tint):
         return {"universal": torch.full((3,), float(Forgets.calls))}
 
 
-class Learns(Tint):
-    learns = True
+class RequiresFit(Tint):
+    requires_fit = True
 
     def fit(self, faces, ctx):
         assert not ctx.state
@@ -393,7 +393,7 @@ def same_threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("cls", [Tint, KeepsItsBound, Learns])
+@pytest.mark.parametrize("cls", [Tint, KeepsItsBound, RequiresFit])
 def test_a_faithful_attack_passes(cls):
     assert failures("attacks", cls()) == {}
 
@@ -509,7 +509,7 @@ class Centre(Hardening):
         return Shifted(tracker, state["mean"])
 
 
-class Unsettled(Centre):
+class Unreconciled(Centre):
     def train(self, tracker, faces, ctx):
         return {"mean": torch.rand(32)}
 
@@ -529,7 +529,7 @@ class ReturnsWeights(Centre):
     ("cls", "expected"),
     [
         (Centre, set()),
-        (Unsettled, {LEAVES_GLOBALS, "train learns the same again from the same seed"}),
+        (Unreconciled, {LEAVES_GLOBALS, "train learns the same again from the same seed"}),
         (SpoilsTracker, {"leaves the tracker's backbone as it was", "hardens the same again"}),
         (
             ReturnsWeights,
@@ -609,7 +609,7 @@ def synthetic(**overrides):
         ),
         (
             {"identities": lambda self: tuple(Identity(n, (n,), "training") for n in "ab")},
-            {"at least two people are evaluated; roles are valid", "gives crops"},
+            {"at least two identities are evaluated; roles are valid", "gives crops"},
         ),
         ({"fingerprint": lambda self: str(id(self))}, {"its fingerprint is a hex digest and stays"}),
         (
@@ -665,7 +665,7 @@ def _renamed(self, views, trial):
             {"split": _split_then(lambda replace, s: replace(s, cloaked=s.probes))},
             {"everyone is protected in one fold, with cloaked photos of the gallery"},
         ),
-        ({"decide": _half_the_rows}, {"head nn: decides every person's probes"}),
+        ({"decide": _half_the_rows}, {"head nn: decides every identity's probes"}),
         (
             {"decide": _renamed},
             {

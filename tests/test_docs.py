@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
-from bench import methods
 from bench.cli import COMMANDS, bench
+from bench.plugins import syntax
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "results").glob("*.md"))]
@@ -51,7 +51,7 @@ def test_every_command_parses(page: str, command: str) -> None:
         return  # a command quoted in a sentence, without its arguments or with --help
     for key in ("attacks", "defenses", "backbones"):
         for text in parsed.params.get(key) or ():
-            methods.parse(text)
+            syntax.parse(text)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

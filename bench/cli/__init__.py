@@ -45,10 +45,19 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "audit": ("bench.cli.audit:audit", "List every leakage in a finished run, and whether its rows say so."),
     "verify": ("bench.cli.verify:verify", "Check a finished run: every digest, and a sample made again."),
     "rerun": ("bench.cli.rerun:rerun", "Make a run again from its folder alone and compare."),
-    "cloak": ("bench.cli.cloak:cloak", "Protect the photos of a folder."),
-    "purify": ("bench.cli.purify:purify", "Purify the photos of a folder, as a tracker would."),
-    "inspect": ("bench.cli.inspect:inspect", "Say what a change did to photos, and to recognisers' answers."),
-    "erase": ("bench.cli.erase:erase", "Take the cloaks off the photos of a folder, with the key."),
+    "cloak": ("bench.photo_tools.commands.cloak:cloak", "Protect the photos of a folder."),
+    "purify": (
+        "bench.photo_tools.commands.purify:purify",
+        "Purify the photos of a folder, as a tracker would.",
+    ),
+    "inspect": (
+        "bench.photo_tools.commands.inspect:inspect",
+        "Say what a change did to photos, and to recognisers' answers.",
+    ),
+    "erase": (
+        "bench.photo_tools.commands.erase:erase",
+        "Take the cloaks off the photos of a folder, with the key.",
+    ),
     "list": (
         "bench.cli.catalogue:list_plugins",
         "List attacks, defenses, backbones, datasets, protocols, ...",
@@ -79,7 +88,7 @@ def plugin_commands() -> Mapping[str, tuple[str, str]]:
     from importlib import metadata
 
     from bench.errors import UsageError
-    from bench.registry import Entry
+    from bench.plugins.registry import Entry
 
     found: dict[str, Entry] = {}
     for point in metadata.entry_points(group=PLUGINS):
@@ -203,7 +212,7 @@ and in cloakbench.toml ([run] threads = 1); the command line wins.
 Exit codes:
   0    done, and nothing was found wrong
   1    something failed: a cell, a check, a comparison, a file that cannot be written
-  2    what was asked for cannot be done; nothing was computed
+  2    what was requested cannot be done; nothing was computed
   130  interrupted; what was computed is kept
   141  whoever read the output went away
 """

@@ -15,8 +15,8 @@ from bench.cli.options import console, device_option, json_option, store_option,
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.ablation import Outcome, Plan, Training
-    from bench.runner import Options
+    from bench.ablation.suite import Outcome, Plan, Training
+    from bench.run.runner import Options
 
 _EXAMPLES = """\b
 Examples:
@@ -58,12 +58,13 @@ def ablate(
     trainer_attacks, trainer_backbones, trainer_seed. Where the defence says {weights} the trained file goes.
 
     Weights, training cloaks and cells are kept: killed, the same command goes on; levels share what is the
-    same. Exit code 0 only if every level was measured, 1 if one failed, 2 if what was asked for cannot be done.
+    same. Exit code 0 only if every level was measured, 1 if one failed, 2 if what was requested cannot be done.
     """
-    from bench import ablation, ablation_table
+    from bench.ablation import suite
+    from bench.ablation import table as ablation_table
     from bench.cli.logs import log_to_stderr
     from bench.figures.files import check_suffix
-    from bench.runner import Options, check_writable
+    from bench.run.runner import Options, check_writable
 
     folder = out or Path("runs") / file.stem
     if figure:
@@ -73,13 +74,13 @@ def ablate(
         check_writable(csv_file.absolute().parent, "--csv")
     check_writable(folder, "--out")
     options = Options(**values, command=shlex.join(["bench", *sys.argv[1:]]))
-    asked = ablation.plan(ablation.load(file), folder)
+    requested = suite.plan(suite.load(file), folder)
     if dry_run:
-        _show_plan(asked, options, as_json)
+        _show_plan(requested, options, as_json)
         return
     log_to_stderr()
-    outcome = _execute(asked, options, quiet or as_json)
-    table = ablation_table.table(asked, outcome)
+    outcome = _execute(requested, options, quiet or as_json)
+    table = ablation_table.table(requested, outcome)
     _write(table, csv_file, figure, told=not (quiet or as_json))
     if as_json:
         click.echo(table.to_json(orient="records", indent=1))
@@ -92,32 +93,32 @@ def ablate(
         sys.exit(1)
 
 
-def _show_plan(asked: "Plan", options: "Options", as_json: bool) -> None:
-    from bench import ablation
+def _show_plan(requested: "Plan", options: "Options", as_json: bool) -> None:
+    from bench.ablation import suite
 
-    todo = [training for training in asked.trainings if training.card() is None]
+    todo = [training for training in requested.trainings if training.card() is None]
     if as_json:
         document = {
-            "levels": len(asked.places),
-            "trainings": len(asked.trainings),
+            "levels": len(requested.places),
+            "trainings": len(requested.trainings),
             "to_train": [training.digest for training in todo],
             "runs": [
                 {"run": one.run, "cells": one.cells, "cells_cached": one.cached, "untrained": one.untrained}
-                for one in ablation.missing(asked, options)
+                for one in suite.missing(requested, options)
             ],
         }
         click.echo(json.dumps(document, indent=1))
         return
     click.echo(
-        f"{len(asked.places)} levels; {len(asked.trainings)} sets of weights, {len(todo)} to be trained:"
+        f"{len(requested.places)} levels; {len(requested.trainings)} sets of weights, {len(todo)} to be trained:"
     )
     for training in todo:
-        users = [f"{level.factor} {level.name}" for level in asked.users(training)] or ["the base"]
+        users = [f"{level.factor} {level.name}" for level in requested.users(training)] or ["the base"]
         against = " & ".join(training.attacks)
         click.echo(f"  {training.digest}  {training.trainer} against {against} for {', '.join(users)}")
-    click.echo(f"{len(asked.matrices)} runs:")
+    click.echo(f"{len(requested.matrices)} runs:")
     cells = cached = 0
-    for one in ablation.missing(asked, options):
+    for one in suite.missing(requested, options):
         untrained = f"; {one.untrained} defences wait for their weights" if one.untrained else ""
         click.echo(f"  {one.run}  {one.cells} cells, {one.cells - one.cached} missing{untrained}")
         cells += one.cells
@@ -125,11 +126,11 @@ def _show_plan(asked: "Plan", options: "Options", as_json: bool) -> None:
     click.echo(f"{cells - cached} of {cells} cells are missing.")
 
 
-def _execute(asked: "Plan", options: "Options", quiet: bool) -> "Outcome":
+def _execute(requested: "Plan", options: "Options", quiet: bool) -> "Outcome":
     from rich.markup import escape
     from rich.progress import Progress
 
-    from bench import ablation
+    from bench.ablation import suite
     from bench.cli.run import progress
 
     def report(training: "Training") -> Callable[[str, int, int], None]:
@@ -149,13 +150,13 @@ def _execute(asked: "Plan", options: "Options", quiet: bool) -> "Outcome":
             yield advance
 
     with Progress(console=console(stderr=True), disable=quiet) as bar:
-        return ablation.execute(asked, options, report=report, watch=watch)
+        return suite.execute(requested, options, report=report, watch=watch)
 
 
 def _write(table: "pd.DataFrame", csv_file: Path | None, figure: Path | None, *, told: bool) -> None:
-    from bench.ablation_figure import ablation_figure
-    from bench.leaderboard import to_csv
-    from bench.store import write_atomically
+    from bench.ablation.figure import ablation_figure
+    from bench.files import write_atomically
+    from bench.leaderboard.as_csv import to_csv
 
     if csv_file:
         write_atomically(csv_file, to_csv(table).encode(), "--csv")

@@ -15,7 +15,7 @@ from bench.cli.options import json_option
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bench.audit import Audit, Finding
+    from bench.integrity.audit import Audit, Finding
 
 
 @click.command(epilog="Example: bench audit runs/3f2a --csv findings.csv")
@@ -28,13 +28,13 @@ def audit(run: Path, no_images: bool, csv_file: Path | None, as_json: bool, quie
     """List every leakage that can be found in the finished run in folder RUN, and whether its rows say so.
 
     Exit code 0: every leak found is marked in its rows; 1: one is not; 2: the folder cannot be read, or
-    weights, training people or photos could not be looked up at all. Single things that could not be
+    weights, training identities or photos could not be looked up at all. Single things that could not be
     checked are listed and do not change the exit code.
     """
-    from bench import audit as auditing
     from bench.cli.progress import counting
-    from bench.run_folder import RunFolder
-    from bench.store import write_atomically
+    from bench.files import write_atomically
+    from bench.integrity import audit as auditing
+    from bench.run.folder import RunFolder
 
     def bar(what: str, total: int) -> "AbstractContextManager[Callable[[int], None]]":
         return counting(what, total, hidden=quiet or as_json)

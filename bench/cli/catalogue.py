@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench import registry
 from bench.cli.options import PluginKind, PluginName, json_option
 from bench.errors import unknown
+from bench.plugins import registry
 
 if TYPE_CHECKING:
     from bench.contracts import Method
@@ -48,8 +48,10 @@ def list_plugins(kind: str | None, as_json: bool) -> None:
 @json_option
 def show(name: str, kind: str | None, as_json: bool) -> None:
     """Show plugin NAME: parameters with types, ranges and defaults; threat model; paper."""
-    kinds = registry.kinds_of_text(name) if kind is None else [f"{kind}s"]
-    documents = [describe(one, registry.create(one, name)) for one in kinds]
+    from bench.plugins import factory  # torch is a second
+
+    kinds = factory.kinds_of_text(name) if kind is None else [f"{kind}s"]
+    documents = [describe(one, factory.create(one, name)) for one in kinds]
     if as_json:  # one document: a list where several kinds have the name
         click.echo(json.dumps(documents if documents[1:] else documents[0], indent=1))
         return
@@ -61,7 +63,8 @@ def describe(kind: str, method: "Method") -> dict[str, Any]:
     """Return what ``bench show`` prints of a plugin."""
     import inspect
 
-    from bench import contracts, methods
+    from bench import contracts
+    from bench.plugins import factory as methods
 
     document: dict[str, Any] = {
         "kind": registry.singular(kind),
@@ -83,13 +86,13 @@ def describe(kind: str, method: "Method") -> dict[str, Any]:
         document["made_of"] = [methods.canonical(part) for part in parts]
     if isinstance(method, contracts.Attack):
         document["threat_model"] = method.threat.model_dump()
-        document["learns"], document["scope"], document["erasable"] = (
-            method.learns,
+        document["requires_fit"], document["scope"], document["erasable"] = (
+            method.requires_fit,
             method.scope,
             method.erasable,
         )
     if isinstance(method, contracts.Defense):
-        document["learns"] = method.learns
+        document["requires_fit"] = method.requires_fit
         document["deterministic"], document["differentiable"] = method.deterministic, method.differentiable
     if isinstance(method, contracts.Backbone) and (card := getattr(method, "card", None)) is not None:
         document["card"] = card.model_dump(mode="json")

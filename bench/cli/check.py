@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench import registry
 from bench.cli.options import PluginName, console, json_option
 from bench.errors import UsageError
+from bench.plugins import factory, registry
 
 if TYPE_CHECKING:
-    from bench.contract_checks import Finding
+    from bench.authoring.checks import Finding
 
 
 @click.command(epilog="Example: bench check ./mine.py:MyCloak")
@@ -27,8 +27,8 @@ def check(plugin: str, kind: str | None, as_json: bool) -> None:
     Exit code 0: all passed; 1: some failed; 2: the plugin cannot be loaded.
     """
     chosen = _kind_of(plugin) if kind is None else f"{kind}s"
-    method = registry.create(chosen, plugin)
-    from bench.contract_checks import run_checks
+    method = factory.create(chosen, plugin)
+    from bench.authoring.checks import run_checks
 
     findings = run_checks(chosen, method)
     failed = sum(not finding.passed for finding in findings)
@@ -56,7 +56,7 @@ def _kind_of(text: str) -> str:
     Raises:
         UsageError: it is of none, or of several.
     """
-    found = registry.kinds_of_text(text)
+    found = factory.kinds_of_text(text)
     if len(found) > 1:
         kinds = [registry.singular(kind) for kind in found]
         raise UsageError(

@@ -10,10 +10,10 @@ import click
 from bench.cli.options import json_option
 
 if TYPE_CHECKING:
-    from bench.answers import Answers
-    from bench.claims import Claim
-    from bench.comparison import RecoveryComparison
-    from bench.statistics import Estimate
+    from bench.analysis.claims import Claim
+    from bench.analysis.recoveries import RecoveryComparison
+    from bench.analysis.results import Results
+    from bench.stats.intervals import Estimate
 
 _EXAMPLES = """\b
 Examples:
@@ -41,19 +41,19 @@ def compare(
     backbone: str | None,
     as_json: bool,
 ) -> None:
-    """Say whether A is better than B in the finished run in folder RUN, with the evidence over people.
+    """Say whether A is better than B in the finished run in folder RUN, with the evidence over identities.
 
     A and B are two attacks (better: higher ASR), two defences or two trackers' backbones (better: lower ASR).
     With OTHER_RUN in their place, compares the cells that two runs have in common.
     """
-    from bench.answers import Answers
-    from bench.claims import compare_methods, compare_runs
-    from bench.comparability import require_comparable
-    from bench.comparison import compare_defenses
+    from bench.analysis.claims import compare_methods, compare_runs
+    from bench.analysis.comparability import require_comparable
+    from bench.analysis.recoveries import compare_defenses
+    from bench.analysis.results import Results
     from bench.errors import UsageError
-    from bench.run_folder import RunFolder
+    from bench.run.folder import RunFolder
 
-    answers = Answers.of(RunFolder(run))
+    results = Results.of(RunFolder(run))
     recoveries: list[RecoveryComparison] = []
     if len(what) == 1:
         given = {"--kind": kind, "--attack": attack, "--defense": defense, "--backbone": backbone}
@@ -63,27 +63,27 @@ def compare(
             )
         if not Path(what[0]).is_dir():
             raise UsageError(f"'{what[0]}' is no folder of a run; compare takes two methods, or another run.")
-        other = Answers.of(RunFolder(Path(what[0])))
-        require_comparable(answers.facts, other.facts)
-        claims = compare_runs(answers, other, (str(run), what[0]))
+        other = Results.of(RunFolder(Path(what[0])))
+        require_comparable(results.facts, other.facts)
+        claims = compare_runs(results, other, (str(run), what[0]))
     elif len(what) == 2:
         first, second = what
         claims = compare_methods(
-            answers, first, second, kind=kind, attack=attack, defense=defense, backbone=backbone
+            results, first, second, kind=kind, attack=attack, defense=defense, backbone=backbone
         )
         if claims and claims[0].kind == "defense":
             recoveries = [
-                r for name in _attacks(answers, attack) for r in compare_defenses(answers, name, *what)
+                r for name in _attacks(results, attack) for r in compare_defenses(results, name, *what)
             ]
     else:
         raise UsageError(f"compare takes two methods or one other run, got {len(what)}: {', '.join(what)}.")
     _print(claims, recoveries, as_json=as_json)
 
 
-def _attacks(answers: "Answers", attack: str | None) -> tuple[str, ...]:
+def _attacks(results: "Results", attack: str | None) -> tuple[str, ...]:
     if attack is not None:
         return (attack,)
-    return tuple(name for name in answers.values("attack") if name != "none")
+    return tuple(name for name in results.values("attack") if name != "none")
 
 
 def _print(claims: "list[Claim]", recoveries: "list[RecoveryComparison]", *, as_json: bool) -> None:
@@ -97,7 +97,7 @@ def _print(claims: "list[Claim]", recoveries: "list[RecoveryComparison]", *, as_
         click.echo(claim.sentence())
     if recoveries:
         first, second = claims[0].first, claims[0].second
-        click.echo(f"Recovery, {first} minus {second}, per cent [95 % over people]:")
+        click.echo(f"Recovery, {first} minus {second}, per cent [95 % over identities]:")
     for one in recoveries:
         where = f"{one.attack} on {one.backbone}, {one.head}, seed {one.seed}"
         click.echo(f"  {where}{one.condition and ', ' + one.condition}: {_recovery(one)}")

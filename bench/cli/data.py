@@ -11,7 +11,7 @@ import click
 from bench.cli.options import console, is_quiet, json_option
 
 if TYPE_CHECKING:
-    from bench.data_catalogue import Listed
+    from bench.assets.catalogue import Listed
 
 FROM = click.option(
     "--from",
@@ -38,10 +38,11 @@ def data() -> None:
 @json_option
 def list_data(as_json: bool) -> None:
     """List known datasets, their licence, and whether their files are here and whole."""
-    from bench import data_catalogue
-    from bench.data_files import data_folder
+    from bench.assets import catalogue
+    from bench.data import folders
+    from bench.data.files import data_folder
 
-    found = data_catalogue.listing("dataset")
+    found = catalogue.listing("dataset")
     if as_json:
         click.echo(json.dumps([item.model_dump(mode="json") for item in found], indent=1))
         return
@@ -49,13 +50,13 @@ def list_data(as_json: bool) -> None:
     click.echo("synthetic: embedded, drawn by the project; needs no files")
     for item in found:
         show_listed(item)
-    for entry in data_catalogue.BY_HAND:
-        place = data_catalogue.place_of(entry)
+    for entry in catalogue.BY_HAND:
+        place = catalogue.place_of(entry)
         click.echo(f"{entry.name}: {'folder here' if place.is_dir() else 'absent'}; {entry.what}")
         click.echo(f"    licence: {entry.licence}")
         if not place.is_dir():
             click.echo(f"    {entry.how}.")
-    for name, path in data_catalogue.registered().items():
+    for name, path in folders.registered().items():
         click.echo(f"folder:path={name}: {path}")
 
 
@@ -64,13 +65,13 @@ def list_data(as_json: bool) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @json_option
 def add(name: str, path: Path, as_json: bool) -> None:
-    """Check the folder of photos PATH (one subfolder a person) and remember it as NAME.
+    """Check the folder of photos PATH (one subfolder an identity) and remember it as NAME.
 
     From then on it is a dataset: --dataset folder:path=NAME.
     """
-    from bench import data_catalogue
+    from bench.assets import catalogue
 
-    data_catalogue.add(name, path)
+    catalogue.add(name, path)
     if as_json:
         click.echo(json.dumps({"name": name, "dataset": f"folder:path={name}"}, indent=1))
         return
@@ -88,10 +89,10 @@ def fetch(name: str, source: str, as_json: bool) -> None:
 
 def fetch_files(name: str, source: str, kind: Literal["dataset", "weights"], *, as_json: bool) -> None:
     """Fetch an entry of the catalogue with progress and print where its files are."""
-    from bench import data_catalogue
+    from bench.assets import catalogue
 
     with _progress(name) as report:
-        paths = data_catalogue.fetch(name, source, kind=kind, report=report)
+        paths = catalogue.fetch(name, source, kind=kind, report=report)
     if as_json:
         click.echo(json.dumps({"name": name, "files": [str(path) for path in paths]}, indent=1))
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from bench.doctor import Finding
+    from bench.assets.doctor import Finding
 
 _EPILOG = """\b
 Examples:
@@ -33,7 +33,7 @@ def doctor(as_json: bool, quiet: bool) -> None:
     Looks at Python, torch, GPU, plugins, the embedded default, datasets, weights, extras, the store, and
     the settings in force. Exit code 0: the embedded default can run; 1: it cannot.
     """
-    from bench import doctor as examination
+    from bench.assets import doctor as examination
 
     findings = (*examination.examine(), *_settings())
     fit = examination.can_run(findings)
@@ -59,8 +59,8 @@ def _print(findings: "list[Finding]") -> None:
             click.echo(click.style(area, bold=True))
         state = click.style(f"{finding.state:7}", fg=_COLOURS[finding.state])
         click.echo(f"  {state}  {finding.name:{width}}  {finding.detail}")
-        if finding.mend:
-            click.echo(f"  {'':7}  {'':{width}}  → {finding.mend}")
+        if finding.fix:
+            click.echo(f"  {'':7}  {'':{width}}  → {finding.fix}")
 
 
 # -- the settings in force -----------------------------------------------------------------------------------
@@ -72,8 +72,8 @@ def _settings() -> "Iterator[Finding]":
 
 
 def _config() -> "Finding":
+    from bench.assets.doctor import Finding
     from bench.cli import COMMANDS, config, load_command, plugin_commands
-    from bench.doctor import Finding
     from bench.errors import UsageError
 
     try:
@@ -85,10 +85,8 @@ def _config() -> "Finding":
         for name, table in tables.items():
             config.defaults(path, load_command(name), table, name)
     except UsageError as error:
-        mend = "Correct or remove it; commands refuse it as it is."
-        return Finding(
-            area="settings", name="file", state="broken", detail=str(error), mend=mend, needed=True
-        )
+        fix = "Correct or remove it; commands refuse it as it is."
+        return Finding(area="settings", name="file", state="broken", detail=str(error), fix=fix, needed=True)
     told = f"{path} sets options of {', '.join(tables) or 'no command'}"
     return Finding(area="settings", name="file", state="ok", detail=told, needed=True)
 
@@ -96,8 +94,8 @@ def _config() -> "Finding":
 def _environment() -> "Iterator[Finding]":
     import difflib
 
+    from bench.assets.doctor import Finding
     from bench.cli.options import PREFIX, variables
-    from bench.doctor import Finding
 
     given = sorted(name for name in os.environ if name.startswith(f"{PREFIX}_"))
     known = {*_OTHER_VARIABLES, *variables()} if given else _OTHER_VARIABLES
@@ -106,5 +104,5 @@ def _environment() -> "Iterator[Finding]":
             yield Finding(area="settings", name=name, state="ok", detail=os.environ[name])
             continue
         near = difflib.get_close_matches(name, sorted(known), n=1)
-        mend = f"Did you mean {near[0]}?" if near else "Unset it."
-        yield Finding(area="settings", name=name, state="broken", detail="is no option's", mend=mend)
+        fix = f"Did you mean {near[0]}?" if near else "Unset it."
+        yield Finding(area="settings", name=name, state="broken", detail="is no option's", fix=fix)

@@ -29,21 +29,21 @@ def erasure(run: Path, csv_file: Path | None, as_json: bool, columns: bool) -> N
 
     Per attack and tracker: the share of pairs that the cloak protects, and which share of these is accepted again with
     the right key, a wrong one, none, and behind each defence of the run, with what that defence was trained on;
-    with intervals over people, and PSNRs.
+    with intervals over identities, and PSNRs.
     """
-    from bench import erasure_table
-    from bench.answers import Answers
-    from bench.leaderboard import to_csv
-    from bench.run_folder import RunFolder
-    from bench.runner import check_writable
-    from bench.store import write_atomically
+    from bench.analysis.results import Results
+    from bench.files import write_atomically
+    from bench.leaderboard import erasure as erasure_table
+    from bench.leaderboard.as_csv import to_csv
+    from bench.run.folder import RunFolder
+    from bench.run.runner import check_writable
 
     if columns:
         print_columns(erasure_table.COLUMNS, as_json=as_json)
         return
     if csv_file:
         check_writable(csv_file.absolute().parent, "--csv")
-    found = erasure_table.table(Answers.of(RunFolder(run)))
+    found = erasure_table.table(Results.of(RunFolder(run)))
     if csv_file:
         write_atomically(csv_file, to_csv(found).encode(), "--csv")
     if as_json:
@@ -81,8 +81,8 @@ def _protection(row: dict[Any, Any]) -> str:
     if row["protected"] is None:
         return f"No share of protected pairs: {row['protected_reason']}."
     return (
-        f"{rate(row, 'protected')} % of {row['n_pairs']} pairs of {row['n_identities']} people are protected: "
-        f"{row['protected_pairs']} pairs of {row['protected_identities']} people. Cloaks: "
+        f"{rate(row, 'protected')} % of {row['n_pairs']} pairs of {row['n_identities']} identities are protected: "
+        f"{row['protected_pairs']} pairs of {row['protected_identities']} identities. Cloaks: "
         f"{number(row['cloak_psnr'])} dB."
     )
 
@@ -93,7 +93,7 @@ def _texts(row: dict[Any, Any]) -> tuple[str, ...]:
 
 
 def learnt_from(row: dict[Any, Any]) -> str:
-    """Return what an eraser knew before it met the cloak, and which people it may have known."""
+    """Return what an eraser knew before it met the cloak, and which identities it may have known."""
     seen = {
         "seen": "this attack",
         "seen-with-other-parameters": "this attack, other parameters",
@@ -102,7 +102,7 @@ def learnt_from(row: dict[Any, Any]) -> str:
     told = [seen[mark] for mark in row["attack_seen_by_defense"].split("|") if mark in seen]
     if row["extractors"]:
         told.append(row["extractors"] + (" (the tracker's)" if row["extractor_is_tracker"] else ""))
-    overlap = {"yes": "evaluated people", "unknown": "people unknown"}
+    overlap = {"yes": "evaluated identities", "unknown": "identities unknown"}
     if row["kind"] == "defence" and row["identity_overlap"] in overlap:
         told.append(overlap[row["identity_overlap"]])
     return "; ".join(told)

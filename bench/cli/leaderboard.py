@@ -8,7 +8,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from bench.merged_board import Merged
+    from bench.leaderboard.merge import Merged
 
 _EPILOG = """\b
 Examples:
@@ -46,67 +46,68 @@ def leaderboard(
     """Write the leaderboard of finished runs: one row a cell, rates in [0, 1].
 
     RUN is the folder of a finished run, a leaderboard's CSV, or a folder of submissions. Several become one
-    leaderboard: a cell that two have with the same answers is there once. Runs of the same people, photos and
+    leaderboard: a cell that two have with the same answers is there once. Runs of the same identities, photos and
     protocol are ranked over all their cells.
 
     Exit code 0: written; 2: not a run, other benchmark versions, or a cell with two answers.
     """
-    from bench import leaderboard as board
+    from bench.leaderboard import as_csv
+    from bench.leaderboard import columns as leaderboard_columns
 
     if columns:
-        for name, meaning in board.COLUMNS.items():
+        for name, meaning in leaderboard_columns.COLUMNS.items():
             click.echo(f"{name}: {meaning}")
         return
     if not runs:
         raise click.UsageError(
             "give a finished run's folder, a leaderboard's CSV, or a folder of submissions."
         )
-    from bench.merged_board import merge, read_sources
+    from bench.leaderboard.merge import merge, read_sources
 
     files = {"csv": csv_file, "html": html_file, "latex": latex_file, "md": md_file}
     wanted = {form: path for form, path in files.items() if path is not None}
     merged = merge(read_sources(runs), keep_both=keep_both)
     if as_json:
-        click.echo(merged.board.to_json(orient="records", indent=1))
+        click.echo(merged.leaderboard.to_json(orient="records", indent=1))
     elif not wanted:
-        click.echo(board.to_csv(merged.board), nl=False)
+        click.echo(as_csv.to_csv(merged.leaderboard), nl=False)
     _write(merged, wanted, silent=as_json)
 
 
 def _write(merged: "Merged", wanted: "Mapping[str, Path]", *, silent: bool) -> None:
-    """Write every file that was asked for, once all of them are made."""
+    """Write every file that was requested, once all of them are made."""
     from bench.cli.options import is_quiet
-    from bench.store import write_atomically
+    from bench.files import write_atomically
 
     made = {form: _FORMS[form](merged) for form in wanted}
     for form, text in made.items():
         write_atomically(wanted[form], text.encode(), f"--{form}")
         if not (silent or is_quiet()):
-            click.echo(f"{len(merged.board)} rows written to {wanted[form]}")
+            click.echo(f"{len(merged.leaderboard)} rows written to {wanted[form]}")
 
 
 def _csv(merged: "Merged") -> str:
-    from bench.leaderboard import to_csv
+    from bench.leaderboard.as_csv import to_csv
 
-    return to_csv(merged.board)
+    return to_csv(merged.leaderboard)
 
 
 def _html(merged: "Merged") -> str:
-    from bench.board_page import page
+    from bench.publish.page import page
 
     return page(merged)
 
 
 def _latex(merged: "Merged") -> str:
-    from bench.board_table import latex
+    from bench.leaderboard.as_latex import latex
 
-    return latex(merged.board)
+    return latex(merged.leaderboard)
 
 
 def _md(merged: "Merged") -> str:
-    from bench.board_table import markdown
+    from bench.leaderboard.as_markdown import markdown
 
-    return markdown(merged.board)
+    return markdown(merged.leaderboard)
 
 
 _FORMS: "Mapping[str, Callable[[Merged], str]]" = {"csv": _csv, "html": _html, "latex": _latex, "md": _md}

@@ -59,25 +59,25 @@ def means(
     as_json: bool,
     columns: bool,
 ) -> None:
-    """Average the finished run in folder RUN over attacks and trackers, within each person first.
+    """Average the finished run in folder RUN over attacks and trackers, within each identity first.
 
     One row a head, defence and attack, and one for the mean of all attacks: ASR with its interval over
-    people, beside it undefended and without attack; normal accuracy, and whether it is shown to lose less
+    identities, beside it undefended and without attack; normal accuracy, and whether it is shown to lose less
     than a point; what defence and cloaks do to photos. Black-box and white-box cells are never averaged.
     """
-    from bench import means as averages
-    from bench.answers import Answers
-    from bench.leaderboard import to_csv
-    from bench.run_folder import RunFolder
-    from bench.runner import check_writable
-    from bench.store import write_atomically
+    from bench.analysis.results import Results
+    from bench.files import write_atomically
+    from bench.leaderboard import means as averages
+    from bench.leaderboard.as_csv import to_csv
+    from bench.run.folder import RunFolder
+    from bench.run.runner import check_writable
 
     if columns:
         print_columns(averages.COLUMNS, as_json=as_json)
         return
     if csv_file:
         check_writable(csv_file.absolute().parent, "--csv")
-    found = averages.table(averages.means(Answers.of(RunFolder(run)), attacks, backbones))
+    found = averages.table(averages.means(Results.of(RunFolder(run)), attacks, backbones))
     if csv_file:
         write_atomically(csv_file, to_csv(found).encode(), "--csv")
     if as_json:
@@ -103,7 +103,7 @@ def _show(found: "pd.DataFrame") -> None:
         for row in rows.astype(object).where(rows.notna(), None).to_dict("records"):
             shown.add_row(str(row["against"]), str(row["defense"]), *_texts(row))
         screen.print(shown)
-        screen.print(f"{first['n_identities']} people.")
+        screen.print(f"{first['n_identities']} identities.")
         for reason in sorted(set(rows["asr_reason"]) - {""}):
             screen.print(f"Without ASR or interval: {reason}.")
 

@@ -31,9 +31,9 @@ def models() -> None:
 @json_option
 def list_models(as_json: bool) -> None:
     """List backbones with dimension, training data, licence and whether their weights are here."""
-    from bench import registry
+    from bench.plugins import factory, registry
 
-    rows = [_describe(registry.backbone(name)) for name in registry.entries("backbones") if name != "onnx"]
+    rows = [_describe(factory.backbone(name)) for name in registry.entries("backbones") if name != "onnx"]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
@@ -41,7 +41,7 @@ def list_models(as_json: bool) -> None:
         accuracy = "" if row["lfw_accuracy"] is None else f", LFW {100 * row['lfw_accuracy']:.2f} % (stated)"
         click.echo(f"{row['name']}: {row['weights']}; D = {row['embedding_dim']}{accuracy}")
         click.echo(f"    trained on {row['training_data']}; licence: {row['licence']}")
-        for line in filter(None, (row["note"], row["mend"])):
+        for line in filter(None, (row["note"], row["fix"])):
             click.echo(f"    {line}")
 
 
@@ -52,11 +52,11 @@ def _describe(backbone: "Backbone") -> dict[str, Any]:
     card = backbone.card
     try:
         backbone.files(Binding("", card.domain, (), card.name))
-        weights, mend = "weights here", ""
+        weights, fix = "weights here", ""
     except BenchError as error:
-        weights, mend = "absent", str(error)
+        weights, fix = "absent", str(error)
     keys = {"name", "embedding_dim", "licence", "training_data", "domain", "family", "lfw_accuracy", "note"}
-    return {**card.model_dump(include=keys), "weights": weights, "mend": mend}
+    return {**card.model_dump(include=keys), "weights": weights, "fix": fix}
 
 
 @models.command(epilog="Example: bench models fetch mobileface-v2 --from ~/weights")
@@ -75,7 +75,7 @@ def fetch(name: str, source: str, as_json: bool) -> None:
 @click.argument("out", type=click.Path(path_type=Path))
 def convert(file: Path, out: Path) -> None:
     """Keep the tensors of the PyTorch checkpoint FILE as OUT (.safetensors); nothing that FILE holds is run."""
-    from bench import checkpoints
+    from bench.data import checkpoints
 
     left_out = checkpoints.convert(file, out)
     click.echo(str(out))
@@ -98,14 +98,15 @@ def verify(name: str, dataset: str, pairs: Path | None, flip: bool, as_json: boo
 
     Exit code 1 if it differs by more than 0.3 points from an accuracy that was measured alike.
     """
-    from bench import lfw_pairs, registry
-    from bench.data_files import locate
+    from bench.data.files import locate
+    from bench.plugins import factory
+    from bench.protocols import lfw_pairs
 
     backbone, device = _loaded(name, machine)
-    path = pairs or locate("lfw/pairs.txt", mend="`bench data fetch lfw` gets it; or give --pairs FILE.")
+    path = pairs or locate("lfw/pairs.txt", fix="`bench data fetch lfw` gets it; or give --pairs FILE.")
     with _progress("photos embedded") as advance:
         result = lfw_pairs.verify_backbone(
-            backbone, registry.dataset(dataset), path, device, advance, flip=flip
+            backbone, factory.dataset(dataset), path, device, advance, flip=flip
         )
     difference = result.difference
     if as_json:
@@ -136,14 +137,15 @@ def verify(name: str, dataset: str, pairs: Path | None, flip: bool, as_json: boo
 @threads_option
 @json_option
 def calibrate(name: str, dataset: str, as_json: bool, **machine: Any) -> None:
-    """Calibrate backbone NAME's thresholds for FAR 10 %, 1 % and 0.1 % on people who are not evaluated."""
-    from bench import lfw_pairs, registry
+    """Calibrate backbone NAME's thresholds for FAR 10 %, 1 % and 0.1 % on identities that are not evaluated."""
+    from bench.plugins import factory
+    from bench.protocols import lfw_pairs
 
     backbone, device = _loaded(name, machine)
     with _progress("photos embedded") as advance:
         found = lfw_pairs.calibrate_thresholds(
             backbone,
-            registry.dataset(dataset),
+            factory.dataset(dataset),
             source=f"bench models calibrate {name} --dataset {dataset}",
             device=device,
             advance=advance,
@@ -162,10 +164,10 @@ def calibrate(name: str, dataset: str, as_json: bool, **machine: Any) -> None:
 
 
 def _loaded(name: str, machine: dict[str, Any]) -> "tuple[Backbone, Any]":
-    from bench import registry
-    from bench.pipeline import use_device
+    from bench.plugins import factory
+    from bench.run.device import use_device
 
-    backbone = registry.backbone(name)
+    backbone = factory.backbone(name)
     device, _ = use_device(machine["device"], machine["threads"])
     backbone.load(device)
     return backbone, device

@@ -10,7 +10,7 @@ import click
 from bench.cli.options import json_option
 
 if TYPE_CHECKING:
-    from bench.scaffold import Names
+    from bench.authoring.scaffold import Names
 
 _EXAMPLES = """\b
 Examples:
@@ -36,7 +36,7 @@ def new(kind: str, name: str, out: Path | None, as_json: bool, quiet: bool) -> N
     It works as it is: it can be installed, passes its tests and `bench check`, and runs in a matrix. What it
     computes is plain and there to be replaced. A folder that exists is left alone.
     """
-    from bench import scaffold
+    from bench.authoring import scaffold
 
     named = scaffold.names(kind, name)
     folder = out or Path(named.module)

@@ -31,7 +31,7 @@ class Ending:
     """What the contexts of a command leave behind for its end, when they are gone.
 
     Attributes:
-        tracebacks: whether ``-vv`` asked for them.
+        tracebacks: whether ``-vv`` requested them.
     """
 
     tracebacks: bool = False
@@ -163,7 +163,7 @@ class PluginName(_Text):
     """The name of a plugin, perhaps with parameters, or ``./file.py:Class``; completed from the registry.
 
     Args:
-        kinds: kinds of plugins, as in `bench.registry.KINDS`.
+        kinds: kinds of plugins, as in `bench.plugins.registry.KINDS`.
     """
 
     name = "text"
@@ -187,7 +187,7 @@ class PluginName(_Text):
         del ctx, param
         from click.shell_completion import CompletionItem
 
-        from bench import registry
+        from bench.plugins import registry
 
         if incomplete.startswith((".", "/", "~")):
             return [CompletionItem(incomplete, type="file")]
@@ -211,7 +211,7 @@ class PluginKind(_Text):
         del ctx, param
         from click.shell_completion import CompletionItem
 
-        from bench.registry import KINDS
+        from bench.plugins.registry import KINDS
 
         return [CompletionItem(kind) for kind in KINDS if kind.startswith(incomplete)]
 

@@ -63,9 +63,16 @@ class _Plot(click.Command):
     "--head", help="Draw this head of the tracker. [default: all, or the first where a figure shows one]"
 )
 @click.option("--condition", help="Which of the protocol's questions. [default: the first that is ranked]")
-@click.option("--people", type=click.IntRange(1, 50), default=6, show_default=True, help="grid: rows.")
 @click.option(
-    "--person", "persons", multiple=True, metavar="ID", help="grid: show this person; may be repeated."
+    "--identities",
+    "n_identities",
+    type=click.IntRange(1, 50),
+    default=6,
+    show_default=True,
+    help="grid: rows.",
+)
+@click.option(
+    "--identity", "identities", multiple=True, metavar="ID", help="grid: show this identity; may be repeated."
 )
 @click.option(
     "--store", type=click.Path(path_type=Path), help="grid: folder of artefacts. [default: as for run]"
@@ -79,7 +86,7 @@ def plot(
     out: Path | None,
     formats: str | None,
     width: Literal["column", "page"],
-    persons: tuple[str, ...],
+    identities: tuple[str, ...],
     store: Path | None,
     **chosen: Any,
 ) -> None:
@@ -92,17 +99,19 @@ def plot(
     """
     from bench import figures
     from bench.figures import files
-    from bench.run_view import RunView
+    from bench.leaderboard.view import RunView
 
     names = list(figures.KINDS) if kind == EVERY_KIND else [kind]
     for name in names:
         figures.kind(name)
-    asked = _formats(formats, None if kind == EVERY_KIND else out)
+    requested = _formats(formats, None if kind == EVERY_KIND else out)
     stem = out or Path("figures" if kind == EVERY_KIND else kind)
     targets = {name: stem / name if kind == EVERY_KIND else stem for name in names}
     _check_writable(stem if kind == EVERY_KIND else stem.parent)
     view = RunView.of(run)
-    options = figures.FigureOptions(width=width, persons=persons, store=store, progress=_computing, **chosen)
+    options = figures.FigureOptions(
+        width=width, identities=identities, store=store, progress=_computing, **chosen
+    )
     drawn = 0
     for name in names:
         if kind == EVERY_KIND and figures.KINDS[name].shows_photos and store is None:
@@ -115,7 +124,7 @@ def plot(
                 raise
             click.echo(f"{name}: not drawn; {reason}\n")
             continue
-        written = files.paths(targets[name], asked)
+        written = files.paths(targets[name], requested)
         for path in written:
             files.save(drawing, path)
         drawn += 1
@@ -125,7 +134,7 @@ def plot(
 
 
 def _formats(text: str | None, out: Path | None) -> tuple[str, ...]:
-    """Return the formats asked for.
+    """Return the formats requested.
 
     Raises:
         UsageError: one is not known, or --out has the ending of another.
@@ -139,17 +148,17 @@ def _formats(text: str | None, out: Path | None) -> tuple[str, ...]:
         if out is not None and ending in ("jpg", "jpeg", "gif", "eps", "tif", "tiff", "webp"):
             check_suffix(out)
         return FORMATS
-    asked = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
-    for one in asked:
+    requested = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    for one in requested:
         if one not in FORMATS:
             raise unknown("format", one, FORMATS)
-    if not asked:
+    if not requested:
         raise UsageError(f"--format names no format. Valid: {', '.join(FORMATS)}, joined by commas.")
-    if ending in FORMATS and asked != (ending,):
+    if ending in FORMATS and requested != (ending,):
         raise UsageError(
-            f"--out {out} is one file, and --format asks for {', '.join(asked)}. Leave out the ending or --format."
+            f"--out {out} is one file, and --format asks for {', '.join(requested)}. Leave out the ending or --format."
         )
-    return asked
+    return requested
 
 
 def _computing(images: int) -> AbstractContextManager[Callable[[int], None]]:
@@ -165,7 +174,7 @@ def _computing(images: int) -> AbstractContextManager[Callable[[int], None]]:
 
 
 def _check_writable(folder: Path) -> None:
-    from bench.runner import check_writable
+    from bench.run.runner import check_writable
 
     check_writable(folder, "--out")
 

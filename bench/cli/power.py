@@ -1,18 +1,17 @@
 """`bench power`."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import is_quiet, json_option
+from bench.cli.options import json_option
 from bench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from bench.power import Assumptions
-    from bench.run_folder import CellResult, RunFolder
+    from bench.run.folder import CellResult, RunFolder
+    from bench.stats.power import Assumptions
 
 _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 _IDENTITIES = (20, 50, 100, 158, 300, 500, 1000)
@@ -21,14 +20,14 @@ _IDENTITIES = (20, 50, 100, 158, 300, 500, 1000)
 @click.command(epilog="Example: bench power --difference 0.05 --identities 158 --rate 0.3")
 @click.option("--difference", type=_SHARE, default=0.05, show_default=True, help="Difference to be found.")
 @click.option(
-    "--identities", type=click.IntRange(min=2), default=158, show_default=True, help="People of a run."
+    "--identities", type=click.IntRange(min=2), default=158, show_default=True, help="Identities of a run."
 )
 @click.option(
     "--probes",
     type=click.FloatRange(min=1),
     default=5.35,
     show_default=True,
-    help="Probes per person (harmonic mean).",
+    help="Probes per identity (harmonic mean).",
 )
 @click.option("--rate", type=_SHARE, default=0.3, show_default=True, help="Mean rate of one of the cells.")
 @click.option(
@@ -36,14 +35,14 @@ _IDENTITIES = (20, 50, 100, 158, 300, 500, 1000)
     type=click.FloatRange(0, 1),
     default=0.3,
     show_default=True,
-    help="Correlation between two probes of one person.",
+    help="Correlation between two probes of one identity.",
 )
 @click.option(
     "--correlation",
     type=click.FloatRange(-1, 1, min_open=True, max_open=True),
     default=0.5,
     show_default=True,
-    help="Correlation between a person's rates in the two cells.",
+    help="Correlation between an identity's rates in the two cells.",
 )
 @click.option("--alpha", type=_SHARE, default=0.05, show_default=True, help="Two-sided level.")
 @click.option(
@@ -60,25 +59,9 @@ _IDENTITIES = (20, 50, 100, 158, 300, 500, 1000)
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="RUN",
-    help="Take people and spread from the cells of this finished run, each against its reference.",
+    help="Take identities and spread from the cells of this finished run, each against its reference.",
 )
 @json_option
-@click.option(
-    "--simulate",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Test the tests instead: simulate experiments, write simulation.csv, .md and .png to DIR.",
-)
-@click.option(
-    "--runs",
-    "experiments",
-    type=click.IntRange(min=1),
-    default=4000,
-    show_default=True,
-    help="With --simulate: experiments a scenario.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="With --simulate: of everything.")
 def power(
     difference: float,
     identities: int,
@@ -91,18 +74,12 @@ def power(
     wanted: float,
     runs: tuple[Path, ...],
     as_json: bool,
-    folder: Path | None,
-    experiments: int,
-    seed: int,
 ) -> None:
-    """Say, before a run, which difference it could show and how many people a wanted one needs.
+    """Say, before a run, which difference it could show and how many identities a wanted one needs.
 
-    The difference is between two cells' mean rates over the same people, by a paired t test. Without a run,
-    the spread between people follows from the rate, the probes and the two correlations.
+    The difference is between two cells' mean rates over the same identities, by a paired t test. Without a run,
+    the spread between identities follows from the rate, the probes and the two correlations.
     """
-    if folder is not None:
-        _simulate(folder, experiments, seed, as_json=as_json)
-        return
     alpha /= tests
     if alpha >= wanted:
         raise UsageError(
@@ -121,7 +98,7 @@ def power(
 def _assumed(
     rate: float, difference: float, probes: float, intraclass: float, correlation: float
 ) -> "Assumptions":
-    from bench.power import Assumptions
+    from bench.stats.power import Assumptions
 
     if rate + difference > 1 and difference > rate:
         raise UsageError(
@@ -137,7 +114,7 @@ def _assumed(
 
 
 def _plan(assumed: "Assumptions", identities: int, alpha: float, wanted: float) -> dict[str, Any]:
-    from bench.power import identities_needed, minimum_detectable_difference
+    from bench.stats.power import identities_needed, minimum_detectable_difference
 
     sd = assumed.sd_of_differences()
     table = {
@@ -158,15 +135,15 @@ def _plan(assumed: "Assumptions", identities: int, alpha: float, wanted: float) 
 def _print_plan(document: dict[str, Any]) -> None:
     assumed = document["assumptions"]
     click.echo(
-        f"With {document['identities']} people, {assumed['probes']:g} probes each and a rate of "
+        f"With {document['identities']} identities, {assumed['probes']:g} probes each and a rate of "
         f"{100 * assumed['rate']:g} %, a run finds a difference of "
         f"{100 * document['minimum_detectable_difference']:.1f} points with power {100 * document['power']:g} % "
         f"at level {100 * document['alpha']:.2g} %; a difference of {100 * abs(assumed['difference']):g} points "
-        f"needs {document['identities_needed']} people."
+        f"needs {document['identities_needed']} identities."
     )
     click.echo(
-        f"Assumed: correlation {assumed['intraclass']:g} between two probes of a person and "
-        f"{assumed['correlation']:g} between a person's two rates, so that differences have a standard "
+        f"Assumed: correlation {assumed['intraclass']:g} between two probes of an identity and "
+        f"{assumed['correlation']:g} between an identity's two rates, so that differences have a standard "
         f"deviation of {100 * document['sd_of_differences']:.1f} points."
     )
     click.echo("\npeople  smallest difference, points")
@@ -182,9 +159,9 @@ def _observed(path: Path, difference: float, alpha: float, wanted: float) -> lis
     """
     import numpy as np
 
-    from bench import measures
-    from bench.power import identities_needed, minimum_detectable_difference
-    from bench.run_folder import RunFolder
+    from bench.run.folder import RunFolder
+    from bench.stats import rates as measures
+    from bench.stats.power import identities_needed, minimum_detectable_difference
 
     folder = RunFolder(path)
     cells = {(c.attack, c.defense, c.backbone, c.head, c.seed): c for c in folder.cells() if c.decisions}
@@ -221,8 +198,9 @@ def _observed(path: Path, difference: float, alpha: float, wanted: float) -> lis
 
 
 def _rates(folder: "RunFolder", cell: "CellResult") -> dict[str, Any]:
-    """Return the people's rates of a cell by condition."""
-    from bench import decisions, measures
+    """Return the identities' rates of a cell by condition."""
+    from bench.run import decisions
+    from bench.stats import rates as measures
 
     rows = decisions.read(folder.path / cell.decisions).rows
     return {name: measures.per_identity(some)["asr"] for name, some in rows.groupby("condition", sort=False)}
@@ -232,37 +210,15 @@ def _print_observed(document: dict[str, Any]) -> None:
     click.echo(
         f"Each cell against its reference (defence none; for defence none, attack none): the smallest "
         f"difference found with power {100 * document['power']:g} % at level {100 * document['alpha']:.2g} %, "
-        f"and the people a difference of {100 * document['difference']:g} points needs."
+        f"and the identities a difference of {100 * document['difference']:g} points needs."
     )
     for row in document["cells"]:
         least = row["minimum_detectable_difference"]
         figures = (
             "NA (nobody differs, so nothing tells of the spread)"
             if least is None
-            else f"{100 * least:.1f} points with {row['identities']} people; {row['identities_needed']} people"
+            else f"{100 * least:.1f} points with {row['identities']} identities; {row['identities_needed']} identities"
         )
         place = f"{row['attack']} × {row['defense']}, {row['backbone']}, {row['head']}, seed {row['seed']}"
         condition = f", {row['condition']}" if row["condition"] else ""
         click.echo(f"  {place}{condition}: {figures}")
-
-
-def _simulate(folder: Path, experiments: int, seed: int, *, as_json: bool) -> None:
-    """Write the simulations' table, summary and figure."""
-    from bench import simulation
-
-    points = len(simulation.IDENTITIES) * len(simulation.SPREADS) * len(simulation.RATES)
-    with click.progressbar(length=2 * points, label="scenarios", file=sys.stderr, hidden=is_quiet()) as bar:
-        table = simulation.simulate(runs=experiments, seed=seed, advance=bar.update)
-    summary = simulation.summary(table)
-    folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / "simulation.csv", index=False)
-    (folder / "simulation.md").write_text(simulation.markdown(summary), encoding="utf-8")
-    (folder / "simulation.png").write_bytes(simulation.figure(table))
-    missed = table[table["missed"] != ""]
-    if as_json:
-        click.echo(summary.to_json(orient="records", indent=1))
-    else:
-        click.echo(simulation.markdown(summary), nl=False)
-        click.echo(
-            f"{len(missed)} of {len(table)} scenarios miss a bar; all are in {folder / 'simulation.csv'}."
-        )

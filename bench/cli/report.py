@@ -21,21 +21,21 @@ import click
     show_default=True,
     help="Its form.",
 )
-@click.option("--no-photos", is_flag=True, help="Show no photo of a person.")
+@click.option("--no-photos", is_flag=True, help="Show no photo of an identity.")
 @click.option("--store", type=click.Path(path_type=Path), help="Folder of artefacts. [default: as for run]")
 @click.option("--threads", type=click.IntRange(1), help="Threads torch computes with. [default: the run's]")
 def report(
     run: Path, out: Path | None, form: str, no_photos: bool, store: Path | None, threads: int | None
 ) -> None:
-    """Write a report of the finished run in folder RUN: what was measured, found, and to be doubted.
+    """Write a report of the finished run in folder RUN: what was measured, found, and to be flagged.
 
     html is one file that needs nothing else and loads nothing. md and latex put the figures beside the file, in
-    FILE_files. A report of a dataset of real people shows real people unless --no-photos is given.
+    FILE_files. A report of a dataset of real identities shows real identities unless --no-photos is given.
     """
+    from bench.leaderboard.view import RunView
     from bench.report.content import ReportOptions, collect
     from bench.report.writing import default_name, write
-    from bench.run_view import RunView
-    from bench.runner import check_writable
+    from bench.run.runner import check_writable
 
     file = out or Path(default_name(form))
     check_writable(file.parent, "--out")

@@ -10,7 +10,7 @@ import click
 from bench.cli.options import json_option, lpips_trunk_option
 
 if TYPE_CHECKING:
-    from bench.rerun import Outcome
+    from bench.integrity.rerun import Outcome
 
 SHOWN = 20
 """Differences that are printed; --json has all."""
@@ -44,11 +44,11 @@ def rerun(
     A rerun that was killed goes on where it was. Exit code 0: identical; 1: rows differ; 2: something the
     run was made with is missing or has changed, or no cell could be made.
     """
-    from bench import rerun as again
     from bench.cli.progress import counting
-    from bench.run_folder import RunFolder
-    from bench.runner import Options
-    from bench.verify import differences_of_environment
+    from bench.integrity import rerun as again
+    from bench.integrity.verify import differences_of_environment
+    from bench.run.folder import RunFolder
+    from bench.run.runner import Options
 
     folder = RunFolder(run)
     facts = folder.facts()

@@ -25,10 +25,10 @@ from bench.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from bench.graph import Node
-    from bench.run_folder import CellResult
-    from bench.runner import Options, Prepared
-    from bench.spec import RunSpec
+    from bench.run.folder import CellResult
+    from bench.run.graph import Node
+    from bench.run.runner import Options, Prepared
+    from bench.run.spec import RunSpec
 
 Command = Callable[..., Any]
 
@@ -88,19 +88,19 @@ def matrix_options(command: Command) -> Command:
 
 
 def _spec(values: dict[str, Any]) -> "RunSpec":
-    from bench.spec import make_spec
+    from bench.run.spec import make_spec
 
     suite = _suite(values)
     return make_spec(suite | {key: values[key] for key in _used(values, suite)})
 
 
 def _suite(values: dict[str, Any]) -> dict[str, Any]:
-    from bench.spec import load_suite
+    from bench.run.spec import load_suite
 
     return load_suite(values["config"]) if values["config"] else {}
 
 
-_ASKED = (
+_REQUESTED = (
     "attacks",
     "defenses",
     "backbones",
@@ -117,7 +117,7 @@ _ASKED = (
 def _used(values: dict[str, Any], suite: dict[str, Any]) -> list[str]:
     """Return the parameters that are given and count: the suite file is nearer than the settings file."""
     source = click.get_current_context().get_parameter_source
-    given = [key for key in _ASKED if values[key] not in (None, ())]
+    given = [key for key in _REQUESTED if values[key] not in (None, ())]
     return [key for key in given if key not in suite or source(key) is not ParameterSource.DEFAULT_MAP]
 
 
@@ -132,14 +132,14 @@ def _command_line(values: dict[str, Any]) -> str:
     """
     source = click.get_current_context().get_parameter_source
     suite = _suite(values)
-    asked = suite | {key: values[key] for key in _used(values, suite)}
+    requested = suite | {key: values[key] for key in _used(values, suite)}
     if values["device"] != "auto":
-        asked["device"] = values["device"]
+        requested["device"] = values["device"]
     options = _long_names()
     words = ["bench", *_without("--config", sys.argv[1:])]
-    for key in (*_ASKED, "device"):
-        if key in asked and source(key) is not ParameterSource.COMMANDLINE:
-            each = asked[key] if isinstance(asked[key], (list, tuple)) else (asked[key],)
+    for key in (*_REQUESTED, "device"):
+        if key in requested and source(key) is not ParameterSource.COMMANDLINE:
+            each = requested[key] if isinstance(requested[key], (list, tuple)) else (requested[key],)
             words += [word for value in each for word in (f"--{options[key]}", str(value))]
     return shlex.join(words)
 
@@ -186,15 +186,16 @@ def _place(option: click.Parameter) -> str:
 
 
 def _options(values: dict[str, Any]) -> "Options":
-    from bench.runner import Options
+    from bench.run.runner import Options
 
     keys = ("device", "threads", "batch_size", "store", "out", "lpips_trunk")
     return Options(**{key: values[key] for key in keys}, command=_command_line(values))
 
 
 def _prepare(values: dict[str, Any]) -> "Prepared":
-    from bench import registry, runner
     from bench.errors import DataError
+    from bench.plugins import factory
+    from bench.run import runner
 
     _say_what_is_set(values)
     spec = _spec(values)
@@ -202,7 +203,7 @@ def _prepare(values: dict[str, Any]) -> "Prepared":
         return runner.prepare(spec, _options(values))
     except DataError:
         # Where the data set is missing too, its photos come before the weights made for them.
-        registry.dataset(spec.dataset).identities()
+        factory.dataset(spec.dataset).identities()
         raise
 
 
@@ -217,9 +218,11 @@ def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **valu
 
     Every stage is kept: a run that was killed goes on where it was, and a matrix with one more defence
     computes that defence's cells only. Exit code 0 only if every cell is there, 1 if one failed, 2 if
-    what was asked for cannot be done.
+    what was requested cannot be done.
     """
-    from bench import leaderboard, runner
+    from bench.leaderboard import as_csv
+    from bench.leaderboard.table import build
+    from bench.run import runner
 
     if csv_file:
         runner.check_writable(csv_file.absolute().parent, "--csv")
@@ -233,19 +236,19 @@ def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **valu
     log_to_stderr()
     with progress(prepared, hidden=quiet or as_json) as advance:
         results = runner.execute(prepared, advance)
-    board = leaderboard.build(prepared.folder)
-    text = leaderboard.to_csv(board)
+    leaderboard = build(prepared.folder)
+    text = as_csv.to_csv(leaderboard)
     prepared.folder.write_bytes("leaderboard.csv", text.encode())
     prepared.folder.write_manifest()
     if csv_file:
-        from bench.store import write_atomically
+        from bench.files import write_atomically
 
         write_atomically(csv_file, text.encode(), "--csv")
     if as_json:
-        click.echo(board.to_json(orient="records", indent=1))
+        click.echo(leaderboard.to_json(orient="records", indent=1))
     elif not quiet:
-        _show_board(board, prepared)
-    _warn(board)
+        _show_leaderboard(leaderboard, prepared)
+    _warn(leaderboard)
     _leave(results)
 
 
@@ -282,7 +285,7 @@ def _show_plan(prepared: "Prepared", as_json: bool) -> None:
             "run": prepared.run.digest,
             "folder": str(prepared.folder.path),
             "cells": len(cells),
-            "cells_asked": len(prepared.run.cells_asked),
+            "cells_asked": len(prepared.run.cells_requested),
             "cells_cached": prepared.cached_cells(),
             "seconds": known,
             "untimed": untimed,
@@ -300,7 +303,7 @@ def _show_plan(prepared: "Prepared", as_json: bool) -> None:
     if groups:
         screen.print(table)
     screen.print(
-        f"{len(cells)} cells ({len(cells) - len(prepared.run.cells_asked)} of them added as references), "
+        f"{len(cells)} cells ({len(cells) - len(prepared.run.cells_requested)} of them added as references), "
         f"{prepared.cached_cells()} cached; {_duration(known)} for what was timed before on this store"
         + (f", {len(untimed)} groups never timed" if untimed else "")
         + f"; about {size / 1e6:.0f} MB in {prepared.store.folder}."
@@ -355,9 +358,9 @@ _AXES = frozenset({"backbone", "head", "seed"})
 """Columns that go into a table's title where they have one value."""
 
 
-def _detectable(board: Any) -> str:
+def _detectable(leaderboard: Any) -> str:
     """Say how small a difference the rows' tests would have found."""
-    known = board["mdd"].dropna()
+    known = leaderboard["minimum_detectable_difference"].dropna()
     if known.empty:
         return "No row could be tested against its reference; p_holm_reason says why."
     return (
@@ -367,10 +370,10 @@ def _detectable(board: Any) -> str:
     )
 
 
-def _show_board(board: Any, prepared: "Prepared") -> None:
+def _show_leaderboard(leaderboard: Any, prepared: "Prepared") -> None:
     from rich.table import Table
 
-    from bench import leaderboard
+    from bench.leaderboard.table import Condensed, condense
 
     headings = {
         "asr": "ASR % [95 %]",
@@ -380,8 +383,8 @@ def _show_board(board: Any, prepared: "Prepared") -> None:
         "psnr": "cloak PSNR dB",
     }
     spec = prepared.run.spec
-    rows = [row.model_dump() for row in leaderboard.condense(board)]
-    same = {name: {row[name] for row in rows} for name in leaderboard.Condensed.model_fields}
+    rows = [row.model_dump() for row in condense(leaderboard)]
+    same = {name: {row[name] for row in rows} for name in Condensed.model_fields}
     constant = [
         f"{name} {next(iter(same[name]))}" for name in ("backbone", "head", "seed") if len(same[name]) == 1
     ]
@@ -395,21 +398,21 @@ def _show_board(board: Any, prepared: "Prepared") -> None:
         table.add_row(*(str(row[name]) for name in shown))
     screen = console(width=None if sys.stdout.isatty() else 200)
     screen.print(table)
-    if board["n_identities"].notna().any():
-        people, probes = board["n_identities"].max(), board["n_probes"].max()
-        screen.print(f"{people} identities, {probes} probes; rates are means over people.")
-    screen.print(_detectable(board))
+    if leaderboard["n_identities"].notna().any():
+        identities, probes = leaderboard["n_identities"].max(), leaderboard["n_probes"].max()
+        screen.print(f"{identities} identities, {probes} probes; rates are means over identities.")
+    screen.print(_detectable(leaderboard))
     screen.print(f"Leaderboard: {prepared.folder.path / 'leaderboard.csv'}")
     if prepared.run.dataset.note:
         screen.print(f"Note: {prepared.run.dataset.note}")
-    for reason in sorted(set(board["lpips_reason"].dropna()) - {""}):
+    for reason in sorted(set(leaderboard["lpips_reason"].dropna()) - {""}):
         screen.print(f"LPIPS is NA: {reason}")
 
 
-def _warn(board: Any) -> None:
-    """Print what gives reason to doubt rows on stderr, whatever becomes of the table."""
-    from bench import doubt_columns
+def _warn(leaderboard: Any) -> None:
+    """Print what gives reason to distrust rows on stderr, whatever becomes of the table."""
+    from bench.analysis import warnings as warning_columns
 
-    for warning, where in doubt_columns.by_warning(board).items():
+    for warning, where in warning_columns.by_warning(leaderboard).items():
         marked = f"{len(where)} cells, e.g. {where[0]}" if where[1:] else where[0]
         click.echo(f"Warning: {warning} ({marked})", err=True)

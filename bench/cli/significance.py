@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 )
 @json_option
 def significance(run: Path, out: Path | None, as_json: bool) -> None:
-    """Rank the methods of the finished run in folder RUN and test every pair of them, over people.
+    """Rank the methods of the finished run in folder RUN and test every pair of them, over identities.
 
     Writes rankings, pairs, accuracy-kept and seeds as CSV, Markdown and LaTeX, and prints the rankings. With
     --json all tables are printed and none is written.
     """
-    from bench import significance_tables as tables
-    from bench.answers import Answers
-    from bench.run_folder import RunFolder
-    from bench.store import write_atomically
+    from bench.analysis.results import Results
+    from bench.files import write_atomically
+    from bench.leaderboard import significance_tables as tables
+    from bench.run.folder import RunFolder
 
-    answers = Answers.of(RunFolder(run))
-    ranked = tables.ranked_slices(answers)
+    results = Results.of(RunFolder(run))
+    ranked = tables.ranked_groups(results)
     found = {
         "rankings": tables.rankings(ranked),
         "pairs": tables.pairs(ranked),
-        "accuracy-kept": tables.accuracy_kept(answers),
-        "seeds": tables.seeds(answers),
+        "accuracy-kept": tables.accuracy_kept(results),
+        "seeds": tables.seeds(results),
     }
     if as_json:
         document = {name: json.loads(table.to_json(orient="records")) for name, table in found.items()}
@@ -50,23 +50,24 @@ def significance(run: Path, out: Path | None, as_json: bool) -> None:
 
 
 def _show(rankings: "pd.DataFrame", kept: "pd.DataFrame") -> None:
-    from bench.slices import EVERY
+    from bench.analysis.comparison_groups import EVERY
 
     keys = ["ranked", "against", "head", "condition", "access"]
     for names, rows in rankings.groupby(keys, sort=False):
         ranked, against, *where = map(str, names)
         word = "Defences against" if ranked == "defense" else "Attacks under"
         first = rows.iloc[0]
-        people = f"{first['n_identities']} people"
-        click.echo(f"{word} {against} (head {', '.join(filter(None, where))}; {people})")
+        identities = f"{first['n_identities']} identities"
+        click.echo(f"{word} {against} (head {', '.join(filter(None, where))}; {identities})")
         if first["reason"]:
             click.echo(f"  {first['reason']}")
         ordered = rows.astype(object).where(rows.notna(), None)
         for row in ordered.itertuples(index=False):
             click.echo(f"  {_line(row)}")
-        if rows["mdd"].notna().all():
+        if rows["minimum_detectable_difference"].notna().all():
             click.echo(
-                f"  a difference of {100 * first['mdd']:.1f} points in a pair would have been found in 80 of 100 such "
+                f"  a difference of {100 * first['minimum_detectable_difference']:.1f} points in a "
+                f"pair would have been found in 80 of 100 such "
                 "runs"
             )
     kept = kept[kept["against"] != EVERY]

@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bench.submission import Submission
+    from bench.publish.submission import Submission
 
 _EPILOG = """\b
 Examples:
@@ -41,9 +41,9 @@ def submit(run: Path, to: Path, by: str, dry_run: bool, as_json: bool, quiet: bo
     Exit code 0: every check passed, and the files are written (not with --dry-run) or were there already; 1: a
     check failed, and nothing is written; 2: RUN is no finished run, or another submission of it is there.
     """
-    from bench import submission
     from bench.cli.progress import counting
-    from bench.run_folder import RunFolder
+    from bench.publish import submission
+    from bench.run.folder import RunFolder
 
     def bar(what: str, total: int) -> "AbstractContextManager[Callable[[int], None]]":
         return counting(what, total, hidden=quiet or as_json)
@@ -63,8 +63,8 @@ def submit(run: Path, to: Path, by: str, dry_run: bool, as_json: bool, quiet: bo
 def _print(found: "Submission", state: str, to: Path) -> None:
     for check in found.checks:
         click.echo(f"{'pass' if check.passed else 'FAIL'}  {check.name}: {check.found}")
-        if check.mend:
-            click.echo(f"      mend: {check.mend}")
+        if check.fix:
+            click.echo(f"      fix: {check.fix}")
     failed = sum(not check.passed for check in found.checks)
     names = " and ".join(str(to / name) for name in found.files())
     verdict = {

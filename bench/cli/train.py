@@ -43,11 +43,11 @@ def train(trainer: str, out: Path, as_json: bool, quiet: bool, **values: Any) ->
     A training that was killed goes on from its checkpoint when the same command is given again. The card
     (data, command, seed, measured quality) is written beside the weights.
     """
-    from bench import registry
+    from bench.plugins import factory
 
     if out.suffix != ".safetensors":
         raise click.BadParameter(f"'{out}' does not end in .safetensors", param_hint="--out")
-    chosen = registry.trainer(trainer)
+    chosen = factory.trainer(trainer)
     for needed, option in ((chosen.needs_attacks, "attack"), (chosen.needs_backbones, "backbone")):
         if needed and not values[f"{option}s"]:
             raise click.UsageError(f"{trainer} needs at least one --{option}.")
@@ -72,18 +72,18 @@ def train(trainer: str, out: Path, as_json: bool, quiet: bool, **values: Any) ->
 
 
 def _request(out: Path, report: Any, values: dict[str, Any]) -> "TrainRequest":
-    from bench import registry
     from bench.contracts import TrainRequest
-    from bench.pipeline import use_device
+    from bench.plugins import factory
+    from bench.run.device import use_device
 
     device, _ = use_device(values["device"], values["threads"])
-    backbones = tuple(registry.backbone(text) for text in values["backbones"])
+    backbones = tuple(factory.backbone(text) for text in values["backbones"])
     for backbone in backbones:
         backbone.load(device)
     return TrainRequest(
-        dataset=registry.dataset(values["dataset"]),
+        dataset=factory.dataset(values["dataset"]),
         out=out,
-        attacks=tuple(registry.attack(text) for text in values["attacks"]),
+        attacks=tuple(factory.attack(text) for text in values["attacks"]),
         backbones=backbones,
         seed=values["seed"],
         device=device,

@@ -9,10 +9,10 @@ import click
 from bench.cli.options import json_option, lpips_trunk_option, store_option
 
 if TYPE_CHECKING:
-    from bench.consistency import Check
-    from bench.graph import Node
-    from bench.run_folder import RunFolder
-    from bench.runner import Prepared
+    from bench.integrity.consistency import Check
+    from bench.run.folder import RunFolder
+    from bench.run.graph import Node
+    from bench.run.runner import Prepared
 
 
 @click.command(
@@ -58,15 +58,16 @@ def verify(
     Exit code 0: all that could be checked is as it was; 1: something differs; 2: the run cannot be checked,
     or cells of it cannot as code has changed.
     """
-    from bench import consistency
-    from bench import verify as checks
-    from bench.run_folder import RunFolder
-    from bench.runner import Options
+    from bench.integrity import consistency
+    from bench.integrity import verify as checks
+    from bench.run import runner
+    from bench.run.folder import RunFolder
+    from bench.run.runner import Options
 
     folder = RunFolder(run)
     found = [*checks.check_files(folder), checks.check_leaderboard(folder)]
     options = Options(device=device, threads=threads, store=store, out=run, lpips_trunk=lpips_trunk)
-    prepared = checks.prepare_again(folder, options)
+    prepared = runner.prepare_again(folder, options)
     changed = checks.differences_of_environment(folder, prepared)
     if changed and not as_json:
         click.echo("This is not what the run was made on, so that bytes may differ:")
@@ -77,7 +78,7 @@ def verify(
     hidden = quiet or as_json
     found += _recomputed_cells(folder, prepared, cells, sample_seed, hidden)
     found += _recomputed_artefacts(prepared, artefacts, sample_seed, hidden)
-    found = checks.settle(found)
+    found = checks.reconcile(found)
     failed = sum(cell.status != "ok" for cell in folder.cells())
     code, sentence = checks.verdict(found, failed)
     if as_json:
@@ -93,8 +94,8 @@ def verify(
 def _recomputed_cells(
     folder: "RunFolder", prepared: "Prepared", count: int, seed: int, hidden: bool
 ) -> "list[Check]":
-    from bench import verify as checks
     from bench.cli.progress import counting
+    from bench.integrity import verify as checks
 
     chosen = checks.sample_cells(folder, count, seed, prepared.nodes)
     nodes = checks.work_of_cells(prepared, chosen)
@@ -105,8 +106,8 @@ def _recomputed_cells(
 
 
 def _recomputed_artefacts(prepared: "Prepared", count: int, seed: int, hidden: bool) -> "list[Check]":
-    from bench import verify as checks
     from bench.cli.progress import counting
+    from bench.integrity import verify as checks
 
     nodes = checks.sample_artefacts(prepared, count, seed)
     if not hidden and nodes:
@@ -117,7 +118,7 @@ def _recomputed_artefacts(prepared: "Prepared", count: int, seed: int, hidden: b
 
 def _announce(prepared: "Prepared", nodes: "list[Node]", what: str) -> None:
     from bench.cli.progress import duration
-    from bench.verify import expected_seconds
+    from bench.integrity.verify import expected_seconds
 
     seconds, untimed = expected_seconds(prepared, nodes)
     rest = f", and {untimed} artefacts that were never timed on this store" if untimed else ""

@@ -1,4 +1,4 @@
-"""Draws an aligned 112×112 photo of a synthetic person.
+"""Draws an aligned 112×112 photo of a synthetic identity.
 
 The face is painted flat and from the front (polygons with antialiased edges, supersampled), lit by the
 normals of its relief, turned by looking up each pixel of the crop in the painting, and put before a
@@ -77,10 +77,10 @@ class _Painting:
 
 @dataclass(frozen=True)
 class Head:
-    """What all photos of one person share, computed once.
+    """What all photos of one identity share, computed once.
 
     Attributes:
-        traits: the person.
+        traits: the identity.
         painting: skin, ears, beard and marks; no eyes, mouth, brows or hair yet.
         z: relief.
         normals: of the relief, 3×CANVAS×CANVAS.
@@ -170,7 +170,7 @@ def _paint_nose(painting: _Painting, traits: Traits) -> None:
 
 
 def sculpt(traits: Traits) -> Head:
-    """Return what all photos of a person share."""
+    """Return what all photos of an identity share."""
     painting = _Painting()
     neck_half = 0.62 * traits.half_width
     neck = CENTRE_X + np.array([-neck_half, neck_half, neck_half + 3, -neck_half - 3])
@@ -281,7 +281,7 @@ def _paint_glasses(painting: _Painting, traits: Traits) -> None:
 
 
 def _paint(head: Head, shot: Conditions) -> NDArray[np.uint8]:
-    """Return the person with this expression, flat, CANVAS×CANVAS×4 premultiplied."""
+    """Return the identity with this expression, flat, CANVAS×CANVAS×4 premultiplied."""
     import cv2
 
     traits = head.traits
@@ -342,6 +342,6 @@ def render(head: Head, shot: Conditions) -> NDArray[np.uint8]:
     colours = np.asarray(shot.background, np.float32).reshape(4, 4, 3)
     behind = cv2.resize(colours, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
     alpha = seen[..., 3:] / 255
-    person = seen[..., :3] * light[..., :1] + light[..., 1:] * alpha
-    scene = person * np.asarray(shot.light_colour, np.float32) + (1 - alpha) * behind
+    identity = seen[..., :3] * light[..., :1] + light[..., 1:] * alpha
+    scene = identity * np.asarray(shot.light_colour, np.float32) + (1 - alpha) * behind
     return np.ascontiguousarray(_camera(scene, shot).transpose(2, 0, 1))

@@ -1,4 +1,4 @@
-"""What makes a synthetic person (traits) and what makes one photo of them (conditions).
+"""What makes a synthetic identity (traits) and what makes one photo of them (conditions).
 
 Lengths are template units: pixels of the 112×112 ArcFace crop, before pose. Here: the two records and how
 they are drawn at random. Not here: shapes (`_face_geometry`) and pixels (`_face_renderer`).
@@ -47,7 +47,7 @@ _CLOTHES: tuple[Colour, ...] = ((40, 44, 60), (210, 208, 204), (120, 36, 40), (5
 
 @dataclass(frozen=True)
 class Traits:
-    """One synthetic person; every photo of them shares these.
+    """One synthetic identity; every photo of them shares these.
 
     Attributes:
         skin: colour of lit skin.
@@ -225,7 +225,7 @@ def _skin(rng: np.random.Generator) -> Colour:
 
 
 def draw_traits(rng: np.random.Generator) -> Traits:
-    """Draw a person.
+    """Draw an identity.
 
     Args:
         rng: the generator of this identity and of nothing else.

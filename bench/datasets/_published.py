@@ -1,8 +1,8 @@
-"""Datasets that people already have on disk, in the layout their publishers gave them.
+"""Datasets that identities already have on disk, in the layout their publishers gave them.
 
 What lives here: opaque ids, who is evaluated, lazy reading, alignment, the fingerprint. What must not: any one
 dataset's files. A subclass says which photos belong to whom (`_find`) and where the landmarks come from (`_points_of`).
-Photos are opened one by one when crops are asked for; names, landmarks that a subclass holds, and points that the
+Photos are opened one by one when crops are requested; names, landmarks that a subclass holds, and points that the
 detector found are kept.
 """
 
@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from bench.alignment import ALIGNMENT_VERSION, Pixels, Points, align
 from bench.contracts import CROP_SIZE, Dataset, Identity, MethodParams
-from bench.data_files import data_folder, sha256_of
+from bench.data.files import data_folder, sha256_of
 from bench.errors import DataError, UsageError
-from bench.photos import read_photo
+from bench.faces.alignment import ALIGNMENT_VERSION, Pixels, Points, align
+from bench.faces.photos import read_photo
 
 log = logging.getLogger("bench")
 
@@ -57,43 +57,43 @@ class FolderParams(MethodParams):
         1_000_000,
         ge=0,
         le=10_000_000,
-        description="most people for training and calibration, drawn by their ids",
-        json_schema_extra={"unit": "people"},
+        description="most identities for training and calibration, drawn by their ids",
+        json_schema_extra={"unit": "identities"},
     )
     on_bad: Literal["error", "skip"] = Field(
         "error",
         description="what to do with a photo that cannot be read, shows no face or is there twice; skip leaves it out "
-        "and looks at every photo of all these people before any work",
+        "and looks at every photo of all these identities before any work",
     )
 
 
 class PublishedParams(FolderParams):
-    """Parameters of every such dataset that evaluates people."""
+    """Parameters of every such dataset that evaluates identities."""
 
     min_photos: int = Field(
         10,
         ge=2,
         le=10_000,
-        description="people with fewer photos are for training, not evaluated",
+        description="identities with fewer photos are for training, not evaluated",
         json_schema_extra={"unit": "photos"},
     )
     evaluated: int = Field(
         200,
         ge=2,
         le=100_000,
-        description="most people evaluated, drawn by their ids; the others are for training",
-        json_schema_extra={"unit": "people"},
+        description="most identities evaluated, drawn by their ids; the others are for training",
+        json_schema_extra={"unit": "identities"},
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
-    """One person's photos.
+class PublishedIdentity:
+    """One identity's photos.
 
     Attributes:
-        name: what the publisher calls the person (a folder, a number); stays on this machine.
+        name: what the publisher calls the identity (a folder, a number); stays on this machine.
         photos: the publisher's name of each photo, sorted; image ids count them.
-        evaluable: False where the publisher's split says that the person is for training.
+        evaluable: False where the publisher's split says that the identity is for training.
     """
 
     name: str
@@ -107,7 +107,7 @@ class LandmarkTable:
 
     Attributes:
         rows: name of the photo → row of `points`.
-        points: N×5×2 float32 (x, y) in pixels of the photo, in the order of `bench.alignment.TEMPLATE`.
+        points: N×5×2 float32 (x, y) in pixels of the photo, in the order of `bench.faces.alignment.TEMPLATE`.
     """
 
     rows: Mapping[str, int]
@@ -121,7 +121,7 @@ class LandmarkTable:
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """Someone who is listed: the role, and which of the person's photos are."""
+    """Someone who is listed: the role, and which of the identity's photos are."""
 
     role: Literal["evaluation", "training"]
     photos: Sequence[int]
@@ -148,8 +148,9 @@ def landmark_table(entries: Iterable[tuple[str, Sequence[float]]], file: Path) -
 class PublishedDataset(Dataset):
     """Base of datasets read from a folder in their publisher's layout.
 
-    An identity id is the dataset's name and the person's index in sorted order, an image id adds the place of the
-    photo's file among the person's: ``celeba-00012/0003``; both count what is left out, so that ids stay. A person is
+    An identity id is the dataset's name and the identity's index in sorted order, an image id adds the place of the
+    photo's file among the identity's: ``celeba-00012/0003``; both count what is left out, so that ids
+    stay. An identity is
     evaluated who has `min_photos` photos, whom the publisher's split does not keep for training, and who is among the
     first `evaluated` in an order drawn from the ids; the next serve training and calibration, `training` at most.
     """
@@ -168,15 +169,15 @@ class PublishedDataset(Dataset):
     # -- what a subclass says ------------------------------------------------------------------------------
 
     @abstractmethod
-    def _find(self) -> Iterator[Person]:
+    def _find(self) -> Iterator[PublishedIdentity]:
         """Yield everyone, sorted; reads lists and names of files, no pixels.
 
         Raises:
-            DataError: the layout is not the published one; names the file, the line and the mend.
+            DataError: the layout is not the published one; names the file, the line and the fix.
         """
 
     @abstractmethod
-    def _points_of(self, person: Person, photo: str) -> Points | None:
+    def _points_of(self, person: PublishedIdentity, photo: str) -> Points | None:
         """Return 5×2 points of a photo, None where the detector must look."""
 
     @property
@@ -184,15 +185,15 @@ class PublishedDataset(Dataset):
     def _points_version(self) -> str:
         """What decides the points: a digest of the landmarks, `detected()` or `ALIGNED`."""
 
-    def _file(self, person: Person, photo: str) -> Path:
+    def _file(self, person: PublishedIdentity, photo: str) -> Path:
         """Return the file of a photo."""
         return self.root / person.name / photo
 
-    def _pixels(self, person: Person, photo: str, called: str) -> Pixels:
+    def _pixels(self, person: PublishedIdentity, photo: str, called: str) -> Pixels:
         """Return a photo as H×W×3 uint8 RGB; `called` is its name in errors."""
         return read_photo(self._file(person, photo), called)
 
-    def _open(self, person: Person, photo: str) -> io.BufferedIOBase:
+    def _open(self, person: PublishedIdentity, photo: str) -> io.BufferedIOBase:
         """Return the bytes of a photo, from their beginning."""
         return self._file(person, photo).open("rb")
 
@@ -201,8 +202,8 @@ class PublishedDataset(Dataset):
         """The files that hold all photos, where no file holds one."""
         return ()
 
-    def people_in(self, corpus: str) -> frozenset[str] | None:
-        """Return the ids of the people whose photos are in what backbones' cards call `corpus`.
+    def identities_in(self, corpus: str) -> frozenset[str] | None:
+        """Return the ids of the identities whose photos are in what backbones' cards call `corpus`.
 
         Returns:
             None where nothing says so.
@@ -213,17 +214,17 @@ class PublishedDataset(Dataset):
     # -- what it makes of it -------------------------------------------------------------------------------
 
     @cached_property
-    def _people(self) -> Mapping[str, Person]:
-        """Identity id → person, sorted by id."""
+    def _published(self) -> Mapping[str, PublishedIdentity]:
+        """Identity id → identity, sorted by id."""
         if not self.root.is_dir():
-            raise DataError(f"{self.root} is not a folder. {self._mend}")
-        people = {f"{self.name}-{index:05d}": person for index, person in enumerate(self._find())}
-        if not people:
-            raise DataError(f"{self.root} has no photos in the layout of {self.name}. {self._mend}")
-        return people
+            raise DataError(f"{self.root} is not a folder. {self._fix}")
+        published = {f"{self.name}-{index:05d}": person for index, person in enumerate(self._find())}
+        if not published:
+            raise DataError(f"{self.root} has no photos in the layout of {self.name}. {self._fix}")
+        return published
 
     @property
-    def _mend(self) -> str:
+    def _fix(self) -> str:
         return (
             f"Get {self.name} from its publisher (`bench data fetch {self.name}` says where) and unpack it there, "
             f"or give its folder: {self.name}:path=FOLDER."
@@ -251,8 +252,8 @@ class PublishedDataset(Dataset):
         limits = self.params if isinstance(self.params, PublishedParams) else None
         found: dict[str, _Listed] = {}
         room = {"evaluation": limits.evaluated if limits else 0, "training": self.params.training}
-        for identity in sorted(self._people, key=_drawn):
-            person = self._people[identity]
+        for identity in sorted(self._published, key=_drawn):
+            person = self._published[identity]
             least = limits.min_photos if limits and person.evaluable and room["evaluation"] else 0
             if not (0 < least <= len(person.photos) or room["training"]):
                 continue
@@ -272,8 +273,8 @@ class PublishedDataset(Dataset):
         return {}
 
     def _usable(self, identity: str) -> Sequence[int]:
-        """Return which of a person's photos are listed; looks at each where bad ones are left out."""
-        count = range(len(self._people[identity].photos))
+        """Return which of an identity's photos are listed; looks at each where bad ones are left out."""
+        count = range(len(self._published[identity].photos))
         if self.params.on_bad == "error":
             return count
         usable = []
@@ -308,18 +309,19 @@ class PublishedDataset(Dataset):
         Raises:
             DataError: it cannot be read.
         """
-        person = self._people[identity]
+        person = self._published[identity]
         try:
             with self._open(person, person.photos[index]) as file:
                 return _sampled(file) if sample else hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             called = self._called(_image_id(identity, index))
-            raise DataError(f"{called} cannot be read ({error.strerror}). {self._mend}") from error
+            raise DataError(f"{called} cannot be read ({error.strerror}). {self._fix}") from error
 
     def fingerprint(self) -> str:
         """Return a digest of photos, landmarks, detector and alignment; computed once.
 
-        Photos of people who are evaluated count by all their bytes, those of others by their size and `SAMPLE_BYTES`
+        Photos of identities that are evaluated count by all their bytes, those of others by their size and
+        `SAMPLE_BYTES`
         from their middle: some of these datasets are a hundred gigabytes. So who is evaluated counts too.
 
         Raises:
@@ -332,25 +334,25 @@ class PublishedDataset(Dataset):
         digest = hashlib.sha256(f"{self.name}\n{ALIGNMENT_VERSION}\n{self._points_from}\n".encode())
         digest.update(" ".join(digest_of(file) for file in self._packed).encode())
         for identity, listed in self._listed.items():
-            digest.update(f"{identity} {self._people[identity].name}\n".encode())
+            digest.update(f"{identity} {self._published[identity].name}\n".encode())
             for index in listed.photos:
                 # Reading a packed file in one go is faster than half a million records.
                 sample = listed.role != "evaluation"
                 content = "" if self._packed else self._digest(identity, index, sample)
-                digest.update(f"{self._people[identity].photos[index]} {content}\n".encode())
+                digest.update(f"{self._published[identity].photos[index]} {content}\n".encode())
         return digest.hexdigest()
 
     def check(self) -> None:
         """Read every photo of everyone evaluated to its end, and find its face.
 
-        With ``on_bad=skip`` this is done already when people are listed, for everyone.
+        With ``on_bad=skip`` this is done already when identities are listed, for everyone.
 
         Raises:
             DataError: names the photos that have no crop, or are the same as another one.
             UsageError: the detector is needed and not installed.
         """
         if self._points_from == detected():
-            from bench.face_detection import detector
+            from bench.faces.detection import detector
 
             detector()  # says how to install it where it is not
         if self.params.on_bad == "skip":
@@ -382,7 +384,7 @@ class PublishedDataset(Dataset):
         return crops
 
     def _crop(self, identity: str, index: int) -> Pixels:
-        person, image_id = self._people[identity], _image_id(identity, index)
+        person, image_id = self._published[identity], _image_id(identity, index)
         photo, called = person.photos[index], self._called(image_id)
         pixels = self._pixels(person, photo, called)
         if self._points_from == ALIGNED:
@@ -428,15 +430,15 @@ class PublishedDataset(Dataset):
         identity, _, index = image_id.partition("/")
         if image_id not in self.skipped:  # those too can be looked at
             self._located(image_id)
-        person = self._people[identity]
+        person = self._published[identity]
         return f"{person.name}/{person.photos[int(index)]}"
 
     def names(self) -> Mapping[str, str]:
-        """Return identity id → the publisher's name of the person, for use on this machine; tables never carry it."""
-        return {identity: self._people[identity].name for identity in self._listed}
+        """Return identity id → the publisher's name of the identity, for use on this machine; tables never carry it."""
+        return {identity: self._published[identity].name for identity in self._listed}
 
     def _called(self, image_id: str) -> str:
-        # A file's name may be a person's and an error may end up in a published table.
+        # A file's name may be an identity's and an error may end up in a published table.
         return f"photo {image_id} (file_name('{image_id}') of the dataset names the file)"
 
 
@@ -446,13 +448,13 @@ ALIGNED = "aligned"
 
 def detected() -> str:
     """Return the points version of photos that the detector looks at."""
-    from bench.face_detection import DETECTOR_VERSION
+    from bench.faces.detection import DETECTOR_VERSION
 
     return f"{DETECTOR_VERSION}/central"
 
 
 def _drawn(identity: str) -> bytes:
-    """Return the place of a person in the draw of who is evaluated: no order that a publisher's names could have."""
+    """Return the place of an identity in the draw of who is evaluated: no order that a publisher's names could have."""
     return hashlib.sha256(f"evaluated {identity}".encode()).digest()
 
 
@@ -471,13 +473,13 @@ def _report(bad: Sequence[str], among: int) -> str:
     shown = "\n  ".join(bad[:_SHOWN])
     more = f"\n  and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
     return (
-        f"{len(bad)} of {among} photos of people who are evaluated cannot be used; on_bad=skip leaves them out:"
+        f"{len(bad)} of {among} photos of identities that are evaluated cannot be used; on_bad=skip leaves them out:"
         f"\n  {shown}{more}"
     )
 
 
 def _detected(pixels: Pixels) -> Points:
-    from bench.face_detection import detector
+    from bench.faces.detection import detector
 
     found = detector().detect(pixels, choose="central")
     if found is None:
@@ -497,7 +499,7 @@ def _aligned(pixels: Pixels, called: str) -> Pixels:
 # -- lists and folders -------------------------------------------------------------------------------------
 
 
-def existing(root: Path, name: str, folders: Sequence[str], mend: str) -> Path:
+def existing(root: Path, name: str, folders: Sequence[str], fix: str) -> Path:
     """Return the path of a file or folder called `name` in `root` or in one of its `folders`.
 
     Raises:
@@ -507,7 +509,7 @@ def existing(root: Path, name: str, folders: Sequence[str], mend: str) -> Path:
         if (path := root / folder / name).exists():
             return path
     places = ", ".join(str(root / folder) for folder in ("", *folders))
-    raise DataError(f"'{name}' is not in {places}. {mend}")
+    raise DataError(f"'{name}' is not in {places}. {fix}")
 
 
 def rows_of(file: Path, columns: int, header: int = 0) -> Iterator[tuple[int, list[str]]]:
@@ -531,7 +533,7 @@ def rows_of(file: Path, columns: int, header: int = 0) -> Iterator[tuple[int, li
 
 def broken(file: Path, line: int, what: str) -> DataError:
     """Return the error for a line of a list."""
-    return DataError(f"{file}, line {line}: {what}. Mend the line or fetch the file again.")
+    return DataError(f"{file}, line {line}: {what}. Fix the line or fetch the file again.")
 
 
 def whole_number(word: str, file: Path, line: int) -> int:
@@ -596,7 +598,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
-        # The folder's own name may be a person's.
+        # The folder's own name may be an identity's.
         raise DataError(f"a folder in {folder.parent} cannot be read ({error.strerror}).") from error
 
 

@@ -1,7 +1,8 @@
-"""CASIA-WebFace: 494,414 photos of 10,575 people, folders or insightface's train.rec; the user brings it.
+"""CASIA-WebFace: 494,414 photos of 10,575 identities, folders or insightface's train.rec; the user brings it.
 
-Yi, Lei, Liao, Li, Learning Face Representation from Scratch, arXiv 1411.7923 (2014). Two layouts are read: one folder a
-person with 250×250 photos (0000045/001.jpg), and train.rec with train.idx as insightface packs it (its
+Yi, Lei, Liao, Li, Learning Face Representation from Scratch, arXiv 1411.7923 (2014). Two layouts are read:
+one folder an
+identity with 250×250 photos (0000045/001.jpg), and train.rec with train.idx as insightface packs it (its
 recognition/arcface_torch/dataset.py reads it so): 112×112 crops aligned to ArcFace's template. Untested on the real
 files.
 """
@@ -15,12 +16,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from bench.alignment import Pixels, Points
 from bench.datasets._published import (
     ALIGNED,
-    Person,
     PhotosAre,
     PublishedDataset,
+    PublishedIdentity,
     PublishedParams,
     detected,
     folders_of,
@@ -28,7 +28,8 @@ from bench.datasets._published import (
 )
 from bench.datasets._recordio import Record, RecordFile
 from bench.errors import DataError
-from bench.photos import read_photo
+from bench.faces.alignment import Pixels, Points
+from bench.faces.photos import read_photo
 
 RECORDS = "train.rec"
 
@@ -37,9 +38,10 @@ CORPUS = "CASIA-WebFace"
 
 
 class CasiaWebFace(PublishedDataset):
-    """Photos of people of film from the web, often used to train backbones.
+    """Photos of identities of film from the web, often used to train backbones.
 
-    A backbone trained on it has seen its people: its card says ``CASIA-WebFace``. The folders are named by numbers that
+    A backbone trained on it has seen its identities: its card says ``CASIA-WebFace``. The folders are
+    named by numbers that
     stand for names in public lists, so tables carry an index. For research; the people in it were not asked.
     """
 
@@ -62,50 +64,50 @@ class CasiaWebFace(PublishedDataset):
         rec = self.root / RECORDS
         return RecordFile(rec) if rec.exists() else None
 
-    def _find(self) -> Iterator[Person]:
+    def _find(self) -> Iterator[PublishedIdentity]:
         if self._records is not None:
-            yield from _people_of(self._records)
+            yield from _identities_of(self._records)
             return
         for name in folders_of(self.root):
             if photos := photos_of(self.root / name):
-                yield Person(name, photos)
+                yield PublishedIdentity(name, photos)
 
     @property
     def _points_version(self) -> str:
         return ALIGNED if self._records is not None or self.params.landmarks == "aligned" else detected()
 
-    def _points_of(self, person: Person, photo: str) -> Points | None:
-        del person, photo
+    def _points_of(self, identity: PublishedIdentity, photo: str) -> Points | None:
+        del identity, photo
         return None
 
-    def _pixels(self, person: Person, photo: str, called: str) -> Pixels:
+    def _pixels(self, identity: PublishedIdentity, photo: str, called: str) -> Pixels:
         if self._records is None:
-            return super()._pixels(person, photo, called)
+            return super()._pixels(identity, photo, called)
         try:
             content = self._records.read(int(photo)).content
         except DataError as error:
             raise DataError(f"{called}: {error}") from error
         return read_photo(content, called)
 
-    def _open(self, person: Person, photo: str) -> io.BufferedIOBase:
+    def _open(self, identity: PublishedIdentity, photo: str) -> io.BufferedIOBase:
         if self._records is None:
-            return super()._open(person, photo)
+            return super()._open(identity, photo)
         return io.BytesIO(self._records.read(int(photo)).content)
 
     @property
     def _packed(self) -> tuple[Path, ...]:
         return () if self._records is None else (self._records.idx, self._records.rec)
 
-    def people_in(self, corpus: str) -> frozenset[str] | None:
-        """Return everyone for ``CASIA-WebFace``; see `PublishedDataset.people_in`."""
-        return frozenset(self._people) if corpus == CORPUS else None
+    def identities_in(self, corpus: str) -> frozenset[str] | None:
+        """Return everyone for ``CASIA-WebFace``; see `PublishedDataset.identities_in`."""
+        return frozenset(self._published) if corpus == CORPUS else None
 
 
-def _people_of(records: RecordFile) -> Iterator[Person]:
+def _identities_of(records: RecordFile) -> Iterator[PublishedIdentity]:
     """Yield everyone in a file of records, sorted by label.
 
     Where record 0 has labels (first, last) it counts the records that say which photos are whose, each with labels
-    (first photo, last photo); where it has none, every photo has its person's number as its label.
+    (first photo, last photo); where it has none, every photo has its identity's number as its label.
     """
     if 0 not in records.offsets:
         yield from _by_label(records, sorted(records.offsets))
@@ -121,15 +123,15 @@ def _people_of(records: RecordFile) -> Iterator[Person]:
         photos = tuple(f"{photo}" for photo in range(begin, end))
         if missing := [photo for photo in photos if int(photo) not in records.offsets]:
             raise DataError(
-                f"{records.idx} has no record {missing[0]}, a photo of person {number}. Fetch it again."
+                f"{records.idx} has no record {missing[0]}, a photo of identity {number}. Fetch it again."
             )
         for photo in range(begin, end):
             if (other := owner.setdefault(photo, number)) != number:
                 raise DataError(
-                    f"{records.rec}: record {photo} is a photo of persons {other} and {number}. Fetch it again."
+                    f"{records.rec}: record {photo} is a photo of identities {other} and {number}. Fetch it again."
                 )
         if photos:
-            yield Person(str(number - first), photos)
+            yield PublishedIdentity(str(number - first), photos)
 
 
 def _range(record: Record, records: RecordFile, number: int) -> tuple[int, int]:
@@ -140,9 +142,9 @@ def _range(record: Record, records: RecordFile, number: int) -> tuple[int, int]:
     return int(record.labels[0]), int(record.labels[1])
 
 
-def _by_label(records: RecordFile, numbers: list[int]) -> Iterator[Person]:
+def _by_label(records: RecordFile, numbers: list[int]) -> Iterator[PublishedIdentity]:
     photos: dict[int, list[str]] = {}
     for number in numbers:
         photos.setdefault(int(records.read(number).labels[0]), []).append(str(number))
     for label, found in sorted(photos.items()):
-        yield Person(str(label), tuple(found))
+        yield PublishedIdentity(str(label), tuple(found))

@@ -1,4 +1,4 @@
-"""CelebA, aligned and cropped: 202,599 photos of 10,177 people, five published landmarks each; the user brings it.
+"""CelebA, aligned and cropped: 202,599 photos of 10,177 identities, five published landmarks each; the user brings it.
 
 Liu, Luo, Wang, Tang, Deep Learning Face Attributes in the Wild, ICCV 2015. Layout and lists as in the publishers'
 archive (folders Img, Anno, Eval) and as torchvision.datasets.CelebA reads them (all in one folder). Untested on the
@@ -14,11 +14,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from bench.alignment import Points
 from bench.datasets._published import (
     LandmarkTable,
-    Person,
     PublishedDataset,
+    PublishedIdentity,
     PublishedParams,
     broken,
     coordinates,
@@ -30,6 +29,7 @@ from bench.datasets._published import (
     whole_number,
 )
 from bench.errors import DataError
+from bench.faces.alignment import Points
 
 FOLDERS = ("Img", "Anno", "Eval")
 """Where the publishers' archive keeps photos and lists; all may lie in one folder too."""
@@ -45,7 +45,7 @@ _TRAINING = 0  # 1 is validation, 2 is test
 class CelebA(PublishedDataset):
     """Photos of celebrities, 178×218, aligned by the publishers.
 
-    People of the publishers' training part are for training; of the others those with `min_photos` are evaluated.
+    Identities of the publishers' training part are for training; of the others those with `min_photos` are evaluated.
     The dataset is for non-commercial research only, and the people in it were not asked.
     """
 
@@ -62,7 +62,7 @@ class CelebA(PublishedDataset):
 
     params: Params
 
-    def _find(self) -> Iterator[Person]:
+    def _find(self) -> Iterator[PublishedIdentity]:
         parts = self._parts
         photos: dict[int, list[str]] = {}
         file = self._list(IDENTITIES)
@@ -70,9 +70,9 @@ class CelebA(PublishedDataset):
             if photo not in parts:
                 raise broken(file, line, f"'{photo}' is not in {PARTITION}")
             photos.setdefault(number, []).append(photo)
-        for person, names in sorted(photos.items()):
+        for identity, names in sorted(photos.items()):
             evaluable = all(parts[name] != _TRAINING for name in names)
-            yield Person(str(person), tuple(sorted(names)), evaluable)
+            yield PublishedIdentity(str(identity), tuple(sorted(names)), evaluable)
 
     @property
     def _parts(self) -> Mapping[str, int]:
@@ -89,21 +89,21 @@ class CelebA(PublishedDataset):
 
     @cached_property
     def _photo_folder(self) -> Path:
-        return existing(self.root, PHOTOS, FOLDERS, self._mend)
+        return existing(self.root, PHOTOS, FOLDERS, self._fix)
 
-    def _file(self, person: Person, photo: str) -> Path:
-        del person
+    def _file(self, identity: PublishedIdentity, photo: str) -> Path:
+        del identity
         return self._photo_folder / photo
 
     def _list(self, name: str) -> Path:
-        return existing(self.root, name, FOLDERS, self._mend)
+        return existing(self.root, name, FOLDERS, self._fix)
 
     @property
     def _points_version(self) -> str:
         return detected() if self.params.landmarks == "detect" else digest_of(self._list(LANDMARKS))
 
-    def _points_of(self, person: Person, photo: str) -> Points | None:
-        del person
+    def _points_of(self, identity: PublishedIdentity, photo: str) -> Points | None:
+        del identity
         if self.params.landmarks == "detect":
             return None
         points = self._landmarks.of(photo)
@@ -120,15 +120,15 @@ class CelebA(PublishedDataset):
 
 
 def identities_in(file: Path) -> Iterator[tuple[int, str, int]]:
-    """Yield (line, photo, number of the person) of CelebA's list of identities.
+    """Yield (line, photo, number of the identity) of CelebA's list of identities.
 
     Raises:
         DataError: a line is broken, or a photo is listed twice; names the line.
     """
     seen: set[str] = set()
     for line, (photo, number) in rows_of(file, 2):
-        person = whole_number(number, file, line)
+        identity = whole_number(number, file, line)
         if photo in seen:
             raise broken(file, line, f"'{photo}' is listed twice")
         seen.add(photo)
-        yield line, photo, person
+        yield line, photo, identity

@@ -1,4 +1,4 @@
-"""FFHQ: 70,000 photos of strangers at 1024×1024, for training and calibration only; the user brings it.
+"""FFHQ: 70,000 photos of impostors at 1024×1024, for training and calibration only; the user brings it.
 
 Karras, Laine, Aila, A Style-Based Generator Architecture, CVPR 2019. Layout and metadata as in NVlabs/ffhq-dataset
 (README, download_ffhq.py): images1024x1024/00000/00000.png or thumbnails128x128/…, and ffhq-dataset-v2.json with 68
@@ -18,12 +18,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from bench.alignment import Points
 from bench.datasets._published import (
     FolderParams,
     LandmarkTable,
-    Person,
     PublishedDataset,
+    PublishedIdentity,
     detected,
     digest_of,
     existing,
@@ -32,6 +31,7 @@ from bench.datasets._published import (
     photos_of,
 )
 from bench.errors import DataError
+from bench.faces.alignment import Points
 
 METADATA = "ffhq-dataset-v2.json"
 FOLDERS = {1024: "images1024x1024", 128: "thumbnails128x128"}
@@ -44,16 +44,16 @@ _CHUNK = 1 << 20
 
 
 class FFHQ(PublishedDataset):
-    """Photos of people on Flickr; each photo counts as a person of its own, and all are for training.
+    """Photos of identities on Flickr; each photo counts as an identity of its own, and all are for training.
 
-    Use it where strangers are wanted: ``bench train`` and calibration. A run that evaluates needs another dataset. The
+    Use it where impostors are wanted: ``bench train`` and calibration. A run that evaluates needs another dataset. The
     same stranger may be in it twice. CC BY-NC-SA 4.0; the metadata name each photo's own licence and author.
     """
 
     name = "ffhq"
     paper = "Karras et al., A Style-Based Generator Architecture, CVPR 2019"
-    note = "FFHQ: strangers without identities, nobody is evaluated; non-commercial use only"
-    strangers_only = True
+    note = "FFHQ: impostors without identities, nobody is evaluated; non-commercial use only"
+    impostors_only = True
 
     class Params(FolderParams):
         """Parameters of FFHQ."""
@@ -73,19 +73,19 @@ class FFHQ(PublishedDataset):
     def _side(self) -> int:
         return int(self.params.size)
 
-    def _find(self) -> Iterator[Person]:
+    def _find(self) -> Iterator[PublishedIdentity]:
         folder = self._photo_folder
         # The publishers keep a thousand photos to a folder; a flat one is read too.
         for inner in (*folders_of(folder), ""):
             for photo in photos_of(folder / inner):
-                yield Person(inner, (photo,), evaluable=False)
+                yield PublishedIdentity(inner, (photo,), evaluable=False)
 
     @cached_property
     def _photo_folder(self) -> Path:
-        return existing(self.root, FOLDERS[self._side], (), self._mend)
+        return existing(self.root, FOLDERS[self._side], (), self._fix)
 
-    def _file(self, person: Person, photo: str) -> Path:
-        return self._photo_folder / person.name / photo
+    def _file(self, identity: PublishedIdentity, photo: str) -> Path:
+        return self._photo_folder / identity.name / photo
 
     @property
     def _points_version(self) -> str:
@@ -95,10 +95,10 @@ class FFHQ(PublishedDataset):
 
     @property
     def _metadata(self) -> Path:
-        return existing(self.root, METADATA, (), f"{self._mend} Or say landmarks=detect.")
+        return existing(self.root, METADATA, (), f"{self._fix} Or say landmarks=detect.")
 
-    def _points_of(self, person: Person, photo: str) -> Points | None:
-        del person
+    def _points_of(self, identity: PublishedIdentity, photo: str) -> Points | None:
+        del identity
         if self.params.landmarks == "detect":
             return None
         points = self._landmarks.of(Path(photo).stem)

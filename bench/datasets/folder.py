@@ -17,12 +17,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from bench.alignment import ALIGNMENT_VERSION, Landmarks, Pixels, align, read_landmarks
 from bench.contracts import CROP_SIZE, Dataset, Identity, MethodParams
-from bench.data_catalogue import registered
-from bench.data_files import sha256_of
+from bench.data.files import sha256_of
+from bench.data.folders import registered
 from bench.errors import DataError, UsageError
-from bench.photos import read_photo, verify_photo
+from bench.faces.alignment import ALIGNMENT_VERSION, Landmarks, Pixels, align, read_landmarks
+from bench.faces.photos import read_photo, verify_photo
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 """File name endings of photos, in any case."""
@@ -44,7 +44,7 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class _Person:
+class _FolderIdentity:
     """One subfolder: its index in sorted order, its name, image id → file."""
 
     index: int
@@ -71,14 +71,14 @@ class Folder(Dataset):
     domain = "real"
     default_pool = "real"
     shorthand = "path"
-    note = "own photos: rates hold for these people only"
+    note = "own photos: rates hold for these identities only"
 
     class Params(MethodParams):
         """Parameters of a folder."""
 
         path: str = Field(
             "",
-            description="the folder, one subfolder of photos a person; or a name given with `bench data add`",
+            description="the folder, one subfolder of photos an identity; or a name given with `bench data add`",
             json_schema_extra={"path": True},
         )
         landmarks: str = Field(
@@ -91,10 +91,12 @@ class Folder(Dataset):
             3,
             ge=2,
             le=10_000,
-            description="least number of photos of a person",
+            description="least number of photos of an identity",
             json_schema_extra={"unit": "photos"},
         )
-        skip_small: bool = Field(False, description="leave out people with fewer photos instead of refusing")
+        skip_small: bool = Field(
+            False, description="leave out identities with fewer photos instead of refusing"
+        )
         on_bad: Literal["error", "skip"] = Field(
             "error", description="what to do with a file that is no photo or a photo without a face"
         )
@@ -123,14 +125,14 @@ class Folder(Dataset):
         are all read (and searched for faces) once.
 
         Raises:
-            UsageError: a person has too few photos, or nobody is left.
+            UsageError: an identity has too few photos, or nobody is left.
             DataError: the folder is missing, empty, without subfolders or has a file that is no photo.
         """
-        return tuple(Identity(p.id, tuple(p.photos), "evaluation") for p in self._people)
+        return tuple(Identity(p.id, tuple(p.photos), "evaluation") for p in self._identities)
 
     def names(self) -> Mapping[str, str]:
         """Return identity id → name of the subfolder, for use on this machine; tables never carry it."""
-        return {p.id: p.name for p in self._people}
+        return {p.id: p.name for p in self._identities}
 
     def file_names(self) -> Mapping[str, Path]:
         """Return image id → file, for use on this machine."""
@@ -182,7 +184,7 @@ class Folder(Dataset):
             return "aligned"
         if self.params.landmarks:
             return sha256_of(self._landmark_file)
-        from bench.face_detection import DETECTOR_VERSION
+        from bench.faces.detection import DETECTOR_VERSION
 
         return f"{DETECTOR_VERSION}/largest"
 
@@ -202,7 +204,7 @@ class Folder(Dataset):
             try:
                 crop = self._crop(self._files[image_id])
             except DataError as error:
-                # A reason may end up in a published table, and a file's name may be a person's.
+                # A reason may end up in a published table, and a file's name may be an identity's.
                 file = str(self._files[image_id])
                 raise DataError(str(error).replace(file, f"photo {image_id} of the folder")) from error
             crops[row] = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))
@@ -217,7 +219,7 @@ class Folder(Dataset):
         try:
             return align(pixels, points)
         except DataError as error:
-            raise DataError(f"{file}: {error}. Mend its landmarks or remove the photo.") from error
+            raise DataError(f"{file}: {error}. Fix its landmarks or remove the photo.") from error
 
     def _points(self, file: Path, pixels: Pixels) -> Landmarks:
         if self._landmarks is not None:
@@ -228,7 +230,7 @@ class Folder(Dataset):
 
     @staticmethod
     def _detect(file: Path, pixels: Pixels) -> Landmarks:
-        from bench.face_detection import detector
+        from bench.faces.detection import detector
 
         try:
             found = detector().detect(pixels)
@@ -270,14 +272,14 @@ class Folder(Dataset):
 
     @cached_property
     def _files(self) -> Mapping[str, Path]:
-        return {image_id: file for p in self._people for image_id, file in p.photos.items()}
+        return {image_id: file for p in self._identities for image_id, file in p.photos.items()}
 
     @property
-    def _people(self) -> tuple[_Person, ...]:
+    def _identities(self) -> tuple[_FolderIdentity, ...]:
         if self._small and not self.params.skip_small:
-            person = self._small[0]
+            identity = self._small[0]
             raise UsageError(
-                f"{self.root / person.name} has {_count(len(person.photos))}, fewer than min_photos="
+                f"{self.root / identity.name} has {_count(len(identity.photos))}, fewer than min_photos="
                 f"{self.params.min_photos}. Add photos, remove the folder, or say skip_small=true."
             )
         enough = tuple(p for p in self._scan[0] if len(p.photos) >= self.params.min_photos)
@@ -288,15 +290,15 @@ class Folder(Dataset):
         return enough
 
     @cached_property
-    def _small(self) -> tuple[_Person, ...]:
+    def _small(self) -> tuple[_FolderIdentity, ...]:
         return tuple(p for p in self._scan[0] if len(p.photos) < self.params.min_photos)
 
     @cached_property
-    def _scan(self) -> tuple[tuple[_Person, ...], tuple[Skipped, ...]]:
+    def _scan(self) -> tuple[tuple[_FolderIdentity, ...], tuple[Skipped, ...]]:
         """Everyone found, and the files left out. Ids count all files, so they stay when one is left out."""
         skipped: list[Skipped] = []
         seen: dict[str, Path] = {}
-        people = []
+        identities = []
         for index, folder in enumerate(_subfolders(self.root)):
             photos = {}
             for number, file in enumerate(_visible(folder)):
@@ -310,8 +312,8 @@ class Folder(Dataset):
                     skipped.append(Skipped(file, str(error)))
                 else:
                     photos[f"folder-{index:04d}/{number:04d}"] = file
-            people.append(_Person(index, folder.name, photos))
-        return tuple(people), tuple(skipped)
+            identities.append(_FolderIdentity(index, folder.name, photos))
+        return tuple(identities), tuple(skipped)
 
     def _try(self, file: Path, seen: dict[str, Path]) -> None:
         self._crop(file)
@@ -344,24 +346,24 @@ def _visible(folder: Path) -> Iterator[Path]:
 
 def _subfolders(root: Path) -> tuple[Path, ...]:
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder. Give one with a subfolder of photos for each person.")
+        raise DataError(f"{root} is not a folder. Give one with a subfolder of photos for each identity.")
     entries = tuple(_visible(root))
     if not entries:
-        raise DataError(f"{root} is empty. Put a subfolder of photos into it for each person.")
-    people = tuple(entry for entry in entries if entry.is_dir())
-    if not people:
+        raise DataError(f"{root} is empty. Put a subfolder of photos into it for each identity.")
+    identities = tuple(entry for entry in entries if entry.is_dir())
+    if not identities:
         raise DataError(
-            f"{root} has no subfolders. Put the photos of each person into one: identity/photo.jpg."
+            f"{root} has no subfolders. Put the photos of each identity into one: identity/photo.jpg."
         )
     loose = [e for e in entries if e.is_file() and e.suffix.lower() in SUFFIXES]
     if loose:
-        raise DataError(f"{loose[0]} lies outside the subfolders. Move it into the folder of its person.")
-    return people
+        raise DataError(f"{loose[0]} lies outside the subfolders. Move it into the folder of its identity.")
+    return identities
 
 
 def _refuse_other_files(file: Path) -> None:
     if file.is_dir():
-        raise DataError(f"{file} is a folder inside a person's folder. Move its photos up or remove it.")
+        raise DataError(f"{file} is a folder inside an identity's folder. Move its photos up or remove it.")
     if file.suffix.lower() not in SUFFIXES:
         raise DataError(f"{file} is not a photo ({', '.join(sorted(SUFFIXES))}). Remove or convert it.")
 

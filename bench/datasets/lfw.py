@@ -1,7 +1,7 @@
-"""LFW deep-funneled: real faces, 13,233 photos of 5,749 people.
+"""LFW deep-funneled: real faces, 13,233 photos of 5,749 identities.
 
 Huang et al., Labeled Faces in the Wild, UMass TR 07-49 (2007); Huang et al., Learning to align from scratch,
-NIPS 2012 (deep funneling). People are known by opaque ids; their names stay in this class.
+NIPS 2012 (deep funneling). Identities are known by opaque ids; their names stay in this class.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bench.alignment import ALIGNMENT_VERSION, Landmarks, Pixels, align, read_landmarks
 from bench.contracts import CROP_SIZE, Dataset, Identity, MethodParams
-from bench.data_files import data_folder, sha256_of
+from bench.data.files import data_folder, sha256_of
 from bench.errors import DataError, UsageError
-from bench.photos import read_photo
+from bench.faces.alignment import ALIGNMENT_VERSION, Landmarks, Pixels, align, read_landmarks
+from bench.faces.photos import read_photo
 
 ARCHIVE = "lfw/lfw-deepfunneled.tar"
 LANDMARKS = "lfw/landmarks.csv"
 DETECT = "detect"
 
 _MEMBER = re.compile(r"(?:^|/)(?P<person>[^/]+)/(?P=person)_(?P<number>\d{4,})\.jpg$")
-_MEND = "`bench data fetch lfw` says how to get it; lfw:path=FILE points to a copy."
+_FIX = "`bench data fetch lfw` says how to get it; lfw:path=FILE points to a copy."
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class _Photo:
     """Where one photo lies: `name` as in the landmarks; in the archive at `offset`, `size` bytes long."""
 
     name: str
-    person: str
+    identity: str
     number: int
     offset: int
     size: int
@@ -47,7 +47,7 @@ class _Photo:
 class LFW(Dataset):
     """Labeled Faces in the Wild, deep-funneled.
 
-    An identity id is ``lfw-`` and the person's index in sorted name order; an image id adds the number in
+    An identity id is ``lfw-`` and the identity's index in sorted name order; an image id adds the number in
     the file name: ``lfw-00123/0004``.
     """
 
@@ -73,7 +73,7 @@ class LFW(Dataset):
             10,
             ge=2,
             le=530,
-            description="people with at least this many photos are evaluated, the others are for training",
+            description="identities with at least this many photos are evaluated, the others are for training",
             json_schema_extra={"unit": "photos"},
         )
 
@@ -102,7 +102,7 @@ class LFW(Dataset):
                 tuple(_image_id(i, number) for number in sorted(numbers)),
                 "evaluation" if len(numbers) >= self.params.min_photos else "training",
             )
-            for i, numbers in enumerate(self._people.values())
+            for i, numbers in enumerate(self._by_id.values())
         )
 
     def fingerprint(self) -> str:
@@ -112,7 +112,7 @@ class LFW(Dataset):
         """
         landmarks = self._landmark_file
         if landmarks is None:
-            from bench.face_detection import DETECTOR_VERSION
+            from bench.faces.detection import DETECTOR_VERSION
 
             points = f"{DETECTOR_VERSION}/central"
         else:
@@ -138,13 +138,13 @@ class LFW(Dataset):
             DataError: names the first that does not.
         """
         if self._landmark_file is None:
-            from bench.face_detection import detector
+            from bench.faces.detection import detector
 
             detector()  # says how to install it where it is not
         end = self.archive.stat().st_size if self.archive.is_file() else None
         for image_id, photo in self._photos.items():
             if end is not None and photo.offset + photo.size > end:
-                raise DataError(f"{self.archive} ends inside photo {image_id}. {_MEND}")
+                raise DataError(f"{self.archive} ends inside photo {image_id}. {_FIX}")
             if self._landmarks is not None:
                 self._landmarks_of(image_id, photo)
 
@@ -174,9 +174,9 @@ class LFW(Dataset):
     def _points(self, image_id: str, pixels: Pixels) -> Landmarks:
         if self._landmarks is not None:
             return self._landmarks_of(image_id, self._photo_of(image_id))
-        from bench.face_detection import detector
+        from bench.faces.detection import detector
 
-        # LFW's person is in the middle; others may stand nearer to the camera.
+        # LFW's identity is in the middle; others may stand nearer to the camera.
         found = detector().detect(pixels, choose="central")
         if found is None:
             raise DataError(f"no face found. Use lfw:landmarks={LANDMARKS} instead of the detector.")
@@ -198,15 +198,15 @@ class LFW(Dataset):
         path = self._landmark_file
         return None if path is None else read_landmarks(_existing(path, "landmarks"))
 
-    def image_id(self, person: str, number: int) -> str:
-        """Return the opaque id of a photo LFW's own lists name by person and number (pairs.txt).
+    def image_id(self, identity: str, number: int) -> str:
+        """Return the opaque id of a photo LFW's own lists name by identity and number (pairs.txt).
 
         Raises:
             DataError: the archive has no such photo.
         """
-        index = self._index_of.get(person)
-        if index is None or number not in self._people[person]:
-            raise DataError(f"{self.archive} has no photo {number} of '{person}'. {_MEND}")
+        index = self._index_of.get(identity)
+        if index is None or number not in self._by_id[identity]:
+            raise DataError(f"{self.archive} has no photo {number} of '{identity}'. {_FIX}")
         return _image_id(index, number)
 
     def file_name(self, image_id: str) -> str:
@@ -214,7 +214,7 @@ class LFW(Dataset):
         return self._photo_of(image_id).name
 
     def _called(self, image_id: str) -> str:
-        # The file's name is a person's name and an error may end up in a published table.
+        # The file's name is an identity's name and an error may end up in a published table.
         return f"photo {image_id} of {self.archive.name} (LFW().file_name('{image_id}') names the file)"
 
     def _photo_of(self, image_id: str) -> _Photo:
@@ -224,25 +224,25 @@ class LFW(Dataset):
         return photo
 
     @cached_property
-    def _people(self) -> Mapping[str, Mapping[int, _Photo]]:
-        """Person → number → photo, sorted by name."""
+    def _by_id(self) -> Mapping[str, Mapping[int, _Photo]]:
+        """Identity → number → photo, sorted by name."""
         archive = _existing(self.archive, "archive")
-        people: dict[str, dict[int, _Photo]] = {}
+        identities: dict[str, dict[int, _Photo]] = {}
         for photo in _folder_photos(archive) if archive.is_dir() else _archive_photos(archive):
-            people.setdefault(photo.person, {})[photo.number] = photo
-        if not people:
-            raise DataError(f"{archive} has no photos named PERSON/PERSON_0001.jpg. {_MEND}")
-        return dict(sorted(people.items()))
+            identities.setdefault(photo.identity, {})[photo.number] = photo
+        if not identities:
+            raise DataError(f"{archive} has no photos named PERSON/PERSON_0001.jpg. {_FIX}")
+        return dict(sorted(identities.items()))
 
     @cached_property
     def _index_of(self) -> Mapping[str, int]:
-        return {person: i for i, person in enumerate(self._people)}
+        return {identity: i for i, identity in enumerate(self._by_id)}
 
     @cached_property
     def _photos(self) -> Mapping[str, _Photo]:
         return {
             _image_id(i, number): photo
-            for i, photos in enumerate(self._people.values())
+            for i, photos in enumerate(self._by_id.values())
             for number, photo in sorted(photos.items())
         }
 
@@ -256,7 +256,7 @@ class LFW(Dataset):
 
     @cached_property
     def _folder_above(self) -> Path:
-        return self.archive.parent if _is_people_folder(self.archive) else self.archive
+        return self.archive.parent if _is_identities_folder(self.archive) else self.archive
 
 
 def _identity_id(index: int) -> str:
@@ -273,7 +273,7 @@ def _resolved(value: str, default: str) -> Path:
 
 def _existing(path: Path, what: str) -> Path:
     if not path.exists():
-        raise DataError(f"LFW's {what} {path} is missing. {_MEND}")
+        raise DataError(f"LFW's {what} {path} is missing. {_FIX}")
     return path
 
 
@@ -288,17 +288,19 @@ def _archive_photos(archive: Path) -> Iterator[_Photo]:
                     yield _Photo(member.name, match["person"], number, member.offset_data, member.size)
     except (tarfile.TarError, OSError) as error:
         raise DataError(
-            f"{archive} is not a whole, uncompressed tar ({error}). Decompress or fetch it again. {_MEND}"
+            f"{archive} is not a whole, uncompressed tar ({error}). Decompress or fetch it again. {_FIX}"
         ) from error
 
 
-def _is_people_folder(folder: Path) -> bool:
+def _is_identities_folder(folder: Path) -> bool:
     return next(folder.glob("*/*.jpg"), None) is not None
 
 
 def _folder_photos(folder: Path) -> Iterator[_Photo]:
-    people = [folder] if _is_people_folder(folder) else sorted(p for p in folder.iterdir() if p.is_dir())
-    for top in people:
+    identities = (
+        [folder] if _is_identities_folder(folder) else sorted(p for p in folder.iterdir() if p.is_dir())
+    )
+    for top in identities:
         for file in top.glob("*/*.jpg"):
             name = f"{top.name}/{file.parent.name}/{file.name}"
             if match := _MEMBER.search(name):

@@ -1,6 +1,6 @@
 """Rendered faces: the dataset that needs no download.
 
-People are drawn at random from the renderer's traits, photos from its conditions, each from a generator
+Identities are drawn at random from the renderer's traits, photos from its conditions, each from a generator
 keyed by its own id; so any photo can be made alone, in any order, with the same bytes.
 """
 
@@ -52,10 +52,14 @@ class Synthetic(Dataset):
     )
 
     class Params(MethodParams):
-        """How many people and photos, and which world they live in."""
+        """How many identities and photos, and which world they live in."""
 
         identities: int = Field(
-            40, ge=2, le=10_000, description="people to evaluate", json_schema_extra={"unit": "identities"}
+            40,
+            ge=2,
+            le=10_000,
+            description="identities to evaluate",
+            json_schema_extra={"unit": "identities"},
         )
         photos: int = Field(
             5, ge=1, le=1000, description="photos of each of them", json_schema_extra={"unit": "images"}
@@ -64,20 +68,20 @@ class Synthetic(Dataset):
             600,
             ge=0,
             le=10_000,
-            description="other people, for training and calibration",
+            description="other identities, for training and calibration",
             json_schema_extra={"unit": "identities"},
         )
         training_photos: int = Field(
             16, ge=1, le=1000, description="photos of each of those", json_schema_extra={"unit": "images"}
         )
         world: int = Field(
-            0, ge=0, description="another world has other people", json_schema_extra={"unit": ""}
+            0, ge=0, description="another world has other identities", json_schema_extra={"unit": ""}
         )
 
     params: Params
 
     def identities(self) -> tuple[Identity, ...]:
-        """Return the evaluated people, then the training people, by id."""
+        """Return the evaluated identities, then the training identities, by id."""
         return tuple(
             Identity(identity, tuple(f"{identity}/{number:02d}" for number in range(photos)), role)
             for role, count, photos in self._roles()

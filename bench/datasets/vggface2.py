@@ -1,4 +1,4 @@
-"""VGGFace2: 3.31 million photos of 9,131 people, five published landmarks each; the user brings it.
+"""VGGFace2: 3.31 million photos of 9,131 identities, five published landmarks each; the user brings it.
 
 Cao, Shen, Xie, Parkhi, Zisserman, VGGFace2, FG 2018. Layout as in the publishers' archives: test/n000001/0001_01.jpg,
 train/…, and bb_landmark/loose_landmark_test.csv with the columns NAME_ID, P1X, P1Y … P5Y, where NAME_ID is
@@ -16,11 +16,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from bench.alignment import Points
 from bench.datasets._published import (
     LandmarkTable,
-    Person,
     PublishedDataset,
+    PublishedIdentity,
     PublishedParams,
     broken,
     coordinates,
@@ -32,6 +31,7 @@ from bench.datasets._published import (
     photos_of,
 )
 from bench.errors import DataError
+from bench.faces.alignment import Points
 
 PARTS = ("test", "train")
 
@@ -43,7 +43,7 @@ _COLUMNS = ["NAME_ID", *(f"P{point}{axis}" for point in range(1, 6) for axis in 
 
 
 class VGGFace2(PublishedDataset):
-    """Loosely cropped photos of people from a web search, with large differences of pose and age.
+    """Loosely cropped photos of identities from a web search, with large differences of pose and age.
 
     Of the publishers' test part those with `min_photos` are evaluated; the training part, where it is read, is for
     training. The publishers no longer hand the photos out; the people in them were not asked.
@@ -58,7 +58,7 @@ class VGGFace2(PublishedDataset):
 
         part: Literal["test", "both"] = Field(
             "test",
-            description="test: 500 people; both: the 8,631 people of its training part for training too",
+            description="test: 500 identities; both: the 8,631 identities of its training part for training too",
         )
         landmarks: Literal["published", "detect"] = Field(
             "published", description="five points of a photo: those of bb_landmark, or the detector's"
@@ -70,23 +70,23 @@ class VGGFace2(PublishedDataset):
     def _parts(self) -> tuple[str, ...]:
         return PARTS if self.params.part == "both" else PARTS[:1]
 
-    def _find(self) -> Iterator[Person]:
+    def _find(self) -> Iterator[PublishedIdentity]:
         for part in self._parts:
-            folder = existing(self.root, part, ("data",), self._mend)
+            folder = existing(self.root, part, ("data",), self._fix)
             for name in folders_of(folder):
                 if photos := photos_of(folder / name):
-                    yield Person(f"{part}/{name}", photos, part == "test")
+                    yield PublishedIdentity(f"{part}/{name}", photos, part == "test")
 
     @cached_property
     def _photo_folders(self) -> dict[str, Path]:
-        return {part: existing(self.root, part, ("data",), self._mend) for part in self._parts}
+        return {part: existing(self.root, part, ("data",), self._fix) for part in self._parts}
 
-    def _file(self, person: Person, photo: str) -> Path:
-        part, _, name = person.name.partition("/")
+    def _file(self, identity: PublishedIdentity, photo: str) -> Path:
+        part, _, name = identity.name.partition("/")
         return self._photo_folders[part] / name / photo
 
     def _list(self, part: str) -> Path:
-        return existing(self.root, f"loose_landmark_{part}.csv", _FOLDERS, self._mend)
+        return existing(self.root, f"loose_landmark_{part}.csv", _FOLDERS, self._fix)
 
     @property
     def _points_version(self) -> str:
@@ -94,10 +94,10 @@ class VGGFace2(PublishedDataset):
             return detected()
         return " ".join(digest_of(self._list(part)) for part in self._parts)
 
-    def _points_of(self, person: Person, photo: str) -> Points | None:
+    def _points_of(self, identity: PublishedIdentity, photo: str) -> Points | None:
         if self.params.landmarks == "detect":
             return None
-        part, _, name = person.name.partition("/")
+        part, _, name = identity.name.partition("/")
         points = self._landmarks[part].of(name, Path(photo).stem)
         if points is None:
             raise DataError(
@@ -109,19 +109,19 @@ class VGGFace2(PublishedDataset):
     def _landmarks(self) -> dict[str, LandmarkList]:
         return {part: LandmarkList(self._list(part)) for part in self._parts}
 
-    def people_in(self, corpus: str) -> frozenset[str] | None:
-        """Return the people of the training part for ``VGGFace2``; see `PublishedDataset.people_in`.
+    def identities_in(self, corpus: str) -> frozenset[str] | None:
+        """Return the identities of the training part for ``VGGFace2``; see `PublishedDataset.identities_in`.
 
-        Backbones are trained on its 8,631 people; the publishers' two parts share nobody.
+        Backbones are trained on its 8,631 identities; the publishers' two parts share nobody.
         """
         if corpus != CORPUS:
             return None
-        return frozenset(i for i, person in self._people.items() if person.name.startswith("train/"))
+        return frozenset(i for i, identity in self._published.items() if identity.name.startswith("train/"))
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Lines of one person that follow each other: where they begin, their bytes, the number of the first."""
+    """Lines of one identity that follow each other: where they begin, their bytes, the number of the first."""
 
     start: int
     size: int
@@ -129,9 +129,9 @@ class _Block:
 
 
 class LandmarkList:
-    """A list of landmarks, read person by person: that of the training part has 3.1 million rows.
+    """A list of landmarks, read identity by identity: that of the training part has 3.1 million rows.
 
-    Only where each person's lines are is held, and the last person's points.
+    Only where each identity's lines are is held, and the last identity's points.
 
     Args:
         file: the list.
@@ -141,15 +141,15 @@ class LandmarkList:
         self.file = file
         self._last: tuple[str, LandmarkTable] | None = None
 
-    def of(self, person: str, photo: str) -> Points | None:
+    def of(self, identity: str, photo: str) -> Points | None:
         """Return the 5×2 points of a photo, None where there are none.
 
         Raises:
-            DataError: the list cannot be read, or one of the person's lines is broken; names it.
+            DataError: the list cannot be read, or one of the identity's lines is broken; names it.
         """
-        if self._last is None or self._last[0] != person:
-            self._last = (person, landmark_table(self._rows(person), self.file))
-        return self._last[1].of(f"{person}/{photo}")
+        if self._last is None or self._last[0] != identity:
+            self._last = (identity, landmark_table(self._rows(identity), self.file))
+        return self._last[1].of(f"{identity}/{photo}")
 
     @cached_property
     def _blocks(self) -> dict[str, list[_Block]]:
@@ -160,12 +160,12 @@ class LandmarkList:
                 start = place = lines.tell()
                 last, first = b"", 2
                 for number, line in enumerate(lines, start=2):
-                    person = line.partition(b"/")[0].strip(b'\xef\xbb\xbf" \r\n')
-                    if person != last:
+                    identity = line.partition(b"/")[0].strip(b'\xef\xbb\xbf" \r\n')
+                    if identity != last:
                         if last:
                             block = _Block(start, place - start, first)
                             found.setdefault(last.decode(), []).append(block)
-                        last, start, first = person, place, number
+                        last, start, first = identity, place, number
                     place += len(line)
                 if last:
                     found.setdefault(last.decode(), []).append(_Block(start, place - start, first))
@@ -178,9 +178,9 @@ class LandmarkList:
         if [name.strip() for name in header] != _COLUMNS:
             raise broken(self.file, 1, f"the columns are {', '.join(header)}, expected {', '.join(_COLUMNS)}")
 
-    def _rows(self, person: str) -> Iterator[tuple[str, list[float]]]:
-        """Yield (person/photo, ten coordinates) of a person's lines."""
-        for block in self._blocks.get(person, ()):
+    def _rows(self, identity: str) -> Iterator[tuple[str, list[float]]]:
+        """Yield (identity/photo, ten coordinates) of an identity's lines."""
+        for block in self._blocks.get(identity, ()):
             try:
                 with self.file.open("rb") as file:
                     file.seek(block.start)

@@ -19,7 +19,7 @@ from bench.errors import UsageError, unknown
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from bench.run_view import RunView
+    from bench.leaderboard.view import RunView
 
 WIDTHS: Mapping[str, float] = {"column": 3.5, "page": 7.2}
 """Inches of a figure that fills one column, and both, of a two-column paper."""
@@ -36,8 +36,8 @@ class FigureOptions:
         backbone: canonical name of the tracker's backbone.
         head: the tracker's head.
         condition: which of the protocol's questions.
-        people: rows of a picture grid.
-        persons: identity ids of the rows instead, () to spread them evenly over all.
+        n_identities: rows of a picture grid.
+        identities: identity ids of the rows instead, () to spread them evenly over all.
         store: folder of artefacts, for kinds that show photos.
         threads: threads torch computes with, for kinds that show photos.
         progress: called with the number of images that must be computed, before they are; gives a context whose
@@ -50,8 +50,8 @@ class FigureOptions:
     backbone: str | None = None
     head: str | None = None
     condition: str | None = None
-    people: int = 6
-    persons: tuple[str, ...] = ()
+    n_identities: int = 6
+    identities: tuple[str, ...] = ()
     store: Path | None = None
     threads: int | None = None
     progress: Callable[[int], AbstractContextManager[Callable[[int], None]]] | None = None
@@ -64,7 +64,7 @@ class Drawing:
     Attributes:
         figure: what was drawn.
         title: a heading, in a few words.
-        caption: what is shown, of how many people, what bars and marks mean; whole sentences, as under a figure.
+        caption: what is shown, of how many identities, what bars and marks mean; whole sentences, as under a figure.
         alt: what the figure says, for those who cannot see it.
     """
 
@@ -85,7 +85,7 @@ class Kind:
     Attributes:
         module: where its ``draw`` is.
         summary: what it shows, one line for ``--help``.
-        shows_photos: it shows photos of people, and needs the run's store.
+        shows_photos: it shows photos of identities, and needs the run's store.
     """
 
     module: str
@@ -113,12 +113,13 @@ KINDS: Mapping[str, Kind] = {
     ),
     "forest": Kind("bench.figures.forest", "by how much each defence changes attack success, with intervals"),
     "critical-difference": Kind(
-        "bench.figures.critical_difference", "mean ranks of the defences, and which are not told apart"
+        "bench.figures.critical_difference",
+        "mean ranks of the defences, and which are not significantly different",
     ),
     "quality": Kind("bench.figures.quality", "attack success against image quality, with the Pareto front"),
     "backbones": Kind("bench.figures.backbones", "attack success on every tracker's backbone"),
     "robustness": Kind("bench.figures.robustness", "attack success after each channel (protocol robustness)"),
-    "people": Kind("bench.figures.people", "attack success of every person, by defence"),
+    "identities": Kind("bench.figures.identities", "attack success of every identity, by defence"),
     "cost": Kind("bench.figures.cost", "seconds per image against attack success"),
     "grid": Kind(
         "bench.figures.grid",

@@ -8,7 +8,7 @@ import pandas as pd
 
 from bench.figures import Drawing, FigureOptions, NotDrawableError, style, words
 from bench.figures.selection import NO_CLOAK, Selection, select
-from bench.run_view import RunView
+from bench.leaderboard.view import RunView
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
         NotDrawableError: the run has no attack, or one backbone.
     """
     chosen = select(view, options)
-    backbones = view.answers.values("backbone")
+    backbones = view.results.values("backbone")
     if len(backbones) < 2:
         raise NotDrawableError(
             f"the run has one backbone, {backbones[0]}: there is nothing to compare. Add one with --backbone."
@@ -53,11 +53,11 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
 def _panel(
     axes: Axes, chosen: Selection, attack: str, backbones: tuple[str, ...], looks: dict[str, style.Look]
 ) -> None:
-    board = chosen.board
-    own = board[(board["attack"] == attack) & (board["head"] == chosen.head)]
+    leaderboard = chosen.leaderboard
+    own = leaderboard[(leaderboard["attack"] == attack) & (leaderboard["head"] == chosen.head)]
     missing = []
     # Seeds of a defence stand beside each other.
-    series = [(defense, seed) for defense in looks for seed in dict.fromkeys(board["seed"])]
+    series = [(defense, seed) for defense in looks for seed in dict.fromkeys(leaderboard["seed"])]
     half = min(0.42 * _ROOM / len(series), 0.08)
     for number, (defense, seed) in enumerate(series):
         look = looks[defense]
@@ -96,7 +96,7 @@ def _panel(
 
 
 def _caption(chosen: Selection) -> str:
-    rows = chosen.board[chosen.board["head"] == chosen.head]
+    rows = chosen.leaderboard[chosen.leaderboard["head"] == chosen.head]
     white = (rows["access"] == "white-box").any()
     return words.joined(
         [
@@ -114,7 +114,9 @@ def _caption(chosen: Selection) -> str:
 
 
 def _alt(chosen: Selection) -> str:
-    rows = chosen.board[(chosen.board["head"] == chosen.head) & (chosen.board["defense"] == NO_CLOAK)]
+    rows = chosen.leaderboard[
+        (chosen.leaderboard["head"] == chosen.head) & (chosen.leaderboard["defense"] == NO_CLOAK)
+    ]
     parts = []
     for attack in chosen.attacks:
         own = rows[rows["attack"] == attack]

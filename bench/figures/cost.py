@@ -13,7 +13,7 @@ from bench.errors import DataError
 from bench.figures import WIDTHS, Drawing, FigureOptions, NotDrawableError, style, words
 from bench.figures.quality import over_attacks
 from bench.figures.selection import NO_CLOAK, Panel, Selection, select
-from bench.run_view import RunView
+from bench.leaderboard.view import RunView
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

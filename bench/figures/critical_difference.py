@@ -1,4 +1,4 @@
-"""Critical-difference diagram: mean ranks, with bars that join what cannot be told apart (Demšar, 2006)."""
+"""Critical-difference diagram: mean ranks, with bars that join what are not significantly different (Demšar, 2006)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from bench.analysis.comparison_groups import EVERY, ComparisonGroup, comparison_groups
 from bench.figures import WIDTHS, Drawing, FigureOptions, NotDrawableError, style, words
 from bench.figures.selection import NO_CLOAK, Panel, Selection, select
-from bench.rankings import Ranked, Ranking, critical_difference
-from bench.run_view import RunView
-from bench.slices import EVERY, Slice, slices
+from bench.leaderboard.view import RunView
+from bench.stats.rankings import Ranked, Ranking, critical_difference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,7 @@ class _Diagram:
     """
 
     panel: Panel
-    found: Slice
+    found: ComparisonGroup
     ranking: Ranking
     methods: tuple[Ranked, ...]
 
@@ -49,7 +49,7 @@ def tie_groups(methods: Sequence[Ranked]) -> list[tuple[str, ...]]:
 def draw(view: RunView, options: FigureOptions) -> Drawing:
     """Return a diagram of the defences, one panel a head and access; of the attacks where there is one defence.
 
-    Bars are the tie groups of `bench.rankings`, which tests every pair; Nemenyi's critical difference is drawn above
+    Bars are the tie groups of `stats.rankings`, which tests every pair; Nemenyi's critical difference is drawn above
     the axis for comparison.
 
     Raises:
@@ -80,7 +80,10 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
                 size=style.TITLE_SIZE,
             )
     return Drawing(
-        figure, "Mean ranks and what is not told apart", _caption(chosen, diagrams), _alt(diagrams)
+        figure,
+        "Mean ranks and what is not significantly different",
+        _caption(chosen, diagrams),
+        _alt(diagrams),
     )
 
 
@@ -102,7 +105,7 @@ def _diagrams(chosen: Selection) -> list[_Diagram]:
         raise NotDrawableError(
             "methods are ranked in the mean over trackers; leave --backbone out, or draw kind backbones."
         )
-    axis = "defense" if len(chosen.view.answers.values("defense")) > 1 else "attack"
+    axis = "defense" if len(chosen.view.results.values("defense")) > 1 else "attack"
     opponent = _opponent(chosen, axis)
     reasons = []
     found = []
@@ -124,19 +127,21 @@ def _diagrams(chosen: Selection) -> list[_Diagram]:
     return found
 
 
-def _ranked(chosen: Selection, axis: str) -> Sequence[tuple[Slice, Ranking]]:
+def _ranked(chosen: Selection, axis: str) -> Sequence[tuple[ComparisonGroup, Ranking]]:
     """Return the run's ranked slices; defences are ranked without the attacks that adapt to some of them."""
     attacks = _averaged(chosen)
     if axis == "attack" or attacks == chosen.attacks or len(attacks) == 1:
         return chosen.view.ranked
-    answers = chosen.view.answers
-    cells = {point: cell for point, cell in answers.cells.items() if point.attack in (*attacks, NO_CLOAK)}
-    found = [one for one in slices(replace(answers, cells=cells), "defense") if one.opponent == EVERY]
+    results = chosen.view.results
+    cells = {point: cell for point, cell in results.cells.items() if point.attack in (*attacks, NO_CLOAK)}
+    found = [
+        one for one in comparison_groups(replace(results, cells=cells), "defense") if one.opponent == EVERY
+    ]
     return [(one, one.rank(chosen.view.facts.spec.split_seed)) for one in found]
 
 
 def _averaged(chosen: Selection) -> tuple[str, ...]:
-    return chosen.averaged(chosen.view.answers.values("defense"))
+    return chosen.averaged(chosen.view.results.values("defense"))
 
 
 def _opponent(chosen: Selection, axis: str) -> str:
@@ -246,17 +251,19 @@ def _caption(chosen: Selection, diagrams: Sequence[_Diagram]) -> str:
     ]
     return words.joined(
         [
-            f"Mean rank over people of the {word}, {against}; 1 is the best, {good} attack success rate ranks before.",
-            words.left_out(chosen, chosen.view.answers.values("defense")) if first.axis == "defense" else "",
+            f"Mean rank over identities of the {word}, {against}; 1 is the best, {good} attack "
+            f"success rate ranks before.",
+            words.left_out(chosen, chosen.view.results.values("defense")) if first.axis == "defense" else "",
             _made_against(chosen, first),
             words.measured(chosen, [len(one.found.rates) for one in diagrams]),
             f"Tracker: {on}."
             if len(first.backbones) == 1
-            else f"Each person's rate is the mean over the trackers {on}.",
-            "Bars join methods that are not told apart by sign-flip tests over people, corrected by Holm; dots on a "
+            else f"Each identity's rate is the mean over the trackers {on}.",
+            "Bars join methods that are not significantly different by sign-flip tests over "
+            "identities, corrected by Holm; dots on a "
             "bar are its members."
             if any(tie_groups(one.methods) for one in diagrams)
-            else "All methods are told apart by sign-flip tests over people, corrected by Holm.",
+            else "All methods are significantly different by sign-flip tests over identities, corrected by Holm.",
             f"Friedman's test: {'; '.join(friedman)}." if friedman else "",
             "CD: Nemenyi's critical difference of mean ranks at 5 %, for comparison with other papers.",
             words.full_names(chosen, defenses=first.axis == "defense"),
@@ -264,7 +271,7 @@ def _caption(chosen: Selection, diagrams: Sequence[_Diagram]) -> str:
     )
 
 
-def _made_against(chosen: Selection, first: Slice) -> str:
+def _made_against(chosen: Selection, first: ComparisonGroup) -> str:
     """Return the sentence that says where the one attack shown adapts to some of the methods ranked."""
     if first.axis == "attack":
         names = [a for a, d in sorted(chosen.adapted) if d == first.opponent and a in first.rates.columns]
@@ -279,9 +286,9 @@ def _alt(diagrams: Sequence[_Diagram]) -> str:
         ranks = ", ".join(f"{method.method} {method.mean_rank:.2f}" for method in one.methods)
         groups = tie_groups(one.methods)
         tied = (
-            f"not told apart: {'; '.join(words.listed(group) for group in groups)}"
+            f"not significantly different: {'; '.join(words.listed(group) for group in groups)}"
             if groups
-            else "all told apart"
+            else "all significantly different"
         )
         parts.append(f"Head {one.panel.head}, mean ranks: {ranks}; {tied}.")
     return f"Critical-difference diagram. {' '.join(parts)}"

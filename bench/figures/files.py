@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from bench.errors import UsageError
 from bench.figures import Drawing, style
-from bench.store import write_atomically
+from bench.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,8 +8,8 @@ import pandas as pd
 
 from bench.figures import Drawing, FigureOptions, NotDrawableError, style, words
 from bench.figures.selection import NO_CLOAK, Panel, Selection, select
-from bench.run_view import RunView
-from bench.significance import ALPHA
+from bench.leaderboard.view import RunView
+from bench.stats.significance import ALPHA
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ def differences(chosen: Selection) -> pd.DataFrame:
 
     Returns:
         columns group (an attack, or the defence the attacks meet), label (canonical), head, access, difference, low
-        and high (in percentage points), told_apart, n_identities, reason.
+        and high (in percentage points), significant, n_identities, reason.
     """
     rows = _of_defenses(chosen)
     return rows if len(rows) else _of_attacks(chosen)
@@ -59,7 +59,7 @@ def _of_attacks(chosen: Selection) -> pd.DataFrame:
 
 
 def _signed(rows: pd.DataFrame, turned: pd.Series[bool]) -> pd.DataFrame:
-    """Return differences in percentage points, with the sign turned where asked for."""
+    """Return differences in percentage points, with the sign turned where requested."""
     sign = 1.0 - 2.0 * turned.astype(float)
     low, high = (rows[name].astype(float) for name in ("difference_low", "difference_high"))
     return pd.DataFrame(
@@ -68,7 +68,7 @@ def _signed(rows: pd.DataFrame, turned: pd.Series[bool]) -> pd.DataFrame:
             "difference": 100 * sign * rows["difference"].astype(float),
             "low": 100 * (low.where(~turned, -high)),
             "high": 100 * (high.where(~turned, -low)),
-            "told_apart": rows["told_apart"].astype(bool),
+            "significant": rows["significant"].astype(bool),
         }
     )
 
@@ -135,7 +135,7 @@ def _panel(
             looks.get(group, plain),
             label=f"{group}|{label}",
             along="x",
-            filled=bool(row.told_apart),
+            filled=bool(row.significant),
         )
     axes.axvline(0, color="black", linewidth=0.8)
     axes.grid(axis="x")
@@ -169,11 +169,12 @@ def _caption(chosen: Selection, rows: pd.DataFrame) -> str:
             what,
             words.measured(chosen, rows["n_identities"]),
             words.mean_over(chosen, chosen.rates),
-            "Bars are 95 % intervals over people of that difference alone, not corrected for how many are shown.",
-            f"Filled: told apart from zero (p ≤ {ALPHA} after Holm over all pairs of the slice, and Friedman's test "
+            "Bars are 95 % intervals over identities of that difference alone, not corrected for how many are shown.",
+            f"Filled: significantly different from zero (p ≤ {ALPHA} after Holm over all pairs of the "
+            f"slice, and Friedman's test "
             "over its methods); hollow: not, so a bar clear of zero can be hollow.",
             words.adapted(chosen) if of_defenses else "",
-            "NA: a cell failed or people are not independent." if rows["difference"].isna().any() else "",
+            "NA: a cell failed or identities are not independent." if rows["difference"].isna().any() else "",
             words.full_names(chosen),
         ]
     )
@@ -185,12 +186,12 @@ def _alt(rows: pd.DataFrame) -> str:
         return "A forest plot without a single difference: no pair could be tested."
     ordered = known.sort_values("difference", kind="stable")
     first, last = ordered.iloc[0], ordered.iloc[-1]
-    apart = int(known["told_apart"].sum())
+    apart = int(known["significant"].sum())
 
     def said(row: pd.Series[Any]) -> str:
         return f"{row['difference']:+.1f} points ({row['label']}, {row['group']}, head {row['head']})"
 
     return (
-        f"Forest plot of {len(known)} differences, {apart} of them told apart from zero; they lie between "
+        f"Forest plot of {len(known)} differences, {apart} of them significantly different from zero; they lie between "
         f"{said(first)} and {said(last)}."
     )

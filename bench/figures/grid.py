@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from bench.answers import Answers, Point
+from bench.analysis.results import Point, Results
 from bench.figures import WIDTHS, Drawing, FigureOptions, NotDrawableError, photo_columns, style, words
 from bench.figures.photo_columns import CLOAK, ERASED, ORIGINAL, PURIFIED, Photos
 from bench.figures.selection import NO_CLOAK, Selection, select
-from bench.run_view import RunView
-from bench.spec import Cell
+from bench.leaderboard.view import RunView
+from bench.run.spec import Cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_LEFT, _GAP = 0.17, 0.05  # inches: names of people, between photos
+_LEFT, _GAP = 0.17, 0.05  # inches: names of identities, between photos
 _LINE = 0.095  # inches of a line of an answer
 _SIZE = 6.0  # points of an answer
 _LARGEST, _LARGE, _NARROW = (
@@ -33,12 +33,12 @@ class Answer:
     """What the tracker says when its gallery holds photos of this kind.
 
     Attributes:
-        right: probes of the person, or comparisons with the photo, that are recognised.
+        right: probes of the identity, or comparisons with the photo, that are recognised.
         total: all of them.
         predicted: of the first one, the id it answers; "" where it refuses.
-        own: whether that is the person.
+        own: whether that is the identity.
         score: of that answer, None where there was nothing to compare with.
-        own_score: the person's own best score, None where it is not known.
+        own_score: the identity's own best score, None where it is not known.
     """
 
     right: int
@@ -72,20 +72,20 @@ def _score(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
 
 
-def answer(answers: Answers, point: Point, condition: str, person: str, photo: str) -> Answer | None:
-    """Return the tracker's answers about a person while protected, None where the run has none.
+def answer(results: Results, point: Point, condition: str, identity: str, photo: str) -> Answer | None:
+    """Return the tracker's answers about an identity while protected, None where the run has none.
 
     Args:
-        answers: of the run.
+        results: of the run.
         point: the cell.
         condition: of the protocol.
-        person: identity id.
+        identity: identity id.
         photo: image id; where photos are compared one by one, only comparisons with it count.
     """
-    rows = answers.rows(point, condition)
+    rows = results.rows(point, condition)
     if rows is None:
         return None
-    rows = rows[(rows["identity"] == person) & rows["protected"]]
+    rows = rows[(rows["identity"] == identity) & rows["protected"]]
     with_photo = rows[rows["reference"] == photo]
     rows = with_photo if len(with_photo) else rows
     if rows.empty:
@@ -93,7 +93,7 @@ def answer(answers: Answers, point: Point, condition: str, person: str, photo: s
     first = rows.iloc[0]
     predicted = "" if pd.isna(first["predicted"]) else str(first["predicted"])
     score = None if pd.isna(first["score"]) else float(first["score"])
-    own = predicted == person
+    own = predicted == identity
     known = score is not None and pd.notna(first["margin"]) and bool(predicted)
     return Answer(
         right=int(rows["correct"].sum()),
@@ -120,7 +120,7 @@ def source_of(title: str, cell: Cell, condition: str, conditions: Sequence[str])
 
 
 def draw(view: RunView, options: FigureOptions) -> Drawing:
-    """Return the grid, a row a person.
+    """Return the grid, a row an identity.
 
     What the store no longer holds is computed again.
 
@@ -129,8 +129,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
         UsageError: an option names what the run has not.
         DataError: the run's photos are not here.
     """
-    from bench.runner import Options
-    from bench.verify import prepare_again
+    from bench.run.runner import Options, prepare_again
 
     chosen = select(view, options)
     prepared = prepare_again(view.folder, Options(store=options.store, threads=options.threads))
@@ -143,26 +142,26 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     )
     if not prepared.run.attacks[cell.attack].changes_images:
         raise NotDrawableError(f"attack '{cell.attack}' changes no photo: there is nothing to show.")
-    rows = photo_columns.choose_photos(prepared.run.split.cloaked, options.people, options.persons)
+    rows = photo_columns.choose_photos(prepared.run.split.cloaked, options.n_identities, options.identities)
     return paint(chosen, cell, photo_columns.collect(prepared, cell, rows, options.progress), options)
 
 
 def paint(chosen: Selection, cell: Cell, photos: Photos, options: FigureOptions) -> Drawing:
     """Return the drawing of photos that were collected, with the run's answers under each."""
-    answers = chosen.view.answers
+    results = chosen.view.results
     sources = {
-        column.title: source_of(column.title, cell, chosen.condition, answers.conditions())
+        column.title: source_of(column.title, cell, chosen.condition, results.conditions())
         for column in photos.columns
     }
     found = {
-        (row, title): answer(answers, *source, person, row)
-        for row, person in zip(photos.rows, photos.people, strict=True)
+        (row, title): answer(results, *source, identity, row)
+        for row, identity in zip(photos.rows, photos.identities, strict=True)
         for title, source in sources.items()
         if source is not None
     }
     across, down = len(photos.columns), len(photos.rows)
     side = _side(WIDTHS[options.width], across, down)
-    # With few columns the figure is narrower than asked for, not blank on the right.
+    # With few columns the figure is narrower than requested, not blank on the right.
     width = min(WIDTHS[options.width], _LEFT + across * (side + _GAP))
     lines = {key: one.lines(side + _GAP / 2) for key, one in found.items() if one is not None}
     below = _LINE * max(map(len, lines.values()), default=0) + 0.06
@@ -183,11 +182,11 @@ def paint(chosen: Selection, cell: Cell, photos: Photos, options: FigureOptions)
             if y == 0:
                 axes.set_title(titles[x], loc="center", fontsize=_SIZE if side < _NARROW else style.TYPE_SIZE)
             if x == 0:
-                axes.set_ylabel(_cut(photos.people[y], side + below - 0.1), fontsize=_SIZE, labelpad=1.5)
+                axes.set_ylabel(_cut(photos.identities[y], side + below - 0.1), fontsize=_SIZE, labelpad=1.5)
             text = "\n".join(lines.get((row, column.title), []))
             axes.set_xlabel(text, fontsize=_SIZE, labelpad=1.5, linespacing=1.05)
     drawn = [
-        (photos.people[photos.rows.index(row)], title, one) for (row, title), one in found.items() if one
+        (photos.identities[photos.rows.index(row)], title, one) for (row, title), one in found.items() if one
     ]
     return Drawing(
         figure, "Photos and the tracker's answers", _caption(chosen, cell, sources), _alt(cell, drawn)
@@ -204,9 +203,9 @@ def _title(text: str, room: float) -> str:
     return text if style.text_width(max(text.split("\n"), key=len)) <= room else text.replace(" ×", "\n×")
 
 
-def _cut(person: str, room: float) -> str:
-    """Return an id without its beginning where it is wider than `room` inches: its end tells people apart."""
-    text = person
+def _cut(identity: str, room: float) -> str:
+    """Return an id without its beginning where it is wider than `room` inches: its end tells identities apart."""
+    text = identity
     while len(text) > 2 and style.text_width(text, _SIZE) > room:
         text = f"…{text.lstrip('…')[1:]}"
     return text
@@ -225,14 +224,15 @@ def _caption(chosen: Selection, cell: Cell, sources: dict[str, tuple[Point, str]
         rows is not None and rows["reference"].notna().any()
         for source in sources.values()
         if source is not None
-        for rows in [chosen.view.answers.rows(*source)]
+        for rows in [chosen.view.results.rows(*source)]
     )
     what = (
-        "Under each, the tracker's answer where it compares the photo above with the person's first probe, its score, "
+        "Under each, the tracker's answer where it compares the photo above with the identity's "
+        "first probe, its score, "
         "and how many of all comparisons with that photo it accepts."
         if compared
-        else "Under each, the tracker's answer to the person's first probe while its gallery holds the person's photos "
-        "of that kind, its score, and how many of the person's probes it recognises."
+        else "Under each, the tracker's answer to the identity's first probe while its gallery holds its photos "
+        "of that kind, its score, and how many of the identity's probes it recognises."
     )
     defended = "" if cell.defense == NO_CLOAK else f", purified by {cell.defense}"
     return words.joined(
@@ -240,7 +240,8 @@ def _caption(chosen: Selection, cell: Cell, sources: dict[str, tuple[Point, str]
             f"Photos of {chosen.view.facts.spec.dataset} cloaked by {cell.attack}{defended}; the difference is "
             f"enlarged {photo_columns.AMPLIFIED} times around grey.",
             what,
-            "'Itself' is the person of the row; another id is whom the tracker takes the person for, with the person's "
+            "'Itself' is the identity of the row; another id is whom the tracker takes the identity "
+            "for, with the identity's "
             "own best score in brackets; 'refused' is no answer.",
             f"Tracker {cell.backbone}, head {cell.head}, seed {cell.seed}, {words.place(chosen)}.",
         ]
@@ -254,8 +255,8 @@ def _alt(cell: Cell, drawn: Sequence[tuple[str, str, Answer]]) -> str:
         total[0] += one.right
         total[1] += one.total
     told = ", ".join(f"{title} {right} of {total}" for title, (right, total) in totals.items())
-    people = len({person for person, _, _ in drawn})
+    identities = len({identity for identity, _, _ in drawn})
     return (
-        f"Photos of {words.counted(people, 'person', 'people')}, cloaked by {cell.attack}. Recognised by "
+        f"Photos of {words.counted(identities, 'identity', 'identities')}, cloaked by {cell.attack}. Recognised by "
         f"{cell.backbone}: {told or 'the run has no answers about them'}."
     )

@@ -11,15 +11,15 @@ import pandas as pd
 
 from bench.figures import WIDTHS, Drawing, FigureOptions, style, words
 from bench.figures.selection import ADAPTED, NO_CLOAK, Panel, Selection, select
-from bench.run_view import RunView
-from bench.significance import ALPHA
+from bench.leaderboard.view import RunView
+from bench.stats.significance import ALPHA
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LOWER, HIGHER = "*", "†"
-"""Marks of a rate that is told apart from the one without a defence."""
+"""Marks of a rate that is significantly different from the one without a defence."""
 
 FAILED, MISSING = "failed", "NA"
 
@@ -46,7 +46,7 @@ class Square:
 def draw(view: RunView, options: FigureOptions) -> Drawing:
     """Return the map, one panel a head and access.
 
-    Rates are means over trackers (`bench.means`), white-box and black-box apart; the first row is the error that no
+    Rates are means over trackers (`leaderboard.means`), white-box and black-box apart; the first row is the error no
     cloak earned. A pair with a failed cell says so, one without a rate is NA.
 
     Raises:
@@ -116,7 +116,7 @@ def _square(chosen: Selection, panel: Panel, attack: str, defense: str, decimals
 
 
 def significance_mark(chosen: Selection, panel: Panel, attack: str, defense: str) -> str:
-    """Return the mark of a rate against the same attack without a defence, "" where they are not told apart.
+    """Return the mark of a rate against the same attack without a defence, "" where they do not differ.
 
     Of the mean over trackers by the tested pairs of the slice, of one tracker by its row of the leaderboard.
     """
@@ -134,15 +134,19 @@ def significance_mark(chosen: Selection, panel: Panel, attack: str, defense: str
             | ((table["first"] == NO_CLOAK) & (table["second"] == defense))
         )
     ]
-    if found.empty or not bool(found.iloc[0]["told_apart"]):
+    if found.empty or not bool(found.iloc[0]["significant"]):
         return ""
     # The first of a pair is the one with the lower rate.
     return LOWER if found.iloc[0]["first"] == defense else HIGHER
 
 
 def _mark_of_row(chosen: Selection, panel: Panel, attack: str, defense: str) -> str:
-    board = chosen.board
-    rows = board[(board["attack"] == attack) & (board["defense"] == defense) & (board["head"] == panel.head)]
+    leaderboard = chosen.leaderboard
+    rows = leaderboard[
+        (leaderboard["attack"] == attack)
+        & (leaderboard["defense"] == defense)
+        & (leaderboard["head"] == panel.head)
+    ]
     rows = rows[rows["p_holm"].astype(float) <= ALPHA]
     if rows.empty:
         return ""
@@ -202,9 +206,9 @@ def _caption(chosen: Selection, used: set[str]) -> str:
     rows = chosen.rates
     marked = sorted(used & {LOWER, HIGHER})
     tested = (
-        "sign-flip test over people, Holm over the rows of the leaderboard"
+        "sign-flip test over identities, Holm over the rows of the leaderboard"
         if chosen.backbone
-        else "sign-flip test over people, Holm over the pairs of defences; and Friedman's test over the defences"
+        else "sign-flip test over identities, Holm over the pairs of defences; and Friedman's test over the defences"
     )
     meanings = {LOWER: "lower", HIGHER: "higher"}
     return words.joined(
@@ -218,7 +222,7 @@ def _caption(chosen: Selection, used: set[str]) -> str:
                 f"{mark}: {meanings[mark]} than the same attack without a defence (p ≤ {ALPHA}: {tested})."
                 for mark in marked
             ),
-            "" if marked else "No rate is told apart from the same attack without a defence.",
+            "" if marked else "No rate is significantly different from the same attack without a defence.",
             words.adapted(chosen) if ADAPTED in used else "",
             *_gaps(chosen),
             "White-box and black-box rates are never averaged."

@@ -6,7 +6,7 @@ A short form depends on the run's methods alone, so a method has the same one in
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from bench import methods
+from bench.plugins import syntax
 
 LONGEST = 22
 """Characters of a name that stands as it is."""
@@ -54,7 +54,7 @@ def _too_long(text: str) -> bool:
 
 
 def _parts(name: str) -> list[str]:
-    return methods.split(_CLASS.sub("", _FOLDERS.sub("", name)), "+")
+    return syntax.split(_CLASS.sub("", _FOLDERS.sub("", name)), "+")
 
 
 def _method(step: str) -> str:
@@ -92,7 +92,7 @@ def _cuts(name: str, names: Sequence[str]) -> Iterator[str]:
 
 
 def _parameters(step: str) -> list[str]:
-    return methods.split(step.partition(":")[2], ",")
+    return syntax.split(step.partition(":")[2], ",")
 
 
 def _numbered(base: str, taken: set[str]) -> str:

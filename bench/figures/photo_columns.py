@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bench import stages
 from bench.contracts import Purifier
 from bench.errors import UsageError, unknown
-from bench.graph import Executor, Node
-from bench.runner import Prepared
-from bench.spec import Cell
+from bench.faces import pixels as faces_pixels
+from bench.run.graph import Executor, Node
+from bench.run.runner import Prepared
+from bench.run.spec import Cell
 
 AMPLIFIED = 10
 """Times a difference is enlarged to be seen."""
@@ -55,12 +55,12 @@ class Photos:
 
     Attributes:
         rows: image ids, top to bottom.
-        people: the identity id of each row.
+        identities: the identity id of each row.
         columns: left to right; each has every row.
     """
 
     rows: tuple[str, ...]
-    people: tuple[str, ...]
+    identities: tuple[str, ...]
     columns: tuple[Column, ...]
 
 
@@ -83,27 +83,27 @@ def choose_cell(
 
 
 def choose_photos(
-    cloaked: Mapping[str, Sequence[str]], people: int, named: Sequence[str] = ()
+    cloaked: Mapping[str, Sequence[str]], identities: int, named: Sequence[str] = ()
 ) -> dict[str, str]:
-    """Return image id → identity id: the first cloaked photo of each person shown.
+    """Return image id → identity id: the first cloaked photo of each identity shown.
 
     Args:
         cloaked: identity id → ids of photos that are cloaked.
-        people: how many to show, evenly spread over all.
+        identities: how many to show, evenly spread over all.
         named: show these instead, in this order.
 
     Raises:
-        UsageError: fewer than one is asked for, or a person has no cloaked photo in the run.
+        UsageError: fewer than one is requested, or an identity has no cloaked photo in the run.
     """
-    owners = sorted(person for person, photos in cloaked.items() if photos)
+    owners = sorted(identity for identity, photos in cloaked.items() if photos)
     if named:
-        for person in named:
-            if person not in owners:
-                raise unknown("person of this run", person, owners)
-        return {cloaked[person][0]: person for person in dict.fromkeys(named)}
-    if people < 1:
-        raise UsageError(f"a grid needs 1 person or more, {people} were asked for.")
-    places = np.unique(np.linspace(0, len(owners) - 1, min(people, len(owners))).round().astype(int))
+        for identity in named:
+            if identity not in owners:
+                raise unknown("identity of this run", identity, owners)
+        return {cloaked[identity][0]: identity for identity in dict.fromkeys(named)}
+    if identities < 1:
+        raise UsageError(f"a grid needs 1 identity or more, {identities} were requested.")
+    places = np.unique(np.linspace(0, len(owners) - 1, min(identities, len(owners))).round().astype(int))
     return {cloaked[owners[place]][0]: owners[place] for place in places}
 
 
@@ -162,14 +162,14 @@ def _nodes(prepared: Prepared, cell: Cell, wanted: frozenset[str]) -> dict[str, 
     if attack.erasable:
         found |= {title: pipeline.erased(*point, "gallery", key) for key, title in ERASED.items()}
     # Every set of photos of a role has the same shards: those without a photo to show are not needed.
-    shards = [place for place, node in enumerate(natural) if wanted & set(node.facts["ids"])]
+    shards = [place for place, node in enumerate(natural) if wanted & set(node.key_fields["ids"])]
     return {name: [nodes[place] for place in shards] for name, nodes in found.items()}
 
 
 def _photos(executor: Executor, nodes: Sequence[Node], wanted: frozenset[str]) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
     for node in nodes:
-        pixels = stages.decode_pixels(executor.fetch(node)).only(wanted)
+        pixels = faces_pixels.decode_pixels(executor.fetch(node)).only(wanted)
         found |= dict(zip(pixels.ids, pixels.images, strict=True))
     return found
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from bench.analysis.comparison_groups import EVERY, mean_rates
 from bench.figures import WIDTHS, Drawing, FigureOptions, NotDrawableError, style, words
 from bench.figures.selection import NO_CLOAK, Panel, Selection, select
+from bench.leaderboard.view import RunView
 from bench.randomness import numpy_generator
-from bench.run_view import RunView
-from bench.significance import ALPHA, holm, paired_difference, resamples_for
-from bench.slices import EVERY, mean_rates
+from bench.stats.significance import ALPHA, holm, paired_difference, resamples_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,16 +40,16 @@ class Point:
     Attributes:
         name: canonical name of the attack, or of the defence.
         quality: measure → mean over the same cells as the rate, None where one has none.
-        people: how many were measured.
+        identities: how many were measured.
         asr: attack success rate in per cent.
         low: lower end of its interval, NaN where there is none.
         high: upper end.
-        earns: of a cloak, whether its rate is told apart from what no cloak earns; else it is on no front.
+        earns: of a cloak, whether its rate is significantly different from what no cloak earns; else it is on no front.
     """
 
     name: str
     quality: Mapping[str, float | None]
-    people: int
+    identities: int
     asr: float
     low: float
     high: float
@@ -81,7 +81,7 @@ def pareto(quality: Sequence[float], rate: Sequence[float], *, more: bool, highe
 def points(chosen: Selection, panel: Panel, side: Side) -> list[Point]:
     """Return what is drawn of one side.
 
-    Of cloaks: every attack with its rate under the defence asked for, ``none`` without one. Of purified images:
+    Of cloaks: every attack with its rate under the defence requested, ``none`` without one. Of purified images:
     every defence that changes images, in the mean over the attacks shown.
     """
     if side == "cloak":
@@ -111,20 +111,20 @@ def points(chosen: Selection, panel: Panel, side: Side) -> list[Point]:
 def cloaks_that_earn(
     chosen: Selection, panel: Panel, rows: Mapping[str, tuple[list[str], str, dict[str, Any]]]
 ) -> frozenset[str]:
-    """Return the attacks whose rate is told apart from, and higher than, what no cloak earns there.
+    """Return the attacks whose rate is significantly different from, and higher than, what no cloak earns there.
 
-    By sign-flip tests over people, corrected by Holm over the attacks shown.
+    By sign-flip tests over identities, corrected by Holm over the attacks shown.
     """
-    answers = chosen.view.answers
+    results = chosen.view.results
     found = {}
     for name, (_, defense, row) in rows.items():
         trackers = str(row.get("backbones", "")).split("|")
         own, nothing = (
             mean_rates(
-                answers,
+                results,
                 [
                     point
-                    for point in answers.cells
+                    for point in results.cells
                     if (point.attack, point.defense, point.head) == (attack, defense, panel.head)
                     and point.backbone in trackers
                 ],
@@ -168,13 +168,13 @@ def _quality(
     chosen: Selection, panel: Panel, attacks: Sequence[str], defense: str, side: Side, trackers: Sequence[str]
 ) -> dict[str, float | None]:
     """Return each measure's mean over cells, None where one of them has none."""
-    board = chosen.board
-    rows = board[
-        board["attack"].isin(attacks)
-        & (board["defense"] == defense)
-        & (board["head"] == panel.head)
-        & board["backbone"].isin(trackers)
-        & (board["access"].replace("", "black-box") == panel.access)
+    leaderboard = chosen.leaderboard
+    rows = leaderboard[
+        leaderboard["attack"].isin(attacks)
+        & (leaderboard["defense"] == defense)
+        & (leaderboard["head"] == panel.head)
+        & leaderboard["backbone"].isin(trackers)
+        & (leaderboard["access"].replace("", "black-box") == panel.access)
     ]
     found: dict[str, float | None] = {}
     for measure in MEASURES:
@@ -288,12 +288,13 @@ def _caption(
             else "",
             "Quality is measured against the original, in the mean over changed images, and falls to the left.",
             "Ringed and dashed: the Pareto front, what no other beats in both.",
-            f"Not on the front, since not told apart from no cloak (p > {ALPHA} after Holm): {words.listed(idle)}."
+            f"Not on the front, since not significantly different from no cloak (p > {ALPHA} after "
+            f"Holm): {words.listed(idle)}."
             if idle
             else "",
             _adapted(chosen, defense),
             words.left_out(chosen, chosen.defenses) if found["purified"] or chosen.adapted else "",
-            words.measured(chosen, [one.people for one in every]),
+            words.measured(chosen, [one.identities for one in every]),
             f"Head {panel.head}.",
             words.mean_over(chosen, chosen.of_panel(panel)),
             words.INTERVALS,

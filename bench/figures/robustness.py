@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bench import methods
 from bench.figures import Drawing, FigureOptions, NotDrawableError, style, words
 from bench.figures.names import explained, short_names
 from bench.figures.selection import NO_CLOAK, Selection, select
-from bench.run_view import RunView
+from bench.leaderboard.view import RunView
+from bench.plugins import syntax
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,12 +33,12 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
         NotDrawableError: the run is of another protocol, has no attack or one channel only.
     """
     protocol = view.facts.spec.protocol
-    if methods.parse(protocol).name != PROTOCOL:
+    if syntax.parse(protocol).name != PROTOCOL:
         raise NotDrawableError(
             f"curves over channels need a run of protocol {PROTOCOL}, this run has protocol {protocol}."
         )
     chosen = select(view, options)
-    channels = view.answers.conditions()
+    channels = view.results.conditions()
     if len(channels) < 2:
         raise NotDrawableError(
             f"a figure over channels needs 2 channels or more, this run has {len(channels)} "
@@ -71,7 +71,7 @@ def _panels(chosen: Selection) -> list[tuple[str, str, str]]:
     """Return each backbone, head and defence with decisions, in the run's order."""
     found = dict.fromkeys(
         (point.backbone, point.head, point.defense)
-        for point in chosen.view.answers.cells
+        for point in chosen.view.results.cells
         if point.head in chosen.heads
         and point.defense in chosen.defenses
         and chosen.backbone in (None, point.backbone)
@@ -88,12 +88,12 @@ def _title(chosen: Selection, panel: tuple[str, str, str]) -> str:
 
 
 def _rows_of(chosen: Selection, panel: tuple[str, str, str]) -> pd.DataFrame:
-    board = chosen.view.board
-    return board[
-        (board["backbone"] == panel[0])
-        & (board["head"] == panel[1])
-        & (board["defense"] == panel[2])
-        & board["attack"].isin((*chosen.attacks, NO_CLOAK))
+    leaderboard = chosen.view.leaderboard
+    return leaderboard[
+        (leaderboard["backbone"] == panel[0])
+        & (leaderboard["head"] == panel[1])
+        & (leaderboard["defense"] == panel[2])
+        & leaderboard["attack"].isin((*chosen.attacks, NO_CLOAK))
     ]
 
 
@@ -171,7 +171,7 @@ def _caption(
     return words.joined(
         [
             "Attack success rate (ASR) after each channel, one panel a tracker; channels of one method are joined.",
-            f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} people of {spec.dataset}, protocol "
+            f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} identities of {spec.dataset}, protocol "
             f"{spec.protocol}."
             if counts
             else "",

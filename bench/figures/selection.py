@@ -1,7 +1,7 @@
 """Which rows of a run a figure shows.
 
 What lives here: the choice of methods, heads, conditions and trackers, and their rates in the mean over trackers.
-What must not: any measure of its own; rates are those of `bench.means` and of the leaderboard.
+What must not: any measure of its own; rates are those of `bench.leaderboard.means` and of the leaderboard.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from bench import means as run_means
-from bench.claims import name_in_run
+from bench.analysis.claims import name_in_run
 from bench.errors import unknown
 from bench.figures import FigureOptions, NotDrawableError
 from bench.figures.names import short_names
-from bench.run_view import RunView
+from bench.leaderboard import means as run_means
+from bench.leaderboard.view import RunView
 
 NO_CLOAK = "none"
 """The attack, or the defence, that does nothing."""
@@ -71,25 +71,25 @@ class Selection:
     @cached_property
     def short_attacks(self) -> dict[str, str]:
         """Return what attacks are called in figures; ``none`` is named for what it is."""
-        return short_names(self.view.answers.values("attack")) | {NO_CLOAK: "no cloak"}
+        return short_names(self.view.results.values("attack")) | {NO_CLOAK: "no cloak"}
 
     @cached_property
     def short_defenses(self) -> dict[str, str]:
         """Return what defences are called in figures; ``none`` is named for what it is."""
-        return short_names(self.view.answers.values("defense")) | {NO_CLOAK: "no defence"}
+        return short_names(self.view.results.values("defense")) | {NO_CLOAK: "no defence"}
 
     @cached_property
     def short_backbones(self) -> dict[str, str]:
         """Return what trackers are called in figures."""
-        return short_names(self.view.answers.values("backbone"))
+        return short_names(self.view.results.values("backbone"))
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """Return the means over the trackers shown, with the columns of `bench.means.COLUMNS`."""
+        """Return the means over the trackers shown, with the columns of `bench.leaderboard.means.COLUMNS`."""
         if self.backbone is None:
             return self.view.means
         return run_means.table(
-            run_means.means(self.view.answers, list(self.attacks), backbones=[self.backbone])
+            run_means.means(self.view.results, list(self.attacks), backbones=[self.backbone])
         )
 
     @cached_property
@@ -107,8 +107,8 @@ class Selection:
     @cached_property
     def adapted(self) -> frozenset[tuple[str, str]]:
         """Return the attacks of the run with the defences that each was made against."""
-        board = self.view.board
-        rows = board[board["attack_adapts_to_defense"].astype(str) == "True"]
+        leaderboard = self.view.leaderboard
+        rows = leaderboard[leaderboard["attack_adapts_to_defense"].astype(str) == "True"]
         return frozenset(zip(rows["attack"], rows["defense"], strict=True))
 
     def mark(self, attack: str, defense: str) -> str:
@@ -132,7 +132,7 @@ class Selection:
         if attacks == self.attacks or len(attacks) < 2:
             return self.table
         backbones = () if self.backbone is None else (self.backbone,)
-        return run_means.table(run_means.means(self.view.answers, attacks, backbones))
+        return run_means.table(run_means.means(self.view.results, attacks, backbones))
 
     @cached_property
     def panels(self) -> tuple[Panel, ...]:
@@ -153,7 +153,7 @@ class Selection:
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
-        """Return the tested pairs of defences against each attack shown, of `bench.significance_tables.PAIRS`."""
+        """Return the tested pairs of defences against each attack shown, of `significance_tables.PAIRS`."""
         table = self.view.pairs
         shown = (
             (table["ranked"] == "defense")
@@ -164,9 +164,9 @@ class Selection:
         return table[shown]
 
     @cached_property
-    def board(self) -> pd.DataFrame:
+    def leaderboard(self) -> pd.DataFrame:
         """Return the leaderboard's rows that are shown, those of attack ``none`` among them."""
-        table = self.view.board
+        table = self.view.leaderboard
         shown = (
             table["attack"].isin((*self.attacks, NO_CLOAK))
             & table["defense"].isin(self.defenses)
@@ -182,7 +182,7 @@ class Selection:
         access = ("", "black-box") if panel.access == "black-box" else (panel.access,)
         return any(
             cell.status != "ok"
-            for point, cell in self.view.answers.cells.items()
+            for point, cell in self.view.results.cells.items()
             if (point.attack, point.defense, point.head) == (attack, defense, panel.head)
             and (self.backbone in (None, point.backbone))
             and (cell.threat.access in access or attack == NO_CLOAK)
@@ -201,19 +201,19 @@ def select(view: RunView, options: FigureOptions) -> Selection:
         NotDrawableError: the run has no attack but ``none``.
         UsageError: an option names what the run has not.
     """
-    answers = view.answers
-    attacks = tuple(name for name in answers.values("attack") if name != NO_CLOAK)
+    results = view.results
+    attacks = tuple(name for name in results.values("attack") if name != NO_CLOAK)
     if not attacks:
         raise NotDrawableError(
             "the run has no attack but none, so no attack success to show. Add one with --attack."
         )
     if options.attack is not None:
         attacks = (_named("attack", options.attack, view),)
-    defenses = tuple(sorted(answers.values("defense"), key=lambda name: name != NO_CLOAK))
+    defenses = tuple(sorted(results.values("defense"), key=lambda name: name != NO_CLOAK))
     if options.defense is not None:
         wanted = (NO_CLOAK, _named("defense", options.defense, view))
         defenses = tuple(name for name in defenses if name in wanted)
-    heads = answers.values("head")
+    heads = results.values("head")
     if options.head is not None:
         if options.head not in heads:
             raise unknown("head of this run", options.head, heads)
@@ -223,13 +223,13 @@ def select(view: RunView, options: FigureOptions) -> Selection:
 
 
 def _named(axis: str, text: str, view: RunView) -> str:
-    return text if text in view.answers.values(axis) else name_in_run(axis, text, view.answers)
+    return text if text in view.results.values(axis) else name_in_run(axis, text, view.results)
 
 
 def _condition(view: RunView, wanted: str | None) -> str:
-    there = view.answers.conditions()
+    there = view.results.conditions()
     if wanted is None:
-        return next(iter(view.answers.ranked_conditions()), there[0])
+        return next(iter(view.results.ranked_conditions()), there[0])
     if wanted not in there:
         raise unknown("condition of this run", wanted, there)
     return wanted

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.figures import WIDTHS, Drawing, FigureOptions, NotDrawableError, style, words
 from bench.figures.selection import NO_CLOAK, Panel, Selection, select
-from bench.run_view import RunView
+from bench.leaderboard.view import RunView
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

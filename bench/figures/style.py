@@ -148,7 +148,7 @@ def context() -> Iterator[None]:
 
 
 def new_figure(options: FigureOptions, height: float) -> Figure:
-    """Return an empty figure of the width asked for; axes and legends are kept apart as they are added.
+    """Return an empty figure of the width requested; axes and legends are kept apart as they are added.
 
     Args:
         options: with `FigureOptions.width`.

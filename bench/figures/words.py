@@ -10,7 +10,7 @@ import pandas as pd
 from bench.figures.names import explained
 from bench.figures.selection import ADAPTED, NO_CLOAK, Selection
 
-INTERVALS = "Bars are 95 % intervals over people."
+INTERVALS = "Bars are 95 % intervals over identities."
 
 
 def percent(value: Any) -> str:
@@ -29,16 +29,16 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
-def measured(chosen: Selection, people: Iterable[Any]) -> str:
+def measured(chosen: Selection, identities: Iterable[Any]) -> str:
     """Return the sentence that says on what, on whom and against which trackers rates were measured.
 
     Args:
         chosen: what is shown.
-        people: the numbers of people behind what is shown; empty values are left out.
+        identities: the numbers of identities behind what is shown; empty values are left out.
     """
-    counts = sorted({int(n) for n in people if n is not None and not pd.isna(n)})
+    counts = sorted({int(n) for n in identities if n is not None and not pd.isna(n)})
     many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "no"
-    noun = "person" if counts == [1] else "people"
+    noun = "identity" if counts == [1] else "identities"
     return f"{many} {noun} of {chosen.view.facts.spec.dataset}, {place(chosen)}."
 
 
@@ -57,13 +57,13 @@ def mean_over(chosen: Selection, rows: pd.DataFrame) -> str:
         return (
             f"Tracker: {named[0]}."
             if len(named) == 1
-            else f"Each person's rate is the mean over the trackers {listed(named)}."
+            else f"Each identity's rate is the mean over the trackers {listed(named)}."
         )
     parts = [
         f"{chosen.short_attacks[str(row.against)]} ({row.access}): {listed(str(row.backbones).split('|'))}"
         for row in found[["against", "access", "backbones"]].drop_duplicates().itertuples(index=False)
     ]
-    return f"Each person's rate is the mean over the trackers that every defence meets: {'; '.join(parts)}."
+    return f"Each identity's rate is the mean over the trackers that every defence meets: {'; '.join(parts)}."
 
 
 def adapted(chosen: Selection) -> str:

@@ -1,5 +1,5 @@
 """Protocols: how a tracker is trained and asked, and what it answers.
 
 Here: `bench.contracts.Protocol` plugins and the tracker's heads. Not here: rates and intervals
-(`bench.measures`, `bench.statistics`), which are views over the decisions.
+(`bench.stats.rates`, `bench.stats.intervals`), which are views over the decisions.
 """

@@ -1,6 +1,6 @@
-"""Rotation over identities: what protocols share that train a tracker on some people's cloaks at a time.
+"""Rotation over identities: what protocols share that train a tracker on some identities' cloaks at a time.
 
-Each person's photos are dealt into gallery and probes. Identities are dealt into folds; in turn each fold is
+Each identity's photos are dealt into gallery and probes. Identities are dealt into folds; in turn each fold is
 protected, its gallery cloaked, while all others are normal, so that everyone is measured once as protected
 and folds − 1 times as normal. `docs/protocol.md` states it in words.
 """
@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from bench.contracts import Embedded, Identity, MethodParams, Protocol, Split
 from bench.errors import MethodError, UsageError
-from bench.heads import Head, Labels, Scorer, Scores, Vectors
+from bench.protocols.heads import Head, Labels, Scorer, Scores, Vectors
 from bench.randomness import numpy_generator
 
 
@@ -30,17 +30,17 @@ class RotationParams(MethodParams):
         0.7,
         gt=0,
         lt=1,
-        description="share of a person's photos the tracker trains on",
+        description="share of an identity's photos the tracker trains on",
         json_schema_extra={"unit": "share"},
     )
     max_gallery: int = Field(
-        10, ge=1, description="most gallery photos a person", json_schema_extra={"unit": "photos"}
+        10, ge=1, description="most gallery photos an identity", json_schema_extra={"unit": "photos"}
     )
     min_probes: int = Field(
-        2, ge=1, description="least probes a person", json_schema_extra={"unit": "photos"}
+        2, ge=1, description="least probes an identity", json_schema_extra={"unit": "photos"}
     )
     max_probes: int = Field(
-        10, ge=1, description="most probes a person", json_schema_extra={"unit": "photos"}
+        10, ge=1, description="most probes an identity", json_schema_extra={"unit": "photos"}
     )
     folds: int = Field(
         10,
@@ -53,7 +53,7 @@ class RotationParams(MethodParams):
         1.0,
         gt=0,
         le=1,
-        description="share of a protected person's gallery that is cloaked, at least one photo",
+        description="share of a protected identity's gallery that is cloaked, at least one photo",
         json_schema_extra={"unit": "share"},
     )
 
@@ -73,47 +73,47 @@ class Rotation(Protocol):
     def split(self, identities: Sequence[Identity], split_seed: int) -> Split:
         """Deal the identities of role ``evaluation`` into gallery, probes and folds.
 
-        Who is in which list depends on a person's own id and photos only; folds depend on all ids.
+        Who is in which list depends on an identity's own id and photos only; folds depend on all ids.
 
         Args:
             identities: of one dataset, any order; those of role ``training`` are left out.
             split_seed: the same for all cells of a dataset.
 
         Raises:
-            UsageError: fewer than two people, or someone with fewer than 1 + `min_probes` photos.
+            UsageError: fewer than two identities, or someone with fewer than 1 + `min_probes` photos.
         """
-        people = sorted((p for p in identities if p.role == "evaluation"), key=lambda p: p.id)
-        if len(people) < 2:
+        evaluated = sorted((p for p in identities if p.role == "evaluation"), key=lambda p: p.id)
+        if len(evaluated) < 2:
             raise UsageError(
-                f"protocol '{self.name}' needs at least 2 evaluated people, found {len(people)}. "
+                f"protocol '{self.name}' needs at least 2 evaluated identities, found {len(evaluated)}. "
                 "Use a dataset with more."
             )
-        self._require_photos(people)
-        dealt = {person.id: self._deal(person, split_seed) for person in people}
+        self._require_photos(evaluated)
+        dealt = {identity.id: self._deal(identity, split_seed) for identity in evaluated}
         gallery = {name: photos for name, (photos, _) in dealt.items()}
         return Split(
             gallery=gallery,
             probes={name: photos for name, (_, photos) in dealt.items()},
-            fold=self._folds([person.id for person in people], split_seed),
+            fold=self._folds([identity.id for identity in evaluated], split_seed),
             cloaked={name: photos[: self._n_cloaked(len(photos))] for name, photos in gallery.items()},
         )
 
-    def _require_photos(self, people: Sequence[Identity]) -> None:
+    def _require_photos(self, identities: Sequence[Identity]) -> None:
         least = 1 + self.params.min_probes
-        short = [person for person in people if len(set(person.photos)) < least]
+        short = [identity for identity in identities if len(set(identity.photos)) < least]
         if short:
             first = short[0]
             raise UsageError(
-                f"{len(short)} of {len(people)} people have too few photos, first '{first.id}' with "
+                f"{len(short)} of {len(identities)} identities have too few photos, first '{first.id}' with "
                 f"{len(set(first.photos))}; protocol '{self.name}' needs {least} (1 for the gallery and "
-                f"{least - 1} as probes). Add photos, leave these people out, or lower min_probes."
+                f"{least - 1} as probes). Add photos, leave these identities out, or lower min_probes."
             )
 
-    def _deal(self, person: Identity, split_seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return one person's gallery and probes."""
+    def _deal(self, identity: Identity, split_seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return one identity's gallery and probes."""
         params = self.params
-        photos = sorted(set(person.photos))
-        order = numpy_generator(split_seed, "split", person.id).permutation(len(photos))
+        photos = sorted(set(identity.photos))
+        order = numpy_generator(split_seed, "split", identity.id).permutation(len(photos))
         wanted = _nearest(params.gallery_fraction * len(photos))
         n_gallery = max(1, min(wanted, params.max_gallery, len(photos) - params.min_probes))
         shuffled = [photos[i] for i in order]
@@ -137,14 +137,14 @@ def _nearest(value: float) -> int:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The gallery in both states of every person.
+    """The gallery in both states of every identity.
 
     Attributes:
         identities: ids, sorted; a label is an index into it.
         vectors: natural embeddings, then cloaked ones.
-        natural: label → rows of `vectors` when the person is normal.
-        protected: label → rows of `vectors` when the person is protected.
-        fold: label → the rotation in which the person is protected.
+        natural: label → rows of `vectors` when the identity is normal.
+        protected: label → rows of `vectors` when the identity is protected.
+        fold: label → the rotation in which the identity is protected.
     """
 
     identities: tuple[str, ...]
@@ -187,7 +187,7 @@ class Gallery:
         return np.array([np.array_equal(self.vectors[a], self.vectors[b]) for a, b in pairs])
 
     def fit(self, head: Head, is_protected: NDArray[np.bool_]) -> Scorer:
-        """Train the head with the people of `is_protected` (K booleans) cloaked."""
+        """Train the head with the identities of `is_protected` (K booleans) cloaked."""
         states = zip(is_protected, self.natural, self.protected, strict=True)
         rows = [protected if chosen else natural for chosen, natural, protected in states]
         labels: Labels = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
@@ -196,13 +196,13 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Probes:
-    """Every probe of every person, sorted by (identity, image).
+    """Every probe of every identity, sorted by (identity, image).
 
     Attributes:
         images: image ids.
         labels: index of each probe's identity.
-        natural: M×D embeddings as used while the person is normal.
-        protected: the same while the person is protected.
+        natural: M×D embeddings as used while the identity is normal.
+        protected: the same while the identity is protected.
     """
 
     images: tuple[str, ...]
@@ -212,7 +212,7 @@ class Probes:
 
     @classmethod
     def of(cls, natural: Embedded, protected: Embedded, split: Split, identities: Sequence[str]) -> Probes:
-        """Return the probes of `identities` as used while their person is normal, and while protected."""
+        """Return the probes of `identities` as used while their identity is normal, and while protected."""
         named = [(k, image) for k, name in enumerate(identities) for image in sorted(split.probes[name])]
         images = tuple(image for _, image in named)
         return cls(
@@ -261,7 +261,7 @@ def scores_by_fold(head: Head, gallery: Gallery, probes: Probes) -> Iterator[Sco
 
 
 def _mixed_scores(head: Head, gallery: Gallery, probes: Probes) -> Iterator[Scores]:
-    """Yield scores of a separable head: columns of two fits, all people normal and all protected."""
+    """Yield scores of a separable head: columns of two fits, all identities normal and all protected."""
     nobody = np.zeros(len(gallery.identities), dtype=bool)
     normal = probes.score(gallery.fit(head, nobody))
     cloaked = normal if gallery.unaltered.all() else probes.score(gallery.fit(head, ~nobody))

@@ -1,6 +1,6 @@
 """The erasure protocol: whether who holds the key gets the face back, and nobody else.
 
-A person posts cloaks that can be taken off again. Clean probes of the person are compared, one to one, with
+An identity posts cloaks that can be taken off again. Clean probes of the identity are compared, one to one, with
 what was posted and with what becomes of it under the right key, a wrong one and none.
 `docs/protocols/erasure.md` states it in words.
 """
@@ -14,24 +14,24 @@ from pydantic import Field
 
 from bench.contracts import Attack, Decided, Defense, Embedded, Identity, Trial, View
 from bench.errors import UsageError, unknown
-from bench.impostors import OperatingPoint, shortage
 from bench.protocols._rotation import Rotation, RotationParams
+from bench.protocols.thresholds import OperatingPoint, shortage
 from bench.protocols.verification import VerificationProtocol, dodging, operating_points, threshold_facts
 
 
-class _Asked(NamedTuple):
-    """The views one condition compares: the person's photos, the same untouched, strangers' photos."""
+class _Requested(NamedTuple):
+    """The views one condition compares: the identity's photos, the same untouched, impostors' photos."""
 
     posted: str
     natural: str
     enrolled: str
 
 
-CONDITIONS: Mapping[str, _Asked] = {
-    "cloaked": _Asked("cloaked gallery", "gallery", "enrolled strangers"),
-    "right key": _Asked("erased, right key", "plain gallery", "presented strangers"),
-    "wrong key": _Asked("erased, wrong key", "plain gallery", "presented strangers"),
-    "no key": _Asked("erased, no key", "plain gallery", "presented strangers"),
+CONDITIONS: Mapping[str, _Requested] = {
+    "cloaked": _Requested("cloaked gallery", "gallery", "enrolled impostors"),
+    "right key": _Requested("erased, right key", "plain gallery", "presented impostors"),
+    "wrong key": _Requested("erased, wrong key", "plain gallery", "presented impostors"),
+    "no key": _Requested("erased, no key", "plain gallery", "presented impostors"),
 }
 """Condition → views. What was erased does not go through the defence: it is not the tracker who erases."""
 
@@ -39,7 +39,7 @@ CONDITIONS: Mapping[str, _Asked] = {
 class ErasureProtocol(Rotation):
     """Comparisons of two photos, one of them cloaked and erased.
 
-    Correct is: accepted as the person. So ASR under ``right key`` is the failure of erasing; under ``wrong
+    Correct is: accepted as the identity. So ASR under ``right key`` is the failure of erasing; under ``wrong
     key`` and ``no key`` it is what an unauthorised eraser still misses; under ``cloaked`` it is what the cloak
     hides, in cells with a defence from a purifier that holds no key.
     """
@@ -48,7 +48,7 @@ class ErasureProtocol(Rotation):
     heads = ("pair",)
 
     class Params(RotationParams):
-        """When a comparison is accepted, and how many strangers set that threshold."""
+        """When a comparison is accepted, and how many impostors set that threshold."""
 
         far: float = Field(
             0.001,
@@ -60,7 +60,7 @@ class ErasureProtocol(Rotation):
         impostors: int = Field(
             1000,
             ge=2,
-            description="strangers the threshold is set on, one photo each; all there are where there are fewer",
+            description="impostors the threshold is set on, one photo each; all there are where there are fewer",
             json_schema_extra={"unit": "identities"},
         )
         folds: int = Field(
@@ -75,7 +75,7 @@ class ErasureProtocol(Rotation):
 
     @property
     def views(self) -> Mapping[str, View]:
-        """Galleries cloaked, erased and untouched, clean probes, and strangers in both places."""
+        """Galleries cloaked, erased and untouched, clean probes, and impostors in both places."""
         plain = View(photos="gallery", defended=False)
         erased = plain.model_copy(update={"state": "erased"})
         return {
@@ -86,14 +86,14 @@ class ErasureProtocol(Rotation):
             "erased, right key": erased.model_copy(update={"key": "right"}),
             "erased, wrong key": erased.model_copy(update={"key": "wrong"}),
             "erased, no key": erased.model_copy(update={"key": "none"}),
-            "enrolled strangers": View(photos="background"),
-            "presented strangers": View(photos="background", defended=False),
+            "enrolled impostors": View(photos="impostors"),
+            "presented impostors": View(photos="impostors", defended=False),
         }
 
     @property
     def restored(self) -> Mapping[str, str]:
         """What was erased is compared with the originals."""
-        return {name: asked.posted for name, asked in CONDITIONS.items() if name != "cloaked"}
+        return {name: requested.posted for name, requested in CONDITIONS.items() if name != "cloaked"}
 
     def refuse(self, attack: Attack, defense: Defense) -> str:
         """Refuse attacks that cannot be erased; ``none`` is the reference and passes."""
@@ -102,26 +102,26 @@ class ErasureProtocol(Rotation):
             return "its cloaks cannot be erased. Use an attack that `bench show` calls erasable."
         return ""
 
-    def background(self, identities: Sequence[Identity], split_seed: int) -> Mapping[str, tuple[str, ...]]:
-        """Draw the strangers of protocol ``verification``, with the first photo of each.
+    def impostors(self, identities: Sequence[Identity], split_seed: int) -> Mapping[str, tuple[str, ...]]:
+        """Draw the impostors of protocol ``verification``, with the first photo of each.
 
         Raises:
-            UsageError: too few people for the false-accept rate.
+            UsageError: too few identities for the false-accept rate.
         """
         same = VerificationProtocol(VerificationProtocol.Params(impostors=self.params.impostors))
-        strangers = same.background(identities, split_seed)
-        if lack := shortage(self.params.far, len(strangers)):
+        impostors = same.impostors(identities, split_seed)
+        if lack := shortage(self.params.far, len(impostors)):
             raise UsageError(
                 f"protocol '{self.name}': {lack}. Use a dataset with more training identities, more impostors, "
                 "or a larger far."
             )
-        return strangers
+        return impostors
 
     def decide(self, views: Mapping[str, Embedded], trial: Trial) -> Decided:
-        """Return, under each condition, whether each probe is accepted for each gallery photo of its person.
+        """Return, under each condition, whether each probe is accepted for each gallery photo of its identity.
 
-        Each person is measured as protected, with what the condition names, and as normal, with the natural
-        photos. A photo that a defence dropped is not compared; a person with none left is never accepted.
+        Each identity is measured as protected, with what the condition names, and as normal, with the natural
+        photos. A photo that a defence dropped is not compared; an identity with none left is never accepted.
 
         Raises:
             UsageError: the head is not known.
@@ -132,17 +132,17 @@ class ErasureProtocol(Rotation):
         if trial.head not in self.heads:
             raise unknown("head", trial.head, self.heads)
         points = {
-            enrolled: operating_points(views[enrolled], views["presented strangers"], (self.params.far,))
-            for enrolled in sorted({asked.enrolled for asked in CONDITIONS.values()})
+            enrolled: operating_points(views[enrolled], views["presented impostors"], (self.params.far,))
+            for enrolled in sorted({requested.enrolled for requested in CONDITIONS.values()})
         }
         rows, facts = [], {}
-        for condition, asked in CONDITIONS.items():
-            point = points[asked.enrolled][self.params.far]
+        for condition, requested in CONDITIONS.items():
+            point = points[requested.enrolled][self.params.far]
             facts[condition] = threshold_facts(self.params.far, point)
             if isinstance(point, OperatingPoint):
                 compared = {
-                    "gallery": views[asked.natural],
-                    "cloaked gallery": views[asked.posted],
+                    "gallery": views[requested.natural],
+                    "cloaked gallery": views[requested.posted],
                     "probes": views["probes"],
                 }
                 rows.append(dodging(compared, trial).at(point.threshold).assign(condition=condition))

@@ -1,7 +1,7 @@
-"""The identification protocol: which of many people this is, if any of them (1:N).
+"""The identification protocol: which of many identities this is, if any of them (1:N).
 
 Closed set: the true identity among the k best answers, in a gallery with distractors. Open set: the best
-answer counts only where its score reaches a threshold, set so that few strangers get an answer at all.
+answer counts only where its score reaches a threshold, set so that few impostors get an answer at all.
 `docs/protocols/identification.md` states it in words.
 """
 
@@ -18,8 +18,6 @@ from pydantic import Field, field_validator
 
 from bench.contracts import ConditionFacts, Decided, Embedded, Identity, Trial, View
 from bench.errors import UsageError, unknown
-from bench.heads import Head, Labels, Scores, Vectors, make_head
-from bench.impostors import thresholds_at
 from bench.protocols._rotation import (
     Gallery,
     Probes,
@@ -28,15 +26,17 @@ from bench.protocols._rotation import (
     decision_rows,
     scores_by_fold,
 )
+from bench.protocols.heads import Head, Labels, Scores, Vectors, make_head
+from bench.protocols.thresholds import thresholds_at
 from bench.randomness import numpy_generator, stream_seed
-from bench.statistics import rate_interval
+from bench.stats.intervals import rate_interval
 
 LEAST_ACCEPTED = 5
-"""Strangers that may get an answer at a threshold, at least, before it is believed."""
+"""Impostors that may get an answer at a threshold, at least, before it is believed."""
 
 
 class IdentificationProtocol(Rotation):
-    """Rotation over identities, in a gallery with strangers, asked for the k best and with a threshold."""
+    """Rotation over identities, in a gallery with impostors, requested the k best and with a threshold."""
 
     name = "identification"
     paper = (
@@ -45,7 +45,7 @@ class IdentificationProtocol(Rotation):
     heads = ("nn", "centroid")
 
     class Params(RotationParams):
-        """Ranks, and the strangers in and before the gallery."""
+        """Ranks, and the impostors in and before the gallery."""
 
         ranks: tuple[int, ...] = Field(
             (1, 5, 10),
@@ -55,20 +55,21 @@ class IdentificationProtocol(Rotation):
         distractors: int = Field(
             1000,
             ge=0,
-            description="people in the gallery who are not evaluated, one photo each",
+            description="identities in the gallery who are not evaluated, one photo each",
             json_schema_extra={"unit": "identities"},
         )
         fpir: float | None = Field(
             0.01,
             gt=0,
             lt=1,
-            description="open set: share of strangers' photos that may get an answer; none: closed set only",
+            description="open set: share of impostors' photos that may get an answer; none: closed set only",
             json_schema_extra={"unit": "share"},
         )
-        strangers: int = Field(
+        impostors: int = Field(
             2000,
             ge=2,
-            description="people outside the gallery, one photo each: half set the open set's threshold, half test it",
+            description="identities outside the gallery, one photo each: half set the open set's "
+            "threshold, half test it",
             json_schema_extra={"unit": "identities"},
         )
 
@@ -80,60 +81,61 @@ class IdentificationProtocol(Rotation):
             return ranks
 
         @property
-        def background(self) -> int:
-            """How many people are needed who are not evaluated."""
-            return self.distractors + (0 if self.fpir is None else self.strangers)
+        def needed_identities(self) -> int:
+            """How many identities are needed who are not evaluated."""
+            return self.distractors + (0 if self.fpir is None else self.impostors)
 
     params: Params
 
     @property
     def views(self) -> Mapping[str, View]:
-        """The gallery goes through the defence, probes do not; so do distractors, and strangers do not."""
+        """The gallery goes through the defence, probes do not; so do distractors, and impostors do not."""
         views = {
             "gallery": View(photos="gallery"),
             "cloaked gallery": View(photos="gallery", state="cloaked"),
             "probes": View(photos="probes", defended=False),
         }
         if self.params.distractors:
-            views["enrolled strangers"] = View(photos="background")
+            views["enrolled impostors"] = View(photos="impostors")
         if self.params.fpir is not None:
-            views["presented strangers"] = View(photos="background", defended=False)
+            views["presented impostors"] = View(photos="impostors", defended=False)
         return views
 
-    def background(self, identities: Sequence[Identity], split_seed: int) -> Mapping[str, tuple[str, ...]]:
-        """Draw distractors and strangers, with the first photo of each.
+    def impostors(self, identities: Sequence[Identity], split_seed: int) -> Mapping[str, tuple[str, ...]]:
+        """Draw distractors and impostors, with the first photo of each.
 
         Raises:
-            UsageError: too few people.
+            UsageError: too few identities.
         """
-        people = sorted((p for p in identities if p.role == "training"), key=lambda p: p.id)
-        needed = self.params.background
-        if len(people) < needed:
+        ordered = sorted((p for p in identities if p.role == "training"), key=lambda p: p.id)
+        needed = self.params.needed_identities
+        if len(ordered) < needed:
             raise UsageError(
-                f"protocol '{self.name}' needs {needed} people who are not evaluated ({self._needs()}), the dataset "
-                f"has {len(people)}. Lower distractors or strangers, e.g. {self._fitting(len(people))}."
+                f"protocol '{self.name}' needs {needed} identities that are not evaluated "
+                f"({self._needs()}), the dataset "
+                f"has {len(ordered)}. Lower distractors or impostors, e.g. {self._fitting(len(ordered))}."
             )
-        order = numpy_generator(split_seed, "background").permutation(len(people))
-        return {people[i].id: people[i].photos[:1] for i in sorted(order[:needed])}
+        order = numpy_generator(split_seed, "background").permutation(len(ordered))
+        return {ordered[i].id: ordered[i].photos[:1] for i in sorted(order[:needed])}
 
     def _needs(self) -> str:
         params = self.params
         distractors = f"distractors={params.distractors}"
-        return distractors if params.fpir is None else f"{distractors}, strangers={params.strangers}"
+        return distractors if params.fpir is None else f"{distractors}, impostors={params.impostors}"
 
-    def _fitting(self, people: int) -> str:
-        """Return a call that so many people are enough for, its open set included."""
-        half = people // 2
+    def _fitting(self, identities: int) -> str:
+        """Return a call that so many identities are enough for, its open set included."""
+        half = identities // 2
         if self.params.fpir is None or half // 2 <= LEAST_ACCEPTED:
-            return f"{self.name}:distractors={people},fpir=none"
-        # The least FPIR, in whole per cent, at which half of the strangers can set a threshold.
+            return f"{self.name}:distractors={identities},fpir=none"
+        # The least FPIR, in whole per cent, at which half of the impostors can set a threshold.
         fpir = max(self.params.fpir, math.ceil(100 * LEAST_ACCEPTED / (half // 2)) / 100)
-        return f"{self.name}:distractors={people - half},strangers={half},fpir={fpir:g}"
+        return f"{self.name}:distractors={identities - half},impostors={half},fpir={fpir:g}"
 
     def decide(self, views: Mapping[str, Embedded], trial: Trial) -> Decided:
         """Return the decision for every probe in every rotation, at every rank and at the threshold.
 
-        Of equal scores the first identity by id is the better answer, evaluated people before distractors.
+        Of equal scores the first identity by id is the better answer, evaluated identities before distractors.
 
         Raises:
             UsageError: the head is not known.
@@ -143,24 +145,24 @@ class IdentificationProtocol(Rotation):
 
         if trial.head not in self.heads:
             raise unknown("head", trial.head, self.heads)
-        roles = deal_roles(trial.background, self.params.distractors)
+        roles = deal_roles(trial.impostors, self.params.distractors)
         search = Search.of(make_head(trial.head), views, trial, roles.distractors)
-        answers = tuple(search.answers())
+        results = tuple(search.results())
         facts: dict[str, ConditionFacts] = {}
         frames = []
         for rank in self.params.ranks:
             name = f"rank {rank}"
             facts[name] = ConditionFacts(reason=search.always_reached(rank))
             if not facts[name].reason:
-                frames += [answer.within(rank).assign(condition=name) for answer in answers]
+                frames += [answer.within(rank).assign(condition=name) for answer in results]
         if self.params.fpir is not None:
             name = f"open set, FPIR {100 * self.params.fpir:g} %"
-            facts[name] = open_set(search, views["presented strangers"], roles, self.params.fpir)
+            facts[name] = open_set(search, views["presented impostors"], roles, self.params.fpir)
             threshold = facts[name].threshold
             if threshold is not None:
-                frames += [answer.from_score(threshold).assign(condition=name) for answer in answers]
+                frames += [answer.from_score(threshold).assign(condition=name) for answer in results]
         # Where there is nothing to answer, the columns stay.
-        rows = pd.concat(frames or [answers[0].best.iloc[:0].assign(condition="")], ignore_index=True)
+        rows = pd.concat(frames or [results[0].best.iloc[:0].assign(condition="")], ignore_index=True)
         return Decided(rows, facts)
 
 
@@ -169,7 +171,7 @@ class IdentificationProtocol(Rotation):
 
 @dataclass(frozen=True)
 class Roles:
-    """The people who are not evaluated, each in one role, sorted by id.
+    """The identities that are not evaluated, each in one role, sorted by id.
 
     Attributes:
         distractors: in the gallery.
@@ -182,12 +184,12 @@ class Roles:
     testing: tuple[str, ...]
 
 
-def deal_roles(background: Mapping[str, Any], distractors: int) -> Roles:
-    """Deal people into roles, by their ids alone."""
-    order = sorted(background, key=lambda person: stream_seed(0, "role", person))
-    strangers = order[distractors:]
-    half = len(strangers) // 2
-    parts = (order[:distractors], strangers[:half], strangers[half:])
+def deal_roles(impostors: Mapping[str, Any], distractors: int) -> Roles:
+    """Deal identities into roles, by their ids alone."""
+    order = sorted(impostors, key=lambda identity: stream_seed(0, "role", identity))
+    others = order[distractors:]
+    half = len(others) // 2
+    parts = (order[:distractors], others[:half], others[half:])
     return Roles(*(tuple(sorted(part)) for part in parts))
 
 
@@ -196,14 +198,14 @@ def deal_roles(background: Mapping[str, Any], distractors: int) -> Roles:
 
 @dataclass(frozen=True)
 class Search:
-    """A gallery of evaluated people and distractors, ready to be asked.
+    """A gallery of evaluated identities and distractors, ready to be asked.
 
     Attributes:
         head: gives each class's score by that class's photos alone.
-        gallery: the evaluated people.
+        gallery: the evaluated identities.
         distractors: N×D embeddings, one a distractor.
         everyone: `gallery` with the distractors' ids behind, for naming answers.
-        probes: the evaluated people's probes.
+        probes: the evaluated identities' probes.
     """
 
     head: Head
@@ -219,12 +221,14 @@ class Search:
         """Return the search of one cell; a distractor whose photo a defence dropped is not in the gallery."""
         gallery = Gallery.of(views["gallery"], views["cloaked gallery"], trial.split)
         nobody: tuple[tuple[str, ...], Vectors] = ((), gallery.vectors[:0])
-        people, vectors = one_photo_each(views["enrolled strangers"], distractors) if distractors else nobody
+        identities, vectors = (
+            one_photo_each(views["enrolled impostors"], distractors) if distractors else nobody
+        )
         return cls(
             head=head,
             gallery=gallery,
             distractors=vectors,
-            everyone=replace(gallery, identities=(*gallery.identities, *people)),
+            everyone=replace(gallery, identities=(*gallery.identities, *identities)),
             probes=Probes.of(views["probes"], views["probes"], trial.split, gallery.identities),
         )
 
@@ -235,36 +239,36 @@ class Search:
         for scores in scores_by_fold(self.head, self.gallery, probes):
             yield np.hstack([scores, others])
 
-    def answers(self) -> Iterator[Answers]:
+    def results(self) -> Iterator[Results]:
         """Yield the answers to the probes in each rotation."""
         for fold, scores in enumerate(self.scores(self.probes)):
             best = decision_rows(fold, self.everyone, self.probes, scores)
-            yield Answers(best, scores, self.probes.labels)
+            yield Results(best, scores, self.probes.labels)
 
     def always_reached(self, rank: int) -> str:
         """Say why a rank tells nothing of this gallery, or return ""."""
-        people = len(self.everyone.identities)
-        return f"everyone is among the {rank} best of {people} people" if rank >= people else ""
+        identities = len(self.everyone.identities)
+        return f"everyone is among the {rank} best of {identities} identities" if rank >= identities else ""
 
-    def best_scores(self, presented: Embedded, people: Sequence[str]) -> Scores:
-        """Return the score of the best answer to each of `people` in each rotation, len(people) × folds."""
-        found, vectors = one_photo_each(presented, people)
-        asked = Probes(found, np.zeros(len(found), dtype=np.intp), vectors, vectors)
-        return np.stack([scores.max(axis=1) for scores in self.scores(asked)], axis=1)
+    def best_scores(self, presented: Embedded, identities: Sequence[str]) -> Scores:
+        """Return the score of the best answer to each of `identities` in each rotation, len(identities) × folds."""
+        found, vectors = one_photo_each(presented, identities)
+        requested = Probes(found, np.zeros(len(found), dtype=np.intp), vectors, vectors)
+        return np.stack([scores.max(axis=1) for scores in self.scores(requested)], axis=1)
 
 
-def one_photo_each(view: Embedded, people: Sequence[str]) -> tuple[tuple[str, ...], Vectors]:
-    """Return those of `people` whose photo is in the view, and their embeddings, in the order of `people`."""
-    rows = {person: row for row, person in enumerate(view.identities)}
-    found = tuple(person for person in people if person in rows)
-    return found, np.asarray(view.vectors)[[rows[person] for person in found]]
+def one_photo_each(view: Embedded, identities: Sequence[str]) -> tuple[tuple[str, ...], Vectors]:
+    """Return those of `identities` whose photo is in the view, and their embeddings, in the order of `identities`."""
+    rows = {identity: row for row, identity in enumerate(view.identities)}
+    found = tuple(identity for identity in identities if identity in rows)
+    return found, np.asarray(view.vectors)[[rows[identity] for identity in found]]
 
 
 # -- answers -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Answers:
+class Results:
     """One rotation's answers.
 
     Attributes:
@@ -313,20 +317,22 @@ def ranks_of(scores: Scores, labels: Labels) -> NDArray[np.intp]:
 
 
 def open_set(search: Search, presented: Embedded, roles: Roles, fpir: float) -> ConditionFacts:
-    """Return the threshold that half of the strangers set, and the FPIR of the other half with its interval.
+    """Return the threshold that half of the impostors set, and the FPIR of the other half with its interval.
 
     Args:
         search: the gallery.
-        presented: the strangers' photos.
+        presented: the impostors' photos.
         roles: who sets and who tests.
         fpir: share of (stranger, rotation) that may get an answer.
     """
     facts = ConditionFacts(rate_name="FPIR", rate_wanted=fpir)
     if fpir * len(roles.setting) < LEAST_ACCEPTED:
         needed = math.ceil(LEAST_ACCEPTED / fpir)
-        reason = f"a threshold for an FPIR of {fpir} needs {needed} strangers to set it, it has {len(roles.setting)}"
+        reason = f"a threshold for an FPIR of {fpir} needs {needed} impostors to set it, it has {len(roles.setting)}"
         return facts.model_copy(update={"reason": reason})
-    setting, testing = (search.best_scores(presented, people) for people in (roles.setting, roles.testing))
+    setting, testing = (
+        search.best_scores(presented, identities) for identities in (roles.setting, roles.testing)
+    )
     if not np.isfinite(setting).all():
         return facts.model_copy(update={"reason": "the defence left no photo in the gallery"})
     (threshold,) = thresholds_at(setting, [fpir])

@@ -17,7 +17,6 @@ from bench.contracts import (
     View,
 )
 from bench.errors import UsageError, unknown
-from bench.heads import make_head
 from bench.protocols._rotation import (
     Gallery,
     Probes,
@@ -26,6 +25,7 @@ from bench.protocols._rotation import (
     decision_rows,
     scores_by_fold,
 )
+from bench.protocols.heads import make_head
 
 NOTHING = "none"
 """The chain that changes nothing, as it is written in the parameter."""
@@ -149,16 +149,16 @@ def canonical_chain(chain: str) -> str:
 
 
 def _purifiers(chain: str) -> list[Purifier]:
-    from bench import registry
+    from bench.plugins import factory as plugins_factory
 
     steps = []
     for text in chain.split("+"):
-        step = registry.defense(text.strip().replace(";", ","))
+        step = plugins_factory.defense(text.strip().replace(";", ","))
         if not isinstance(step, Purifier):
             raise UsageError(
                 f"'{text}' in the channel '{chain}' is not a purifier; see `bench list defenses`."
             )
-        if step.learns or step.pool() is not None:
+        if step.requires_fit or step.pool() is not None:
             raise UsageError(
                 f"'{text}' in the channel '{chain}' is trained, which no service does to a photo. Give it as "
                 "a defence."
@@ -168,11 +168,12 @@ def _purifiers(chain: str) -> list[Purifier]:
 
 
 def _written(step: Purifier) -> str:
-    from bench import methods, registry
+    from bench.plugins import factory, registry
+    from bench.plugins import factory as plugins_factory
 
-    text = methods.canonical(step)
+    text = factory.canonical(step)
     known = step.name in registry.entries("defenses")
-    if not known or registry.defense(text).params != step.params:
+    if not known or plugins_factory.defense(text).params != step.params:
         raise UsageError(
             f"'{text}' cannot be part of a channel: its name alone does not describe it. Use registered "
             "purifiers without paths among their parameters."

@@ -10,7 +10,6 @@ from pydantic import Field
 
 from bench.contracts import Attack, ConditionFacts, Decided, Defense, Embedded, Split, Trial, View
 from bench.errors import unknown
-from bench.heads import Head, make_head
 from bench.protocols._rotation import (
     Gallery,
     Probes,
@@ -19,15 +18,16 @@ from bench.protocols._rotation import (
     decision_rows,
     scores_by_fold,
 )
+from bench.protocols.heads import Head, make_head
 
 CONDITIONS = tuple(
     f"{gallery} gallery, {query} query" for query in ("clean", "cloaked") for gallery in ("clean", "cloaked")
 )
-"""What a person posts while protected, and what the tracker is asked about."""
+"""What an identity posts while protected, and what the tracker is asked about."""
 
 
 class ScenariosProtocol(Rotation):
-    """Rotation over identities; while protected, a person cloaks the gallery, the queries, both or nothing."""
+    """Rotation over identities; while protected, an identity cloaks the gallery, the queries, both or nothing."""
 
     name = "scenarios"
     heads = ("nn", "centroid", "linear")
@@ -53,11 +53,11 @@ class ScenariosProtocol(Rotation):
         }
 
     def refuse(self, attack: Attack, defense: Defense) -> str:
-        """Refuse attacks that look at all photos of a person: gallery and queries are posted apart."""
+        """Refuse attacks that look at all photos of an identity: gallery and queries are posted apart."""
         del defense
         if attack.changes_images and attack.scope == "identity":
             return (
-                "the attack makes a cloak from all gallery photos of a person, and a query is posted without "
+                "the attack makes a cloak from all gallery photos of an identity, and a query is posted without "
                 "them. Use an attack of scope image, or protocol tracker with probes=clean."
             )
         return ""
@@ -65,7 +65,7 @@ class ScenariosProtocol(Rotation):
     def decide(self, views: Mapping[str, Embedded], trial: Trial) -> Decided:
         """Return the decision for every probe in every rotation of the four scenarios.
 
-        In rotation k the people of fold k post what the condition says and all others post natural photos.
+        In rotation k the identities of fold k post what the condition says and all others post natural photos.
         The answer is that of protocol ``tracker``.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The tracker protocol: someone trains on scraped photos and looks for the people elsewhere (poisoning)."""
+"""The tracker protocol: someone trains on scraped photos and looks for the identities elsewhere (poisoning)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pydantic import Field
 
 from bench.contracts import Decided, Embedded, Trial, View
 from bench.errors import unknown
-from bench.finetuning import FineTuned, Recipe, as_photos
-from bench.heads import Head, make_head
 from bench.protocols._rotation import (
     Gallery,
     Probes,
@@ -19,6 +17,8 @@ from bench.protocols._rotation import (
     decision_rows,
     scores_by_fold,
 )
+from bench.protocols.finetuning import FineTuned, Recipe, as_photos
+from bench.protocols.heads import Head, make_head
 
 ProbeUse = Literal["clean", "cloaked", "purified"]
 
@@ -31,13 +31,13 @@ class TrackerProtocol(Rotation):
         "Evtimov et al., FoggySight (PETS 2021) and Shan et al., Fawkes (USENIX Security 2020) state variants"
     )
     heads = ("nn", "centroid", "linear", "finetune")
-    heads_on_images = ("finetune",)
+    end_to_end_heads = ("finetune",)
 
     class Params(RotationParams):
         """How photos are dealt and what becomes of probes."""
 
         probes: ProbeUse = Field(
-            "clean", description="probes as they are, cloaked while their person is protected, or purified"
+            "clean", description="probes as they are, cloaked while their identity is protected, or purified"
         )
         defended: Literal["all", "cloaked"] = Field(
             "all",
@@ -66,7 +66,7 @@ class TrackerProtocol(Rotation):
 
     @property
     def views(self) -> Mapping[str, View]:
-        """Gallery and probes, natural and as they are while their person is protected."""
+        """Gallery and probes, natural and as they are while their identity is protected."""
         probes = View(photos="probes", defended=self.params.probes == "purified")
         views = {
             "gallery": View(photos="gallery", defended=self.params.defended == "all"),
@@ -81,8 +81,8 @@ class TrackerProtocol(Rotation):
         """Return the decision for every probe in every rotation.
 
         The answer is the identity of the highest score, of equals the first by id. Photos of the split that
-        are missing from a gallery view were dropped by a defence: the tracker trains without them, and a
-        person with none left is never recognised.
+        are missing from a gallery view were dropped by a defence: the tracker trains without them, and an
+        identity with none left is never recognised.
 
         Raises:
             UsageError: the head is not known, or the tracker's backbone cannot be trained and the head would.
@@ -93,7 +93,7 @@ class TrackerProtocol(Rotation):
         if trial.head not in self.heads:
             raise unknown("head", trial.head, self.heads)
         head = self._head(trial)
-        if trial.head in self.heads_on_images:
+        if trial.head in self.end_to_end_heads:
             # Rotation only indexes and compares rows, so photos can stand where embeddings do.
             views = {k: Embedded(as_photos(f.images), f.ids, f.identities) for k, f in trial.faces.items()}
         gallery = Gallery.of(views["gallery"], views["cloaked gallery"], trial.split)
@@ -106,7 +106,7 @@ class TrackerProtocol(Rotation):
         )
 
     def _head(self, trial: Trial) -> Head:
-        if trial.head not in self.heads_on_images:
+        if trial.head not in self.end_to_end_heads:
             return make_head(trial.head)
         if trial.tracker is None:
             raise ValueError(f"head '{trial.head}' got no tracker to train")

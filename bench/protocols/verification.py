@@ -1,8 +1,8 @@
-"""The verification protocol: whether the face before the camera is the person it is compared with (1:1).
+"""The verification protocol: whether the face before the camera is the identity it is compared with (1:1).
 
-Two questions are asked of every cloak. Dodging: is a person still accepted for its own enrolled photos, once
-these are cloaked? Impersonation: is a cloaked photo accepted for the person its cloak imitates? Both at
-thresholds set in the run on strangers who are not evaluated. `docs/protocols/verification.md` states it in
+Two questions are asked of every cloak. Dodging: is an identity still accepted for its own enrolled photos, once
+these are cloaked? Impersonation: is a cloaked photo accepted for the identity its cloak imitates? Both at
+thresholds set in the run on impostors who are not evaluated. `docs/protocols/verification.md` states it in
 words.
 """
 
@@ -19,8 +19,9 @@ from pydantic import Field, field_validator
 
 from bench.contracts import ConditionFacts, Decided, Embedded, Identity, Trial, View
 from bench.errors import MethodError, UsageError, unknown
-from bench.heads import Vectors
-from bench.impostors import (
+from bench.protocols._rotation import Gallery, Probes, Rotation, RotationParams
+from bench.protocols.heads import Vectors
+from bench.protocols.thresholds import (
     FAR_LEVELS,
     Cosines,
     OperatingPoint,
@@ -30,11 +31,10 @@ from bench.impostors import (
     rate_interval_of_pairs,
     shortage,
 )
-from bench.protocols._rotation import Gallery, Probes, Rotation, RotationParams
 from bench.randomness import numpy_generator
 
 PROTECTED, NORMAL = 0, 1
-"""The two folds: everyone's photos cloaked, and nobody's. One person's answer needs no other person's photo."""
+"""The two folds: everyone's photos cloaked, and nobody's. One identity's answer needs no other identity's photo."""
 
 
 def _far_name(rate: float) -> str:
@@ -62,7 +62,7 @@ class VerificationProtocol(Rotation):
     heads = ("pair",)
 
     class Params(RotationParams):
-        """False-accept rates, and how many strangers set the thresholds."""
+        """False-accept rates, and how many impostors set the thresholds."""
 
         far: tuple[float, ...] = Field(
             FAR_LEVELS,
@@ -77,7 +77,7 @@ class VerificationProtocol(Rotation):
         impostors: int = Field(
             1000,
             ge=2,
-            description="strangers the thresholds are set on, one photo each; all there are where there are fewer",
+            description="impostors the thresholds are set on, one photo each; all there are where there are fewer",
             json_schema_extra={"unit": "identities"},
         )
         folds: int = Field(
@@ -108,62 +108,63 @@ class VerificationProtocol(Rotation):
 
     @property
     def views(self) -> Mapping[str, View]:
-        """Enrolled photos go through the defence, presented ones do not; strangers are seen in both places."""
+        """Enrolled photos go through the defence, presented ones do not; impostors are seen in both places."""
         return {
             "gallery": View(photos="gallery"),
             "cloaked gallery": View(photos="gallery", state="cloaked"),
             "probes": View(photos="probes", defended=False),
             "targets": View(photos="targets", defended=False),
-            "enrolled strangers": View(photos="background"),
-            "presented strangers": View(photos="background", defended=False),
+            "enrolled impostors": View(photos="impostors"),
+            "presented impostors": View(photos="impostors", defended=False),
         }
 
-    def background(self, identities: Sequence[Identity], split_seed: int) -> Mapping[str, tuple[str, ...]]:
-        """Draw strangers, with the first photo of each.
+    def impostors(self, identities: Sequence[Identity], split_seed: int) -> Mapping[str, tuple[str, ...]]:
+        """Draw impostors, with the first photo of each.
 
         Raises:
-            UsageError: fewer than two people.
+            UsageError: fewer than two identities.
         """
-        people = sorted((p for p in identities if p.role == "training"), key=lambda p: p.id)
-        if len(people) < 2:
+        ordered = sorted((p for p in identities if p.role == "training"), key=lambda p: p.id)
+        if len(ordered) < 2:
             raise UsageError(
-                f"protocol '{self.name}' sets its thresholds on people who are not evaluated, found {len(people)}. "
+                f"protocol '{self.name}' sets its thresholds on identities that are not evaluated, "
+                f"found {len(ordered)}. "
                 "Use a dataset that has training identities, thousands if possible."
             )
-        order = numpy_generator(split_seed, "impostors").permutation(len(people))
-        return {people[i].id: people[i].photos[:1] for i in sorted(order[: self.params.impostors])}
+        order = numpy_generator(split_seed, "impostors").permutation(len(ordered))
+        return {ordered[i].id: ordered[i].photos[:1] for i in sorted(order[: self.params.impostors])}
 
     def decide(self, views: Mapping[str, Embedded], trial: Trial) -> Decided:
         """Return the answer to every comparison, at every threshold that could be set.
 
         Raises:
             UsageError: the head is not known.
-            MethodError: a probe or an imitated person is missing, or embeddings are not finite.
+            MethodError: a probe or an imitated identity is missing, or embeddings are not finite.
         """
         import pandas as pd
 
         if trial.head not in self.heads:
             raise unknown("head", trial.head, self.heads)
-        strangers = views["enrolled strangers"], views["presented strangers"]
+        impostors = views["enrolled impostors"], views["presented impostors"]
         without = frozenset(views["targets"].identities)
-        points = operating_points(*strangers, self.params.far, without=without)
+        points = operating_points(*impostors, self.params.far, without=without)
         thresholds = {_far_name(rate): threshold_facts(rate, points[rate]) for rate in self.params.far}
         for fixed in self.params.cosine:
-            thresholds[_cosine_name(fixed)] = fixed_facts(*strangers, fixed, without=without)
-        asked = {"dodging": dodging(views, trial)}
-        if trial.aims:
-            asked["impersonation"] = impersonation(views, trial)
+            thresholds[_cosine_name(fixed)] = fixed_facts(*impostors, fixed, without=without)
+        requested = {"dodging": dodging(views, trial)}
+        if trial.target_assignment:
+            requested["impersonation"] = impersonation(views, trial)
         facts = {}
         frames = [_no_rows()]
         for question in ("dodging", "impersonation"):
             for threshold, fact in thresholds.items():
                 name = f"{question}, {threshold}"
-                if question not in asked:
+                if question not in requested:
                     facts[name] = ConditionFacts(reason="the attack imitates nobody in particular")
                     continue
                 facts[name] = fact
                 if fact.threshold is not None:
-                    frames.append(asked[question].at(fact.threshold).assign(condition=name))
+                    frames.append(requested[question].at(fact.threshold).assign(condition=name))
         return Decided(pd.concat(frames[1:] or frames, ignore_index=True), facts)
 
 
@@ -176,15 +177,15 @@ def operating_points(
     """Return rate → its operating point, or why there is none.
 
     Args:
-        enrolled: one photo a stranger, as the gallery is treated.
-        presented: the same photos, as probes are treated. Strangers seen on one side only are left out.
+        enrolled: one photo an impostor, as the gallery is treated.
+        presented: the same photos, as probes are treated. Impostors seen on one side only are left out.
         rates: false-accept rates in (0, 1).
-        without: strangers to leave out: people whom cloaks imitate take part in the evaluation.
+        without: impostors to leave out: identities whom cloaks imitate take part in the evaluation.
 
     Raises:
         MethodError: an embedding is not finite.
     """
-    first, second = _strangers(enrolled, presented, without)
+    first, second = _impostors(enrolled, presented, without)
     found: dict[float, OperatingPoint | str] = {rate: shortage(rate, len(first)) for rate in rates}
     possible = [rate for rate in rates if not found[rate]]
     if possible:
@@ -197,9 +198,9 @@ def operating_points(
 def fixed_facts(
     enrolled: Embedded, presented: Embedded, cosine: float, without: frozenset[str] = frozenset()
 ) -> ConditionFacts:
-    """Return what a reader must know of a fixed threshold: the false-accept rate strangers have at it.
+    """Return what a reader must know of a fixed threshold: the false-accept rate impostors have at it.
 
-    Fewer than two strangers give no rate but the reason; the threshold is used all the same.
+    Fewer than two impostors give no rate but the reason; the threshold is used all the same.
 
     Args:
         enrolled: as for `operating_points`.
@@ -210,33 +211,33 @@ def fixed_facts(
     Raises:
         MethodError: an embedding is not finite.
     """
-    first, second = _strangers(enrolled, presented, without)
+    first, second = _impostors(enrolled, presented, without)
     facts = ConditionFacts(
         threshold=cosine, rate_name="FAR", pairs=pairs_of(len(first)), identities=len(first)
     )
     if len(first) < 2:
-        reason = f"the false-accept rate at a fixed threshold needs two strangers or more, found {len(first)}"
+        reason = f"the false-accept rate at a fixed threshold needs two impostors or more, found {len(first)}"
         return facts.model_copy(update={"reason": reason})
     accepted = cosines(first, second) >= np.float64(cosine)
     rate, low, high = rate_interval_of_pairs(accepted, numpy_generator(0, "FAR interval"))
     return facts.model_copy(update={"rate": rate, "rate_low": low, "rate_high": high})
 
 
-def _strangers(
+def _impostors(
     enrolled: Embedded, presented: Embedded, without: frozenset[str]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return n×D embeddings of the strangers seen on both sides, in one order."""
-    rows = [_row_of_person(side) for side in (enrolled, presented)]
-    people = sorted((rows[0].keys() & rows[1].keys()) - without)
+    """Return n×D embeddings of the impostors seen on both sides, in one order."""
+    rows = [_row_of_identity(side) for side in (enrolled, presented)]
+    identities = sorted((rows[0].keys() & rows[1].keys()) - without)
     first, second = (
-        np.asarray(side.vectors)[[row[person] for person in people]]
+        np.asarray(side.vectors)[[row[identity] for identity in identities]]
         for side, row in zip((enrolled, presented), rows, strict=True)
     )
     return first, second
 
 
-def _row_of_person(embedded: Embedded) -> dict[str, int]:
-    return {person: row for row, person in enumerate(embedded.identities)}
+def _row_of_identity(embedded: Embedded) -> dict[str, int]:
+    return {identity: row for row, identity in enumerate(embedded.identities)}
 
 
 def threshold_facts(rate: float, point: OperatingPoint | str) -> ConditionFacts:
@@ -251,7 +252,7 @@ def threshold_facts(rate: float, point: OperatingPoint | str) -> ConditionFacts:
         rate_low=point.low,
         rate_high=point.high,
         pairs=point.pairs,
-        identities=point.people,
+        identities=point.identities,
     )
 
 
@@ -264,7 +265,7 @@ class Comparisons:
 
     Attributes:
         fold: `PROTECTED` or `NORMAL`.
-        identity: the evaluated person.
+        identity: the evaluated identity.
         image: image id of the photo presented, or of the cloak that claims to be somebody.
         reference: image id of the photo it is compared with; None where there is none left.
         claimed: identity id that is answered where the pair is accepted.
@@ -322,11 +323,11 @@ class Comparisons:
 
 @dataclass(frozen=True)
 class _Block:
-    """Every photo of `images` against every one of `references`, all of one person and one claim.
+    """Every photo of `images` against every one of `references`, all of one identity and one claim.
 
     Attributes:
         fold: `PROTECTED` or `NORMAL`.
-        identity: the evaluated person.
+        identity: the evaluated identity.
         claimed: the identity claimed.
         images: image ids.
         references: image ids; (None,) where no photo is left.
@@ -346,9 +347,9 @@ def _names(names: Iterator[str | None]) -> NDArray[Any]:
 
 
 def dodging(views: Mapping[str, Embedded], trial: Trial) -> Comparisons:
-    """Return each probe against each enrolled photo of its own person, cloaked and natural.
+    """Return each probe against each enrolled photo of its own identity, cloaked and natural.
 
-    Photos that a defence dropped are not compared. A person with none left gives a row a probe without
+    Photos that a defence dropped are not compared. An identity with none left gives a row a probe without
     reference, never accepted.
 
     Raises:
@@ -363,10 +364,10 @@ def dodging(views: Mapping[str, Embedded], trial: Trial) -> Comparisons:
         for label, rows in enumerate(rows_of):
             own = slice(bounds[label], bounds[label + 1])
             images = probes.images[own]
-            person = gallery.identities[label]
+            identity = gallery.identities[label]
             references = tuple(ids[row] for row in rows)
             scores = cosines(probes.natural[own], gallery.vectors[rows]) if references else _unknown(images)
-            blocks.append(_Block(fold, person, person, images, references or (None,), scores))
+            blocks.append(_Block(fold, identity, identity, images, references or (None,), scores))
     return Comparisons.of(blocks, accepting_is_right=True)
 
 
@@ -375,28 +376,28 @@ def _unknown(images: Sequence[str]) -> Cosines:
 
 
 def impersonation(views: Mapping[str, Embedded], trial: Trial) -> Comparisons:
-    """Return each cloaked photo, cloaked and natural, against each photo of the person its cloak imitates.
+    """Return each cloaked photo, cloaked and natural, against each photo of the identity its cloak imitates.
 
-    Cloaks that a defence dropped are not compared; a person with none left gives a row a photo without
+    Cloaks that a defence dropped are not compared; an identity with none left gives a row a photo without
     reference, not accepted.
 
     Raises:
         MethodError: a photo's cloak imitates nobody, or someone without photos; or an embedding is not finite.
     """
-    targets = _photos_by_person(views["targets"])
+    targets = _photos_by_identity(views["targets"])
     blocks: list[_Block] = []
     for fold, view in ((PROTECTED, views["cloaked gallery"]), (NORMAL, views["gallery"])):
         vector = partial(_vector, view, {image: row for row, image in enumerate(view.ids)})
-        for person in sorted(trial.split.cloaked):
-            images = trial.split.cloaked[person]
-            aimed = [(image, *_target(image, trial.aims, targets)) for image in images]
+        for identity in sorted(trial.split.cloaked):
+            images = trial.split.cloaked[identity]
+            aimed = [(image, *_target(image, trial.target_assignment, targets)) for image in images]
             own = [
-                _Block(fold, person, target, (image,), photos, cosines(seen, vectors))
+                _Block(fold, identity, target, (image,), photos, cosines(seen, vectors))
                 for image, target, photos, vectors in aimed
                 if (seen := vector(image)) is not None
             ]
             blocks += own or [
-                _Block(fold, person, target, (image,), (None,), _unknown([image]))
+                _Block(fold, identity, target, (image,), (None,), _unknown([image]))
                 for image, target, _, _ in aimed
             ]
     return Comparisons.of(blocks, accepting_is_right=False)
@@ -408,26 +409,26 @@ def _vector(view: Embedded, rows: Mapping[str, int], image: str) -> Vectors | No
     return None if row is None else np.asarray(view.vectors)[row : row + 1]
 
 
-def _photos_by_person(view: Embedded) -> dict[str, tuple[tuple[str, ...], Vectors]]:
+def _photos_by_identity(view: Embedded) -> dict[str, tuple[tuple[str, ...], Vectors]]:
     """Return identity id → image ids, sorted, and their embeddings."""
     rows: dict[str, list[int]] = {}
     for row in sorted(range(len(view.ids)), key=lambda row: view.ids[row]):
         rows.setdefault(view.identities[row], []).append(row)
     return {
-        person: (tuple(view.ids[row] for row in found), np.asarray(view.vectors)[found])
-        for person, found in rows.items()
+        identity: (tuple(view.ids[row] for row in found), np.asarray(view.vectors)[found])
+        for identity, found in rows.items()
     }
 
 
 def _target(
-    image: str, aims: Mapping[str, str], targets: Mapping[str, tuple[tuple[str, ...], Vectors]]
+    image: str, target_assignment: Mapping[str, str], targets: Mapping[str, tuple[tuple[str, ...], Vectors]]
 ) -> tuple[str, tuple[str, ...], Vectors]:
-    """Return whom a photo's cloak imitates, with that person's photos."""
-    target = aims.get(image)
+    """Return whom a photo's cloak imitates, with that identity's photos."""
+    target = target_assignment.get(image)
     if target is None or target not in targets:
         raise MethodError(
-            f"the cloak of '{image}' aims at {target!r}, who is not among the {len(targets)} people that can be "
-            "imitated. See the attack's aims()."
+            f"the cloak of '{image}' aims at {target!r}, who is not among the {len(targets)} identities that can be "
+            "imitated. See the attack's assign_targets()."
         )
     return (target, *targets[target])
 

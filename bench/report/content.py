@@ -6,19 +6,20 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from bench import doubts
-from bench.audit import Audit, audit
-from bench.board_table import references_last
+from bench.analysis import row_warnings, warning_rules
 from bench.errors import BenchError
-from bench.report import made_with, row_warnings, tables
+from bench.integrity.audit import Audit, audit
+from bench.leaderboard.summary import references_last
+from bench.leaderboard.view import RunView
+from bench.report import made_with, tables
 from bench.report.document import (
     Block,
-    Board,
     Bullets,
     Code,
     Column,
     Facts,
     Folded,
+    LeaderboardBlock,
     Paragraph,
     Report,
     Section,
@@ -27,11 +28,10 @@ from bench.report.document import (
 )
 from bench.report.drawings import drawn, photos
 from bench.report.focus import real
-from bench.report.privacy import Paths
 from bench.report.summary import summary
 from bench.report.wording import count, listing, percent, quoted, sentence
-from bench.run_folder import MANIFEST
-from bench.run_view import RunView
+from bench.run.folder import MANIFEST
+from bench.run.privacy import Paths
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ReportOptions:
     """What a report of a run is to hold.
 
     Attributes:
-        photos: whether to show photos of people.
+        photos: whether to show photos of identities.
         store: folder of artefacts the photos come from; None for the default.
         threads: threads torch computes with, for photos that are decoded.
     """
@@ -70,7 +70,7 @@ def collect(view: RunView, options: ReportOptions | None = None) -> Report:
             Section("figures", "Figures", (), drawn(view)),
             photos(view, wanted.photos, wanted.store, wanted.threads),
             _significance(view),
-            _doubts(view, checked, why_unchecked),
+            _warnings_and_leaks(view, checked, why_unchecked),
             *made_with.literature_section(view),
             _reading(view),
             made_with.methods_section(view),
@@ -90,7 +90,7 @@ def _audited(view: RunView) -> tuple[Audit | None, str]:
 
 
 def _title(view: RunView) -> str:
-    attacks, defenses = real(view.answers, "attack"), real(view.answers, "defense")
+    attacks, defenses = real(view.results, "attack"), real(view.results, "defense")
     sides = [_side("attack", attacks), _side("defence", defenses)]
     return f"{' against '.join(sides)} on {view.facts.spec.dataset}"
 
@@ -116,10 +116,12 @@ def _subtitle(view: RunView) -> str:
 def _leaderboard(view: RunView) -> Section:
     note = view.facts.dataset_note
     blocks: list[Block] = [Paragraph(sentence(note), "warning")] if note else []
-    rows = count(len(view.board), "row")
-    each = "a cell and condition" if len(view.answers.conditions()) > 1 else "a cell"
+    rows = count(len(view.leaderboard), "row")
+    each = "a cell and condition" if len(view.results.conditions()) > 1 else "a cell"
     blocks.append(Paragraph(f"{rows}, one {each}; below is said how to read them.", "note"))
-    return Section("board", "Leaderboard", (*blocks, Board(references_last(view.board))), wide=True)
+    return Section(
+        "board", "Leaderboard", (*blocks, LeaderboardBlock(references_last(view.leaderboard))), wide=True
+    )
 
 
 # -- significance -------------------------------------------------------------------------------------------
@@ -137,9 +139,11 @@ def _significance(view: RunView) -> Section:
     if seeds:
         parts.append(Section("seeds", "Seeds", _folded_if_long(seeds)))
     how = (
-        "The people are the sample. Each person's rate is averaged over trackers first; methods are then compared "
-        "person by person by a sign-flip test, with Holm's correction over the pairs of one comparison, after "
-        "Friedman's test over all methods. Methods that share a letter cannot be told apart, which does not mean that "
+        "The identities are the sample. Each identity's rate is averaged over trackers first; "
+        "methods are then compared "
+        "identity by identity by a sign-flip test, with Holm's correction over the pairs of one comparison, after "
+        "Friedman's test over all methods. Methods that share a letter are not significantly "
+        "different, which does not mean that "
         "they are equal: Detectable is the smallest difference that would have been found in 80 of 100 such runs."
     )
     none = "The run has no two methods to compare under the same conditions."
@@ -152,20 +156,20 @@ def _folded_if_long(table: Table) -> tuple[Block, ...]:
     return (Folded(f"{count(len(table.rows), 'row')}", (table,)),)
 
 
-# -- doubts -------------------------------------------------------------------------------------------------
+# -- warnings -------------------------------------------------------------------------------------------------
 
 
-def _doubts(view: RunView, checked: Audit | None, why_unchecked: str) -> Section:
+def _warnings_and_leaks(view: RunView, checked: Audit | None, why_unchecked: str) -> Section:
     parts = [
         Section("failed", "Cells that failed", _failed(view)),
         Section("warnings", "Warnings", _warnings(view)),
         Section("leaks", "Leaks", _leaks(checked, why_unchecked)),
     ]
-    return Section("doubts", "Doubts and leaks", (), tuple(parts))
+    return Section("warnings", "Warnings and leaks", (), tuple(parts))
 
 
 def _failed(view: RunView) -> tuple[Block, ...]:
-    failed = [cell for cell in view.answers.cells.values() if cell.status != "ok"]
+    failed = [cell for cell in view.results.cells.values() if cell.status != "ok"]
     if not failed:
         return (Paragraph("No cell failed."),)
     by_reason: dict[str, list[str]] = {}
@@ -173,14 +177,16 @@ def _failed(view: RunView) -> tuple[Block, ...]:
         name = " × ".join((cell.attack, cell.defense, cell.backbone, cell.head, f"seed {cell.seed}"))
         by_reason.setdefault(cell.reason, []).append(name)
     rows = tuple((reason, str(len(names)), names[0]) for reason, names in by_reason.items())
-    caption = f"{len(failed)} of {count(len(view.answers.cells), 'cell')} failed."
+    caption = f"{len(failed)} of {count(len(view.results.cells), 'cell')} failed."
     columns = (Column("Reason"), Column("Cells", numeric=True), Column("The first"))
     return (Table(caption, columns, rows),)
 
 
 def _warnings(view: RunView) -> tuple[Block, ...]:
     found: dict[str, dict[str, list[str]]] = {}
-    for row in view.board[["attack", "defense", "backbone", "head", "warnings"]].itertuples(index=False):
+    for row in view.leaderboard[["attack", "defense", "backbone", "head", "warnings"]].itertuples(
+        index=False
+    ):
         for code, text in row_warnings.split_warnings(row.warnings):
             place = " × ".join(map(str, row[:4]))
             found.setdefault(code, {}).setdefault(text, []).append(place)
@@ -190,7 +196,7 @@ def _warnings(view: RunView) -> tuple[Block, ...]:
         Paragraph("A warning is a reason to look, not a verdict: the row keeps its numbers.", "note")
     ]
     columns = (Column("What was found"), Column("Rows", numeric=True), Column("The first"))
-    for code, meaning in doubts.RULES.items():
+    for code, meaning in warning_rules.RULES.items():
         if code in found:
             rows = tuple((text, str(len(places)), places[0]) for text, places in found[code].items())
             blocks.append(Table(f"{quoted(code)}: {meaning}.", columns, rows))
@@ -248,22 +254,24 @@ def _findings(checked: Audit) -> Table:
 
 
 def _reading(view: RunView) -> Section:
-    board = view.board
-    errors = board["baseline_error"].dropna()
+    leaderboard = view.leaderboard
+    errors = leaderboard["baseline_error"].dropna()
     spread = ""
     if len(errors):
         spread = f" Here it is between {percent(errors.min())} and {percent(errors.max())}."
     items = (
-        "Attack success rate (ASR): the share of a protected person's probes that are not recognised as theirs, in the "
-        "mean over people. It is high where the cloak works.",
+        "Attack success rate (ASR): the share of a protected identity's probes that are not "
+        "recognised as theirs, in the "
+        "mean over identities. It is high where the cloak works.",
         f"Baseline error: the ASR of no attack and no defence, which no cloak earned.{spread}",
-        "Normal accuracy: the share of an unprotected person's probes that are recognised. It falls where a defence "
+        "Normal accuracy: the share of an unprotected identity's probes that are recognised. It falls where a defence "
         "costs the tracker something.",
         "Recovery: how much of what the cloak earned a defence takes back; 100 % brings the ASR down to the baseline "
         "error. It is not clipped, and NA where the cloak earned too little.",
-        "Rank and letters: a rank is a range, from 1 + those surely better to all - those surely worse. Methods that "
-        "share a letter cannot be told apart.",
-        "Intervals are 95 % over people. NA is never a zero; its reason stands beside it.",
+        "Rank and letters: a rank is a range, from 1 + those significantly better to all - those "
+        "significantly worse. Methods that "
+        "share a letter are not significantly different.",
+        "Intervals are 95 % over identities. NA is never a zero; its reason stands beside it.",
         "Threat: white-box means that the attack knew the tracker's backbone, black-box that it did not. The two are "
         "never averaged. seen means that the defence was trained on this attack.",
         *([f"Dataset: {sentence(view.facts.dataset_note)}"] if view.facts.dataset_note else []),
@@ -298,18 +306,18 @@ def run_command(view: RunView) -> str:
     """Return the command that asks for the same run, without folders and other things that change no number."""
     from shlex import quote
 
-    asked = view.facts.asked
+    requested = view.facts.requested
     several: Mapping[str, Sequence[Any]] = {
-        "attack": asked.attacks,
-        "defense": asked.defenses,
-        "backbone": asked.backbones,
-        "head": asked.heads,
-        "seed": asked.seeds if asked.seeds != (0,) else (),
+        "attack": requested.attacks,
+        "defense": requested.defenses,
+        "backbone": requested.backbones,
+        "head": requested.heads,
+        "seed": requested.seeds if requested.seeds != (0,) else (),
     }
-    words = ["bench run", f"--dataset {quote(asked.dataset)}"]
-    words += [f"--protocol {quote(asked.protocol)}"] if asked.protocol != "tracker" else []
+    words = ["bench run", f"--dataset {quote(requested.dataset)}"]
+    words += [f"--protocol {quote(requested.protocol)}"] if requested.protocol != "tracker" else []
     words += [f"--{name} {quote(str(value))}" for name, values in several.items() for value in values]
-    words += [f"--split-seed {asked.split_seed}"] if asked.split_seed else []
-    words += [f"--identities {asked.identities}"] if asked.identities else []
+    words += [f"--split-seed {requested.split_seed}"] if requested.split_seed else []
+    words += [f"--identities {requested.identities}"] if requested.identities else []
     words += [f"--threads {view.facts.threads}"] if view.facts.threads else []
     return " ".join(words)

@@ -81,8 +81,8 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Board:
-    """The leaderboard, with the columns of `bench.leaderboard.COLUMNS`."""
+class LeaderboardBlock:
+    """The leaderboard, with the columns of `bench.leaderboard.columns.COLUMNS`."""
 
     rows: pd.DataFrame
 
@@ -94,7 +94,7 @@ class Picture:
     Attributes:
         kind: its name in `bench.figures.KINDS`.
         drawing: what was drawn, with its title, caption and alternative text.
-        photos: it shows people.
+        photos: it shows identities.
     """
 
     kind: str
@@ -104,7 +104,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Folded:
-    """Blocks that are shown when asked for; in print and on paper always.
+    """Blocks that are shown when requested; in print and on paper always.
 
     Attributes:
         title: what is inside.
@@ -115,7 +115,7 @@ class Folded:
     blocks: tuple[Block, ...]
 
 
-Block = Paragraph | Bullets | Facts | Code | Table | Board | Picture | Folded
+Block = Paragraph | Bullets | Facts | Code | Table | LeaderboardBlock | Picture | Folded
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Report:
     Attributes:
         title: its heading.
         subtitle: which run it is of.
-        sentences: what was measured, found and to be doubted.
+        sentences: what was measured, found and to be flagged.
         sections: in order.
     """
 

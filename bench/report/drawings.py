@@ -7,11 +7,10 @@ from pathlib import Path
 
 from bench.errors import BenchError
 from bench.figures import KINDS, FigureOptions
+from bench.leaderboard.view import RunView
 from bench.report.document import Block, Bullets, Paragraph, Picture, Section
 from bench.report.wording import quoted
-from bench.run_view import RunView
-from bench.runner import Options
-from bench.verify import prepare_again
+from bench.run.runner import Options, prepare_again
 
 _MADE_OF = frozenset({"fit", "cloak", "purify", "erase"})
 """Stages whose images a picture grid shows and that can take hours to compute again."""
@@ -47,7 +46,7 @@ def photos(view: RunView, wanted: bool, store: Path | None, threads: int | None)
     blocks: list[Block] = []
     if not wanted:
         blocks.append(
-            Paragraph("Left out, as asked: this report shows no photo and names people by their ids.")
+            Paragraph("Left out, as asked: this report shows no photo and names identities by their ids.")
         )
     elif reason := _cannot_be_shown(view, store, threads):
         blocks.append(Paragraph(reason))

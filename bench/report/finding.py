@@ -4,15 +4,16 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from bench import erasure_table, methods, registry
+from bench.analysis.comparison_groups import EVERY
 from bench.errors import BenchError
-from bench.rankings import Ranking
+from bench.leaderboard import erasure
+from bench.leaderboard.view import RunView
+from bench.plugins import factory, syntax
 from bench.report.focus import Focus, apart, helps, key_of, order, rate, real, told
 from bench.report.knowledge import knowledge
 from bench.report.wording import count, few, is_missing, listing, p_value, percent, quoted, sentence
-from bench.run_view import RunView
-from bench.significance import ALPHA
-from bench.slices import EVERY
+from bench.stats.rankings import Ranking
+from bench.stats.significance import ALPHA
 
 ASR = "attack success rate (ASR)"
 
@@ -24,14 +25,14 @@ def found(view: RunView, focus: Focus | None) -> str:
         view: of a finished run.
         focus: what `bench.report.focus.choose_focus` chose.
     """
-    cells = view.answers.cells.values()
+    cells = view.results.cells.values()
     if all(cell.status != "ok" for cell in cells):
         reasons = list(dict.fromkeys(cell.reason for cell in cells))
         more = f" (and {count(len(reasons) - 1, 'other reason')})" if len(reasons) > 1 else ""
         return sentence(f"Nothing was found, as every cell failed: {reasons[0].rstrip('.')}{more}")
     if focus is None:
         return _without_attack(view)
-    if methods.parse(view.facts.spec.protocol).name == "erasure":
+    if syntax.parse(view.facts.spec.protocol).name == "erasure":
         return _erased(view)
     if len(focus.rows) > 1:
         return _best_defense(view, focus)
@@ -39,26 +40,26 @@ def found(view: RunView, focus: Focus | None) -> str:
 
 
 def _without_attack(view: RunView) -> str:
-    if real(view.answers, "attack"):
-        return "Nothing can be said of any attack: its cells failed, or have no people in common."
-    rates = view.board["asr"].dropna()
+    if real(view.results, "attack"):
+        return "Nothing can be said of any attack: its cells failed, or have no identities in common."
+    rates = view.leaderboard["asr"].dropna()
     if rates.empty:
         return "No attack was measured, and no cell has an error rate of its own."
     low, high = percent(rates.min()), percent(rates.max())
     share = low if low == high else f"between {low} and {high}"
-    return f"No attack was measured: without any cloak, {share} of a person's probes are not recognised."
+    return f"No attack was measured: without any cloak, {share} of an identity's probes are not recognised."
 
 
 def _place(view: RunView, focus: Focus) -> str:
     """Return under what the numbers hold: head, condition, trackers and access, with the sample."""
     head, condition, access = focus.key
     trackers = str(focus.any_row["backbones"]).split("|")
-    parts = [f"head `{head}`"] if len(view.answers.values("head")) > 1 else []
+    parts = [f"head `{head}`"] if len(view.results.values("head")) > 1 else []
     parts += [condition] if condition else []
     mean = len(trackers) > 1
     parts += [f"mean of {count(len(trackers), 'tracker')}" if mean else f"tracker `{trackers[0]}`", access]
-    people = count(int(focus.any_row["n_identities"]), "person", "people")
-    return f"{', '.join(parts)}; 95 % intervals over {people}"
+    identities = count(int(focus.any_row["n_identities"]), "identity", "identities")
+    return f"{', '.join(parts)}; 95 % intervals over {identities}"
 
 
 # -- defences -----------------------------------------------------------------------------------------------
@@ -113,10 +114,10 @@ def _floor(focus: Focus) -> list[str]:
 
 
 def _other_defenses(ranking: Ranking, best: str, tied: Sequence[str]) -> list[str]:
-    """Say which defences cannot be told apart from the best, and which not from none."""
+    """Say which defences are not significantly different from the best, and which not from none."""
     others = [name for name in order(ranking)[1:] if name not in ("none", *tied)]
     useless = [name for name in others if not helps(ranking, name)]
-    clauses = [f"{few(tied, 'other defence')} cannot be told apart from it"] if tied else []
+    clauses = [f"{few(tied, 'other defence')} are not significantly different from it"] if tied else []
     if useless:
         verb = "is" if len(useless) == 1 else "are"
         clauses.append(f"{few(useless, 'other defence')} {verb} not shown to help")
@@ -127,7 +128,7 @@ def _single_attacks(focus: Focus, best: str) -> list[str]:
     """Say what the mean hides: what the best defence leaves of the weakest and of the strongest attack."""
     left = {
         one.opponent: float(one.rates[best].mean())
-        for one, _ in focus.slices("defense")
+        for one, _ in focus.comparison_groups("defense")
         if EVERY not in (one.opponent, *(() if focus.against == EVERY else (EVERY,)))
         and key_of(one) == focus.key
         and best in one.rates
@@ -163,15 +164,17 @@ def _goal(view: RunView, attack: str) -> str:
         (one.text for one in view.facts.methods if one.kind == "attacks" and one.name == attack), attack
     )
     try:
-        return registry.attack(text).threat.goal
+        return factory.attack(text).threat.goal
     except (BenchError, OSError):
         return ""
 
 
 def _elsewhere(focus: Focus, best: str) -> list[str]:
     """Say in how many of the run's other heads, conditions and accesses the same defence comes first."""
-    same = [(one, ranking) for one, ranking in focus.slices("defense") if one.opponent == focus.against]
-    keys = {key_of(one) for one, _ in focus.slices("defense")} - {focus.key}
+    same = [
+        (one, ranking) for one, ranking in focus.comparison_groups("defense") if one.opponent == focus.against
+    ]
+    keys = {key_of(one) for one, _ in focus.comparison_groups("defense")} - {focus.key}
     others = [ranking for one, ranking in same if key_of(one) != focus.key and len(ranking.methods) > 1]
     if not others:
         return []
@@ -219,7 +222,7 @@ def _strongest_attack(view: RunView, focus: Focus) -> str:
         f"the highest {ASR} {under} is {own}, with `{best}` ({_place(view, focus)})"
         if tied
         else f"the strongest attack {under} is `{best}`, with an {ASR} of {own} ({_place(view, focus)})",
-        *([f"{few(tied, 'other attack')} cannot be told apart from it"] if tied else []),
+        *([f"{few(tied, 'other attack')} are not significantly different from it"] if tied else []),
         *_floor(focus),
         *_above_baseline(view, focus, best, defense),
         *(
@@ -227,20 +230,24 @@ def _strongest_attack(view: RunView, focus: Focus) -> str:
             if 0 < len(weaker) <= 3
             else []
         ),
-        *([f"it is told apart from {count(len(weaker), 'weaker attack')}"] if len(weaker) > 3 else []),
+        *(
+            [f"it is significantly different from {count(len(weaker), 'weaker attack')}"]
+            if len(weaker) > 3
+            else []
+        ),
         *_conditions(view, focus, best, defense),
     ]
     return sentence("; ".join(clauses))
 
 
 def _above_baseline(view: RunView, focus: Focus, attack: str, defense: str) -> list[str]:
-    """Say against how many trackers the attack is told apart from no attack (`p_holm` of the leaderboard)."""
+    """Say on how many trackers the attack is significantly different from no attack (`p_holm`)."""
     head, condition, access = focus.key
-    board = view.board
-    chosen = board["access"].replace("", "black-box") == access
+    leaderboard = view.leaderboard
+    chosen = leaderboard["access"].replace("", "black-box") == access
     for column, value in (("attack", attack), ("defense", defense), ("head", head), ("condition", condition)):
-        chosen &= board[column] == value
-    rows = board[chosen]
+        chosen &= leaderboard[column] == value
+    rows = leaderboard[chosen]
     tested = rows[rows["p_holm"].notna()]
     if defense != "none" or rows.empty:
         return []
@@ -252,9 +259,12 @@ def _above_baseline(view: RunView, focus: Focus, attack: str, defense: str) -> l
     above = int(((tested["p_holm"] <= ALPHA) & (tested["asr"] > tested["baseline_error"])).sum())
     if len(tested) == 1:
         return [
-            f"it is {'' if above else 'not '}told apart from no attack ({p_value(tested['p_holm'].iloc[0])})"
+            f"it is {'' if above else 'not '}significantly different from no attack "
+            f"({p_value(tested['p_holm'].iloc[0])})"
         ]
-    return [f"{quoted(attack)} is told apart from no attack in {above} of {count(len(tested), 'row')}"]
+    return [
+        f"{quoted(attack)} is significantly different from no attack in {above} of {count(len(tested), 'row')}"
+    ]
 
 
 def _conditions(view: RunView, focus: Focus, attack: str, defense: str) -> list[str]:
@@ -262,11 +272,11 @@ def _conditions(view: RunView, focus: Focus, attack: str, defense: str) -> list[
     head, _, access = focus.key
     rates = {
         one.condition: float(one.rates[attack].mean())
-        for one, _ in focus.slices("attack")
+        for one, _ in focus.comparison_groups("attack")
         if (one.opponent, one.head, one.access) == (defense, head, access)
         and attack in one.rates
         and not one.rates[attack].isna().any()
-        and view.answers.recognises(one.condition)
+        and view.results.recognises(one.condition)
     }
     if len(rates) < 2:
         return []
@@ -283,24 +293,24 @@ def _conditions(view: RunView, focus: Focus, attack: str, defense: str) -> list[
 
 
 def _erased(view: RunView) -> str:
-    rows = erasure_table.table(view.answers)
+    rows = erasure.table(view.results)
     attack = str(rows["attack"].iloc[0])
     rows = rows[rows["attack"] == attack]
     own = rows.drop_duplicates(["backbone", "head"])
     keys = [
         f"{'erasing without a key' if eraser == 'no key' else f'the {eraser}'} undoes "
         f"{_span(rows[rows['eraser'] == eraser], 'undone')}"
-        for eraser in erasure_table.KEYS
+        for eraser in erasure.KEYS
     ]
     clauses = [
-        f"of the pairs of photos of one person, `{attack}` protects {_span(own, 'protected')}: accepted with the "
+        f"of the pairs of photos of one identity, `{attack}` protects {_span(own, 'protected')}: accepted with the "
         "natural photo and refused with the cloak",
         f"of these, {listing(keys)}",
     ]
     clauses += _erasers(view, rows, attack)
     several = len(set(rows["backbone"])) > 1
     clauses.append(
-        "95 % intervals are over people"
+        "95 % intervals are over identities"
         + (
             f", and two numbers are the lowest and the highest of {len(set(rows['backbone']))} trackers"
             * several
@@ -312,7 +322,7 @@ def _erased(view: RunView) -> str:
 def _erasers(view: RunView, rows: pd.DataFrame, attack: str) -> list[str]:
     """Say what the defences bring back: the highest mean, and the highest of those that have not seen the attack."""
     names = _strongest(rows)
-    cells = [cell for cell in view.answers.cells.values() if cell.attack == attack]
+    cells = [cell for cell in view.results.cells.values() if cell.attack == attack]
     tried = rows[(rows["kind"] == "defence") & rows["undone"].notna()]["eraser"].nunique()
     clauses = []
     for place, name in enumerate(names):
@@ -333,7 +343,7 @@ def _erasers(view: RunView, rows: pd.DataFrame, attack: str) -> list[str]:
 
 def named_erasers(view: RunView) -> list[str]:
     """Return the defences that the finding of a run of protocol erasure names, the strongest first."""
-    rows = erasure_table.table(view.answers)
+    rows = erasure.table(view.results)
     return _strongest(rows[rows["attack"] == rows["attack"].iloc[0]])
 
 

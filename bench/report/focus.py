@@ -6,15 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from bench import methods
-from bench.answers import Answers
-from bench.erasure_table import POSTED
-from bench.rankings import PairTest, Ranking
+from bench.analysis.comparison_groups import EVERY, Axis, ComparisonGroup
+from bench.analysis.results import Results
+from bench.leaderboard.erasure import POSTED
+from bench.leaderboard.view import RunView
+from bench.plugins import syntax
 from bench.report.wording import p_value, percent
-from bench.run_view import RunView
-from bench.slices import EVERY, Axis, Slice
+from bench.stats.rankings import PairTest, Ranking
 
-FIRST_ASKED: Mapping[str, str] = {
+FIRST_REQUESTED: Mapping[str, str] = {
     "verification": "dodging, FAR 1 %",
     "identification": "rank 1",
     "scenarios": "cloaked gallery, clean query",
@@ -34,7 +34,7 @@ class Focus:
     Attributes:
         key: head, condition and access.
         against: the attack the defences meet, or `EVERY`.
-        rows: defence → its row of `bench.means.COLUMNS`.
+        rows: defence → its row of `bench.leaderboard.means.COLUMNS`.
         attacks: attack → its row under the same key and defence ``none``.
         found: every slice of the run with its ranking.
     """
@@ -43,7 +43,7 @@ class Focus:
     against: str
     rows: Mapping[str, Mapping[str, Any]]
     attacks: Mapping[str, Mapping[str, Any]]
-    found: Sequence[tuple[Slice, Ranking]] = field(repr=False)
+    found: Sequence[tuple[ComparisonGroup, Ranking]] = field(repr=False)
 
     @property
     def any_row(self) -> Mapping[str, Any]:
@@ -57,7 +57,7 @@ class Focus:
                 return ranking
         return Ranking((), reason="not ranked: the run has no such cells")
 
-    def slices(self, axis: Axis) -> list[tuple[Slice, Ranking]]:
+    def comparison_groups(self, axis: Axis) -> list[tuple[ComparisonGroup, Ranking]]:
         """Return all slices of one axis."""
         return [(one, ranking) for one, ranking in self.found if one.axis == axis]
 
@@ -66,41 +66,41 @@ class Focus:
         return rate(self.rows[defense])
 
 
-def key_of(one: Slice) -> Key:
+def key_of(one: ComparisonGroup) -> Key:
     """Return head, condition and access of a slice."""
     return one.head, one.condition, one.access
 
 
 def rate(row: Mapping[str, Any]) -> str:
-    """Return the ASR of a row of `bench.means.COLUMNS` with its interval, as text."""
+    """Return the ASR of a row of `bench.leaderboard.means.COLUMNS` with its interval, as text."""
     return percent(row["asr"], row["asr_low"], row["asr_high"])
 
 
-def real(answers: Answers, axis: Axis) -> tuple[str, ...]:
+def real(results: Results, axis: Axis) -> tuple[str, ...]:
     """Return the methods of one axis of the run but ``none``."""
-    return tuple(name for name in answers.values(axis) if name != "none")
+    return tuple(name for name in results.values(axis) if name != "none")
 
 
 def choose_focus(view: RunView) -> Focus | None:
     """Return the comparison that the main finding is about; None where no attack has a rate.
 
-    The run's first head; the protocol's own question (`FIRST_ASKED`); black-box before white-box, as a tracker's
+    The run's first head; the protocol's own question (`FIRST_REQUESTED`); black-box before white-box, as a tracker's
     backbone is seldom known; the mean of all attacks before a single one.
     """
-    answers = view.answers
-    if not real(answers, "attack"):
+    results = view.results
+    if not real(results, "attack"):
         return None
     rows = view.means
     rows = rows.astype(object).where(rows.notna(), None)
     known = rows[[value is not None for value in rows["asr"]]]
     if known.empty:
         return None
-    asked = FIRST_ASKED.get(methods.parse(view.facts.spec.protocol).name, "")
+    requested = FIRST_REQUESTED.get(syntax.parse(view.facts.spec.protocol).name, "")
     wanted = {
-        "head": answers.values("head"),
-        "condition": (asked, *answers.ranked_conditions()),
+        "head": results.values("head"),
+        "condition": (requested, *results.ranked_conditions()),
         "access": ("black-box", "white-box"),
-        "against": (EVERY, *real(answers, "attack")),
+        "against": (EVERY, *real(results, "attack")),
     }
     chosen = {}
     for column, order in wanted.items():
@@ -137,13 +137,13 @@ def test_of(ranking: Ranking, one: str, other: str) -> PairTest | None:
 
 
 def apart(ranking: Ranking, one: str, other: str) -> bool:
-    """Say whether two methods are told apart."""
+    """Say whether two methods are significantly different."""
     test = test_of(ranking, one, other)
     return test is not None and test.significant
 
 
 def helps(ranking: Ranking, defense: str) -> bool:
-    """Say whether a defence is told apart from none, with the lower rate."""
+    """Say whether a defence is significantly different from none, with the lower rate."""
     names = order(ranking)
     ranked = defense in names and "none" in names
     return ranked and names.index(defense) < names.index("none") and apart(ranking, defense, "none")
@@ -155,5 +155,5 @@ def told(ranking: Ranking, one: str, other: str) -> str:
     if test is None or test.p_holm is None:
         reason = ranking.reason or (test.found.reason if test is not None else "")
         return f"not tested: {reason}" if reason else "not tested"
-    verdict = "told apart" if test.significant else "not told apart"
+    verdict = "significantly different" if test.significant else "not significantly different"
     return f"{verdict}, {p_value(test.p_holm)} after Holm"

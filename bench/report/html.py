@@ -12,9 +12,9 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench import board_table
+from bench.leaderboard import as_html
 from bench.report import svg
-from bench.report.document import Block, Board, Report, Table, pictures
+from bench.report.document import Block, LeaderboardBlock, Report, Table, pictures
 
 LARGEST = 5_000_000
 """Bytes of a report; figures become pixels, then small, before it is larger."""
@@ -46,14 +46,14 @@ def _page(report: Report, largest: int) -> str:
         )
         for one in pictures(report)
     }
-    script = f"{board_table.JS}\n{_file('report.js')}"
+    script = f"{as_html.JS}\n{_file('report.js')}"
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
             report=report,
             shown=shown,
-            css=f"{board_table.CSS}\n{_file('report.css')}",
+            css=f"{as_html.CSS}\n{_file('report.css')}",
             script=script,
             script_digest=base64.b64encode(sha256(script.encode()).digest()).decode(),
         )
@@ -73,7 +73,7 @@ def _environment() -> Environment:
     made.filters["inline"] = inline
     made.filters["cell"] = cell
     made.filters["kind"] = _kind
-    made.filters["board"] = _board
+    made.filters["board"] = _leaderboard
     made.filters["short"] = short
     return made
 
@@ -112,5 +112,5 @@ def _kind(block: Block) -> str:
     return type(block).__name__.lower()
 
 
-def _board(block: Board) -> str:
-    return board_table.html(block.rows)
+def _leaderboard(block: LeaderboardBlock) -> str:
+    return as_html.html(block.rows)

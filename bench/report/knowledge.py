@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bench.report.wording import few, listing
-from bench.run_folder import CellResult
+from bench.run.folder import CellResult
 
 _SEEN = {"seen": "on {}", "seen-with-other-parameters": "on other parameters of {}"}
 

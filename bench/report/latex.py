@@ -3,17 +3,17 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from bench import board_table
-from bench.board_table import latex_text
 from bench.figures.files import to_bytes
+from bench.leaderboard import as_latex
+from bench.leaderboard.as_latex import latex_text
 from bench.report.document import (
     Block,
-    Board,
     Bullets,
     Code,
     Column,
     Facts,
     Folded,
+    LeaderboardBlock,
     Paragraph,
     Picture,
     Report,
@@ -103,8 +103,8 @@ def _block(block: Block, beside: str) -> Iterator[str]:  # one branch a kind of 
         case Table():
             yield rf"\medskip {inline(block.caption)}" + "\n"
             yield _table(block.columns, block.rows, _widths(block))
-        case Board():
-            yield board_table.latex(block.rows)
+        case LeaderboardBlock():
+            yield as_latex.latex(block.rows)
         case Picture():
             yield r"\begin{figure}[!htbp]\centering"
             yield r"\includegraphics[width=\linewidth,height=0.85\textheight,keepaspectratio]%"

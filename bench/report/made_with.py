@@ -4,15 +4,17 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from bench import literature, methods, registry
 from bench.contracts import Attack, Method
 from bench.errors import BenchError, DataError
-from bench.provenance import MethodFacts
+from bench.leaderboard.view import RunView
+from bench.plugins import factory, syntax
+from bench.plugins import factory as methods
+from bench.report import literature
 from bench.report.document import Block, Column, Facts, Folded, Paragraph, Section, Table
 from bench.report.focus import real
 from bench.report.wording import count, listing
-from bench.run_folder import CellResult
-from bench.run_view import RunView
+from bench.run.folder import CellResult
+from bench.run.provenance import MethodFacts
 
 SHOWN_DIGEST = 12
 """Characters of a SHA-256 that are shown; all are in the run's ``spec.json``."""
@@ -92,7 +94,7 @@ def _described(facts: MethodFacts) -> tuple[str, str]:
 
 def _installed(facts: MethodFacts) -> Method | None:
     try:
-        return registry.create(facts.kind, facts.text)
+        return factory.create(facts.kind, facts.text)
     except (BenchError, OSError):
         return None
 
@@ -109,8 +111,8 @@ def _parameters(method: Method) -> Iterator[str]:
 
 
 def threat_section(view: RunView) -> Section:
-    """Return who knew what: attacks and their surrogates, defences and what trained them, overlap of people."""
-    cells = list(view.answers.cells.values())
+    """Return who knew what: attacks and their surrogates, defences and what trained them, overlap of identities."""
+    cells = list(view.results.cells.values())
     blocks = [table for table in (_attacks(view, cells), _defenses(cells), _overlaps(cells)) if table.rows]
     if not blocks:
         return Section("threat", "Threat models", (Paragraph("The run has no attack and no defence."),))
@@ -201,7 +203,9 @@ def _overlaps(cells: list[CellResult]) -> Table:
     rows = tuple((overlap, detail, str(number)) for (overlap, detail), number in found.items())
     columns = (Column("Overlap"), Column("Detail"), Column("Cells", numeric=True))
     return Table(
-        "Whether an evaluated person's photos trained the tracker, the defence or the attack.", columns, rows
+        "Whether an evaluated identity's photos trained the tracker, the defence or the attack.",
+        columns,
+        rows,
     )
 
 
@@ -241,9 +245,9 @@ def literature_section(view: RunView) -> tuple[Section, ...]:
     except DataError:
         return ()  # an installed package has no results/; the report says nothing of papers there
     names = {
-        _bare(methods.parse(name).name) for axis in ("attack", "defense") for name in real(view.answers, axis)
+        _bare(syntax.parse(name).name) for axis in ("attack", "defense") for name in real(view.results, axis)
     }
-    protocol = methods.parse(view.facts.spec.protocol).name
+    protocol = syntax.parse(view.facts.spec.protocol).name
     rows = [
         row
         for row in published.itertuples(index=False)
@@ -272,7 +276,7 @@ def literature_section(view: RunView) -> tuple[Section, ...]:
         for row in rows
     )
     note = (
-        "Others measured these on other people, against other trackers, mostly without an interval. None of them "
+        "Others measured these on other identities, against other trackers, mostly without an interval. None of them "
         "enters a rank, a test or a mean here, and that one of ours is lower or higher shows nothing by itself."
     )
     table = Table("Published numbers of the same methods.", columns, texts)

@@ -3,16 +3,16 @@
 import re
 from collections.abc import Iterator
 
-from bench import board_table
-from bench.board_table import markdown_text
 from bench.figures.files import to_bytes
+from bench.leaderboard import as_markdown
+from bench.leaderboard.as_markdown import markdown_text
 from bench.report.document import (
     Block,
-    Board,
     Bullets,
     Code,
     Facts,
     Folded,
+    LeaderboardBlock,
     Paragraph,
     Picture,
     Report,
@@ -72,8 +72,8 @@ def _block(block: Block, beside: str) -> Iterator[str]:  # one branch a kind of 
             yield inline(block.caption)
             titles = tuple(column.title for column in block.columns)
             yield _table(titles, tuple(column.numeric for column in block.columns), block.rows)
-        case Board():
-            yield board_table.markdown(block.rows).rstrip()
+        case LeaderboardBlock():
+            yield as_markdown.markdown(block.rows).rstrip()
         case Picture():
             yield f"![{markdown_text(block.drawing.alt)}]({beside.replace(' ', '%20')}/{block.kind}.png)"
             yield inline(block.drawing.caption)

@@ -1,17 +1,18 @@
-"""Three sentences on a run: what was measured, what was found, what it costs and what to doubt.
+"""Three sentences on a run: what was measured, what was found, what it costs and what to warning.
 
 Every number comes from the tables a reader finds below it; a sentence never says more than a test does: what is not
-told apart is not ranked, what could not be tested says why.
+significantly different is not ranked, what could not be tested says why.
 """
 
 from collections.abc import Sequence
 
-from bench import methods
-from bench.audit import Audit
+from bench.analysis.row_warnings import split_warnings
+from bench.integrity.audit import Audit
+from bench.leaderboard.view import RunView
+from bench.plugins import syntax
 from bench.report.finding import found, named_erasers
 from bench.report.focus import Focus, choose_focus, order, real
 from bench.report.knowledge import knowledge
-from bench.report.row_warnings import split_warnings
 from bench.report.wording import (
     agreeing_digits,
     count,
@@ -22,55 +23,54 @@ from bench.report.wording import (
     quoted,
     sentence,
 )
-from bench.run_view import RunView
 
 NAMED = 3
 """Names a sentence lists; of more it gives the number."""
 
 
 def summary(view: RunView, audit: Audit | None = None) -> tuple[str, str, str]:
-    """Return three sentences: what was measured, the main finding, its cost with what to doubt.
+    """Return three sentences: what was measured, the main finding, its cost with what to warning.
 
     Args:
         view: of a finished run.
-        audit: what `bench.audit` found; None where it was not asked, so that nothing is said of leaks.
+        audit: what `bench.integrity.audit` found; None where it was not asked, so that nothing is said of leaks.
 
     Raises:
         DataError: a file of the run is missing or damaged.
     """
     focus = choose_focus(view)
-    return measured(view), found(view, focus), doubted(view, focus, audit)
+    return measured(view), found(view, focus), flagged(view, focus, audit)
 
 
 # -- what was measured --------------------------------------------------------------------------------------
 
 
 def measured(view: RunView) -> str:
-    """Return the sentence on attacks, defences, trackers, people, dataset, protocol and cells."""
-    answers, spec, split = view.answers, view.facts.spec, view.folder.split()
+    """Return the sentence on attacks, defences, trackers, identities, dataset, protocol and cells."""
+    results, spec, split = view.results, view.facts.spec, view.folder.split()
     probes = sum(len(photos) for photos in split.probes.values())
     parts = [
-        f"{_matrix(view)}, by {_named('tracker', answers.values('backbone'))} with "
-        f"{_named('head', answers.values('head'))}"
+        f"{_matrix(view)}, by {_named('tracker', results.values('backbone'))} with "
+        f"{_named('head', results.values('head'))}"
     ]
     under = [
         count(number, noun)
-        for number, noun in ((len(answers.values("seed")), "seed"), (len(answers.conditions()), "condition"))
+        for number, noun in ((len(results.values("seed")), "seed"), (len(results.conditions()), "condition"))
         if number > 1
     ]
     parts += [f"under {listing(under)}"] if under else []
-    cells = answers.cells.values()
-    references = sum(not cell.asked for cell in cells)
+    cells = results.cells.values()
+    references = sum(not cell.requested for cell in cells)
     added = f", {references} of them references that the plan added" if references else ""
     return sentence(
-        f"This run measures {', '.join(parts)}, on {count(len(split.probes), 'person', 'people')} "
+        f"This run measures {', '.join(parts)}, on {count(len(split.probes), 'identity', 'identities')} "
         f"({count(probes, 'probe photo')}) of dataset {quoted(spec.dataset)} under protocol {quoted(spec.protocol)}: "
         f"{count(len(cells), 'cell')}{added}"
     )
 
 
 def _matrix(view: RunView) -> str:
-    attacks, defenses = real(view.answers, "attack"), real(view.answers, "defense")
+    attacks, defenses = real(view.results, "attack"), real(view.results, "defense")
     if not attacks and not defenses:
         return "no attack and no defence, only photos as they are"
     if not attacks:
@@ -86,11 +86,11 @@ def _named(noun: str, names: Sequence[str]) -> str:
     return said if len(names) > NAMED else f"{said} ({listing([quoted(name) for name in names])})"
 
 
-# -- cost and doubt -----------------------------------------------------------------------------------------
+# -- cost and warning -----------------------------------------------------------------------------------------
 
 
-def doubted(view: RunView, focus: Focus | None, audit: Audit | None) -> str:
-    """Return the sentence on what the finding costs and why it may be doubted."""
+def flagged(view: RunView, focus: Focus | None, audit: Audit | None) -> str:
+    """Return the sentence on what the finding costs and why it may be flagged."""
     clauses = [*_cost(view, focus), _failures(view), _warnings(view), *_leaks(audit), *_cautions(view)]
     return sentence("; ".join(clauses))
 
@@ -99,7 +99,7 @@ def _cost(view: RunView, focus: Focus | None) -> list[str]:
     if focus is None:
         return []
     if (
-        methods.parse(view.facts.spec.protocol).name == "erasure"
+        syntax.parse(view.facts.spec.protocol).name == "erasure"
     ):  # whom they saw stands in the second sentence
         return [_accuracy(focus, name) for name in named_erasers(view) if name in focus.rows]
     names = order(focus.ranking("defense", focus.against)) or list(focus.rows)
@@ -111,7 +111,7 @@ def _cost(view: RunView, focus: Focus | None) -> list[str]:
             if is_missing(psnr)
             else [f"cloaks have a PSNR of {psnr:.1f} dB against the photos in the mean"]
         )
-    known = knowledge(list(view.answers.cells.values()), best)
+    known = knowledge(list(view.results.cells.values()), best)
     return [_accuracy(focus, best), *([known] if known else [])]
 
 
@@ -138,19 +138,19 @@ def _accuracy(focus: Focus, defense: str) -> str:
 
 
 def _failures(view: RunView) -> str:
-    cells = view.answers.cells.values()
+    cells = view.results.cells.values()
     failed = sum(cell.status != "ok" for cell in cells)
     return f"of {count(len(cells), 'cell')} {failed} failed" if failed else "no cell failed"
 
 
 def _warnings(view: RunView) -> str:
-    doubted_rows = [found for text in view.board["warnings"] if (found := split_warnings(text))]
-    if not doubted_rows:
+    flagged_rows = [found for text in view.leaderboard["warnings"] if (found := split_warnings(text))]
+    if not flagged_rows:
         return "no row carries a warning"
-    codes = dict.fromkeys(code for found in doubted_rows for code, _ in found)
-    carried = "carries" if len(doubted_rows) == 1 else "carry"
-    rows = count(len(view.board), "row")
-    return f"of {rows} {len(doubted_rows)} {carried} warnings ({', '.join(codes)})"
+    codes = dict.fromkeys(code for found in flagged_rows for code, _ in found)
+    carried = "carries" if len(flagged_rows) == 1 else "carry"
+    rows = count(len(view.leaderboard), "row")
+    return f"of {rows} {len(flagged_rows)} {carried} warnings ({', '.join(codes)})"
 
 
 def _leaks(audit: Audit | None) -> list[str]:
@@ -165,12 +165,17 @@ def _leaks(audit: Audit | None) -> list[str]:
 
 
 def _cautions(view: RunView) -> list[str]:
-    board = view.board
-    unknown, white = (board["identity_overlap"] == "unknown").sum(), (board["access"] == "white-box").sum()
+    leaderboard = view.leaderboard
+    unknown, white = (
+        (leaderboard["identity_overlap"] == "unknown").sum(),
+        (leaderboard["access"] == "white-box").sum(),
+    )
     found_here = []
     if unknown:
-        rows = "every row" if unknown == len(board) else f"{unknown} of {count(len(board), 'row')}"
-        found_here.append(f"in {rows} it is unknown whether a part was trained on evaluated people")
+        rows = (
+            "every row" if unknown == len(leaderboard) else f"{unknown} of {count(len(leaderboard), 'row')}"
+        )
+        found_here.append(f"in {rows} it is unknown whether a part was trained on evaluated identities")
     if white:
         found_here.append(f"{count(int(white), 'row')} {'is' if white == 1 else 'are'} white-box")
     return [*found_here, view.facts.dataset_note or "the numbers hold for this dataset and these trackers"]

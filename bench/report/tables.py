@@ -5,14 +5,14 @@ from typing import Any
 
 import pandas as pd
 
-from bench import significance_tables
-from bench.claims import MARGIN
-from bench.rankings import Ranking
+from bench.analysis.claims import MARGIN
+from bench.analysis.comparison_groups import EVERY, Axis, ComparisonGroup
+from bench.leaderboard import significance_tables
+from bench.leaderboard.significance_tables import KEPT, PAIRS, RANKINGS, SEEDS
+from bench.leaderboard.view import RunView
 from bench.report.document import Column, Folded, Table
 from bench.report.wording import count, is_missing, percent, quoted
-from bench.run_view import RunView
-from bench.significance_tables import KEPT, PAIRS, RANKINGS, SEEDS
-from bench.slices import EVERY, Axis, Slice
+from bench.stats.rankings import Ranking
 
 _RANKED = (
     Column("Method"),
@@ -28,9 +28,9 @@ _PAIRS = (
     Column("ASR", PAIRS["asr_second"], numeric=True),
     Column("Difference", f"{PAIRS['difference']}, in points, with its 95 % interval", numeric=True),
     Column("p (Holm)", PAIRS["p_holm"], numeric=True),
-    Column("Told apart", PAIRS["told_apart"]),
+    Column("Told apart", PAIRS["significant"]),
     Column("Cohen's h", numeric=True),
-    Column("Detectable", PAIRS["mdd"], numeric=True),
+    Column("Detectable", PAIRS["minimum_detectable_difference"], numeric=True),
     Column("People", PAIRS["n_differing"], numeric=True),
 )
 _KEPT = (
@@ -54,7 +54,7 @@ _SEEDS = (
     Column("ASR", SEEDS["asr"], numeric=True),
     Column("SD of means", SEEDS["sd_of_seed_means"], numeric=True),
     Column("SD of seeds", SEEDS["sd_seeds"], numeric=True),
-    Column("SD of people", SEEDS["sd_people"], numeric=True),
+    Column("SD of identities", SEEDS["sd_people"], numeric=True),
     Column("Seeds", numeric=True),
 )
 
@@ -72,7 +72,7 @@ def comparisons(view: RunView, axis: Axis) -> list[Folded]:
     ]
 
 
-def _of(table: pd.DataFrame, one: Slice) -> pd.DataFrame:
+def _of(table: pd.DataFrame, one: ComparisonGroup) -> pd.DataFrame:
     same = table["ranked"] == one.axis
     for column, value in (
         ("against", one.opponent),
@@ -84,7 +84,7 @@ def _of(table: pd.DataFrame, one: Slice) -> pd.DataFrame:
     return table[same]
 
 
-def _named(one: Slice) -> str:
+def _named(one: ComparisonGroup) -> str:
     opponent = (
         f"the mean of {count(len(one.opponents), 'opponent')}"
         if one.opponent == EVERY
@@ -103,15 +103,17 @@ def _verdict(ranking: Ranking) -> str:
     best = ranking.methods[0]
     tied = [m.method for m in ranking.methods[1:] if set(m.tie_group) & set(best.tie_group)]
     if len(tied) == len(ranking.methods) - 1:
-        return f"{quoted(best.method)} first, none told apart from it"
+        return f"{quoted(best.method)} first, none significantly different from it"
     if tied:
-        return f"{quoted(best.method)} first, {count(len(tied), 'other')} not told apart from it"
+        return f"{quoted(best.method)} first, {count(len(tied), 'other')} not significantly different from it"
     return f"{quoted(best.method)} first"
 
 
-def _tables(one: Slice, ranking: Ranking, places: pd.DataFrame, pairs: pd.DataFrame) -> Iterator[Table]:
+def _tables(
+    one: ComparisonGroup, ranking: Ranking, places: pd.DataFrame, pairs: pd.DataFrame
+) -> Iterator[Table]:
     trackers = count(len(one.backbones), "tracker")
-    about = f"{count(len(one.rates), 'person', 'people')}, mean of {trackers}"
+    about = f"{count(len(one.rates), 'identity', 'identities')}, mean of {trackers}"
     if ranking.omnibus is not None and ranking.omnibus.p is not None:
         about += f"; Friedman's test: {p_text(ranking.omnibus.p)}"
     if ranking.reason:
@@ -143,9 +145,9 @@ def _pair(row: dict[str, Any]) -> tuple[str, ...]:
         percent(row["asr_second"]),
         _difference(row),
         f"NA: {reason}" if row["p_holm"] is None else p_text(row["p_holm"]),
-        "not tested" if row["p_holm"] is None else "yes" if row["told_apart"] else "no",
+        "not tested" if row["p_holm"] is None else "yes" if row["significant"] else "no",
         "NA" if row["effect_h"] is None else f"{row['effect_h']:+.2f}",
-        percent(row["mdd"]),
+        percent(row["minimum_detectable_difference"]),
         f"{row['n_differing']} of {row['n_identities']}",
     )
 
@@ -166,7 +168,7 @@ def p_text(value: float) -> str:
 
 def accuracy_kept(view: RunView) -> Table | None:
     """Return whether each defence keeps normal accuracy, None where the run has no defence to test."""
-    rows = _records(significance_tables.accuracy_kept(view.answers))
+    rows = _records(significance_tables.accuracy_kept(view.results))
     if not rows:
         return None
     caption = (
@@ -186,7 +188,7 @@ def _kept(row: dict[str, Any]) -> tuple[str, ...]:
 
 def seeds(view: RunView) -> Table | None:
     """Return how much seeds vary, None for a run of one seed."""
-    rows = _records(significance_tables.seeds(view.answers))
+    rows = _records(significance_tables.seeds(view.results))
     if not rows:
         return None
     shares = ("asr", "sd_of_seed_means", "sd_seeds", "sd_people")
@@ -198,7 +200,7 @@ def seeds(view: RunView) -> Table | None:
         )
         for row in rows
     )
-    return _lean(Table("Standard deviations of the ASR over seeds and over people.", _SEEDS, texts))
+    return _lean(Table("Standard deviations of the ASR over seeds and over identities.", _SEEDS, texts))
 
 
 def _lean(table: Table) -> Table:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from bench.files import write_atomically
 from bench.report.document import Report
 from bench.report.html import to_html
 from bench.report.latex import to_latex
 from bench.report.markdown import to_markdown
-from bench.store import write_atomically
 
 ENDINGS: Mapping[str, str] = {"html": ".html", "md": ".md", "latex": ".tex"}
 """Form → ending of its file."""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from bench.contracts import Backbone, BackboneCard, Context, Faces
-from bench.image_quality import to_8_bits
+from bench.quality.metrics import to_8_bits
 
 SIZE = 40
 """Side of the test images: attacks do not depend on it, their tests' time does."""
@@ -37,13 +37,13 @@ class TinyBackbone(Backbone):
         return F.linear(x.flatten(1), self.last)
 
 
-def make_faces(count: int, seed: int = 0, people: int | None = None) -> Faces:
-    """Smooth images with some detail, quantised to 8 bits, dealt to `people` (default: one each)."""
+def make_faces(count: int, seed: int = 0, identities: int | None = None) -> Faces:
+    """Smooth images with some detail, quantised to 8 bits, dealt to `identities` (default: one each)."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 7, 7, generator=generator)
     smooth = F.interpolate(coarse, (SIZE, SIZE), mode="bicubic").clamp(0, 1)
     images = to_8_bits(smooth + 0.03 * torch.randn(smooth.shape, generator=generator))
-    owners = [f"person{seed}-{i % (people or count)}" for i in range(count)]
+    owners = [f"identity{seed}-{i % (identities or count)}" for i in range(count)]
     return Faces(images, tuple(f"photo{seed}-{i}" for i in range(count)), tuple(owners))
 
 
@@ -59,7 +59,7 @@ def surrogates() -> tuple[TinyBackbone, ...]:
 
 @pytest.fixture
 def ctx(surrogates: tuple[TinyBackbone, ...]) -> Context:
-    return Context(seed=7, backbones=surrogates, targets=make_faces(9, seed=99, people=4))
+    return Context(seed=7, backbones=surrogates, targets=make_faces(9, seed=99, identities=4))
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ from attacks._input_diversity import diversified, draw_diversity
 from attacks.adaptive import POWER, Branch, Defended, Step, Views, branch_weights, straight_through
 from attacks.lowkey import feature_gain, feature_scale, flip_summed
 from attacks.pgd import PGD
-from bench import methods, registry
 from bench.contracts import MICRO_BATCH, Backbone, Binding, Context, Faces, Purifier
 from bench.errors import UsageError
-from bench.image_quality import dssim, linf, to_8_bits
+from bench.plugins import factory
+from bench.plugins import factory as methods
+from bench.quality.metrics import dssim, linf, to_8_bits
 from defenses.gaussian import Gaussian
 from defenses.jpeg import JPEG
 from defenses.noise import Noise
@@ -39,7 +40,7 @@ class Edges(Purifier):
 
 
 def adaptive(text=""):
-    return registry.attack(f"adaptive:{text}" if text else "adaptive")
+    return factory.attack(f"adaptive:{text}" if text else "adaptive")
 
 
 def context_of(attack, surrogates, *, seed=7, targets=None, advance=lambda _n: None):
@@ -145,7 +146,7 @@ def gradient_at(function, images):
     return gradient
 
 
-@pytest.mark.parametrize("purifier", [JPEG(), registry.defense("median")], ids=lambda p: p.name)
+@pytest.mark.parametrize("purifier", [JPEG(), factory.defense("median")], ids=lambda p: p.name)
 def test_a_defence_without_gradient_gets_the_gradient_at_the_defended_image(surrogates, faces, purifier):
     (surrogate, _) = surrogates
     images = faces.images[:3]
@@ -381,15 +382,15 @@ def test_attacks_that_do_not_normalise_meet_the_gradients_they_know_from_one_bra
 
 
 def test_targeted_cloaks_come_near_their_aim_in_the_farther_branch_too(surrogates, monkeypatch):
-    faces, targets = make_faces(4), make_faces(6, seed=99, people=3)
+    faces, targets = make_faces(4), make_faces(6, seed=99, identities=3)
     text = "attack=[pgd:goal=targeted,steps=6,eps=15],defense=gaussian"
     farther = {}
     for mode in ("defended", "joint"):
         attack = adaptive(f"{text},mode={mode}")
         monkeypatch.setattr(attack, "_defenses", (Edges(),))
         ctx = context_of(attack, surrogates, targets=targets)
-        aims = attack.aims(faces, ctx)
-        assert aims == PGD(PGD.Params(goal="targeted")).aims(faces, ctx)
+        target_assignment = attack.assign_targets(faces, ctx)
+        assert target_assignment == PGD(PGD.Params(goal="targeted")).assign_targets(faces, ctx)
         cloaks = stacked(attack.cloak(faces, ctx), faces)
         apart = []
         for purifier in (Edges(), None):
@@ -398,7 +399,9 @@ def test_targeted_cloaks_come_near_their_aim_in_the_farther_branch_too(surrogate
                 view = cloaks if purifier is None else seen_through(purifier, cloaks)
                 units = F.normalize(backbone.embed(view), dim=1)
                 for row, name in enumerate(faces.ids):
-                    photos = targets.images[[i for i, p in enumerate(targets.identities) if p == aims[name]]]
+                    photos = targets.images[
+                        [i for i, p in enumerate(targets.identities) if p == target_assignment[name]]
+                    ]
                     photos = photos if purifier is None else seen_through(purifier, photos)
                     aim = F.normalize(F.normalize(backbone.embed(photos), dim=1).mean(0), dim=0)
                     rows.append((units[row] - aim).square().sum())
@@ -439,7 +442,7 @@ def test_a_defended_backbone_says_how_long_its_embeddings_are(surrogates, faces)
 
 
 def test_the_threat_and_the_scope_are_the_inner_attacks():
-    inner = registry.attack("fawkes:version=0.3,mode=min")
+    inner = factory.attack("fawkes:version=0.3,mode=min")
     attack = adaptive("attack=[fawkes:version=0.3,mode=min],defense=[median & jpeg + gaussian]")
     assert attack.threat.adapts_to == ("median", "jpeg + gaussian")
     assert attack.threat.model_copy(update={"adapts_to": ()}) == inner.threat
@@ -452,10 +455,10 @@ def test_the_threat_and_the_scope_are_the_inner_attacks():
 
 def test_its_name_is_written_with_brackets_and_read_again():
     text = "adaptive:attack=[pgd:steps=3,eps=15.0],defense=[jpeg:quality=75 + gaussian & noise],samples=4"
-    attack = registry.attack(text)
+    attack = factory.attack(text)
     written = methods.canonical(attack)
     assert written == "adaptive:attack=[pgd:eps=15,steps=3],defense=[jpeg + gaussian & noise]"
-    assert registry.attack(written).params == attack.params
+    assert factory.attack(written).params == attack.params
     assert methods.canonical(adaptive("attack=[pgd:eps=15],defense=puface")) == "adaptive"
 
 
@@ -493,7 +496,7 @@ from bench.contracts import Attack, Hardening, ThreatModel
 
 class Learnt(Attack):
     name = "learnt"
-    learns = True
+    requires_fit = True
     threat = ThreatModel(goal="untargeted", surrogates=1, constraint="none")
 
     def pool(self):

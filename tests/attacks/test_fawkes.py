@@ -24,7 +24,7 @@ from attacks.fawkes import (
 )
 from bench.contracts import MICRO_BATCH, Context, Faces
 from bench.errors import UsageError
-from bench.image_quality import dssim, linf, to_8_bits
+from bench.quality.metrics import dssim, linf, to_8_bits
 
 _spec = importlib.util.spec_from_file_location("attack_fixtures", Path(__file__).with_name("conftest.py"))
 fixtures = importlib.util.module_from_spec(_spec)
@@ -96,17 +96,17 @@ def expected_target(faces, targets, surrogates):
 
     mine = np.concatenate(features(faces.images), 1)
     best, best_distance, best_centre = None, -1.0, None
-    for person in sorted(set(targets.identities)):
-        photos = targets.images[[i for i, p in enumerate(targets.identities) if p == person]]
+    for identity in sorted(set(targets.identities)):
+        photos = targets.images[[i for i, p in enumerate(targets.identities) if p == identity]]
         centre = [e.mean(0) / np.linalg.norm(e.mean(0)) for e in features(photos)]
         nearest = min(np.linalg.norm(row - np.concatenate(centre)) for row in mine)
         if nearest > best_distance:
-            best, best_distance, best_centre = person, nearest, centre
+            best, best_distance, best_centre = identity, nearest, centre
     return best, best_centre
 
 
 def test_version_03_moves_towards_the_farthest_identity(ctx, surrogates):
-    faces = make_faces(4, people=1)
+    faces = make_faces(4, identities=1)
     _, centre = expected_target(faces, ctx.targets, surrogates)
     cloaks = to_8_bits(cloaked(faces, ctx, version="0.3", mode="ultra", steps=60))
 
@@ -118,23 +118,23 @@ def test_version_03_moves_towards_the_farthest_identity(ctx, surrogates):
 
 
 def test_version_03_targets_of_each_person_are_chosen_by_all_their_photos(ctx, surrogates):
-    faces = make_faces(6, people=2)
+    faces = make_faces(6, identities=2)
     whole = Fawkes(Fawkes.Params(version="0.3", mode="min", steps=2)).cloak(faces, ctx)
-    for person in sorted(set(faces.identities)):
-        rows = [i for i, p in enumerate(faces.identities) if p == person]
+    for identity in sorted(set(faces.identities)):
+        rows = [i for i, p in enumerate(faces.identities) if p == identity]
         own = Fawkes(Fawkes.Params(version="0.3", mode="min", steps=2)).cloak(faces.subset(rows), ctx)
         assert all(torch.equal(own[i], whole[i]) for i in own)
 
 
 def test_aims_are_whom_the_cloaks_of_version_03_move_towards(ctx, surrogates):
     attack = Fawkes(Fawkes.Params(version="0.3", mode="ultra", steps=60))
-    faces = make_faces(6, people=3)
-    aims = attack.aims(faces, ctx)
+    faces = make_faces(6, identities=3)
+    target_assignment = attack.assign_targets(faces, ctx)
     cloaks = to_8_bits(stacked(attack.cloak(faces, ctx), faces))
-    for person in sorted(set(faces.identities)):
-        rows = [i for i, p in enumerate(faces.identities) if p == person]
+    for identity in sorted(set(faces.identities)):
+        rows = [i for i, p in enumerate(faces.identities) if p == identity]
         best, centre = expected_target(faces.subset(rows), ctx.targets, surrogates)
-        assert {aims[faces.ids[i]] for i in rows} == {best}
+        assert {target_assignment[faces.ids[i]] for i in rows} == {best}
         anchors = [torch.from_numpy(c).expand(len(rows), -1) for c in centre]
         before, after = (
             distance([F.normalize(b.embed(x[rows])) for b in surrogates], anchors, squared=False)
@@ -144,10 +144,10 @@ def test_aims_are_whom_the_cloaks_of_version_03_move_towards(ctx, surrogates):
 
 
 def test_version_1_has_no_aims(faces, ctx, surrogates):
-    with pytest.raises(TypeError, match="has no aims"):
-        Fawkes().aims(faces, ctx)
+    with pytest.raises(TypeError, match="has no assign_targets"):
+        Fawkes().assign_targets(faces, ctx)
     with pytest.raises(UsageError, match="got no target faces"):
-        Fawkes(Fawkes.Params(version="0.3")).aims(faces, Context(backbones=surrogates))
+        Fawkes(Fawkes.Params(version="0.3")).assign_targets(faces, Context(backbones=surrogates))
 
 
 def test_nobody_is_their_own_target(ctx, surrogates, faces):
@@ -155,7 +155,7 @@ def test_nobody_is_their_own_target(ctx, surrogates, faces):
     pool = Faces(
         torch.cat([1 - me.images, ctx.targets.images[:1]]),
         ("inverse", "other"),
-        (me.identities[0], "other person"),
+        (me.identities[0], "other identity"),
     )
     with_me = Context(seed=7, backbones=surrogates, targets=pool)
     without_me = Context(seed=7, backbones=surrogates, targets=pool.subset([1]))

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from attacks.lowkey import WEIGHTS, LowKey, blurred, feature_gain, flip_summed
 from bench.contracts import MICRO_BATCH, Binding, Context, Faces
 from bench.errors import DataError, UsageError
-from bench.image_quality import dssim, linf, to_8_bits
-from bench.lpips_distance import VARIABLE, load_lpips
+from bench.quality.lpips import VARIABLE, load_lpips
+from bench.quality.metrics import dssim, linf, to_8_bits
 
 _spec = importlib.util.spec_from_file_location("attack_fixtures", Path(__file__).with_name("conftest.py"))
 fixtures = importlib.util.module_from_spec(_spec)

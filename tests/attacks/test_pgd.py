@@ -9,11 +9,11 @@ from pydantic import ValidationError
 from attacks._input_diversity import diversified, draw_diversity
 from attacks.none import NoAttack
 from attacks.pgd import PGD, accumulated
-from bench import methods
 from bench.contracts import MICRO_BATCH, Context, Faces
-from bench.data_files import VARIABLE, data_folder
+from bench.data.files import VARIABLE, data_folder
 from bench.errors import UsageError
-from bench.image_quality import linf, to_8_bits
+from bench.plugins import factory
+from bench.quality.metrics import linf, to_8_bits
 
 _spec = importlib.util.spec_from_file_location("attack_fixtures", Path(__file__).with_name("conftest.py"))
 fixtures = importlib.util.module_from_spec(_spec)
@@ -132,7 +132,7 @@ def test_without_diversity_nothing_more_is_drawn_and_the_bytes_are_those_of_befo
         (f"pgd/diversity/{step}", name) for name in faces.ids for step in range(3)
     }
     assert ((found - changed).abs() > 1e-3).float().mean(dim=(1, 2, 3)).min() > 0.05
-    assert methods.canonical(PGD(PGD.Params(diversity=0, targets=0))) == "pgd"
+    assert factory.canonical(PGD(PGD.Params(diversity=0, targets=0))) == "pgd"
 
 
 @pytest.mark.parametrize("goal", ["untargeted", "targeted"])
@@ -154,12 +154,12 @@ def test_the_first_targets_alone_are_imitated(ctx):
     pool = list(dict.fromkeys(ctx.targets.identities))
     assert len(pool) == 4
     for count, expected in ((1, pool[:1]), (3, pool[:3]), (4, pool), (9, pool), (0, pool)):
-        aims = PGD(PGD.Params(goal="targeted", targets=count)).aims(faces, ctx)
-        assert set(aims.values()) == set(expected)
+        target_assignment = PGD(PGD.Params(goal="targeted", targets=count)).assign_targets(faces, ctx)
+        assert set(target_assignment.values()) == set(expected)
     turned = ctx.targets.subset(range(len(ctx.targets) - 1, -1, -1))
     first = turned.identities[0]
     again = Context(seed=7, backbones=ctx.backbones, targets=turned)
-    assert set(PGD(PGD.Params(goal="targeted", targets=1)).aims(faces, again).values()) == {first}
+    assert set(PGD(PGD.Params(goal="targeted", targets=1)).assign_targets(faces, again).values()) == {first}
     # Cloaks go where the aims say.
     few = faces.subset(range(4))
     attack = PGD(PGD.Params(goal="targeted", targets=1))
@@ -172,8 +172,8 @@ def test_the_first_targets_alone_are_imitated(ctx):
 def test_the_first_target_cannot_imitate_themself(ctx):
     me = ctx.targets.subset([0])
     with pytest.raises(UsageError, match="nobody to imitate"):
-        PGD(PGD.Params(goal="targeted", targets=1)).aims(me, ctx)
-    assert PGD(PGD.Params(goal="targeted", targets=2)).aims(me, ctx).keys() == {me.ids[0]}
+        PGD(PGD.Params(goal="targeted", targets=1)).assign_targets(me, ctx)
+    assert PGD(PGD.Params(goal="targeted", targets=2)).assign_targets(me, ctx).keys() == {me.ids[0]}
 
 
 def test_accumulated_gradients_have_mean_magnitude_one_and_survive_a_zero():
@@ -186,14 +186,16 @@ def test_accumulated_gradients_have_mean_magnitude_one_and_survive_a_zero():
 
 @pytest.mark.parametrize("momentum", [0.0, 1.0])
 def test_targeted_cloaks_are_steps_towards_the_aims_mean_embedding(ctx, surrogates, momentum):
-    faces = make_faces(MICRO_BATCH, people=3)
+    faces = make_faces(MICRO_BATCH, identities=3)
     attack = PGD(PGD.Params(goal="targeted", steps=4, momentum=momentum))
-    aims = attack.aims(faces, ctx)
+    target_assignment = attack.assign_targets(faces, ctx)
     anchors = []
     for backbone in surrogates:
         rows = []
         for name in faces.ids:
-            photos = [i for i, person in enumerate(ctx.targets.identities) if person == aims[name]]
+            photos = [
+                i for i, identity in enumerate(ctx.targets.identities) if identity == target_assignment[name]
+            ]
             rows.append(F.normalize(backbone.embed(ctx.targets.images[photos]), dim=1).mean(0))
         anchors.append(F.normalize(torch.stack(rows), dim=1))
     cloaks = stacked(attack.cloak(faces, ctx), faces)
@@ -209,23 +211,25 @@ def test_targeted_cloaks_are_steps_towards_the_aims_mean_embedding(ctx, surrogat
 
 def test_aims_are_one_for_each_person_by_the_seed_and_never_the_person(ctx, surrogates):
     attack = PGD(PGD.Params(goal="targeted"))
-    faces = make_faces(40, people=20)
-    aims = attack.aims(faces, ctx)
-    by_person = {}
-    for image, person in zip(faces.ids, faces.identities, strict=True):
-        assert by_person.setdefault(person, aims[image]) == aims[image]
-        assert attack.aims(faces.subset([faces.ids.index(image)]), ctx) == {image: aims[image]}
-    assert set(by_person.values()) == set(ctx.targets.identities)
+    faces = make_faces(40, identities=20)
+    target_assignment = attack.assign_targets(faces, ctx)
+    by_identity = {}
+    for image, identity in zip(faces.ids, faces.identities, strict=True):
+        assert by_identity.setdefault(identity, target_assignment[image]) == target_assignment[image]
+        assert attack.assign_targets(faces.subset([faces.ids.index(image)]), ctx) == {
+            image: target_assignment[image]
+        }
+    assert set(by_identity.values()) == set(ctx.targets.identities)
     other_seed = Context(seed=8, backbones=surrogates, targets=ctx.targets)
-    assert attack.aims(faces, other_seed) != aims
+    assert attack.assign_targets(faces, other_seed) != target_assignment
     own = Context(seed=7, targets=ctx.targets)
-    assert all(aim != image for image, aim in attack.aims(ctx.targets, own).items())
-    for image, aim in attack.aims(ctx.targets, own).items():
+    assert all(aim != image for image, aim in attack.assign_targets(ctx.targets, own).items())
+    for image, aim in attack.assign_targets(ctx.targets, own).items():
         assert aim != ctx.targets.identities[ctx.targets.ids.index(image)]
 
 
 def test_targeted_cloaks_do_not_depend_on_the_batch(ctx):
-    faces = make_faces(MICRO_BATCH + 3, people=5)
+    faces = make_faces(MICRO_BATCH + 3, identities=5)
     attack = PGD(PGD.Params(steps=3, goal="targeted", momentum=1))
     whole = attack.cloak(faces, ctx)
     backwards = attack.cloak(faces.subset(range(len(faces) - 1, -1, -1)), ctx)
@@ -236,14 +240,14 @@ def test_targeted_cloaks_do_not_depend_on_the_batch(ctx):
 
 def test_nobody_to_imitate_is_explained(faces, ctx, surrogates):
     attack = PGD(PGD.Params(goal="targeted"))
-    for call in (attack.cloak, attack.aims):
+    for call in (attack.cloak, attack.assign_targets):
         with pytest.raises(UsageError, match=r"got no target faces.*goal=untargeted"):
             call(faces, Context(backbones=surrogates))
     me = faces.subset([0])
-    with pytest.raises(UsageError, match="only person among the target faces"):
-        attack.aims(me, Context(backbones=surrogates, targets=me))
-    with pytest.raises(TypeError, match="has no aims"):
-        PGD().aims(faces, ctx)
+    with pytest.raises(UsageError, match="only identity among the target faces"):
+        attack.assign_targets(me, Context(backbones=surrogates, targets=me))
+    with pytest.raises(TypeError, match="has no assign_targets"):
+        PGD().assign_targets(faces, ctx)
 
 
 @pytest.mark.parametrize(("eps", "bound"), [(8, 8), (2.4, 2.4), (2.6, 3), (255, 255)])
@@ -355,7 +359,7 @@ def test_real_backbones_give_the_same_bytes_one_by_one():
     from fr_models.mobileface_v3 import MobileFaceV3
 
     lfw = LFW()
-    ids = tuple(person.photos[0] for person in lfw.identities()[: MICRO_BATCH + 2])
+    ids = tuple(identity.photos[0] for identity in lfw.identities()[: MICRO_BATCH + 2])
     faces = Faces(lfw.crops(ids).float() / 255, ids, ids)
     backbones = (MobileFaceV3(), MobileFaceV2())
     for backbone in backbones:

@@ -1,4 +1,4 @@
-"""Bad input: exit code 2 before any work, one sentence that names the value and the mend, no traceback."""
+"""Bad input: exit code 2 before any work, one sentence that names the value and the fix, no traceback."""
 
 import importlib.util
 
@@ -136,10 +136,10 @@ def picture(seed):
 @pytest.fixture
 def photos(tmp_path):
     root = tmp_path / "photos"
-    for person in range(3):
-        (root / f"p{person}").mkdir(parents=True)
+    for identity in range(3):
+        (root / f"p{identity}").mkdir(parents=True)
         for number in range(4):
-            picture(10 * person + number).save(root / f"p{person}/{number}.jpg")
+            picture(10 * identity + number).save(root / f"p{identity}/{number}.jpg")
     return root
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench import registry
+from bench.plugins import registry
 
 KINDS = ("attacks", "defenses", "backbones", "datasets", "protocols", "pools", "trainers")
 

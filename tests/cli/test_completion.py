@@ -8,8 +8,8 @@ import sys
 import pytest
 from click.shell_completion import ShellComplete
 
-from bench import registry
 from bench.cli import COMMANDS, bench, plugin_commands
+from bench.plugins import registry
 
 
 @pytest.fixture
@@ -93,9 +93,9 @@ def test_a_shell_asks_the_command_and_nothing_heavy_is_imported(line, found):
         "print(json.dumps(sorted(heavy)), file=sys.stderr)"
     )
     words = line.split()
-    asked = {"_BENCH_COMPLETE": "zsh_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    requested = {"_BENCH_COMPLETE": "zsh_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | asked
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | requested
     )
     assert done.stdout.splitlines()[:2] == ["plain", found]
     assert json.loads(done.stderr) == []

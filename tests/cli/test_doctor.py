@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench import doctor
+from bench.assets import doctor
 
 
 @pytest.fixture
@@ -12,7 +12,7 @@ def examined(monkeypatch, tmp_path):
     """Stand in for the examination of the machine, which has its own tests; give its findings."""
     findings = [
         doctor.Finding(area="machine", name="Python", state="ok", detail="here", needed=True),
-        doctor.Finding(area="weights", name="a-net", state="missing", detail="not here", mend="fetch it"),
+        doctor.Finding(area="weights", name="a-net", state="missing", detail="not here", fix="fetch it"),
     ]
     monkeypatch.setattr(doctor, "examine", lambda: tuple(findings))
     monkeypatch.chdir(tmp_path)
@@ -35,8 +35,8 @@ def test_as_json_and_its_exit_code(cli, examined):
     code, out, _ = cli("doctor", "--json")
     document = json.loads(out)
     assert (code, document["can_run"]) == (0, True)
-    assert document["findings"][1]["mend"] == "fetch it"
-    examined[0] = examined[0].model_copy(update={"state": "broken", "mend": "mend it"})
+    assert document["findings"][1]["fix"] == "fetch it"
+    examined[0] = examined[0].model_copy(update={"state": "broken", "fix": "fix it"})
     code, out, err = cli("doctor", "--json")
     assert (code, json.loads(out)["can_run"], err) == (1, False, "")
     assert "cannot run" in cli("doctor", "-q")[1]
@@ -51,7 +51,7 @@ def test_the_settings_file_and_variables_that_are_no_options(cli, examined, tmp_
     assert found["file"]["detail"] == "cloakbench.toml sets options of run"
     assert found["CLOAKBENCH_RUN_BATCH_SIZE"]["state"] == "ok"
     assert found["CLOAKBENCH_DATA"]["state"] == "ok"
-    assert found["CLOAKBENCH_RUN_THREADZ"]["mend"] == "Did you mean CLOAKBENCH_RUN_THREADS?"
+    assert found["CLOAKBENCH_RUN_THREADZ"]["fix"] == "Did you mean CLOAKBENCH_RUN_THREADS?"
     (tmp_path / "cloakbench.toml").write_text("[run]\nthreadz = 1\n")
     code, out, _ = cli("doctor", "--json")
     broken = next(item for item in json.loads(out)["findings"] if item["name"] == "file")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench.leaderboard import COLUMNS
+from bench.leaderboard.columns import COLUMNS
 
 
 def test_the_csv_is_the_runs_byte_for_byte(command, finished, tmp_path):

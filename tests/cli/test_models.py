@@ -24,7 +24,7 @@ def test_list_marks_backbones_that_were_not_tried_on_the_real_file(cli, tmp_path
     assert rows["magface"]["note"] == "untested on the real file"
     assert rows["mobileface-v2"]["note"] == ""
     assert rows["magface"]["weights"] == "absent"
-    assert "https://github.com/IrvingMeng/MagFace" in rows["magface"]["mend"]
+    assert "https://github.com/IrvingMeng/MagFace" in rows["magface"]["fix"]
 
 
 def test_convert_keeps_tensors_and_says_what_it_left_out(cli, tmp_path):
@@ -44,6 +44,6 @@ def test_data_list_says_where_datasets_of_publishers_are(cli, tmp_path, monkeypa
     (tmp_path / "ffhq").mkdir()
     code, out, _ = cli("data", "list")
     assert code == 0
-    assert "ffhq: folder here; FFHQ: 70,000 photos of strangers" in out
+    assert "ffhq: folder here; FFHQ: 70,000 photos of impostors" in out
     assert "celeba: absent; CelebA" in out
     assert "mmlab.ie.cuhk.edu.hk/projects/CelebA.html" in out

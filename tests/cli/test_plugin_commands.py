@@ -55,7 +55,7 @@ def test_a_plugins_command_is_listed_and_runs(cli, installed):
 
 
 def test_the_methods_own_commands_are_there(cli):
-    assert plugin_commands()["apf"][0] == "attacks.apf_commands:apf"
+    assert plugin_commands()["apf"][0] == "attacks.apf.commands:apf"
     code, out, _ = cli("apf", "--help")
     assert code == 0
     assert "serve" in out
@@ -72,7 +72,7 @@ def test_a_wrong_name_suggests_a_plugins_command(cli, installed):
 
 
 @pytest.mark.parametrize(
-    ("entries", "asked", "reason"),
+    ("entries", "requested", "reason"),
     [
         (["run = other_commands:hello"], "--help", "two commands are called 'run'"),
         (["apf = other_commands:hello"], "apf", "two commands are called 'apf'"),
@@ -81,9 +81,9 @@ def test_a_wrong_name_suggests_a_plugins_command(cli, installed):
         (["hello = other_commands:NUMBER"], "hello", "it is a int, not a click command"),
     ],
 )  # fmt: skip
-def test_a_broken_command_is_one_sentence(cli, installed, entries, asked, reason):
+def test_a_broken_command_is_one_sentence(cli, installed, entries, requested, reason):
     installed(entries, HELLO)
-    code, _, err = cli(asked)
+    code, _, err = cli(requested)
     assert code == 2
     assert reason in err
     assert len(err.strip().splitlines()) == 1

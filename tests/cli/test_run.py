@@ -11,8 +11,9 @@ import time
 import pandas as pd
 import pytest
 
-from bench.leaderboard import COLUMNS, build
-from bench.run_folder import RunFolder
+from bench.leaderboard.columns import COLUMNS
+from bench.leaderboard.table import build
+from bench.run.folder import RunFolder
 
 REFERENCES = {
     ("none", "none"),
@@ -20,11 +21,11 @@ REFERENCES = {
     ("tiny-noise", "none"),
     ("pgd:eps=32,steps=2", "none"),
 }
-ASKED = {("tiny-noise", "jpeg:quality=20"), ("pgd:eps=32,steps=2", "jpeg:quality=20")}
+REQUESTED = {("tiny-noise", "jpeg:quality=20"), ("pgd:eps=32,steps=2", "jpeg:quality=20")}
 
 
 @pytest.fixture(scope="module")
-def board(finished):
+def leaderboard(finished):
     return pd.read_csv(finished.csv, keep_default_na=False)
 
 
@@ -72,7 +73,7 @@ def test_the_splits_written_are_those_of_the_decisions(finished):
     for file in (finished.run / "decisions").iterdir():
         rows = pd.read_parquet(file)
         assert rows.groupby("identity", observed=True)["image"].unique().map(sorted).to_dict() == {
-            person: sorted(photos) for person, photos in splits["probes"].items()
+            identity: sorted(photos) for identity, photos in splits["probes"].items()
         }
         assert (
             rows.loc[rows["protected"]].groupby("identity", observed=True)["fold"].first().to_dict()
@@ -80,14 +81,14 @@ def test_the_splits_written_are_those_of_the_decisions(finished):
         )
 
 
-def test_the_csv_has_one_row_a_cell_reference_cells_included(board):
-    assert list(board.columns) == list(COLUMNS)
-    assert len(board) == 12
-    assert set(zip(board["attack"], board["defense"], strict=True)) == REFERENCES | ASKED
-    asked = board[board["asked"].astype(str) == "True"]
-    assert set(zip(asked["attack"], asked["defense"], strict=True)) == ASKED
-    assert set(board["head"]) == {"nn", "linear"}
-    assert set(board["status"]) == {"ok"}
+def test_the_csv_has_one_row_a_cell_reference_cells_included(leaderboard):
+    assert list(leaderboard.columns) == list(COLUMNS)
+    assert len(leaderboard) == 12
+    assert set(zip(leaderboard["attack"], leaderboard["defense"], strict=True)) == REFERENCES | REQUESTED
+    requested = leaderboard[leaderboard["requested"].astype(str) == "True"]
+    assert set(zip(requested["attack"], requested["defense"], strict=True)) == REQUESTED
+    assert set(leaderboard["head"]) == {"nn", "linear"}
+    assert set(leaderboard["status"]) == {"ok"}
 
 
 def test_the_csv_round_trips_through_pandas(finished):
@@ -100,7 +101,8 @@ def test_the_csv_round_trips_through_pandas(finished):
             )
         else:
             texts = (
-                ["" if pd.isna(value) else str(value) for value in board[name]] for board in (read, built)
+                ["" if pd.isna(value) else str(value) for value in leaderboard[name]]
+                for leaderboard in (read, built)
             )
             assert next(texts) == next(texts)
 
@@ -130,12 +132,14 @@ def test_a_second_run_recomputes_nothing_and_says_so(again, finished):
     assert (run / "leaderboard.csv").read_bytes() == finished.csv.read_bytes()
 
 
-def test_json_prints_json_and_nothing_else(again, board):
+def test_json_prints_json_and_nothing_else(again, leaderboard):
     process, _, _, _ = again
     rows = json.loads(process.stdout)
     assert process.stderr == ""
     assert [list(row) for row in rows] == [list(COLUMNS)] * 12
-    assert [row["asr"] for row in rows] == pytest.approx(board["asr"].astype(float).to_list(), abs=5.1e-7)
+    assert [row["asr"] for row in rows] == pytest.approx(
+        leaderboard["asr"].astype(float).to_list(), abs=5.1e-7
+    )
 
 
 def test_one_more_defence_computes_that_defences_cells_only(finished, command, matrix, stored, tmp_path):
@@ -162,7 +166,15 @@ def test_one_more_defence_computes_that_defences_cells_only(finished, command, m
     same = rows[rows["defense"] != "median"].reset_index(drop=True)
     first = pd.read_csv(finished.csv)
     # Told from all rows together.
-    of_the_run = ["run", "rank_low", "rank_high", "tie_group", "ranking_reason", "p_holm", "mdd"]
+    of_the_run = [
+        "run",
+        "rank_low",
+        "rank_high",
+        "tie_group",
+        "ranking_reason",
+        "p_holm",
+        "minimum_detectable_difference",
+    ]
     pd.testing.assert_frame_equal(
         same.drop(columns=of_the_run), first.drop(columns=of_the_run), check_dtype=False
     )

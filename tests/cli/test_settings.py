@@ -10,7 +10,7 @@ from bench.cli import bench, config
 from bench.cli.options import PluginName, variables
 from bench.cli.run import _command_line
 
-ASKED = ("run", "--dataset", "tiny", "--backbone", "tiny-a", "--dry-run", "--json")
+REQUESTED = ("run", "--dataset", "tiny", "--backbone", "tiny-a", "--dry-run", "--json")
 
 
 @pytest.fixture
@@ -79,11 +79,11 @@ def test_plan_takes_what_is_set_for_run_where_nothing_is_set_for_it(cli, here, m
 
 def test_a_remark_names_what_decides_the_run_and_is_not_on_the_command_line(cli, here, monkeypatch):
     (here / "cloakbench.toml").write_text('[run]\nidentities = 3\nthreads = 1\ndevice = "cpu"\n')
-    assert cli(*ASKED)[2] == "Note: cloakbench.toml sets identities, device.\n"
-    assert cli(*ASKED, "--identities", "4", "--device", "cpu")[2] == ""
-    assert cli(*ASKED, "-q")[2] == ""
+    assert cli(*REQUESTED)[2] == "Note: cloakbench.toml sets identities, device.\n"
+    assert cli(*REQUESTED, "--identities", "4", "--device", "cpu")[2] == ""
+    assert cli(*REQUESTED, "-q")[2] == ""
     monkeypatch.setenv("CLOAKBENCH_CONFIG", "")
-    assert cli(*ASKED)[2] == ""
+    assert cli(*REQUESTED)[2] == ""
 
 
 def test_tables_of_commands_within_groups_and_single_values(here, monkeypatch):
@@ -132,7 +132,7 @@ def test_the_environment_names_another_file_or_none(here, monkeypatch):
 )
 def test_what_no_option_is_called_or_takes_is_refused_with_the_file(cli, here, text, reason):
     (here / "cloakbench.toml").write_text(text)
-    code, out, err = cli(*ASKED)
+    code, out, err = cli(*REQUESTED)
     assert (code, out) == (2, "")
     assert err.startswith("Error: cloakbench.toml")
     assert reason in err
@@ -170,7 +170,7 @@ def test_a_suite_is_nearer_than_the_settings_file_and_further_than_the_environme
     (here / "suite.toml").write_text('attacks = ["tiny-noise"]\nheads = ["linear"]\n')
     (here / "cloakbench.toml").write_text('[run]\nattack = "pgd"\ndefense = "tiny-negative"\nhead = "nn"\n')
     monkeypatch.setenv("CLOAKBENCH_RUN_HEAD", "centroid")
-    code, out, err = cli(*ASKED, "--config", "suite.toml")
+    code, out, err = cli(*REQUESTED, "--config", "suite.toml")
     assert code == 0, err
     plan = json.loads(out)
     labels = {group["label"] for group in plan["groups"]}

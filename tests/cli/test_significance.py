@@ -25,7 +25,7 @@ def test_significance_writes_every_table_in_three_forms_and_prints_ranks(tables)
     assert "Attacks under none (head linear" in process.stdout
     ranked = pd.read_csv(out / "rankings.csv")
     assert set(ranked["method"]) == {"none", "jpeg:quality=20", "tiny-noise", "pgd:eps=32,steps=2"}
-    # Six tiny people cannot carry Friedman's test; nothing is told apart, and the reason is there.
+    # Six tiny identities cannot carry Friedman's test; nothing is significantly different, and the reason is there.
     assert ranked["reason"].notna().any() or ranked["rank_low"].notna().any()
     assert (out / "pairs.tex").read_text().startswith(r"\begin{tabular}")
 

@@ -56,11 +56,11 @@ def test_the_installed_command_and_the_module_are_the_same():
     script = Path(sys.executable).with_name("bench")
     if not script.is_file():
         pytest.skip("the project is not installed beside this Python")
-    answers = [
+    results = [
         subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
         for command in ([str(script)], [sys.executable, "-m", "bench"])
     ]
-    assert answers[0] == answers[1] == f"bench, version {metadata.version('cloakbench')}\n"
+    assert results[0] == results[1] == f"bench, version {metadata.version('cloakbench')}\n"
 
 
 def test_help_names_every_command(cli):

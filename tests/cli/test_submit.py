@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench import submission
+from bench.publish import submission
 
 
 def test_a_run_that_fails_a_check_is_not_written(cli, finished, tmp_path):
@@ -13,15 +13,15 @@ def test_a_run_that_fails_a_check_is_not_written(cli, finished, tmp_path):
     lines = out.splitlines()
     assert [line[:4] for line in lines].count("FAIL") == 1
     at = next(i for i, line in enumerate(lines) if line.startswith("FAIL"))
-    assert lines[at] == "FAIL  enough people: 6 people, fewer than 20"
-    assert lines[at + 1].startswith("      mend: make the run with more people")
+    assert lines[at] == "FAIL  enough identities: 6 identities, fewer than 20"
+    assert lines[at + 1].startswith("      fix: make the run with more identities")
     assert lines[-1] == "1 of 12 checks failed; nothing is written."
     assert not (tmp_path / "board").exists()
 
 
 @pytest.fixture
 def enough(monkeypatch):
-    monkeypatch.setattr(submission, "LEAST_PEOPLE", 6)
+    monkeypatch.setattr(submission, "LEAST_IDENTITIES", 6)
 
 
 @pytest.mark.usefixtures("enough")

@@ -6,9 +6,9 @@ import re
 import pandas as pd
 import pytest
 
-from bench import registry
-from bench.leaderboard import build
-from bench.run_folder import RunFolder
+from bench.leaderboard.table import build
+from bench.plugins import registry
+from bench.run.folder import RunFolder
 
 ENTRY_POINTS = """\
 [cloakbench.attacks]
@@ -49,7 +49,7 @@ def codes(text):
 
 
 @pytest.fixture(scope="module")
-def board(broken, evaluate):
+def leaderboard(broken, evaluate):
     """Return (attack, defence) → warnings of every row."""
     del broken
     attacks = ("broken-idle", "broken-greedy", "broken-noise", MASKED, SOUND, WHITE)
@@ -72,27 +72,27 @@ def board(broken, evaluate):
         (MASKED, "gradient-zero", "on broken-rounded the gradient is zero for 24 of 24 cloaks"),
     ],
 )
-def test_a_broken_attack_gives_exactly_its_warning(board, attack, code, numbers):
-    text = board[attack, "none"]
+def test_a_broken_attack_gives_exactly_its_warning(leaderboard, attack, code, numbers):
+    text = leaderboard[attack, "none"]
     assert codes(text) == [code]
     assert re.search(numbers, text)
 
 
-def test_a_broken_purifier_gives_exactly_its_warning(board):
-    assert codes(board[SOUND, "broken-constant"]) == ["purifier-constant"]
-    assert codes(board["none", "broken-constant"]) == ["purifier-constant"]
-    assert codes(board[SOUND, "broken-returning"]) == ["purifier-identity"]
-    assert "24 of 24 cloaks" in board[SOUND, "broken-returning"]
-    assert board["none", "broken-returning"] == ""
+def test_a_broken_purifier_gives_exactly_its_warning(leaderboard):
+    assert codes(leaderboard[SOUND, "broken-constant"]) == ["purifier-constant"]
+    assert codes(leaderboard["none", "broken-constant"]) == ["purifier-constant"]
+    assert codes(leaderboard[SOUND, "broken-returning"]) == ["purifier-identity"]
+    assert "24 of 24 cloaks" in leaderboard[SOUND, "broken-returning"]
+    assert leaderboard["none", "broken-returning"] == ""
 
 
-def test_a_row_tells_the_doubts_of_its_attack_and_of_its_defence(board):
-    assert codes(board["broken-greedy", "broken-returning"]) == ["over-budget", "purifier-identity"]
+def test_a_row_tells_the_doubts_of_its_attack_and_of_its_defence(leaderboard):
+    assert codes(leaderboard["broken-greedy", "broken-returning"]) == ["over-budget", "purifier-identity"]
 
 
-def test_sound_methods_give_none(board):
+def test_sound_methods_give_none(leaderboard):
     for row in (("none", "none"), (SOUND, "none"), (WHITE, "none"), (SOUND, "jpeg:quality=30")):
-        assert board[row] == ""
+        assert leaderboard[row] == ""
 
 
 def test_the_methods_that_come_with_it_give_none_on_the_embedded_faces(evaluate):
@@ -128,8 +128,8 @@ def test_the_warnings_are_printed_and_written(broken, cli, tmp_path):
 
 
 def test_a_surrogate_that_cannot_be_asked_fails_no_cell(broken, evaluate, monkeypatch):
-    from bench import diagnosis
     from bench.errors import MethodError
+    from bench.quality import diagnosis
 
     def refuse(*_args, **_options):
         raise MethodError("no; never")

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from bench import face_detection
-from bench.alignment import TEMPLATE, Landmarks, align
 from bench.datasets.folder import Folder
 from bench.errors import DataError, UsageError
+from bench.faces import detection
+from bench.faces.alignment import TEMPLATE, Landmarks, align
 
 POINTS = TEMPLATE * 0.7 + [10, 20]
 
@@ -30,7 +30,7 @@ class FixedDetector:
 @pytest.fixture(autouse=True)
 def fixed_detector(monkeypatch):
     fixed = FixedDetector()
-    monkeypatch.setattr(face_detection, "detector", lambda: fixed)
+    monkeypatch.setattr(detection, "detector", lambda: fixed)
     return fixed
 
 
@@ -48,9 +48,9 @@ def save(path, pixels):
 
 @pytest.fixture
 def root(tmp_path):
-    for person, name in enumerate(["walter", "Anna", "mia"]):
+    for identity, name in enumerate(["walter", "Anna", "mia"]):
         for number, ending in enumerate(["jpg", "PNG", "webp", "jpeg"]):
-            save(tmp_path / "people" / name / f"shot{number}.{ending}", picture(10 * person + number))
+            save(tmp_path / "people" / name / f"shot{number}.{ending}", picture(10 * identity + number))
     (tmp_path / "people/.DS_Store").write_bytes(b"x")
     (tmp_path / "people/mia/Thumbs.db").write_bytes(b"x")
     (tmp_path / "people/readme.txt").write_text("mine")
@@ -69,13 +69,13 @@ def write_landmarks(path, rows):
 
 def test_ids_are_opaque_and_sorted(root):
     dataset = folder(root)
-    people = dataset.identities()
-    assert [p.id for p in people] == ["folder-0000", "folder-0001", "folder-0002"]
-    assert {p.role for p in people} == {"evaluation"}
-    assert people[1].photos == tuple(f"folder-0001/{n:04d}" for n in range(4))
+    identities = dataset.identities()
+    assert [p.id for p in identities] == ["folder-0000", "folder-0001", "folder-0002"]
+    assert {p.role for p in identities} == {"evaluation"}
+    assert identities[1].photos == tuple(f"folder-0001/{n:04d}" for n in range(4))
     assert dict(dataset.names()) == {"folder-0000": "Anna", "folder-0001": "mia", "folder-0002": "walter"}
     assert dataset.file_names()["folder-0001/0001"] == root / "mia/shot1.PNG"
-    assert "mia" not in repr(people)
+    assert "mia" not in repr(identities)
     assert dataset.skipped == ()
 
 
@@ -144,7 +144,7 @@ def test_too_few_photos_name_the_person_the_number_and_the_mend(root):
         (["one.jpg", "two.jpg"], "has no subfolders"),
         (["a/1.jpg", "loose.png"], r"loose\.png lies outside the subfolders"),
         (["a/1.jpg", "a/notes.txt"], r"notes\.txt is not a photo \(\.bmp, \.jpeg, \.jpg, \.png, \.webp\)"),
-        (["a/deep/1.jpg"], r"deep is a folder inside a person's folder"),
+        (["a/deep/1.jpg"], r"deep is a folder inside an identity's folder"),
     ],
 )
 def test_a_wrong_layout_is_one_sentence_that_names_the_file(tmp_path, layout, message):

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.alignment import TEMPLATE, align, estimate_similarity
-from bench.data_files import data_folder
+from bench.data.files import data_folder
 from bench.datasets.lfw import LFW
 from bench.errors import DataError, UsageError
+from bench.faces.alignment import TEMPLATE, align, estimate_similarity
 
-PEOPLE = {"Zoe_Last": 3, "Ann_First": 12, "Bea_de_la_Middle": 10, "Ann_Firs": 1}
+IDENTITIES = {"Zoe_Last": 3, "Ann_First": 12, "Bea_de_la_Middle": 10, "Ann_Firs": 1}
 """Invented names, deliberately not sorted, with how many photos each has."""
 
 POINTS = TEMPLATE * 0.8 + [60, 70]
@@ -35,8 +35,8 @@ def jpeg(seed: int) -> bytes:
 
 def photos() -> dict[str, bytes]:
     names = [
-        f"lfw-deepfunneled/{person}/{person}_{n:04d}.jpg"
-        for person, k in PEOPLE.items()
+        f"lfw-deepfunneled/{identity}/{identity}_{n:04d}.jpg"
+        for identity, k in IDENTITIES.items()
         for n in range(1, k + 1)
     ]
     return {name: jpeg(i) for i, name in enumerate(names)}
@@ -73,20 +73,20 @@ def lfw(archive, **params) -> LFW:
 
 
 def test_people_are_numbered_in_name_order_and_dealt_by_number_of_photos(archive):
-    people = lfw(archive).identities()
-    assert [(p.id, len(p.photos), p.role) for p in people] == [
+    identities = lfw(archive).identities()
+    assert [(p.id, len(p.photos), p.role) for p in identities] == [
         ("lfw-00000", 1, "training"),
         ("lfw-00001", 12, "evaluation"),
         ("lfw-00002", 10, "evaluation"),
         ("lfw-00003", 3, "training"),
     ]
-    assert people[3].photos == ("lfw-00003/0001", "lfw-00003/0002", "lfw-00003/0003")
+    assert identities[3].photos == ("lfw-00003/0001", "lfw-00003/0002", "lfw-00003/0003")
     assert [p.role for p in lfw(archive, min_photos=11).identities()].count("evaluation") == 1
 
 
 def test_names_stay_inside(archive):
     dataset = lfw(archive)
-    assert not any(name in repr(dataset.identities()) for name in PEOPLE)
+    assert not any(name in repr(dataset.identities()) for name in IDENTITIES)
 
 
 def test_pairs_reader_gets_ids_by_name(archive):
@@ -203,12 +203,12 @@ class TestReal:
     pytestmark = real_data
 
     def test_the_official_numbers(self):
-        people = LFW().identities()
-        assert len(people) == 5749
-        assert sum(len(p.photos) for p in people) == 13_233
-        assert sum(p.role == "evaluation" for p in people) == 158
-        assert sum(p.role == "training" for p in people) == 5591
-        assert max(len(p.photos) for p in people) == 530
+        identities = LFW().identities()
+        assert len(identities) == 5749
+        assert sum(len(p.photos) for p in identities) == 13_233
+        assert sum(p.role == "evaluation" for p in identities) == 158
+        assert sum(p.role == "training" for p in identities) == 5591
+        assert max(len(p.photos) for p in identities) == 530
 
     def test_every_photo_has_landmarks_that_give_an_upright_crop(self):
         dataset = LFW()
@@ -226,13 +226,13 @@ class TestReal:
         ids = set()
         for fields in (line.split("\t") for line in lines):
             named = [(fields[0], n) for n in fields[1:]] if len(fields) == 3 else [fields[:2], fields[2:]]
-            ids |= {dataset.image_id(person, int(number)) for person, number in named}
+            ids |= {dataset.image_id(identity, int(number)) for identity, number in named}
         assert len(lines) == 6000
         assert len(ids) == 7701  # distinct photos of view 2
 
     def test_crops_show_faces(self):
         dataset = LFW()
-        ids = [person.photos[0] for person in dataset.identities()[::50]]
+        ids = [identity.photos[0] for identity in dataset.identities()[::50]]
         mean = dataset.crops(ids).float().mean((0, 1))
         # An average of aligned faces is symmetric; the eyes are darker than the forehead between and above.
         face = mean[20:100, 16:96]

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bench import contract_checks
-from bench.alignment import TEMPLATE, Landmarks, align
+from bench.authoring import checks
 from bench.datasets._recordio import MAGIC, RecordFile
 from bench.datasets.casia_webface import CasiaWebFace
 from bench.datasets.celeba import CelebA
@@ -21,16 +20,17 @@ from bench.datasets.ffhq import FFHQ, entries_of
 from bench.datasets.synthetic import Synthetic
 from bench.datasets.vggface2 import LandmarkList, VGGFace2
 from bench.errors import DataError, UsageError
-from bench.resolve import resolve
-from bench.spec import Cell, make_spec
-from bench.threat import Threats
+from bench.faces.alignment import TEMPLATE, Landmarks, align
+from bench.run.resolve import resolve
+from bench.run.spec import Cell, make_spec
+from bench.run.threat import Threats
 
 MIN_PHOTOS = 3
 
 
 @pytest.fixture(scope="session")
 def faces():
-    """Return 24 drawn faces of 6 people as 112×112×3 uint8, four each."""
+    """Return 24 drawn faces of 6 identities as 112×112×3 uint8, four each."""
     dataset = Synthetic()
     ids = [photo for person in dataset.identities()[:6] for photo in person.photos[:4]]
     return dataset.crops(ids).permute(0, 2, 3, 1).numpy()
@@ -59,7 +59,7 @@ def roles(dataset):
 
 
 def assert_contract(dataset):
-    findings = contract_checks.run_checks("datasets", dataset)
+    findings = checks.run_checks("datasets", dataset)
     assert len(findings) > 12
     assert not [finding for finding in findings if not finding.passed]
 
@@ -67,7 +67,7 @@ def assert_contract(dataset):
 @pytest.fixture
 def fake_detector(monkeypatch):
     """Put a detector in place that finds the face where `placed` puts it, and counts."""
-    from bench import face_detection
+    from bench.faces import detection
 
     class Fake:
         calls = 0
@@ -77,14 +77,14 @@ def fake_detector(monkeypatch):
             Fake.calls += 1
             return Landmarks((TEMPLATE + 0.5) * 0.9 - 0.5 + np.array((30, 60)))
 
-    monkeypatch.setattr(face_detection, "detector", Fake)
+    monkeypatch.setattr(detection, "detector", Fake)
     return Fake
 
 
 # -- CelebA ------------------------------------------------------------------------------------------------
 
 CELEBA = {7: (0, 4), 2880: (1, 4), 12: (2, 4), 500: (2, 2)}
-"""Number of the person → (part, photos); photos are dealt out in turn, as CelebA's are not grouped."""
+"""Number of the identity → (part, photos); photos are dealt out in turn, as CelebA's are not grouped."""
 
 
 def write_celeba(root, faces, *, folders=True):
@@ -122,8 +122,8 @@ def celeba_root(tmp_path, faces):
 
 def test_celeba_evaluates_people_of_its_validation_and_test_part(celeba_root):
     dataset = celeba(celeba_root)
-    people = dataset.names()
-    assert people == {f"celeba-{i:05d}": str(n) for i, n in enumerate(sorted(CELEBA))}
+    identities = dataset.names()
+    assert identities == {f"celeba-{i:05d}": str(n) for i, n in enumerate(sorted(CELEBA))}
     assert roles(dataset) == {
         "celeba-00000": "training",  # of the publishers' training part
         "celeba-00001": "evaluation",
@@ -232,7 +232,7 @@ def test_a_photo_without_landmarks_is_named(celeba_root):
 def test_landmarks_can_be_detected_instead(celeba_root, fake_detector):
     dataset = celeba(celeba_root, landmarks="detect")
     dataset.check()
-    assert fake_detector.calls == 8  # of the two people evaluated
+    assert fake_detector.calls == 8  # of the two identities evaluated
     crops = dataset.crops(["celeba-00001/0001", "celeba-00001/0000"])
     assert fake_detector.calls == 8
     published = celeba(celeba_root).crops(["celeba-00001/0001", "celeba-00001/0000"])
@@ -268,9 +268,9 @@ def test_at_most_so_many_people_are_evaluated_and_adding_more_keeps_them(tmp_pat
 # -- what everyone shares: content, bad and repeated photos ---------------------------------------------------
 
 
-def write_aligned(root, faces, people=3, photos=4):
-    """Write aligned crops as .bmp, all of one size; return the last person's."""
-    for person in range(people):
+def write_aligned(root, faces, identities=3, photos=4):
+    """Write aligned crops as .bmp, all of one size; return the last identity's."""
+    for person in range(identities):
         for photo in range(photos):
             write(root / f"{person:07d}" / f"{photo:03d}.bmp", faces[photos * person + photo])
 
@@ -334,7 +334,7 @@ def test_records_count_by_their_bytes(tmp_path, faces):
 
 @pytest.fixture
 def spoilt(tmp_path, faces):
-    """Person 0: a broken photo; 1: the same twice; 2: one of person 0's, and a photo too small."""
+    """Identity 0: a broken photo; 1: the same twice; 2: one of identity 0's, and a photo too small."""
     write_aligned(tmp_path, faces, photos=5)
     (tmp_path / "0000000/001.bmp").write_bytes(b"no photo")
     (tmp_path / "0000001/004.bmp").write_bytes((tmp_path / "0000001/000.bmp").read_bytes())
@@ -386,7 +386,7 @@ def test_bad_photos_are_left_out_and_ids_stay(spoilt, caplog):
 
 
 def test_so_many_people_train(tmp_path, faces):
-    write_aligned(tmp_path, faces, people=6)
+    write_aligned(tmp_path, faces, identities=6)
     dataset = aligned(tmp_path, evaluated=2, training=1)
     assert sorted(roles(dataset).values()) == ["evaluation", "evaluation", "training"]
     wide = roles(aligned(tmp_path, evaluated=2))
@@ -445,8 +445,8 @@ def test_celeba_hq_refuses_a_photo_that_is_listed_twice(hq, tmp_path, row, name)
 
 
 def test_records_that_are_listed_twice_or_of_two_people_are_refused(tmp_path, faces):
-    write_records(tmp_path / "a", insightface_records(faces, people=((1, 5), (4, 8))))
-    with pytest.raises(DataError, match=r"record 4 is a photo of persons 8 and 9"):
+    write_records(tmp_path / "a", insightface_records(faces, identities=((1, 5), (4, 8))))
+    with pytest.raises(DataError, match=r"record 4 is a photo of identities 8 and 9"):
         casia(tmp_path / "a").identities()
     write_records(tmp_path / "b", insightface_records(faces))
     with (tmp_path / "b/train.idx").open("a") as lines:
@@ -457,20 +457,27 @@ def test_records_that_are_listed_twice_or_of_two_people_are_refused(tmp_path, fa
 
 def test_datasets_say_who_is_in_what_backbones_were_trained_on(vgg_root, tmp_path, faces):
     both = vggface2(vgg_root, part="both")
-    assert both.people_in("VGGFace2") == {"vggface2-00002"}
-    assert both.people_in("VGGFace2") & {p.id for p in both.identities() if p.role == "evaluation"} == set()
-    assert vggface2(vgg_root).people_in("VGGFace2") == frozenset()
+    assert both.identities_in("VGGFace2") == {"vggface2-00002"}
+    assert (
+        both.identities_in("VGGFace2") & {p.id for p in both.identities() if p.role == "evaluation"} == set()
+    )
+    assert vggface2(vgg_root).identities_in("VGGFace2") == frozenset()
     write_aligned(tmp_path / "casia", faces)
     dataset = aligned(tmp_path / "casia")
-    assert dataset.people_in("CASIA-WebFace") == set(roles(dataset))
-    assert both.people_in("CASIA-WebFace") is dataset.people_in("VGGFace2") is None
+    assert dataset.identities_in("CASIA-WebFace") == set(roles(dataset))
+    assert both.identities_in("CASIA-WebFace") is dataset.identities_in("VGGFace2") is None
 
 
 @pytest.mark.parametrize(
     ("dataset", "backbone", "overlap", "detail"),
     [
-        ("casia", "mobilefacenet-casia", "yes", "tracker: 3 of 3 evaluated people are among 'CASIA-WebFace'"),
-        ("casia", "facenet-casia", "yes", "3 of 3 evaluated people"),
+        (
+            "casia",
+            "mobilefacenet-casia",
+            "yes",
+            "tracker: 3 of 3 evaluated identities are among 'CASIA-WebFace'",
+        ),
+        ("casia", "facenet-casia", "yes", "3 of 3 evaluated identities"),
         ("casia", "facenet-vggface2", "unknown", "'VGGFace2' names no dataset that can be looked at"),
         ("vggface2", "facenet-vggface2", "no", ""),
         ("vggface2", "adaface:depth=18,data=vggface2", "no", ""),
@@ -489,8 +496,8 @@ def test_a_tracker_that_was_trained_on_the_people_is_known(
     run = resolve(
         make_spec({"dataset": text, "attacks": ["none"], "defenses": ["none"], "backbones": [backbone]})
     )
-    people = frozenset(p.id for p in run.dataset.identities() if p.role == "evaluation")
-    found = Threats(run, people).identity_overlap(Cell("none", "none", backbone, "nn", 0))
+    identities = frozenset(p.id for p in run.dataset.identities() if p.role == "evaluation")
+    found = Threats(run, identities).identity_overlap(Cell("none", "none", backbone, "nn", 0))
     assert found.overlap == overlap
     assert detail in found.detail
 
@@ -569,13 +576,13 @@ def ffhq_root(tmp_path, faces):
 
 def test_ffhq_has_strangers_only(ffhq_root):
     dataset = FFHQ(FFHQ.Params(path=str(ffhq_root)))
-    people = dataset.identities()
-    assert [(p.role, len(p.photos)) for p in people] == [("training", 1)] * 5
+    identities = dataset.identities()
+    assert [(p.role, len(p.photos)) for p in identities] == [("training", 1)] * 5
     assert dataset.file_name("ffhq-00003/0000") == "01000/01000.png"
     assert_contract(dataset)
-    asked = make_spec({"dataset": f"ffhq:path={ffhq_root}", "attacks": ["none"], "defenses": ["none"]})
+    requested = make_spec({"dataset": f"ffhq:path={ffhq_root}", "attacks": ["none"], "defenses": ["none"]})
     with pytest.raises(UsageError, match="has 0 evaluated identities"):
-        resolve(asked).split  # noqa: B018 - dealt when it is asked for
+        resolve(requested).split  # noqa: B018 - dealt when it is requested
 
 
 def test_ffhq_is_aligned_by_points_of_its_metadata(ffhq_root, faces):
@@ -636,9 +643,9 @@ def test_a_photo_that_the_metadata_lack_is_named(ffhq_root):
 @pytest.fixture
 def vgg_root(tmp_path, faces):
     root = tmp_path / "vggface2"
-    for part, people in (("test", ("n000001", "n000009")), ("train", ("n000002",))):
+    for part, identities in (("test", ("n000001", "n000009")), ("train", ("n000002",))):
         rows = ["NAME_ID," + ",".join(f"P{i}X,P{i}Y" for i in range(1, 6))]
-        for p, name in enumerate(people):
+        for p, name in enumerate(identities):
             for k in range(4):
                 photo, points = placed(faces[4 * p + k])
                 write(root / part / name / f"{k + 1:04d}_01.jpg", photo, quality=95)
@@ -693,7 +700,7 @@ def test_vggface2_names_a_broken_row(vgg_root, edit, message):
 def test_vggface2_reads_the_landmarks_of_the_people_asked_for(vgg_root):
     file = vgg_root / "bb_landmark/loose_landmark_train.csv"
     name, *rows = (vgg_root / "bb_landmark/loose_landmark_test.csv").read_text().splitlines()
-    # Mixed, without quotes, with Windows' ends of lines: person 9's rows lie in two blocks.
+    # Mixed, without quotes, with Windows' ends of lines: identity 9's rows lie in two blocks.
     shuffled = [rows[4], *rows[:4], *rows[5:], "", "n000077/0001_01,broken"]
     file.write_bytes("\ufeff".encode() + "\r\n".join([name, *shuffled]).replace('"', "").encode())
     found, table = LandmarkList(file), LandmarkList(vgg_root / "bb_landmark/loose_landmark_test.csv")
@@ -831,11 +838,11 @@ def write_records(root, records):
     (root / "train.idx").write_text("\n".join(lines) + "\n")
 
 
-def insightface_records(faces, people=((1, 4), (4, 8))):
+def insightface_records(faces, identities=((1, 4), (4, 8))):
     """Return the records of insightface's layout: 0 counts, then photos, then who has which."""
-    last = people[-1][1]
-    records = {0: record((last, last + len(people)))}
-    for number, (begin, end) in enumerate(people):
+    last = identities[-1][1]
+    records = {0: record((last, last + len(identities)))}
+    for number, (begin, end) in enumerate(identities):
         for photo in range(begin, end):
             # One label or two, both are written by its tools.
             records[photo] = record(number if photo % 2 else (number, 0), png(faces[photo]))
@@ -929,7 +936,7 @@ def test_a_record_that_is_listed_and_missing_is_named(tmp_path, faces):
     records = insightface_records(faces)
     del records[6]
     write_records(tmp_path / "rec", records)
-    with pytest.raises(DataError, match=r"has no record 6, a photo of person 9"):
+    with pytest.raises(DataError, match=r"has no record 6, a photo of identity 9"):
         casia(tmp_path / "rec").identities()
 
 

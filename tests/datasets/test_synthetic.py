@@ -23,20 +23,20 @@ def dataset() -> Synthetic:
 
 @pytest.fixture(scope="module")
 def photos(dataset: Synthetic) -> dict[str, torch.Tensor]:
-    ids = [photo for person in dataset.identities()[:8] for photo in person.photos[:6]]
+    ids = [photo for identity in dataset.identities()[:8] for photo in identity.photos[:6]]
     return dict(zip(ids, dataset.crops(ids), strict=True))
 
 
 def test_counts_ids_and_roles() -> None:
-    people = Synthetic(Synthetic.Params(identities=3, photos=2, training_identities=2)).identities()
-    assert people[2] == Identity(
+    identities = Synthetic(Synthetic.Params(identities=3, photos=2, training_identities=2)).identities()
+    assert identities[2] == Identity(
         "synthetic-eval-0002", ("synthetic-eval-0002/00", "synthetic-eval-0002/01"), "evaluation"
     )
-    assert [(p.id, p.role, len(p.photos)) for p in people[3:]] == [
+    assert [(p.id, p.role, len(p.photos)) for p in identities[3:]] == [
         ("synthetic-train-0000", "training", 16),
         ("synthetic-train-0001", "training", 16),
     ]
-    ids = [p.id for p in people]
+    ids = [p.id for p in identities]
     assert ids == sorted(ids)
 
 
@@ -71,16 +71,16 @@ def test_another_world_has_other_people() -> None:
 
 
 def test_people_differ_more_than_photos_of_one(photos: dict[str, torch.Tensor]) -> None:
-    """Even in raw pixels, standardised per image, a person's own photos are nearer than other people's."""
+    """Even in raw pixels, standardised per image, an identity's own photos are nearer than other identities'."""
     flat = torch.stack([image.float().mean(0).flatten() for image in photos.values()])
     flat = torch.nn.functional.normalize(flat - flat.mean(1, keepdim=True))
     cosine = (flat @ flat.T).numpy()
-    person = np.array([name.split("/")[0] for name in photos])
-    same = person[:, None] == person[None, :]
+    identity = np.array([name.split("/")[0] for name in photos])
+    same = identity[:, None] == identity[None, :]
     np.fill_diagonal(same, False)
-    other = person[:, None] != person[None, :]
+    other = identity[:, None] != identity[None, :]
     assert cosine[same].mean() > cosine[other].mean() + 0.1
-    assert cosine[same].mean() < 0.97, "photos of one person must not be copies"
+    assert cosine[same].mean() < 0.97, "photos of one identity must not be copies"
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from bench import data_catalogue
+from bench.assets import catalogue
 from bench.contracts import MICRO_BATCH, Binding, Context, Faces
-from bench.data_files import VARIABLE, data_folder
+from bench.data.files import VARIABLE, data_folder
 from bench.errors import DataError
 from bench.randomness import torch_generator
 from defenses import dncnn, ffdnet
@@ -174,8 +174,8 @@ def test_weights_are_read_once_and_again_when_the_file_changes(module, cls, draw
 @BOTH
 def test_absent_weights_are_named_with_the_mend(module, cls, tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(tmp_path))
-    mend = rf"{module.WEIGHTS.file}' is not in the data folder.*`bench models fetch {cls.name} --from"
-    with pytest.raises(DataError, match=mend):
+    fix = rf"{module.WEIGHTS.file}' is not in the data folder.*`bench models fetch {cls.name} --from"
+    with pytest.raises(DataError, match=fix):
         cls().files(BINDING)
     with pytest.raises(DataError, match=r"gone\.safetensors cannot be read.*bench models fetch"):
         cls().purify(random_faces(1), Context(files=(tmp_path / "gone.safetensors",)))
@@ -200,7 +200,7 @@ def test_other_weights_are_refused(module, cls, drawn, tmp_path, monkeypatch):
 
 @BOTH
 def test_the_catalogue_fetches_what_the_defence_pins(module, cls):
-    entry = {entry.name: entry for entry in data_catalogue.DENOISERS}[cls.name]
+    entry = {entry.name: entry for entry in catalogue.DENOISERS}[cls.name]
     assert [(file.path, file.sha256) for file in entry.files] == [
         (module.WEIGHTS.file, module.WEIGHTS.sha256)
     ]

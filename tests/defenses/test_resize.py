@@ -47,8 +47,10 @@ def test_a_flat_image_stays_flat(mode):
 
 
 def test_detail_finer_than_the_small_copy_is_gone_without_moire():
-    board = torch.from_numpy((np.indices((112, 112)).sum(0) % 2).astype(np.float32)).expand(1, 3, -1, -1)
-    result = resized(Faces(board.clone(), ("a",), ("a",)), side=56)[0, :, 8:-8, 8:-8] * 255
+    leaderboard = torch.from_numpy((np.indices((112, 112)).sum(0) % 2).astype(np.float32)).expand(
+        1, 3, -1, -1
+    )
+    result = resized(Faces(leaderboard.clone(), ("a",), ("a",)), side=56)[0, :, 8:-8, 8:-8] * 255
     assert float((result - 127.5).abs().max()) <= 1
 
 

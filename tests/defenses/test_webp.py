@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from bench.contracts import Context
-from bench.image_quality import psnr
+from bench.quality.metrics import psnr
 from defenses.webp import WebP
 
 

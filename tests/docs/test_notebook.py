@@ -49,7 +49,7 @@ def test_nothing_is_said_on_standard_error(executed) -> None:
 
 def test_the_run_is_the_small_one(executed) -> None:
     said = [out.data["text/plain"] for out in _outputs(executed, ("execute_result",))]
-    assert "'9 rows, 8 people, synthetic'" in said
+    assert "'9 rows, 8 identities, synthetic'" in said
 
 
 def test_it_is_committed_without_outputs() -> None:

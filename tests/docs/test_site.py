@@ -9,17 +9,17 @@ from pathlib import Path
 import click
 import pytest
 
-from bench import registry
 from bench.cli import COMMANDS, bench, plugin_commands
-from bench.decisions import SCHEMA
-from bench.leaderboard import COLUMNS
+from bench.leaderboard.columns import COLUMNS
+from bench.plugins import registry
+from bench.run.decisions import SCHEMA
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "_ext"))
 
 from cloakbench_site import made_pages
 from cloakbench_site.markdown import cell, code, prose, table
 from cloakbench_site.method_pages import SECTIONS, cards, page_name, parameters
-from cloakbench_site.staging import mend_links, stage, staged_name, tables_of_contents, with_title
+from cloakbench_site.staging import fix_links, stage, staged_name, tables_of_contents, with_title
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = [(kind, name) for kind in SECTIONS for name in registry.entries(kind)]
@@ -168,19 +168,19 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_links_lead_to_where_pages_are_staged(tree: Path) -> None:
-    def mended(name: str) -> str:
-        return mend_links((tree / name).read_text(), tree / name, tree)
+    def fixed(name: str) -> str:
+        return fix_links((tree / name).read_text(), tree / name, tree)
 
-    one = mended("docs/one.md")
+    one = fixed("docs/one.md")
     assert "[results](results/README.md#a), code (`bench/x.py`), `bench/x.py`" in one
-    assert mended("docs/deep/two.md") == (tree / "docs/deep/two.md").read_text()
-    assert mended("results/README.md") == "# Results\n\n![p](p.png) [two](../deep/two.md)\n"
+    assert fixed("docs/deep/two.md") == (tree / "docs/deep/two.md").read_text()
+    assert fixed("results/README.md") == "# Results\n\n![p](p.png) [two](../deep/two.md)\n"
 
 
 def test_a_link_to_nothing_is_named(tree: Path) -> None:
     (tree / "docs/one.md").write_text("# One\n\n[x](gone.md)\n")
     with pytest.raises(ValueError, match=r"docs/one\.md links to gone\.md"):
-        mend_links("[x](gone.md)", tree / "docs/one.md", tree)
+        fix_links("[x](gone.md)", tree / "docs/one.md", tree)
 
 
 def test_staging_writes_what_changed_and_removes_what_went(tree: Path, tmp_path: Path) -> None:

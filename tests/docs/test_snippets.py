@@ -100,7 +100,7 @@ def test_shown_output_is_held_against_the_real_one() -> None:
     assert unlike("6 identities", printed)
     assert unlike("7 identities, 12 probes", printed)
     assert not unlike("6 identities, …", printed)
-    assert unlike("7 people, …", printed)
+    assert unlike("7 identities, …", printed)
 
 
 def test_blocks_in_lists_and_their_marks_are_found(tmp_path: Path) -> None:

@@ -4,14 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.run_view import RunView
+from bench.leaderboard.view import RunView
 
 
 @pytest.fixture(scope="module")
 def whole(evaluate):
     """Return the view of a run with two attacks, three defences, two trackers."""
     run = evaluate(
-        attacks=("tiny-noise", "tiny-person-mean"),
+        attacks=("tiny-noise", "tiny-identity-mean"),
         defenses=("none", "jpeg:quality=20", "tiny-negative"),
         backbones=("tiny-a", "tiny-b"),
     )

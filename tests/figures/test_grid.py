@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import stages
-from bench.answers import Point
+from bench.analysis.results import Point
 from bench.errors import UsageError
+from bench.faces import pixels as faces_pixels
 from bench.figures import KINDS, WIDTHS, FigureOptions, NotDrawableError, files, grid
 from bench.figures.photo_columns import (
     AMPLIFIED,
@@ -16,9 +16,9 @@ from bench.figures.photo_columns import (
     collect,
     differences,
 )
-from bench.graph import Executor
-from bench.run_view import RunView
-from bench.spec import Cell
+from bench.leaderboard.view import RunView
+from bench.run.graph import Executor
+from bench.run.spec import Cell
 
 PLUGIN = f"{Path(__file__).parents[1]}/plugins/erasable.py:KeyedPattern"
 
@@ -41,7 +41,7 @@ def photos(run, cell):
 @pytest.fixture(scope="module")
 def drawn(run):
     return KINDS["grid"].draw(
-        RunView.of(run.folder.path), FigureOptions(store=run.store.folder, people=3, threads=1)
+        RunView.of(run.folder.path), FigureOptions(store=run.store.folder, n_identities=3, threads=1)
     )
 
 
@@ -73,7 +73,7 @@ def test_every_picture_is_the_stores(run, cell, photos):
     for place, group in nodes.items():
         stored = {}
         for node in group:
-            pixels = stages.decode_pixels(executor.fetch(node))
+            pixels = faces_pixels.decode_pixels(executor.fetch(node))
             stored |= dict(zip(pixels.ids, pixels.images, strict=True))
         for name in photos.rows:
             assert torch.equal(photos.columns[place].images[name], stored[name])
@@ -86,26 +86,26 @@ def test_the_drawing_shows_those_pictures(photos, drawn):
         for row in photos.rows:
             shown = torch.as_tensor(axes[f"{row}|{column.title}"].images[0].get_array().copy())
             assert torch.equal(shown.permute(2, 0, 1), column.images[row])
-    assert [axes[f"{row}|original"].get_ylabel() for row in photos.rows] == list(photos.people)
+    assert [axes[f"{row}|original"].get_ylabel() for row in photos.rows] == list(photos.identities)
 
 
 def test_the_answers_are_the_runs_decisions(run, cell, photos, drawn):
     view = RunView.of(run.folder.path)
     axes = {one.get_label(): one for one in drawn.figure.axes}
     sources = {"original": ("none", "none"), "cloak": ("tiny-noise", "none"), "purified": tuple(cell[:2])}
-    for row, person in zip(photos.rows, photos.people, strict=True):
+    for row, identity in zip(photos.rows, photos.identities, strict=True):
         for title, (attack, defense) in sources.items():
-            decided = view.answers.rows(Point(attack, defense, cell.backbone, cell.head, cell.seed), "")
-            own = decided[(decided["identity"] == person) & decided["protected"]]
+            decided = view.results.rows(Point(attack, defense, cell.backbone, cell.head, cell.seed), "")
+            own = decided[(decided["identity"] == identity) & decided["protected"]]
             first = own.iloc[0]
             lines = axes[f"{row}|{title}"].get_xlabel().split("\n")
             assert lines[-1] == f"{own['correct'].sum()} of {len(own)}"
             text = " ".join(lines[:-1])
-            assert f"{first['score']:.2f}".replace("-", "−") in text or first["predicted"] != person
-            assert text.startswith("itself") == (first["predicted"] == person)
+            assert f"{first['score']:.2f}".replace("-", "−") in text or first["predicted"] != identity
+            assert text.startswith("itself") == (first["predicted"] == identity)
         assert axes[f"{row}|difference ×{AMPLIFIED}"].get_xlabel() == ""
     assert "tiny-noise" in drawn.caption
-    assert "Photos of 3 people" in drawn.alt
+    assert "Photos of 3 identities" in drawn.alt
 
 
 def test_an_answer_says_whom_the_tracker_means():
@@ -128,7 +128,7 @@ def test_an_erasable_attack_shows_what_each_key_does(evaluate):
     done = evaluate(
         attacks=(PLUGIN,),
         defenses=("none",),
-        dataset="tiny:training_identities=24",
+        dataset="tiny:training_n_identities=24",
         protocol="erasure:far=0.4",
         heads=("pair",),
     )
@@ -143,11 +143,15 @@ def test_an_erasable_attack_shows_what_each_key_does(evaluate):
         away = [(one[name].int() - original[name].int()).abs().float().mean() for one in (erased, wrong)]
         assert away[0] < 0.5 * away[1]
     view = RunView.of(done.folder.path)
-    figure = KINDS["grid"].draw(view, FigureOptions(store=done.store.folder, people=2, width="column")).figure
+    figure = (
+        KINDS["grid"]
+        .draw(view, FigureOptions(store=done.store.folder, n_identities=2, width="column"))
+        .figure
+    )
     axes = {one.get_label(): one for one in figure.axes}
     for name in shown.rows:
         for title, condition in (("cloak", "cloaked"), ("erased,\nright key", "right key")):
-            rows = view.answers.rows(Point(*cell), condition)
+            rows = view.results.rows(Point(*cell), condition)
             own = rows[(rows["reference"] == name) & rows["protected"]]
             last = axes[f"{name}|{title}"].get_xlabel().split("\n")[-1]
             assert last == f"{own['correct'].sum()} of {len(own)}"
@@ -160,11 +164,11 @@ def test_differences_are_amplified_around_grey():
 
 
 @pytest.mark.parametrize(
-    ("people", "expected"), [(1, ["a"]), (2, ["a", "e"]), (3, ["a", "c", "e"]), (9, list("abcde"))]
+    ("identities", "expected"), [(1, ["a"]), (2, ["a", "e"]), (3, ["a", "c", "e"]), (9, list("abcde"))]
 )
-def test_people_are_spread_evenly(people, expected):
+def test_people_are_spread_evenly(identities, expected):
     cloaked = {name: (f"{name}1", f"{name}2") for name in "abcde"} | {"f": ()}
-    chosen = choose_photos(cloaked, people)
+    chosen = choose_photos(cloaked, identities)
     assert list(chosen.values()) == expected
     assert list(chosen) == [f"{name}1" for name in expected]
 
@@ -172,9 +176,9 @@ def test_people_are_spread_evenly(people, expected):
 def test_people_can_be_chosen():
     cloaked = {name: (f"{name}1",) for name in "abc"} | {"f": ()}
     assert choose_photos(cloaked, 6, ("c", "a")) == {"c1": "c", "a1": "a"}
-    with pytest.raises(UsageError, match=r"unknown person of this run 'f'.*Valid: a, b, c"):
+    with pytest.raises(UsageError, match=r"unknown identity of this run 'f'.*Valid: a, b, c"):
         choose_photos(cloaked, 6, ("f",))
-    with pytest.raises(UsageError, match="1 person or more"):
+    with pytest.raises(UsageError, match="1 identity or more"):
         choose_photos(cloaked, 0)
 
 
@@ -202,7 +206,7 @@ def test_what_must_be_computed_is_said_before_it_is(evaluate, tmp_path):
         said.append(sum(ready))
 
     for _ in range(2):
-        options = FigureOptions(store=tmp_path / "empty", people=2, threads=1, progress=progress)
+        options = FigureOptions(store=tmp_path / "empty", n_identities=2, threads=1, progress=progress)
         KINDS["grid"].draw(view, options)
     first, ready, *again = said
     assert first == ready > 0

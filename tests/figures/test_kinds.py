@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.analysis.comparison_groups import EVERY
 from bench.errors import UsageError
-from bench.figures import KINDS, WIDTHS, FigureOptions, NotDrawableError, files, people, robustness, style
+from bench.figures import KINDS, WIDTHS, FigureOptions, NotDrawableError, files, identities, robustness, style
 from bench.figures.critical_difference import tie_groups
 from bench.figures.quality import pareto
-from bench.slices import EVERY
 
-DRAWN = ["heatmap", "slopes", "forest", "critical-difference", "quality", "backbones", "people", "cost"]
+DRAWN = ["heatmap", "slopes", "forest", "critical-difference", "quality", "backbones", "identities", "cost"]
 
 
 def draw(view, name, **options):
@@ -48,11 +48,11 @@ def test_every_kind_is_drawn_for_both_widths_and_says_what_it_shows(whole, name,
         assert text.endswith(".")
         assert "nan" not in text.lower()
         assert "  " not in text
-    assert "6 people of tiny" in drawn.caption
+    assert "6 identities of tiny" in drawn.caption
     assert "tiny-noise" in drawn.alt or "jpeg" in drawn.alt
 
 
-@pytest.mark.parametrize("name", ["heatmap", "people"])
+@pytest.mark.parametrize("name", ["heatmap", "identities"])
 def test_the_same_run_gives_the_same_bytes(whole, name):
     for form in files.FORMATS:
         one, other = (files.to_bytes(draw(whole.view, name).figure, form) for _ in range(2))
@@ -61,11 +61,11 @@ def test_the_same_run_gives_the_same_bytes(whole, name):
 
 def test_the_map_shows_means_over_trackers(whole):
     (axes,) = [a for a in draw(whole.view, "heatmap").figure.axes if a.get_visible()]
-    board = whole.view.board
+    leaderboard = whole.view.leaderboard
     texts = {(round(t.get_position()[0]), round(t.get_position()[1])): t.get_text() for t in axes.texts}
-    for y, attack in enumerate(["none", "tiny-noise", "tiny-person-mean"]):
+    for y, attack in enumerate(["none", "tiny-noise", "tiny-identity-mean"]):
         for x, defense in enumerate(["none", "jpeg:quality=20", "tiny-negative"]):
-            own = board[(board["attack"] == attack) & (board["defense"] == defense)]
+            own = leaderboard[(leaderboard["attack"] == attack) & (leaderboard["defense"] == defense)]
             assert len(own) == 2
             assert texts[x, y].rstrip("*†") == f"{100 * own['asr'].mean():.1f}"
     assert axes.get_yticklabels()[0].get_text() == "no cloak"
@@ -75,7 +75,7 @@ def test_marks_are_those_of_the_tested_pairs(whole, monkeypatch):
     pairs = whole.view.pairs.copy()
     lower = (pairs["ranked"] == "defense") & (pairs["against"] == "tiny-noise")
     with_none = lower & ((pairs["first"] == "none") | (pairs["second"] == "none"))
-    pairs["told_apart"] = with_none
+    pairs["significant"] = with_none
     for place, row in pairs[with_none].iterrows():
         other = row["second"] if row["first"] == "none" else row["first"]
         first = ("none", other) if other == "tiny-negative" else (other, "none")
@@ -96,10 +96,12 @@ def test_failed_cells_and_white_boxes_are_shown_as_such(torn):
     black, white = ([text.get_text() for text in axes.texts] for axes in drawn.figure.axes)
     assert black[4:6] == ["failed", "failed"]
     assert white[2:6] == ["NA"] * 4
-    board = torn.view.board
-    known = board[(board["access"] == "white-box") & (board["defense"] == "none")]["asr"]
+    leaderboard = torn.view.leaderboard
+    known = leaderboard[(leaderboard["access"] == "white-box") & (leaderboard["defense"] == "none")]["asr"]
     assert white[6] == f"{100 * known.iloc[0]:.1f}"
-    other = board[(board["attack"].str.startswith("pgd")) & (board["access"] == "black-box")]["asr"]
+    other = leaderboard[
+        (leaderboard["attack"].str.startswith("pgd")) & (leaderboard["access"] == "black-box")
+    ]["asr"]
     assert black[6] == f"{100 * other.iloc[0]:.1f}"
     assert "Hatched: failed or NA" in drawn.caption
     assert "never averaged" in drawn.caption
@@ -111,7 +113,7 @@ def test_slopes_lead_from_none_to_each_defence(whole):
     panels = [axes for axes in drawn.figure.axes if axes.get_visible()]
     for axes, defense in zip(panels, ["jpeg:quality=20", "tiny-negative"], strict=True):
         found = bars(axes)
-        assert set(found) == {"tiny-noise", "tiny-person-mean"}
+        assert set(found) == {"tiny-noise", "tiny-identity-mean"}
         for attack, (_, values, low, high) in found.items():
             rows = means.loc[[(attack, "none"), (attack, defense)]]
             assert values == pytest.approx(100 * rows["asr"].to_numpy(dtype=float))
@@ -140,7 +142,7 @@ def test_differences_are_those_of_the_pairs_with_their_sign(whole):
         attack, defense = label.split("|")
         assert values[0] == pytest.approx(100 * (means[attack, defense] - means[attack, "none"]))
         row = tested[attack, frozenset((defense, "none"))]
-        assert filled[label] == row.told_apart
+        assert filled[label] == row.significant
         assert low[0] <= values[0] <= high[0]
         if not np.isnan(row.difference_low):
             assert high[0] - low[0] == pytest.approx(100 * (row.difference_high - row.difference_low))
@@ -171,7 +173,7 @@ def test_methods_that_share_a_letter_are_one_bar():
 
 def test_quality_is_the_boards_on_both_sides(whole):
     drawn = draw(whole.view, "quality")
-    board, means = whole.view.board, whole.view.means.set_index(["against", "defense"])
+    leaderboard, means = whole.view.leaderboard, whole.view.means.set_index(["against", "defense"])
     panels = {axes.get_xlabel(): bars(axes) for axes in drawn.figure.axes if axes.get_visible()}
     assert set(panels) == {
         "PSNR of the cloak, dB", "SSIM of the cloak", "PSNR of the purified image, dB", "SSIM of the purified image"
@@ -181,10 +183,10 @@ def test_quality_is_the_boards_on_both_sides(whole):
         ("SSIM of the purified image", "purified", "ssim"),
     ):
         for name, (places, values, *_) in panels[label].items():
-            own = board[(board["attack"] == name) & (board["defense"] == "none")]
+            own = leaderboard[(leaderboard["attack"] == name) & (leaderboard["defense"] == "none")]
             expected = means.loc[name, "none"]["asr"] if side == "cloak" else means.loc[EVERY, name]["asr"]
             if side == "purified":
-                own = board[(board["defense"] == name) & (board["attack"] != "none")]
+                own = leaderboard[(leaderboard["defense"] == name) & (leaderboard["attack"] != "none")]
             assert places[0] == pytest.approx(own[f"{side}_{measure}"].astype(float).mean())
             assert values[0] == pytest.approx(100 * expected)
     assert "LPIPS" in drawn.caption
@@ -212,10 +214,12 @@ def test_the_front_is_what_no_other_beats(points, more, higher):
 
 def test_backbones_are_the_leaderboards_rows(torn):
     drawn = draw(torn.view, "backbones")
-    board = torn.view.board
+    leaderboard = torn.view.leaderboard
     panels = [axes for axes in drawn.figure.axes if axes.get_visible()]
-    for axes, attack in zip(panels, dict.fromkeys(board[board["attack"] != "none"]["attack"]), strict=True):
-        own = board[(board["attack"] == attack) & board["asr"].notna()]
+    for axes, attack in zip(
+        panels, dict.fromkeys(leaderboard[leaderboard["attack"] != "none"]["attack"]), strict=True
+    ):
+        own = leaderboard[(leaderboard["attack"] == attack) & leaderboard["asr"].notna()]
         shown = [
             (x, y) for c in axes.containers for x, y in zip(c[0].get_xdata(), c[0].get_ydata(), strict=True)
         ]
@@ -233,21 +237,21 @@ def test_backbones_are_the_leaderboards_rows(torn):
 
 
 def test_people_are_their_own_rates(whole):
-    drawn = draw(whole.view, "people")
+    drawn = draw(whole.view, "identities")
     axes = drawn.figure.axes[0]
     for defense in ("none", "jpeg:quality=20", "tiny-negative"):
-        points = [p for p in whole.view.answers.cells if (p.attack, p.defense) == ("tiny-noise", defense)]
-        rates = sum(whole.view.answers.people(p, "")["asr"] for p in points) / len(points)
-        (dots,) = lines(axes, f"people|{defense}")
+        points = [p for p in whole.view.results.cells if (p.attack, p.defense) == ("tiny-noise", defense)]
+        rates = sum(whole.view.results.identities(p, "")["asr"] for p in points) / len(points)
+        (dots,) = lines(axes, f"identities|{defense}")
         assert sorted(dots.get_ydata()) == pytest.approx(sorted(100 * rates))
         (mean,) = lines(axes, f"mean|{defense}")
         assert mean.get_ydata()[0] == pytest.approx(100 * rates.mean())
-    assert all(person.startswith("synthetic-eval") for person in rates.index)
+    assert all(identity.startswith("synthetic-eval") for identity in rates.index)
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=200))
 def test_no_dot_leaves_its_column_and_equal_ones_stand_apart(values):
-    sides = people.spread(np.array(values))
+    sides = identities.spread(np.array(values))
     assert np.abs(sides).max() <= 0.4 + 1e-9
     drawn = set(zip(np.round(sides, 9), values, strict=True))
     assert len(drawn) == len(values)
@@ -260,7 +264,7 @@ def test_costs_are_the_timings(whole):
     for axes in drawn.figure.axes:
         assert axes.get_xscale() == "log"
         found |= {label: float(x[0]) for label, (x, *_) in bars(axes).items()}
-    assert set(found) == {"tiny-noise", "tiny-person-mean", "jpeg:quality=20", "tiny-negative"}
+    assert set(found) == {"tiny-noise", "tiny-identity-mean", "jpeg:quality=20", "tiny-negative"}
     for name, seconds in found.items():
         rows = timings[(timings["method"] == name) & timings["stage"].isin(["cloak", "purify"])]
         assert seconds == pytest.approx(rows["seconds"].sum() / rows["images"].sum())
@@ -271,9 +275,11 @@ def test_one_attack_defence_tracker_or_head_can_be_asked_for(whole):
         whole.view, "heatmap", attack="tiny-noise", defense="tiny-negative", backbone="tiny-b", head="nn"
     )
     texts = [text.get_text().rstrip("*†") for text in drawn.figure.axes[0].texts]
-    board = whole.view.board[whole.view.board["backbone"] == "tiny-b"].set_index(["attack", "defense"])["asr"]
+    leaderboard = whole.view.leaderboard[whole.view.leaderboard["backbone"] == "tiny-b"].set_index(
+        ["attack", "defense"]
+    )["asr"]
     assert texts == [
-        f"{100 * board[a, d]:.1f}" for a in ("none", "tiny-noise") for d in ("none", "tiny-negative")
+        f"{100 * leaderboard[a, d]:.1f}" for a in ("none", "tiny-noise") for d in ("none", "tiny-negative")
     ]
     assert "Tracker: tiny-b." in drawn.caption
     for axis, word in (
@@ -332,7 +338,7 @@ def test_channels_of_one_method_are_neighbours_of_one_curve():
 
 
 def test_robustness_curves_are_the_boards(evaluate):
-    from bench.run_view import RunView
+    from bench.leaderboard.view import RunView
 
     run = evaluate(
         attacks=("tiny-noise",), defenses=("none",), protocol="robustness:channels=none|jpeg:quality=30|jpeg"
@@ -340,15 +346,15 @@ def test_robustness_curves_are_the_boards(evaluate):
     view = RunView.of(run.folder.path)
     drawn = draw(view, "robustness", width="column")
     (axes,) = drawn.figure.axes
-    board = view.board.set_index("condition")
-    own = board[board["attack"] == "tiny-noise"]
+    leaderboard = view.leaderboard.set_index("condition")
+    own = leaderboard[leaderboard["attack"] == "tiny-noise"]
     _, values, low, high = bars(axes)["tiny-noise|0"]
     assert values == pytest.approx(100 * own["asr"].to_numpy(dtype=float))
     assert low == pytest.approx(100 * own["asr_low"].to_numpy(dtype=float))
     assert high == pytest.approx(100 * own["asr_high"].to_numpy(dtype=float))
     (baseline,) = lines(axes, "none")
     assert baseline.get_ydata() == pytest.approx(
-        100 * board[board["attack"] == "none"]["asr"].to_numpy(dtype=float)
+        100 * leaderboard[leaderboard["attack"] == "none"]["asr"].to_numpy(dtype=float)
     )
     assert [label.get_text() for label in axes.get_xticklabels()] == list(own.index)
     with pytest.raises(NotDrawableError, match="2 channels or more"):
@@ -360,10 +366,10 @@ def test_robustness_curves_are_the_boards(evaluate):
 
 def adapt(view, monkeypatch, *met):
     """Say that these attacks were made against these defences."""
-    board = view.board.copy()
+    leaderboard = view.leaderboard.copy()
     pairs = set(met)
-    adapts = [pair in pairs for pair in zip(board["attack"], board["defense"], strict=True)]
-    monkeypatch.setitem(view.__dict__, "board", board.assign(attack_adapts_to_defense=adapts))
+    adapts = [pair in pairs for pair in zip(leaderboard["attack"], leaderboard["defense"], strict=True)]
+    monkeypatch.setitem(view.__dict__, "leaderboard", leaderboard.assign(attack_adapts_to_defense=adapts))
 
 
 def test_a_rate_of_an_attack_made_against_its_defence_is_marked(whole, monkeypatch):
@@ -375,7 +381,7 @@ def test_a_rate_of_an_attack_made_against_its_defence_is_marked(whole, monkeypat
     assert [[t.get_text() for t in axes.texts] for axes in drawn["slopes"].figure.axes] == [[], ["‡"]]
     labels = [text.get_text().strip() for text in drawn["forest"].figure.axes[0].get_yticklabels()]
     assert [text for text in labels if text.endswith("‡")] == ["tiny-negative ‡"]
-    assert labels.index("tiny-negative ‡") < labels.index("tiny-person-mean")
+    assert labels.index("tiny-negative ‡") < labels.index("tiny-identity-mean")
     assert [len(axes.texts) for axes in drawn["backbones"].figure.axes] == [2, 0]
 
 
@@ -391,11 +397,11 @@ def test_defences_are_not_compared_over_attacks_made_against_them(whole, monkeyp
                 shown |= {label: values[0] for label, (_, values, *_) in bars(axes).items()}
         assert set(shown) == {"jpeg:quality=20", "tiny-negative"}
         for defense, rate in shown.items():
-            assert rate == pytest.approx(100 * means.loc["tiny-person-mean", defense]["asr"])
+            assert rate == pytest.approx(100 * means.loc["tiny-identity-mean", defense]["asr"])
     ranks = draw(whole.view, "critical-difference")
-    assert "against tiny-person-mean" in ranks.caption
+    assert "against tiny-identity-mean" in ranks.caption
     assert "Left out of what" in ranks.caption
-    adapt(whole.view, monkeypatch, ("tiny-noise", "tiny-negative"), ("tiny-person-mean", "jpeg:quality=20"))
+    adapt(whole.view, monkeypatch, ("tiny-noise", "tiny-negative"), ("tiny-identity-mean", "jpeg:quality=20"))
     with pytest.raises(NotDrawableError, match="every attack of the run is made against one of its defences"):
         draw(whole.view, "critical-difference")
     assert "over none" not in draw(whole.view, "quality").caption
@@ -409,7 +415,7 @@ def test_ranks_over_several_attacks_leave_the_adapted_one_out(torn, monkeypatch)
 
 def test_cloaks_that_earn_nothing_are_on_no_front(whole, monkeypatch):
     drawn = draw(whole.view, "quality")
-    names = {"tiny-noise", "tiny-person-mean"}
+    names = {"tiny-noise", "tiny-identity-mean"}
     idle = {
         name
         for name in names
@@ -425,13 +431,13 @@ def test_cloaks_that_earn_nothing_are_on_no_front(whole, monkeypatch):
     none = draw(whole.view, "quality")
     axes = next(a for a in none.figure.axes if a.get_xlabel().startswith("PSNR of the cloak"))
     assert not len(lines(axes, "front")[0].get_xdata())
-    assert "tiny-noise and tiny-person-mean." in none.caption
+    assert "tiny-noise and tiny-identity-mean." in none.caption
 
 
 def test_seeds_stand_beside_each_other_with_the_error_of_their_defence(whole, monkeypatch):
-    board = whole.view.board
-    both = pd.concat([board, board.assign(seed=1)], ignore_index=True)
-    monkeypatch.setitem(whole.view.__dict__, "board", both)
+    leaderboard = whole.view.leaderboard
+    both = pd.concat([leaderboard, leaderboard.assign(seed=1)], ignore_index=True)
+    monkeypatch.setitem(whole.view.__dict__, "leaderboard", both)
     drawn = draw(whole.view, "backbones")
     axes = drawn.figure.axes[0]
     places = [x for container in axes.containers for x in container[0].get_xdata()]
@@ -444,13 +450,13 @@ def test_seeds_stand_beside_each_other_with_the_error_of_their_defence(whole, mo
     assert {x for x, _ in ticks} == set(np.round(places, 6))
     assert {round(y, 6) for _, y in ticks} == {
         round(100 * float(value), 6)
-        for value in board[board["attack"] == "tiny-noise"]["defended_baseline_error"]
+        for value in leaderboard[leaderboard["attack"] == "tiny-noise"]["defended_baseline_error"]
     }
     assert "(seed 1)" in drawn.alt
 
 
 def test_people_are_counted_and_not_named(whole):
-    drawn = draw(whole.view, "people")
+    drawn = draw(whole.view, "identities")
     assert "synthetic-eval" not in drawn.caption + drawn.alt
     said = drawn.caption.partition("From no defence to ")[2]
     numbers = [int(word) for word in said.split() if word.isdigit()]

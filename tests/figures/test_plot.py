@@ -18,8 +18,8 @@ def test_three_files_a_caption_and_a_text(command, finished, tmp_path):
 
 
 def test_an_ending_or_a_format_chooses(cli, finished, tmp_path):
-    assert cli("plot", finished.run, "people", "--out", tmp_path / "one.svg")[0] == 0
-    assert cli("plot", finished.run, "people", "--out", tmp_path / "v1.2", "--format", "pdf,png")[0] == 0
+    assert cli("plot", finished.run, "identities", "--out", tmp_path / "one.svg")[0] == 0
+    assert cli("plot", finished.run, "identities", "--out", tmp_path / "v1.2", "--format", "pdf,png")[0] == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.svg", "v1.2.pdf", "v1.2.png"]
 
 
@@ -29,7 +29,7 @@ def test_all_draws_what_there_is_and_says_what_is_not(cli, finished, tmp_path):
     )
     assert (code, err) == (0, "")
     drawn = {path.stem for path in (tmp_path / "all").iterdir()}
-    assert drawn == {"heatmap", "slopes", "forest", "critical-difference", "quality", "people", "cost"}
+    assert drawn == {"heatmap", "slopes", "forest", "critical-difference", "quality", "identities", "cost"}
     assert "backbones: not drawn; the run has one backbone, tiny-a" in printed
     assert "robustness: not drawn; curves over channels need a run of protocol robustness" in printed
     assert "grid: not drawn; it shows photos. Give --store, or draw it by its name." in printed
@@ -37,7 +37,7 @@ def test_all_draws_what_there_is_and_says_what_is_not(cli, finished, tmp_path):
 
 def test_the_grid_of_a_finished_run(cli, finished, tmp_path):
     code, printed, err = cli(
-        "plot", finished.run, "grid", "--attack", "tiny-noise", "--people", 2, "--store", finished.store,
+        "plot", finished.run, "grid", "--attack", "tiny-noise", "--identities", 2, "--store", finished.store,
         "--out", tmp_path / "grid.png",
     )  # fmt: skip
     assert (code, err) == (0, "")

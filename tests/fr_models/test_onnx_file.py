@@ -9,10 +9,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from bench import registry
 from bench.contracts import Binding, Preprocessing
-from bench.data_files import sha256_of
+from bench.data.files import sha256_of
 from bench.errors import DataError, UsageError
+from bench.plugins import factory
 from fr_models._onnx_backbone import prepare
 from fr_models.onnx_file import OnnxFile
 
@@ -137,7 +137,7 @@ def test_name_comes_from_the_file_and_dimension_from_the_graph(net):
 
 
 def test_a_path_on_the_command_line_is_this_plugin(net):
-    backbone = registry.backbone(f"{net}:mean=127.5,channels=BGR,crop=0|0|112|112")
+    backbone = factory.backbone(f"{net}:mean=127.5,channels=BGR,crop=0|0|112|112")
     assert isinstance(backbone, OnnxFile)
     assert backbone.card.preprocessing == Preprocessing(channels="BGR", crop=(0, 0, 112, 112))
 

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 
-from bench import contract_checks, registry
-from bench.checkpoints import convert, read_tensors
+from bench.authoring import checks
 from bench.contracts import Binding
+from bench.data.checkpoints import convert, read_tensors
 from bench.errors import DataError, UsageError
+from bench.plugins import factory, registry
 from fr_models._inception_resnet import InceptionResNet
 from fr_models._iresnet_deep import UNITS, IResNet, adaface_names, insightface_names
 from fr_models.adaface import LFW
@@ -226,7 +227,7 @@ def adaface(tmp_path, shallow):
 
 
 def loaded(text):
-    backbone = registry.backbone(text)
+    backbone = factory.backbone(text)
     backbone.load(CPU)
     return backbone
 
@@ -267,11 +268,11 @@ def test_a_packs_file_of_another_name_too(tmp_path, caplog):
         backbone = loaded(f"insightface-buffalo-l:weights={tmp_path / 'r50.onnx'}")
     assert "its name is r50.onnx, the publisher's is w600k_r50.onnx" in backbone.card.note
     assert "insightface-buffalo-l: its name is r50.onnx" in caplog.text
-    assert "user's word" not in registry.backbone("insightface-buffalo-l").card.note
+    assert "user's word" not in factory.backbone("insightface-buffalo-l").card.note
 
 
 def contract_failures(backbone):
-    findings = contract_checks.run_checks("backbones", backbone)
+    findings = checks.run_checks("backbones", backbone)
     assert len(findings) > 8
     return [finding for finding in findings if not finding.passed]
 
@@ -464,7 +465,7 @@ def write_pack(path, *, side=112, dimension=512, first="Conv_0", batch="None", s
 @pytest.mark.parametrize("name", NAMES[:3])
 def test_a_pack_embeds_as_insightface_calls_it(tmp_path, monkeypatch, name):
     monkeypatch.setenv("CLOAKBENCH_DATA", str(tmp_path))
-    path = tmp_path / registry.backbone(name).card.file
+    path = tmp_path / factory.backbone(name).card.file
     path.parent.mkdir(parents=True)
     write_pack(path)
     backbone = loaded(name)
@@ -506,18 +507,18 @@ def test_another_graph_is_refused(tmp_path, options, message):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_missing_file_is_named_with_the_way_to_get_it(name, tmp_path, monkeypatch):
     monkeypatch.setenv("CLOAKBENCH_DATA", str(tmp_path))
-    backbone = registry.backbone(name)
+    backbone = factory.backbone(name)
     with pytest.raises(
         DataError, match=r"'weights/.*' is not in the data folder .*github\.com/.*weights=FILE"
     ):
         backbone.load(CPU)
     with pytest.raises(DataError, match=r"nowhere\.pth is not a file.*github\.com/"):
-        registry.backbone(f"{name}:weights=nowhere.pth").files(EMPTY)
+        factory.backbone(f"{name}:weights=nowhere.pth").files(EMPTY)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_cards_say_what_is_stated_and_what_was_not_tried(name):
-    card = registry.backbone(name).card
+    card = factory.backbone(name).card
     assert card.name == name
     assert card.note.startswith("untested on the real file")
     assert card.sha256 == ""  # no publisher states one
@@ -535,7 +536,7 @@ def test_no_default_pool_has_them():
 
 @pytest.mark.parametrize(("depth", "data"), sorted(LFW))
 def test_every_published_adaface_has_its_file(depth, data):
-    card = registry.backbone(f"adaface:depth={depth},data={data}").card
+    card = factory.backbone(f"adaface:depth={depth},data={data}").card
     assert card.file.startswith(
         f"weights/adaface/adaface_ir{depth}_{'vgg2' if data == 'vggface2' else data}.ckpt"
     )
@@ -544,7 +545,7 @@ def test_every_published_adaface_has_its_file(depth, data):
 
 def test_an_adaface_that_is_not_published_is_refused():
     with pytest.raises(UsageError, match=r"no such network is published; valid: depth=18,data=casia"):
-        registry.backbone("adaface:depth=101,data=casia")
+        factory.backbone("adaface:depth=101,data=casia")
 
 
 # -- checkpoints ---------------------------------------------------------------------------------------------------

@@ -5,11 +5,11 @@ import onnxruntime
 import pytest
 import torch
 
-from bench import registry
 from bench.contracts import MICRO_BATCH, Binding
-from bench.data_files import data_folder
+from bench.data.files import data_folder
 from bench.errors import DataError
-from bench.stages import EMBED_BATCH
+from bench.plugins import factory
+from bench.run.stages import EMBED_BATCH
 from fr_models._onnx_backbone import OnnxBackbone, prepare
 
 NAMES = ("mobilefacenet-relu6", "mobilefacenet-casia", "mobileface-v2", "mobileface-v3")
@@ -24,7 +24,7 @@ needs_weights = pytest.mark.skipif(
 
 @pytest.fixture
 def backbone(name):
-    made = registry.backbone(name)
+    made = factory.backbone(name)
     made.load(CPU)
     return made
 
@@ -49,7 +49,7 @@ def forward_and_gradient(backbone, images):
 
 
 def test_card_states_what_a_table_needs(name):
-    card = registry.backbone(name).card
+    card = factory.backbone(name).card
     assert card.name == name
     assert card.licence
     assert " @ " in card.source
@@ -63,7 +63,7 @@ def test_card_states_what_a_table_needs(name):
 def test_missing_weights_are_refused_with_the_way_to_get_them(name, tmp_path, monkeypatch):
     monkeypatch.setenv("CLOAKBENCH_DATA", str(tmp_path))
     with pytest.raises(DataError, match=rf"'weights/fr/{name}\.onnx' is not in .*bench models fetch {name}"):
-        registry.backbone(name).load(CPU)
+        factory.backbone(name).load(CPU)
 
 
 @real_data
@@ -99,7 +99,7 @@ def test_gradient_is_finite_and_reaches_every_pixel_the_network_sees(name, backb
 def test_an_image_embeds_alike_in_every_place_of_a_batch(name, count, threads):
     """Bytes must not depend on the neighbours: sign steps amplify the last bit (DESIGN 4)."""
     threads(count)
-    backbone = registry.backbone(name)
+    backbone = factory.backbone(name)
     backbone.load(CPU)
     first = noise(MICRO_BATCH)
     expected, expected_gradient = forward_and_gradient(backbone, first)

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_curve
 from sklearn.neighbors import KNeighborsClassifier
 
 from bench.contracts import Backbone, Binding, Dataset, Identity, TrainRequest
-from bench.data_files import sha256_of
+from bench.data.files import sha256_of
 from bench.datasets.synthetic import Synthetic
 from bench.errors import DataError, UsageError
 from fr_models import backbone_training
@@ -119,20 +119,20 @@ def test_a_copy_can_be_trained_and_the_backbone_stays(cls: type[TorchBackbone]) 
 @pytest.mark.slow
 @every_backbone
 def test_recognises_unseen_people(cls: type[TorchBackbone]) -> None:
-    """Rank-1 by scikit-learn's nearest neighbour on 100 evaluated people, 7 photos to know, 7 to recognise."""
+    """Rank-1 by scikit-learn's nearest neighbour on 100 evaluated identities, 7 photos to know, 7 to recognise."""
     dataset = Synthetic(Synthetic.Params(identities=100, photos=14))
-    people = [person for person in dataset.identities() if person.role == "evaluation"]
+    identities = [identity for identity in dataset.identities() if identity.role == "evaluation"]
     backbone = loaded(cls)
 
     def embed(photos: list[str]) -> np.ndarray:
         crops = dataset.crops(photos) / 255
         return torch.cat([backbone.embed_batch(part) for part in torch.split(crops, 50)]).numpy()
 
-    known = embed([photo for person in people for photo in person.photos[:7]])
-    asked = embed([photo for person in people for photo in person.photos[7:]])
+    known = embed([photo for identity in identities for photo in identity.photos[:7]])
+    requested = embed([photo for identity in identities for photo in identity.photos[7:]])
     labels = np.repeat(np.arange(100), 7)
     nearest = KNeighborsClassifier(1, metric="cosine").fit(known, labels)
-    assert nearest.score(asked, labels) >= 0.98
+    assert nearest.score(requested, labels) >= 0.98
 
 
 @every_backbone
@@ -182,8 +182,8 @@ def test_measures_agree_with_scikit_learn() -> None:
 
 
 def test_halves_round_up() -> None:
-    people = [Identity("a", ("1", "2", "3"), "training"), Identity("b", ("1", "2"), "training")]
-    assert halves(people).tolist() == [True, True, False, True, False]
+    identities = [Identity("a", ("1", "2", "3"), "training"), Identity("b", ("1", "2"), "training")]
+    assert halves(identities).tolist() == [True, True, False, True, False]
 
 
 def test_augmentation_keeps_range_and_does_nothing_at_zero() -> None:

@@ -4,13 +4,13 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from bench import registry
 from bench.contracts import Identity
 from bench.datasets.synthetic import Synthetic
+from bench.plugins import registry
 
 
 class LeakyFaces(Synthetic):
-    """Faces of which some serve training instead, as many as are asked for, and some photos are there twice."""
+    """Faces of which some serve training instead, as many as are requested, and some photos are there twice."""
 
     name = "leaky"
     default_pool: ClassVar[str] = "tiny"
@@ -21,10 +21,12 @@ class LeakyFaces(Synthetic):
 
         identities: int = Field(8, ge=2, description="people")
         photos: int = Field(6, ge=1, description="photos of each of them")
-        training_identities: int = Field(2, ge=0, description="other people")
+        training_identities: int = Field(2, ge=0, description="other identities")
         training_photos: int = Field(2, ge=1, description="photos of each of those")
-        first: int = Field(0, ge=0, description="people before this one are for training")
-        twins: Literal["none", "person", "people"] = Field("none", description="which photos are there twice")
+        first: int = Field(0, ge=0, description="identities before this one are for training")
+        twins: Literal["none", "identity", "identities"] = Field(
+            "none", description="which photos are there twice"
+        )
 
     params: Params
 
@@ -32,12 +34,12 @@ class LeakyFaces(Synthetic):
         return Synthetic(Synthetic.Params(**self.params.model_dump(exclude={"first", "twins"})))
 
     def identities(self):
-        people = self._plain().identities()
-        moved = {person.id for person in people if person.role == "evaluation"}
+        identities = self._plain().identities()
+        moved = {identity.id for identity in identities if identity.role == "evaluation"}
         moved = set(sorted(moved)[: self.params.first])
         return tuple(
-            Identity(person.id, person.photos, "training" if person.id in moved else person.role)
-            for person in people
+            Identity(identity.id, identity.photos, "training" if identity.id in moved else identity.role)
+            for identity in identities
         )
 
     def fingerprint(self):
@@ -48,9 +50,9 @@ class LeakyFaces(Synthetic):
         return self._plain().crops([self._shown(image) for image in ids])
 
     def _shown(self, image):
-        if self.params.twins == "person" and image.startswith("synthetic-eval"):
+        if self.params.twins == "identity" and image.startswith("synthetic-eval"):
             return f"{image.partition('/')[0]}/00"
-        if self.params.twins == "people" and image == "synthetic-train-0000/00":
+        if self.params.twins == "identities" and image == "synthetic-train-0000/00":
             return "synthetic-eval-0007/02"
         return image
 
@@ -63,11 +65,11 @@ class KnownLeakyFaces(LeakyFaces):
 
 
 class LeakyBackground(registry.load_class("protocols", "tracker")):
-    """Takes an evaluated person for an impostor."""
+    """Takes an evaluated identity for an impostor."""
 
     name = "leaky-background"
 
-    def background(self, identities, split_seed):
+    def impostors(self, identities, split_seed):
         return {"synthetic-eval-0007": ("synthetic-eval-0007/00",), "synthetic-train-0000": ()}
 
 

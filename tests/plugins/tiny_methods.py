@@ -28,7 +28,7 @@ POOL = BackbonePool(name="tiny", groups=(("tiny-a",), ("tiny-b",), ("tiny-c",)))
 
 
 class TinyFaces(Synthetic):
-    """The embedded default with fewer people and a pool of tiny backbones."""
+    """The embedded default with fewer identities and a pool of tiny backbones."""
 
     name = "tiny"
     default_pool: ClassVar[str] = "tiny"
@@ -37,9 +37,9 @@ class TinyFaces(Synthetic):
     class Params(Synthetic.Params):
         """Fewer of everything."""
 
-        identities: int = Field(6, ge=2, description="people to evaluate")
+        identities: int = Field(6, ge=2, description="identities to evaluate")
         photos: int = Field(6, ge=1, description="photos of each of them")
-        training_identities: int = Field(4, ge=0, description="other people")
+        training_identities: int = Field(4, ge=0, description="other identities")
         training_photos: int = Field(2, ge=1, description="photos of each of those")
 
 
@@ -127,7 +127,7 @@ class Failing(Attack):
 
 
 class Breaking(Attack):
-    """Breaks the contract of `cloak` in the way asked for."""
+    """Breaks the contract of `cloak` in the way requested."""
 
     name = "tiny-breaking"
     threat: ClassVar[ThreatModel] = ThreatModel(goal="untargeted")
@@ -154,15 +154,15 @@ class Breaking(Attack):
 
 
 class PersonMean(Attack):
-    """Posts the mean of a person's photos instead of each; needs all of them at once."""
+    """Posts the mean of an identity's photos instead of each; needs all of them at once."""
 
-    name = "tiny-person-mean"
+    name = "tiny-identity-mean"
     scope: Literal["identity"] = "identity"
     threat: ClassVar[ThreatModel] = ThreatModel(goal="untargeted")
 
     def cloak(self, faces, ctx):
         if len(set(faces.identities)) != 1:
-            raise RuntimeError("got several people at once")
+            raise RuntimeError("got several identities at once")
         return dict.fromkeys(faces.ids, faces.images.mean(0))
 
 
@@ -170,7 +170,7 @@ class Learning(Attack):
     """Learns the mean training face and blends every photo with it."""
 
     name = "tiny-learning"
-    learns: ClassVar[bool] = True
+    requires_fit: ClassVar[bool] = True
     threat: ClassVar[ThreatModel] = ThreatModel(goal="untargeted")
 
     def fit(self, faces, ctx):
@@ -221,7 +221,7 @@ class Trained(Purifier):
         """What it says."""
 
         attacks: str = Field("", description="attacks it was trained on, joined by ;")
-        people: str = Field("none", description="on whose photos")
+        identities: str = Field("none", description="on whose photos")
         features: str = Field("auto", description="extractors")
 
     params: Params
@@ -233,7 +233,7 @@ class Trained(Purifier):
         return tuple(filter(None, self.params.attacks.split(";")))
 
     def training_identities(self, binding):
-        return self.params.people
+        return self.params.identities
 
     def purify(self, faces, ctx):
         return faces.images

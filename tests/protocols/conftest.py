@@ -1,14 +1,14 @@
-"""Whole runs on a few real people."""
+"""Whole runs on a few real identities."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench import leaderboard
-from bench.data_files import VARIABLE, data_folder
-from bench.runner import Options, execute, prepare
-from bench.spec import make_spec
+from bench.data.files import VARIABLE, data_folder
+from bench.leaderboard.table import build
+from bench.run.runner import Options, execute, prepare
+from bench.run.spec import make_spec
 
 REAL = data_folder()
 """As it is before a test keeps the user's data out."""
@@ -22,20 +22,20 @@ def pattern():
 
 @pytest.fixture
 def real_run(tmp_path, monkeypatch):
-    """Return a function that runs a matrix on six people of LFW and gives its leaderboard."""
+    """Return a function that runs a matrix on six identities of LFW and gives its leaderboard."""
     if not (REAL / "lfw").exists():
         pytest.skip(f"needs real faces and weights; {VARIABLE} points to no folder that has them")
     monkeypatch.setenv(VARIABLE, str(REAL))
     threads = torch.get_num_threads()
 
     def run(**fields):
-        asked = make_spec(
+        requested = make_spec(
             {"dataset": "lfw", "identities": 6, "backbones": ("mobilefacenet-relu6",), **fields}
         )
-        prepared = prepare(asked, Options(threads=1, store=tmp_path / "store", out=tmp_path / "run"))
+        prepared = prepare(requested, Options(threads=1, store=tmp_path / "store", out=tmp_path / "run"))
         results = execute(prepared)
         assert [result.reason for result in results if result.status != "ok"] == []
-        return leaderboard.build(prepared.folder)
+        return build(prepared.folder)
 
     yield run
     torch.set_num_threads(threads)

@@ -5,21 +5,22 @@ import pandas as pd
 import pytest
 import torch
 
-from bench import decisions, registry
-from bench.contract_checks import run_checks
+from bench.authoring.checks import run_checks
 from bench.contracts import Context, Embedded, Faces, Identity, Split, Trial
 from bench.errors import UsageError
+from bench.plugins import factory
 from bench.protocols.erasure import CONDITIONS, ErasureProtocol
 from bench.protocols.verification import VerificationProtocol
+from bench.run import decisions
 
-PEOPLE = 200
+IDENTITIES = 200
 
 
 def erasure(**params):
     return ErasureProtocol(ErasureProtocol.Params(**params))
 
 
-def strangers(count=PEOPLE):
+def impostors(count=IDENTITIES):
     return [Identity(f"s{k:04d}", (f"s{k:04d}-0", f"s{k:04d}-1"), "training") for k in range(count)]
 
 
@@ -45,10 +46,10 @@ SPLIT = Split(
 )
 
 
-def views(background=None):
-    """Return galleries at known angles to the probes, and strangers drawn anew."""
+def views(impostors=None):
+    """Return galleries at known angles to the probes, and impostors drawn anew."""
     rng = np.random.default_rng(0)
-    people = {f"s{k:04d}-0": rng.normal(size=3) for k in range(PEOPLE)}
+    identities = {f"s{k:04d}-0": rng.normal(size=3) for k in range(IDENTITIES)}
 
     def gallery(a0, a1, b0):
         return embedded({"a-0": at(a0), "a-1": at(a1), "b-0": at(b0)})
@@ -61,14 +62,14 @@ def views(background=None):
         "erased, right key": gallery(0, 1, 80),
         "erased, wrong key": gallery(180, 100, 90),
         "erased, no key": gallery(90, 1, 45),
-        "enrolled strangers": embedded(background or people),
-        "presented strangers": embedded(people),
+        "enrolled impostors": embedded(impostors or identities),
+        "presented impostors": embedded(identities),
     }
 
 
-def trial(background=None):
-    background = background or {f"s{k:04d}": (f"s{k:04d}-0",) for k in range(PEOPLE)}
-    return Trial(SPLIT, "pair", background)
+def trial(impostors=None):
+    impostors = impostors or {f"s{k:04d}": (f"s{k:04d}-0",) for k in range(IDENTITIES)}
+    return Trial(SPLIT, "pair", impostors)
 
 
 def decided(seen=None, **params):
@@ -76,22 +77,22 @@ def decided(seen=None, **params):
 
 
 def test_who_is_accepted_by_hand():
-    """Directions of strangers fill a sphere: a cosine of 0.98, 11 degrees, is what 1 % of them reach."""
-    answers = decided()
-    for fact in answers.conditions.values():
+    """Directions of impostors fill a sphere: a cosine of 0.98, 11 degrees, is what 1 % of them reach."""
+    results = decided()
+    for fact in results.conditions.values():
         assert fact.threshold == pytest.approx(0.98, abs=0.01)
-    rows = answers.rows[answers.rows["protected"]]
+    rows = results.rows[results.rows["protected"]]
     accepted = rows[rows["correct"]].groupby("condition")["reference"].apply(set).to_dict()
     assert accepted == {"right key": {"a-0", "a-1"}, "no key": {"a-1"}}
     assert rows.groupby("condition").size().to_dict() == dict.fromkeys(CONDITIONS, 3)
-    normal = answers.rows[~answers.rows["protected"]]
+    normal = results.rows[~results.rows["protected"]]
     assert normal["correct"].all()
     assert len(normal) == 4 * 3
 
 
 def test_rows_are_valid_decisions_and_say_how_far_from_the_threshold():
-    answers = decided()
-    read = decisions.from_bytes(decisions.to_bytes(answers))
+    results = decided()
+    read = decisions.from_bytes(decisions.to_bytes(results))
     assert list(read.conditions) == list(CONDITIONS)
     rows = read.rows.set_index(["condition", "image", "reference", "protected"]).sort_index()
     row = rows.loc["right key", "b-1", "b-0", True]
@@ -108,27 +109,27 @@ def test_the_threshold_is_the_lowest_that_accepts_the_rate_of_strangers():
     moved = {
         image: vector + 0.3 * rng.normal(size=3)
         for image, vector in zip(
-            seen["presented strangers"].ids, seen["presented strangers"].vectors, strict=True
+            seen["presented impostors"].ids, seen["presented impostors"].vectors, strict=True
         )
     }
-    seen["enrolled strangers"] = embedded(moved)
-    answers = decided(seen)
+    seen["enrolled impostors"] = embedded(moved)
+    results = decided(seen)
 
     def unit(embeddings):
         vectors = embeddings.vectors.astype(np.float64)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
-    presented = unit(seen["presented strangers"])
-    for condition, enrolled in (("cloaked", "enrolled strangers"), ("right key", "presented strangers")):
-        table = (unit(seen[enrolled]) @ presented.T)[~np.eye(PEOPLE, dtype=bool)]
-        fact = answers.conditions[condition]
+    presented = unit(seen["presented impostors"])
+    for condition, enrolled in (("cloaked", "enrolled impostors"), ("right key", "presented impostors")):
+        table = (unit(seen[enrolled]) @ presented.T)[~np.eye(IDENTITIES, dtype=bool)]
+        fact = results.conditions[condition]
         assert (table >= fact.threshold).mean() <= 0.01 < (table >= fact.threshold - 2e-4).mean()
         assert fact.rate == pytest.approx((table >= fact.threshold).mean(), abs=1e-4)
         assert fact.rate_low <= fact.rate <= fact.rate_high
         assert (fact.rate_name, fact.rate_wanted) == ("FAR", 0.01)
-        assert (fact.pairs, fact.identities) == (PEOPLE * (PEOPLE - 1) // 2, PEOPLE)
-    assert answers.conditions["cloaked"].threshold != answers.conditions["right key"].threshold
-    assert answers.conditions["wrong key"] == answers.conditions["no key"] == answers.conditions["right key"]
+        assert (fact.pairs, fact.identities) == (IDENTITIES * (IDENTITIES - 1) // 2, IDENTITIES)
+    assert results.conditions["cloaked"].threshold != results.conditions["right key"].threshold
+    assert results.conditions["wrong key"] == results.conditions["no key"] == results.conditions["right key"]
 
 
 def test_a_photo_that_a_defence_dropped_is_not_compared_and_a_person_without_photos_not_accepted():
@@ -144,27 +145,27 @@ def test_a_photo_that_a_defence_dropped_is_not_compared_and_a_person_without_pho
 
 def test_without_a_threshold_a_condition_says_why():
     few = {f"s{k:04d}-0": np.eye(3)[k] for k in range(3)}
-    answers = decided(views(background=few))
-    assert "needs 10000 impostor pairs or more; 3 people give 3" in answers.conditions["cloaked"].reason
-    assert set(answers.rows["condition"]) == {"right key", "wrong key", "no key"}
+    results = decided(views(impostors=few))
+    assert "needs 10000 impostor pairs or more; 3 identities give 3" in results.conditions["cloaked"].reason
+    assert set(results.rows["condition"]) == {"right key", "wrong key", "no key"}
 
 
 # --- what it asks for ---------------------------------------------------------------------------------------
 
 
 def test_strangers_are_those_of_verification_so_that_their_embeddings_are_shared():
-    people = strangers(1500)
-    same = VerificationProtocol().background(people, 3)
-    assert erasure().background(people, 3) == same
+    identities = impostors(1500)
+    same = VerificationProtocol().impostors(identities, 3)
+    assert erasure().impostors(identities, 3) == same
     assert len(same) == 1000
-    assert set(erasure(impostors=600).background(people, 3)) <= set(same)
+    assert set(erasure(impostors=600).impostors(identities, 3)) <= set(same)
 
 
 def test_too_few_strangers_for_the_rate_are_refused_with_the_number_needed():
     with pytest.raises(
-        UsageError, match=r"0\.001 needs 100000 impostor pairs or more; 400 people give 79800"
+        UsageError, match=r"0\.001 needs 100000 impostor pairs or more; 400 identities give 79800"
     ):
-        erasure().background(strangers(400), 0)
+        erasure().impostors(impostors(400), 0)
 
 
 def test_what_was_erased_is_not_defended_and_is_compared_with_the_originals():
@@ -180,9 +181,9 @@ def test_what_was_erased_is_not_defended_and_is_compared_with_the_originals():
 
 
 def test_an_attack_that_cannot_be_erased_is_refused_and_none_is_not(tiny, cli, tmp_path):
-    protocol, jpeg = ErasureProtocol(), registry.defense("jpeg")
-    assert protocol.refuse(registry.attack("none"), jpeg) == ""
-    assert "cannot be erased" in protocol.refuse(registry.attack("pgd"), jpeg)
+    protocol, jpeg = ErasureProtocol(), factory.defense("jpeg")
+    assert protocol.refuse(factory.attack("none"), jpeg) == ""
+    assert "cannot be erased" in protocol.refuse(factory.attack("pgd"), jpeg)
     code, _, err = cli(
         "run", "--dataset", "tiny", "--protocol", "erasure", "--head", "pair", "--attack", "tiny-noise",
         "--backbone", "tiny-a", "--store", tmp_path / "store",
@@ -200,7 +201,7 @@ def test_an_unknown_head_is_refused():
 
 
 def test_the_sample_attack_keeps_the_contract_and_its_key(pattern):
-    attack = registry.attack(pattern)
+    attack = factory.attack(pattern)
     assert {finding.detail for finding in run_checks("attacks", attack)} == {""}
     images = torch.full((2, 3, 112, 112), 0.5)
     faces = Faces(images, ("p", "q"), ("p", "q"))
@@ -218,10 +219,10 @@ def test_the_sample_attack_keeps_the_contract_and_its_key(pattern):
 # --- whole runs ---------------------------------------------------------------------------------------------
 
 
-def check_story(board):
+def check_story(leaderboard):
     """Check that the key brings the face back, and nothing else does."""
-    mine = board["attack"].str.startswith("keyed-pattern")
-    rows = board[mine & (board["defense"] == "none")].set_index("condition")
+    mine = leaderboard["attack"].str.startswith("keyed-pattern")
+    rows = leaderboard[mine & (leaderboard["defense"] == "none")].set_index("condition")
     assert list(rows.index) == list(CONDITIONS)
     asr = rows["asr"].astype(float)
     assert asr["right key"] < asr["cloaked"] - 0.4
@@ -241,7 +242,7 @@ def check_story(board):
     assert pd.isna(to_cloak[["cloaked", "no key"]]).all()
     assert psnr["wrong key"] < to_cloak["wrong key"] < psnr["right key"]
     assert rows.loc["cloaked", "restored_to_cloak_reason"] == "nothing is restored under this condition"
-    none = board[(board["attack"] == "none") & (board["defense"] == "none")]
+    none = leaderboard[(leaderboard["attack"] == "none") & (leaderboard["defense"] == "none")]
     assert len(set(none["asr"].astype(float))) == 1
     assert none["restored_psnr"].astype(float).isna().all()
 
@@ -255,12 +256,12 @@ def test_a_run_tells_the_story(cli, pattern, tmp_path):
         "--store", tmp_path / "store", "--out", run, "--quiet",
     )  # fmt: skip
     assert (code, err) == (0, "")
-    board = pd.read_csv(run / "leaderboard.csv")
-    check_story(board)
-    assert set(board["threshold_for"]) == {"FAR"}
-    assert set(board["threshold_pairs"]) == {160 * 159 // 2}
+    leaderboard = pd.read_csv(run / "leaderboard.csv")
+    check_story(leaderboard)
+    assert set(leaderboard["threshold_for"]) == {"FAR"}
+    assert set(leaderboard["threshold_pairs"]) == {160 * 159 // 2}
     # What the tracker's purifier does is in the cloaked condition alone.
-    mine = board[board["attack"] == "keyed-pattern"].set_index(["defense", "condition"])["asr"]
+    mine = leaderboard[leaderboard["attack"] == "keyed-pattern"].set_index(["defense", "condition"])["asr"]
     for condition in ("right key", "wrong key", "no key"):
         assert mine["median", condition] == mine["none", condition]
 

@@ -8,13 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import decisions, measures, methods, registry
 from bench.contracts import Embedded, Identity, Split, Trial
-from bench.data_files import VARIABLE, data_folder
+from bench.data.files import VARIABLE, data_folder
 from bench.errors import UsageError
-from bench.leaderboard import build
+from bench.leaderboard.table import build
+from bench.plugins import factory
+from bench.plugins import factory as methods
 from bench.protocols.identification import IdentificationProtocol, deal_roles, ranks_of
 from bench.protocols.tracker import TrackerProtocol
+from bench.run import decisions
+from bench.stats import rates as measures
 
 REAL = data_folder()
 """Before a fixture keeps the user's data out."""
@@ -27,13 +30,13 @@ def identification(**params):
 
 
 def embedded(vectors):
-    """Build embeddings from {image id "person-number": vector}."""
+    """Build embeddings from {image id "identity-number": vector}."""
     ids = tuple(vectors)
     table = np.array([vectors[i] for i in ids], dtype=np.float32).reshape(len(ids), -1)
     return Embedded(table, ids, tuple(i.rsplit("-", 1)[0] for i in ids))
 
 
-def people(n, photos=6, role="evaluation", prefix="p"):
+def identities(n, photos=6, role="evaluation", prefix="p"):
     return [
         Identity(f"{prefix}{i:04d}", tuple(f"{prefix}{i:04d}-{k}" for k in range(photos)), role)
         for i in range(n)
@@ -55,51 +58,51 @@ def test_what_goes_through_the_defence():
         "gallery": True,
         "cloaked gallery": True,
         "probes": False,
-        "enrolled strangers": True,
-        "presented strangers": False,
+        "enrolled impostors": True,
+        "presented impostors": False,
     }
-    assert "enrolled strangers" not in identification(distractors=0).views
-    assert "presented strangers" not in identification(fpir=None).views
+    assert "enrolled impostors" not in identification(distractors=0).views
+    assert "presented impostors" not in identification(fpir=None).views
     assert set(identification(distractors=0, fpir=None).views) == {"gallery", "cloaked gallery", "probes"}
 
 
 def test_the_background_is_drawn_and_dealt_into_disjoint_roles():
-    others = [*people(9), *people(100, role="training", prefix="t")]
-    protocol = identification(distractors=30, strangers=20)
-    drawn = protocol.background(others, 0)
+    others = [*identities(9), *identities(100, role="training", prefix="t")]
+    protocol = identification(distractors=30, impostors=20)
+    drawn = protocol.impostors(others, 0)
     assert len(drawn) == 50
     assert all(name.startswith("t") and photos == (f"{name}-0",) for name, photos in drawn.items())
-    assert protocol.background(others[::-1], 0) == drawn != protocol.background(others, 1)
+    assert protocol.impostors(others[::-1], 0) == drawn != protocol.impostors(others, 1)
     roles = deal_roles(drawn, 30)
     parts = [set(part) for part in (roles.distractors, roles.setting, roles.testing)]
     assert [len(part) for part in parts] == [30, 10, 10]
     assert set.union(*parts) == set(drawn)
     assert deal_roles(dict(reversed(drawn.items())), 30) == roles
-    assert identification(distractors=0, fpir=None).background(others, 0) == {}
+    assert identification(distractors=0, fpir=None).impostors(others, 0) == {}
 
 
 def test_too_few_people_are_refused_with_what_would_do():
-    others = people(101, role="training", prefix="t")
+    others = identities(101, role="training", prefix="t")
     with pytest.raises(
-        UsageError, match=r"needs 3000 people .*\(distractors=1000, strangers=2000\), the dataset has 101"
+        UsageError, match=r"needs 3000 identities .*\(distractors=1000, impostors=2000\), the dataset has 101"
     ) as refusal:
-        identification().background(others, 0)
+        identification().impostors(others, 0)
     named = str(refusal.value).rpartition("e.g. ")[2].rstrip(".")
-    assert named == "identification:distractors=51,strangers=50,fpir=0.2"
-    assert len(registry.protocol(named).background(others, 0)) == 101
+    assert named == "identification:distractors=51,impostors=50,fpir=0.2"
+    assert len(factory.protocol(named).impostors(others, 0)) == 101
     with pytest.raises(
         UsageError, match=r"\(distractors=102\), .* e\.g\. identification:distractors=101,fpir=none"
     ):
-        identification(distractors=102, fpir=None).background(others, 0)
+        identification(distractors=102, fpir=None).impostors(others, 0)
 
 
 def test_parameters_are_written_as_text():
-    protocol = registry.protocol("identification:ranks=1|3,distractors=0,fpir=none")
+    protocol = factory.protocol("identification:ranks=1|3,distractors=0,fpir=none")
     assert (protocol.params.ranks, protocol.params.distractors, protocol.params.fpir) == ((1, 3), 0, None)
     assert methods.canonical(protocol) == "identification:distractors=0,fpir=none,ranks=1|3"
     for text in ("ranks=0", "ranks=1|1", "ranks="):
         with pytest.raises(UsageError, match="at least 1 and named once"):
-            registry.protocol(f"identification:{text}")
+            factory.protocol(f"identification:{text}")
 
 
 # --- by hand ----------------------------------------------------------------------------------------------
@@ -122,7 +125,7 @@ def hand_views():
         "gallery": embedded({"a-0": angle(0), "b-0": angle(20), "c-0": angle(60)}),
         "cloaked gallery": embedded({"a-0": angle(40), "b-0": angle(20), "c-0": angle(60)}),
         "probes": embedded({"a-1": angle(1), "b-1": angle(14), "c-1": angle(61)}),
-        "enrolled strangers": embedded({"d-0": angle(10)}),
+        "enrolled impostors": embedded({"d-0": angle(10)}),
     }
 
 
@@ -160,7 +163,7 @@ def test_a_rank_that_holds_everyone_is_given_as_a_reason():
     protocol = identification(ranks=(1, 4, 5), distractors=1, fpir=None)
     decided = protocol.decide(hand_views(), Trial(SPLIT, "nn", {"d": ("d-0",)}))
     assert set(decided.rows["condition"]) == {"rank 1"}
-    assert decided.conditions["rank 4"].reason == "everyone is among the 4 best of 4 people"
+    assert decided.conditions["rank 4"].reason == "everyone is among the 4 best of 4 identities"
     decisions.to_bytes(
         identification(ranks=(9,), distractors=1, fpir=None).decide(
             hand_views(), Trial(SPLIT, "nn", {"d": ("d-0",)})
@@ -202,17 +205,17 @@ def test_ranks_are_places_in_a_stable_sort(seed, probes, classes):
 # --- random cells -----------------------------------------------------------------------------------------
 
 
-def random_cell(seed, distractors=12, strangers=60, noise=0.7, **params):
-    """Build views of 6 people whose cloaks are elsewhere, distractors and strangers."""
-    protocol = identification(folds=3, distractors=distractors, strangers=strangers, **params)
+def random_cell(seed, distractors=12, impostors=60, noise=0.7, **params):
+    """Build views of 6 identities whose cloaks are elsewhere, distractors and impostors."""
+    protocol = identification(folds=3, distractors=distractors, impostors=impostors, **params)
     rng = np.random.default_rng(seed)
-    names = people(6)
+    names = identities(6)
     split = protocol.split(names, seed)
-    background = protocol.background(people(distractors + strangers, 1, "training", f"s{seed}-"), seed)
+    impostors = protocol.impostors(identities(distractors + impostors, 1, "training", f"s{seed}-"), seed)
     centre = {one.id: rng.normal(size=5) for one in names}
     photo = {image: centre[one.id] + noise * rng.normal(size=5) for one in names for image in one.photos}
     cloak = {image: vector + 1.5 * rng.normal(size=5) for image, vector in photo.items()}
-    crowd = {image: rng.normal(size=5) for images in background.values() for image in images}
+    crowd = {image: rng.normal(size=5) for images in impostors.values() for image in images}
 
     def view(photos, vectors):
         return embedded({i: vectors[i] for images in photos.values() for i in images})
@@ -221,29 +224,29 @@ def random_cell(seed, distractors=12, strangers=60, noise=0.7, **params):
         "gallery": view(split.gallery, photo),
         "cloaked gallery": view(split.cloaked, cloak),
         "probes": view(split.probes, photo),
-        "enrolled strangers": embedded(crowd),
-        "presented strangers": embedded({i: v + 0.1 * rng.normal(size=5) for i, v in crowd.items()}),
+        "enrolled impostors": embedded(crowd),
+        "presented impostors": embedded({i: v + 0.1 * rng.normal(size=5) for i, v in crowd.items()}),
     }
-    return protocol, views, Trial(split, "nn", background)
+    return protocol, views, Trial(split, "nn", impostors)
 
 
 def loop_scores(views, trial, fold, vector, enrolled):
-    """Return {person in the gallery: score by nn} of one photo in one rotation."""
+    """Return {identity in the gallery: score by nn} of one photo in one rotation."""
     tables = {name: dict(zip(v.ids, v.vectors.astype(np.float64), strict=True)) for name, v in views.items()}
 
     def cosine(a, b):
         return np.float32(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
     scores = {}
-    for person, images in trial.split.gallery.items():
-        hidden = trial.split.cloaked[person] if trial.split.fold[person] == fold else ()
-        scores[person] = max(
+    for identity, images in trial.split.gallery.items():
+        hidden = trial.split.cloaked[identity] if trial.split.fold[identity] == fold else ()
+        scores[identity] = max(
             cosine(vector, tables["cloaked gallery" if image in hidden else "gallery"][image])
             for image in images
         )
-    for person in enrolled:
-        (image,) = trial.background[person]
-        scores[person] = cosine(vector, tables["enrolled strangers"][image])
+    for identity in enrolled:
+        (image,) = trial.impostors[identity]
+        scores[identity] = cosine(vector, tables["enrolled impostors"][image])
     return scores
 
 
@@ -252,7 +255,7 @@ def loop_scores(views, trial, fold, vector, enrolled):
 def test_decisions_agree_with_loops_over_the_definition(seed):
     protocol, views, trial = random_cell(seed, ranks=(1, 4), fpir=0.2)
     decided = protocol.decide(views, trial)
-    roles = deal_roles(trial.background, 12)
+    roles = deal_roles(trial.impostors, 12)
     fact = decided.conditions["open set, FPIR 20 %"]
     by_name = {name: dict(zip(v.ids, v.vectors.astype(np.float64), strict=True)) for name, v in views.items()}
     for row in decided.rows.itertuples():
@@ -266,10 +269,10 @@ def test_decisions_agree_with_loops_over_the_definition(seed):
         assert (None if pd.isna(row.predicted) else row.predicted) == answer
         assert row.correct == (answer == row.identity)
 
-    def rates(strangers):
+    def rates(impostors):
         found = []
-        for person in strangers:
-            seen = by_name["presented strangers"][trial.background[person][0]]
+        for identity in impostors:
+            seen = by_name["presented impostors"][trial.impostors[identity][0]]
             tops = [max(loop_scores(views, trial, k, seen, roles.distractors).values()) for k in range(3)]
             found.append(np.mean([top >= fact.threshold for top in tops]))
         return np.mean(found)
@@ -297,14 +300,14 @@ def test_more_ranks_recognise_more_and_a_threshold_less(seed, head):
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10_000))
 def test_more_distractors_never_help(seed):
-    protocol, views, trial = random_cell(seed, ranks=(1, 3), fpir=None, strangers=2)
+    protocol, views, trial = random_cell(seed, ranks=(1, 3), fpir=None, impostors=2)
     few = identification(folds=3, distractors=4, ranks=(1, 3), fpir=None)
-    fewer = {name: trial.background[name] for name in deal_roles(trial.background, 4).distractors}
+    fewer = {name: trial.impostors[name] for name in deal_roles(trial.impostors, 4).distractors}
     more, less = (
-        one.decide(views, replace(trial, background=background)).rows.sort_values(
+        one.decide(views, replace(trial, impostors=impostors)).rows.sort_values(
             ["condition", "fold", "image"], ignore_index=True
         )
-        for one, background in ((protocol, trial.background), (few, fewer))
+        for one, impostors in ((protocol, trial.impostors), (few, fewer))
     )
     assert (more["correct"] <= less["correct"]).all()
     assert measures.summarize(more).n_probes == measures.summarize(less).n_probes
@@ -327,10 +330,10 @@ def test_the_order_of_the_views_does_not_matter(seed, head):
 
 
 def test_the_measured_fpir_is_near_the_one_asked_for():
-    """Over many deals of strangers, whom the threshold has never seen."""
+    """Over many deals of impostors, whom the threshold has never seen."""
     rates = []
     for seed in range(60):
-        protocol, views, trial = random_cell(seed, strangers=400, ranks=(1,), fpir=0.1)
+        protocol, views, trial = random_cell(seed, impostors=400, ranks=(1,), fpir=0.1)
         fact = protocol.decide(views, trial).conditions["open set, FPIR 10 %"]
         rates.append(fact.rate)
         assert fact.rate_low < fact.rate < fact.rate_high
@@ -343,7 +346,7 @@ def test_too_few_strangers_for_the_rate_give_its_reason():
     protocol, views, trial = random_cell(0, ranks=(1,), fpir=0.01)
     decided = protocol.decide(views, trial)
     fact = decided.conditions["open set, FPIR 1 %"]
-    assert fact.reason == "a threshold for an FPIR of 0.01 needs 500 strangers to set it, it has 30"
+    assert fact.reason == "a threshold for an FPIR of 0.01 needs 500 impostors to set it, it has 30"
     assert (fact.threshold, fact.rate) == (None, None)
     assert set(decided.rows["condition"]) == {"rank 1"}
 
@@ -359,13 +362,13 @@ def test_an_empty_gallery_recognises_nobody_and_has_no_threshold():
 
 
 def test_a_distractor_that_a_defence_dropped_is_not_in_the_gallery():
-    protocol, views, trial = random_cell(5, ranks=(1,), fpir=None, strangers=2)
-    first = deal_roles(trial.background, 12).distractors[0]
-    kept = [i for i, name in enumerate(views["enrolled strangers"].identities) if name != first]
-    whole = views["enrolled strangers"]
+    protocol, views, trial = random_cell(5, ranks=(1,), fpir=None, impostors=2)
+    first = deal_roles(trial.impostors, 12).distractors[0]
+    kept = [i for i, name in enumerate(views["enrolled impostors"].identities) if name != first]
+    whole = views["enrolled impostors"]
     less = Embedded(whole.vectors[kept], *(tuple(v[i] for i in kept) for v in (whole.ids, whole.identities)))
     before = protocol.decide(views, trial).rows["predicted"]
-    after = protocol.decide(views | {"enrolled strangers": less}, trial).rows["predicted"]
+    after = protocol.decide(views | {"enrolled impostors": less}, trial).rows["predicted"]
     assert first in set(before)
     assert first not in set(after)
     assert (after[before != first] == before[before != first]).all()
@@ -383,18 +386,18 @@ def test_an_unknown_head_is_a_usage_error():
 def test_a_run_has_a_row_for_every_condition(evaluate):
     prepared = evaluate(
         dataset="tiny:training_identities=80",
-        protocol="identification:ranks=1|3,distractors=20,strangers=60,fpir=0.2,folds=3",
+        protocol="identification:ranks=1|3,distractors=20,impostors=60,fpir=0.2,folds=3",
         attacks=("tiny-noise",),
         defenses=("jpeg",),
         heads=("nn", "centroid"),
     )
-    board = build(prepared.folder)
-    assert set(board["status"]) == {"ok"}
-    assert len(board) == 4 * 2 * 3
-    wide = board.pivot_table(index=["attack", "defense", "head"], columns="condition", values="asr")
+    leaderboard = build(prepared.folder)
+    assert set(leaderboard["status"]) == {"ok"}
+    assert len(leaderboard) == 4 * 2 * 3
+    wide = leaderboard.pivot_table(index=["attack", "defense", "head"], columns="condition", values="asr")
     assert (wide["rank 3"] <= wide["rank 1"]).all()
     assert (wide["open set, FPIR 20 %"] >= wide["rank 1"]).all()
-    assert set(board.loc[board["condition"].str.startswith("open"), "threshold_for"]) == {"FPIR"}
+    assert set(leaderboard.loc[leaderboard["condition"].str.startswith("open"), "threshold_for"]) == {"FPIR"}
 
 
 def test_the_command_names_how_many_people_there_are(cli, tmp_path):
@@ -403,21 +406,21 @@ def test_the_command_names_how_many_people_there_are(cli, tmp_path):
         "--head", "nn", "--threads", "1", "--store", tmp_path / "store", "--out", tmp_path / "run",
     )  # fmt: skip
     assert (code, out) == (2, "")
-    assert "needs 3000 people who are not evaluated" in err
+    assert "needs 3000 identities that are not evaluated" in err
     assert "the dataset has 4" in err
 
 
 @pytest.mark.real_data
 @pytest.mark.skipif(not (REAL / "lfw").exists(), reason="CLOAKBENCH_DATA has no lfw folder")
 def test_natural_photos_of_lfw_are_identified(tmp_path, monkeypatch):
-    from bench.runner import Options, execute, prepare
-    from bench.spec import make_spec
+    from bench.run.runner import Options, execute, prepare
+    from bench.run.spec import make_spec
 
     monkeypatch.setenv(VARIABLE, str(REAL))
     spec = make_spec(
         {
             "dataset": "lfw",
-            "protocol": "identification:ranks=1|10,distractors=150,strangers=200,fpir=0.1",
+            "protocol": "identification:ranks=1|10,distractors=150,impostors=200,fpir=0.1",
             "attacks": ("none",),
             "defenses": ("none",),
             "backbones": ("mobilefacenet-relu6",),
@@ -429,7 +432,7 @@ def test_natural_photos_of_lfw_are_identified(tmp_path, monkeypatch):
         spec, Options(threads=1, store=tmp_path / "store", out=tmp_path / "run", batch_size=64)
     )
     execute(prepared)
-    board = build(prepared.folder).set_index("condition")
-    assert board.loc["rank 1", "normal_accuracy"] > 0.95
-    assert board.loc["rank 10", "normal_accuracy"] >= board.loc["rank 1", "normal_accuracy"]
-    assert board.loc["open set, FPIR 10 %", "normal_accuracy"] > 0.9
+    leaderboard = build(prepared.folder).set_index("condition")
+    assert leaderboard.loc["rank 1", "normal_accuracy"] > 0.95
+    assert leaderboard.loc["rank 10", "normal_accuracy"] >= leaderboard.loc["rank 1", "normal_accuracy"]
+    assert leaderboard.loc["open set, FPIR 10 %", "normal_accuracy"] > 0.9

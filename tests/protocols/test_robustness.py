@@ -4,13 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import decisions, methods, registry
 from bench.contracts import Embedded, Split, Trial
 from bench.errors import UsageError
+from bench.plugins import factory
+from bench.plugins import factory as methods
 from bench.protocols.robustness import GRID, NO_CHANNEL, RobustnessProtocol, canonical_chain
 from bench.protocols.tracker import TrackerProtocol
-from bench.resolve import resolve
-from bench.spec import load_suite, make_spec
+from bench.run import decisions
+from bench.run.resolve import resolve
+from bench.run.spec import load_suite, make_spec
 
 
 def robustness(*channels):
@@ -39,7 +41,7 @@ def test_a_chain_has_one_form(text, canonical):
 
 def test_the_default_grid_is_canonical_and_covers_the_issue():
     assert tuple(map(canonical_chain, GRID)) == GRID == RobustnessProtocol().params.channels
-    qualities = [registry.defense(c).params.quality for c in GRID if c.startswith("jpeg")]
+    qualities = [factory.defense(c).params.quality for c in GRID if c.startswith("jpeg")]
     assert qualities == [95, 75, 50, 30]
     names = {step.partition(":")[0] for chain in GRID for step in chain.split("+")}
     assert names == {"none", "jpeg", "resize", "crop", "gaussian", "noise", "gamma"}
@@ -58,7 +60,7 @@ def test_the_default_grid_is_canonical_and_covers_the_issue():
 )
 def test_a_chain_that_makes_no_sense_is_refused_by_name(chain, message):
     with pytest.raises(UsageError) as refusal:
-        registry.protocol(f"robustness:channels=none|{chain}")
+        factory.protocol(f"robustness:channels=none|{chain}")
     assert message in str(refusal.value)
 
 
@@ -81,10 +83,10 @@ TEXT = "robustness:channels=none|jpeg:quality=50;subsampling=yuv444+resize:side=
 
 
 def test_the_text_round_trips_through_canonical_form_and_suite_file(tmp_path):
-    protocol = registry.protocol(TEXT)
+    protocol = factory.protocol(TEXT)
     assert protocol.params.channels == ("none", "jpeg:quality=50;subsampling=yuv444+resize:side=80", "noise")
     assert protocol.params.folds == 3
-    again = registry.protocol(methods.canonical(protocol))
+    again = factory.protocol(methods.canonical(protocol))
     assert again.params == protocol.params
     suite = tmp_path / "suite.toml"
     suite.write_text(f'protocol = "{TEXT}"\nattacks = ["pgd"]\n')
@@ -94,7 +96,7 @@ def test_the_text_round_trips_through_canonical_form_and_suite_file(tmp_path):
 
 
 def test_each_channel_has_a_view_of_the_gallery_in_both_states():
-    views = registry.protocol(TEXT).views
+    views = factory.protocol(TEXT).views
     assert {name: (v.photos, v.state, v.channel, v.defended) for name, v in views.items()} == {
         "probes": ("probes", "natural", "", False),
         "gallery, none": ("gallery", "natural", "", True),
@@ -111,7 +113,7 @@ def test_each_channel_has_a_view_of_the_gallery_in_both_states():
 
 
 def test_a_random_defence_that_is_a_channel_too_is_refused():
-    attack, noise, jpeg = registry.attack("none"), registry.defense("noise:sigma=2"), registry.defense("jpeg")
+    attack, noise, jpeg = factory.attack("none"), factory.defense("noise:sigma=2"), factory.defense("jpeg")
     assert "'noise:sigma=4' would draw the same random numbers" in RobustnessProtocol().refuse(attack, noise)
     assert RobustnessProtocol().refuse(attack, jpeg) == ""
     assert robustness("none", "jpeg").refuse(attack, noise) == ""
@@ -121,7 +123,7 @@ def test_a_random_defence_that_is_a_channel_too_is_refused():
 
 
 def embedded(rng, photos):
-    named = [(image, person) for person, images in photos.items() for image in images]
+    named = [(image, identity) for identity, images in photos.items() for image in images]
     vectors = rng.normal(size=(len(named), 5)).astype(np.float32)
     return Embedded(vectors, tuple(i for i, _ in named), tuple(p for _, p in named))
 
@@ -162,7 +164,7 @@ def test_an_unknown_head_is_refused():
 # --- whole runs ---------------------------------------------------------------------------------------------
 
 
-def answers(prepared, attack, defense, condition=""):
+def results(prepared, attack, defense, condition=""):
     """Return who is recognised in a cell under a condition."""
     cells = prepared.folder.cells()
     (cell,) = (c for c in cells if (c.attack, c.defense, c.head) == (attack, defense, "nn"))
@@ -183,10 +185,10 @@ def test_a_channel_does_to_the_gallery_what_the_same_purifier_does_as_a_defence(
     )
     for attack in ("none", "tiny-noise"):
         for chain in ("jpeg:quality=10", "gamma:value=3", "noise:sigma=60"):
-            expected = answers(purified, attack, chain)
-            pd.testing.assert_frame_equal(answers(through, attack, "none", chain), expected)
-        expected = answers(purified, attack, "gaussian:sigma=4")
-        pd.testing.assert_frame_equal(answers(through, attack, "gaussian:sigma=4", NO_CHANNEL), expected)
+            expected = results(purified, attack, chain)
+            pd.testing.assert_frame_equal(results(through, attack, "none", chain), expected)
+        expected = results(purified, attack, "gaussian:sigma=4")
+        pd.testing.assert_frame_equal(results(through, attack, "gaussian:sigma=4", NO_CHANNEL), expected)
 
 
 def test_a_chain_is_its_steps_in_order_and_then_the_defence(evaluate):
@@ -198,10 +200,10 @@ def test_a_chain_is_its_steps_in_order_and_then_the_defence(evaluate):
             ("gamma:value=3+jpeg:quality=10", "none"),
         )
     )
-    found = answers(chained, "tiny-noise", "none", "jpeg:quality=10+gamma:value=3")
-    expected = answers(first, "tiny-noise", "gamma:value=3", "jpeg:quality=10")
+    found = results(chained, "tiny-noise", "none", "jpeg:quality=10+gamma:value=3")
+    expected = results(first, "tiny-noise", "gamma:value=3", "jpeg:quality=10")
     pd.testing.assert_frame_equal(found, expected)
-    other = answers(swapped, "tiny-noise", "none", "gamma:value=3+jpeg:quality=10")
+    other = results(swapped, "tiny-noise", "none", "gamma:value=3+jpeg:quality=10")
     assert not np.allclose(found["score"], other["score"], atol=1e-4)
 
 
@@ -214,11 +216,11 @@ def test_a_run_and_its_figure(cli, pattern, tmp_path):
         "--store", tmp_path / "store", "--out", run, "--quiet",
     )  # fmt: skip
     assert (code, err) == (0, "")
-    board = pd.read_csv(run / "leaderboard.csv", keep_default_na=False)
-    assert len(board) == 4 * 3
-    for _, rows in board.groupby(["attack", "defense"]):
+    leaderboard = pd.read_csv(run / "leaderboard.csv", keep_default_na=False)
+    assert len(leaderboard) == 4 * 3
+    for _, rows in leaderboard.groupby(["attack", "defense"]):
         assert tuple(rows["condition"]) == (NO_CHANNEL, "jpeg:quality=30", "resize:side=96+jpeg:quality=71")
-    again = registry.protocol(board["protocol"][0]).params.channels
+    again = factory.protocol(leaderboard["protocol"][0]).params.channels
     assert again == ("none", "jpeg:quality=30", "resize:side=96+jpeg:quality=71")
 
     code, printed, err = cli("plot", run, "robustness", "--out", out)
@@ -239,10 +241,10 @@ def test_a_run_and_its_figure(cli, pattern, tmp_path):
 @pytest.mark.real_data
 def test_real_faces(real_run, pattern):
     channels = "none|jpeg:quality=30|resize:side=28"
-    board = real_run(
+    leaderboard = real_run(
         protocol=f"robustness:channels={channels},folds=3,max_gallery=4,max_probes=3", attacks=(pattern,)
     )
-    asr = board.set_index(["attack", "condition"])["asr"]
+    asr = leaderboard.set_index(["attack", "condition"])["asr"]
     assert asr["none", NO_CHANNEL] < 0.2
     assert asr["keyed-pattern", NO_CHANNEL] > asr["none", NO_CHANNEL]
-    assert set(board["condition"]) == {NO_CHANNEL, "jpeg:quality=30", "resize:side=28"}
+    assert set(leaderboard["condition"]) == {NO_CHANNEL, "jpeg:quality=30", "resize:side=28"}

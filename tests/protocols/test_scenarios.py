@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import decisions, registry
 from bench.contracts import Embedded, Split, Trial
 from bench.errors import UsageError
-from bench.heads import Linear
+from bench.plugins import factory
+from bench.protocols.heads import Linear
 from bench.protocols.scenarios import CONDITIONS, ScenariosProtocol
 from bench.protocols.tracker import TrackerProtocol
+from bench.run import decisions
 
 
 def embedded(vectors):
@@ -56,9 +57,9 @@ VIEWS = {
 )
 def test_two_people_by_hand(head, condition, a, b):
     rows = by_condition(ScenariosProtocol().decide(VIEWS, Trial(SPLIT, head)))[condition]
-    answers = rows.set_index(["identity", "protected"])["predicted"]
-    assert answers["a", True] == a
-    assert answers["b", True] == b
+    results = rows.set_index(["identity", "protected"])["predicted"]
+    assert results["a", True] == a
+    assert results["b", True] == b
 
 
 def test_while_normal_a_person_posts_natural_photos_whatever_the_condition():
@@ -84,10 +85,10 @@ def test_conditions_in_the_order_they_are_asked():
 # --- against the tracker ------------------------------------------------------------------------------------
 
 
-def random_case(seed, people=7):
-    """Return a split and views of random embeddings: a direction a person, cloaks far from it."""
+def random_case(seed, identities=7):
+    """Return a split and views of random embeddings: a direction an identity, cloaks far from it."""
     rng = np.random.default_rng(seed)
-    names = [f"p{k}" for k in range(people)]
+    names = [f"p{k}" for k in range(identities)]
     split = Split(
         gallery={n: tuple(f"{n}-g{i}" for i in range(3)) for n in names},
         probes={n: tuple(f"{n}-q{i}" for i in range(2)) for n in names},
@@ -140,7 +141,7 @@ def test_a_head_is_trained_once_a_rotation_for_both_queries(monkeypatch):
 
 @pytest.mark.parametrize("defended", [False, True])
 def test_the_gallery_is_always_defended_and_queries_if_asked(defended):
-    protocol = registry.protocol(f"scenarios:probes_defended={str(defended).lower()}")
+    protocol = factory.protocol(f"scenarios:probes_defended={str(defended).lower()}")
     assert {name: view.defended for name, view in protocol.views.items()} == {
         "gallery": True, "cloaked gallery": True, "probes": defended, "cloaked probes": defended,
     }  # fmt: skip
@@ -148,12 +149,12 @@ def test_the_gallery_is_always_defended_and_queries_if_asked(defended):
 
 def test_an_attack_on_whole_people_is_refused_before_anything_is_computed(tiny, cli, tmp_path):
     code, out, err = cli(
-        "run", "--dataset", "tiny", "--protocol", "scenarios", "--attack", "tiny-person-mean",
+        "run", "--dataset", "tiny", "--protocol", "scenarios", "--attack", "tiny-identity-mean",
         "--backbone", "tiny-a", "--store", tmp_path / "store",
     )  # fmt: skip
     assert (code, out) == (2, "")
-    assert "scenarios cannot measure tiny-person-mean × none" in err
-    assert "all gallery photos of a person" in err
+    assert "scenarios cannot measure tiny-identity-mean × none" in err
+    assert "all gallery photos of an identity" in err
     assert not (tmp_path / "store").exists()
 
 
@@ -173,9 +174,9 @@ def test_a_run_has_a_row_a_scenario(cli, pattern, tmp_path):
         "--store", tmp_path / "store", "--out", run, "--quiet",
     )  # fmt: skip
     assert (code, err) == (0, "")
-    board = pd.read_csv(run / "leaderboard.csv", keep_default_na=False)
-    assert len(board) == 4 * 4
-    for (attack, _), rows in board.groupby(["attack", "defense"]):
+    leaderboard = pd.read_csv(run / "leaderboard.csv", keep_default_na=False)
+    assert len(leaderboard) == 4 * 4
+    for (attack, _), rows in leaderboard.groupby(["attack", "defense"]):
         assert tuple(rows["condition"]) == CONDITIONS
         asr = rows.set_index("condition")["asr"].astype(float)
         if attack == "none":
@@ -188,8 +189,8 @@ def test_a_run_has_a_row_a_scenario(cli, pattern, tmp_path):
 
 @pytest.mark.real_data
 def test_real_faces(real_run, pattern):
-    board = real_run(protocol="scenarios:folds=3,max_gallery=4,max_probes=3", attacks=(pattern,))
-    asr = board[board["attack"] == "keyed-pattern"].set_index("condition")["asr"]
+    leaderboard = real_run(protocol="scenarios:folds=3,max_gallery=4,max_probes=3", attacks=(pattern,))
+    asr = leaderboard[leaderboard["attack"] == "keyed-pattern"].set_index("condition")["asr"]
     assert tuple(asr.index) == CONDITIONS
     assert asr["clean gallery, clean query"] < 0.2
     assert asr["cloaked gallery, clean query"] > asr["clean gallery, clean query"]

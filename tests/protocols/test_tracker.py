@@ -8,15 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bench import decisions, heads
+from bench.authoring.fakes import FakeBackbone
 from bench.contracts import Decided, Embedded, Faces, Identity, Split, Trial
-from bench.data_files import data_folder
+from bench.data.files import data_folder
 from bench.datasets.lfw import LFW
 from bench.errors import MethodError, UsageError
-from bench.fakes import FakeBackbone
+from bench.protocols import heads
 from bench.protocols.tracker import TrackerProtocol
+from bench.run import decisions
 
-HEADS = tuple(h for h in TrackerProtocol.heads if h not in TrackerProtocol.heads_on_images)
+HEADS = tuple(h for h in TrackerProtocol.heads if h not in TrackerProtocol.end_to_end_heads)
 
 
 class Views(NamedTuple):
@@ -32,12 +33,12 @@ def decide(protocol, views, split, head):
     return protocol.decide(dict(zip(names, views, strict=True)), Trial(split, head)).rows
 
 
-def person(name, n, role="evaluation"):
+def identity(name, n, role="evaluation"):
     return Identity(name, tuple(f"{name}-{i}" for i in range(n)), role)
 
 
-def people(*counts):
-    return [person(f"p{i:02d}", n) for i, n in enumerate(counts)]
+def many(*counts):
+    return [identity(f"p{i:02d}", n) for i, n in enumerate(counts)]
 
 
 def tracker(**params):
@@ -62,7 +63,7 @@ def embedded(vectors):
     [(3, 1, 2), (4, 2, 2), (10, 7, 3), (11, 8, 3), (14, 10, 4), (15, 10, 5), (20, 10, 10), (530, 10, 10)],
 )
 def test_photos_are_dealt_70_to_30_within_the_bounds(photos, gallery, probes):
-    split = tracker().split(people(photos, 10), 0)
+    split = tracker().split(many(photos, 10), 0)
     assert (len(split.gallery["p00"]), len(split.probes["p00"])) == (gallery, probes)
 
 
@@ -74,7 +75,7 @@ def test_photos_are_dealt_70_to_30_within_the_bounds(photos, gallery, probes):
     st.integers(0, 99),
 )
 def test_split_properties(counts, folds, share, seed):
-    identities = people(*counts)
+    identities = many(*counts)
     split = tracker(folds=folds, cloaked_share=share).split(identities, seed)
     sizes = np.bincount(list(split.fold.values()))
     assert len(sizes) == split.folds == min(folds, len(counts))
@@ -90,7 +91,7 @@ def test_split_properties(counts, folds, share, seed):
 
 
 def test_a_split_depends_on_the_seed_and_on_nothing_else():
-    identities = people(*[20] * 12)
+    identities = many(*[20] * 12)
     split = tracker().split(identities, 5)
     mirrored = [Identity(one.id, one.photos[::-1], one.role) for one in identities[::-1]]
     assert tracker().split(mirrored, 5) == split
@@ -100,15 +101,15 @@ def test_a_split_depends_on_the_seed_and_on_nothing_else():
 
 
 def test_another_person_does_not_move_anyones_photos():
-    split = tracker().split(people(20, 15, 12), 1)
-    more = tracker().split([*people(20, 15, 12), person("o", 30)], 1)
+    split = tracker().split(many(20, 15, 12), 1)
+    more = tracker().split([*many(20, 15, 12), identity("o", 30)], 1)
     for name in split.gallery:
         assert more.gallery[name] == split.gallery[name]
         assert more.probes[name] == split.probes[name]
 
 
 def test_a_smaller_share_cloaks_a_subset():
-    half, full = (tracker(cloaked_share=s).split(people(20, 20), 1) for s in (0.5, 1.0))
+    half, full = (tracker(cloaked_share=s).split(many(20, 20), 1) for s in (0.5, 1.0))
     assert half.gallery == full.gallery
     assert full.cloaked == full.gallery
     assert all(set(half.cloaked[n]) < set(full.cloaked[n]) for n in full.cloaked)
@@ -116,17 +117,19 @@ def test_a_smaller_share_cloaks_a_subset():
 
 
 def test_training_identities_are_left_out():
-    split = tracker().split([*people(10, 10), person("train", 10, "training")], 0)
+    split = tracker().split([*many(10, 10), identity("train", 10, "training")], 0)
     assert set(split.gallery) == {"p00", "p01"}
 
 
 def test_too_few_photos_or_people_are_a_usage_error_with_the_mend():
-    with pytest.raises(UsageError, match=r"2 of 3 people have too few photos, first 'p01' with 2.*needs 3"):
-        tracker().split(people(10, 2, 1), 0)
+    with pytest.raises(
+        UsageError, match=r"2 of 3 identities have too few photos, first 'p01' with 2.*needs 3"
+    ):
+        tracker().split(many(10, 2, 1), 0)
     with pytest.raises(UsageError, match="lower min_probes"):
-        tracker(min_probes=5).split(people(10, 5), 0)
-    with pytest.raises(UsageError, match="at least 2 evaluated people, found 1"):
-        tracker().split([*people(10), person("train", 10, "training")], 0)
+        tracker(min_probes=5).split(many(10, 5), 0)
+    with pytest.raises(UsageError, match="at least 2 evaluated identities, found 1"):
+        tracker().split([*many(10), identity("train", 10, "training")], 0)
 
 
 def test_parameters_are_checked_and_described():
@@ -152,8 +155,8 @@ def test_lfws_158_people_are_split_as_the_protocol_page_says():
 A, B, C, D = np.eye(4, dtype=np.float32)
 
 
-def two_people(cloak_of_a, cloak_of_b):
-    """Build two people on orthogonal axes, each with one gallery photo and two probes."""
+def two_identities(cloak_of_a, cloak_of_b):
+    """Build two identities on orthogonal axes, each with one gallery photo and two probes."""
     split = Split(
         gallery={"a": ("a-0",), "b": ("b-0",)},
         probes={"a": ("a-1", "a-2"), "b": ("b-1", "b-2")},
@@ -171,7 +174,7 @@ def two_people(cloak_of_a, cloak_of_b):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_cloak_to_nowhere_hides_only_who_wears_it(head):
-    views, split = two_people(-A, B)  # a's cloak points away from a, b's cloak does nothing
+    views, split = two_identities(-A, B)  # a's cloak points away from a, b's cloak does nothing
     rows = decide(tracker(), views, split, head)
     assert list(zip(rows["fold"], rows["image"], strict=True)) == [
         (f, i) for f in (0, 1) for i in ("a-1", "a-2", "b-1", "b-2")
@@ -183,7 +186,7 @@ def test_a_cloak_to_nowhere_hides_only_who_wears_it(head):
 
 @pytest.mark.parametrize("head", ["nn", "centroid"])
 def test_scores_and_margins_are_cosines(head):
-    views, split = two_people(-A, B)
+    views, split = two_identities(-A, B)
     rows = decide(tracker(), views, split, head).set_index(["fold", "image"])
     long = np.sqrt(1.25)
     expected = {
@@ -199,7 +202,7 @@ def test_scores_and_margins_are_cosines(head):
 
 
 def test_linear_scores_are_probabilities_and_mirror_for_two_people():
-    views, split = two_people(A, B)
+    views, split = two_identities(A, B)
     rows = decide(tracker(), views, split, "linear").set_index(["fold", "image"])
     assert rows["score"].between(0.5, 1).all()
     np.testing.assert_allclose(rows["margin"], 2 * rows["score"] - 1, atol=1e-6)  # p − (1 − p)
@@ -239,7 +242,7 @@ def test_only_the_cloaked_share_is_replaced(head):
 
 
 def test_protected_people_use_their_own_probes():
-    views, split = two_people(A, B)
+    views, split = two_identities(A, B)
     turned = embedded({"a-1": B, "a-2": B, "b-1": A, "b-2": A})
     views = Views(views.gallery_natural, views.gallery_cloaked, views.probes_natural, turned)
     for head in HEADS:
@@ -249,7 +252,7 @@ def test_protected_people_use_their_own_probes():
 
 @pytest.mark.parametrize("head", HEADS)
 def test_of_equal_scores_the_first_identity_is_the_answer(head):
-    _, split = two_people(B, A)
+    _, split = two_identities(B, A)
     twins = embedded({"a-0": A, "b-0": A})
     probes = embedded({"a-1": A, "a-2": B, "b-1": A, "b-2": B})
     rows = decide(tracker(), Views(twins, twins, probes, probes), split, head)
@@ -259,7 +262,7 @@ def test_of_equal_scores_the_first_identity_is_the_answer(head):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_person_whose_photos_are_dropped_is_never_recognised(head):
-    views, split = two_people(A, B)
+    views, split = two_identities(A, B)
     dropped = Embedded(views.gallery_cloaked.vectors[1:], ("b-0",), ("b",))
     views = Views(views.gallery_natural, dropped, views.probes_natural, views.probes_protected)
     rows = decide(tracker(), views, split, head)
@@ -272,7 +275,7 @@ def test_a_person_whose_photos_are_dropped_is_never_recognised(head):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_gallery_without_photos_gives_no_answer(head):
-    views, split = two_people(A, B)
+    views, split = two_identities(A, B)
     nothing = Embedded(views.gallery_natural.vectors[:0], (), ())
     rows = decide(
         tracker(), Views(nothing, nothing, views.probes_natural, views.probes_protected), split, head
@@ -284,14 +287,14 @@ def test_a_gallery_without_photos_gives_no_answer(head):
 
 
 def test_a_missing_probe_is_a_method_error():
-    views, split = two_people(A, B)
+    views, split = two_identities(A, B)
     short = Embedded(views.probes_natural.vectors[1:], views.probes_natural.ids[1:], ("a", "b", "b"))
     with pytest.raises(MethodError, match="1 of 4 probes have no embedding, first 'a-1'"):
         decide(tracker(), Views(views.gallery_natural, views.gallery_cloaked, short, short), split, "nn")
 
 
 def test_an_unknown_head_is_a_usage_error():
-    views, split = two_people(A, B)
+    views, split = two_identities(A, B)
     with pytest.raises(UsageError, match="unknown head 'svm'"):
         decide(tracker(), views, split, "svm")
 
@@ -302,7 +305,7 @@ def test_an_unknown_head_is_a_usage_error():
 def random_cell(seed, names=("a", "b", "c", "d", "e"), n=6, dim=6, strength=2.0, **params):
     """Build a split and views in which cloaks move embeddings by `strength`."""
     protocol = tracker(folds=3, **params)
-    split = protocol.split([person(name, n) for name in names], seed)
+    split = protocol.split([identity(name, n) for name in names], seed)
     rng = np.random.default_rng(seed)
     centre = {name: rng.normal(size=dim) for name in names}
     photo = {f"{k}-{i}": centre[k] + 0.5 * rng.normal(size=dim) for k in names for i in range(n)}
@@ -320,7 +323,7 @@ def naive(views, split, fold):
     """Decide one rotation with nn by loops over the definition: {image: predicted}."""
     natural = dict(zip(views.gallery_natural.ids, views.gallery_natural.vectors, strict=True))
     cloaked = dict(zip(views.gallery_cloaked.ids, views.gallery_cloaked.vectors, strict=True))
-    answers = {}
+    results = {}
     for image, probe in zip(views.probes_natural.ids, views.probes_natural.vectors, strict=True):
         best = (-2.0, "")
         for name in sorted(split.gallery):
@@ -329,8 +332,8 @@ def naive(views, split, fold):
                 vector = (cloaked if hidden else natural)[photo]
                 cosine = float(vector @ probe / np.linalg.norm(vector) / np.linalg.norm(probe))
                 best = max(best, (cosine, name))
-        answers[image] = best[1]
-    return answers
+        results[image] = best[1]
+    return results
 
 
 @settings(max_examples=15, deadline=None)
@@ -456,7 +459,7 @@ class TrainableBackbone(FakeBackbone):
 
 
 def faces_of(photos, stray=0.0, side=8):
-    """Photos of one colour pattern a person; `stray` of them is someone else's pattern."""
+    """Photos of one colour pattern an identity; `stray` of them is someone else's pattern."""
     ids = [image for images in photos.values() for image in images]
     images = []
     for image in ids:
@@ -471,7 +474,7 @@ def faces_of(photos, stray=0.0, side=8):
 
 def finetuned(backbone, stray, folds=3, reverse=False, **params):
     protocol = tracker(folds=folds, finetune_learning_rate=1e-3, **params)
-    split = protocol.split(people(6, 6, 6, 6, 6, 6), 0)
+    split = protocol.split(many(6, 6, 6, 6, 6, 6), 0)
     gallery, probes = faces_of(split.gallery), faces_of(split.probes)
     faces = {"gallery": gallery, "cloaked gallery": faces_of(split.cloaked, stray), "probes": probes}
     if reverse:
@@ -532,10 +535,10 @@ def test_a_run_of_the_oracle_purifies_cloaks_only(evaluate):
     everything = decided("tracker:folds=6", ("tiny-noise",))
     oracle = decided("tracker:folds=6,defended=cloaked", ("tiny-noise",))
     undefended = decided("tracker:folds=6", ("tiny-noise",), "none")
-    # A negative of every gallery photo hides everyone; the oracle's negatives hide their own people alone.
+    # A negative of every gallery photo hides everyone; the oracle's negatives hide their own identities alone.
     right = [rows[~rows["protected"]]["correct"].mean() for rows in (everything, oracle, undefended)]
     assert right[0] < right[1]
     assert right[1] == pytest.approx(right[2], abs=0.1)
-    # Each protected person's photos were made negative, as without the oracle.
+    # Each protected identity's photos were made negative, as without the oracle.
     wrong = [1 - rows[rows["protected"]]["correct"].mean() for rows in (everything, oracle, undefended)]
     assert wrong[1] > wrong[2]

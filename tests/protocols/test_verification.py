@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import decisions, measures, methods, registry
 from bench.contracts import Decided, Embedded, Identity, Split, Trial, View
-from bench.data_files import VARIABLE, data_folder
+from bench.data.files import VARIABLE, data_folder
 from bench.errors import MethodError, UsageError
-from bench.leaderboard import build
+from bench.leaderboard.table import build
+from bench.plugins import factory
+from bench.plugins import factory as methods
 from bench.protocols.verification import VerificationProtocol, dodging, impersonation, operating_points
+from bench.run import decisions
+from bench.stats import rates as measures
 
 REAL = data_folder()
 """Before a fixture keeps the user's data out."""
@@ -27,13 +30,13 @@ def verification(**params):
 
 
 def embedded(vectors):
-    """Build embeddings from {image id "person-number": vector}."""
+    """Build embeddings from {image id "identity-number": vector}."""
     ids = tuple(vectors)
     table = np.array([vectors[i] for i in ids], dtype=np.float32).reshape(len(ids), -1)
     return Embedded(table, ids, tuple(i.rsplit("-", 1)[0] for i in ids))
 
 
-def people(n, photos=5, role="evaluation", prefix="p"):
+def identities(n, photos=5, role="evaluation", prefix="p"):
     return [
         Identity(f"{prefix}{i:03d}", tuple(f"{prefix}{i:03d}-{k}" for k in range(photos)), role)
         for i in range(n)
@@ -44,7 +47,7 @@ def people(n, photos=5, role="evaluation", prefix="p"):
 
 
 def test_everyone_is_protected_in_the_only_fold():
-    split = verification().split(people(12, photos=10), 3)
+    split = verification().split(identities(12, photos=10), 3)
     assert set(split.fold.values()) == {0}
     assert split.cloaked == split.gallery
     assert {len(photos) for photos in split.gallery.values()} == {7}
@@ -57,39 +60,39 @@ def test_enrolled_photos_are_defended_and_presented_ones_are_not():
         "cloaked gallery": True,
         "probes": False,
         "targets": False,
-        "enrolled strangers": True,
-        "presented strangers": False,
+        "enrolled impostors": True,
+        "presented impostors": False,
     }
     assert verification().views["targets"] == View(photos="targets", defended=False)
 
 
 def test_strangers_are_training_people_with_their_first_photo():
-    everyone = [*people(5), *people(40, role="training", prefix="t")]
-    drawn = verification(impostors=15).background(everyone, 0)
+    everyone = [*identities(5), *identities(40, role="training", prefix="t")]
+    drawn = verification(impostors=15).impostors(everyone, 0)
     assert len(drawn) == 15
     assert all(name.startswith("t") and photos == (f"{name}-0",) for name, photos in drawn.items())
-    assert verification(impostors=15).background(everyone[::-1], 0) == drawn
-    assert verification(impostors=15).background(everyone, 1) != drawn
-    assert len(verification().background(everyone, 0)) == 40  # all there are
-    with pytest.raises(UsageError, match="people who are not evaluated, found 1"):
-        verification().background([*people(5), *people(1, role="training", prefix="t")], 0)
+    assert verification(impostors=15).impostors(everyone[::-1], 0) == drawn
+    assert verification(impostors=15).impostors(everyone, 1) != drawn
+    assert len(verification().impostors(everyone, 0)) == 40  # all there are
+    with pytest.raises(UsageError, match="identities that are not evaluated, found 1"):
+        verification().impostors([*identities(5), *identities(1, role="training", prefix="t")], 0)
 
 
 def test_rates_are_written_as_text():
-    protocol = registry.protocol("verification:far=0.05|0.01,impostors=300")
+    protocol = factory.protocol("verification:far=0.05|0.01,impostors=300")
     assert protocol.params.far == (0.05, 0.01)
     assert methods.canonical(protocol) == "verification:far=0.05|0.01,impostors=300"
-    assert methods.canonical(registry.protocol("verification:far=0.1|0.01|0.001")) == "verification"
+    assert methods.canonical(factory.protocol("verification:far=0.1|0.01|0.001")) == "verification"
 
 
 @pytest.mark.parametrize("far", ["0", "1", "0.1|0.1", "", "0.1|2"])
 def test_rates_that_make_no_sense_are_refused(far):
     with pytest.raises(UsageError, match="between 0 and 1 and named once"):
-        registry.protocol(f"verification:far={far}")
+        factory.protocol(f"verification:far={far}")
 
 
 def test_cosines_are_written_as_text():
-    protocol = registry.protocol("verification:cosine=0.49|-0.2")
+    protocol = factory.protocol("verification:cosine=0.49|-0.2")
     assert protocol.params.cosine == (0.49, -0.2)
     assert methods.canonical(protocol) == "verification:cosine=0.49|-0.2"
 
@@ -97,20 +100,20 @@ def test_cosines_are_written_as_text():
 @pytest.mark.parametrize("cosine", ["1.01", "-2", "0.3|0.3"])
 def test_cosines_that_make_no_sense_are_refused(cosine):
     with pytest.raises(UsageError, match="between -1 and 1, each named once"):
-        registry.protocol(f"verification:cosine={cosine}")
+        factory.protocol(f"verification:cosine={cosine}")
 
 
 @pytest.mark.parametrize(
-    ("asked", "named"),
+    ("requested", "named"),
     [
         ("cosine=0.4900001|0.49", "0.4900001 and 0.49 are both printed as 'cosine 0.49'"),
         ("far=0.1|0.01|0.010000001", "0.01 and 0.010000001 are both printed as 'FAR 1 %'"),
     ],
 )
-def test_values_that_would_share_a_condition_are_refused(asked, named):
+def test_values_that_would_share_a_condition_are_refused(requested, named):
     with pytest.raises(UsageError, match=f"(?i){named}"):
-        registry.protocol(f"verification:{asked}")
-    near = registry.protocol("verification:cosine=0.49001|0.49,far=0.01|0.0100001")
+        factory.protocol(f"verification:{requested}")
+    near = factory.protocol("verification:cosine=0.49001|0.49,far=0.01|0.0100001")
     assert (len(near.params.cosine), len(near.params.far)) == (2, 2)
 
 
@@ -141,7 +144,7 @@ def hand_views():
     }
 
 
-AIMS = {"a-0": "t", "b-0": "u"}
+TARGET_ASSIGNMENT = {"a-0": "t", "b-0": "u"}
 
 
 def test_dodging_by_hand():
@@ -167,7 +170,7 @@ def test_dodging_by_hand():
 
 
 def test_impersonation_by_hand():
-    rows = impersonation(hand_views(), Trial(SPLIT, "pair", aims=AIMS)).at(0.5)
+    rows = impersonation(hand_views(), Trial(SPLIT, "pair", target_assignment=TARGET_ASSIGNMENT)).at(0.5)
     expected = [
         (0, "a", "a-0", "t-0", True, "t", False),
         (0, "a", "a-0", "t-1", True, "t", False),
@@ -203,7 +206,7 @@ def test_photos_a_defence_dropped_are_not_compared():
     assert left["score"].isna().all()
     assert not left["correct"].any()
     assert left["fold"].tolist() == [0, 1]
-    other = impersonation(views, Trial(SPLIT, "pair", aims=AIMS)).at(-1.0)
+    other = impersonation(views, Trial(SPLIT, "pair", target_assignment=TARGET_ASSIGNMENT)).at(-1.0)
     assert other.loc[other["identity"] == "a", "predicted"].isna().all()
     assert other.loc[other["identity"] == "a", "correct"].all()
     for found in (rows, other):
@@ -211,9 +214,9 @@ def test_photos_a_defence_dropped_are_not_compared():
 
 
 def test_a_cloak_that_imitates_nobody_known_is_a_method_error():
-    for aims in ({"a-0": "t"}, {"a-0": "t", "b-0": "nobody"}):
+    for target_assignment in ({"a-0": "t"}, {"a-0": "t", "b-0": "nobody"}):
         with pytest.raises(MethodError, match="the cloak of 'b-0' aims at"):
-            impersonation(hand_views(), Trial(SPLIT, "pair", aims=aims))
+            impersonation(hand_views(), Trial(SPLIT, "pair", target_assignment=target_assignment))
 
 
 def test_a_missing_probe_is_a_method_error():
@@ -225,31 +228,33 @@ def test_a_missing_probe_is_a_method_error():
 # --- random cells -----------------------------------------------------------------------------------------
 
 
-def random_cell(seed, strangers=150, targets=4, **params):
-    """Build views in which cloaks are drawn towards targets and strangers are a crowd."""
+def random_cell(seed, impostors=150, targets=4, **params):
+    """Build views in which cloaks are drawn towards targets and impostors are a crowd."""
     protocol = verification(**params)
     rng = np.random.default_rng(seed)
-    names = people(5, photos=7)
+    names = identities(5, photos=7)
     split = protocol.split(names, seed)
     centre = {one.id: rng.normal(size=6) for one in names}
     photo = {image: centre[one.id] + 0.5 * rng.normal(size=6) for one in names for image in one.photos}
     imitated = {f"t{i}-{k}": rng.normal(size=6) for i in range(targets) for k in range(3)}
-    crowd = {f"s{i:03d}-0": rng.normal(size=6) for i in range(strangers)}
-    aims = {image: f"t{rng.integers(targets)}" for images in split.cloaked.values() for image in images}
+    crowd = {f"s{i:03d}-0": rng.normal(size=6) for i in range(impostors)}
+    target_assignment = {
+        image: f"t{rng.integers(targets)}" for images in split.cloaked.values() for image in images
+    }
 
     def view(photos, change=lambda image: 0):
         return embedded({i: photo[i] + change(i) for images in photos.values() for i in images})
 
     views = {
         "gallery": view(split.gallery),
-        "cloaked gallery": view(split.cloaked, lambda image: 1.5 * imitated[f"{aims[image]}-0"]),
+        "cloaked gallery": view(split.cloaked, lambda image: 1.5 * imitated[f"{target_assignment[image]}-0"]),
         "probes": view(split.probes),
         "targets": embedded(imitated),
-        "enrolled strangers": embedded({i: v + 0.1 * rng.normal(size=6) for i, v in crowd.items()}),
-        "presented strangers": embedded(crowd),
+        "enrolled impostors": embedded({i: v + 0.1 * rng.normal(size=6) for i, v in crowd.items()}),
+        "presented impostors": embedded(crowd),
     }
-    background = {name.rsplit("-", 1)[0]: (name,) for name in crowd}
-    return protocol, views, Trial(split, "pair", background, aims)
+    impostors = {name.rsplit("-", 1)[0]: (name,) for name in crowd}
+    return protocol, views, Trial(split, "pair", impostors, target_assignment)
 
 
 def loops(views, trial, thresholds):
@@ -262,22 +267,22 @@ def loops(views, trial, thresholds):
     def cosine(a, b):
         return np.float32(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
-    answers = {}
-    for (name, threshold), protected, person in itertools.product(
+    results = {}
+    for (name, threshold), protected, identity in itertools.product(
         thresholds.items(), (True, False), trial.split.gallery
     ):
-        cloaked = trial.split.cloaked[person]
-        for image in trial.split.gallery[person]:
+        cloaked = trial.split.cloaked[identity]
+        for image in trial.split.gallery[identity]:
             enrolled = vectors["cloaked gallery" if protected and image in cloaked else "gallery"][image]
             if name.startswith("dodging"):
-                for probe in trial.split.probes[person]:
+                for probe in trial.split.probes[identity]:
                     score = cosine(vectors["probes"][probe], enrolled)
-                    answers[name, protected, probe, image] = score >= threshold
+                    results[name, protected, probe, image] = score >= threshold
             elif image in cloaked:
                 for target, vector in vectors["targets"].items():
-                    if target.startswith(trial.aims[image] + "-"):
-                        answers[name, protected, image, target] = cosine(enrolled, vector) >= threshold
-    return answers
+                    if target.startswith(trial.target_assignment[image] + "-"):
+                        results[name, protected, image, target] = cosine(enrolled, vector) >= threshold
+    return results
 
 
 @settings(max_examples=15, deadline=None)
@@ -294,7 +299,7 @@ def test_decisions_agree_with_loops_over_the_definition(seed, share):
     claimed = np.where(
         answered["condition"].str.startswith("dodging"),
         answered["identity"],
-        answered["image"].map(trial.aims),
+        answered["image"].map(trial.target_assignment),
     )
     assert (answered["predicted"] == claimed).all()
 
@@ -358,14 +363,14 @@ def test_people_whom_cloaks_imitate_set_no_threshold():
             (*views[side].ids, *(f"t0-{k + 10}" for k in range(30))),
             (*views[side].identities, *["t0"] * 30),
         )
-        for side in ("enrolled strangers", "presented strangers")
+        for side in ("enrolled impostors", "presented impostors")
     }
     assert protocol.decide(views | also, trial).conditions == protocol.decide(views, trial).conditions
 
 
 def test_an_attack_that_imitates_nobody_is_only_asked_for_dodging():
     protocol, views, trial = random_cell(1, far=(0.1, 0.02))
-    decided = protocol.decide(views, replace(trial, aims={}))
+    decided = protocol.decide(views, replace(trial, target_assignment={}))
     assert set(decided.rows["condition"]) == {"dodging, FAR 10 %", "dodging, FAR 2 %"}
     reasons = {name: fact.reason for name, fact in decided.conditions.items()}
     assert reasons == {
@@ -377,12 +382,12 @@ def test_an_attack_that_imitates_nobody_is_only_asked_for_dodging():
 
 
 def test_too_few_strangers_for_a_rate_give_its_reason_and_no_rows():
-    protocol, views, trial = random_cell(1, strangers=60, far=(0.1, 0.01))
+    protocol, views, trial = random_cell(1, impostors=60, far=(0.1, 0.01))
     decided = protocol.decide(views, trial)
     assert set(decided.rows["condition"]) == {"dodging, FAR 10 %", "impersonation, FAR 10 %"}
     fact = decided.conditions["dodging, FAR 1 %"]
     assert (fact.threshold, fact.rate, fact.rate_wanted) == (None, None, 0.01)
-    assert "needs 10000 impostor pairs or more; 60 people give 1770" in fact.reason
+    assert "needs 10000 impostor pairs or more; 60 identities give 1770" in fact.reason
     nothing = verification(far=(0.001,)).decide(views, trial)
     assert len(nothing.rows) == 0
     back = decisions.from_bytes(decisions.to_bytes(nothing))
@@ -392,14 +397,14 @@ def test_too_few_strangers_for_a_rate_give_its_reason_and_no_rows():
 
 def test_thresholds_take_the_defence_of_the_enrolled_side_into_account():
     _, views, _ = random_cell(3)
-    enrolled, presented = views["enrolled strangers"], views["presented strangers"]
+    enrolled, presented = views["enrolled impostors"], views["presented impostors"]
     constant = Embedded(np.tile(A.repeat(2)[:6], (len(enrolled.ids), 1)), enrolled.ids, enrolled.identities)
     plain, blurred = (
         operating_points(side, presented, [0.1])[0.1].threshold for side in (presented, constant)
     )
     assert plain != blurred
     dropped = Embedded(enrolled.vectors[1:], enrolled.ids[1:], enrolled.identities[1:])
-    assert operating_points(dropped, presented, [0.1])[0.1].people == 149
+    assert operating_points(dropped, presented, [0.1])[0.1].identities == 149
 
 
 def test_a_fixed_cosine_decides_as_it_says_and_has_its_measured_rate():
@@ -418,7 +423,7 @@ def test_a_fixed_cosine_decides_as_it_says_and_has_its_measured_rate():
         assert len(rows)
         assert (rows["predicted"].notna() == (rows["score"] >= 0.49)).all()
     fact = fixed.conditions["dodging, cosine 0.49"]
-    enrolled, presented = views["enrolled strangers"], views["presented strangers"]
+    enrolled, presented = views["enrolled impostors"], views["presented impostors"]
     gone = set(views["targets"].identities)
     hits = [
         a @ b / np.linalg.norm(a) / np.linalg.norm(b) >= 0.49
@@ -433,11 +438,11 @@ def test_a_fixed_cosine_decides_as_it_says_and_has_its_measured_rate():
 
 
 def test_a_fixed_cosine_needs_no_strangers_to_decide():
-    _, views, trial = random_cell(3, strangers=1)
+    _, views, trial = random_cell(3, impostors=1)
     decided = verification(cosine=(0.49,)).decide(views, trial)
     fact = decided.conditions["dodging, cosine 0.49"]
     assert (fact.threshold, fact.rate, fact.pairs) == (0.49, None, 0)
-    assert fact.reason.endswith("needs two strangers or more, found 1")
+    assert fact.reason.endswith("needs two impostors or more, found 1")
     assert "dodging, cosine 0.49" in set(decided.rows["condition"])
 
 
@@ -458,15 +463,16 @@ class Imitating(Attack):
     name = "imitating"
     threat = ThreatModel(goal="targeted", needs_targets=True)
 
-    def aims(self, faces, ctx):
-        people = sorted(set(ctx.targets.identities))
-        return {image: people[int(person[-2:]) % len(people)] for image, person in zip(faces.ids, faces.identities)}
+    def assign_targets(self, faces, ctx):
+        identities = sorted(set(ctx.targets.identities))
+        return {image: identities[int(identity[-2:]) % len(identities)] for image, identity in
+        zip(faces.ids, faces.identities)}
 
     def cloak(self, faces, ctx):
         ctx.advance(len(faces))
-        aims = self.aims(faces, ctx)
+        target_assignment = self.assign_targets(faces, ctx)
         names = list(ctx.targets.identities)
-        return {image: ctx.targets.images[names.index(aims[image])] for image in faces.ids}
+        return {image: ctx.targets.images[names.index(target_assignment[image])] for image in faces.ids}
 '''
 
 
@@ -479,21 +485,21 @@ def test_a_run_asks_both_questions(evaluate, tmp_path):
         defenses=("jpeg",),
         heads=("pair",),
     )
-    board = build(prepared.folder)
-    assert set(board["status"]) == {"ok"}
-    asked = board[(board["defense"] == "jpeg")].set_index(["attack", "condition"])
-    imitating = next(name for name in board["attack"] if "mitating" in name)
-    row = asked.loc[(imitating, "impersonation, FAR 20 %")]
+    leaderboard = build(prepared.folder)
+    assert set(leaderboard["status"]) == {"ok"}
+    requested = leaderboard[(leaderboard["defense"] == "jpeg")].set_index(["attack", "condition"])
+    imitating = next(name for name in leaderboard["attack"] if "mitating" in name)
+    row = requested.loc[(imitating, "impersonation, FAR 20 %")]
     # The target's own photo is one of the two it is compared with.
     assert 0.5 <= row["asr"] <= 1
     assert row["asr"] > 1 - row["normal_accuracy"]
     assert row["threshold_for"] == "FAR"
     assert row["threshold_rate_low"] < 0.2 < row["threshold_rate_high"] + 0.01
-    assert asked.loc[("tiny-noise", "impersonation, FAR 20 %"), "condition_reason"].startswith(
+    assert requested.loc[("tiny-noise", "impersonation, FAR 20 %"), "condition_reason"].startswith(
         "the attack imitates"
     )
-    assert "impostor pairs" in asked.loc[(imitating, "dodging, FAR 0.1 %"), "condition_reason"]
-    assert pd.isna(asked.loc[(imitating, "dodging, FAR 0.1 %"), "asr"])
+    assert "impostor pairs" in requested.loc[(imitating, "dodging, FAR 0.1 %"), "condition_reason"]
+    assert pd.isna(requested.loc[(imitating, "dodging, FAR 0.1 %"), "asr"])
 
 
 def test_the_command_runs_it_on_rendered_faces(command, tmp_path):
@@ -504,11 +510,11 @@ def test_the_command_runs_it_on_rendered_faces(command, tmp_path):
         "--out", tmp_path / "run", "--csv", tmp_path / "table.csv",
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
-    board = pd.read_csv(tmp_path / "table.csv")
-    assert set(board["condition"]) == {
+    leaderboard = pd.read_csv(tmp_path / "table.csv")
+    assert set(leaderboard["condition"]) == {
         f"{question}, FAR {rate} %" for question in ("dodging", "impersonation") for rate in (1, 10)
     }
-    dodged = board[board["condition"].str.startswith("dodging")]
+    dodged = leaderboard[leaderboard["condition"].str.startswith("dodging")]
     assert (dodged["n_identities"] == 6).all()
     assert dodged["threshold"].between(-1, 1).all()
     assert (dodged["threshold_rate_low"] < dodged["threshold_rate"]).all()
@@ -521,8 +527,8 @@ def test_the_command_runs_it_on_rendered_faces(command, tmp_path):
 @pytest.mark.skipif(not (REAL / "lfw").exists(), reason="CLOAKBENCH_DATA has no lfw folder")
 def test_natural_photos_of_lfw_are_verified(tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(REAL))
-    from bench.runner import Options, execute, prepare
-    from bench.spec import make_spec
+    from bench.run.runner import Options, execute, prepare
+    from bench.run.spec import make_spec
 
     spec = make_spec(
         {
@@ -539,9 +545,9 @@ def test_natural_photos_of_lfw_are_verified(tmp_path, monkeypatch):
         spec, Options(threads=1, store=tmp_path / "store", out=tmp_path / "run", batch_size=64)
     )
     execute(prepared)
-    board = build(prepared.folder).set_index("condition")
-    card = {t.far: t.cosine for t in registry.backbone("mobilefacenet-relu6").card.thresholds}
+    leaderboard = build(prepared.folder).set_index("condition")
+    card = {t.far: t.cosine for t in factory.backbone("mobilefacenet-relu6").card.thresholds}
     for rate in (0.1, 0.01):
-        row = board.loc[f"dodging, FAR {100 * rate:g} %"]
+        row = leaderboard.loc[f"dodging, FAR {100 * rate:g} %"]
         assert row["normal_accuracy"] > 0.95
-        assert row["threshold"] == pytest.approx(card[rate], abs=0.03)  # other strangers, the same backbone
+        assert row["threshold"] == pytest.approx(card[rate], abs=0.03)  # other impostors, the same backbone

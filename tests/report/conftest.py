@@ -4,9 +4,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from bench.leaderboard.view import RunView
 from bench.report.content import ReportOptions, collect
 from bench.report.html import to_html
-from bench.run_view import RunView
 
 VOID = frozenset({"meta", "link", "br", "hr", "img", "input", "wbr"})
 
@@ -59,9 +59,9 @@ _MADE = {}
 
 @pytest.fixture(scope="module")
 def view(evaluate):
-    """Return a run of two attacks against one defence, seven people."""
+    """Return a run of two attacks against one defence, seven identities."""
     if "view" not in _MADE:
-        attacks = ("tiny-noise", "tiny-person-mean")
+        attacks = ("tiny-noise", "tiny-identity-mean")
         prepared = evaluate(attacks=attacks, defenses=("jpeg:quality=20",), dataset="tiny:identities=7")
         _MADE["view"] = RunView.of(prepared.folder.path)
     return _MADE["view"]

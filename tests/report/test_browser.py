@@ -32,7 +32,7 @@ def browser():
 @pytest.fixture
 def opened(browser, file):
     """Return a function that opens the page; at the end nothing must have been said or asked of a network."""
-    contexts, said, asked = [], [], []
+    contexts, said, requested = [], [], []
 
     def visit(anchor="", *, width=1280, scheme="light"):
         context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
@@ -40,7 +40,7 @@ def opened(browser, file):
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("request", lambda request: requested.append(request.url))
         page.goto(file.as_uri() + anchor)
         return page
 
@@ -48,7 +48,7 @@ def opened(browser, file):
     for context in contexts:
         context.close()
     assert said == []
-    assert [url for url in asked if not url.startswith(("data:", "file:", "blob:"))] == []
+    assert [url for url in requested if not url.startswith(("data:", "file:", "blob:"))] == []
 
 
 def column(page, key):
@@ -59,7 +59,7 @@ def column(page, key):
 
 def test_the_leaderboard_sorts_by_mouse_and_keyboard(opened, view):
     page = opened()
-    rates = sorted(float(rate) * 100 for rate in view.board["asr"])
+    rates = sorted(float(rate) * 100 for rate in view.leaderboard["asr"])
     button = page.locator('th[data-key="asr"] button')
     button.click()
     assert [float(value) for value in column(page, "asr")] == pytest.approx(rates)
@@ -78,10 +78,10 @@ def test_the_leaderboard_filters(opened, view, name):
     select.select_option(value=option)
     wanted = page.locator(f'.board tbody tr[data-{name}="{option[1:]}"]').count()
     assert wanted
-    if option[1:] in set(view.board[name]):
-        assert wanted == (view.board[name] == option[1:]).sum()
+    if option[1:] in set(view.leaderboard[name]):
+        assert wanted == (view.leaderboard[name] == option[1:]).sum()
     assert page.locator(".board tbody tr:visible").count() == wanted
-    assert page.locator(".board-count").inner_text() == f"{wanted} of {len(view.board)} rows"
+    assert page.locator(".board-count").inner_text() == f"{wanted} of {len(view.leaderboard)} rows"
 
 
 def test_an_anchor_opens_what_is_folded_around_it(opened):

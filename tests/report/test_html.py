@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 
 from bench.errors import UsageError
 from bench.figures import KINDS, Drawing
+from bench.leaderboard.view import RunView
 from bench.report import content, svg
 from bench.report.content import ReportOptions, collect, run_command
 from bench.report.document import Column, Folded, Paragraph, Report, Section, Table, with_texts
 from bench.report.html import LARGEST, cell, inline, to_html
-from bench.run_view import RunView
-from bench.spec import RunSpec
+from bench.run.spec import RunSpec
 
 SECTIONS = (
-    "summary", "board", "figures", "photos", "significance", "doubts", "failed", "warnings", "leaks", "reading",
+    "summary", "board", "figures", "photos", "significance", "warnings", "failed", "warnings", "leaks", "reading",
     "methods", "threat", "environment", "again",
 )  # fmt: skip
 
@@ -99,7 +99,7 @@ def test_every_kind_of_figure_is_there_or_its_absence_is_explained(page, report)
 
 def test_every_row_of_the_leaderboard_and_every_pair_is_there(page, view):
     keys = [attrs for tag, attrs in page.tags if tag == "tr" and "data-attack" in attrs]
-    assert len(keys) == len(view.board)
+    assert len(keys) == len(view.leaderboard)
     assert len(re.findall(r"Every pair, the one with the better mean first\.", page.text)) == sum(
         bool(ranking.pairs) for one, ranking in view.ranked if len(one.rates.columns) > 1
     )
@@ -126,16 +126,16 @@ def test_no_machine_path_is_left(html, view):
 
 
 def test_paths_that_a_run_was_given_are_shortened(view, tmp_path):
-    asked = RunSpec(
+    requested = RunSpec(
         attacks=("none", f"/home/alice/{'x' * 9}/mine.py:MyCloak"),
         dataset="folder:path=/home/alice/my photos",
     )
     facts = view.facts.model_copy(
-        update={"asked": asked, "lpips_reason": "no file in /home/alice/.cache/torch."}
+        update={"requested": requested, "lpips_reason": "no file in /home/alice/.cache/torch."}
     )
     other = RunView(view.folder)
-    other.answers = replace(view.answers, facts=facts)
-    other.board, other.ranked, other.pairs = view.board, view.ranked, view.pairs
+    other.results = replace(view.results, facts=facts)
+    other.leaderboard, other.ranked, other.pairs = view.leaderboard, view.ranked, view.pairs
     text = to_html(collect(other, ReportOptions(photos=False)))
     assert "alice" not in text
     assert "…/my photos" in text
@@ -158,14 +158,14 @@ def test_photos_are_shown_from_the_store_and_not_made_again_without_it(evaluate,
     assert shown.errors == []
     assert [tag for tag, _ in shown.tags if tag in ("img", "image")]
     assert {f"picture-{name}" for name in kinds} <= set(shown.attributes("id"))
-    asked = to_html(collect(view, ReportOptions(photos=False, store=tmp_path / "store", threads=1)))
-    without = page_of(asked)
-    assert "data:image" not in asked
+    requested = to_html(collect(view, ReportOptions(photos=False, store=tmp_path / "store", threads=1)))
+    without = page_of(requested)
+    assert "data:image" not in requested
     assert not [tag for tag, _ in without.tags if tag in ("img", "image")]
     assert not {f"picture-{name}" for name in kinds} & set(without.attributes("id"))
     assert "Left out, as asked: this report shows no photo" in without.text
-    for people in (view.folder.split().probes, view.folder.split().gallery):
-        assert not [photo for photos in people.values() for photo in photos if photo in asked]
+    for identities in (view.folder.split().probes, view.folder.split().gallery):
+        assert not [photo for photos in identities.values() for photo in photos if photo in requested]
     gone = page_of(to_html(collect(view, ReportOptions(store=tmp_path / "empty", threads=1))))
     assert "The store no longer holds the images of this run" in gone.text
     assert not [tag for tag, _ in gone.tags if tag in ("img", "image")]
@@ -248,7 +248,7 @@ def test_texts_are_changed_everywhere_and_the_rest_stays():
     ],
 )
 def test_the_command_asks_for_the_same(fields, command):
-    view = SimpleNamespace(facts=SimpleNamespace(asked=RunSpec(**fields), threads=None))
+    view = SimpleNamespace(facts=SimpleNamespace(requested=RunSpec(**fields), threads=None))
     assert run_command(view) == command
 
 

@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import significance_tables
-from bench.audit import Audit, Finding
-from bench.means import means, table
-from bench.rankings import Ranking, rank_methods
+from bench.analysis.comparison_groups import EVERY, ComparisonGroup
+from bench.integrity.audit import Audit, Finding
+from bench.leaderboard import significance_tables
+from bench.leaderboard.means import means, table
+from bench.leaderboard.view import RunView
 from bench.report import finding
 from bench.report.finding import found, named_erasers
 from bench.report.focus import Focus, choose_focus
 from bench.report.knowledge import knowledge
 from bench.report.summary import _accuracy, summary
 from bench.report.wording import agreeing_digits, percent
-from bench.run_view import RunView
-from bench.slices import EVERY, Slice
+from bench.stats.rankings import Ranking, rank_methods
 
 # -- runs of many shapes ------------------------------------------------------------------------------------
 
@@ -37,14 +37,14 @@ SHAPES = {
     "channels": {"attacks": ("tiny-noise",), "protocol": "robustness:channels=none|gaussian"},
     "ranks": {
         "dataset": "tiny:training_identities=30",
-        "protocol": "identification:ranks=1|3,distractors=10,strangers=20,fpir=0.2,folds=3",
+        "protocol": "identification:ranks=1|3,distractors=10,impostors=20,fpir=0.2,folds=3",
         "attacks": ("tiny-noise",),
         "defenses": ("jpeg",),
     },
     "thresholds": {
         "dataset": "tiny:training_identities=50,training_photos=1",
         "protocol": "verification:far=0.2|0.1,impostors=50",
-        "attacks": ("tiny-noise", "tiny-person-mean"),
+        "attacks": ("tiny-noise", "tiny-identity-mean"),
         "heads": ("pair",),
     },
 }
@@ -74,10 +74,10 @@ def test_every_shape_of_run_gives_three_sentences(runs, shape):
         assert not re.search(r"\b(None|nan|NaN|True|False|inf)\b", text)
         assert not re.search(r"  |;;|\(\)|: ;|``| ,| ;", text)
         assert not re.search(
-            r"\b1 (attacks|defences|trackers|heads|cells|rows|people|seeds|conditions|leaks)\b", text
+            r"\b1 (attacks|defences|trackers|heads|cells|rows|identities|seeds|conditions|leaks)\b", text
         )
         assert not re.search(
-            r"\b(?!1\b)\d+ (attack|defence|tracker|head|cell|row|person|seed|condition|leak)\b", text
+            r"\b(?!1\b)\d+ (attack|defence|tracker|head|cell|row|identity|seed|condition|leak)\b", text
         )
         assert text.count("(") == text.count(")")
         assert text.count("`") % 2 == 0
@@ -89,7 +89,7 @@ def test_what_was_measured_is_counted_from_the_folder(runs, shape):
     text = summary(view)[0]
     cells, split = view.folder.cells(), view.folder.split()
     assert re.search(rf"\b{len(cells)} cells?\b", text)
-    assert f"on {len(split.probes)} people ({sum(map(len, split.probes.values()))} probe photos)" in text
+    assert f"on {len(split.probes)} identities ({sum(map(len, split.probes.values()))} probe photos)" in text
     assert f"protocol `{view.facts.spec.protocol}`" in text
     for axis, noun in (("attack", "attack"), ("defense", "defence")):
         names = {getattr(cell, axis) for cell in cells} - {"none"}
@@ -97,7 +97,7 @@ def test_what_was_measured_is_counted_from_the_folder(runs, shape):
         assert said is not None
         assert said[1] == (str(len(names)) if names else "no")
         assert all(f"`{name}`" in text for name in names)
-    references = sum(not cell.asked for cell in cells)
+    references = sum(not cell.requested for cell in cells)
     assert (f"{references} of them references" in text) == (references > 0)
 
 
@@ -107,17 +107,17 @@ def test_without_an_attack_it_says_so(runs):
         "This run measures no attack and no defence, only photos as they are, by 1 "
     )
     assert summary(view)[1].startswith("No attack was measured: without any cloak, ")
-    assert percent(view.board["asr"].max()) in summary(view)[1]
+    assert percent(view.leaderboard["asr"].max()) in summary(view)[1]
 
 
 def test_where_all_failed_it_gives_the_reason(evaluate):
     view = RunView.of(evaluate(attacks=("tiny-failing",), defenses=("jpeg:quality=20",)).folder.path)
-    for cell in view.answers.cells.values():
+    for cell in view.results.cells.values():
         object.__setattr__(cell, "status", "failed")
         object.__setattr__(cell, "reason", "the disk is full.")
     text = summary(view)[1:]
     assert text[0] == "Nothing was found, as every cell failed: the disk is full."
-    assert text[1].startswith(f"Of {len(view.answers.cells)} cells {len(view.answers.cells)} failed; ")
+    assert text[1].startswith(f"Of {len(view.results.cells)} cells {len(view.results.cells)} failed; ")
 
 
 def test_failed_cells_are_counted_and_their_slices_not_ranked(runs):
@@ -129,7 +129,7 @@ def test_failed_cells_are_counted_and_their_slices_not_ranked(runs):
 
 def test_the_attack_of_a_run_without_defences_is_the_means_row(runs):
     view = view_of(runs, "attack")
-    row = table(means(view.answers)).iloc[0]
+    row = table(means(view.results)).iloc[0]
     text = summary(view)[1]
     assert (
         f"`tiny-noise` has an attack success rate (ASR) of {percent(row['asr'], row['asr_low'], row['asr_high'])}"
@@ -140,7 +140,7 @@ def test_the_attack_of_a_run_without_defences_is_the_means_row(runs):
 
 def test_of_several_attacks_the_highest_rate_comes_first(runs):
     view = view_of(runs, "attacks")
-    rates = table(means(view.answers)).set_index("against")["asr"].drop(EVERY, errors="ignore")
+    rates = table(means(view.results)).set_index("against")["asr"].drop(EVERY, errors="ignore")
     text = summary(view)[1]
     highest = [name for name, rate in rates.items() if rate == rates.max()]
     found_first = re.match(
@@ -179,7 +179,7 @@ def test_leaks_are_said_where_an_audit_is_given(runs):
 
 def test_the_cost_is_the_row_of_the_table_of_accuracy(runs):
     view = view_of(runs, "one of each")
-    row = significance_tables.accuracy_kept(view.answers).iloc[0]
+    row = significance_tables.accuracy_kept(view.results).iloc[0]
     text = summary(view)[2]
     assert row["undefended"] == row["normal_accuracy"]
     assert (
@@ -212,8 +212,8 @@ def test_rates_and_their_difference_add_up_as_shown(before, after, not_worse, sa
 
 
 def test_what_was_not_tested_is_not_called_not_shown():
-    text = cost(0.9, 0.8, not_worse=None, not_worse_reason="too few people")
-    assert text.endswith("; whether it loses less than 1.0 point was not tested (too few people)")
+    text = cost(0.9, 0.8, not_worse=None, not_worse_reason="too few identities")
+    assert text.endswith("; whether it loses less than 1.0 point was not tested (too few identities)")
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
@@ -278,8 +278,8 @@ def erasure_rows(**defenses):
 
 
 def erased(monkeypatch, cells=(), **defenses):
-    monkeypatch.setattr(finding.erasure_table, "table", lambda _answers: erasure_rows(**defenses))
-    view = SimpleNamespace(answers=SimpleNamespace(cells=dict(enumerate(cells))))
+    monkeypatch.setattr(finding.erasure, "table", lambda _results: erasure_rows(**defenses))
+    view = SimpleNamespace(results=SimpleNamespace(cells=dict(enumerate(cells))))
     return finding._erased(view), named_erasers(view)
 
 
@@ -308,21 +308,21 @@ def test_an_unseen_defence_that_erases_most_is_named_once(monkeypatch):
 
 # -- verdicts, on rates made for them -----------------------------------------------------------------------
 
-PEOPLE = 60
+IDENTITIES = 60
 KEY = ("nn", "", "black-box")
 
 
 def rates(seed=0, **means_of):
-    """Return people × methods: rates in twentieths, the methods' means as given."""
+    """Return identities × methods: rates in twentieths, the methods' means as given."""
     rng = np.random.default_rng(seed)
     return pd.DataFrame(
-        {name.replace("_", "-"): rng.binomial(20, mean, PEOPLE) / 20 for name, mean in means_of.items()}
+        {name.replace("_", "-"): rng.binomial(20, mean, IDENTITIES) / 20 for name, mean in means_of.items()}
     )
 
 
 def compared(axis, opponent, frame, key=KEY):
     head, condition, access = key
-    one = Slice(axis, opponent, head, condition, access, ("a", "b"), (opponent,), frame)
+    one = ComparisonGroup(axis, opponent, head, condition, access, ("a", "b"), (opponent,), frame)
     ranking = rank_methods(
         frame, higher_is_better=axis == "attack", rng=np.random.default_rng(1), resamples=2999
     )
@@ -332,18 +332,19 @@ def compared(axis, opponent, frame, key=KEY):
 def row_of(frame, name, attacks="x"):
     mean = float(frame[name].mean())
     return {
-        "asr": mean, "asr_low": mean - 0.01, "asr_high": mean + 0.01, "baseline_error": 0.02, "n_identities": PEOPLE,
+        "asr": mean, "asr_low": mean - 0.01, "asr_high": mean + 0.01, "baseline_error": 0.02,
+        "n_identities": IDENTITIES,
         "backbones": "a|b", "attacks": attacks,
     }  # fmt: skip
 
 
 def said(frame, *others, against="x", attacks="x"):
-    slices = [compared("defense", against, frame), *others]
-    focus = Focus(KEY, against, {name: row_of(frame, name, attacks) for name in frame}, {}, slices)
-    answers = SimpleNamespace(
+    comparison_groups = [compared("defense", against, frame), *others]
+    focus = Focus(KEY, against, {name: row_of(frame, name, attacks) for name in frame}, {}, comparison_groups)
+    results = SimpleNamespace(
         cells={1: SimpleNamespace(status="ok")}, values=lambda axis: {"head": ("nn",)}.get(axis, ("none",))
     )
-    view = SimpleNamespace(answers=answers, facts=SimpleNamespace(spec=SimpleNamespace(protocol="tracker")))
+    view = SimpleNamespace(results=results, facts=SimpleNamespace(spec=SimpleNamespace(protocol="tracker")))
     return found(view, focus)
 
 
@@ -357,11 +358,11 @@ def test_a_defence_that_is_told_apart_is_the_best():
         f"from {percent(frame['none'].mean(), frame['none'].mean() - 0.01, frame['none'].mean() + 0.01)} to "
         in text
     )
-    where = "mean of 2 trackers, black-box; 95 % intervals over 60 people"
-    assert re.search(rf"\(told apart, p [<=] 0\.00\d after Holm; {where}\)", text)
+    where = "mean of 2 trackers, black-box; 95 % intervals over 60 identities"
+    assert re.search(rf"\(significantly different, p [<=] 0\.00\d after Holm; {where}\)", text)
     assert "without any cloak there are 2.0 % errors" in text
     assert "not shown to help" not in text
-    assert "cannot be told apart" not in text
+    assert "are not significantly different" not in text
 
 
 def test_what_is_tied_with_the_best_and_what_does_not_help_is_named():
@@ -370,7 +371,7 @@ def test_what_is_tied_with_the_best_and_what_does_not_help_is_named():
     best, other = sorted(("good", "twin"), key=lambda name: frame[name].mean())
     assert text.startswith("The lowest attack success rate (ASR) against `x` is ")
     assert f" with `{best}`, where it is " in text
-    assert f"; `{other}` cannot be told apart from it; " in text
+    assert f"; `{other}` are not significantly different from it; " in text
     assert "best defence" not in text
     assert "`useless` is not shown to help" in text
 
@@ -381,18 +382,18 @@ def test_a_difference_that_may_be_chance_is_no_finding():
     frame.loc[0, "other"] -= 0.05 if frame.loc[0, "other"] else -0.05
     text = said(frame)
     assert text.startswith("No defence ")
-    assert "not told apart, p = " in text
+    assert "not significantly different, p = " in text
     assert "best" not in text
 
 
 def test_a_defence_that_makes_it_worse_is_not_the_best():
     text = said(rates(none=0.2, worse=0.7))
     assert text.startswith("No defence lowers the attack success rate (ASR) against `x`: it is ")
-    assert "(told apart, p " in text
+    assert "(significantly different, p " in text
 
 
 def test_too_few_differences_are_not_tested_and_it_says_so():
-    frame = pd.DataFrame({"none": [0.5] * PEOPLE, "same": [0.5] * PEOPLE})
+    frame = pd.DataFrame({"none": [0.5] * IDENTITIES, "same": [0.5] * IDENTITIES})
     assert "not tested: 0 of 60 identities differ" in said(frame)
 
 
@@ -485,5 +486,5 @@ def test_the_rows_of_a_focus_are_those_of_the_means(runs):
     view = view_of(runs, "one of each")
     focus = choose_focus(view)
     assert focus is not None
-    expected = table(means(view.answers)).set_index("defense")["asr"]
+    expected = table(means(view.results)).set_index("defense")["asr"]
     assert {name: row["asr"] for name, row in focus.rows.items()} == pytest.approx(expected.to_dict())

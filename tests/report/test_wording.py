@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.report.row_warnings import split_warnings
+from bench.analysis.row_warnings import split_warnings
 from bench.report.wording import count, few, is_missing, listing, p_value, percent, points, sentence
 
 
@@ -19,7 +19,11 @@ def test_a_noun_follows_its_number(number, said):
 
 
 def test_a_plural_of_its_own():
-    assert [count(n, "person", "people") for n in (0, 1, 5)] == ["no people", "1 person", "5 people"]
+    assert [count(n, "identity", "identities") for n in (0, 1, 5)] == [
+        "no identities",
+        "1 identity",
+        "5 identities",
+    ]
 
 
 @pytest.mark.parametrize(

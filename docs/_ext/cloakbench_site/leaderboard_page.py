@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from bench import board_page
-from bench.merged_board import Merged, merge, read_sources
+from bench.leaderboard.merge import Merged, merge, read_sources
+from bench.publish import page as leaderboard_page_module
 from cloakbench_site.markdown import code, table
 
 PAGE = "public-leaderboard.md"
@@ -40,29 +40,30 @@ def public_leaderboard(root: Path) -> PublicLeaderboard:
         UsageError: there is none.
     """
     merged = merge(read_sources([root / "results" / "leaderboard"]))
-    return PublicLeaderboard(_page(merged), board_page.page(merged))
+    return PublicLeaderboard(_page(merged), leaderboard_page_module.page(merged))
 
 
 def _page(merged: Merged) -> str:
     rows = []
     for source in merged.sources:
-        board, origin = source.board, board_page.origin_of(source)
+        leaderboard, origin = source.leaderboard, leaderboard_page_module.origin_of(source)
         rows.append(
             (
                 code(origin.runs),
-                ", ".join(map(code, dict.fromkeys(board["protocol"].astype(str)))),
-                ", ".join(code(name) for name in dict.fromkeys(board["attack"]) if name != "none"),
-                len(set(board["defense"]) - {"none"}),
-                board["backbone"].nunique(),
+                ", ".join(map(code, dict.fromkeys(leaderboard["protocol"].astype(str)))),
+                ", ".join(code(name) for name in dict.fromkeys(leaderboard["attack"]) if name != "none"),
+                len(set(leaderboard["defense"]) - {"none"}),
+                leaderboard["backbone"].nunique(),
                 origin.rows,
                 origin.by,
             )
         )
     head = ("run", "protocol", "attacks", "defences", "trackers", "rows", "by")
     return (
-        "# The public leaderboard\n\nFor anyone who looks for a number, or doubts one.\n\n"
+        "# The public leaderboard\n\nFor anyone who looks for a number, or warnings one.\n\n"
         f'<p><a href="{TABLE}">The table, which sorts and filters</a></p>\n\n'
-        f"{board_page.summary(merged)} Runs are not ranked against each other: each has people, photos and a "
+        f"{leaderboard_page_module.summary(merged)} Runs are not ranked against each other: each has "
+        f"identities, photos and a "
         "protocol of its own. What a run had to pass, and how to add one, is on the page of "
         "[the leaderboard](leaderboard.md).\n\n"
         f"{table(head, rows)}"

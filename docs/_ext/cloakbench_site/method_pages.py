@@ -11,14 +11,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import contracts, methods, registry
+from bench import contracts
 from bench.errors import UsageError
+from bench.plugins import factory, registry
+from bench.plugins import factory as methods
 from cloakbench_site.markdown import code, fenced, prose, table
 
 SECTIONS: Mapping[str, tuple[str, str]] = {
     "attacks": (
         "Attacks",
-        "What people do to their photos before they post them. For anyone who chooses a cloak to run.",
+        "What identities do to their photos before they post them. For anyone who chooses a cloak to run.",
     ),
     "defenses": (
         "Defences",
@@ -28,7 +30,10 @@ SECTIONS: Mapping[str, tuple[str, str]] = {
         "Backbones",
         "Face-recognition networks: trackers, surrogates and extractors. For anyone who chooses one, with its licence.",
     ),
-    "datasets": ("Datasets", "Faces of people, or drawn ones. For anyone who chooses whom a run is about."),
+    "datasets": (
+        "Datasets",
+        "Faces of identities, or drawn ones. For anyone who chooses whom a run is about.",
+    ),
     "protocols": ("Protocols", "Which question a run asks. For anyone who chooses what to measure."),
     "trainers": ("Trainers", "What makes weights. For anyone who trains their own."),
 }
@@ -83,7 +88,7 @@ def method_page(kind: str, name: str, root: Path) -> str:
     """
     cls = registry.load_class(kind, name)
     try:
-        method = registry.create(kind, name)
+        method = factory.create(kind, name)
     except UsageError:
         method = None  # it has a parameter without default; what depends on parameters is left out
     return "\n".join(part for part in _parts(kind, name, cls, method, root) if part)
@@ -140,16 +145,16 @@ def _facts(cls: type[contracts.Method], method: contracts.Method | None) -> Iter
     yield "in the code", code(f"{cls.__module__}.{cls.__qualname__}")
     yield "shorthand", code(f"{cls.name}:{cls.shorthand.upper()}") if cls.shorthand else ""
     if issubclass(cls, contracts.Attack):
-        yield "is fitted in each run", _yes(cls.learns)
+        yield "is fitted in each run", _yes(cls.requires_fit)
         yield "can be taken off with a key", _yes(cls.erasable)
     if isinstance(method, contracts.Attack):
         yield (
             "one cloak depends on",
-            {"image": "its own photo", "identity": "all gallery photos of the person"}[method.scope],
+            {"image": "its own photo", "identity": "all gallery photos of the identity"}[method.scope],
         )
     if issubclass(cls, contracts.Defense):
         yield "changes", "the tracker itself" if issubclass(cls, contracts.Hardening) else "the photos"
-        yield "is fitted in each run", _yes(cls.learns)
+        yield "is fitted in each run", _yes(cls.requires_fit)
         yield "deterministic", _yes(cls.deterministic)
         yield "gradients pass through it", _yes(cls.differentiable)
     if issubclass(cls, contracts.Backbone):

@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 MODULES = {
-    "bench": ("Runs", "Run a matrix from Python.", ("bench.runner.run", "bench.runner.Options")),
+    "bench": ("Runs", "Run a matrix from Python.", ("bench.api.run", "bench.run.runner.Options")),
     "bench.contracts": ("Contracts", "What a plugin implements, and what it is handed.", ()),
-    "bench.registry": ("Plugins", "Find and build plugins by the text that names them.", ()),
-    "bench.run_view": ("A finished run", "Read a run's folder once and ask it many times.", ()),
-    "bench.run_folder": ("The run's folder", "Read and write the files of a run.", ()),
-    "bench.leaderboard": ("Leaderboard", "Build, write and shorten the table of a run.", ()),
-    "bench.decisions": ("Decisions", "Read and write the answers of one cell.", ()),
+    "bench.plugins.registry": ("Plugins", "Find and build plugins by the text that names them.", ()),
+    "bench.leaderboard.view": ("A finished run", "Read a run's folder once and ask it many times.", ()),
+    "bench.run.folder": ("The run's folder", "Read and write the files of a run.", ()),
+    "bench.leaderboard.table": ("Leaderboard", "Build, write and shorten the table of a run.", ()),
+    "bench.run.decisions": ("Decisions", "Read and write the answers of one cell.", ()),
     "bench.figures": ("Figures", "Draw a finished run.", ()),
     "bench.errors": ("Errors", "Every error a user can meet.", ()),
 }

@@ -1,8 +1,9 @@
 """The columns of the leaderboard and of the decisions, made from the code that writes them."""
 
-from bench import decisions, leaderboard
-from bench.run_folder import CellResult, RunFacts
-from bench.spec import BENCHMARK_VERSION, RunSpec
+from bench.leaderboard import columns as leaderboard_columns
+from bench.run import decisions
+from bench.run.folder import CellResult, RunFacts
+from bench.run.spec import BENCHMARK_VERSION, RunSpec
 from cloakbench_site.markdown import code, prose, table
 
 
@@ -19,7 +20,8 @@ def _schema() -> list[str]:
         "## Leaderboard\n",
         "One row a cell, these columns in this order. `bench leaderboard --columns` prints the same.\n",
         table(
-            ("column", "meaning"), [(code(name), prose(text)) for name, text in leaderboard.COLUMNS.items()]
+            ("column", "meaning"),
+            [(code(name), prose(text)) for name, text in leaderboard_columns.COLUMNS.items()],
         ),
         "## Decisions\n",
         f"One row an answer, Parquet, schema version {decisions.VERSION.decode()}. Rows are named by "
@@ -44,7 +46,7 @@ def _schema() -> list[str]:
         "One entry of `cells.json`.\n",
         _fields(CellResult),
         "## What was asked\n",
-        "The facts of a run in `spec.json`, read as `bench.run_folder.RunFacts`.\n",
+        "The facts of a run in `spec.json`, read as `bench.run.folder.RunFacts`.\n",
         _fields(RunFacts),
     ]
 

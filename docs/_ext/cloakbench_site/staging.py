@@ -38,7 +38,7 @@ def staged_name(path: Path, root: Path) -> str | None:
     return None
 
 
-def mend_links(text: str, page: Path, root: Path) -> str:
+def fix_links(text: str, page: Path, root: Path) -> str:
     """Return a page's text with every link as the site needs it.
 
     A link to what the site has leads there. One to a file of the repository that the site has not (source code)
@@ -56,7 +56,7 @@ def mend_links(text: str, page: Path, root: Path) -> str:
     if own is None:
         raise ValueError(f"{page} is no page of the site.")
 
-    def mended(match: re.Match[str]) -> str:
+    def fixed(match: re.Match[str]) -> str:
         target = match["target"]
         if target is None or target.startswith(("http://", "https://", "mailto:", "#")):
             return match[0]
@@ -71,7 +71,7 @@ def mend_links(text: str, page: Path, root: Path) -> str:
         there = posixpath.relpath(staged, posixpath.dirname(own) or ".")
         return f"{match['image']}[{match['text']}]({there}{mark}{anchor})"
 
-    return _LINK_OR_CODE.sub(mended, text)
+    return _LINK_OR_CODE.sub(fixed, text)
 
 
 def tables_of_contents(index: str, pages: Iterable[str], generated: Mapping[str, Iterable[str]]) -> str:
@@ -145,7 +145,7 @@ def stage(root: Path, out: Path, made: Mapping[str, str], generated: Mapping[str
         if name not in pages:
             _copy(path, out / name)
             continue
-        text = with_title(mend_links(path.read_text(encoding="utf-8"), path, root), name)
+        text = with_title(fix_links(path.read_text(encoding="utf-8"), path, root), name)
         if name == "index.md":
             text += tables_of_contents(text, titled, generated)
         _write(out / name, text)

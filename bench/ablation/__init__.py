@@ -1,0 +1,1 @@
+"""One factor at a time: suites, their tables and figures."""

@@ -1,0 +1,1 @@
+"""One finished run, read once: results, comparison groups, tests, claims, warnings."""

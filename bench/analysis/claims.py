@@ -1,0 +1,401 @@
+"""Is A better than B? One claim with its evidence, over the same identities (DESIGN 7).
+
+For two attacks, two defences or two trackers of one run, or for two runs. Each identity's rates are averaged
+over everything else the run holds (backbones, opponents, seeds), so that the identities are the sample; cells in
+which the attack knew the tracker are never averaged with the others.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from bench.analysis.comparison_groups import access_of, common_ground, mean_rates
+from bench.analysis.reference_tests import detectable
+from bench.analysis.results import Point, Results
+from bench.errors import UsageError, unknown
+from bench.plugins import factory
+from bench.plugins import factory as plugins_factory
+from bench.randomness import numpy_generator
+from bench.stats import rates as measures
+from bench.stats.intervals import Estimate
+from bench.stats.significance import (
+    ALPHA,
+    NonInferiority,
+    PairedDifference,
+    holm,
+    non_inferiority,
+    paired_difference,
+    resamples_for,
+)
+
+Kind = Literal["attack", "defense", "backbone", "run"]
+IDENTITIES = "identities"
+GROUPS = "groups of identities that were compared with the same photos"
+LACKING = "a cell failed or is not there"
+KINDS: tuple[Literal["attack", "defense", "backbone"], ...] = ("attack", "defense", "backbone")
+MARGIN = 0.01
+"""Normal accuracy is not worse where it is shown to lose less than this: one percentage point."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A against B, under one head, condition and access.
+
+    Attributes:
+        kind: what A and B are.
+        first: A.
+        second: B.
+        head: the tracker's head.
+        condition: of the protocol; empty where it has one.
+        access: black-box, white-box or empty.
+        attacks: attacks averaged over.
+        defenses: likewise.
+        backbones: likewise.
+        asr: A − B in attack success rate.
+        accuracy: A − B in normal accuracy.
+        not_worse: whether A's normal accuracy is shown to be within `MARGIN` of B's.
+        minimum_detectable_difference: smallest difference in ASR that would have been found in 80 of 100
+            such comparisons.
+        p: of the difference in ASR, after Holm over the claims made together; None where there is none.
+        tests: claims made together that have a p value.
+        unit: what the test is over: identities, or groups of them where identities are not independent.
+    """
+
+    kind: Kind
+    first: str
+    second: str
+    head: str
+    condition: str
+    access: str
+    attacks: tuple[str, ...]
+    defenses: tuple[str, ...]
+    backbones: tuple[str, ...]
+    asr: PairedDifference
+    accuracy: PairedDifference
+    not_worse: NonInferiority
+    minimum_detectable_difference: float | None
+    p: float | None = None
+    tests: int = 1
+    unit: str = IDENTITIES
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "different", "not significantly different", "no test"]:
+        """What can be said of A: an attack is better with a higher ASR, a defence or tracker with a lower.
+
+        Two runs are different or not; neither is better for that.
+        """
+        if self.p is None or self.asr.first is None or self.asr.second is None:
+            return "no test"
+        if self.p > ALPHA:
+            return "not significantly different"
+        if self.kind == "run":
+            return "different"
+        higher = self.asr.first > self.asr.second
+        return "better" if higher == (self.kind == "attack") else "worse"
+
+    def sentence(self) -> str:
+        """Return the claim in one sentence with its evidence."""
+        asr, where = self.asr, self._where()
+        if self.verdict == "no test":
+            return f"{self.first} and {self.second} {where}: no test, as {asr.reason}."
+        verdict = {
+            "better": f"{self.first} is better than {self.second}",
+            "worse": f"{self.first} is worse than {self.second}",
+            "different": f"ASR of {self.first} and {self.second} differs",
+            "not significantly different": f"{self.first} and {self.second} are not significantly different",
+        }[self.verdict]
+        found = (
+            f"ASR {_percent(asr.first)} against {_percent(asr.second)} %, difference "
+            f"{_points(asr.difference)} (p {_p(self.p)}{self._correction()}, sign-flip test over {asr.n_identities} "
+            f"{self.unit}, of whom {asr.n_differing} differ; Cohen's h {asr.effect_h:.2f}; a difference of "
+            f"{_percent(self.minimum_detectable_difference)} points would have been found in 80 of "
+            f"100 such comparisons by itself)"
+        )
+        return f"{verdict} {where}: {found}; {self._accuracy()}."
+
+    def _correction(self) -> str:
+        return f" after Holm over {self.tests} comparisons" if self.tests > 1 else ""
+
+    def _where(self) -> str:
+        """Say what the claim is over; what A and B are themselves goes without saying."""
+        over = {
+            "against": () if self.kind == "attack" else self.attacks,
+            "under": () if self.kind == "defense" else self.defenses,
+            "on": () if self.kind == "backbone" else self.backbones,
+        }
+        parts = [f"{word} {_several(names)}" for word, names in over.items() if names]
+        access = f", {self.access}" if self.access else ""
+        return " ".join(parts) + f" (head {self.head}{access}{self.condition and ', ' + self.condition})"
+
+    def _accuracy(self) -> str:
+        one = self.accuracy
+        if one.first is None:
+            return f"normal accuracy cannot be compared, as {one.reason}"
+        shown = {True: "shown to be", False: "not shown to be", None: "no test whether it is"}
+        return (
+            f"normal accuracy {_percent(one.first)} against {_percent(one.second)} %, difference "
+            f"{_points(one.difference)}, {shown[self.not_worse.not_worse]} at most {100 * MARGIN:.0f} point lower"
+            + (f" (p {_p(self.not_worse.p)})" if self.not_worse.p is not None else "")
+        )
+
+
+def compare_methods(
+    results: Results,
+    first: str,
+    second: str,
+    *,
+    kind: str | None = None,
+    attack: str | None = None,
+    defense: str | None = None,
+    backbone: str | None = None,
+) -> list[Claim]:
+    """Return the claims about two methods of a run, one a head, condition and access.
+
+    Args:
+        results: of the run.
+        first: A, any text for it.
+        second: B.
+        kind: one of `KINDS` where the names leave a choice.
+        attack: only against this attack, instead of the mean of all.
+        defense: only under this defence; attacks are compared without one if not said.
+        backbone: only on this tracker.
+
+    Raises:
+        UsageError: the run has no such method, or the two are not of one kind.
+    """
+    chosen = _kind(results, first, second, kind)
+    one, two = (name_in_run(chosen, text, results) for text in (first, second))
+    if one == two:
+        raise UsageError(f"'{first}' and '{second}' are both {one}; name two different ones.")
+    if chosen == "attack" and "none" in (one, two):
+        raise UsageError("attack none is the reference of every row (`p_holm`); name two attacks that cloak.")
+    only = {"attack": attack, "defense": defense, "backbone": backbone}
+    if chosen in ("attack", "backbone") and defense is None:
+        only["defense"] = "none"
+    wanted = {axis: name_in_run(axis, text, results) for axis, text in only.items() if text is not None}
+    wanted.pop(chosen, None)
+    return _corrected(
+        _claim(results, chosen, found, condition, access)
+        for access, found in _by_access(results, chosen, (one, two), wanted)
+        for condition in results.ranked_conditions()
+    )
+
+
+def compare_runs(first: Results, second: Results, names: tuple[str, str]) -> list[Claim]:
+    """Return the claims about two runs over the cells both have, one a head, condition and access.
+
+    Args:
+        first: A's answers; comparable with B's (`bench.analysis.comparability`).
+        second: B's.
+        names: what to call them.
+
+    Raises:
+        UsageError: they have no cell with an attack in common.
+    """
+    common = [point for point in first.cells if point in second.cells and point.attack != "none"]
+    if not common:
+        raise UsageError(
+            f"{names[0]} and {names[1]} have no cell with an attack in common: attacks "
+            f"{', '.join(first.values('attack'))} and {', '.join(second.values('attack'))}."
+        )
+    groups: dict[tuple[str, str], list[Point]] = {}
+    for point in common:
+        groups.setdefault((point.head, access_of(first.cells[point])), []).append(point)
+    conditions = [name for name in first.ranked_conditions() if name in second.conditions()]
+    return _corrected(
+        _evidence("run", names, (first, points), (second, points), condition, access)
+        for (_, access), points in groups.items()
+        for condition in conditions
+    )
+
+
+def _kind(
+    results: Results, first: str, second: str, kind: str | None
+) -> Literal["attack", "defense", "backbone"]:
+    if kind is not None and kind not in KINDS:
+        raise unknown("kind", kind, KINDS)
+    fitting = [
+        axis
+        for axis in KINDS
+        if (kind is None or axis == kind)
+        and all(_resolved(axis, text) in results.values(axis) for text in (first, second))
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise UsageError(f"'{first}' and '{second}' may be {' or '.join(fitting)}; say which with --kind.")
+    have = "; ".join(f"{axis}s {', '.join(results.values(axis))}" for axis in KINDS)
+    raise UsageError(
+        f"'{first}' and '{second}' are not two attacks, defences or backbones of this run: {have}."
+    )
+
+
+def _resolved(axis: str, text: str) -> str:
+    """Return the name a table has for a method; as it is where the plugin is not installed here."""
+    try:
+        return factory.canonical(plugins_factory.create(f"{axis}s", text))
+    except UsageError:
+        return text
+
+
+def name_in_run(axis: str, text: str, results: Results) -> str:
+    """Return the name that a run's tables have for a method.
+
+    Args:
+        axis: attack, defense or backbone.
+        text: any text for it.
+        results: of the run.
+
+    Raises:
+        UsageError: the run has no such method.
+    """
+    name = _resolved(axis, text)
+    if name not in results.values(axis):
+        raise unknown(f"{axis} of this run", name, results.values(axis))
+    return name
+
+
+def _by_access(
+    results: Results, kind: str, pair: tuple[str, str], wanted: dict[str, str]
+) -> Iterator[tuple[str, dict[str, list[Point]]]]:
+    """Yield the cells of A and of B for each head and access, on what both meet."""
+    groups: dict[tuple[str, str], dict[str, list[Point]]] = {}
+    for point, cell in results.cells.items():
+        if point.attack == "none" or getattr(point, kind) not in pair:
+            continue
+        if all(getattr(point, axis) == name for axis, name in wanted.items()):
+            found = groups.setdefault((point.head, access_of(cell)), {name: [] for name in pair})
+            found[getattr(point, kind)].append(point)
+    for (_, access), found in groups.items():
+        yield access, found
+
+
+def _claim(results: Results, kind: Kind, found: dict[str, list[Point]], condition: str, access: str) -> Claim:
+    requested = {
+        name: [point for point in points if not results.not_applicable(point, condition)]
+        for name, points in found.items()
+    }
+    shared = common_ground(requested, kind)
+    first, second = found
+    reason = ""
+    if not shared[first]:
+        met = "; ".join(f"{name} on {_places(points)}" for name, points in requested.items())
+        reason = f"no cell is {access} for both ({met})"
+    return _evidence(
+        kind, (first, second), (results, shared[first]), (results, shared[second]), condition, access, reason
+    )
+
+
+def _places(points: Sequence[Point]) -> str:
+    return ", ".join(dict.fromkeys(point.backbone for point in points)) or "nothing"
+
+
+def _evidence(
+    kind: Kind,
+    names: tuple[str, str],
+    ours: tuple[Results, list[Point]],
+    theirs: tuple[Results, list[Point]],
+    condition: str,
+    access: str,
+    reason: str = "",
+) -> Claim:
+    results, points = ours
+    every = [*points, *theirs[1]]
+    head = every[0].head if every else ""
+    sides = [(side, point) for side, points_of in (ours, theirs) for point in points_of]
+    groups, dependent = _groups(sides, condition)
+    reason = reason or dependent
+    rng = numpy_generator(
+        results.facts.spec.split_seed, "claim", kind, *names, *filter(None, (head, condition, access))
+    )
+    asr = [mean_rates(*side, condition, "asr") for side in (ours, theirs)]
+    accuracy = [mean_rates(*side, condition, "normal_accuracy") for side in (ours, theirs)]
+    untested = reason or (
+        "" if results.recognises(condition) else "this question has no answer without a cloak"
+    )
+    if groups is not None:
+        asr = [one.groupby(groups.reindex(one.index)).mean() for one in asr]
+    found = _difference(asr, rng, reason)
+    return Claim(
+        kind=kind,
+        first=names[0],
+        second=names[1],
+        head=head,
+        condition=condition,
+        access=access,
+        attacks=tuple(dict.fromkeys(point.attack for point in every)),
+        defenses=tuple(dict.fromkeys(point.defense for point in every)),
+        backbones=tuple(dict.fromkeys(point.backbone for point in every)),
+        asr=found,
+        accuracy=_difference(accuracy, rng, untested),
+        not_worse=_not_worse(accuracy, untested),
+        minimum_detectable_difference=None if found.p is None else detectable(asr[0], asr[1]),
+        unit=IDENTITIES if groups is None else GROUPS,
+    )
+
+
+def _groups(sides: Sequence[tuple[Results, Point]], condition: str) -> "tuple[pd.Series[int] | None, str]":
+    """Return identity → group where identities share the photos they were compared with, and why there is no test.
+
+    Where both sides share them in the same way, groups are independent though identities are not, and the test is
+    over groups, each with the mean of its identities. Where they do not, neither is.
+    """
+    reasons = [results.dependence(point, condition) for results, point in sides]
+    if not any(reasons):
+        return None, ""
+    rows = [results.rows(point, condition) for results, point in sides]
+    found = [measures.reference_groups(one).sort_index() for one in rows if one is not None]
+    labels = [pd.Series(pd.factorize(one)[0], index=one.index) for one in found]
+    if any(not one.equals(labels[0]) for one in labels[1:]):
+        return None, next(filter(None, reasons))
+    return labels[0], ""
+
+
+def _difference(
+    rates: "Sequence[pd.Series[float]]", rng: np.random.Generator, reason: str
+) -> PairedDifference:
+    reason = reason or ("" if all(len(one) for one in rates) else LACKING)
+    if reason:
+        return PairedDifference(0, 0, None, None, Estimate.missing(reason), None, None, reason)
+    return paired_difference(rates[0], rates[1], rng=rng, resamples=resamples_for(1))
+
+
+def _not_worse(rates: "Sequence[pd.Series[float]]", reason: str) -> NonInferiority:
+    reason = reason or ("" if all(len(one) for one in rates) else LACKING)
+    if reason:
+        return NonInferiority(0, MARGIN, Estimate.missing(reason), None, None, reason)
+    return non_inferiority(rates[0], rates[1], MARGIN)
+
+
+def _corrected(claims: Iterable[Claim]) -> list[Claim]:
+    """Return claims with their p values corrected over all of them."""
+    found = list(claims)
+    corrected = holm({place: claim.asr.p for place, claim in enumerate(found)})
+    tests = sum(p is not None for p in corrected.values())
+    return [replace(claim, p=corrected[place], tests=tests) for place, claim in enumerate(found)]
+
+
+def _several(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names)} (mean of {len(names)})"
+
+
+def _percent(value: float | None) -> str:
+    return "NA" if value is None else f"{100 * value:.1f}"
+
+
+def _points(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return f"NA ({estimate.reason})"
+    text = f"{100 * estimate.value:+.1f} points"
+    if estimate.low is None or estimate.high is None:
+        return f"{text}, no interval ({estimate.reason})"
+    return f"{text} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "NA"
+    return "< 0.0001" if value < 0.0001 else f"= {value:.4f}"

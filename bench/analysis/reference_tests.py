@@ -1,0 +1,143 @@
+"""Each row of a leaderboard against its reference: is the difference more than chance?
+
+A row is compared with the same row under defence ``none``; a row of defence ``none``, with attack ``none``
+(DESIGN 7). Rates are averaged over seeds first, identity by identity, so rows that differ in the seed alone share one
+test. All tests of one dataset, protocol and head, with their conditions and backbones, are one family.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from bench.analysis.results import Point, Results
+from bench.randomness import numpy_generator
+from bench.stats import rates as measures
+from bench.stats.intervals import Estimate
+from bench.stats.power import minimum_detectable_difference
+from bench.stats.significance import (
+    ALPHA,
+    PairedDifference,
+    holm,
+    mean_over,
+    paired_difference,
+    resamples_for,
+)
+
+COLUMNS = ("p", "p_holm", "p_holm_reason", "effect_h", "effect_h_reason", "minimum_detectable_difference")
+REFERENCE = "the row is the reference itself"
+
+Key = tuple[str, str, str, str, str]
+"""Attack, defence, backbone, head and condition: a row without its seed."""
+
+
+@dataclass(frozen=True)
+class _Test:
+    """A row against its reference; the spread of the differences where there is a test."""
+
+    found: PairedDifference
+    rates: "tuple[pd.Series[float], pd.Series[float]] | None" = None
+
+
+def reference_tests(results: Results, leaderboard: pd.DataFrame) -> dict[str, list[Any]]:
+    """Return the columns of `COLUMNS` for the rows of a leaderboard.
+
+    Args:
+        results: of the run.
+        leaderboard: with the columns that name a row, and `condition`.
+    """
+    keys = list(_keys(leaderboard))
+    requested = [key for key in dict.fromkeys(keys) if reference_of(_point(key, 0)) is not None]
+    family = {head: sum(key[3] == head for key in requested) for head in results.values("head")}
+    tests = {key: _compare(results, key, max(family[key[3]], 1)) for key in dict.fromkeys(keys)}
+    corrected: dict[Key, float | None] = {}
+    for head in family:
+        corrected |= holm({key: test.found.p for key, test in tests.items() if key[3] == head})
+    count = {head: sum(p is not None for key, p in corrected.items() if key[3] == head) for head in family}
+    columns = {key: _columns(tests[key], corrected[key], count[key[3]]) for key in tests}
+    return {name: [columns[key][name] for key in keys] for name in COLUMNS}
+
+
+def reference_of(point: Point) -> Point | None:
+    """Return what a cell is compared with, None for the cell none × none."""
+    if point.defense != "none":
+        return point._replace(defense="none")
+    return point._replace(attack="none") if point.attack != "none" else None
+
+
+def detectable(first: "pd.Series[float]", second: "pd.Series[float]", tests: int = 1) -> float:
+    """Return the smallest difference a comparison of two cells would have shown with power .8.
+
+    By the spread of the differences that were found, so it tells of this pair of cells.
+
+    Args:
+        first: rates indexed by identity.
+        second: the same identities'.
+        tests: comparisons it is corrected for; the level is 0.05 divided by them, which Holm's first step needs.
+    """
+    one, two = measures.paired(first, second).T
+    return minimum_detectable_difference(
+        float((one - two).std(ddof=1)), len(one), alpha=ALPHA / max(tests, 1)
+    )
+
+
+def _keys(leaderboard: pd.DataFrame) -> Iterator[Key]:
+    names = ["attack", "defense", "backbone", "head", "condition"]
+    yield from leaderboard[names].itertuples(index=False, name=None)
+
+
+def _point(key: Key, seed: int) -> Point:
+    return Point(*key[:4], seed)
+
+
+def _compare(results: Results, key: Key, family: int) -> _Test:
+    condition, first = key[4], _point(key, 0)
+    reference = reference_of(first)
+    if reference is None:
+        return _nothing(REFERENCE)
+    if key[1] != "none" and results.is_undefended(condition):
+        return _nothing("no defence acts under this condition")
+    seeds = [point.seed for point in results.cells if _point(key, point.seed) == point]
+    own = [first._replace(seed=seed) for seed in seeds]
+    others = [reference._replace(seed=seed) for seed in seeds]
+    for points in (own, others):
+        if reason := _lacking(results, points, condition):
+            return _nothing(reason)
+    if reason := results.dependence(own[0], condition):
+        return _nothing(reason)
+    rates = _mean(results, own, condition), _mean(results, others, condition)
+    rng = numpy_generator(results.facts.spec.split_seed, "reference", *filter(None, key))
+    return _Test(paired_difference(*rates, rng=rng, resamples=resamples_for(family)), rates)
+
+
+def _lacking(results: Results, points: Sequence[Point], condition: str) -> str:
+    for point in points:
+        if results.identities(point, condition) is None:
+            why = results.not_applicable(point, condition) or "the cell failed or is not there"
+            return f"{point.attack} x {point.defense} has no decisions: {why}"
+    return ""
+
+
+def _mean(results: Results, points: Sequence[Point], condition: str) -> "pd.Series[float]":
+    identities = (results.identities(point, condition) for point in points)
+    return mean_over([one["asr"] for one in identities if one is not None])
+
+
+def _nothing(reason: str) -> _Test:
+    return _Test(PairedDifference(0, 0, None, None, Estimate.missing(reason), None, None, reason))
+
+
+def _columns(test: _Test, p_holm: float | None, tests: int) -> dict[str, Any]:
+    one = test.found
+    tested = one.p is not None and test.rates is not None
+    return {
+        "p": one.p,
+        "p_holm": p_holm,
+        "p_holm_reason": one.reason if one.p is None else "",
+        "effect_h": one.effect_h,
+        "effect_h_reason": one.reason if one.effect_h is None else "",
+        "minimum_detectable_difference": detectable(*test.rates, tests)
+        if tested and test.rates is not None
+        else None,
+    }

@@ -1,0 +1,181 @@
+"""The leaderboard's warnings: the facts in a run's folder, and the rules of `bench.analysis.warning_rules` on them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from bench.analysis import warning_rules
+from bench.analysis.results import Point, Results
+from bench.analysis.warning_rules import RowWarning
+from bench.errors import DataError
+from bench.plugins.syntax import parse
+from bench.quality import diagnosis, per_image
+from bench.quality.diagnosis import AttackDiagnosis, PurifierDiagnosis
+from bench.randomness import numpy_generator
+from bench.run.folder import CellResult, RunFolder
+from bench.stats import significance
+
+BEFORE = RowWarning(
+    "not-diagnosed", "the run was made before diagnoses were kept, the same command writes them now"
+)
+
+
+def warning_columns(results: Results, leaderboard: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the leaderboard's column `warnings`.
+
+    Args:
+        results: of the run.
+        leaderboard: with the columns that name a row, and `condition`.
+
+    Raises:
+        DataError: a file of the run's folder is missing or damaged.
+    """
+    rows = _Rows(results)
+    keys = leaderboard[[*Point._fields, "condition"]].itertuples(index=False, name=None)
+    return {"warnings": [warning_rules.join(rows.warnings(Point(*key[:-1]), key[-1])) for key in keys]}
+
+
+def by_warning(leaderboard: pd.DataFrame) -> dict[str, list[str]]:
+    """Return each warning of a leaderboard → the rows that carry it, as ``attack x defence x backbone``."""
+    found: dict[str, dict[str, None]] = {}
+    for row in leaderboard.to_dict("records"):
+        where = f"{row['attack']} x {row['defense']} x {row['backbone']}"
+        for warning in filter(None, str(row["warnings"]).split("; ")):
+            found.setdefault(warning, {})[where] = None
+    return {warning: list(rows) for warning, rows in found.items()}
+
+
+@dataclass
+class _Rows:
+    """The warnings of each row; what rows share is worked out once."""
+
+    results: Results
+    _known: dict[tuple[str, ...], list[RowWarning]] = field(default_factory=dict)
+
+    def warnings(self, point: Point, condition: str) -> Iterator[RowWarning]:
+        cell = self.results.cells[point]
+        if cell.status != "ok":
+            return
+        folder = self.results.folder
+        if cell.cloak_measures:
+            key: tuple[str, ...] = ("attack", cell.attack_diagnosis, cell.cloak_measures)
+            yield from self._once(key, lambda: _of_attack(folder, cell))
+        if cell.purified_measures:
+            key = ("purifier", cell.purifier_diagnosis, cell.purified_measures)
+            yield from self._once(key, lambda: _of_purifier(folder, cell))
+        if condition not in cell.restored_measures:  # that less is left after erasing is no fault
+            bare = point._replace(defense="none")
+            key = ("access", *map(str, bare), condition)
+            yield from self._once(key, lambda: _of_access(self.results, bare, condition))
+
+    def _once(self, key: tuple[str, ...], find: Callable[[], list[RowWarning]]) -> list[RowWarning]:
+        if key not in self._known:
+            self._known[key] = find()
+        return self._known[key]
+
+
+def _of_attack(folder: RunFolder, cell: CellResult) -> list[RowWarning]:
+    if not cell.attack_diagnosis:
+        return [BEFORE]
+    name = cell.attack_diagnosis
+    found = diagnosis.read(AttackDiagnosis, _payload(folder, name), name)
+    rows = per_image.from_bytes(_payload(folder, cell.cloak_measures), cell.cloak_measures)
+    return [*warning_rules.of_cloaks(rows, found.max_linf, found.max_dssim), *warning_rules.of_attack(found)]
+
+
+def _of_purifier(folder: RunFolder, cell: CellResult) -> list[RowWarning]:
+    if not cell.purifier_diagnosis:
+        return [BEFORE]
+    name = cell.purifier_diagnosis
+    found = diagnosis.read(PurifierDiagnosis, _payload(folder, name), name)
+    return warning_rules.of_purifier(found, cloaked=bool(cell.cloak_measures))
+
+
+def _payload(folder: RunFolder, name: str) -> bytes:
+    try:
+        return (folder.path / name).read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{folder.path / name} is missing; run the same command again to write it.") from None
+
+
+# -- white-box against black-box -----------------------------------------------------------------------
+
+
+def _of_access(results: Results, point: Point, condition: str) -> list[RowWarning]:
+    """Return whether a white-box cell without defence has less success than its black-box counterparts.
+
+    Counterparts are the same attack made on other surrogates against the same tracker; where the run has
+    none, the same attack against other trackers. The latter differ in errors without a cloak too, so there
+    the success is counted above those.
+    """
+    if _access(results, point) != "white-box":
+        return []
+    siblings = [p for p in results.cells if _differs_by_surrogates(p, point) and _is_black_box(results, p)]
+    if siblings:
+        found = (_tested(results, point, one, condition) for one in siblings)
+        against = (f"black-box from the surrogates of {one.attack}" for one in siblings)
+        return [warning for test, text in zip(found, against, strict=True) for warning in _judged(test, text)]
+    others = [
+        p for p in results.cells if p._replace(backbone=point.backbone) == point and _is_black_box(results, p)
+    ]
+    own = _earned(results, point, condition)
+    rates = [earned for p in others if (earned := _earned(results, p, condition)) is not None]
+    if own is None or not rates:
+        return []
+    names = ", ".join(p.backbone for p in others)
+    test = _paired(results, own, significance.mean_over(rates), ("others", *map(str, point), condition))
+    return _judged(test, f"black-box on {names}, errors without a cloak taken off")
+
+
+def _judged(test: tuple[float | None, float | None], against: str) -> list[RowWarning]:
+    return warning_rules.of_access(*test, against)
+
+
+def _access(results: Results, point: Point) -> str:
+    cell = results.cells.get(point)
+    return cell.threat.access if cell is not None and cell.status == "ok" else ""
+
+
+def _is_black_box(results: Results, point: Point) -> bool:
+    return _access(results, point) == "black-box"
+
+
+def _differs_by_surrogates(one: Point, other: Point) -> bool:
+    if one.attack == other.attack or one._replace(attack=other.attack) != other:
+        return False
+    return _without_surrogates(one.attack) == _without_surrogates(other.attack)
+
+
+def _without_surrogates(attack: str) -> tuple[str, dict[str, str]]:
+    written = parse(attack)
+    values = dict(written.values)
+    values.pop("surrogates", None)
+    return written.name, values
+
+
+def _tested(
+    results: Results, white: Point, black: Point, condition: str
+) -> tuple[float | None, float | None]:
+    first, second = (results.identities(point, condition) for point in (white, black))
+    if first is None or second is None:
+        return None, None
+    return _paired(results, first["asr"], second["asr"], (*map(str, white), black.attack, condition))
+
+
+def _earned(results: Results, point: Point, condition: str) -> "pd.Series[float] | None":
+    """Return each identity's ASR above that of the uncloaked reference, None where one of both is missing."""
+    own = results.identities(point, condition)
+    bare = results.identities(point._replace(attack="none"), condition)
+    return None if own is None or bare is None else own["asr"] - bare["asr"]
+
+
+def _paired(
+    results: Results, first: "pd.Series[float]", second: "pd.Series[float]", stream: tuple[str, ...]
+) -> tuple[float | None, float | None]:
+    """Return the mean difference over identities and its two-sided p value; None where it cannot be tested."""
+    differences = (first - second).dropna()
+    if (differences.abs() > 0).sum() < significance.LEAST_DIFFERING:
+        return None, None
+    rng = numpy_generator(results.facts.spec.split_seed, "doubt/access", *stream)
+    return float(differences.mean()), significance.sign_flip_test(differences.to_numpy(), rng)

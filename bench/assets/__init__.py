@@ -1,0 +1,1 @@
+"""What data and weights are here, what is missing, and how to get it."""

@@ -1,0 +1,1 @@
+"""For plugin authors: contract checks, fakes, and the scaffold of a new plugin."""

@@ -1,0 +1,1 @@
+"""Where files lie: the data folder, checkpoints, registered folders; what is in them is read elsewhere."""

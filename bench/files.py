@@ -1,0 +1,51 @@
+"""Files written whole or not at all."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.errors import BenchError
+
+
+class StoreError(BenchError):
+    """The store cannot be read or written (a full disk, permissions)."""
+
+
+def write_atomically(
+    path: Path, payload: bytes, option: str = "--out", place: Callable[[Path, Path], None] | None = None
+) -> None:
+    """Write a file under a temporary name, sync it, then rename it into place.
+
+    Args:
+        path: the file.
+        payload: its content.
+        option: the option that names another place, for the message.
+        place: brings the temporary file to its path, or raises; None renames it, over what lies there.
+
+    Raises:
+        StoreError: the disk is full or the folder cannot be written; nothing half-written remains.
+    """
+    # Short, and not the file's own name with more behind it: that may be as long as names can be.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        if place is None:
+            temporary.replace(path)
+        else:
+            place(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # the folder may be what is wrong
+            temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        fix = f"choose another place with {option}" if option.startswith("-") else f"name {option}"
+        raise StoreError(
+            f"cannot write {path}: {error.strerror or error}. What was computed before is kept; free some "
+            f"space or {fix}, then run the same command again."
+        ) from error

@@ -1,0 +1,126 @@
+"""The columns of a leaderboard with their meaning."""
+
+from collections.abc import Mapping
+
+COLUMNS: Mapping[str, str] = {
+    "rank_low": "rank of the defence against this attack, over all backbones of the run: 1 + those "
+    "significantly better",
+    "rank_high": "number of defences - those significantly worse",
+    "tie_group": "letters: defences that share one are not significantly different",
+    "ranking_reason": "why ranks and letters are empty",
+    "dataset": "dataset, canonical",
+    "protocol": "protocol, canonical",
+    "attack": "attack, canonical",
+    "defense": "defence, canonical",
+    "backbone": "the tracker's backbone",
+    "head": "the tracker's head",
+    "condition": "which of the protocol's questions; empty where it has one",
+    "seed": "seed of the methods' randomness",
+    "requested": "True where the cell was requested, False for a reference cell the plan added",
+    "status": "ok or failed",
+    "reason": "why the cell failed",
+    "n_identities": "identities measured",
+    "n_probes": "probes of all identities, each counted once",
+    "asr": "attack success rate: share of a protected identity's probes not recognised as theirs, mean over identities",
+    "asr_low": "lower end of its 95 % interval over identities",
+    "asr_high": "upper end",
+    "asr_pooled": "the same over all probes",
+    "asr_reason": "why asr or its interval is empty",
+    "baseline_error": "ASR of attack none with defence none: what no cloak earned (impersonation: natural photos)",
+    "defended_baseline_error": "ASR of attack none with this defence",
+    "baseline_reason": "why one of the two baselines is empty",
+    "normal_accuracy": "share of a normal identity's probes that are recognised, mean over identities",
+    "normal_accuracy_low": "lower end of its 95 % interval over identities",
+    "normal_accuracy_high": "upper end",
+    "normal_accuracy_pooled": "the same over all probes",
+    "normal_accuracy_reason": "why normal_accuracy or its interval is empty",
+    "recovery": "(ASR undefended - ASR) / (ASR undefended - baseline error), not clipped",
+    "recovery_low": "lower end of its 95 % bootstrap interval over identities",
+    "recovery_high": "upper end",
+    "recovery_reason": "why recovery is empty",
+    "p": "p value of ASR against the same row under defence none (for defence none: attack none), sign-flip test, "
+    "over all seeds",
+    "p_holm": "p after Holm over all rows of this dataset, protocol and head",
+    "p_holm_reason": "why p is empty",
+    "effect_h": "Cohen's h of ASR against the same row under defence none (for defence none: attack none)",
+    "effect_h_reason": "why effect_h is empty",
+    "minimum_detectable_difference": "smallest difference of ASR that this comparison would have "
+    "found in 80 of 100 such runs, at the level that "
+    "Holm's first step needs",
+    "threshold": "the tracker accepts when the score is at least this; empty where it always answers",
+    "threshold_for": "what the threshold was set for, e.g. FAR",
+    "threshold_rate": "that rate as requested",
+    "threshold_rate_measured": "that rate as measured: FAR where it was set, FPIR on other impostors",
+    "threshold_rate_low": "lower end of its 95 % interval over identities",
+    "threshold_rate_high": "upper end",
+    "threshold_pairs": "comparisons (FAR) or searches (FPIR) of identities that are not evaluated that it was set on",
+    "threshold_identities": "those identities",
+    "condition_reason": "why the condition has no threshold or no answers",
+    "cloak_psnr": "PSNR of cloak against original, dB, mean over changed images",
+    "cloak_ssim": "SSIM of cloak against original",
+    "cloak_dssim": "(1 - SSIM) / 2",
+    "cloak_lpips": "LPIPS (AlexNet) of cloak against original",
+    "cloak_linf": "largest change of a pixel, grey levels of 255",
+    "cloak_unchanged": "share of images the attack left as they were",
+    "cloak_reason": "why the cloak's measures are empty",
+    "purified_psnr": "PSNR of the purified image against the original (of cloaks; of photos for attack none)",
+    "purified_ssim": "SSIM of the purified image against the original",
+    "purified_dssim": "(1 - SSIM) / 2",
+    "purified_lpips": "LPIPS of the purified image against the original",
+    "purified_linf": "largest change of a pixel, grey levels of 255",
+    "purified_unchanged": "share of images that came back as the original",
+    "purified_reason": "why the purified image's measures are empty",
+    "restored_psnr": "PSNR of what the protocol restored (erased) against the original",
+    "restored_ssim": "SSIM of it",
+    "restored_dssim": "(1 - SSIM) / 2",
+    "restored_lpips": "LPIPS of it",
+    "restored_linf": "largest change of a pixel, grey levels of 255",
+    "restored_unchanged": "share of images that came back as the original",
+    "restored_reason": "why the restored image's measures are empty",
+    "restored_to_cloak_psnr": "PSNR of what the protocol restored against the cloak as posted, dB, mean over those "
+    "that are not the cloak itself",
+    "restored_to_cloak_unchanged": "share of images that came back as the cloak",
+    "restored_to_cloak_reason": "why these two are empty",
+    "lpips_reason": "why LPIPS is empty where other measures are there",
+    "warnings": "why the harness warns about the row's numbers, each as code: sentence; empty where nothing is flagged",
+    "surrogates": "backbones the attack used",
+    "extractors": "backbones the defence was trained with",
+    "access": "black-box or white-box (the tracker's backbone is a surrogate)",
+    "extractor_is_tracker": "the tracker's backbone, by name or by its weights' SHA-256, trained the defence",
+    "related": "a surrogate or extractor is of the tracker's family",
+    "extractors_are_surrogates": "surrogates and extractors overlap",
+    "attack_seen_by_defense": "seen, seen-with-other-parameters, unseen, not-trained",
+    "attack_adapts_to_defense": "the attack was made against this defence",
+    "identity_overlap": "an evaluated identity's photos trained the backbone, defence or attack: yes, no, unknown",
+    "identity_overlap_detail": "how many identities, or why it is unknown",
+    "impostor_overlap": "an evaluated identity is among those of thresholds and distractors; empty: there are none",
+    "dataset_note": "a caution about the dataset",
+    "benchmark_version": "rows of different versions are not compared",
+    "run": "digest of the specification",
+}
+"""Every column with its meaning, in order."""
+
+MEASURES = ("psnr", "ssim", "dssim", "lpips", "linf")
+
+KEY = ("dataset", "protocol", "attack", "defense", "backbone", "head", "condition", "seed")
+"""What names a row."""
+
+WHOLE = ("rank_low", "rank_high", "n_identities", "n_probes", "threshold_pairs", "threshold_identities")
+
+FLAGS = (
+    "requested",
+    "extractor_is_tracker",
+    "related",
+    "extractors_are_surrogates",
+    "attack_adapts_to_defense",
+)
+
+TEXTS = frozenset(
+    {
+        *(name for name in COLUMNS if name.endswith("_reason")),
+        *(name for name in KEY if name != "seed"),
+        *("tie_group", "status", "reason", "threshold_for", "warnings", "surrogates", "extractors", "access"),
+        *("attack_seen_by_defense", "identity_overlap", "identity_overlap_detail", "impostor_overlap"),
+        *("dataset_note", "benchmark_version", "run"),
+    }
+)

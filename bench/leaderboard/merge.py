@@ -1,0 +1,414 @@
+"""The leaderboards of several runs as one: each cell once, ranked together where that can be done.
+
+What lives here: which rows are the same cell, when they agree, and which runs are ranked over their union. What must
+not: how a row is made (`bench.leaderboard.table`) and how a table is written (`bench.leaderboard.summary`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.analysis.comparison_groups import rank_columns
+from bench.analysis.reference_tests import reference_tests
+from bench.analysis.results import Point, Results
+from bench.contracts import Decided
+from bench.errors import DataError, UsageError
+from bench.leaderboard import as_csv
+from bench.leaderboard.columns import COLUMNS, KEY
+from bench.leaderboard.table import build
+from bench.run.digest import digest
+from bench.run.folder import RunFolder, split_json
+
+RESULTS = (
+    *("status", "n_identities", "n_probes", "asr", "asr_low", "asr_high", "asr_pooled"),
+    *("normal_accuracy", "normal_accuracy_low", "normal_accuracy_high", "normal_accuracy_pooled"),
+    *(
+        "threshold",
+        "cloak_psnr",
+        "cloak_ssim",
+        "purified_psnr",
+        "purified_ssim",
+        "surrogates",
+        "extractors",
+        "access",
+    ),
+)
+"""What two rows of one cell must agree in: what does not depend on the other cells of a run, or on an optional file.
+
+Numbers are compared as the CSV shows them.
+"""
+
+CHECKS = (
+    "complete matrix",
+    "run of its specification",
+    "benchmark version",
+    "packages recorded",
+    "code recorded",
+    "files as written",
+    "rows from decisions",
+    "threat models",
+    "audit clean",
+    "enough identities",
+    "licences stated",
+    "no names, no paths",
+)
+"""What `bench submit` checks, all of which the record of a submission must name."""
+
+RANKS = ("rank_low", "rank_high", "tie_group", "ranking_reason")
+
+RANKED_ALONE, RANKED_OVER = "ranked within its run", "ranked over runs"
+"""How a `ranking_reason` begins, up to a colon, where another source ranks the same slice by itself."""
+
+_GROUP = ("dataset", "protocol", "attack", "head", "condition", "access")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A leaderboard that goes into the merged one.
+
+    Attributes:
+        name: the folder or file as it was given.
+        leaderboard: its rows.
+        folder: the run's folder, None for a table.
+        record: what a submission says of itself, empty for all else.
+    """
+
+    name: str
+    leaderboard: pd.DataFrame
+    folder: RunFolder | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def results(self) -> Results:
+        """Return the decisions of every cell.
+
+        Raises:
+            DataError: the run's folder is damaged.
+        """
+        assert self.folder is not None
+        return Results.of(self.folder)
+
+    @cached_property
+    def ground(self) -> str:
+        """Return a digest of what runs must share to be ranked together; "" where that is not known.
+
+        Benchmark version, protocol, photos, who is evaluated on which of them, and who is protected when.
+        """
+        if self.folder is None:
+            return ""
+        facts = self.results.facts
+        if not facts.fingerprint:
+            return ""
+        said = (facts.benchmark_version, facts.spec.protocol, facts.spec.dataset, facts.fingerprint)
+        return digest([*said, str(facts.spec.split_seed), split_json(self.folder.split())])
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Several leaderboards as one.
+
+    Attributes:
+        leaderboard: with the columns of `bench.leaderboard.columns.COLUMNS`.
+        sources: what it is made from, in order.
+        repeated: rows left out because an earlier source has the same cell with the same answers.
+    """
+
+    leaderboard: pd.DataFrame
+    sources: tuple[Source, ...]
+    repeated: int = 0
+
+
+@dataclass
+class _UnionResults(Results):
+    """The answers of several runs of the same identities and photos; a cell of two is that of the first."""
+
+    owners: dict[Point, Results] = field(default_factory=dict)
+
+    @classmethod
+    def over(cls, parts: Sequence[Results]) -> _UnionResults:
+        """Return the union."""
+        owners: dict[Point, Results] = {}
+        for part in parts:
+            for point in part.cells:
+                owners.setdefault(point, part)
+        cells = {point: part.cells[point] for point, part in owners.items()}
+        return cls(parts[0].folder, parts[0].facts, cells, owners=owners)
+
+    def decided(self, point: Point) -> Decided | None:
+        """Return a cell's answers, None where it failed or is in no run."""
+        owner = self.owners.get(point)
+        return None if owner is None else owner.decided(point)
+
+
+def read_source(path: Path) -> list[Source]:
+    """Return what a path holds: a finished run's folder, a leaderboard's CSV, or a folder of submissions.
+
+    Raises:
+        DataError: it is none of these, or it is damaged.
+    """
+    if path.is_file():
+        return [Source(str(path), as_csv.read_csv(path))]
+    if path.is_dir() and not (path / "spec.json").exists():
+        records = [file for file in sorted(path.glob("*.json")) if _is_record(file)]
+        if records:
+            _check_pairs(path, records)
+            return [_submission(record) for record in records]
+    folder = RunFolder(path)
+    return [Source(str(path), build(folder), folder)]
+
+
+def _is_record(path: Path) -> bool:
+    """Say whether a JSON file is, or should be, the record of a submission."""
+    if path.with_suffix(".csv").exists():
+        return True
+    try:
+        return "leaderboard_sha256" in json.loads(path.read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _check_pairs(folder: Path, records: Sequence[Path]) -> None:
+    """Refuse a table without its record, and a record without its table: neither may drop out unseen."""
+    stems = {record.stem for record in records}
+    tables = {table.stem for table in folder.glob("*.csv")}
+    lonely = [f"{name}.csv has no {name}.json" for name in sorted(tables - stems)]
+    lonely += [f"{name}.json has no {name}.csv" for name in sorted(stems - tables)]
+    if lonely:
+        raise DataError(
+            f"'{folder}' is a folder of submissions, and {'; '.join(lonely)}. A submission is both files: put the "
+            "other one back, or take this one away."
+        )
+
+
+def _submission(path: Path) -> Source:
+    """Return a submission, checked to be the one that was written and to have passed every check there is."""
+    table = path.with_suffix(".csv")
+    try:
+        record = json.loads(path.read_bytes())
+        wanted, checks = record["leaderboard_sha256"], dict(record["checks"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"'{path}' is no record of `bench submit`. Submit the run again.") from None
+    lacking = [name for name in CHECKS if not checks.get(name)]
+    if lacking:
+        raise DataError(
+            f"'{path}' does not say that the run passed {', '.join(map(repr, lacking))}, which `bench submit` checks. "
+            "Submit the run again."
+        )
+    if sha256(table.read_bytes()).hexdigest() != wanted:
+        raise DataError(
+            f"'{table}' is not what was submitted: its SHA-256 is not the one in {path.name}. Take the file that was "
+            "submitted, or submit the run again."
+        )
+    return Source(str(table), as_csv.read_csv(table), record=record)
+
+
+def read_sources(paths: Sequence[Path]) -> list[Source]:
+    """Return the leaderboards of all paths, each once.
+
+    Raises:
+        DataError: a path is no run, table or folder of submissions.
+    """
+    return [source for path in dict.fromkeys(paths) for source in read_source(path)]
+
+
+def merge(sources: Sequence[Source], *, keep_both: bool = False) -> Merged:
+    """Return several leaderboards as one, rows in the order of the sources.
+
+    A cell (`columns.KEY`) that two sources have with the same answers (`RESULTS`) is there once, as the
+    first has it, requested where one of them asked. Runs of the same identities, photos, split and protocol are ranked
+    and tested over all their cells. Else ranks and corrected p values are of each run alone, and `ranking_reason`
+    says why where another source ranks defences against the same attack.
+
+    Args:
+        sources: at least one.
+        keep_both: keep both rows of a cell whose answers differ; their `run` tells them apart.
+
+    Raises:
+        UsageError: the benchmark's versions differ, or two sources answer the same cell differently; both are named.
+    """
+    _check_versions(sources)
+    if len(sources) == 1:
+        return Merged(sources[0].leaderboard, tuple(sources))
+    rows, repeated, disputed = _distinct(sources, keep_both=keep_both)
+    leaderboards = _ranked_together(sources, rows, disputed)
+    leaderboard = pd.concat(
+        [leaderboard for leaderboard in leaderboards if len(leaderboard)], ignore_index=True
+    )
+    return Merged(leaderboard[list(COLUMNS)], tuple(sources), repeated)
+
+
+def _check_versions(sources: Sequence[Source]) -> None:
+    versions = {
+        version: source.name for source in sources for version in source.leaderboard["benchmark_version"]
+    }
+    if len(versions) > 1:
+        said = "; ".join(f"{name} has version {version}" for version, name in versions.items())
+        raise UsageError(
+            f"rows of different versions of the benchmark are not compared: {said}. Make the older run again."
+        )
+
+
+def _keys(leaderboard: pd.DataFrame) -> list[tuple[Any, ...]]:
+    return list(leaderboard[list(KEY)].itertuples(index=False, name=None))
+
+
+def _distinct(
+    sources: Sequence[Source], *, keep_both: bool
+) -> tuple[list[pd.DataFrame], int, set[tuple[int, int]]]:
+    """Return each source's rows that no earlier one has, the number left out, and the pairs that disagree."""
+    seen: dict[tuple[Any, ...], list[tuple[int, int, tuple[str, ...]]]] = {}
+    keep: list[list[int]] = []
+    requested = [source.leaderboard["requested"].tolist() for source in sources]
+    disputed: set[tuple[int, int]] = set()
+    for number, source in enumerate(sources):
+        keep.append([])
+        results = _results(source.leaderboard)
+        for at, key in enumerate(_keys(source.leaderboard)):
+            earlier = seen.setdefault(key, [])
+            same = next((one for one in earlier if one[2] == results[at]), None)
+            if same is not None:
+                requested[same[0]][same[1]] |= requested[number][at]
+                continue
+            run = source.leaderboard["run"].iloc[at]
+            if any(sources[one[0]].leaderboard["run"].iloc[one[1]] == run for one in earlier):
+                raise _same_name(sources[earlier[0][0]], source, key, run)
+            if earlier and not keep_both:
+                first = earlier[0]
+                raise _disagreement(sources[first[0]], source, key, first[2], results[at])
+            disputed |= {(other[0], number) for other in earlier}
+            earlier.append((number, at, results[at]))
+            keep[number].append(at)
+    rows = [
+        source.leaderboard.assign(requested=requested[number]).iloc[keep[number]].reset_index(drop=True)
+        for number, source in enumerate(sources)
+    ]
+    return rows, sum(len(source.leaderboard) for source in sources) - sum(map(len, keep)), disputed
+
+
+def _results(leaderboard: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Return what each row answers, as the CSV shows it."""
+    columns = [[_as_shown(value) for value in leaderboard[name]] for name in RESULTS]
+    return list(zip(*columns, strict=True))
+
+
+def _as_shown(value: Any) -> str:
+    if value is None or pd.isna(value):
+        return ""
+    return f"{value:.6f}" if isinstance(value, float) else str(value)
+
+
+def _disagreement(
+    first: Source, second: Source, key: tuple[Any, ...], one: Sequence[str], other: Sequence[str]
+) -> UsageError:
+    name, here, there = next((name, a, b) for name, a, b in zip(RESULTS, one, other, strict=True) if a != b)
+    cell = " × ".join(str(part) for part in key if part != "")
+    return UsageError(
+        f"{first.name} and {second.name} have the same cell with different answers: {cell}: {name} is "
+        f"{here or 'empty'} and {there or 'empty'}. They are of other identities, photos or code; "
+        f"leave one out, or keep "
+        "both rows with --keep-both."
+    )
+
+
+def _same_name(first: Source, second: Source, key: tuple[Any, ...], run: str) -> UsageError:
+    cell = " × ".join(str(part) for part in key if part != "")
+    return UsageError(
+        f"{first.name} and {second.name} both say that they are run {run}, and have a cell with different answers: "
+        f"{cell}. Nothing would tell the two rows apart, so that --keep-both does not take them; leave one out."
+    )
+
+
+# -- ranks over several runs --------------------------------------------------------------------------------------
+
+
+def _ranked_together(
+    sources: Sequence[Source], rows: Sequence[pd.DataFrame], disputed: set[tuple[int, int]]
+) -> list[pd.DataFrame]:
+    """Return the rows of each source with the ranks and tests of all runs that can be ranked with it."""
+    groups = _groups(sources, disputed)
+    found = list(rows)
+    for group in groups:
+        if len(group) > 1:
+            united = pd.concat([rows[number].assign(_source=number) for number in group], ignore_index=True)
+            united = _rank_union(united, [sources[number].results for number in group])
+            for number in group:
+                found[number] = united[united["_source"] == number].drop(columns="_source")
+    return list(_explained(sources, found, groups, disputed))
+
+
+def _groups(sources: Sequence[Source], disputed: set[tuple[int, int]]) -> list[tuple[int, ...]]:
+    """Return the numbers of sources that are ranked together; runs that disagree about a cell stand alone."""
+    alone = {number for pair in disputed for number in pair}
+    groups: dict[str, list[int]] = {}
+    for number, source in enumerate(sources):
+        name = f"alone {number}" if number in alone or not source.ground else source.ground
+        groups.setdefault(name, []).append(number)
+    return [tuple(group) for group in groups.values()]
+
+
+def _rank_union(rows: pd.DataFrame, parts: Sequence[Results]) -> pd.DataFrame:
+    """Return the rows with ranks and tests over all cells of several runs.
+
+    A slice that cannot be ranked over the union, as its methods met no common tracker, keeps the ranks of its run.
+    """
+    union = _UnionResults.over(parts)
+    tested = rows.assign(**reference_tests(union, rows))
+    ranks = pd.DataFrame(rank_columns(union, rows), index=rows.index)
+    kept = ranks["rank_low"].isna() & rows["rank_low"].notna()
+    for name in RANKS:
+        tested[name] = ranks[name].where(~kept, rows[name])
+    tested.loc[kept, "ranking_reason"] = f"{RANKED_ALONE}: " + ranks.loc[kept, "ranking_reason"].astype(str)
+    return tested.astype({"rank_low": "Int64", "rank_high": "Int64"})
+
+
+def _explained(
+    sources: Sequence[Source],
+    leaderboards: Sequence[pd.DataFrame],
+    groups: Sequence[tuple[int, ...]],
+    disputed: set[tuple[int, int]],
+) -> Iterator[pd.DataFrame]:
+    """Say in `ranking_reason` where another source ranks the same slice by itself, and why."""
+    group_of = {number: group for group in groups for number in group}
+    comparison_groups = [
+        set(leaderboard[list(_GROUP)].itertuples(index=False, name=None)) for leaderboard in leaderboards
+    ]
+    for number, leaderboard in enumerate(leaderboards):
+        reasons = leaderboard["ranking_reason"].tolist()
+        ranked = leaderboard["rank_low"].notna().tolist()
+        for at, one in enumerate(leaderboard[list(_GROUP)].itertuples(index=False, name=None)):
+            others = [
+                other
+                for other in range(len(leaderboards))
+                if ranked[at] and other not in group_of[number] and one in comparison_groups[other]
+            ]
+            if others:
+                why = f"{_ranked_over(sources, group_of[number])}: {_why_apart(sources, number, others[0], disputed)}"
+                reasons[at] = "; ".join(filter(None, [why, reasons[at]]))
+        yield leaderboard.assign(ranking_reason=reasons)
+
+
+def _ranked_over(sources: Sequence[Source], group: Sequence[int]) -> str:
+    """Say which runs a row is ranked over; rows of one ranking say the same."""
+    if len(group) == 1:
+        return RANKED_ALONE
+    return f"{RANKED_OVER} {', '.join(sorted(sources[number].results.facts.run for number in group))}"
+
+
+def _why_apart(sources: Sequence[Source], number: int, other: int, disputed: set[tuple[int, int]]) -> str:
+    one, two = sources[number], sources[other]
+    if any(number in pair or other in pair for pair in disputed):
+        return "runs answer a cell differently"
+    for source in (one, two):
+        if source.folder is None:
+            return f"{source.name} is a table, without each identity's answers"
+        if not source.ground:
+            return f"{source.name} did not record the fingerprint of its photos"
+    return f"{two.name if number < other else one.name} is of other identities, photos or another split"

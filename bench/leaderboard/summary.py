@@ -1,0 +1,336 @@
+"""The short form of a leaderboard that identities read: as texts, Markdown, LaTeX, and HTML that sorts and filters.
+
+What lives here: which columns are shown and how a number is written. What must not: any number that is not in the
+leaderboard. A number that is missing is NA, with its reason as a note under the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from bench.leaderboard.columns import COLUMNS
+
+Row = Mapping[str, Any]
+
+MISSING = "NA"
+
+READING = (
+    "Ranks are of the defences against one attack: from 1 + those significantly better to all - "
+    "those significantly worse; "
+    "defences that share a letter are not significantly different. Bold: none is significantly "
+    "better, and one is significantly worse. "
+    "Intervals are 95 % over identities."
+)
+"""How to read the table, for captions."""
+
+
+@dataclass(frozen=True)
+class SummaryField:
+    """One field of the table.
+
+    Attributes:
+        text: the value, `MISSING` where there is none.
+        value: what it is sorted by; None: last.
+        interval: its interval, or "".
+        note: why it is missing, or "".
+    """
+
+    text: str
+    value: float | str | None
+    interval: str = ""
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.interval}" if self.interval else self.text
+
+
+@dataclass(frozen=True)
+class SummaryColumn:
+    """A column of the short form.
+
+    Attributes:
+        key: its name in HTML and in the address, e.g. ``asr``.
+        heading: what stands above it.
+        meaning: one sentence.
+        numeric: whether it is a number.
+        show: row of the leaderboard → field.
+    """
+
+    key: str
+    heading: str
+    meaning: str
+    numeric: bool
+    show: Callable[[Row], SummaryField]
+
+
+@dataclass(frozen=True)
+class SummaryTable:
+    """The short form of a leaderboard.
+
+    Attributes:
+        columns: those shown; a name that is the same in every row of a column that may be left out is in `constant`.
+        rows: one tuple of fields a row, in the leaderboard's order.
+        best: for each row, whether no defence is significantly better than its own, and one is significantly worse.
+        notes: the reasons of missing values, each once; their numbers begin with 1.
+        constant: heading → the one value of a column left out for it.
+        cautions: what must be known of the datasets, each once.
+    """
+
+    columns: tuple[SummaryColumn, ...]
+    rows: tuple[tuple[SummaryField, ...], ...]
+    best: tuple[bool, ...]
+    notes: tuple[str, ...]
+    constant: Mapping[str, str]
+    cautions: tuple[str, ...] = ()
+
+    def number_of(self, note: str) -> int:
+        """Return the number of a note."""
+        return self.notes.index(note) + 1
+
+    def left_out(self) -> str:
+        """Return what is the same in every row, as a sentence, or ""."""
+        said = "; ".join(f"{heading}: {value}" for heading, value in self.constant.items())
+        return f"The same in every row: {said}." if said else ""
+
+    def below(self) -> str:
+        """Return the sentences that belong under the table, before its notes."""
+        return " ".join(filter(None, [*self.cautions, READING, self.left_out()]))
+
+
+def is_there(value: Any) -> bool:
+    """Say whether a value of a row is neither missing nor empty."""
+    return value is not None and not pd.isna(value) and value != ""
+
+
+def _text(row: Row, name: str) -> str:
+    value: Any = row.get(name)
+    return str(value) if is_there(value) else ""
+
+
+def _named(name: str) -> Callable[[Row], SummaryField]:
+    return lambda row: SummaryField(_text(row, name), _text(row, name))
+
+
+def _number(value: Any) -> SummaryField:
+    return SummaryField(str(value), float(value)) if is_there(value) else SummaryField("", None)
+
+
+def _why(row: Row, *reasons: str) -> str:
+    """Return why a row lacks a number: the cell's failure, else the first reason that is given."""
+    found = (_text(row, name) for name in ("reason", *reasons))
+    return next(filter(None, found), "the leaderboard gives no reason")
+
+
+def _measured(
+    name: str, *reasons: str, factor: float = 1, decimals: int = 1, interval: bool = False
+) -> Callable[[Row], SummaryField]:
+    def show(row: Row) -> SummaryField:
+        value: Any = row.get(name)
+        if not is_there(value):
+            return SummaryField(MISSING, None, note=_why(row, *reasons))
+        scaled = factor * float(value)
+        low, high = _ends(row, name)
+        if not (interval and is_there(low) and is_there(high)):
+            return SummaryField(f"{scaled:.{decimals}f}", scaled)
+        ends = (f"{factor * float(end):.{decimals}f}" for end in (low, high))
+        return SummaryField(f"{scaled:.{decimals}f}", scaled, f"[{', '.join(ends)}]")
+
+    return show
+
+
+def _ends(row: Row, name: str) -> tuple[Any, Any]:
+    return row.get(f"{name}_low"), row.get(f"{name}_high")
+
+
+def _rank(row: Row) -> SummaryField:
+    low, high = _ends(row, "rank")
+    if not (is_there(low) and is_there(high)):
+        return SummaryField(MISSING, None, note=_why(row, "ranking_reason"))
+    ranks = f"{int(low)}" if low == high else f"{int(low)}–{int(high)}"
+    letters = _text(row, "tie_group")
+    # The middle orders ranges that begin alike.
+    return SummaryField(f"{ranks} {letters}".rstrip(), float(low) + float(high) / 1000)
+
+
+def threat_marks(row: Row) -> tuple[str, ...]:
+    """Return what a reader must know of a row's threat model, a few words each."""
+    access, seen, overlap = (
+        _text(row, name) for name in ("access", "attack_seen_by_defense", "identity_overlap")
+    )
+    marks = (
+        access,
+        {"seen": "seen", "seen-with-other-parameters": "seen (other parameters)"}.get(seen, ""),
+        "adaptive" if row.get("attack_adapts_to_defense") else "",
+        "tracker trained defence" if row.get("extractor_is_tracker") else "",
+        {"yes": "overlap", "unknown": "overlap unknown"}.get(overlap, ""),
+    )
+    return tuple(filter(None, marks))
+
+
+def _threat(row: Row) -> SummaryField:
+    text = ", ".join(threat_marks(row))
+    return SummaryField(text, text)
+
+
+def _warnings(row: Row) -> SummaryField:
+    text = _text(row, "warnings")
+    count = len(text.split("; ")) if text else 0
+    return SummaryField(str(count), float(count))
+
+
+_PERCENT = 100
+
+SUMMARY_COLUMNS: tuple[SummaryColumn, ...] = (
+    SummaryColumn("rank", "Rank", "Rank of the defence against this attack, with tie letters", True, _rank),
+    SummaryColumn("dataset", "Dataset", COLUMNS["dataset"], False, _named("dataset")),
+    SummaryColumn("protocol", "Protocol", COLUMNS["protocol"], False, _named("protocol")),
+    SummaryColumn("attack", "Attack", COLUMNS["attack"], False, _named("attack")),
+    SummaryColumn("defense", "Defence", COLUMNS["defense"], False, _named("defense")),
+    SummaryColumn("backbone", "Backbone", COLUMNS["backbone"], False, _named("backbone")),
+    SummaryColumn("head", "Head", COLUMNS["head"], False, _named("head")),
+    SummaryColumn("condition", "Condition", COLUMNS["condition"], False, _named("condition")),
+    SummaryColumn("seed", "Seed", COLUMNS["seed"], True, lambda row: _number(row.get("seed"))),
+    SummaryColumn(
+        "asr",
+        "ASR %",
+        COLUMNS["asr"],
+        True,
+        _measured("asr", "asr_reason", "condition_reason", factor=_PERCENT, interval=True),
+    ),
+    SummaryColumn(
+        "baseline",
+        "Baseline error %",
+        COLUMNS["baseline_error"],
+        True,
+        _measured("baseline_error", "baseline_reason", "condition_reason", factor=_PERCENT),
+    ),
+    SummaryColumn(
+        "accuracy",
+        "Normal accuracy %",
+        COLUMNS["normal_accuracy"],
+        True,
+        _measured(
+            "normal_accuracy", "normal_accuracy_reason", "condition_reason", factor=_PERCENT, interval=True
+        ),
+    ),
+    SummaryColumn(
+        "recovery",
+        "Recovery %",
+        COLUMNS["recovery"],
+        True,
+        _measured("recovery", "recovery_reason", "condition_reason", factor=_PERCENT, interval=True),
+    ),
+    SummaryColumn("psnr", "PSNR dB", COLUMNS["cloak_psnr"], True, _measured("cloak_psnr", "cloak_reason")),
+    SummaryColumn(
+        "ssim", "SSIM", COLUMNS["cloak_ssim"], True, _measured("cloak_ssim", "cloak_reason", decimals=3)
+    ),
+    SummaryColumn(
+        "lpips",
+        "LPIPS",
+        COLUMNS["cloak_lpips"],
+        True,
+        _measured("cloak_lpips", "cloak_reason", "lpips_reason", decimals=3),
+    ),
+    SummaryColumn(
+        "threat",
+        "Threat",
+        "access; seen: the defence was trained on this attack; adaptive: the attack knows the defence; "
+        "overlap: an evaluated identity trained a part",
+        False,
+        _threat,
+    ),
+    SummaryColumn(
+        "warnings", "Warnings", "how many warnings the harness has about the row's numbers", True, _warnings
+    ),
+)
+"""Every column of the short form, in order."""
+
+_IF_SEVERAL = frozenset({"dataset", "protocol", "condition", "seed"})
+"""Columns shown only where their rows differ."""
+
+
+def short(leaderboard: pd.DataFrame) -> SummaryTable:
+    """Return the short form of a leaderboard.
+
+    Args:
+        leaderboard: with the columns of `bench.leaderboard.columns.COLUMNS`.
+    """
+    records = [{str(name): value for name, value in row.items()} for row in leaderboard.to_dict("records")]
+    fields = {column.key: [column.show(row) for row in records] for column in SUMMARY_COLUMNS}
+    columns, constant = [], {}
+    for column in SUMMARY_COLUMNS:
+        values = {field.text for field in fields[column.key]}
+        if column.key not in _IF_SEVERAL or len(values) > 1:
+            columns.append(column)
+        elif any(values):
+            constant[column.heading] = values.pop()
+    rows = tuple(tuple(fields[column.key][i] for column in columns) for i in range(len(records)))
+    notes = tuple(dict.fromkeys(field.note for row in rows for field in row if field.note))
+    cautions = dict.fromkeys(
+        f"{_text(row, 'dataset')}: {note.rstrip('.')}."
+        for row in records
+        if (note := _text(row, "dataset_note"))
+    )
+    return SummaryTable(tuple(columns), rows, _best(records), notes, constant, tuple(cautions))
+
+
+def _best(records: Sequence[Row]) -> tuple[bool, ...]:
+    """Say of each row whether its defence is among those that none is significantly better than, and beats one."""
+    scope = ("dataset", "protocol", "attack", "head", "condition", "access")
+    own = [_ranking(row) for row in records]
+    comparison_groups = [
+        (run, *(_text(row, name) for name in scope)) for run, row in zip(own, records, strict=True)
+    ]
+    ranks = [row["rank_low"] if is_there(row.get("rank_low")) else None for row in records]
+    significantly_different = {
+        key for key, rank in zip(comparison_groups, ranks, strict=True) if rank is not None and rank > 1
+    }
+    return tuple(
+        rank == 1 and key in significantly_different
+        for key, rank in zip(comparison_groups, ranks, strict=True)
+    )
+
+
+def _ranking(row: Row) -> str:
+    """Return a name of the ranking a row is in, where several rank the same slice."""
+    said = _text(row, "ranking_reason").partition(":")[0]
+    if said.startswith("ranked over runs"):
+        return said
+    return _text(row, "run") if "within its run" in said else ""
+
+
+def display(leaderboard: pd.DataFrame) -> pd.DataFrame:
+    """Return the short form as texts, one row a row, one column a heading; empty values are `MISSING`.
+
+    Args:
+        leaderboard: with the columns of `bench.leaderboard.columns.COLUMNS`.
+    """
+    table = short(leaderboard)
+    headings = [column.heading for column in table.columns]
+    return pd.DataFrame([[str(field) for field in row] for row in table.rows], columns=headings, dtype=object)
+
+
+def notes(leaderboard: pd.DataFrame) -> list[str]:
+    """Return why values of the short form are missing, each reason once."""
+    return list(short(leaderboard).notes)
+
+
+def references_last(leaderboard: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of attacks first, those without one after them: what a reader came for stands on top.
+
+    Args:
+        leaderboard: with the columns of `bench.leaderboard.columns.COLUMNS`.
+    """
+    return leaderboard.sort_values(
+        "attack", key=lambda column: column == "none", kind="stable", ignore_index=True
+    )
+
+
+def by_attack(leaderboard: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows by attack, the attacks and the rows of each in the order they had."""
+    first = {attack: place for place, attack in enumerate(dict.fromkeys(leaderboard["attack"]))}
+    return leaderboard.sort_values("attack", key=lambda column: column.map(first), kind="stable")

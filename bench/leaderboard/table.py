@@ -1,0 +1,247 @@
+"""The leaderboard: one row a cell, made from a run's folder alone.
+
+A view over decisions and image measures, made again at will; the same folder gives the same bytes. Rates
+are in [0, 1]. An empty value is never a zero: its reason is in `reason` or in the column of that name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from bench.analysis.comparison_groups import rank_columns
+from bench.analysis.reference_tests import reference_tests
+from bench.analysis.results import Point, Results
+from bench.analysis.warnings import warning_columns
+from bench.contracts import ConditionFacts, Frozen
+from bench.errors import DataError
+from bench.leaderboard.columns import COLUMNS, MEASURES, WHOLE
+from bench.quality import per_image
+from bench.randomness import numpy_generator
+from bench.run.folder import CellResult, RunFolder
+from bench.stats import rates
+from bench.stats.intervals import Estimate
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One cell under one condition, and how to get at its references."""
+
+    point: Point
+    condition: str
+    results: Results
+
+    @property
+    def cell(self) -> CellResult:
+        return self.results.cells[self.point]
+
+    def rows(self, attack: str, defense: str) -> pd.DataFrame | None:
+        """Return the decisions of a reference cell under this condition, None where there are none."""
+        return self.results.rows(self.point._replace(attack=attack, defense=defense), self.condition)
+
+    def identities(self, attack: str, defense: str) -> pd.DataFrame | None:
+        """Return everyone's rates in a reference cell, None where there are none."""
+        return self.results.identities(self.point._replace(attack=attack, defense=defense), self.condition)
+
+
+def build(folder: RunFolder) -> pd.DataFrame:
+    """Return the leaderboard of a run, one row a cell with the columns of `COLUMNS`.
+
+    Raises:
+        DataError: not a run's folder, or one of its files is missing or damaged.
+    """
+    results = Results.of(folder)
+    rows = [
+        _row(_Row(point, condition, results))
+        for point in results.cells
+        for condition in results.conditions(point)
+    ]
+    leaderboard = pd.DataFrame(rows, columns=list(COLUMNS))
+    added = (
+        reference_tests(results, leaderboard),
+        rank_columns(results, leaderboard),
+        warning_columns(results, leaderboard),
+    )
+    complete = leaderboard.assign(**{name: values for columns in added for name, values in columns.items()})
+    # A missing count or rank must not turn the others into floats.
+    return complete.astype(dict.fromkeys(WHOLE, "Int64"))
+
+
+def _row(row: _Row) -> dict[str, Any]:
+    cell, facts = row.cell, row.results.facts
+    columns: dict[str, Any] = {
+        "dataset": facts.spec.dataset,
+        "protocol": facts.spec.protocol,
+        **cell.model_dump(
+            include={"attack", "defense", "backbone", "head", "seed", "requested", "status", "reason"}
+        ),
+        "condition": row.condition,
+        **cell.threat.model_dump(),
+        "dataset_note": facts.dataset_note,
+        "benchmark_version": facts.benchmark_version,
+        "run": facts.run,
+    }
+    decided = row.results.decided(row.point)
+    if decided is None:
+        return columns
+    columns |= _condition_columns(decided.conditions[row.condition])
+    own = row.rows(cell.attack, cell.defense)
+    if own is not None:
+        columns |= _rate_columns(own) | _reference_columns(own, row)
+    return columns | _all_image_columns(row)
+
+
+def _condition_columns(fact: ConditionFacts) -> dict[str, Any]:
+    return {
+        "threshold": fact.threshold,
+        "threshold_for": fact.rate_name,
+        "threshold_rate": fact.rate_wanted,
+        "threshold_rate_measured": fact.rate,
+        "threshold_rate_low": fact.rate_low,
+        "threshold_rate_high": fact.rate_high,
+        "threshold_pairs": fact.pairs,
+        "threshold_identities": fact.identities,
+        "condition_reason": fact.reason,
+    }
+
+
+def _all_image_columns(row: _Row) -> dict[str, Any]:
+    cell, folder = row.cell, row.results.folder
+    no_cloak = "attack none changes nothing" if cell.attack == "none" else ""
+    no_purifier = "" if cell.purified_measures else "the defence does not change images"
+    restored = cell.restored_measures.get(row.condition, "")
+    no_restored = "" if restored else "nothing is restored under this condition"
+    return {
+        **_image_columns(folder, "cloak", cell.cloak_measures, no_cloak),
+        **_image_columns(folder, "purified", cell.purified_measures, no_purifier),
+        **_image_columns(folder, "restored", restored, no_restored),
+        **_to_cloak_columns(folder, cell.restored_to_cloak_measures.get(row.condition, ""), no_restored),
+        "lpips_reason": row.results.facts.lpips_reason,
+    }
+
+
+def _rate_columns(own: pd.DataFrame) -> dict[str, Any]:
+    summary = rates.summarize(own)
+    return {
+        "n_identities": summary.n_identities,
+        "n_probes": summary.n_probes,
+        "asr_pooled": summary.asr_pooled,
+        "asr_reason": summary.asr.reason,
+        "normal_accuracy_pooled": summary.normal_accuracy_pooled,
+        "normal_accuracy_reason": summary.normal_accuracy.reason,
+        **_estimate("asr", summary.asr),
+        **_estimate("normal_accuracy", summary.normal_accuracy),
+    }
+
+
+def _reference_columns(own: pd.DataFrame, row: _Row) -> dict[str, Any]:
+    baselines = {
+        "baseline_error": _baseline(row, "none"),
+        "defended_baseline_error": _baseline(row, row.cell.defense),
+    }
+    recovery = _recovery(own, row)
+    return {
+        **{name: estimate.value for name, estimate in baselines.items()},
+        "baseline_reason": "; ".join(dict.fromkeys(e.reason for e in baselines.values() if e.value is None)),
+        **_estimate("recovery", recovery),
+        "recovery_reason": recovery.reason,
+    }
+
+
+def _baseline(row: _Row, defense: str) -> Estimate:
+    """Return the error that no cloak earned: with attack none; of impersonation, with the natural photos."""
+    if row.results.recognises(row.condition):
+        return rates.reference_error(row.rows("none", defense), f"none x {defense}")
+    identities = row.identities(row.cell.attack, defense)
+    if identities is None:
+        return Estimate.missing(f"reference cell {row.cell.attack} x {defense} is not there")
+    error = 1 - float(identities["normal_accuracy"].mean())
+    return Estimate(error, reason="of natural photos against the same targets")
+
+
+def _recovery(own: pd.DataFrame, row: _Row) -> Estimate:
+    cell = row.cell
+    if "none" in (cell.attack, cell.defense):
+        return Estimate.missing("a recovery is of a defence against an attack")
+    if row.results.is_undefended(row.condition):
+        return Estimate.missing("no defence acts under this condition")
+    if reason := row.results.dependence(row.point, row.condition):
+        return Estimate.missing(reason)
+    names = ("recovery", cell.attack, cell.defense, cell.backbone, cell.head, *filter(None, [row.condition]))
+    rng = numpy_generator(row.results.facts.spec.split_seed, *names)
+    return rates.recovery_of(own, row.rows(cell.attack, "none"), row.rows("none", "none"), rng)
+
+
+def _image_columns(folder: RunFolder, prefix: str, name: str, missing: str) -> dict[str, Any]:
+    if missing or not name:
+        return {f"{prefix}_reason": missing or "not measured"}
+    summary = rates.summarize_images(image_rows(folder, name))
+    columns: dict[str, Any] = {f"{prefix}_{key}": summary.means.get(key) for key in MEASURES}
+    return {**columns, f"{prefix}_unchanged": summary.share_unchanged, f"{prefix}_reason": summary.reason}
+
+
+def _to_cloak_columns(folder: RunFolder, name: str, missing: str) -> dict[str, Any]:
+    prefix = "restored_to_cloak"
+    columns = _image_columns(folder, prefix, name, missing)
+    return {key: columns.get(key) for key in (f"{prefix}_psnr", f"{prefix}_unchanged", f"{prefix}_reason")}
+
+
+def image_rows(folder: RunFolder, name: str) -> pd.DataFrame:
+    """Return the image measures of one of a run's files, one row an image.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        payload = (folder.path / name).read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{folder.path / name} is missing; run the same command again to write it.") from None
+    return per_image.from_bytes(payload, name).drop(columns="image")
+
+
+def _estimate(name: str, estimate: Estimate) -> dict[str, Any]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+class Condensed(Frozen):
+    """A leaderboard row as the terminal shows it: rates in per cent."""
+
+    attack: str
+    defense: str
+    backbone: str
+    head: str
+    condition: str
+    seed: int
+    asr: str
+    baseline: str
+    accuracy: str
+    recovery: str
+    psnr: str
+    access: str
+    status: str
+
+
+def condense(leaderboard: pd.DataFrame) -> list[Condensed]:
+    """Return the rows as a terminal shows them."""
+    return [_condense(row) for row in leaderboard.to_dict("records")]
+
+
+def _condense(row: Mapping[Any, Any]) -> Condensed:
+    return Condensed(
+        **{key: row[key] for key in ("attack", "defense", "backbone", "head", "condition", "seed", "status")},
+        asr=_percent(row["asr"], row["asr_low"], row["asr_high"]),
+        baseline=_percent(row["defended_baseline_error"]),
+        accuracy=_percent(row["normal_accuracy"], row["normal_accuracy_low"], row["normal_accuracy_high"]),
+        recovery=_percent(row["recovery"]),
+        psnr="NA" if pd.isna(row["cloak_psnr"]) else f"{row['cloak_psnr']:.1f}",
+        access=str(row["access"]),
+    )
+
+
+def _percent(value: Any, low: Any = None, high: Any = None) -> str:
+    if value is None or pd.isna(value):
+        return "NA"
+    if low is None or pd.isna(low):
+        return f"{100 * value:.1f}"
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"

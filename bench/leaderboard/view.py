@@ -1,0 +1,70 @@
+"""A finished run as figures, reports and leaderboards see it: read once, asked many times."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from bench.analysis.comparison_groups import ComparisonGroup
+from bench.analysis.results import Results
+from bench.leaderboard import means, significance_tables
+from bench.leaderboard.table import build
+from bench.run.folder import RunFacts, RunFolder
+from bench.stats.rankings import Ranking
+
+
+@dataclass
+class RunView:
+    """A run's folder with what is made of it, each computed when it is first requested.
+
+    Attributes:
+        folder: the run's folder.
+    """
+
+    folder: RunFolder
+
+    @classmethod
+    def of(cls, path: Path) -> "RunView":
+        """Return the view of a finished run.
+
+        Raises:
+            DataError: not a finished run's folder.
+        """
+        view = cls(RunFolder(path))
+        _ = view.results
+        return view
+
+    @property
+    def facts(self) -> RunFacts:
+        """Return what was asked."""
+        return self.results.facts
+
+    @cached_property
+    def results(self) -> Results:
+        """Return the decisions of every cell.
+
+        Raises:
+            DataError: not a finished run's folder.
+        """
+        return Results.of(self.folder)
+
+    @cached_property
+    def leaderboard(self) -> pd.DataFrame:
+        """Return the leaderboard, with the columns of `bench.leaderboard.columns.COLUMNS`."""
+        return build(self.folder)
+
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        """Return the means over trackers, with the columns of `means.COLUMNS`; empty without an attack."""
+        return means.table(means.means(self.results) if set(self.results.values("attack")) - {"none"} else [])
+
+    @cached_property
+    def ranked(self) -> list[tuple[ComparisonGroup, Ranking]]:
+        """Return every slice of the run with its ranking (`bench.leaderboard.significance_tables.ranked_groups`)."""
+        return significance_tables.ranked_groups(self.results)
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """Return every tested pair of methods, with the columns of `bench.leaderboard.significance_tables.PAIRS`."""
+        return significance_tables.pairs(self.ranked)

@@ -1,0 +1,1 @@
+"""A person's own photos: cloak, purify, inspect, erase. Nothing else in `bench` imports this."""

@@ -1,0 +1,203 @@
+"""An attack on somebody's own photos, outside any run: which surrogates, targets and weights it works with.
+
+They are those of a run on some dataset whose tracker nobody knows: the pool's first group of backbones, or the first
+of its groups' complements that the attack has weights for, and the dataset's training people as targets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from bench.contracts import Attack, BackbonePool, Binding, Context, Defense, with_parts
+from bench.data.files import data_folder, sha256_of
+from bench.datasets.lfw import ARCHIVE
+from bench.errors import UsageError
+from bench.photo_tools.keys import Secret
+from bench.plugins import factory, registry
+from bench.plugins import factory as plugins_factory
+from bench.quality.lpips import Unavailable
+from bench.run.device import Machine, use_device
+from bench.run.digest import code_digest
+from bench.run.graph import Executor
+from bench.run.pipeline import Pipeline
+from bench.run.resolve import Resolved, resolve
+from bench.run.spec import make_spec
+from bench.run.store import Store, default_folder
+
+_NOBODY = ""
+"""Name of a tracker that nobody knows."""
+
+
+@dataclass(frozen=True)
+class AttackRequest:
+    """What is requested.
+
+    Attributes:
+        attack: the attack's text.
+        backbones: surrogates; empty: those its pool gives against an unknown tracker.
+        dataset: whose pool, training people and domain count; empty: LFW where it is there, else synthetic.
+        seed: of the attack's randomness.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        threads: threads torch computes with; None for all cores.
+        store: where targets' faces, and what the attack learnt, are kept; None for the default.
+    """
+
+    attack: str
+    backbones: tuple[str, ...] = ()
+    dataset: str = ""
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    store: Path | None = None
+
+
+class AppliedAttack:
+    """An attack with everything it works with.
+
+    Args:
+        asked: what is requested.
+
+    Raises:
+        UsageError: an unknown method, no fitting weights, or surrogates that the attack does not take.
+        DataError: data are missing.
+    """
+
+    def __init__(self, requested: AttackRequest) -> None:
+        self.text = factory.normal("attacks", requested.attack)
+        self.dataset_text = requested.dataset or default_dataset()
+        self._requested = requested
+        spec = {"attacks": (self.text,), "dataset": self.dataset_text, "seeds": (requested.seed,)}
+        run = resolve(make_spec(spec))
+        self.name = run.spec.attacks[0]
+        self.attack: Attack = run.attacks[self.name]
+        self.run: Resolved = with_weights(run, self.attack, requested.backbones)
+        self.binding: Binding = self.run.binding(self.attack, _NOBODY)
+        self._check_surrogates(requested.backbones)
+        self.weights = tuple(sha256_of(path) for path in files_of(self.attack, self.binding))
+
+    def check_surrogates_are_there(self) -> None:
+        """Look for the weights of every surrogate; `Attack.erase` may do without them.
+
+        Raises:
+            DataError: some are missing.
+        """
+        for name in self.surrogates:
+            plugins_factory.backbone(name).files(
+                Binding(self.run.spec.dataset, self.run.dataset.domain, (), name)
+            )
+
+    def _check_surrogates(self, requested: tuple[str, ...]) -> None:
+        if requested and set(requested) != set(self.surrogates):
+            takes = f"uses {', '.join(self.surrogates)}" if self.surrogates else "uses no surrogates"
+            raise UsageError(
+                f"{self.name} {takes}, not {', '.join(requested)}: leave out --backbone, or the attack's own parameter."
+            )
+
+    @property
+    def surrogates(self) -> tuple[str, ...]:
+        """The backbones it uses, by name."""
+        return self.binding.backbones
+
+    @property
+    def seed(self) -> int:
+        """The seed of its randomness."""
+        return self._requested.seed
+
+    @property
+    def code(self) -> str:
+        """The digest of its code."""
+        return code_digest(type(self.attack), "bench.run.stages")
+
+    @property
+    def note(self) -> str:
+        """The dataset's caution, where surrogates, weights or other people's faces make it count; or ""."""
+        counts = (
+            self.surrogates or self.weights or self.attack.threat.needs_targets or self.attack.requires_fit
+        )
+        return self.run.dataset.note if counts else ""
+
+    @cached_property
+    def _pipeline(self) -> Pipeline:
+        return Pipeline(self.run, machine_of(self._requested.device, self._requested.threads))
+
+    def context(self, key: bytes | None) -> Context:
+        """Return the context for `Attack.cloak`, or for `Attack.erase`.
+
+        Args:
+            key: the secret to cloak with, empty where the attack has none; None to erase.
+
+        Raises:
+            UsageError: the dataset has no people to imitate or learn from, or the device is not there.
+            DataError: photos of theirs are missing.
+            NodeError: what the attack learns could not be made.
+        """
+        executor = Executor(Store(self._requested.store or default_folder()))
+        secret = None if key is None else Secret(key)
+        return self._pipeline.attack_context(self.name, _NOBODY, self.seed, executor.fetch, secret)
+
+
+def machine_of(device: str, threads: int | None) -> Machine:
+    """Return the machine a method works on outside a run.
+
+    Raises:
+        UsageError: the device is not there.
+    """
+    found, used = use_device(device, threads)
+    return Machine(found, used, 1, Unavailable("not measured here"))
+
+
+def with_weights(run: Resolved, method: Attack | Defense, named: tuple[str, ...] = ()) -> Resolved:
+    """Return the run with the helpers named, or the first of its pool that the method has its files for.
+
+    First those against a stranger to the pool, then those against each group's trackers: weights are trained for these.
+
+    Args:
+        run: with the dataset's pool.
+        method: an attack or defence of the run.
+        named: helpers by name; () to choose.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if named:
+        return replace(run, pool=BackbonePool(name="given", groups=(tuple(named),)))
+    refusal: UsageError | None = None
+    for names in dict.fromkeys(run.pool.helpers(tracker) for tracker in (_NOBODY, *_trackers(run.pool))):
+        candidate = replace(run, pool=BackbonePool(name=run.pool.name, groups=(names,)))
+        try:
+            files_of(method, candidate.binding(method, _NOBODY))
+        except UsageError as error:
+            refusal = refusal or error
+        else:
+            return candidate
+    raise refusal or UsageError(f"the pool {run.pool.name} has no backbones. Name some with --backbone.")
+
+
+def _trackers(pool: BackbonePool) -> tuple[str, ...]:
+    return tuple(group[0] for group in pool.groups)
+
+
+def files_of(method: Attack | Defense, binding: Binding) -> tuple[Path, ...]:
+    """Return the files that decide what a method, and all that it is made of, computes.
+
+    Raises:
+        UsageError: no weights fit the binding.
+    """
+    return tuple(path for part, own in with_parts(method, binding) for path in part.files(own))
+
+
+def default_dataset() -> str:
+    """Return ``lfw`` where its photos are in the data folder, else ``synthetic``."""
+    return "lfw" if (data_folder() / ARCHIVE).is_file() else "synthetic"
+
+
+def erasable_attacks() -> tuple[str, ...]:
+    """Return the names of the registered attacks whose cloaks can be erased."""
+    found = []
+    for name in registry.entries("attacks"):
+        cls = registry.load_class("attacks", name)
+        if issubclass(cls, Attack) and cls.erasable:
+            found.append(name)
+    return tuple(found)

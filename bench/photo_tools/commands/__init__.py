@@ -1,0 +1,1 @@
+"""The commands of the photo tools, registered as `cloakbench.commands`."""

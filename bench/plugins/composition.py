@@ -1,0 +1,148 @@
+"""Defences made of others: one after another (``jpeg:quality=75 + puface``), and what any method of parts needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bench.contracts import Binding, Context, Defense, Faces, Method, MethodParams, Purifier
+from bench.errors import MethodError, UsageError
+
+
+def describe_by_parts(whole: Defense, parts: Sequence[Defense], *, deterministic: bool) -> None:
+    """Let a defence declare of itself what its parts declare.
+
+    Args:
+        whole: its `requires_fit`, `deterministic` and `differentiable` are set.
+        parts: what it is made of.
+        deterministic: whether putting them together draws no random numbers.
+    """
+    # The contract declares these of classes; of a defence made of others they are the instance's.
+    vars(whole).update(
+        requires_fit=any(part.requires_fit for part in parts),
+        deterministic=deterministic and all(part.deterministic for part in parts),
+        differentiable=all(part.differentiable for part in parts),
+    )
+
+
+def attacks_seen(parts: Sequence[Defense], binding: Binding) -> tuple[str, ...]:
+    """Return the attacks that any of the parts saw in training, canonical, sorted."""
+    bound = zip(parts, binding.parts, strict=True)
+    return tuple(sorted({name for part, own in bound for name in part.trained_on(own)}))
+
+
+def part_context(ctx: Context, index: int) -> Context:
+    """Return the context of one part, with its share of what the whole has learnt (see `fit_part`).
+
+    Raises:
+        MethodError: the context has none: whoever calls a method of parts must fill `Context.parts`.
+    """
+    if index >= len(ctx.parts):
+        raise MethodError(f"no context for part {index + 1}: Context.parts has {len(ctx.parts)}")
+    prefix = f"{index}."
+    state = {name.removeprefix(prefix): value for name, value in ctx.state.items() if name.startswith(prefix)}
+    return replace(ctx.parts[index], state=state) if state else ctx.parts[index]
+
+
+def fit_part(part: Defense, faces: Faces, ctx: Context, index: int) -> Mapping[str, Tensor]:
+    """Return what one part learns, under names that `part_context` finds again; {} where it does not learn."""
+    if not part.requires_fit:
+        return {}
+    learnt = part.fit(faces, part_context(ctx, index))
+    return {f"{index}.{name}": value for name, value in learnt.items()}
+
+
+def purify_part(part: Purifier, faces: Faces, ctx: Context, index: int) -> Tensor:
+    """Return what one part makes of images.
+
+    Raises:
+        MethodError: it returned something else than as many images.
+    """
+    images = part.purify(faces, part_context(ctx, index))
+    if images.shape != faces.images.shape or images.dtype != torch.float32:
+        raise MethodError(
+            f"defence '{part.name}' returned {images.dtype} {tuple(images.shape)}, "
+            f"not torch.float32 {tuple(faces.images.shape)}"
+        )
+    return images
+
+
+class Composition(Purifier):
+    """Applies purifiers one after another, as the tracker would who has them all.
+
+    Images are rounded to 8 bits in between, as each would leave them, except while gradients are recorded.
+    """
+
+    name: ClassVar[str] = "composition"
+    joins: ClassVar[str] = " + "
+
+    class Params(MethodParams):
+        """Parameters of `Composition`."""
+
+        members: tuple[str, ...] = Field(
+            (),
+            description="purifiers in the order they are applied, at least two",
+            json_schema_extra={"method": "defenses"},
+        )
+
+    params: Params
+
+    def __init__(self, params: Params | None = None, members: Sequence[Purifier] = ()) -> None:
+        super().__init__(params)
+        texts = self.params.members
+        inside = self.joins.join(texts)
+        if len(texts) < 2:
+            raise UsageError(
+                f"'{inside}' has {len(texts)} members; write two purifiers or more: jpeg + median."
+            )
+        if len(members) != len(texts):
+            raise ValueError(f"'{inside}' has {len(texts)} members, {len(members)} methods were given")
+        self._members = tuple(members)
+        for text, member in zip(texts, self._members, strict=True):
+            if not member.changes_images:
+                raise UsageError(f"'{text}' in '{inside}' changes no image; leave it out.")
+        describe_by_parts(self, self._members, deterministic=True)
+
+    def parts(self) -> tuple[Method, ...]:
+        """Return the purifiers in the order they are applied."""
+        return self._members
+
+    def trained_on(self, binding: Binding) -> tuple[str, ...]:
+        """Return the attacks that any member saw in training."""
+        return attacks_seen(self._members, binding)
+
+    def fit(self, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
+        """Let each member that learns do so on the photos as those before it leave them."""
+        state: dict[str, Tensor] = {}
+        for index, member in enumerate(self._members):
+            state |= fit_part(member, faces, replace(ctx, state=state), index)
+            if any(later.requires_fit for later in self._members[index + 1 :]):
+                with torch.no_grad():
+                    images = purify_part(member, faces, replace(ctx, state=state), index)
+                faces = faces.with_images(_rounded(images))
+        return state
+
+    def purify(self, faces: Faces, ctx: Context) -> Tensor:
+        """Return what the last member makes of what the others made, N×3×H×W in [0, 1].
+
+        Raises:
+            MethodError: a member returned something else than as many images.
+        """
+        last = len(self._members) - 1
+        for index, member in enumerate(self._members):
+            images = purify_part(member, faces, ctx, index)
+            faces = faces.with_images(images if index == last else _rounded(images))
+        ctx.advance(len(faces))
+        return faces.images
+
+
+def _rounded(images: Tensor) -> Tensor:
+    """Return images as 8 bits would hold them; as they are where a gradient passes, which rounding would end."""
+    if torch.is_grad_enabled() and images.requires_grad:
+        return images
+    return images.clamp(0, 1).mul(255).round().div(255)

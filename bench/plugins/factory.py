@@ -1,0 +1,339 @@
+"""From a method's text to the method: built with its parameters, its canonical name, purifiers composed.
+
+The same form (``fawkes:mode=high,steps=40``, see `bench.plugins.syntax`) serves the command line, suite files and
+tables. The canonical form (parameters sorted, defaults dropped) is the method's name everywhere.
+
+A field marked ``json_schema_extra={"method": "attack"}`` (or ``defense``) holds the text of a method, one marked
+``attacks`` or ``defenses`` several, joined by `` & ``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, cast, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from bench.contracts import Attack, Defense, Hardening, Method, MethodParams, Purifier
+from bench.errors import UsageError, unknown
+from bench.plugins import registry
+from bench.plugins.composition import Composition
+from bench.plugins.syntax import MethodText, parse, split
+
+if TYPE_CHECKING:
+    from bench.contracts import Backbone, Dataset, Protocol, Trainer
+
+
+def build(cls: type[Method], text: MethodText) -> Method:
+    """Return an instance of `cls` with the parameters of `text`.
+
+    Raises:
+        UsageError: unknown parameter (with the nearest), wrong type or out of range (with what is valid).
+    """
+    values = dict(text.values)
+    if text.bare:
+        if not cls.shorthand:
+            raise UsageError(
+                f"'{text.bare}' in '{text.name}:{text.bare}' is not of the form parameter=value."
+            )
+        values = {cls.shorthand: text.bare, **values}
+    fields = cls.Params.model_fields
+    for key in values:
+        if key not in fields:
+            raise unknown(f"parameter of {text.name}", key, fields, f"See `bench show {text.name}`.")
+    typed = {key: _from_text(value, fields[key]) for key, value in values.items()}
+    typed |= {key: _normal_nested(typed[key], kind) for key in typed if (kind := nested_kind(fields[key]))}
+    try:
+        return cls(cls.Params.model_validate(typed))
+    except ValidationError as error:
+        raise UsageError(_explain(error, text.name, cls.Params)) from None
+
+
+def _from_text(value: str, info: FieldInfo) -> Any:
+    if get_origin(info.annotation) is Literal:  # pydantic takes no "2" for 2 there
+        return {as_text(choice): choice for choice in get_args(info.annotation)}.get(value, value)
+    kind = str(info.annotation)
+    if value.lower() == "none" and "None" in kind:
+        return None
+    if "tuple" in kind:
+        if nested_kind(info):
+            return split(value, "&") if value.strip() else []
+        return value.split("|") if value else []
+    return value
+
+
+def _explain(error: ValidationError, name: str, params: type[MethodParams]) -> str:
+    parts = []
+    for item in error.errors():
+        key = str(item["loc"][0]) if item["loc"] else ""
+        if not key:
+            parts.append(f"parameters of '{name}': {item['msg']}.")
+            continue
+        info = params.model_fields[key]
+        parts.append(
+            f"parameter '{key}' of '{name}' cannot be '{item['input']}': {item['msg'].lower()} "
+            f"({describe_type(info)}, default {default_text(info)})."
+        )
+    return " ".join(parts)
+
+
+def describe_type(info: FieldInfo) -> str:
+    """Return type, range and unit of a parameter in words, e.g. ``float, 0 … 255, grey levels``."""
+    kind = _HELD.get(nested_kind(info)) or _type_name(info.annotation)
+    bounds = _bounds(info)
+    unit = info.json_schema_extra.get("unit") if isinstance(info.json_schema_extra, dict) else None
+    return ", ".join(part for part in (kind, bounds, str(unit or "")) if part)
+
+
+_HELD = {
+    "attack": "an attack",
+    "attacks": "attacks joined by &",
+    "defense": "a defence",
+    "defenses": "defences joined by &",
+}
+
+
+def default_text(info: FieldInfo) -> str:
+    """Return a parameter's default as it is written in a method's text."""
+    value = info.get_default(call_default_factory=True, validated_data={})
+    return " & ".join(_nested_texts(value, kind)) if (kind := nested_kind(info)) else as_text(value)
+
+
+def _type_name(annotation: Any) -> str:
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return "|".join(as_text(argument) for argument in arguments)
+    if get_origin(annotation) in (Union, UnionType):
+        return " or ".join(_type_name(argument) for argument in arguments)
+    if annotation is type(None):
+        return "none"
+    return annotation.__name__ if isinstance(annotation, type) and not arguments else str(annotation)
+
+
+def _bounds(info: FieldInfo) -> str:
+    low = high = ""
+    for item in info.metadata:
+        for key, sign in (("ge", ""), ("gt", "> ")):
+            if getattr(item, key, None) is not None:
+                low = f"{sign}{as_text(getattr(item, key))}"
+        for key, sign in (("le", ""), ("lt", "< ")):
+            if getattr(item, key, None) is not None:
+                high = f"{sign}{as_text(getattr(item, key))}"
+    if low and high:
+        return f"{low} … {high}"
+    if low:
+        return low if low.startswith(">") else f"≥ {low}"
+    return (high if high.startswith("<") else f"≤ {high}") if high else ""
+
+
+def as_text(value: Any) -> str:
+    """Return a parameter's value as it is written in a method's text."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    if isinstance(value, (tuple, list)):
+        return "|".join(as_text(item) for item in value)
+    return str(value)
+
+
+def nested_kind(info: FieldInfo) -> str:
+    """Return what a parameter holds: ``attack``, ``attacks``, ``defense``, ``defenses``, or "" for no method."""
+    extra = info.json_schema_extra
+    return str(extra.get("method", "")) if isinstance(extra, dict) else ""
+
+
+def nested(method: Method) -> list[tuple[str, str]]:
+    """Return (kind of plugin, text) of each method among the parameters of another, as kept."""
+    found = []
+    for key, info in type(method.params).model_fields.items():
+        if kind := nested_kind(info):
+            texts = _nested_texts(getattr(method.params, key), kind)
+            found += [(f"{kind.removesuffix('s')}s", text) for text in texts]
+    return found
+
+
+def _nested_texts(value: Any, kind: str) -> list[str]:
+    if isinstance(value, (tuple, list)):
+        return [str(text) for text in value]
+    if not str(value or "").strip():
+        return []
+    return split(str(value), "&") if kind.endswith("s") else [str(value)]
+
+
+def _normal_nested(value: Any, kind: str) -> Any:
+    if value is None:
+        return None
+    texts = [normal(f"{kind.removesuffix('s')}s", text) for text in _nested_texts(value, kind)]
+    return texts if isinstance(value, (tuple, list)) else " & ".join(texts)
+
+
+@lru_cache(maxsize=1024)
+def normal(kind: str, text: str) -> str:
+    """Return a method's text in the form it is kept in: canonical, but with paths and plugins' files as given.
+
+    Args:
+        kind: ``attacks`` or ``defenses``.
+        text: e.g. ``jpeg:quality=75 + puface``.
+
+    Raises:
+        UsageError: it describes no method of that kind.
+    """
+    method = create(kind, text)
+    if method.joins:
+        return method.joins.join(normal(kind, member) for _, member in nested(method))
+    shown = _shown(method, whole=True)
+    name = parse(text).name
+    return f"{name}:{','.join(shown)}" if shown else name
+
+
+def canonical(method: Method) -> str:
+    """Return the method's name in every table: parameters sorted, defaults dropped.
+
+    A parameter marked ``json_schema_extra={"path": True}`` shows its file name only, so that no table
+    carries a path of the machine it was made on. A value stands in brackets where it would be misread without.
+    """
+    if method.joins:
+        return method.joins.join(canonical(part) for part in method.parts())
+    shown = _shown(method, whole=False)
+    return f"{method.name}:{','.join(shown)}" if shown else method.name
+
+
+def _shown(method: Method, *, whole: bool) -> list[str]:
+    """Return ``parameter=value`` of those that are not at their default; paths whole, or the file's name only."""
+    params = method.params
+    # Elsewhere, as in a protocol's channels, '+' and '&' are a matter of the parameter itself.
+    signs = ",[]+&" if isinstance(method, (Attack, Defense)) else ",[]"
+    shown = []
+    for key, info in sorted(type(params).model_fields.items()):
+        value = getattr(params, key)
+        default = info.get_default(call_default_factory=True, validated_data={})
+        if value == default:
+            continue
+        extra = info.json_schema_extra
+        if kind := nested_kind(info):
+            text = _nested_text(value, kind, whole=whole)
+            if text == _nested_text(default, kind, whole=whole):
+                continue
+        elif isinstance(extra, dict) and extra.get("path") and not whole:
+            text = Path(str(value)).name
+        else:
+            text = as_text(value)
+        misread = text != text.strip() or any(sign in text for sign in signs)
+        shown.append(f"{key}=[{text}]" if misread else f"{key}={text}")
+    return shown
+
+
+def _nested_text(value: Any, kind: str, *, whole: bool) -> str:
+    plural = f"{kind.removesuffix('s')}s"
+    texts = _nested_texts(value, kind)
+    return " & ".join(normal(plural, text) if whole else _canonical_of(plural, text) for text in texts)
+
+
+@lru_cache(maxsize=256)
+def _canonical_of(kind: str, text: str) -> str:
+    return canonical(create(kind, text))
+
+
+def kinds_of_text(text: str) -> list[str]:
+    """Return the kinds of the plugin a text names, parameters and all; what is joined by `` + `` is a defence."""
+    if len(split(text, "+")) > 1:
+        return ["defenses"]
+    return registry.kinds_of(parse(text).name)
+
+
+def create(kind: str, text: str) -> Method:
+    """Return the plugin instance that `text` (``name:parameter=value,…``) describes.
+
+    Defences joined by `` + `` are one that applies them in turn (`bench.plugins.composition.Composition`).
+
+    Raises:
+        UsageError: unknown name or parameter, or a value out of range.
+    """
+    members = split(text, "+")
+    if len(members) > 1:
+        if kind != "defenses":
+            raise UsageError(
+                f"'{text}' joins {kind} by '+', which only purifiers can be. Name them one by one."
+            )
+        return compose(members)
+    parsed = parse(text)
+    try:
+        return build(registry.load_class(kind, parsed.name), parsed)
+    except UsageError as error:
+        if kind != "defenses" or "+" not in text:
+            raise
+        raise UsageError(f"{error} Purifiers are joined by '+' with a space on either side.") from error
+
+
+def attack(text: str) -> Attack:
+    """Return the attack that `text` describes."""
+    return cast("Attack", create("attacks", text))
+
+
+def defense(text: str) -> Defense:
+    """Return the defence that `text` describes."""
+    return cast("Defense", create("defenses", text))
+
+
+def backbone(text: str) -> Backbone:
+    """Return the backbone that `text` describes; weights are not loaded yet."""
+    return cast("Backbone", create("backbones", text))
+
+
+def dataset(text: str) -> Dataset:
+    """Return the dataset that `text` describes."""
+    return cast("Dataset", create("datasets", text))
+
+
+def protocol(text: str) -> Protocol:
+    """Return the protocol that `text` describes."""
+    return cast("Protocol", create("protocols", text))
+
+
+def trainer(text: str) -> Trainer:
+    """Return the trainer that `text` describes."""
+    return cast("Trainer", create("trainers", text))
+
+
+def purifiers(texts: Sequence[str], inside: str) -> tuple[Purifier, ...]:
+    """Return the purifiers that texts describe.
+
+    Args:
+        texts: one method each.
+        inside: what they are part of, for messages.
+
+    Raises:
+        UsageError: an unknown method, or one that is not a purifier.
+    """
+    found = []
+    for text in texts:
+        defense = create("defenses", text)
+        if not isinstance(defense, Purifier):
+            changes = "changes the tracker itself" if isinstance(defense, Hardening) else "is no purifier"
+            raise UsageError(
+                f"'{text}' in '{inside}' {changes}; only purifiers can be put together. Give it as a defence of its "
+                "own; see `bench show`."
+            )
+        found.append(defense)
+    return tuple(found)
+
+
+def compose(members: Sequence[str]) -> Composition:
+    """Return the defence that applies purifiers one after another.
+
+    Raises:
+        UsageError: an unknown one, one that is no purifier, or one that changes nothing.
+    """
+    for text in members:
+        if not text:
+            raise UsageError(f"'{' + '.join(members)}' has a '+' with no defence beside it.")
+    purifiers(members, " + ".join(members))  # refused under the names given
+    texts = tuple(normal("defenses", text) for text in members)
+    return Composition(Composition.Params(members=texts), purifiers(texts, " + ".join(texts)))

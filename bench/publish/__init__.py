@@ -1,0 +1,1 @@
+"""The public leaderboard: submissions and their checks, and the page."""

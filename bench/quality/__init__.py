@@ -1,0 +1,1 @@
+"""Image against image: PSNR, SSIM, LPIPS, near-duplicates, and what a purifier or an attack did."""

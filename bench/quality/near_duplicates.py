@@ -1,0 +1,155 @@
+"""Near-duplicate photos: a 64-bit difference hash of the crop, and a second look at those it calls near.
+
+dHash compares neighbouring cells of a small grey picture. Aligned faces are alike to begin with, so that hashes of
+different identities come near each other by chance; a pair counts only if the small pictures themselves agree.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.contracts import Dataset
+
+HASH_SIDE = 8
+"""Rows of the hash; 8 rows of 8 comparisons are 64 bits."""
+
+PICTURE_SIDE = 28
+"""Side of the grey picture of the second look: cells of 4×4 pixels, blind to JPEG and to a pixel's shift."""
+
+MAX_HAMMING = 10
+"""Bits of 64 in which near-duplicates may differ."""
+
+MIN_CORRELATION = 0.97
+"""Correlation of the grey pictures at which two photos are near-duplicates."""
+
+_BATCH = 64
+_ROWS = 256
+
+Hashes = NDArray[np.uint64]
+Pictures = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """What is kept of photos to find near-duplicates.
+
+    Attributes:
+        ids: image id of each.
+        hashes: N uint64, dHash.
+        pictures: N×784 float32, each of mean 0 and length 1.
+    """
+
+    ids: tuple[str, ...]
+    hashes: Hashes
+    pictures: Pictures
+
+    def subset(self, wanted: Sequence[str]) -> "Fingerprints":
+        """Return those of the photos named, in that order."""
+        place = {name: row for row, name in enumerate(self.ids)}
+        rows = [place[name] for name in wanted]
+        return Fingerprints(tuple(wanted), self.hashes[rows], self.pictures[rows])
+
+
+@dataclass(frozen=True)
+class NearDuplicate:
+    """Two photos that show the same picture.
+
+    Attributes:
+        first: image id.
+        second: image id.
+        hamming: bits in which their hashes differ.
+        correlation: of their grey pictures.
+    """
+
+    first: str
+    second: str
+    hamming: int
+    correlation: float
+
+
+def fingerprint_photos(
+    dataset: Dataset, ids: Sequence[str], advance: Callable[[int], None] = lambda _n: None
+) -> Fingerprints:
+    """Return the fingerprints of a dataset's photos.
+
+    Args:
+        dataset: where the crops come from.
+        ids: image ids.
+        advance: called with the number of photos finished.
+
+    Raises:
+        DataError: a photo cannot be read.
+    """
+    hashes: list[Hashes] = [np.zeros(0, np.uint64)]
+    pictures: list[Pictures] = [np.zeros((0, PICTURE_SIDE**2), np.float32)]
+    for start in range(0, len(ids), _BATCH):
+        crops = dataset.crops(ids[start : start + _BATCH])
+        hashes.append(difference_hash(crops))
+        pictures.append(grey_pictures(crops))
+        advance(len(crops))
+    return Fingerprints(tuple(ids), np.concatenate(hashes), np.concatenate(pictures))
+
+
+def difference_hash(crops: Tensor) -> Hashes:
+    """Return the 64-bit dHash of each crop.
+
+    A bit says whether a cell of the 8×9 grey picture is darker than its right neighbour; the first comparison is the
+    highest bit.
+
+    Args:
+        crops: N×3×H×W uint8.
+    """
+    cells = _grey(crops, (HASH_SIDE, HASH_SIDE + 1))
+    darker = (cells[:, :, :-1] < cells[:, :, 1:]).flatten(1).numpy()
+    return np.packbits(darker, axis=1).view(">u8")[:, 0].astype(np.uint64)
+
+
+def grey_pictures(crops: Tensor) -> Pictures:
+    """Return the N×784 grey pictures of crops, each of mean 0 and length 1, so that a product is a correlation.
+
+    Args:
+        crops: N×3×H×W uint8.
+    """
+    cells = _grey(crops, (PICTURE_SIDE, PICTURE_SIDE)).flatten(1)
+    picture: Pictures = F.normalize(cells - cells.mean(1, keepdim=True), dim=1).numpy()
+    return picture
+
+
+def _grey(crops: Tensor, size: tuple[int, int]) -> Tensor:
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    return F.adaptive_avg_pool2d((crops.float() * weights).sum(1), size)
+
+
+def near_duplicates(
+    first: Fingerprints,
+    second: Fingerprints,
+    max_hamming: int = MAX_HAMMING,
+    min_correlation: float = MIN_CORRELATION,
+) -> list[NearDuplicate]:
+    """Return the pairs of near-duplicates between two sets of photos; a photo is no duplicate of itself.
+
+    Args:
+        first: one set.
+        second: the other; the same photo may be in both.
+        max_hamming: bits in which the hashes may differ, 0 … 64.
+        min_correlation: least correlation of the grey pictures.
+    """
+    found = {}
+    for row, column, bits in _near_by_hash(first.hashes, second.hashes, max_hamming):
+        correlation = float(first.pictures[row] @ second.pictures[column])
+        names = first.ids[row], second.ids[column]
+        if correlation >= min_correlation and names[0] != names[1] and names[::-1] not in found:
+            found[names] = NearDuplicate(*names, bits, correlation)
+    return sorted(found.values(), key=lambda pair: (pair.first, pair.second))
+
+
+def _near_by_hash(first: Hashes, second: Hashes, most: int) -> Iterator[tuple[int, int, int]]:
+    for start in range(0, len(first), _ROWS):
+        bits = np.bitwise_count(first[start : start + _ROWS, None] ^ second[None, :])
+        for row, column in zip(*np.nonzero(bits <= most), strict=True):
+            yield start + int(row), int(column), int(bits[row, column])

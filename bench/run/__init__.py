@@ -1,0 +1,1 @@
+"""From a matrix to decisions on disk: specification, keys, store, stages, pipeline, the run folder."""

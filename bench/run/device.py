@@ -1,0 +1,100 @@
+"""The machine a run computes on: device, threads, batch size, memory."""
+
+import ctypes
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bench.errors import UsageError
+from bench.quality.lpips import Lpips, Unavailable, load_lpips
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How a run is executed; nothing here changes what is asked, `batch_size` not even a byte.
+
+    Attributes:
+        device: torch device.
+        threads: threads torch computes with.
+        batch_size: images handed to a method per call.
+        lpips: the LPIPS measure, or why there is none.
+    """
+
+    device: torch.device
+    threads: int
+    batch_size: int
+    lpips: Lpips | Unavailable
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed blocks: page faults are else about a quarter of a gradient's time on a CPU.
+
+    A tensor above 128 KiB is by default mapped anew and unmapped each time. Does nothing elsewhere.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
+    libc.mallopt(mmap_max, 0)
+    libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def _compute_the_same_each_time() -> None:
+    """Have CUDA compute in full float32 and by the same algorithms in every run."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
+def use_device(device: str, threads: int | None) -> tuple[torch.device, int]:
+    """Return the device and the number of threads, and set torch's threads.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        threads: None for every core this process may use.
+
+    Raises:
+        UsageError: the device is unknown or not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"unknown device '{device}'. Valid: auto, cpu, cuda, cuda:N.") from None
+    if chosen.type not in ("cpu", "cuda"):
+        raise UsageError(f"device '{device}' is not supported. Valid: auto, cpu, cuda, cuda:N.")
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if chosen.type == "cuda" and (chosen.index or 0) >= there:
+        raise UsageError(
+            f"device '{device}' was requested, but torch sees {there} CUDA devices. Use --device cpu."
+        )
+    if chosen.type == "cuda":
+        _compute_the_same_each_time()
+    count = threads or _usable_cores()
+    torch.set_num_threads(count)
+    keep_freed_memory()
+    return chosen, count
+
+
+def make_machine(device: str, threads: int | None, batch_size: int, lpips_trunk: Path | None) -> Machine:
+    """Return the machine of a run and set torch's threads (see `use_device`).
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        threads: None for every core this process may use.
+        batch_size: images handed to a method per call.
+        lpips_trunk: file with AlexNet's weights, or None to look in torchvision's cache.
+    """
+    chosen, count = use_device(device, threads)
+    return Machine(chosen, count, batch_size, load_lpips(lpips_trunk))

@@ -1,0 +1,390 @@
+"""A run on disk: what was asked, on what machine, every decision and image measure, and nothing aggregated.
+
+spec.json          what was asked and its canonical form, the command, the benchmark's version
+environment.json   packages, hardware, threads, device, determinism
+splits.json        who is evaluated, on which photos, protected in which rotation (opaque ids)
+cells.json         one entry a cell: status, reason, threat model, files
+decisions/         one Parquet file a cell (`bench.run.decisions.SCHEMA`)
+images/            image measures, one Parquet file a set of images
+diagnoses/         what attacks and purifiers did, seen from outside (`bench.quality.diagnosis`), one JSON file each
+manifest.json      SHA-256 and size of every other file
+timings.csv        seconds by stage and method; never part of a leaderboard
+run.log            what was computed and what was reused
+"""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from bench.contracts import Frozen, Split
+from bench.errors import DataError, UsageError
+from bench.files import write_atomically
+from bench.run.digest import digest, package_versions
+from bench.run.provenance import MethodFacts
+from bench.run.spec import BENCHMARK_VERSION, Cell, RunSpec
+from bench.run.threat import CellThreat
+
+REPORTED_PACKAGES = (
+    "cloakbench",
+    "facenet-pytorch",
+    "lpips",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "opencv-python-headless",
+    "pandas",
+    "Pillow",
+    "pyarrow",
+    "pydantic",
+    "scikit-learn",
+    "scipy",
+    "torch",
+    "torchvision",
+)
+
+
+class CellResult(Frozen):
+    """What became of one cell."""
+
+    attack: str
+    defense: str
+    backbone: str
+    head: str
+    seed: int
+    requested: bool = Field(description="False for reference cells the plan added")
+    status: str = Field(description="ok or failed")
+    reason: str = Field("", description="why it failed")
+    threat: CellThreat
+    decisions: str = Field("", description="file of its decisions, inside the run folder")
+    cloak_measures: str = Field("", description="file of cloak against original")
+    purified_measures: str = Field("", description="file of purified against original")
+    restored_measures: dict[str, str] = Field({}, description="condition → file of restored against original")
+    restored_to_cloak_measures: dict[str, str] = Field(
+        {}, description="condition → file of restored against cloak"
+    )
+    attack_diagnosis: str = Field("", description="file of what the attack did; empty: it changes no image")
+    purifier_diagnosis: str = Field("", description="file of what the purifier did; empty: there is none")
+
+    @property
+    def cell(self) -> Cell:
+        """The point of the matrix."""
+        return Cell(self.attack, self.defense, self.backbone, self.head, self.seed)
+
+    def files(self) -> tuple[str, ...]:
+        """Return every file of the cell."""
+        restored = (*self.restored_measures.values(), *self.restored_to_cloak_measures.values())
+        measures = (self.cloak_measures, self.purified_measures, *restored)
+        named = (self.decisions, *measures, self.attack_diagnosis, self.purifier_diagnosis)
+        return tuple(filter(None, named))
+
+
+class RunFacts(Frozen):
+    """What was asked of a run."""
+
+    run: str = Field(description="digest of the specification")
+    benchmark_version: str = BENCHMARK_VERSION
+    requested: RunSpec
+    spec: RunSpec
+    dataset_note: str = ""
+    lpips_trunk: str = Field("", description="SHA-256 of LPIPS' trunk; empty where there is none")
+    lpips_reason: str = Field("", description="why there is no LPIPS, and the fix")
+    command: str = ""
+    fingerprint: str = Field("", description="digest of the photos and all that decides their crops")
+    methods: tuple[MethodFacts, ...] = Field((), description="code and files of every method, by digest")
+    device: str = Field("", description="where it was computed: cpu or cuda[:N]")
+    threads: int | None = Field(None, description="threads torch computed with")
+    batch_size: int | None = Field(None, description="images handed to a method per call; changes no byte")
+
+
+class ManifestEntry(Frozen):
+    """One file of a run's folder."""
+
+    sha256: str
+    size: int = Field(description="bytes")
+
+
+MANIFEST = "manifest.json"
+
+FILES = (
+    "spec.json",
+    "environment.json",
+    "splits.json",
+    "cells.json",
+    "leaderboard.csv",
+    "timings.csv",
+    "run.log",
+)
+"""What a run writes at the top of its folder, besides the manifest."""
+
+FOLDERS = ("decisions", "images", "diagnoses")
+"""What holds the files that ``cells.json`` names."""
+
+
+class RunFolder:
+    """Reads and writes a run's folder.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write one JSON file, whole or not at all."""
+        write_atomically(self.path / name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+    def write_facts(self, facts: RunFacts, split: Split, machine: Mapping[str, Any]) -> None:
+        """Write what was asked, who is evaluated and on what machine, before any work.
+
+        What an earlier execution of the same run left is replaced: a folder without ``cells.json`` is not finished.
+
+        Raises:
+            UsageError: the folder holds another run.
+        """
+        self.check_free_for(facts.run)
+        for stale in ("cells.json", "leaderboard.csv", MANIFEST):
+            (self.path / stale).unlink(missing_ok=True)
+        self.write_json("spec.json", facts.model_dump(mode="json"))
+        self.write_json("splits.json", split_json(split))
+        self.write_json("environment.json", machine)
+
+    def check_free_for(self, run: str) -> None:
+        """Check that nothing of another run would be written over.
+
+        Args:
+            run: digest of the run that is to be written here.
+
+        Raises:
+            UsageError: the folder holds another run.
+        """
+        try:
+            there = json.loads((self.path / "spec.json").read_bytes())["run"]
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except (ValueError, KeyError, TypeError):
+            there = "with a damaged spec.json"
+        if there != run:
+            raise UsageError(
+                f"{self.path} holds run {there}, and this is run {run}, which would be written over it. Choose another "
+                "folder with --out, or remove that one."
+            )
+
+    def write_bytes(self, name: str, payload: bytes) -> str:
+        """Write one file and return its name."""
+        write_atomically(self.path / name, payload)
+        return name
+
+    def write_cells(self, cells: list[CellResult]) -> None:
+        """Write the state of every cell."""
+        self.write_json("cells.json", [cell.model_dump(mode="json") for cell in cells])
+
+    def entries(self, also: Iterable[str] = ()) -> dict[str, ManifestEntry]:
+        """Return every file as it is now that lies where a run writes or is in `also`, the manifest itself left out.
+
+        Whatever else lies in the folder, such as tables made from the run later or a store, is no part of the run.
+        """
+        inside = (path for name in FOLDERS for path in (self.path / name).rglob("*"))
+        named = (self.path / name for name in (*FILES, *also))
+        files = (path for path in {*named, *inside} if path.is_file())
+        return {
+            path.relative_to(self.path).as_posix(): _entry(path)
+            for path in sorted(files)
+            if not path.name.startswith(".")
+        }
+
+    def extras(self) -> dict[str, int]:
+        """Return what lies at the folder's top besides the run → how many files it has."""
+        own = {*FILES, *FOLDERS, MANIFEST}
+        return {
+            path.name: 1 if path.is_file() else sum(inner.is_file() for inner in path.rglob("*"))
+            for path in sorted(self.path.iterdir())
+            if path.name not in own and not path.name.endswith(".tmp")
+        }
+
+    def write_manifest(self) -> None:
+        """Write the digest of every file of the run; the last thing a run does."""
+        named = {name for cell in self.cells() for name in cell.files()}
+        entries = {name: entry for name, entry in self.entries().items() if name in {*FILES, *named}}
+        self.write_json(MANIFEST, {name: entry.model_dump() for name, entry in entries.items()})
+
+    def manifest(self) -> dict[str, ManifestEntry]:
+        """Return the digests as they were written.
+
+        Raises:
+            DataError: there is no manifest, or it is damaged.
+        """
+        try:
+            found = json.loads(self._read(MANIFEST))
+            return {name: ManifestEntry.model_validate(entry) for name, entry in found.items()}
+        except (ValidationError, ValueError, AttributeError) as error:
+            raise DataError(f"{self.path / MANIFEST} is damaged: {error}.") from None
+
+    def split(self) -> Split:
+        """Return who was evaluated, on which photos.
+
+        Raises:
+            DataError: the folder is not a run, or its file is damaged.
+        """
+        try:
+            found = json.loads(self._read("splits.json"))
+            named = {
+                key: {k: tuple(v) for k, v in found[key].items()} for key in ("gallery", "probes", "cloaked")
+            }
+            return Split(fold=found["fold"], **named)
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise DataError(f"{self.path / 'splits.json'} is damaged: {error!r}.") from None
+
+    def machine(self) -> dict[str, Any]:
+        """Return the machine the run was made on.
+
+        Raises:
+            DataError: the folder is not a run, or its file is damaged.
+        """
+        try:
+            found: dict[str, Any] = json.loads(self._read("environment.json"))
+        except ValueError as error:
+            raise DataError(f"{self.path / 'environment.json'} is damaged: {error}.") from None
+        return found
+
+    def facts(self) -> RunFacts:
+        """Return what was asked.
+
+        Raises:
+            DataError: the folder is not a run, or its file is damaged.
+        """
+        try:
+            return RunFacts.model_validate_json(self._read("spec.json"))
+        except ValidationError as error:
+            raise self._not_readable("spec.json", error) from None
+
+    def cells(self) -> list[CellResult]:
+        """Return every cell.
+
+        Raises:
+            DataError: the folder is not a run, or its file is damaged.
+        """
+        try:
+            return [CellResult.model_validate(item) for item in json.loads(self._read("cells.json"))]
+        except ValidationError as error:
+            raise self._not_readable("cells.json", error) from None
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{self.path / 'cells.json'} is damaged: {error}.") from None
+
+    def _not_readable(self, name: str, error: ValidationError) -> DataError:
+        """Tell a file of another version, which has other fields, from a damaged one."""
+        unknown = [
+            ".".join(map(str, found["loc"]))
+            for found in error.errors()
+            if found["type"] in ("extra_forbidden", "missing")
+        ]
+        if not unknown:
+            return DataError(f"{self.path / name} is damaged: {error.errors()[0]['msg']}.")
+        return DataError(
+            f"{self.path / name} was made by another version of CloakBench: this one does not know, or misses, the "
+            f"field {', '.join(unknown)}. The run was made with benchmark version {self._version_there()}; this is "
+            f"version {BENCHMARK_VERSION}. Read it with the version that made it, or make the run again."
+        )
+
+    def _version_there(self) -> str:
+        try:
+            return str(json.loads(self._read("spec.json"))["benchmark_version"])
+        except (ValueError, KeyError, TypeError, DataError):
+            return "unknown"
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self.path / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise DataError(
+                f"'{self.path}' is not a finished run (it has no {name}). `bench run` prints the folder of a run."
+            ) from None
+
+
+def _entry(path: Path) -> ManifestEntry:
+    with path.open("rb") as file:
+        return ManifestEntry(sha256=hashlib.file_digest(file, "sha256").hexdigest(), size=path.stat().st_size)
+
+
+def file_stem(*parts: Any) -> str:
+    """Return a file name that says what is inside and is unique: readable parts and a short digest."""
+    readable = "__".join(re.sub(r"[^A-Za-z0-9.=+-]+", "_", str(part)).strip("_")[:60] for part in parts)
+    return f"{readable}__{digest([str(part) for part in parts])[:8]}"
+
+
+def split_json(split: Split) -> dict[str, Any]:
+    """Return a split as it is written."""
+    return {
+        "gallery": {key: list(value) for key, value in split.gallery.items()},
+        "probes": {key: list(value) for key, value in split.probes.items()},
+        "fold": dict(split.fold),
+        "cloaked": {key: list(value) for key, value in split.cloaked.items()},
+    }
+
+
+def describe_machine(device: str, threads: int) -> dict[str, Any]:
+    """Return packages, hardware, threads, device and determinism flags, without host or user names."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "packages": package_versions(REPORTED_PACKAGES),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu_model": _cpu_model(),
+        "cpu_cores": os.cpu_count(),
+        "cpu_kernels": torch.backends.cpu.get_cpu_capability(),
+        "threads": threads,
+        "device": device,
+        **_describe_cuda(device),
+        "dtype": "float32",
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "cudnn_deterministic": torch.backends.cudnn.deterministic,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
+        "tf32_cudnn": torch.backends.cudnn.allow_tf32,
+        "byte_order": sys.byteorder,
+    }
+
+
+def _describe_cuda(device: str) -> dict[str, str]:
+    import torch
+
+    if not device.startswith("cuda"):
+        return {"cuda_device": "", "cuda": "", "cudnn": "", "cuda_driver": ""}
+    return {
+        "cuda_device": torch.cuda.get_device_name(device),
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        "cuda_driver": _cuda_driver(),
+    }
+
+
+def _cuda_driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(  # noqa: S603  # a fixed command
+            command, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return (found.stdout.splitlines() or ["unknown"])[0].strip()
+
+
+def _cpu_model() -> str:
+    """Return the processor's name as the system states it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or "unknown")

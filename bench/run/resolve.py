@@ -1,0 +1,200 @@
+"""From a specification as text to plugins, with every name checked before any work starts."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+from bench.contracts import Attack, Backbone, BackbonePool, Binding, Dataset, Defense, Method, Protocol, Split
+from bench.errors import UsageError, unknown
+from bench.plugins import factory, registry
+from bench.plugins import factory as methods
+from bench.randomness import numpy_generator
+from bench.run.digest import digest
+from bench.run.spec import BENCHMARK_VERSION, Cell, RunSpec, cells
+
+M = TypeVar("M", bound=Method)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A run's plugins by canonical name.
+
+    Attributes:
+        requested: the specification as it was given.
+        spec: the same in canonical form.
+        dataset: where the faces come from.
+        protocol: how the tracker is asked.
+        attacks: canonical name → attack, ``none`` included.
+        defenses: canonical name → defence, ``none`` included.
+        backbones: canonical name → tracker's backbone.
+        pool: the dataset's pool of helper backbones.
+    """
+
+    requested: RunSpec
+    spec: RunSpec
+    dataset: Dataset
+    protocol: Protocol
+    attacks: Mapping[str, Attack]
+    defenses: Mapping[str, Defense]
+    backbones: Mapping[str, Backbone]
+    pool: BackbonePool
+
+    @cached_property
+    def digest(self) -> str:
+        """The run's name: 12 hex digits over canonical specification, photos and benchmark version.
+
+        The order in which methods were named does not count.
+        """
+        requested = {
+            k: sorted(v) if isinstance(v, list) else v for k, v in self.spec.model_dump(mode="json").items()
+        }
+        facts = {"spec": requested, "photos": self.dataset.fingerprint(), "benchmark": BENCHMARK_VERSION}
+        return digest(facts)[:12]
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every cell, reference cells included."""
+        return cells(self.spec)[0]
+
+    @cached_property
+    def cells_requested(self) -> frozenset[Cell]:
+        """The cells that were requested."""
+        return cells(self.spec)[1]
+
+    @cached_property
+    def split(self) -> Split:
+        """Who is evaluated, on which photos, protected in which rotation."""
+        identities = [identity for identity in self.dataset.identities() if identity.role == "evaluation"]
+        wanted = self.spec.identities
+        if wanted is not None and wanted > len(identities):
+            raise UsageError(
+                f"--identities {wanted} is more than the {len(identities)} evaluated identities of "
+                f"{self.spec.dataset}; ask for 2 … {len(identities)}."
+            )
+        if len(identities) < 2:
+            raise UsageError(
+                f"{self.spec.dataset} has {len(identities)} evaluated identities; a tracker needs at least 2."
+            )
+        if wanted is not None:
+            rng = numpy_generator(self.spec.split_seed, "identities")
+            identities = [identities[i] for i in sorted(rng.permutation(len(identities))[:wanted])]
+        return self.protocol.split(identities, self.spec.split_seed)
+
+    @cached_property
+    def impostors(self) -> Mapping[str, tuple[str, ...]]:
+        """Photos of identities that are not evaluated, as the protocol deals them."""
+        identities = [identity for identity in self.dataset.identities() if identity.role == "training"]
+        return self.protocol.impostors(identities, self.spec.split_seed)
+
+    def helpers(self, method: Method, tracker: str) -> tuple[str, ...]:
+        """Return the names of a method's surrogates or extractors for one tracker, sorted.
+
+        A method of parts that wants none of its own has those of its parts of its own kind: the purifier that an
+        attack works against has extractors, which are no surrogates.
+
+        Raises:
+            UsageError: nothing is left of the pool, or too few for the method.
+        """
+        wanted = method.pool()
+        if wanted is None:
+            kind = Attack if isinstance(method, Attack) else Defense
+            own = [part for part in method.parts() if isinstance(part, kind)]
+            return tuple(sorted({name for part in own for name in self.helpers(part, tracker)}))
+        if wanted == "auto":
+            names = self.pool.helpers(tracker)
+        elif wanted in registry.entries("pools"):
+            names = registry.pool(wanted).helpers(tracker)
+        else:
+            names = tuple(sorted(set(filter(None, wanted.split("|")))))
+        if not names:
+            raise UsageError(
+                f"the pool '{wanted}' leaves no helper backbone for {methods.canonical(method)} on tracker "
+                f"{tracker}; name some, joined by '|'."
+            )
+        known = registry.entries("backbones")
+        for name in names:
+            if name not in known:
+                raise unknown("backbone", name, known)
+        if isinstance(method, Attack) and len(names) < method.threat.surrogates:
+            raise UsageError(
+                f"{methods.canonical(method)} needs {method.threat.surrogates} surrogates, "
+                f"tracker {tracker} leaves {len(names)} ({', '.join(names)})."
+            )
+        return names
+
+    def binding(self, method: Method, tracker: str) -> Binding:
+        """Return what the plan resolved for a method, and for all that it is made of, on one tracker."""
+        return Binding(
+            self.spec.dataset,
+            self.dataset.domain,
+            self.helpers(method, tracker),
+            tracker,
+            tuple(self.binding(part, tracker) for part in method.parts()),
+        )
+
+
+def resolve(requested: RunSpec) -> Resolved:
+    """Load every plugin of a specification and bring the specification to its canonical form.
+
+    Raises:
+        UsageError: an unknown method, parameter, head or suite of names.
+    """
+    dataset = factory.dataset(requested.dataset)
+    protocol = factory.protocol(requested.protocol)
+    for head in requested.heads:
+        if head not in protocol.heads:
+            raise unknown(f"head of protocol {protocol.name}", head, protocol.heads)
+    pool = registry.pool(dataset.default_pool)
+    trackers = requested.backbones or pool.groups[0]
+    attacks = _by_name("attacks", requested.attacks, factory.attack)
+    defenses = _by_name("defenses", requested.defenses, factory.defense)
+    backbones = _by_name("backbones", trackers, factory.backbone)
+    spec = requested.model_copy(
+        update={
+            "dataset": methods.canonical(dataset),
+            "protocol": methods.canonical(protocol),
+            "attacks": tuple(attacks),
+            "defenses": tuple(defenses),
+            "backbones": tuple(backbones),
+            "heads": tuple(dict.fromkeys(requested.heads or protocol.heads[:1])),
+            "seeds": tuple(dict.fromkeys(requested.seeds)),
+        }
+    )
+    attacks.setdefault("none", factory.attack("none"))
+    defenses.setdefault("none", factory.defense("none"))
+    _check_combinations(protocol, attacks, defenses)
+    return Resolved(requested, spec, dataset, protocol, attacks, defenses, backbones, pool)
+
+
+def _check_combinations(
+    protocol: Protocol, attacks: Mapping[str, Attack], defenses: Mapping[str, Defense]
+) -> None:
+    for name, attack in attacks.items():
+        for other, defense in defenses.items():
+            if reason := protocol.refuse(attack, defense):
+                raise UsageError(f"protocol {protocol.name} cannot measure {name} × {other}: {reason}")
+
+
+def _by_name(kind: str, texts: Iterable[str], create: Callable[[str], M]) -> dict[str, M]:
+    found: dict[str, M] = {}
+    for text in texts:
+        method = create(text)
+        name = methods.canonical(method)
+        other = found.get(name)
+        if other is not None and type(other) is not type(method):
+            raise UsageError(
+                f"two {kind} of this run are called '{name}': {_qualified(other)} and {_qualified(method)}. "
+                "Give one another name."
+            )
+        if other is not None and other.params != method.params:
+            raise UsageError(
+                f"two {kind} of this run are both called '{name}', as tables show the file's name only. "
+                "Rename one of the files."
+            )
+        found.setdefault(name, method)
+    return found
+
+
+def _qualified(method: Method) -> str:
+    return f"{type(method).__module__}.{type(method).__name__}"

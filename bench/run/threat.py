@@ -1,0 +1,406 @@
+"""Who knew what in a cell: the columns that keep unlike rows from being compared.
+
+Black-box and white-box cells are never averaged; a defence that trained on the attack it is measured
+against says so. All of it is known before work starts; what would be impossible or unfair is refused there.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from pydantic import Field
+
+from bench.contracts import (
+    Attack,
+    Backbone,
+    Binding,
+    Dataset,
+    Defense,
+    Frozen,
+    Hardening,
+    Identity,
+    Method,
+    with_parts,
+)
+from bench.data.files import sha256_of
+from bench.errors import BenchError, DataError, UsageError
+from bench.plugins import factory, registry, syntax
+from bench.plugins import factory as plugins_factory
+from bench.run.resolve import Resolved
+from bench.run.spec import Cell
+
+Overlap = Literal["yes", "no", "unknown"]
+
+SAMPLED_PHOTOS = 3
+"""Photos by which two datasets of one plugin are found to mean the same identities by the same ids."""
+
+
+class CellThreat(Frozen):
+    """The threat model of one cell, as printed in its row."""
+
+    surrogates: str = Field(description="backbones the attack used, joined by |; empty: none")
+    extractors: str = Field(description="backbones the defence was trained with, joined by |; empty: none")
+    access: str = Field(
+        description="black-box, white-box (the tracker's backbone is a surrogate), or empty without surrogates"
+    )
+    extractor_is_tracker: bool = Field(
+        False,
+        description="the tracker's backbone, by name or by its weights' SHA-256, trained the defence, or one that "
+        "the attack works against",
+    )
+    related: bool = Field(description="a surrogate or extractor is of the tracker's family")
+    extractors_are_surrogates: bool = Field(
+        description="the attack's surrogates and the defence's extractors overlap"
+    )
+    attack_seen_by_defense: str = Field(
+        description="seen, seen-with-other-parameters, unseen, or not-trained where the defence does not learn"
+    )
+    attack_adapts_to_defense: bool = Field(
+        description="the attack was made against this defence, or against a member of it"
+    )
+    identity_overlap: Overlap = Field(
+        description="whether an evaluated identity's photos trained the tracker's backbone, the defence or the attack"
+    )
+    identity_overlap_detail: str = Field("", description="how many identities, or why it is unknown")
+    impostor_overlap: str = Field(
+        "",
+        description="whether an evaluated identity is among those that thresholds and distractors come from: yes, no; "
+        "empty where the protocol has none",
+    )
+
+
+@dataclass(frozen=True)
+class OverlapFinding:
+    """Whether evaluated identities are among those a part was trained on.
+
+    Attributes:
+        overlap: yes, no or unknown.
+        detail: how many identities, or why it is unknown; "" for no.
+        identities: the evaluated identities found there, sorted.
+    """
+
+    overlap: Overlap
+    detail: str = ""
+    identities: tuple[str, ...] = ()
+
+
+class Threats:
+    """The threat models of a run's cells; what they share is looked up once.
+
+    Args:
+        run: the resolved run.
+        evaluated: identity ids of the evaluated identities; None for those of the run's split.
+    """
+
+    def __init__(self, run: Resolved, evaluated: frozenset[str] | None = None) -> None:
+        self.run = run
+        self.evaluated = frozenset(run.split.gallery) if evaluated is None else evaluated
+        self._overlaps: dict[str, OverlapFinding] = {}
+        self._weights: dict[str, frozenset[str]] = {}
+
+    def of(self, cell: Cell) -> CellThreat:
+        """Return the threat model of a cell."""
+        run = self.run
+        attack, defense = run.attacks[cell.attack], run.defenses[cell.defense]
+        surrogates = run.helpers(attack, cell.backbone)
+        binding = run.binding(defense, cell.backbone)
+        trained_with = self.extractors(cell)
+        overlap = self.identity_overlap(cell)
+        return CellThreat(
+            surrogates="|".join(surrogates),
+            extractors="|".join(binding.backbones),
+            access=self._access(surrogates, cell.backbone),
+            extractor_is_tracker=bool(self.same_weights(trained_with, cell.backbone)),
+            related=any(self._related(name, cell.backbone) for name in {*surrogates, *trained_with}),
+            extractors_are_surrogates=any(self.same_weights(binding.backbones, name) for name in surrogates),
+            attack_seen_by_defense=_seen(attack, defense.trained_on(binding)),
+            attack_adapts_to_defense=self._adapts(cell),
+            identity_overlap=overlap.overlap,
+            identity_overlap_detail=overlap.detail,
+            impostor_overlap=self.impostor_overlap.overlap if self.run.impostors else "",
+        )
+
+    def extractors(self, cell: Cell) -> tuple[str, ...]:
+        """Return the extractors of the cell's defence and of the defences its attack works against, sorted."""
+        run = self.run
+        attack, defense = run.attacks[cell.attack], run.defenses[cell.defense]
+        known = [
+            bound
+            for part, bound in with_parts(attack, run.binding(attack, cell.backbone))
+            if isinstance(part, Defense)
+        ]
+        bindings = [run.binding(defense, cell.backbone), *known]
+        return tuple(sorted({name for binding in bindings for name in binding.backbones}))
+
+    def _adapts(self, cell: Cell) -> bool:
+        """Say whether the attack knows the cell's defence, or one that is part of both that and what it knows."""
+        attack, defense = self.run.attacks[cell.attack], self.run.defenses[cell.defense]
+        if not attack.threat.adapts_to:
+            return False
+        made_of = _names(defense)
+        known = {*attack.threat.adapts_to}.union(
+            *(_names(p) for p in attack.parts() if isinstance(p, Defense))
+        )
+        return not made_of.isdisjoint(known)
+
+    def check(self) -> None:
+        """Refuse what no row could be read from.
+
+        Raises:
+            UsageError: the dataset gives a photo to two identities or to gallery and probes; or a pool that
+                stands for other backbones than the tracker's holds the tracker's weights under another name.
+        """
+        _check_photos(self.run.dataset)
+        _check_split(self.run)
+        for tracker in self.run.backbones:
+            for method in (*self.run.attacks.values(), *self.run.defenses.values()):
+                self._check_pool(method, tracker)
+
+    def _check_pool(self, method: Method, tracker: str) -> None:
+        for part in method.parts():
+            self._check_pool(part, tracker)
+        wanted = method.pool()
+        if wanted is None or (wanted != "auto" and wanted not in registry.entries("pools")):
+            return  # named one by one: whoever names the tracker's backbone asks for it
+        same = self.same_weights(self.run.helpers(method, tracker), tracker)
+        if same:
+            raise UsageError(
+                f"the pool '{wanted}' gives {factory.canonical(method)} the backbone {same[0]}, whose weights are the "
+                f"tracker's ({tracker}), and a pool promises others than the tracker's. Name helpers one by one, "
+                "joined by '|': the row then says that the tracker's own backbone was used."
+            )
+
+    # -- backbones -------------------------------------------------------------------------------------
+
+    def same_weights(self, names: Iterable[str], tracker: str) -> tuple[str, ...]:
+        """Return those of `names` that are the tracker's backbone, by name or by the weights' SHA-256."""
+        own = self.weights(tracker)
+        return tuple(name for name in names if name == tracker or own & self.weights(name))
+
+    def weights(self, name: str) -> frozenset[str]:
+        """Return the SHA-256 of a backbone's weights; empty where it has no file."""
+        if name not in self._weights:
+            self._weights[name] = self._look_up_weights(name)
+        return self._weights[name]
+
+    def _look_up_weights(self, name: str) -> frozenset[str]:
+        backbone = self._backbone(name)
+        if backbone.card.sha256:
+            return frozenset({backbone.card.sha256})
+        run = self.run
+        files = backbone.files(Binding(run.spec.dataset, run.dataset.domain, (), name))
+        return frozenset(sha256_of(path) for path in files if path.suffix != ".json")
+
+    def _backbone(self, name: str) -> Backbone:
+        return self.run.backbones.get(name) or plugins_factory.backbone(name)
+
+    def _access(self, surrogates: tuple[str, ...], tracker: str) -> str:
+        if not surrogates:
+            return ""
+        return "white-box" if self.same_weights(surrogates, tracker) else "black-box"
+
+    def _related(self, name: str, tracker: str) -> bool:
+        one, other = self._backbone(name).card, self._backbone(tracker).card
+        return bool(self.same_weights((name,), tracker)) or (one.family != "" and one.family == other.family)
+
+    # -- identities ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def impostor_overlap(self) -> OverlapFinding:
+        """Whether evaluated identities are among those that thresholds and distractors come from."""
+        return _counted(self.evaluated, self.run.impostors, "the protocol's background")
+
+    def identity_overlap(self, cell: Cell) -> OverlapFinding:
+        """Return whether an evaluated identity's photos trained the tracker's backbone, the defence or the attack."""
+        found = [(part, self.source_overlap(source)) for part, source in self.training_sources(cell)]
+        details = dict.fromkeys(f"{part}: {each.detail}" for part, each in found if each.detail)
+        results = {each.overlap for _, each in found}
+        identities = tuple(sorted({identity for _, each in found for identity in each.identities}))
+        overlap: Overlap = "yes" if "yes" in results else "unknown" if "unknown" in results else "no"
+        return OverlapFinding(overlap, "; ".join(details), identities)
+
+    def training_sources(self, cell: Cell) -> list[tuple[str, str]]:
+        """Return (part, what it says of its training identities) for the parts of a cell that were trained.
+
+        A method made of others was trained on what they were; what an attack knows of a defence is the attack's.
+        """
+        run = self.run
+        attack, defense = run.attacks[cell.attack], run.defenses[cell.defense]
+        found = [("tracker", self._backbone(cell.backbone).card.training_data)]
+        for role, whole in (("defence", defense), ("attack", attack)):
+            for method, binding in with_parts(whole, run.binding(whole, cell.backbone)):
+                if isinstance(method, Defense):
+                    found.append((role, defense_source(method, binding, run.spec.dataset)))
+                elif isinstance(method, Attack):
+                    found.append((role, attack_source(method, binding, run.spec.dataset)))
+        return [(part, source) for part, source in dict.fromkeys(found) if source != "none"]
+
+    def source_overlap(self, source: str) -> OverlapFinding:
+        """Return whether evaluated identities are among those of a source.
+
+        Args:
+            source: ``<dataset>/training``, ``<dataset>/evaluation`` or any other text.
+        """
+        if source not in self._overlaps:
+            self._overlaps[source] = self._look_up(source)
+        return self._overlaps[source]
+
+    def _look_up(self, source: str) -> OverlapFinding:
+        said = self._identities_in(source)
+        if said is not None:
+            return _counted(self.evaluated, said, f"'{source}'")
+        try:
+            dataset, identities = self.identities_of(source)
+            why = self._why_other_identities(dataset)
+        except BenchError as error:
+            return OverlapFinding("unknown", str(error))
+        if why is None:
+            return _counted(self.evaluated, (identity.id for identity in identities), f"'{source}'")
+        return OverlapFinding("no" if why == "" else "unknown", why)
+
+    def _identities_in(self, corpus: str) -> frozenset[str] | None:
+        """Return whom of its identities the run's dataset says to be in a corpus; None where it does not say.
+
+        A dataset says so by a method `identities_in`, which takes what backbones' cards call the corpus.
+        """
+        says = getattr(self.run.dataset, "identities_in", None)
+        try:
+            return says(corpus) if callable(says) else None
+        except BenchError:
+            return None  # its files are not here any more
+
+    def identities_of(self, source: str) -> tuple[Dataset, tuple[Identity, ...]]:
+        """Return the dataset a source names and the identities of the role it names.
+
+        Raises:
+            UsageError: it names no dataset and role.
+            DataError: the dataset's files are not here.
+        """
+        text, _, role = source.rpartition("/")
+        if role not in ("training", "evaluation") or not text:
+            raise UsageError(f"'{source}' names no dataset that can be looked at")
+        try:
+            dataset = self._dataset(text)
+            return dataset, tuple(identity for identity in dataset.identities() if identity.role == role)
+        except BenchError as error:
+            raise DataError(f"'{source}' cannot be looked at: {error}") from error
+
+    def _dataset(self, text: str) -> Dataset:
+        own = self.run.dataset
+        if text == self.run.spec.dataset:
+            return own
+        parsed = syntax.parse(text)
+        if parsed.name != own.name:
+            return plugins_factory.dataset(text)
+        made = factory.build(type(own), parsed)  # also where the class came from a file
+        assert isinstance(made, Dataset)
+        return made
+
+    def _why_other_identities(self, dataset: Dataset) -> str | None:
+        """Return None where ids mean the same identities in both, "" where nobody is in both, else the warning."""
+        own = self.run.dataset
+        if dataset is own or (dataset.name == own.name and dataset.fingerprint() == own.fingerprint()):
+            return None
+        if dataset.domain != own.domain:
+            return ""  # rendered identities are not photographed ones
+        if dataset.name == own.name and _agree(dataset, own):
+            return None
+        return (
+            f"nothing says whether identities of '{factory.canonical(dataset)}' are in '{self.run.spec.dataset}' under "
+            "other ids"
+        )
+
+
+def cell_threat(run: Resolved, cell: Cell) -> CellThreat:
+    """Return the threat model of one cell (see `Threats` for many)."""
+    return Threats(run).of(cell)
+
+
+def defense_source(defense: Defense, binding: Binding, dataset: str) -> str:
+    """Return on whose photos a defence was trained; one that learns in the run does so on the dataset's."""
+    said = defense.training_identities(binding)
+    requires_fit = defense.requires_fit or isinstance(defense, Hardening)
+    return f"{dataset}/training" if said == "none" and requires_fit else said
+
+
+def attack_source(attack: Attack, binding: Binding, dataset: str) -> str:
+    """Return on whose photos an attack was trained: what it says, the dataset's where it learns, else none.
+
+    An attack that ships weights says so by a method `training_identities` like that of a defence; without one nobody
+    knows.
+    """
+    says = getattr(attack, "training_identities", None)
+    if callable(says):
+        return str(says(binding))
+    if attack.requires_fit:
+        return f"{dataset}/training"
+    return "unknown" if attack.files(binding) else "none"
+
+
+def _counted(evaluated: frozenset[str], identities: Iterable[str], where: str) -> OverlapFinding:
+    shared = tuple(sorted(evaluated.intersection(identities)))
+    if not shared:
+        return OverlapFinding("no")
+    detail = f"{len(shared)} of {len(evaluated)} evaluated identities are among {where}"
+    return OverlapFinding("yes", detail, shared)
+
+
+def _agree(one: Dataset, other: Dataset) -> bool:
+    """Say whether some photos that both datasets name alike are alike to the last byte."""
+    ids = [
+        {image for identity in dataset.identities() for image in identity.photos} for dataset in (one, other)
+    ]
+    common = sorted(ids[0] & ids[1])
+    sample = [common[i * (len(common) - 1) // (SAMPLED_PHOTOS - 1)] for i in range(SAMPLED_PHOTOS) if common]
+    return bool(sample) and bool((one.crops(sample) == other.crops(sample)).all())
+
+
+def _check_photos(dataset: Dataset) -> None:
+    owner: dict[str, str] = {}
+    seen: set[str] = set()
+    for identity in dataset.identities():
+        if identity.id in seen:
+            raise UsageError(
+                f"dataset '{dataset.name}' lists identity '{identity.id}' twice; give each identity one."
+            )
+        seen.add(identity.id)
+        for image in identity.photos:
+            other = owner.setdefault(image, identity.id)
+            if other != identity.id:
+                raise UsageError(
+                    f"dataset '{dataset.name}' gives photo '{image}' to both '{other}' and '{identity.id}'; a photo "
+                    "belongs to one identity."
+                )
+
+
+def _check_split(run: Resolved) -> None:
+    photos: Mapping[str, tuple[str, ...]] = run.split.gallery
+    for identity, probes in run.split.probes.items():
+        both = set(photos.get(identity, ())) & set(probes)
+        if both:
+            raise UsageError(
+                f"protocol {run.protocol.name} puts photo '{min(both)}' both into the gallery and among the probes; a "
+                "tracker would be asked about a photo it has."
+            )
+
+
+def _names(defense: Defense) -> set[str]:
+    """Return the canonical names of a defence and of the defences it is made of."""
+    return {factory.canonical(defense)}.union(
+        *(_names(part) for part in defense.parts() if isinstance(part, Defense))
+    )
+
+
+def _seen(attack: Attack, trained_on: tuple[str, ...]) -> str:
+    name = factory.canonical(attack)
+    if name == "none":
+        return ""
+    if not trained_on:
+        return "not-trained"
+    # Cloaks made against the finished defence are none it can have been trained on, whatever they are called.
+    if name in trained_on and not attack.threat.adapts_to:
+        return "seen"
+    inside = {attack.name, *(part.name for part in attack.parts() if isinstance(part, Attack))}
+    known = {syntax.parse(text).name for text in trained_on}
+    return "seen-with-other-parameters" if inside & known else "unseen"

@@ -1,0 +1,1 @@
+"""Frames in, numbers out: intervals, tests, rankings, power; no file is read here."""

@@ -1,0 +1,311 @@
+"""Intervals and effect sizes over identities (DESIGN 7).
+
+What lives here: pure functions of per-identity numbers. What must not: decisions, cells and methods
+(`bench.stats.rates`).
+
+The unit is the identity: photos of one identity are not independent. A number that cannot be given is None
+with a reason, never 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+"""Coverage of every interval."""
+
+RESAMPLES = 9999
+"""Bootstrap resamples of an interval."""
+
+_BATCH = 1024  # resamples drawn at a time; fixed, so that memory is bounded and the stream is the same
+_SAME = 1e-12  # rates of identities closer than this are equal up to rounding
+_PRIOR = 1.0  # identities' worth of a cautious guess at a variance; docs/statistics.md says why
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval.
+
+    Attributes:
+        value: None where it cannot be given.
+        low: lower end of the interval, None where there is none.
+        high: upper end.
+        reason: why value or interval is missing, else "".
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"an interval has two ends, got {self.low} and {self.high}")
+        if (self.value is None or self.low is None) and not self.reason:
+            raise ValueError("a missing number needs a reason")
+
+    @classmethod
+    def missing(cls, reason: str) -> Estimate:
+        """Return the estimate that is not available, with its reason."""
+        return cls(None, None, None, reason)
+
+
+def effective_sample_size(rates: ArrayLike, n_probes: int) -> float:
+    """Return how many independent probes the macro mean is worth (Korn and Graubard, 1998).
+
+    n_eff = p(1 − p) / v with p the mean of the identities' rates and v the variance of that mean. v is s²/n, s²
+    the variance between identities, drawn towards its largest possible value p(1 − p)/n as if one more
+    identity had shown it:  v = (k·s²/n + p(1 − p)/n) / (k + 1), with k the number of identities that tell of
+    it (those with a hit or those with a miss, whichever are fewer). Where a handful of identities have all the
+    errors, s² alone is too small too often. Bounded to [n identities, n probes], and n identities where p is
+    0 or 1 or the rates are equal.
+
+    Args:
+        rates: the n identities' own rates in [0, 1].
+        n_probes: probes in all, at least n.
+    """
+    values = _rates(rates, n_probes)
+    n = len(values)
+    p = float(values.mean())
+    if n < 2 or np.ptp(values) <= _SAME:
+        return float(n)
+    telling = int(min(np.count_nonzero(values > _SAME), np.count_nonzero(values < 1 - _SAME)))
+    variance = _shrunk(float(values.var(ddof=1)) / n, telling, p * (1 - p) / n)
+    return min(max(p * (1 - p) / variance, float(n)), float(n_probes))
+
+
+def rate_interval(rates: ArrayLike, n_probes: int, confidence: float = CONFIDENCE) -> Estimate:
+    """Return the mean of identities' rates with its interval.
+
+    Wilson's score interval at `effective_sample_size`, with Student's t at n − 1 degrees in place of z:
+    what is known about the spread between identities comes from n of them.
+
+    Args:
+        rates: the n identities' own rates in [0, 1].
+        n_probes: probes in all, at least n.
+        confidence: coverage.
+
+    Returns:
+        an estimate within [0, 1]; without interval for one identity, missing for none.
+
+    Raises:
+        ValueError: a rate is not in [0, 1], or there are fewer probes than identities.
+    """
+    from scipy.special import stdtrit
+
+    values = _rates(rates, n_probes)
+    n = len(values)
+    if n == 0:
+        return Estimate.missing("no identities")
+    p = float(values.mean())
+    if n == 1:
+        return Estimate(p, reason="one identity has no interval")
+    quantile = float(stdtrit(n - 1, (1 + confidence) / 2))
+    low, high = wilson_interval(p, effective_sample_size(values, n_probes), quantile)
+    return Estimate(p, low, high)
+
+
+def wilson_interval(p: float, n: float, quantile: float) -> tuple[float, float]:
+    """Return Wilson's score interval (1927) for rate `p` of `n` trials, both in [0, 1].
+
+    Args:
+        p: the rate.
+        n: number of trials, not necessarily whole.
+        quantile: of the reference distribution, e.g. 1.96.
+    """
+    weight = quantile**2 / n
+    centre = (p + weight / 2) / (1 + weight)
+    half = quantile / (1 + weight) * math.sqrt(p * (1 - p) / n + weight / (4 * n))
+    # At p = 0 or 1 the near end is p exactly; rounding must not move it.
+    low = 0.0 if p == 0 else max(0.0, centre - half)
+    high = 1.0 if p == 1 else min(1.0, centre + half)
+    return low, high
+
+
+def bootstrap_means(columns: ArrayLike, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
+    """Return the means of `columns` over identities drawn with replacement.
+
+    Args:
+        columns: n×m, one row an identity; whole rows are drawn, so that columns stay paired.
+        rng: decides the draws.
+        resamples: R.
+
+    Returns:
+        R×m.
+    """
+    values = np.asarray(columns, dtype=np.float64)
+    n, m = values.shape
+    means = np.empty((resamples, m))
+    for start in range(0, resamples, _BATCH):
+        size = min(_BATCH, resamples - start)
+        drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
+        means[start : start + size] = counts @ values / n
+    return means
+
+
+def bootstrap_interval(
+    columns: ArrayLike,
+    statistic: Callable[[Floats], Floats],
+    rng: np.random.Generator,
+    *,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> Estimate:
+    """Return a function of means over identities with its BCa bootstrap interval (Efron, 1987).
+
+    Args:
+        columns: n×m, one row an identity.
+        statistic: maps …×m means to … values, e.g. ``lambda m: m[..., 0] - m[..., 1]``.
+        rng: decides the resamples.
+        resamples: how many.
+        confidence: coverage.
+
+    Returns:
+        an estimate; without interval where fewer than two identities, equal identities or a resample for
+        which `statistic` is not finite leave none; missing where the value itself is not finite.
+    """
+    values = np.asarray(columns, dtype=np.float64)
+    n = len(values)
+    if n == 0:
+        return Estimate.missing("no identities")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(statistic(values.mean(axis=0)))
+        if not math.isfinite(value):
+            return Estimate.missing("not finite")
+        if n == 1:
+            return Estimate(value, reason="one identity has no interval")
+        replicates = statistic(bootstrap_means(values, rng, resamples))
+        without_one = statistic((values.sum(axis=0) - values) / (n - 1))
+    if not (np.isfinite(replicates).all() and np.isfinite(without_one).all()):
+        return Estimate(value, reason="not finite in some resamples, so no bootstrap interval")
+    if np.ptp(replicates) <= _SAME:
+        return Estimate(value, reason="no variation between identities, so no bootstrap interval")
+    ends = np.quantile(replicates, _bca_levels(value, replicates, without_one, confidence))
+    return Estimate(value, float(ends[0]), float(ends[1]))
+
+
+def risk_difference(first: ArrayLike, second: ArrayLike, rng: np.random.Generator) -> Estimate:
+    """Return mean(first) − mean(second) with a paired bootstrap interval.
+
+    Args:
+        first: rates of n identities.
+        second: rates of the same identities in the same order.
+        rng: decides the resamples.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+    differences = np.subtract(*_same_length(first, second))
+    return bootstrap_interval(differences[:, None], lambda means: means[..., 0], rng)
+
+
+def difference_interval(first: ArrayLike, second: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
+    """Return mean(first) − mean(second) of paired rates with its interval.
+
+    Student's t at n − 1 degrees on the identities' differences. Their variance is drawn towards that of cells
+    whose probes all agree within an identity and whose rates correlate by one half, as if one more identity had
+    shown it (see `effective_sample_size`), so that there is an interval, and a wide enough one, where nobody
+    or hardly anybody differs.
+
+    Args:
+        first: rates of n identities in [0, 1].
+        second: rates of the same identities in the same order.
+        confidence: coverage.
+
+    Returns:
+        an estimate within [−1, 1]; without interval for one identity, missing for none.
+
+    Raises:
+        ValueError: the lengths differ or a rate is not in [0, 1].
+    """
+    from scipy.special import stdtrit
+
+    one, two = (_rates(rates, np.size(rates)) for rates in _same_length(first, second))
+    n = len(one)
+    if n == 0:
+        return Estimate.missing("no identities")
+    value = float((one - two).mean())
+    if n == 1:
+        return Estimate(value, reason="one identity has no interval")
+    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * difference_error(one, two)
+    return Estimate(value, max(-1.0, value - half), min(1.0, value + half))
+
+
+def difference_error(first: Floats, second: Floats) -> float:
+    """Return the standard error of the mean difference of paired rates, as in `difference_interval`.
+
+    Args:
+        first: rates of n > 1 identities in [0, 1].
+        second: rates of the same identities.
+    """
+    n = len(first)
+    differences = first - second
+    # One success and one failure more (Laplace): the bound must not vanish where every rate is 0 or 1.
+    p, q = ((n * rates.mean() + 1) / (n + 2) for rates in (first, second))
+    likely = float(p * (1 - p) + q * (1 - q)) / 2 / n
+    differing = int(np.count_nonzero(np.abs(differences) > _SAME))
+    return math.sqrt(_shrunk(float(differences.var(ddof=1)) / n, differing, likely))
+
+
+def cohens_h(first: float, second: float) -> float:
+    """Return Cohen's effect size h = 2·asin√first − 2·asin√second of two rates, in [−π, π].
+
+    Raises:
+        ValueError: a rate is not in [0, 1].
+    """
+    for rate in (first, second):
+        if not 0 <= rate <= 1:
+            raise ValueError(f"rate {rate} is not in [0, 1]")
+    return 2 * math.asin(math.sqrt(first)) - 2 * math.asin(math.sqrt(second))
+
+
+def _shrunk(variance: float, telling: int, prior: float) -> float:
+    """Return `variance`, known from `telling` identities, with `_PRIOR` more that show the variance `prior`."""
+    return (telling * variance + _PRIOR * prior) / (telling + _PRIOR)
+
+
+def _bca_levels(value: float, replicates: Floats, without_one: Floats, confidence: float) -> Floats:
+    """Return the two quantile levels of the BCa interval (Efron 1987, eq. 2.3 and 6.6)."""
+    from scipy.stats import norm
+
+    # A replicate equal to the value counts half below: rates are discrete and such ties are common. They
+    # are ties up to rounding only, as resampled means sum in another order.
+    near = np.isclose(replicates, value, rtol=0, atol=_SAME)
+    below = np.mean((replicates < value) & ~near) + np.mean(near) / 2
+    levels: Floats = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
+    influence = without_one.mean() - without_one
+    spread = float((influence**2).sum())
+    if not 0 < below < 1 or spread <= _SAME**2:
+        return levels  # the percentile interval: no correction can be estimated
+    bias = norm.ppf(below)
+    acceleration = float((influence**3).sum()) / (6 * spread**1.5)
+    shifted = bias + norm.ppf(levels)
+    corrected: Floats = norm.cdf(bias + shifted / (1 - acceleration * shifted))
+    return corrected
+
+
+def _rates(rates: ArrayLike, n_probes: int) -> Floats:
+    values: Floats = np.asarray(rates, dtype=np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"rates must be one number an identity, got shape {values.shape}")
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError("every rate must be in [0, 1]")
+    if n_probes < len(values):
+        raise ValueError(f"{n_probes} probes for {len(values)} identities; each has at least one")
+    return values
+
+
+def _same_length(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    one, two = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if one.shape != two.shape:
+        raise ValueError(f"paired rates need the same identities, got {len(one)} and {len(two)}")
+    return one, two

@@ -1,0 +1,419 @@
+"""Tests over identities: is one cell different from another, and is it not worse? (DESIGN 7).
+
+What lives here: paired tests, corrections for many of them, Friedman's test, and what several seeds add, as
+pure functions of per-identity rates. What must not: runs, cells, tables (their callers) and intervals
+(`bench.stats.intervals`). `docs/statistics.md` has the formulas, the choices and the simulations behind them.
+
+A p value that cannot be given is None with a reason, never 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from bench.stats import rates as measures
+from bench.stats.intervals import Estimate, Floats, cohens_h, difference_error, difference_interval
+
+ALPHA = 0.05
+"""Level of every test."""
+
+LEAST_DIFFERING = 6
+"""Fewest identities that must differ: with 5 the smallest two-sided p, 2/2⁵, is above `ALPHA`."""
+
+LEAST_BLOCKS = 10
+"""Fewest identities that must not be tied throughout for Friedman's χ² approximation (Demšar, 2006)."""
+
+LEAST_RESAMPLES = 99_999
+"""Fewest resamples of a sign-flip test that is reported."""
+
+_BATCH = 1 << 15  # sign vectors at a time; fixed, so that memory is bounded and the stream is the same
+_SAME = 1e-12  # differences of rates smaller than this are none
+_TIE = 1e-9  # sums that differ by less than this share of the largest are ties up to rounding
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """One cell against another over the same identities.
+
+    Attributes:
+        n_identities: identities compared.
+        n_differing: those whose rates differ.
+        first: mean rate of the first cell.
+        second: of the second.
+        difference: first − second with its 95 % interval.
+        p: two-sided p value of the sign-flip test, None where it cannot be given.
+        effect_h: Cohen's h of the two rates, positive where the first is higher.
+        reason: why something is missing, else "".
+    """
+
+    n_identities: int
+    n_differing: int
+    first: float | None
+    second: float | None
+    difference: Estimate
+    p: float | None
+    effect_h: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class NonInferiority:
+    """Is the first cell not worse than the second by more than a margin?
+
+    Attributes:
+        n_identities: identities compared.
+        margin: what "worse by more than" means, in the unit of the rates.
+        difference: first − second with its (1 − 2·alpha) interval.
+        p: one-sided p value of the null hypothesis "worse by the margin or more".
+        not_worse: whether p ≤ alpha; False is "not shown", not "worse". None where there is no p.
+        reason: why p is missing, else "".
+    """
+
+    n_identities: int
+    margin: float
+    difference: Estimate
+    p: float | None
+    not_worse: bool | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Friedman:
+    """Do k methods differ at all? Identities are the blocks.
+
+    Attributes:
+        n_identities: n.
+        n_differing: identities whose k rates are not all equal.
+        statistic: Friedman's χ², corrected for ties; None where it cannot be given.
+        p: its p value at k − 1 degrees of freedom.
+        reason: why they are missing, else "".
+    """
+
+    n_identities: int
+    n_differing: int
+    statistic: float | None
+    p: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class SeedVariance:
+    """Spread between seeds apart from that between identities (two-way random effects, one rate a pair).
+
+    Attributes:
+        n_identities: n.
+        n_seeds: k.
+        mean: grand mean of the rates.
+        seed_means: standard deviation of the k runs' mean rates: what another seed would change in a table.
+        seeds: standard deviation of the seeds' own effect, with what identities add to `seed_means` taken out.
+        identities: standard deviation between identities, with what seeds add taken out.
+        residual: what is neither: an identity's chance under one seed.
+        reason: why the deviations are missing, else "".
+    """
+
+    n_identities: int
+    n_seeds: int
+    mean: float | None
+    seed_means: float | None
+    seeds: float | None
+    identities: float | None
+    residual: float | None
+    reason: str
+
+
+def resamples_for(family_size: int, alpha: float = ALPHA) -> int:
+    """Return how many resamples each test of a family needs: max(99,999, ⌈40·m/α⌉).
+
+    Holm's smallest threshold is α/m; 40 resamples are then expected at or beyond it, so that chance in the
+    resampling moves a p value there by about a sixth of itself.
+
+    Args:
+        family_size: m ≥ 1, the number of tests corrected together.
+        alpha: level of the family, in (0, 1).
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    if family_size < 1 or not 0 < alpha < 1:
+        raise ValueError(f"a family has at least one test and a level in (0, 1): {family_size}, {alpha}")
+    return max(LEAST_RESAMPLES, math.ceil(40 * family_size / alpha))
+
+
+def sign_flip_test(
+    differences: ArrayLike, rng: np.random.Generator, resamples: int = LEAST_RESAMPLES
+) -> float:
+    """Return the two-sided p value of the studentised paired sign-flip test.
+
+    Under the null hypothesis a difference is as likely to have either sign. With t the one-sample t statistic
+    and t* that of the differences under random signs, p = (1 + #{|t*| ≥ |t|}) / (1 + R); over all 2ⁿ sign
+    vectors, p = #{|t*| ≥ |t|} / 2ⁿ, where these are no more than `resamples`. Signs leave Σd² as it is, so
+    |t| = |Σd| / √((n·Σd² − (Σd)²)/(n − 1)) grows with |Σd| alone: comparing sums is comparing t statistics.
+
+    Args:
+        differences: one number an identity; zeros say nothing and are left out, n counts the others.
+        rng: decides the signs; not used where all are enumerated.
+        resamples: R.
+
+    Returns:
+        p in (0, 1]; 1 where no identity differs.
+
+    Raises:
+        ValueError: differences are not one finite number an identity, or R < 1.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    if values.ndim != 1 or not np.isfinite(values).all() or resamples < 1:
+        raise ValueError(
+            f"a sign-flip test needs one finite number an identity and at least one resample, got shape "
+            f"{values.shape} and {resamples} resamples"
+        )
+    values = values[np.abs(values) > _SAME]
+    n = len(values)
+    observed = abs(float(values.sum())) - _TIE * float(np.abs(values).sum())
+    every = n < 31 and 2**n <= resamples
+    total = 2**n if every else resamples
+    tables = _byte_tables(values)
+    beyond = 0
+    for start in range(0, total, _BATCH):
+        size = min(_BATCH, total - start)
+        if every:
+            codes = np.arange(start, start + size, dtype="<u4").view(np.uint8).reshape(size, 4)
+        else:
+            codes = rng.integers(0, 256, size=(size, len(tables)), dtype=np.uint8)
+        sums = np.zeros(size)
+        for table, code in zip(tables, codes.T, strict=False):
+            sums += table[code]
+        beyond += int(np.count_nonzero(np.abs(sums) >= observed))
+    return beyond / total if every else (1 + beyond) / (1 + total)
+
+
+def paired_difference(
+    first: pd.Series[Any],
+    second: pd.Series[Any],
+    *,
+    rng: np.random.Generator,
+    resamples: int = LEAST_RESAMPLES,
+) -> PairedDifference:
+    """Return how two cells differ over the same identities.
+
+    Args:
+        first: rates in [0, 1] indexed by identity; averaged over seeds or backbones first, where the claim
+            is over them (`mean_over`).
+        second: the same identities', in any order.
+        rng: decides the signs.
+        resamples: see `resamples_for`.
+
+    Returns:
+        the difference, its test and effect size. p is None with a reason where fewer than `LEAST_DIFFERING`
+        identities differ, everything where an identity has no rate in one of the cells.
+
+    Raises:
+        DataError: the identities differ.
+    """
+    one, two = measures.paired(first, second).T
+    lacking = int((np.isnan(one) | np.isnan(two)).sum())
+    if lacking or not len(one):
+        reason = f"{lacking} of {len(one)} identities have no rate" if lacking else "no identities"
+        return PairedDifference(len(one), 0, None, None, Estimate.missing(reason), None, None, reason)
+    differences = one - two
+    differing = int(np.count_nonzero(np.abs(differences) > _SAME))
+    p, reason = None, _too_few(differing, len(one))
+    if not reason:
+        p = sign_flip_test(differences, rng, resamples)
+    means = float(one.mean()), float(two.mean())
+    return PairedDifference(
+        n_identities=len(one),
+        n_differing=differing,
+        first=means[0],
+        second=means[1],
+        difference=difference_interval(one, two),
+        p=p,
+        effect_h=cohens_h(*(min(max(mean, 0.0), 1.0) for mean in means)),
+        reason=reason,
+    )
+
+
+def non_inferiority(
+    first: pd.Series[Any],
+    second: pd.Series[Any],
+    margin: float,
+    *,
+    higher_is_better: bool = True,
+    alpha: float = ALPHA,
+) -> NonInferiority:
+    """Test whether the first cell is not worse than the second by more than a margin.
+
+    One-sided t test of "first − second ≤ −margin" (≥ margin where lower is better) with the standard error of
+    `bench.stats.intervals.difference_interval`: it is rejected exactly where the (1 − 2·alpha) interval of the
+    difference lies on the better side of the margin. A sign-flip test would need differences that are
+    symmetric about the margin, which rates that mostly agree never are.
+
+    Args:
+        first: rates in [0, 1] indexed by identity.
+        second: the same identities', in any order.
+        margin: > 0, e.g. 0.05 for five percentage points.
+        higher_is_better: False where the rate is an error.
+        alpha: one-sided level.
+
+    Raises:
+        DataError: the identities differ.
+        ValueError: the margin is not in (0, 1].
+    """
+    from scipy.stats import t
+
+    if not 0 < margin <= 1:
+        raise ValueError(f"a margin is in (0, 1], got {margin}")
+    one, two = measures.paired(first, second).T
+    n = len(one)
+    lacking = int((np.isnan(one) | np.isnan(two)).sum())
+    reason = ""
+    if lacking:
+        reason = f"{lacking} of {n} identities have no rate"
+    elif n < LEAST_DIFFERING:
+        reason = f"{n} identities; a test needs at least {LEAST_DIFFERING}"
+    if reason:
+        return NonInferiority(n, margin, Estimate.missing(reason), None, None, reason)
+    gain = float((one - two).mean()) * (1 if higher_is_better else -1)
+    p = float(t.sf((gain + margin) / difference_error(one, two), n - 1))
+    return NonInferiority(n, margin, difference_interval(one, two, 1 - 2 * alpha), p, p <= alpha, "")
+
+
+def holm(p_values: Mapping[Key, float | None]) -> dict[Key, float | None]:
+    """Return p values corrected for their number by Holm (1979): no false positive but with chance alpha.
+
+    Args:
+        p_values: the family; None stays None and does not count.
+    """
+    return _corrected(p_values, "holm")
+
+
+def benjamini_hochberg(p_values: Mapping[Key, float | None]) -> dict[Key, float | None]:
+    """Return p values corrected by Benjamini and Hochberg (1995): the share of false ones among those marked.
+
+    Args:
+        p_values: the family; None stays None and does not count.
+    """
+    return _corrected(p_values, "fdr_bh")
+
+
+def friedman(columns: ArrayLike) -> Friedman:
+    """Test whether k methods differ at all (Friedman, 1937), corrected for ties.
+
+    Args:
+        columns: n identities × k methods, k ≥ 3.
+
+    Returns:
+        the test; None with a reason where fewer than `LEAST_BLOCKS` identities tell the methods apart.
+
+    Raises:
+        ValueError: fewer than three methods, or a number is missing.
+    """
+    from scipy.stats import friedmanchisquare
+
+    values = np.asarray(columns, dtype=np.float64)
+    if values.ndim != 2 or values.shape[1] < 3 or not np.isfinite(values).all():
+        raise ValueError(f"Friedman's test needs finite numbers of at least 3 methods, got {values.shape}")
+    # Ranks take equal rates to be equal; rates that sum in another order are equal up to rounding.
+    values = values.round(12)
+    differing = int((np.ptp(values, axis=1) > 0).sum()) if len(values) else 0
+    if differing < LEAST_BLOCKS:
+        reason = (
+            f"{differing} of {len(values)} identities tell the methods apart; "
+            f"Friedman's test needs {LEAST_BLOCKS}"
+        )
+        return Friedman(len(values), differing, None, None, reason)
+    found = friedmanchisquare(*values.T)
+    return Friedman(len(values), differing, float(found.statistic), float(found.pvalue), "")
+
+
+def mean_over(rates: Sequence[pd.Series[Any]]) -> pd.Series[float]:
+    """Return each identity's mean rate over seeds (or backbones): one number an identity, whatever was repeated.
+
+    Args:
+        rates: one series an item, all of the same identities in any order.
+
+    Raises:
+        DataError: the identities differ.
+        ValueError: no series.
+    """
+    if not rates:
+        raise ValueError("a mean needs at least one series of rates")
+    index = rates[0].sort_index().index
+    return pd.Series(measures.paired(*rates).mean(axis=1), index=index, name=rates[0].name)
+
+
+def seed_variance(rates: Sequence[pd.Series[Any]]) -> SeedVariance:
+    """Return how much seeds vary, apart from identities.
+
+    With x of identity i under seed j = mean + identity i + seed j + residual, the method-of-moments estimates
+    of a two-way analysis of variance without replication: σ²_seed = (MS_seed − MS_residual)/n,
+    σ²_identity = (MS_identity − MS_residual)/k, negative ones set to 0.
+
+    Args:
+        rates: one series a seed, all of the same identities.
+
+    Raises:
+        DataError: the identities differ.
+        ValueError: no series.
+    """
+    if not rates:
+        raise ValueError("a variance between seeds needs rates")
+    values = measures.paired(*rates)
+    n, k = values.shape
+    if not n or np.isnan(values).any():
+        return _no_seed_variance(n, k, None, "an identity has no rate" if n else "no identities")
+    mean = float(values.mean())
+    if k < 2 or n < 2:
+        lacking = f"{k} seed" if k < 2 else "1 identity"
+        return _no_seed_variance(n, k, mean, f"{lacking}; a variance needs 2")
+    by_seed, by_identity = values.mean(axis=0), values.mean(axis=1)
+    rest = values - by_seed - by_identity[:, None] + mean
+    residual = float((rest**2).sum()) / ((n - 1) * (k - 1))
+    between = float(by_seed.var(ddof=1)), float(by_identity.var(ddof=1))
+    return SeedVariance(
+        n_identities=n,
+        n_seeds=k,
+        mean=mean,
+        seed_means=math.sqrt(between[0]),
+        seeds=math.sqrt(max(between[0] - residual / n, 0.0)),
+        identities=math.sqrt(max(between[1] - residual / k, 0.0)),
+        residual=math.sqrt(residual),
+        reason="",
+    )
+
+
+def _no_seed_variance(n: int, k: int, mean: float | None, reason: str) -> SeedVariance:
+    return SeedVariance(n, k, mean, None, None, None, None, reason)
+
+
+def _byte_tables(values: Floats) -> list[Floats]:
+    """Return for each eight differences their 256 signed sums: a random byte is eight random signs."""
+    bits = (np.arange(256)[:, None] >> np.arange(8)) & 1
+    padded = np.zeros(-(-len(values) // 8) * 8)
+    padded[: len(values)] = values
+    return [(2 * bits - 1) @ eight for eight in padded.reshape(-1, 8)]
+
+
+def _too_few(differing: int, identities: int) -> str:
+    if differing >= LEAST_DIFFERING:
+        return ""
+    return f"{differing} of {identities} identities differ; a test needs at least {LEAST_DIFFERING}"
+
+
+def _corrected(p_values: Mapping[Key, float | None], method: str) -> dict[Key, float | None]:
+    from statsmodels.stats.multitest import multipletests
+
+    known = {key: p for key, p in p_values.items() if p is not None}
+    if not known:
+        return dict.fromkeys(p_values)
+    correct: Callable[..., Any] = multipletests
+    adjusted = dict(zip(known, map(float, correct(list(known.values()), method=method)[1]), strict=True))
+    return {key: adjusted.get(key) for key in p_values}

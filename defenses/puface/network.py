@@ -1,0 +1,143 @@
+"""The convolutional network behind `PuFace`, after RED-Net (Mao, Shen, Yang, NIPS 2016).
+
+Here: its shape, and reading and writing its weights. Not here: which weights fit which cell, training.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bench.contracts import MICRO_BATCH
+from bench.errors import DataError
+
+_ARCHITECTURE = "red-net-stride{}"
+_KERNEL = {1: (3, 1), 2: (4, 1), 4: (8, 2)}
+"""Stride → kernel and padding of the outer layers: the size comes back, and no output pixel is favoured."""
+
+
+class PurifierNetwork(nn.Module):
+    """Image → purified image, as a correction added to the input.
+
+    A 4×4 stride-2 convolution to `width` channels, `depth` 3×3 convolutions with an additive skip around
+    every second one, a 4×4 stride-2 transposed convolution back to RGB, and the input added (the global
+    residual). The last layer starts at zero, so training starts from the identity. With stride 4 the outer
+    kernels are 8×8, with stride 1 they are 3×3.
+
+    Width 48 and depth 10 have 212,499 parameters.
+
+    Args:
+        width: channels between the first and the last layer.
+        depth: number of 3×3 convolutions; even.
+        generator: draws the first weights; None where they are loaded anyway.
+        stride: side of the input over the side inside: 1, 2 or 4.
+    """
+
+    def __init__(
+        self, width: int, depth: int, generator: torch.Generator | None = None, stride: int = 2
+    ) -> None:
+        super().__init__()
+        if depth % 2:
+            raise ValueError(f"depth {depth} is odd; skips span two convolutions each")
+        self.width = width
+        self.depth = depth
+        self.stride = stride
+        kernel, padding = _KERNEL[stride]
+        self.down = nn.Conv2d(3, width, kernel, stride=stride, padding=padding)
+        self.body = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(depth))
+        self.up = nn.ConvTranspose2d(width, 3, kernel, stride=stride, padding=padding)
+        self._draw(generator)
+
+    def _draw(self, generator: torch.Generator | None) -> None:
+        """Draw the first weights: He's for the layers before a ReLU, small branches, no correction."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias") or name.startswith("up."):
+                nn.init.zeros_(parameter)
+                continue
+            nn.init.kaiming_normal_(parameter, nonlinearity="relu", generator=generator)
+            if name.startswith("body.") and int(name.split(".")[1]) % 2:
+                # The second convolution of a branch starts small, so that the sum does not grow with depth.
+                parameter.data.mul_(0.1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return N×3×H×W corrected images, not clamped.
+
+        Args:
+            images: N×3×H×W float in [0, 1]; H and W multiples of the stride.
+        """
+        x = self.down(images - 0.5)
+        for first, second in zip(self.body[::2], self.body[1::2], strict=True):
+            x = x + second(F.relu(first(F.relu(x))))
+        correction: Tensor = self.up(F.relu(x))
+        return images + correction
+
+
+def purify(network: PurifierNetwork, images: Tensor) -> Tensor:
+    """Return N×3×H×W purified images in [0, 1].
+
+    The network sees `MICRO_BATCH` images at a time, always padded to that many, so an image comes out as
+    the same bytes in whatever company it came. Gradients flow to `images` where they are requested.
+    """
+    purified = []
+    for start in range(0, len(images), MICRO_BATCH):
+        batch = images[start : start + MICRO_BATCH]
+        count = len(batch)
+        if count < MICRO_BATCH:
+            batch = torch.cat([batch, batch.new_zeros(MICRO_BATCH - count, *batch.shape[1:])])
+        output = network(batch.contiguous(memory_format=torch.channels_last))
+        purified.append(output[:count].clamp(0, 1).contiguous())
+    return torch.cat(purified) if purified else images
+
+
+def save_network(network: PurifierNetwork, path: Path) -> None:
+    """Write a network as safetensors that say its shape; in float16, which halves the file."""
+    tensors = {
+        name: tensor.detach().cpu().half().contiguous() for name, tensor in network.state_dict().items()
+    }
+    shape = {
+        "architecture": _ARCHITECTURE.format(network.stride),
+        "width": network.width,
+        "depth": network.depth,
+    }
+    # One entry: safetensors writes several in an order of its own each time, and bytes must come again.
+    metadata = {"network": json.dumps(shape, sort_keys=True)}
+    temporary = path.with_name(path.name + ".tmp")
+    save_file(tensors, temporary, metadata)
+    temporary.replace(path)
+
+
+def load_network(path: Path, device: torch.device) -> PurifierNetwork:
+    """Read a network onto `device`, frozen, in evaluation mode and channels-last.
+
+    Raises:
+        DataError: the file is missing, is no safetensors file, or does not hold such a network.
+    """
+    fix = "Train weights with `bench train puface`, or reinstall the package for those it ships."
+    if not path.is_file():
+        raise DataError(f"purifier weights {path} do not exist. {fix}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            shape = json.loads((file.metadata() or {}).get("network", "{}"))
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} cannot be read as safetensors: {error}. {fix}") from error
+    strides = {_ARCHITECTURE.format(stride): stride for stride in _KERNEL}
+    if shape.get("architecture") not in strides:
+        raise DataError(
+            f"{path} holds architecture '{shape.get('architecture', 'not stated')}', "
+            f"expected one of {', '.join(strides)}. {fix}"
+        )
+    with torch.device("meta"):  # no weights to draw: torch's global random state stays as it is
+        network = PurifierNetwork(shape["width"], shape["depth"], stride=strides[shape["architecture"]])
+    try:
+        network.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise DataError(f"{path} does not hold the network it declares: {error}. {fix}") from error
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise DataError(f"{path} holds weights that are not finite. {fix}")
+    network.requires_grad_(False).eval()
+    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -1,0 +1,85 @@
+"""Near-duplicate photos."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from bench.quality.near_duplicates import (
+    MAX_HAMMING,
+    MIN_CORRELATION,
+    Fingerprints,
+    difference_hash,
+    fingerprint_photos,
+    grey_pictures,
+    near_duplicates,
+)
+
+
+@pytest.fixture
+def faces(tiny):
+    del tiny
+    from bench.plugins import factory
+
+    dataset = factory.dataset("tiny:identities=8")
+    ids = [photo for identity in dataset.identities() for photo in identity.photos]
+    return dataset, ids, dataset.crops(ids)
+
+
+def prints(crops, prefix):
+    names = tuple(f"{prefix}/{i}" for i in range(len(crops)))
+    return Fingerprints(names, difference_hash(crops), grey_pictures(crops))
+
+
+def test_the_hash_is_that_of_its_definition(faces):
+    _, _, crops = faces
+    for crop, found in zip(crops[:6], difference_hash(crops[:6]), strict=True):
+        grey = np.tensordot([0.299, 0.587, 0.114], crop.numpy().astype(float), axes=1)
+        cells = [
+            [grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean() for columns in _bins(112, 9)]
+            for rows in _bins(112, 8)
+        ]
+        bits = "".join(str(int(row[k] < row[k + 1])) for row in cells for k in range(8))
+        assert int(found) == int(bits, 2)
+
+
+def _bins(length, count):
+    # The borders of adaptive pooling: floor and ceiling of equal parts.
+    return [range(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
+
+
+def test_a_photo_saved_again_is_found_and_no_other(faces, tmp_path):
+    _, _, crops = faces
+    saved = []
+    for place, crop in enumerate(crops):
+        file = tmp_path / f"{place}.jpg"
+        Image.fromarray(crop.permute(1, 2, 0).numpy()).save(file, quality=60)
+        saved.append(torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1))
+    found = near_duplicates(prints(crops, "a"), prints(torch.stack(saved), "b"))
+    assert [(pair.first[2:], pair.second[2:]) for pair in found] == sorted(
+        (str(i), str(i)) for i in range(len(crops))
+    )
+    assert all(pair.hamming <= MAX_HAMMING and pair.correlation >= MIN_CORRELATION for pair in found)
+
+
+def test_a_photo_is_no_duplicate_of_itself_and_a_pair_is_told_once(faces):
+    dataset, ids, _ = faces
+    own = fingerprint_photos(dataset, ids)
+    assert near_duplicates(own, own) == []
+    twins = Fingerprints(("x", "y"), own.hashes[[0, 0]], own.pictures[[0, 0]])
+    (pair,) = near_duplicates(twins, twins)
+    assert (pair.first, pair.second, pair.hamming) == ("x", "y", 0)
+    assert pair.correlation == pytest.approx(1, abs=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 64))
+def test_hashes_are_near_by_the_number_of_bits(one, other, most):
+    same = np.ones((1, 4), np.float32) / 2
+    first = Fingerprints(("a",), np.array([one], np.uint64), same)
+    second = Fingerprints(("b",), np.array([other], np.uint64), same)
+    bits = (one ^ other).bit_count()
+    found = near_duplicates(first, second, max_hamming=most)
+    assert [pair.hamming for pair in found] == ([bits] if bits <= most else [])

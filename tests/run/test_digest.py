@@ -1,0 +1,420 @@
+import ast
+import hashlib
+import importlib
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bench.contracts import CONTRACT_VERSION
+from bench.plugins import registry
+from bench.run import digest as digests
+from bench.run.digest import code_digest, code_hashes, digest, environment, module_hash, package_versions
+
+METHOD = '''
+"""What it does."""
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from elsewhere_demo import other
+
+from . import constants, twin
+from .sub.deep import depth
+from .outlet import shown
+from demo_package.helper import assist
+
+if TYPE_CHECKING:
+    from .unrelated import X
+
+
+class Method:
+    """A method."""
+
+    SIZE = 3
+    """How large."""
+
+    def work(self, size=2):
+        """Work."""
+        assert size > 0, "size is small"
+        if size > 100:
+            raise ValueError(f"{size} is large")
+        size += 1
+        name = "data"
+        return assist(constants.K) + depth() + np.sum(size) + len(name) + shown() + twin.unused()
+
+    @property
+    def double(self):
+        return 2
+'''
+
+FILES = {
+    "__init__.py": "",
+    "method.py": METHOD,
+    "constants.py": "K = 3\n",
+    "helper.py": "from demo_package.far import away\n\n\ndef assist(x):\n    return away(x)\n",
+    "twin.py": "def assist(x):\n    return x\n\n\ndef unused():\n    return 0\n",
+    "far.py": "def away(x):\n    return x + 1\n",
+    "outlet.py": "from .far import away\nfrom .one import shown\nfrom .two import shown as second\n",
+    "one.py": "def shown():\n    return 1\n",
+    "two.py": "def shown():\n    return 2\n",
+    "sub/__init__.py": "from ..ambient import AIR\n",
+    "sub/deep.py": "from ..constants import K\n\n\ndef depth():\n    return K\n",
+    "ambient.py": "AIR = 1\n",
+    "unrelated.py": "X = 1\n",
+}
+
+
+class Package:
+    """A package on disk whose files can be edited."""
+
+    def __init__(self, folder, name="demo_package"):
+        self.folder = folder / name
+
+    def write(self, name, text):
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def replace(self, name, *changes):
+        """Make changes, each (old, new), in one file."""
+        text = (self.folder / name).read_text()
+        for old, new in changes:
+            assert old in text, old
+            text = text.replace(old, new)
+        self.write(name, text)
+
+    def digest(self, module="method"):
+        """Return the digest as another process would: nothing is remembered of the files."""
+        digests.forget()
+        importlib.invalidate_caches()
+        return code_digest(f"{self.folder.name}.{module}")
+
+
+def forget(*packages):
+    digests.forget()
+    for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    found = Package(tmp_path)
+    for name, text in FILES.items():
+        found.write(name, text)
+    (tmp_path / "elsewhere_demo.py").write_text("other = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield found
+    forget("demo_package", "elsewhere_demo")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    {
+        "docstring": [('"""What it does."""', '"""What it does, said better."""'), ('"""Work."""', "")],
+        "attribute docstring": [('"""How large."""', '"""How large it is."""')],
+        "text of an assert": [(', "size is small"', ', "size must be positive"')],
+        "no text of an assert": [(', "size is small"', "")],
+        "f-string in a raise": [('f"{size} is large"', 'f"{size} is more than {100}"')],
+        "text in a raise": [('f"{size} is large"', '"too large"')],
+        "annotations": [("size=2)", "size: int = 2) -> float"), ("        name =", "        name: str =")],
+        "comment": [("import math\n", "import math  # for later\n")],
+        "lines": [
+            ("    return assist", "\n        # why\n        return assist"),
+            ("        name", "\n        name"),
+        ],
+        "layout": [("return assist(constants.K) +", "return (assist(constants.K)\n            ) +")],
+        "import added": [("import math\n", "import math\nimport json\nfrom . import far\n")],
+        "import removed": [("import math\n", ""), ("from elsewhere_demo import other\n", "")],
+        "imports in another order": [
+            ("from .sub.deep import depth\n", ""),
+            ("import numpy", "from .sub.deep import depth\nimport numpy"),
+        ],
+        "import for types": [("import X\n", "import X\n    from .unrelated import Y\n")],
+        "no import for types": [("if TYPE_CHECKING:\n    from .unrelated import X\n", "")],
+        "alias": [("import assist", "import assist as aid"), ("return assist", "return aid")],
+        "alias of a package": [("numpy as np", "numpy"), ("np.sum", "numpy.sum")],
+        "module instead of name": [
+            ("from demo_package.helper import assist", "import demo_package.helper as h"),
+            ("return assist", "return h.assist"),
+        ],
+        "name instead of package": [
+            ("import numpy as np", "from numpy import sum as total"),
+            ("np.sum", "total"),
+        ],
+        "name instead of module": [
+            ("import constants, twin", "import twin\nfrom .constants import K"),
+            ("constants.K", "K"),
+        ],
+        "where a name is handed on": [
+            ("from .outlet import shown", "from .one import shown\nfrom . import outlet")
+        ],
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_what_cannot_change_a_byte_does_not_count(package, changes):
+    before = package.digest()
+    package.replace("method.py", *changes[1])
+    assert package.digest() == before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("method.py", "+ depth", "- depth"),  # an operator
+        ("method.py", "+ depth", "- 1 + depth"),
+        ("method.py", "SIZE = 3", "SIZE = 4"),
+        ("method.py", "size=2", "size=3"),  # a default
+        ("method.py", "size > 100", "size >= 100"),
+        ("method.py", "ValueError", "TypeError"),
+        ("method.py", "assert size > 0", "assert size > 1"),
+        ("method.py", "        size += 1\n", ""),
+        ("method.py", '"data"', '"date"'),
+        ("method.py", "    @property\n", ""),
+        ("method.py", "np.sum", "np.prod"),
+        ("method.py", "numpy as np", "torch as np"),  # another package
+        ("method.py", "helper import assist", "twin import assist"),  # a function of this name elsewhere
+        ("method.py", "return assist", "return twin.assist"),
+        ("method.py", "import shown", "import second as shown"),
+        ("outlet.py", "from .one import shown\nfrom .two import shown as second",
+         "from .two import shown\nfrom .one import shown as second"),
+        ("constants.py", "3", "4"),
+        ("helper.py", "away(x)", "away(-x)"),
+        ("far.py", "+ 1", "+ 2"),
+        ("sub/deep.py", "return K", "return -K"),
+        ("ambient.py", "1", "2"),
+    ],
+)  # fmt: skip
+def test_what_can_change_a_byte_counts_in_every_module_imported_directly_or_not(package, file, old, new):
+    before = package.digest()
+    package.replace(file, (old, new))
+    assert package.digest() != before
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        # An argument of an import's name hides it.
+        (
+            "from .one import shown\ndef f(shown): return shown()",
+            "from .one import shown as s\ndef f(shown): return s()",
+        ),
+        # Where a name is bound again, the place of its import decides.
+        (
+            "def f():\n from .one import shown\n return shown()\nfrom .two import shown\ndef g(): return shown()",
+            "def f():\n return shown()\nfrom .two import shown\ndef g():\n from .one import shown\n return shown()",
+        ),
+        ("from .one import shown\nshown = abs", "shown = abs\nfrom .one import shown"),
+        (
+            "try:\n from .one import shown\nexcept ImportError:\n from .two import shown",
+            "try:\n from .two import shown\nexcept ImportError:\n from .one import shown",
+        ),
+        ("from .one import *\nfrom .two import *\nshown()", "from .two import *\nfrom .one import *\nshown()"),
+        # A module handed over whole.
+        ("from . import one, two\nprint(one)", "from . import one, two\nprint(two)"),
+        # A field of a dataclass is none where it is a ClassVar.
+        ("class A:\n x: int = 1", "class A:\n x: ClassVar[int] = 1"),
+        ("class A:\n x: int = 1", "class A:\n x = 1"),
+    ],
+)  # fmt: skip
+def test_names_that_only_look_alike_are_told_apart(package, one, other):
+    package.write("method.py", one)
+    before = package.digest()
+    package.write("method.py", other)
+    assert package.digest() != before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("helper.py", "aid.py"),
+        ("helper.py", "room/helper.py"),
+        ("method.py", "room/method.py"),
+        ("far.py", "sub/f.py"),
+    ],
+)
+def test_a_module_that_is_renamed_or_moved_does_not_count(package, old, new):
+    before = package.digest()
+    was, now = (name.removesuffix(".py").replace("/", ".") for name in (old, new))
+    package.write("room/__init__.py", '"""What lives here."""\n')
+    package.folder.joinpath(new).parent.mkdir(exist_ok=True)
+    package.folder.joinpath(old).rename(package.folder / new)
+    for path in package.folder.rglob("*.py"):
+        text = (
+            path.read_text().replace("from .", "from demo_package.")
+            if path.name == "method.py"
+            else path.read_text()
+        )
+        text = text.replace("demo_package. import", "demo_package import")
+        text = text.replace(f"from .{was} import", f"from .{now} import")
+        path.write_text(text.replace(f"demo_package.{was} import", f"demo_package.{now} import"))
+    assert package.digest(now if old == "method.py" else "method") == before
+
+
+def test_what_is_not_imported_does_not_count(package):
+    before = package.digest()
+    package.replace("unrelated.py", ("1", "2"))
+    (package.folder.parent / "elsewhere_demo.py").write_text("other = 2\n")  # enters by its version
+    assert package.digest() == before
+
+
+def test_a_file_is_read_once_until_it_changes(package):
+    package.digest()
+    for _ in range(3):
+        code_digest("demo_package.method")
+        code_digest("demo_package.method", "demo_package.helper")
+    read = {path for files, _ in digests._found.values() for path in files}
+    assert package.folder / "far.py" in read
+    assert digests._code.cache_info().misses == len(read)
+    package.replace("far.py", ("x + 1", "x + 10"))
+    changed = code_digest("demo_package.method")
+    assert changed == package.digest()
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """Copies of this project's own attacks and defences, in packages of other names."""
+    folder = tmp_path_factory.mktemp("real")
+    for name in ("attacks", "defenses"):
+        source = Path(importlib.import_module(name).__file__).parent
+        shutil.copytree(
+            source, folder / f"copied_{name}", ignore=shutil.ignore_patterns("__pycache__", "*.safetensors")
+        )
+        for path in (folder / f"copied_{name}").glob("*.py"):
+            path.write_text(path.read_text().replace(f"from {name}", f"from copied_{name}"))
+    sys.path.insert(0, str(folder))
+    yield {name: Package(folder, f"copied_{name}") for name in ("attacks", "defenses")}
+    sys.path.remove(str(folder))
+    forget("copied_attacks", "copied_defenses")
+
+
+REAL = [("attacks", "pgd"), ("attacks", "fawkes"), ("defenses", "jpeg")]
+
+
+@pytest.mark.parametrize(("kind", "module"), REAL)
+def test_a_copy_in_another_package_has_the_same_code(real, kind, module):
+    assert real[kind].digest(module) == code_digest(f"{kind}.{module}")
+
+
+def spots(text):
+    """Return (line, column, end) of every number, by the tree."""
+    tree = ast.parse(text)
+    return [
+        (node.lineno, node.col_offset, node.end_col_offset)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float)
+    ]
+
+
+@pytest.mark.parametrize(("kind", "module"), REAL)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_number_of_a_real_module_counts_and_words_beside_it_do_not(real, kind, module, data):
+    package, name = real[kind], f"{module}.py"
+    text = (package.folder / name).read_text()
+    lines = text.splitlines(keepends=True)
+    numbers = [spot for spot in spots(text) if lines[spot[0] - 1].isascii()]
+    line, start, end = data.draw(st.sampled_from(numbers))
+    remarked = [*lines]
+    remarked[line - 1] = lines[line - 1].rstrip("\n") + "  # a remark\n\n"
+    changed = [*lines]
+    changed[line - 1] = lines[line - 1][:start] + "1234567" + lines[line - 1][end:]
+    before = package.digest(module)
+    try:
+        package.write(name, "".join(remarked).replace("from __future__ import annotations\n", ""))
+        assert package.digest(module) == before
+        package.write(name, "".join(changed))
+        assert package.digest(module) != before
+    finally:
+        package.write(name, text)
+
+
+def test_a_class_is_digested_by_its_module(package):
+    from_text = package.digest()
+    module = importlib.import_module("demo_package.method")
+    assert code_digest(module.Method) == from_text
+
+
+def test_the_numerical_modules_a_method_imports_are_followed_and_no_others():
+    closure = digests._Closure(["attacks.pgd"])
+    followed = {name for name, code in closure.modules.items() if code}
+    assert {"attacks.pgd", "attacks._micro_batch", "bench.quality.metrics"} <= followed
+    assert not followed & digests.NOT_NUMERICAL
+
+
+@pytest.mark.parametrize("module", sorted({*digests.NOT_NUMERICAL, "bench.randomness"}))
+def test_modules_with_a_part_of_their_own_in_keys_are_where_they_are_said_to_be(module):
+    assert importlib.util.find_spec(module) is not None
+
+
+def test_how_random_numbers_are_drawn_is_in_every_digest():
+    assert set(code_hashes("bench.randomness")) <= set(code_hashes("bench.run.stages"))
+
+
+def test_more_roots_are_part_of_the_digest():
+    assert code_digest("bench.run.spec") != code_digest("bench.run.spec", "bench.protocols.heads")
+    assert code_digest("bench.run.spec", "bench.protocols.heads") == code_digest(
+        "bench.protocols.heads", "bench.run.spec"
+    )
+
+
+def test_the_contract_is_the_one_its_version_stands_for():
+    recorded = {1: "8188a73524882f70a6a2309ea9891986a6732af223c0199605d8736825ed5b93"}
+    assert recorded.get(CONTRACT_VERSION) == module_hash("bench.contracts"), (
+        "bench.contracts changed: raise CONTRACT_VERSION if a stored byte can differ, then record this hash"
+    )
+
+
+@pytest.fixture
+def from_file(tmp_path, monkeypatch):
+    """A plugin loaded from a file, with a module beside it."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "demo_beside.py").write_text("K = 1\n")
+    (tmp_path / "mine.py").write_text(
+        "import demo_beside\nfrom bench.contracts import Purifier\n\n\nclass Mine(Purifier):\n"
+        "    name = 'mine'\n\n    def purify(self, faces, ctx):\n        return faces.images * demo_beside.K\n"
+    )
+    yield tmp_path, registry.load_class("defenses", f"{tmp_path}/mine.py:Mine")
+    digests.forget()
+    sys.modules.pop("demo_beside", None)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"), [("mine.py", "* demo", "/ demo"), ("demo_beside.py", "1", "2")]
+)
+def test_a_plugin_from_a_file_counts_with_the_modules_beside_it(from_file, file, old, new):
+    folder, cls = from_file
+    before = code_digest(cls)
+    path = folder / file
+    path.write_text(path.read_text().replace(old, new))
+    digests.forget()
+    assert code_digest(cls) != before
+
+
+SUMMARY_COLUMNS = st.text("abé", max_size=3)
+JSON = st.none() | st.booleans() | st.integers() | SUMMARY_COLUMNS | st.lists(st.integers(), max_size=3)
+
+
+@given(
+    st.dictionaries(SUMMARY_COLUMNS, JSON | st.dictionaries(SUMMARY_COLUMNS, JSON, max_size=3), max_size=4)
+)
+def test_a_digest_does_not_depend_on_the_order_of_keys(value):
+    mirrored = dict(reversed(value.items()))
+    assert digest(value) == digest(mirrored)
+    assert digest([value]) != digest(value)
+
+
+def test_a_digest_is_sha256_of_canonical_json():
+    assert digest({"b": [1, "é"], "a": None}) == hashlib.sha256('{"a":null,"b":[1,"é"]}'.encode()).hexdigest()
+
+
+def test_the_environment_names_versions_device_type_and_threads():
+    facts = environment("cuda:1", 3)
+    assert (facts["device"], facts["threads"], facts["dtype"]) == ("cuda", 3, "float32")
+    assert facts["packages"]["torch"] == package_versions(["torch"])["torch"] != "absent"
+    assert package_versions(["no-such-package"]) == {"no-such-package": "absent"}
+    assert digest(facts) != digest(environment("cpu", 3)) != digest(environment("cpu", 4))

@@ -1,0 +1,184 @@
+import logging
+
+import pytest
+
+from bench.contracts import CONTRACT
+from bench.errors import MethodError, UsageError
+from bench.files import StoreError
+from bench.run.graph import STAGES, Executor, Node, NodeError
+from bench.run.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def executor(store):
+    return Executor(store)
+
+
+class Work:
+    """Counts how often it is done; its payload is its name and its inputs' payloads."""
+
+    def __init__(self, name, error=None):
+        self.name, self.error, self.count = name, error, 0
+
+    def __call__(self, inputs, advance):
+        self.count += 1
+        if self.error is not None:
+            raise self.error
+        advance(2)
+        return b"(" + b" ".join([self.name.encode(), *inputs]) + b")"
+
+
+def node(name, *inputs, stage="cloak", error=None, **key_fields):
+    return Node(stage, name, {"name": name, **key_fields}, inputs, 2, 10, Work(name, error))
+
+
+def diamond(**errors):
+    a = node("a", stage="faces", error=errors.get("a"))
+    b = node("b", a, error=errors.get("b"))
+    c = node("c", a, error=errors.get("c"))
+    return a, b, c, node("d", b, c, stage="embed", error=errors.get("d"))
+
+
+def test_each_node_is_computed_once_and_inputs_come_in_order(executor):
+    a, b, c, d = diamond()
+    assert executor.fetch(d) == b"(d (b (a)) (c (a)))"
+    assert executor.fetch(d) == b"(d (b (a)) (c (a)))"
+    assert [one.work.count for one in (a, b, c, d)] == [1, 1, 1, 1]
+
+
+def test_another_execution_computes_nothing_again(store):
+    Executor(store).fetch(diamond()[3])
+    again = diamond()
+    second = Executor(store)
+    assert second.missing([again[3]]) == []
+    assert second.fetch(again[3]) == b"(d (b (a)) (c (a)))"
+    assert [one.work.count for one in again] == [0, 0, 0, 0]
+    assert second.tally.computed == {}
+
+
+def test_an_address_depends_on_stage_facts_and_inputs_and_not_on_the_label():
+    plain = node("x", seed=0)
+    assert plain.address == node("x", seed=0).address
+    relabelled = Node("cloak", "another label", {"name": "x", "seed": 0}, (), 9, 99, Work("y"))
+    assert relabelled.address == plain.address
+    others = [
+        node("x", seed=1),
+        node("x", stage="purify", seed=0),
+        node("x", plain, seed=0),
+        node("x", node("y"), seed=0),
+    ]
+    assert len({plain.address, *(one.address for one in others)}) == 5
+
+
+def test_the_key_is_stored_beside_the_artefact(store, executor):
+    a, b, _, _ = diamond()
+    executor.fetch(b)
+    record = store.record("cloak", b.address)
+    assert record.key == {"stage": "cloak", **CONTRACT, "name": "b", "inputs": [a.address]}
+    assert record.images == 2
+
+
+def test_missing_lists_each_node_once_by_stage(store, executor):
+    a, b, c, d = diamond()
+    order = executor.missing([d, c, d])
+    assert [one.label for one in order] == ["a", "b", "c", "d"]
+    assert [STAGES.index(one.stage) for one in order] == sorted(STAGES.index(one.stage) for one in order)
+    executor.fetch(b)
+    assert [one.label for one in executor.missing([d])] == ["c", "d"]
+    assert (a.work.count, b.work.count, c.work.count) == (1, 1, 0)
+
+
+def test_what_a_stored_artefact_was_made_from_is_not_asked_for(store, executor):
+    a, b, _, _ = diamond()
+    executor.fetch(b)
+    for path in store._paths("faces", a.address):
+        path.unlink()
+    assert executor.missing([b]) == []
+    assert executor.fetch(b) == b"(b (a))"
+    assert a.work.count == 1
+
+
+def test_a_corrupt_artefact_is_computed_again(store, executor, caplog):
+    a, b, _, d = diamond()
+    executor.fetch(d)
+    store._paths("cloak", b.address)[0].write_bytes(b"rubbish")
+    assert executor.fetch(b) == b"(b (a))"
+    assert (a.work.count, b.work.count) == (1, 2)
+    assert "corrupt" in caplog.text
+
+
+def test_a_failure_gives_its_reason_to_everything_made_from_it_and_to_nothing_else(executor):
+    a, b, c, d = diamond(b=MethodError("attack 'b' returned nonsense"))
+    e = node("e", d, stage="decide")
+    for dependent in (b, d, e, e):
+        with pytest.raises(NodeError) as caught:
+            executor.fetch(dependent)
+        assert str(caught.value) == "cloak b: attack 'b' returned nonsense"
+    assert executor.fetch(c) == b"(c (a))"
+    assert [one.work.count for one in (a, b, c, d, e)] == [1, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "traceback"),
+    [
+        (ZeroDivisionError("by zero"), "cloak x: ZeroDivisionError: by zero", True),
+        (UsageError("say another"), "cloak x: say another", False),
+        (MemoryError(), "cloak x: MemoryError: ", True),
+    ],
+)
+def test_an_unexpected_error_keeps_its_type_and_its_traceback(executor, caplog, error, reason, traceback):
+    with caplog.at_level(logging.ERROR, "bench"), pytest.raises(NodeError) as caught:
+        executor.fetch(node("x", error=error))
+    assert str(caught.value) == reason
+    assert caught.value.__cause__ is error
+    assert bool(caplog.records[0].exc_info) is traceback
+
+
+def test_a_failure_is_not_stored(store):
+    with pytest.raises(NodeError):
+        Executor(store).fetch(node("x", error=MethodError("not now")))
+    assert Executor(store).fetch(node("x")) == b"(x)"
+
+
+def test_an_interrupt_passes_through_and_keeps_what_was_finished(store):
+    a, b, _, d = diamond(c=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        Executor(store).fetch(d)
+    assert (a.work.count, b.work.count, d.work.count) == (1, 1, 0)
+    again = diamond()
+    assert Executor(store).fetch(again[3]) == b"(d (b (a)) (c (a)))"
+    assert [one.work.count for one in again] == [0, 0, 1, 1]
+
+
+def test_a_store_that_cannot_be_written_ends_the_run_and_fails_no_node(store, executor, monkeypatch):
+    a, b, _, _ = diamond()
+
+    def full(*_arguments, **_named):
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(store, "write", full)
+    with pytest.raises(StoreError, match="the disk is full"):
+        executor.fetch(b)
+    monkeypatch.undo()
+    assert executor.fetch(b) == b"(b (a))"
+    assert a.work.count == 2
+
+
+def test_progress_and_tally_say_what_was_done(store):
+    steps = []
+    executor = Executor(store, lambda one, count: steps.append((one.label, count)))
+    executor.fetch(diamond()[3])
+    assert steps == [("a", 2), ("b", 2), ("c", 2), ("d", 2)]
+    assert executor.tally.computed == {
+        ("faces", "a"): 1,
+        ("cloak", "b"): 1,
+        ("cloak", "c"): 1,
+        ("embed", "d"): 1,
+    }
+    assert executor.tally.images[("embed", "d")] == 2
+    assert all(seconds >= 0 for seconds in executor.tally.seconds.values())

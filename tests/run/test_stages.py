@@ -1,0 +1,230 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.authoring.fakes import FakeBackbone
+from bench.contracts import Attack, Context, Embedded, Purifier, ThreatModel
+from bench.errors import MethodError
+from bench.faces import pixels as faces_pixels
+from bench.faces.pixels import Pixels
+from bench.run import embeddings, stages
+from bench.run.digest import digest
+from bench.run.stages import EMBED_BATCH
+from bench.run.store import Store
+
+CPU = torch.device("cpu")
+
+
+def pixels(count, size=112, identities=2):
+    images = torch.randint(0, 256, (count, 3, size, size), generator=torch.Generator().manual_seed(count))
+    ids = tuple(f"image-{row}" for row in range(count))
+    return Pixels(images.to(torch.uint8), ids, tuple(f"identity-{row % identities}" for row in range(count)))
+
+
+class Made(Attack):
+    """Returns what the test says."""
+
+    name = "made"
+    threat = ThreatModel(goal="none", constraint="whatever the test says")
+
+    def __init__(self, make, scope="image"):
+        super().__init__()
+        self.make, self._scope, self.given = make, scope, []
+
+    @property
+    def scope(self):
+        return self._scope
+
+    def cloak(self, faces, ctx):
+        self.given.append(faces.ids)
+        return self.make(faces)
+
+
+class Purified(Purifier):
+    name = "purified"
+
+    def __init__(self, make):
+        super().__init__()
+        self.make, self.given = make, []
+
+    def purify(self, faces, ctx):
+        assert torch.is_inference_mode_enabled()
+        self.given.append(faces.ids)
+        return self.make(faces)
+
+
+def every(change):
+    return lambda faces: {name: change(image) for name, image in zip(faces.ids, faces.images, strict=True)}
+
+
+@given(st.floats(0, 1, width=32))
+def test_a_value_is_rounded_to_the_nearest_grey_level(value):
+    rounded = faces_pixels.to_bytes_range(torch.tensor([value])).item()
+    assert abs(rounded - 255 * value) <= 0.5 + 1e-4
+
+
+def test_every_grey_level_survives_being_a_face():
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
+    one = Pixels(levels, ("a",), ("p",))
+    assert torch.equal(faces_pixels.to_bytes_range(one.faces(CPU).images), levels)
+
+
+def test_a_cloak_leaves_rounded_to_8_bits():
+    source = pixels(3, 4)
+    cloaked = stages.cloak(Made(every(lambda image: (image + 0.7 / 255).clamp(0, 1))), source, Context(), 2)
+    assert cloaked.images.dtype == torch.uint8
+    expected = (source.images.int() + 1).clamp(max=255)
+    assert torch.equal(cloaked.images.int(), expected)
+    assert (cloaked.ids, cloaked.identities) == (source.ids, source.identities)
+
+
+def test_only_what_was_changed_comes_back_in_the_order_of_the_source():
+    source = pixels(5, 4)
+
+    def some(faces):
+        edits = every(lambda image: 1 - image)(faces)
+        return {name: edits[name] for name in reversed(faces.ids) if name in ("image-1", "image-4")}
+
+    cloaked = stages.cloak(Made(some), source, Context(), 5)
+    assert cloaked.ids == ("image-1", "image-4")
+    assert cloaked.identities == ("identity-1", "identity-0")
+    assert torch.equal(cloaked.images, 255 - source.images[[1, 4]])
+    nothing = stages.cloak(Made(lambda faces: {}), source, Context(), 5)
+    assert (nothing.ids, tuple(nothing.images.shape)) == ((), (0, 3, 4, 4))
+
+
+def test_an_attack_gets_batches_of_images_or_whole_people():
+    image_wise, identity_wise = Made(lambda faces: {}), Made(lambda faces: {}, "identity")
+    stages.cloak(image_wise, pixels(5, 4), Context(), 2)
+    stages.cloak(identity_wise, pixels(5, 4), Context(), 2)
+    assert [len(given) for given in image_wise.given] == [2, 2, 1]
+    assert identity_wise.given == [("image-0", "image-2", "image-4"), ("image-1", "image-3")]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda faces: faces.images, "attack 'made' returned Tensor, not a mapping image id"),
+        (
+            lambda faces: {"somebody": faces.images[0]},
+            "attack 'made' edited 'somebody', which it was not given",
+        ),
+        (every(lambda image: image.double()), "'image-0' returned torch.float64"),
+        (
+            every(lambda image: image[:, 1:]),
+            r"returned torch.float32 \(3, 3, 4\), not torch.float32 \(3, 4, 4\)",
+        ),
+        (every(lambda image: None), "returned NoneType"),
+        (every(lambda image: image + 2), r"values in \[2.*, not in \[0, 1\]"),
+        (every(lambda image: image - 2), r"not in \[0, 1\]"),
+        (every(lambda image: image * float("nan")), r"not in \[0, 1\]"),
+    ],
+)
+def test_edits_that_break_the_contract_are_refused(make, message):
+    with pytest.raises(MethodError, match=message):
+        stages.cloak(Made(make), pixels(2, 4), Context(), 2)
+
+
+def test_a_purifier_gets_every_image_once_and_leaves_8_bits():
+    source, defense = pixels(5, 4), Purified(lambda faces: faces.images * 0.5)
+    purified = stages.purify(defense, source, Context(), 2)
+    assert [len(given) for given in defense.given] == [2, 2, 1]
+    assert (purified.ids, purified.identities) == (source.ids, source.identities)
+    difference = purified.images.double() - source.images.double() / 2
+    assert difference.abs().max() <= 0.5
+    empty = stages.purify(defense, source.only(frozenset()), Context(), 2)
+    assert tuple(empty.images.shape) == (0, 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda faces: faces.images[1:], r"\(1, 3, 4, 4\), not torch.float32 \(2, 3, 4, 4\)"),
+        (lambda faces: faces.images + 1, r"not in \[0, 1\]"),
+        (lambda faces: faces.images.half(), "torch.float16"),
+        (lambda faces: faces.images / 0 * 0, r"not in \[0, 1\]"),
+    ],
+)
+def test_a_purifier_that_breaks_the_contract_is_refused(make, message):
+    with pytest.raises(MethodError, match=f"defence 'purified' returned .*{message}"):
+        stages.purify(Purified(make), pixels(2, 4), Context(), 2)
+
+
+class Recorded(FakeBackbone):
+    """A fake that remembers the shapes it was given."""
+
+    def __init__(self, vectors=lambda vectors: vectors):
+        super().__init__()
+        self.shapes, self.vectors = [], vectors
+
+    def embed_batch(self, images):
+        self.shapes.append(tuple(images.shape))
+        return self.vectors(super().embed_batch(images))
+
+
+def embed(source, backbone=None, advance=lambda _n: None):
+    backbone = backbone or Recorded()
+    backbone.load(CPU)
+    return stages.embed(backbone, source, CPU, advance)
+
+
+@pytest.mark.parametrize("count", [1, EMBED_BATCH - 1, EMBED_BATCH, EMBED_BATCH + 1])
+def test_every_batch_has_the_same_shape(count):
+    backbone, steps = Recorded(), []
+    embedded = embed(pixels(count), backbone, steps.append)
+    assert set(backbone.shapes) == {(EMBED_BATCH, 3, 112, 112)}
+    assert embedded.vectors.shape == (count, 32)
+    assert embedded.vectors.dtype == np.float32
+    assert sum(steps) == count
+
+
+def test_an_embedding_has_the_same_bytes_alone_and_among_others():
+    source = pixels(EMBED_BATCH + 3)
+    together = embed(source)
+    for row in (0, 7, EMBED_BATCH - 1, EMBED_BATCH, EMBED_BATCH + 2):
+        alone = embed(source.only(frozenset({source.ids[row]})))
+        assert alone.vectors.tobytes() == together.vectors[row].tobytes()
+
+
+def test_no_images_give_no_embeddings():
+    assert embed(pixels(2).only(frozenset())).vectors.shape == (0, 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda vectors: vectors[:, :5], r"embeddings \(2, 5\), its card says \(2, 32\)"),
+        (lambda vectors: vectors / 0, "not finite"),
+    ],
+)
+def test_embeddings_that_are_not_the_cards_are_refused(change, message):
+    with pytest.raises(MethodError, match=message):
+        embed(pixels(2), Recorded(change))
+
+
+def test_stored_forms_are_read_back(tmp_path):
+    source = pixels(3, 4)
+    back = faces_pixels.decode_pixels(faces_pixels.encode_pixels(source))
+    assert torch.equal(back.images, source.images)
+    assert (back.ids, back.identities) == (source.ids, source.identities)
+    embedded = Embedded(np.arange(6, dtype=np.float32).reshape(2, 3), ("é", "b"), ("p", "q"))
+    again = embeddings.decode_embedded(embeddings.encode_embedded(embedded))
+    assert np.array_equal(again.vectors, embedded.vectors)
+    assert (again.ids, again.identities) == (embedded.ids, embedded.identities)
+    forms = {faces_pixels.encode_pixels(source) for _ in range(20)} | {faces_pixels.encode_pixels(back)}
+    assert len(forms) == 1  # the same images are the same bytes
+    store = Store(tmp_path)
+    store.write("faces", digest({}), faces_pixels.encode_pixels(source), key={}, seconds=0, images=3)
+    assert faces_pixels.encode_pixels(
+        faces_pixels.decode_pixels(store.read("faces", digest({})))
+    ) == faces_pixels.encode_pixels(source)
+
+
+def test_shards_are_joined_in_order():
+    parts = [Embedded(np.full((n, 2), n, np.float32), (f"i{n}",) * n, (f"p{n}",) * n) for n in (1, 2)]
+    joined = embeddings.join(parts)
+    assert joined.vectors.tolist() == [[1, 1], [2, 2], [2, 2]]
+    assert joined.ids == ("i1", "i2", "i2")
+    assert joined.identities == ("p1", "p2", "p2")

@@ -1,0 +1,69 @@
+"""Whom targeted attacks imitate: never an evaluated identity, never more than fifty, half of their photos held out."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.contracts import Identity
+from bench.run.targets import (
+    TARGET_IDENTITIES,
+    TARGET_PHOTOS,
+    held_out_photos,
+    shown_photos,
+    target_identities,
+)
+
+
+def identity(number, photos, role="training"):
+    return Identity(f"p{number:03}", tuple(f"p{number:03}/{k}" for k in range(photos)), role)
+
+
+roles = st.sampled_from(["training", "training", "evaluation"])
+crowds = st.lists(st.tuples(st.integers(1, 12), roles), min_size=0, max_size=90).map(
+    lambda drawn: [identity(n, photos, role) for n, (photos, role) in enumerate(drawn)]
+)
+
+
+@given(identities=crowds, seed=st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_targets_are_training_people_with_the_most_photos_first(identities, seed):
+    chosen = target_identities(identities, seed)
+    assert len({p.id for p in chosen}) == len(chosen) <= TARGET_IDENTITIES
+    assert all(p in identities and p.role == "training" for p in chosen)
+    training = [p for p in identities if p.role == "training"]
+    several = [p for p in training if len(p.photos) > 1]
+    assert len(chosen) == min(TARGET_IDENTITIES, len(several or training))
+    worth = [min(len(p.photos), 2 * TARGET_PHOTOS) for p in chosen]
+    assert worth == sorted(worth, reverse=True)
+    left = [min(len(p.photos), 2 * TARGET_PHOTOS) for p in several or training if p not in chosen]
+    assert not left or max(left) <= min(worth)
+
+
+@given(identities=crowds, seed=st.integers(0, 5))
+@settings(max_examples=40, deadline=None)
+def test_shown_and_held_out_photos_are_disjoint_and_halves(identities, seed):
+    for target in target_identities(identities, seed):
+        shown, hidden = shown_photos(target), held_out_photos(target)
+        assert not set(shown) & set(hidden)
+        assert set(shown) | set(hidden) <= set(target.photos)
+        assert 1 <= len(shown) <= TARGET_PHOTOS
+        assert len(hidden) <= TARGET_PHOTOS
+        if len(target.photos) <= 2 * TARGET_PHOTOS:
+            assert (*shown, *hidden) == target.photos
+            assert len(shown) - len(hidden) in {0, 1}
+        else:
+            assert len(shown) == len(hidden) == TARGET_PHOTOS
+
+
+def test_the_seed_of_the_split_decides_the_order_among_equals():
+    identities = [identity(n, 3) for n in range(80)]
+    assert target_identities(identities, 0) == target_identities(identities, 0)
+    assert target_identities(identities, 0) != target_identities(identities, 1)
+    # A larger pool begins with the smaller one, so that a method trained for the first few knows them in it.
+    evaluated = [identity(100 + n, 9, "evaluation") for n in range(20)]
+    assert target_identities([*evaluated, *identities], 0) == target_identities(identities, 0)
+
+
+def test_someone_with_one_photo_is_imitated_only_where_nobody_has_more():
+    assert {p.id for p in target_identities([identity(0, 1), identity(1, 2)], 0)} == {"p001"}
+    assert {p.id for p in target_identities([identity(0, 1), identity(1, 1)], 0)} == {"p000", "p001"}
+    assert target_identities([identity(0, 5, "evaluation")], 0) == ()
