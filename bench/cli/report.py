@@ -11,12 +11,12 @@ import click
 )
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="File to write. [default: report.html, .md or .tex]"
+    "--out", type=click.Path(path_type=Path), help="File to write. [default: report.html or report.md]"
 )
 @click.option(
     "--format",
     "form",
-    type=click.Choice(("html", "md", "latex")),
+    type=click.Choice(("html", "md")),
     default="html",
     show_default=True,
     help="Its form.",
@@ -27,17 +27,17 @@ import click
 def report(
     run: Path, out: Path | None, form: str, no_photos: bool, store: Path | None, threads: int | None
 ) -> None:
-    """Write a report of the finished run in folder RUN: what was measured, found, and to be flagged.
+    """Write a report of the finished run in folder RUN: key results, tables, figures, threat models, cautions.
 
-    html is one file that needs nothing else and loads nothing. md and latex put the figures beside the file, in
-    FILE_files. A report of a dataset of real identities shows real identities unless --no-photos is given.
+    html is one file that needs nothing else and loads nothing. md puts the figures beside the file, in FILE_files.
+    A report of a dataset of real identities shows real identities unless --no-photos is given.
     """
     from bench.leaderboard.view import RunView
     from bench.report.content import ReportOptions, collect
-    from bench.report.writing import default_name, write
+    from bench.report.writing import ENDINGS, write
     from bench.run.runner import check_writable
 
-    file = out or Path(default_name(form))
+    file = out or Path(f"report{ENDINGS[form]}")
     check_writable(file.parent, "--out")
     found = collect(RunView.of(run), ReportOptions(photos=not no_photos, store=store, threads=threads))
     written = write(found, form, file)

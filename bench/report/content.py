@@ -1,4 +1,4 @@
-"""What a report says of a run, section by section."""
+"""What a report holds, section by section."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from bench.errors import BenchError
 from bench.integrity.audit import Audit, audit
 from bench.leaderboard.summary import references_last
 from bench.leaderboard.view import RunView
-from bench.report import made_with, tables
+from bench.report import made_with, phrases, tables
 from bench.report.document import (
     Block,
     Bullets,
@@ -29,7 +29,7 @@ from bench.report.document import (
 from bench.report.drawings import drawn, photos
 from bench.report.focus import real
 from bench.report.summary import summary
-from bench.report.wording import count, listing, percent, quoted, sentence
+from bench.report.wording import count, percent, sentence
 from bench.run.folder import MANIFEST
 from bench.run.privacy import Paths
 
@@ -64,8 +64,8 @@ def collect(view: RunView, options: ReportOptions | None = None) -> Report:
     report = Report(
         title=_title(view),
         subtitle=_subtitle(view),
-        sentences=summary(view, checked),
         sections=(
+            summary(view, checked),
             _leaderboard(view),
             Section("figures", "Figures", (), drawn(view)),
             photos(view, wanted.photos, wanted.store, wanted.threads),
@@ -97,7 +97,7 @@ def _title(view: RunView) -> str:
 
 def _side(noun: str, names: Sequence[str]) -> str:
     short = len(names) in (1, 2) and sum(map(len, names)) <= 40
-    return listing(names) if short else count(len(names), noun)
+    return " and ".join(names) if short else count(len(names), noun)
 
 
 def _subtitle(view: RunView) -> str:
@@ -116,12 +116,12 @@ def _subtitle(view: RunView) -> str:
 def _leaderboard(view: RunView) -> Section:
     note = view.facts.dataset_note
     blocks: list[Block] = [Paragraph(sentence(note), "warning")] if note else []
-    rows = count(len(view.leaderboard), "row")
-    each = "a cell and condition" if len(view.results.conditions()) > 1 else "a cell"
-    blocks.append(Paragraph(f"{rows}, one {each}; below is said how to read them.", "note"))
-    return Section(
-        "board", "Leaderboard", (*blocks, LeaderboardBlock(references_last(view.leaderboard))), wide=True
+    text = phrases.LEADERBOARD.format(
+        condition=" and condition" if len(view.results.conditions()) > 1 else "",
+        rows=count(len(view.leaderboard), "row"),
     )
+    blocks += [Paragraph(text, "note"), LeaderboardBlock(references_last(view.leaderboard))]
+    return Section("leaderboard", "Leaderboard", tuple(blocks), wide=True)
 
 
 # -- significance -------------------------------------------------------------------------------------------
@@ -138,16 +138,8 @@ def _significance(view: RunView) -> Section:
         parts.append(Section("accuracy-kept", "Normal accuracy kept", _folded_if_long(kept)))
     if seeds:
         parts.append(Section("seeds", "Seeds", _folded_if_long(seeds)))
-    how = (
-        "The identities are the sample. Each identity's rate is averaged over trackers first; "
-        "methods are then compared "
-        "identity by identity by a sign-flip test, with Holm's correction over the pairs of one comparison, after "
-        "Friedman's test over all methods. Methods that share a letter are not significantly "
-        "different, which does not mean that "
-        "they are equal: Detectable is the smallest difference that would have been found in 80 of 100 such runs."
-    )
-    none = "The run has no two methods to compare under the same conditions."
-    return Section("significance", "Significance", (Paragraph(how if parts else none, "note"),), tuple(parts))
+    note = Paragraph(phrases.SIGNIFICANCE if parts else phrases.NOTHING_TO_COMPARE, "note")
+    return Section("significance", "Significance", (note,), tuple(parts))
 
 
 def _folded_if_long(table: Table) -> tuple[Block, ...]:
@@ -165,13 +157,13 @@ def _warnings_and_leaks(view: RunView, checked: Audit | None, why_unchecked: str
         Section("warnings", "Warnings", _warnings(view)),
         Section("leaks", "Leaks", _leaks(checked, why_unchecked)),
     ]
-    return Section("warnings", "Warnings and leaks", (), tuple(parts))
+    return Section("warnings-and-leaks", "Warnings and leaks", (), tuple(parts))
 
 
 def _failed(view: RunView) -> tuple[Block, ...]:
     failed = [cell for cell in view.results.cells.values() if cell.status != "ok"]
     if not failed:
-        return (Paragraph("No cell failed."),)
+        return (Paragraph(phrases.NO_FAILURE),)
     by_reason: dict[str, list[str]] = {}
     for cell in failed:
         name = " × ".join((cell.attack, cell.defense, cell.backbone, cell.head, f"seed {cell.seed}"))
@@ -191,29 +183,20 @@ def _warnings(view: RunView) -> tuple[Block, ...]:
             place = " × ".join(map(str, row[:4]))
             found.setdefault(code, {}).setdefault(text, []).append(place)
     if not found:
-        return (Paragraph("No row carries a warning. What the audit found is listed below."),)
-    blocks: list[Block] = [
-        Paragraph("A warning is a reason to look, not a verdict: the row keeps its numbers.", "note")
-    ]
+        return (Paragraph(phrases.NO_WARNING),)
+    blocks: list[Block] = [Paragraph(phrases.WARNINGS, "note")]
     columns = (Column("What was found"), Column("Rows", numeric=True), Column("The first"))
     for code, meaning in warning_rules.RULES.items():
         if code in found:
             rows = tuple((text, str(len(places)), places[0]) for text, places in found[code].items())
-            blocks.append(Table(f"{quoted(code)}: {meaning}.", columns, rows))
+            blocks.append(Table(f"`{code}`: {meaning}.", columns, rows))
     return tuple(blocks)
 
 
 def _leaks(checked: Audit | None, why_unchecked: str) -> tuple[Block, ...]:
     if checked is None:
-        return (Paragraph(f"The run could not be audited: {why_unchecked}", "warning"),)
-    blocks: list[Block] = [
-        Paragraph(
-            "Looked up again from the run's folder and the methods installed where this report was made. A leak that "
-            "is marked is said in its rows, and the number is to be read with it. Near-duplicate photos are not looked "
-            "for here; `bench audit RUN` does that.",
-            "note",
-        )
-    ]
+        return (Paragraph(phrases.NOT_AUDITED.format(reason=why_unchecked), "warning"),)
+    blocks: list[Block] = [Paragraph(phrases.AUDITED, "note")]
     if not checked.findings:
         blocks.append(Paragraph("No leak was found."))
     else:
@@ -225,7 +208,7 @@ def _leaks(checked: Audit | None, why_unchecked: str) -> tuple[Block, ...]:
     if missed:
         rows = tuple((", ".join(what), reason) for reason, what in missed.items())
         columns = (Column("Not checked"), Column("Why"))
-        shown = Table("What could not be looked up; nothing is said about it either way.", columns, rows)
+        shown = Table(phrases.NOT_CHECKED, columns, rows)
         blocks.append(Folded(f"{count(sum(map(len, missed.values())), 'thing')} not checked", (shown,)))
     return tuple(blocks)
 
@@ -237,7 +220,7 @@ def _findings(checked: Audit) -> Table:
         cells = "all" if not one.cells else str(len(one.cells))
         rows.append((status, one.kind, one.evidence, cells, one.column))
     unmarked = len(checked.unmarked)
-    caption = f"{count(len(checked.findings), 'finding')}, {unmarked or 'none'} of them a leak that no row speaks of."
+    caption = f"{count(len(checked.findings), 'finding')}; leaks that no row states: {unmarked}."
     columns = (
         Column(
             "Status", "marked: its rows say so; NOT MARKED: they do not; notice: too small to move a rate"
@@ -245,7 +228,7 @@ def _findings(checked: Audit) -> Table:
         Column("What leaks"),
         Column("Evidence"),
         Column("Cells", numeric=True),
-        Column("Said by", "the column of the leaderboard that says so, or would"),
+        Column("Stated by", "the column of the leaderboard that says so, or would"),
     )
     return Table(caption, columns, tuple(rows))
 
@@ -254,28 +237,10 @@ def _findings(checked: Audit) -> Table:
 
 
 def _reading(view: RunView) -> Section:
-    leaderboard = view.leaderboard
-    errors = leaderboard["baseline_error"].dropna()
-    spread = ""
-    if len(errors):
-        spread = f" Here it is between {percent(errors.min())} and {percent(errors.max())}."
-    items = (
-        "Attack success rate (ASR): the share of a protected identity's probes that are not "
-        "recognised as theirs, in the "
-        "mean over identities. It is high where the cloak works.",
-        f"Baseline error: the ASR of no attack and no defence, which no cloak earned.{spread}",
-        "Normal accuracy: the share of an unprotected identity's probes that are recognised. It falls where a defence "
-        "costs the tracker something.",
-        "Recovery: how much of what the cloak earned a defence takes back; 100 % brings the ASR down to the baseline "
-        "error. It is not clipped, and NA where the cloak earned too little.",
-        "Rank and letters: a rank is a range, from 1 + those significantly better to all - those "
-        "significantly worse. Methods that "
-        "share a letter are not significantly different.",
-        "Intervals are 95 % over identities. NA is never a zero; its reason stands beside it.",
-        "Threat: white-box means that the attack knew the tracker's backbone, black-box that it did not. The two are "
-        "never averaged. seen means that the defence was trained on this attack.",
-        *([f"Dataset: {sentence(view.facts.dataset_note)}"] if view.facts.dataset_note else []),
-    )
+    errors = view.leaderboard["baseline_error"].dropna()
+    ends = {"low": percent(errors.min()), "high": percent(errors.max())} if len(errors) else {}
+    spread = phrases.BASELINE_SPREAD.format(**ends) if ends else ""
+    items = tuple(item.format(baseline=spread) for item in phrases.READING)
     return Section("reading", "How to read it", (Bullets(items),))
 
 
@@ -284,18 +249,18 @@ def _reading(view: RunView) -> Section:
 
 def _again(view: RunView) -> Section:
     facts = view.facts
-    digests = [("Run (digest of what was asked)", facts.run)]
+    digests = [("Run (digest of what was requested)", facts.run)]
     manifest = view.folder.path / MANIFEST
     if manifest.is_file():
         digests.append(("Folder (SHA-256 of its manifest)", sha256(manifest.read_bytes()).hexdigest()))
     if facts.fingerprint:
         digests.append(("Photos (fingerprint)", facts.fingerprint))
     blocks = (
-        Paragraph("From the run's folder, here called RUN, alone; the second line checks what is in it:"),
+        Paragraph(phrases.AGAIN),
         Code(("bench rerun RUN", "bench verify RUN")),
-        Paragraph("From nothing. A path that begins with … was shortened; give your own:"),
+        Paragraph(phrases.FROM_NOTHING),
         Code((run_command(view),)),
-        Paragraph("This report:"),
+        Paragraph(phrases.THIS_REPORT),
         Code(("bench report RUN",)),
         Facts(tuple(digests)),
     )

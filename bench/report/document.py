@@ -5,6 +5,7 @@ Texts are plain; what stands between backticks is code. Nothing here is escaped:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar
@@ -22,11 +23,11 @@ class Paragraph:
 
     Attributes:
         text: the sentences.
-        tone: ``note`` for what explains, ``warning`` for what must not be overlooked.
+        tone: ``lead`` for the headline, ``note`` for what explains, ``warning`` for what must not be overlooked.
     """
 
     text: str
-    tone: Literal["", "note", "warning"] = ""
+    tone: Literal["", "lead", "note", "warning"] = ""
 
 
 @dataclass(frozen=True)
@@ -144,36 +145,48 @@ class Report:
     Attributes:
         title: its heading.
         subtitle: which run it is of.
-        sentences: what was measured, found and to be flagged.
-        sections: in order.
+        sections: in order, the summary first.
     """
 
     title: str
     subtitle: str
-    sentences: tuple[str, str, str]
     sections: tuple[Section, ...]
+
+
+def walk(report: Report) -> Iterator[tuple[int, Section | Block]]:
+    """Yield every section of a report, each followed by its blocks and parts, and every block by those inside it.
+
+    Yields:
+        The section's level, 0 for those of the report, and the section or block.
+    """
+
+    def of(blocks: tuple[Block, ...], level: int) -> Iterator[tuple[int, Section | Block]]:
+        for block in blocks:
+            yield level, block
+            if isinstance(block, Folded):
+                yield from of(block.blocks, level)
+
+    def within(sections: tuple[Section, ...], level: int) -> Iterator[tuple[int, Section | Block]]:
+        for section in sections:
+            yield level, section
+            yield from of(section.blocks, level)
+            yield from within(section.parts, level + 1)
+
+    return within(report.sections, 0)
 
 
 def pictures(report: Report) -> Iterator[Picture]:
     """Yield every figure of a report, in order."""
+    return (block for _, block in walk(report) if isinstance(block, Picture))
 
-    def of(blocks: tuple[Block, ...]) -> Iterator[Picture]:
-        for block in blocks:
-            if isinstance(block, Picture):
-                yield block
-            elif isinstance(block, Folded):
-                yield from of(block.blocks)
 
-    def within(sections: tuple[Section, ...]) -> Iterator[Picture]:
-        for section in sections:
-            yield from of(section.blocks)
-            yield from within(section.parts)
-
-    return within(report.sections)
+def code_spans(text: str) -> list[tuple[str, bool]]:
+    """Return the pieces of a text, each with whether it stood between backticks."""
+    return [(piece, bool(index % 2)) for index, piece in enumerate(re.split(r"`([^`]+)`", text))]
 
 
 def with_texts(value: T, change: Callable[[str], str]) -> T:
-    """Return a report, or a part of one, with every text changed; those drawn in figures and in the board too.
+    """Return a report, or a part of one, with every text changed; those drawn in figures and in the leaderboard too.
 
     Args:
         value: left as it is, but for what is drawn in figures: these have no copies and are changed in place.

@@ -9,7 +9,6 @@ from bench.errors import BenchError
 from bench.figures import KINDS, FigureOptions
 from bench.leaderboard.view import RunView
 from bench.report.document import Block, Bullets, Paragraph, Picture, Section
-from bench.report.wording import quoted
 from bench.run.runner import Options, prepare_again
 
 _MADE_OF = frozenset({"fit", "cloak", "purify", "erase"})
@@ -17,7 +16,7 @@ _MADE_OF = frozenset({"fit", "cloak", "purify", "erase"})
 
 
 def drawn(view: RunView) -> tuple[Section, ...]:
-    """Return a section a figure, and one that says of the other kinds why the run has none of them."""
+    """Return a section a figure, and one with the reasons why the other kinds cannot be drawn."""
     found, missing = [], []
     for name, kind in KINDS.items():
         if kind.shows_photos:
@@ -25,7 +24,7 @@ def drawn(view: RunView) -> tuple[Section, ...]:
         try:
             drawing = kind.draw(view, FigureOptions())
         except BenchError as error:
-            missing.append(f"{quoted(name)}: {error}")
+            missing.append(f"`{name}`: {error}")
         else:
             found.append(Section(f"figure-{name}", drawing.title, (Picture(name, drawing),)))
     if missing:
@@ -46,7 +45,7 @@ def photos(view: RunView, wanted: bool, store: Path | None, threads: int | None)
     blocks: list[Block] = []
     if not wanted:
         blocks.append(
-            Paragraph("Left out, as asked: this report shows no photo and names identities by their ids.")
+            Paragraph("Left out, as requested: this report shows no photo and names identities by their ids.")
         )
     elif reason := _cannot_be_shown(view, store, threads):
         blocks.append(Paragraph(reason))

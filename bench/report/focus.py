@@ -1,4 +1,4 @@
-"""Which of a run's many comparisons the main finding is about, and what its tests say."""
+"""Which of a run's many comparisons the key results are about."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +11,8 @@ from bench.analysis.results import Results
 from bench.leaderboard.erasure import POSTED
 from bench.leaderboard.view import RunView
 from bench.plugins import syntax
-from bench.report.wording import p_value, percent
-from bench.stats.rankings import PairTest, Ranking
+from bench.report.wording import records
+from bench.stats.rankings import Ranking
 
 FIRST_REQUESTED: Mapping[str, str] = {
     "verification": "dodging, FAR 1 %",
@@ -21,109 +21,73 @@ FIRST_REQUESTED: Mapping[str, str] = {
     "robustness": "no channel",
     "erasure": POSTED,
 }
-"""Protocol → the condition the main finding is about, where the run has it; else the first that is ranked."""
+"""Protocol → the condition the key results are about, where the run has it; else the first that is ranked."""
 
 Key = tuple[str, str, str]
 """Head, condition and access."""
 
+Row = Mapping[str, Any]
+"""Column → value, None where it is empty."""
+
 
 @dataclass(frozen=True)
 class Focus:
-    """The comparison that the main finding is about.
+    """The comparison that the key results are about.
 
     Attributes:
         key: head, condition and access.
         against: the attack the defences meet, or `EVERY`.
-        rows: defence → its row of `bench.leaderboard.means.COLUMNS`.
-        attacks: attack → its row under the same key and defence ``none``.
-        found: every slice of the run with its ranking.
+        rows: (attack or `EVERY`, defence) → its row of `bench.leaderboard.means.COLUMNS` under this key.
+        groups: every comparison group of the run with its ranking.
+        pairs: every tested pair, with the columns of `bench.leaderboard.significance_tables.PAIRS`.
     """
 
     key: Key
     against: str
-    rows: Mapping[str, Mapping[str, Any]]
-    attacks: Mapping[str, Mapping[str, Any]]
-    found: Sequence[tuple[ComparisonGroup, Ranking]] = field(repr=False)
+    rows: Mapping[tuple[str, str], Row]
+    groups: Sequence[tuple[ComparisonGroup, Ranking]] = field(repr=False)
+    pairs: pd.DataFrame = field(repr=False)
 
     @property
-    def any_row(self) -> Mapping[str, Any]:
-        """Return one of the rows, for what all have in common."""
-        return next(iter(self.rows.values()))
+    def defenses(self) -> tuple[str, ...]:
+        """Return the defences that meet `against`, ``none`` among them where the run has it."""
+        return tuple(defense for against, defense in self.rows if against == self.against)
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """Return the single attacks under this key."""
+        return tuple(dict.fromkeys(against for against, _ in self.rows if against != EVERY))
+
+    @property
+    def any_row(self) -> Row:
+        """Return one of the rows of `against`, for what all have in common."""
+        return self.rows[self.against, self.defenses[0]]
 
     def ranking(self, axis: Axis, opponent: str) -> Ranking:
-        """Return a ranking under the same key; an empty one with its reason where the run has none."""
-        for one, ranking in self.found:
-            if one.axis == axis and one.opponent == opponent and key_of(one) == self.key:
+        """Return a ranking under this key; an empty one with its reason where the run has none."""
+        for one, ranking in self.groups:
+            if (one.axis, one.opponent, key_of(one)) == (axis, opponent, self.key):
                 return ranking
         return Ranking((), reason="not ranked: the run has no such cells")
 
-    def comparison_groups(self, axis: Axis) -> list[tuple[ComparisonGroup, Ranking]]:
-        """Return all slices of one axis."""
-        return [(one, ranking) for one, ranking in self.found if one.axis == axis]
-
-    def asr(self, defense: str) -> str:
-        """Return a defence's ASR with its interval, as text."""
-        return rate(self.rows[defense])
+    def pair(self, axis: Axis, opponent: str, one: str, other: str) -> Row | None:
+        """Return the tested pair of two methods under this key, in either order; None where there is none."""
+        table = of_group(self.pairs, axis, opponent, self.key)
+        same = table[table["first"].isin((one, other)) & table["second"].isin((one, other))]
+        return next(iter(records(same)), None)
 
 
 def key_of(one: ComparisonGroup) -> Key:
-    """Return head, condition and access of a slice."""
+    """Return head, condition and access of a comparison group."""
     return one.head, one.condition, one.access
 
 
-def rate(row: Mapping[str, Any]) -> str:
-    """Return the ASR of a row of `bench.leaderboard.means.COLUMNS` with its interval, as text."""
-    return percent(row["asr"], row["asr_low"], row["asr_high"])
-
-
-def real(results: Results, axis: Axis) -> tuple[str, ...]:
-    """Return the methods of one axis of the run but ``none``."""
-    return tuple(name for name in results.values(axis) if name != "none")
-
-
-def choose_focus(view: RunView) -> Focus | None:
-    """Return the comparison that the main finding is about; None where no attack has a rate.
-
-    The run's first head; the protocol's own question (`FIRST_REQUESTED`); black-box before white-box, as a tracker's
-    backbone is seldom known; the mean of all attacks before a single one.
-    """
-    results = view.results
-    if not real(results, "attack"):
-        return None
-    rows = view.means
-    rows = rows.astype(object).where(rows.notna(), None)
-    known = rows[[value is not None for value in rows["asr"]]]
-    if known.empty:
-        return None
-    requested = FIRST_REQUESTED.get(syntax.parse(view.facts.spec.protocol).name, "")
-    wanted = {
-        "head": results.values("head"),
-        "condition": (requested, *results.ranked_conditions()),
-        "access": ("black-box", "white-box"),
-        "against": (EVERY, *real(results, "attack")),
-    }
-    chosen = {}
-    for column, order in wanted.items():
-        there = set(known[column])
-        chosen[column] = next((one for one in order if one in there), min(there))
-        known = known[known[column] == chosen[column]]
-    same = rows[
-        (rows[["head", "condition", "access"]] == known.iloc[0][["head", "condition", "access"]]).all(axis=1)
-    ]
-    return Focus(
-        key=(chosen["head"], chosen["condition"], chosen["access"]),
-        against=chosen["against"],
-        rows=_by(same[same["against"] == chosen["against"]], "defense"),
-        attacks=_by(same[(same["defense"] == "none") & (same["against"] != EVERY)], "against"),
-        found=view.ranked,
+def of_group(table: pd.DataFrame, axis: Axis, opponent: str, key: Key) -> pd.DataFrame:
+    """Return the rows of a table of rankings or pairs that belong to one comparison group."""
+    wanted = dict(
+        zip(("ranked", "against", "head", "condition", "access"), (axis, opponent, *key), strict=True)
     )
-
-
-def _by(rows: pd.DataFrame, column: str) -> dict[str, dict[str, Any]]:
-    return {str(row[column]): {str(k): v for k, v in row.items()} for row in rows.to_dict("records")}
-
-
-# -- what tests say -----------------------------------------------------------------------------------------
+    return table[(table[list(wanted)] == pd.Series(wanted)).all(axis=1)]
 
 
 def order(ranking: Ranking) -> list[str]:
@@ -131,29 +95,56 @@ def order(ranking: Ranking) -> list[str]:
     return [one.method for one in ranking.methods]
 
 
-def test_of(ranking: Ranking, one: str, other: str) -> PairTest | None:
-    """Return the test of two methods, None where there is none."""
-    return ranking.pairs.get((one, other)) or ranking.pairs.get((other, one))
-
-
 def apart(ranking: Ranking, one: str, other: str) -> bool:
     """Say whether two methods are significantly different."""
-    test = test_of(ranking, one, other)
+    test = ranking.pairs.get((one, other)) or ranking.pairs.get((other, one))
     return test is not None and test.significant
 
 
 def helps(ranking: Ranking, defense: str) -> bool:
-    """Say whether a defence is significantly different from none, with the lower rate."""
-    names = order(ranking)
-    ranked = defense in names and "none" in names
-    return ranked and names.index(defense) < names.index("none") and apart(ranking, defense, "none")
+    """Say whether a defence has a significantly lower rate than no defence."""
+    methods = order(ranking)
+    ranked = defense in methods and "none" in methods
+    return ranked and methods.index(defense) < methods.index("none") and apart(ranking, defense, "none")
 
 
-def told(ranking: Ranking, one: str, other: str) -> str:
-    """Say in a few words what the test of two methods found."""
-    test = test_of(ranking, one, other)
-    if test is None or test.p_holm is None:
-        reason = ranking.reason or (test.found.reason if test is not None else "")
-        return f"not tested: {reason}" if reason else "not tested"
-    verdict = "significantly different" if test.significant else "not significantly different"
-    return f"{verdict}, {p_value(test.p_holm)} after Holm"
+def real(results: Results, axis: Axis) -> tuple[str, ...]:
+    """Return the methods of one axis of the run but ``none``."""
+    return tuple(name for name in results.values(axis) if name != "none")
+
+
+def protocol_of(view: RunView) -> str:
+    """Return the name of the run's protocol, without its parameters."""
+    return syntax.parse(view.facts.spec.protocol).name
+
+
+def choose_focus(view: RunView) -> Focus | None:
+    """Return the comparison that the key results are about; None where no attack has a rate.
+
+    The run's first head; the protocol's own question (`FIRST_REQUESTED`); black-box before white-box, as a tracker's
+    backbone is seldom known; the mean of all attacks before a single one.
+    """
+    results = view.results
+    if not real(results, "attack"):
+        return None
+    known = view.means[view.means["asr"].notna()]
+    if known.empty:
+        return None
+    wanted = {
+        "head": results.values("head"),
+        "condition": (FIRST_REQUESTED.get(protocol_of(view), ""), *results.ranked_conditions()),
+        "access": ("black-box", "white-box"),
+        "against": (EVERY, *real(results, "attack")),
+    }
+    chosen: dict[str, str] = {}
+    for column, preferred in wanted.items():
+        there = set(known[column])
+        chosen[column] = next((one for one in preferred if one in there), min(there))
+        known = known[known[column] == chosen[column]]
+    key = (chosen["head"], chosen["condition"], chosen["access"])
+    rows = {
+        (str(row["against"]), str(row["defense"])): row
+        for row in records(view.means)
+        if (row["head"], row["condition"], row["access"]) == key
+    }
+    return Focus(key, chosen["against"], rows, view.ranked, view.pairs)

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from bench.leaderboard import as_html
 from bench.report import svg
-from bench.report.document import Block, LeaderboardBlock, Report, Table, pictures
+from bench.report.document import Block, LeaderboardBlock, Report, Table, code_spans, pictures
 
 LARGEST = 5_000_000
 """Bytes of a report; figures become pixels, then small, before it is larger."""
@@ -73,7 +73,7 @@ def _environment() -> Environment:
     made.filters["inline"] = inline
     made.filters["cell"] = cell
     made.filters["kind"] = _kind
-    made.filters["board"] = _leaderboard
+    made.filters["leaderboard"] = _leaderboard
     made.filters["short"] = short
     return made
 
@@ -93,10 +93,9 @@ def cell(text: str) -> Markup:
 
 
 def _pieces(text: str, shown: Callable[[str], str]) -> Markup:
-    pieces = re.split(r"`([^`]+)`", text)
     code = Markup("<code>{}</code>")
     return Markup().join(
-        code.format(shown(piece)) if i % 2 else shown(piece) for i, piece in enumerate(pieces)
+        code.format(shown(piece)) if is_code else shown(piece) for piece, is_code in code_spans(text)
     )
 
 

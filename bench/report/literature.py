@@ -1,46 +1,17 @@
-"""What papers report, to be set beside our numbers: the reader of `results/literature.csv`.
+"""What papers report, to be set beside our numbers: `results/literature.csv` as typed rows.
 
-What lives here: the table's columns, what each may hold, and the check of a file against them. What must not:
-any use of these values in a rank, a test or a mean. They were measured by others under other protocols; each
-row says in one sentence how its own differs.
+What lives here: the model of a row and the reader of a file. What must not: any use of these values in a rank, a test
+or a mean. They were measured by others under other protocols; each row says in one sentence how its own differs.
 """
 
 import csv
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bench.errors import DataError
-
-COLUMNS: Mapping[str, str] = {
-    "id": "name of the row, unique; lower case, digits and hyphens",
-    "paper": "the paper's short name and title",
-    "year": "year of the venue, or of the preprint where there is none",
-    "venue": "where it appeared",
-    "arxiv_or_doi": "arXiv number, DOI or the venue's own identifier",
-    "where": "which part of the source states the value",
-    "attack": "what the photos were cloaked with, with version where the source says",
-    "defense": "what the tracker did against it; none where nothing",
-    "tracker": "what recognised: backbone and head, or the commercial service",
-    "dataset": "whose photos",
-    "n_identities": "identities the tracker knows; empty where the source does not say",
-    "n_protected": "identities whose protection the value is measured on; empty where the source does not say",
-    "protocol": "the nearest of CloakBench's protocols, or image-quality",
-    "metric": "what was measured, in the source's word",
-    "bound": "exactly, above, at least or below: what the source says of the value",
-    "value": "the number as the source prints it, in the row's unit; empty only with value_reason",
-    "value_reason": "why value is empty",
-    "unit": "unit of value, see UNITS",
-    "condition": "under what condition the value was taken",
-    "quoted_from": "paper, abstract, authors' repository, or second-hand and which",
-    "checked": "yes where the sentence or table was read in the source itself, else no",
-    "source": "address or file in which it was read",
-    "differs_from_ours": "one sentence: how its protocol differs from CloakBench's",
-    "note": "what else a reader must know; may be empty",
-}
-"""Every column of the table, in order, and what it holds."""
 
 UNITS: Mapping[str, tuple[float, float]] = {
     "share": (0.0, 1.0),
@@ -50,54 +21,135 @@ UNITS: Mapping[str, tuple[float, float]] = {
 }
 """Units of a value, and the range it may have in each (inclusive)."""
 
-BOUNDS = ("exactly", "above", "at least", "below")
-"""What a source says of a value: 'over 72 %' is `above`, '95+ %' is `at least`."""
+SECOND_HAND = "second-hand: "
+"""How `quoted_from` begins where the number was not read in its source."""
 
-PROTOCOLS = ("tracker", "verification", "identification", "erasure", "image-quality")
-"""What a row is nearest to."""
-
-SOURCES = ("paper", "abstract", "authors' repository")
-"""First-hand kinds of source; any other begins with `second-hand: `."""
-
-_SECOND_HAND = "second-hand: "
-_MAY_BE_EMPTY = frozenset({"n_identities", "n_protected", "value", "value_reason", "note"})
-_COUNTS = ("n_identities", "n_protected")
+_SHOWN_UNITS = {"percent": " %", "share": "", "percentage points": " points", "DSSIM": " DSSIM"}
+_SHOWN_BOUNDS = {"exactly": "", "above": "> ", "at least": "≥ ", "below": "< "}
 _DEFAULT = Path(__file__).parents[2] / "results" / "literature.csv"
 
+Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
-def load(path: Path | None = None) -> pd.DataFrame:
-    """Return the table of published numbers, checked.
+
+class PublishedNumber(BaseModel):
+    """One number of one paper: a row of the table, whose columns are these fields in this order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str = Field(
+        pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$",
+        description="name of the row, unique; lower case, digits and hyphens",
+    )
+    paper: Text = Field(description="the paper's short name and title")
+    year: int = Field(
+        ge=1900, le=2100, description="year of the venue, or of the preprint where there is none"
+    )
+    venue: Text = Field(description="where it appeared")
+    arxiv_or_doi: Text = Field(description="arXiv number, DOI or the venue's own identifier")
+    where: Text = Field(description="which part of the source states the value")
+    attack: Text = Field(description="what the photos were cloaked with, with version where the source says")
+    defense: Text = Field(description="what the tracker did against it; none where nothing")
+    tracker: Text = Field(description="what recognised: backbone and head, or the commercial service")
+    dataset: Text = Field(description="whose photos")
+    n_identities: int | None = Field(gt=0, description="identities the tracker knows; empty where not stated")
+    n_protected: int | None = Field(
+        gt=0, description="identities whose protection the value is measured on; empty where not stated"
+    )
+    protocol: Literal["tracker", "verification", "identification", "erasure", "image-quality"] = Field(
+        description="the nearest of CloakBench's protocols, or image-quality"
+    )
+    metric: Text = Field(description="what was measured, in the source's word")
+    bound: Literal["exactly", "above", "at least", "below"] = Field(
+        description="what the source says of the value: 'over 72 %' is above, '95+ %' is at least"
+    )
+    value: float | None = Field(
+        allow_inf_nan=False, description="as the source prints it, in the row's unit; empty with value_reason"
+    )
+    value_reason: str = Field(description="why value is empty")
+    unit: Literal["share", "percent", "percentage points", "DSSIM"] = Field(description="of value, see UNITS")
+    condition: Text = Field(description="under what condition the value was taken")
+    quoted_from: str = Field(
+        pattern=rf"^(paper|abstract|authors' repository|{SECOND_HAND}.*\S.*)$",
+        description="paper, abstract, authors' repository, or second-hand: and from where",
+    )
+    checked: bool = Field(description="yes where it was read in the source itself, else no")
+    source: Text = Field(description="address or file in which it was read")
+    differs_from_ours: Text = Field(description="one sentence: how its protocol differs from CloakBench's")
+    note: str = Field(description="what else a reader must know; may be empty")
+
+    @field_validator("n_identities", "n_protected", "value", mode="before")
+    @classmethod
+    def _empty_is_missing(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @field_validator("checked", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: Any) -> Any:
+        if value not in ("yes", "no", True, False):
+            raise ValueError("valid: yes, no")
+        return value in ("yes", True)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.value is None) != bool(self.value_reason.strip()):
+            raise ValueError("value_reason: needed where value is empty, and only there")
+        low, high = UNITS[self.unit]
+        if self.value is not None and not low <= self.value <= high:
+            raise ValueError(
+                f"value: {self.value:g} is out of range. Valid in {self.unit}: {low:g} to {high:g}"
+            )
+        if self.checked and self.quoted_from.startswith(SECOND_HAND):
+            raise ValueError(
+                "checked: a second-hand number was not read in its source. Set no, or quote the source"
+            )
+        return self
+
+    @property
+    def text(self) -> str:
+        """Return the value as it is printed: bound, number and unit, or NA with its reason."""
+        if self.value is None:
+            return f"NA: {self.value_reason}"
+        return f"{_SHOWN_BOUNDS[self.bound]}{self.value:g}{_SHOWN_UNITS[self.unit]}"
+
+
+COLUMNS: Mapping[str, str] = {
+    name: field.description or "" for name, field in PublishedNumber.model_fields.items()
+}
+"""Every column of the table, in order, and what it holds."""
+
+
+def load(path: Path | None = None) -> tuple[PublishedNumber, ...]:
+    """Return the published numbers of a table, checked.
 
     Args:
         path: the CSV file; by default `results/literature.csv` of the checkout this package runs from. It is
             not part of an installed wheel, so give a path there.
 
-    Returns:
-        One row a number, columns as `COLUMNS` in that order: `year` int64, `n_identities` and `n_protected`
-        Int64 (missing where not stated), `value` float64 in its row's `unit` (NaN where `value_reason` says
-        why), `checked` bool, all others strings.
-
     Raises:
-        DataError: the file is absent or no UTF-8 CSV, a column is missing, unknown, twice or out of place, or
-            a row breaks what its column may hold; the message names file, line, value and valid ones.
+        DataError: the file is absent or no UTF-8 CSV, has other columns than `COLUMNS`, or a cell is invalid; the
+            message names file, line and column.
     """
     file = _DEFAULT if path is None else path
-    rows = _rows(file)
-    for line, row in rows:
-        problem = _problem(row)
-        if problem:
-            raise DataError(f"{file}, line {line} ('{row['id']}'): {problem}")
-    _check_ids(file, rows)
-    return _frame([row for _, row in rows])
+    found: dict[str, tuple[int, PublishedNumber]] = {}
+    for line, row in _rows(file):
+        number = _validated(file, line, row)
+        if number.id in found:
+            raise DataError(
+                f"{file}, line {line}, id: '{number.id}' is already that of line {found[number.id][0]}. "
+                "Give each row its own."
+            )
+        found[number.id] = line, number
+    if not found:
+        raise DataError(f"{file} has a header and no rows")
+    return tuple(number for _, number in found.values())
 
 
 def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
-    """Return (number of the line a row ends on, row by column), the header checked."""
+    """Return (number of the line a row ends on, column → cell), the header checked."""
     try:
         with file.open(encoding="utf-8", newline="") as stream:
             reader = csv.reader(stream, strict=True)
             header = next(reader, [])
-            _check_header(file, header)
             rows = [(reader.line_num, cells) for cells in reader]
     except FileNotFoundError:
         raise DataError(
@@ -106,99 +158,26 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
         ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file} cannot be read as a UTF-8 CSV file: {error}") from error
+    if header != list(COLUMNS):
+        raise DataError(
+            f"{file}, line 1: the columns are {', '.join(header) or 'none'}. "
+            f"Valid, in this order: {', '.join(COLUMNS)}."
+        )
     for line, cells in rows:
         if len(cells) != len(header):
             raise DataError(
                 f"{file}, line {line}: {len(cells)} cells where the header has {len(header)}. "
                 "Put a cell that holds a comma in double quotes."
             )
-    if not rows:
-        raise DataError(f"{file} has a header and no rows")
     return [(line, dict(zip(header, cells, strict=True))) for line, cells in rows]
 
 
-def _check_header(file: Path, header: Sequence[str]) -> None:
-    missing = [name for name in COLUMNS if name not in header]
-    unknown = [name for name in header if name not in COLUMNS]
-    if missing or unknown:
-        said = [f"missing columns: {', '.join(missing)}"] if missing else []
-        said += [f"unknown columns: {', '.join(repr(name) for name in unknown)}"] if unknown else []
-        raise DataError(f"{file}: {'; '.join(said)}. Valid, in this order: {', '.join(COLUMNS)}.")
-    if list(header) != list(COLUMNS):
-        raise DataError(
-            f"{file}: columns are repeated or out of place. Valid, in this order: {', '.join(COLUMNS)}."
-        )
-
-
-def _check_ids(file: Path, rows: Sequence[tuple[int, Mapping[str, str]]]) -> None:
-    first: dict[str, int] = {}
-    for line, row in rows:
-        if row["id"] in first:
-            raise DataError(
-                f"{file}, line {line}: the id '{row['id']}' is already that of line {first[row['id']]}. "
-                "Give each row its own."
-            )
-        first[row["id"]] = line
-
-
-def _problem(row: Mapping[str, str]) -> str:
-    """Return what is wrong with a row, or an empty string."""
-    empty = [name for name in COLUMNS if name not in _MAY_BE_EMPTY and not row[name].strip()]
-    if empty:
-        return f"empty: {', '.join(empty)}. Every number needs them."
-    return _wrong_choice(row) or _wrong_count(row) or _wrong_value(row)
-
-
-def _wrong_choice(row: Mapping[str, str]) -> str:
-    choices: dict[str, Sequence[str]] = {
-        "unit": tuple(UNITS),
-        "bound": BOUNDS,
-        "protocol": PROTOCOLS,
-        "checked": ("yes", "no"),
-    }
-    for name, valid in choices.items():
-        if row[name] not in valid:
-            return f"{name} is '{row[name]}'. Valid: {', '.join(valid)}."
-    quoted = row["quoted_from"]
-    second_hand = quoted.startswith(_SECOND_HAND) and bool(quoted.removeprefix(_SECOND_HAND).strip())
-    if quoted not in SOURCES and not second_hand:
-        return f"quoted_from is '{quoted}'. Valid: {', '.join(SOURCES)}, or '{_SECOND_HAND}' and from where."
-    if second_hand and row["checked"] == "yes":
-        return "a second-hand number was not read in its source. Set checked to no, or quote the source."
-    return ""
-
-
-def _wrong_count(row: Mapping[str, str]) -> str:
-    for name in _COUNTS:
-        if row[name] and not (row[name].isdecimal() and int(row[name]) > 0):
-            return f"{name} is '{row[name]}'. Valid: a whole number above 0, or empty."
-    if not (row["year"].isdecimal() and len(row["year"]) == 4):
-        return f"year is '{row['year']}'. Valid: four digits."
-    return ""
-
-
-def _wrong_value(row: Mapping[str, str]) -> str:
-    text, reason = row["value"], row["value_reason"]
-    if not text:
-        return "" if reason.strip() else "value is empty without a reason. Say in value_reason why."
-    if reason:
-        return f"value is {text} and value_reason says '{reason}'. Only one of them may be given."
+def _validated(file: Path, line: int, row: Mapping[str, str]) -> PublishedNumber:
     try:
-        value = float(text)
-    except ValueError:
-        return f"value is '{text}'. Valid: a number without its unit."
-    low, high = UNITS[row["unit"]]
-    if not (math.isfinite(value) and low <= value <= high):
-        return f"value is {text}. Valid in {row['unit']}: {low:g} to {high:g}."
-    return ""
-
-
-def _frame(rows: Sequence[Mapping[str, str]]) -> pd.DataFrame:
-    table = pd.DataFrame({name: [row[name] for row in rows] for name in COLUMNS}, dtype="str")
-    table["year"] = [int(row["year"]) for row in rows]
-    table["value"] = [float(row["value"]) if row["value"] else math.nan for row in rows]
-    table["checked"] = [row["checked"] == "yes" for row in rows]
-    for name in _COUNTS:
-        counts = [int(row[name]) if row[name] else pd.NA for row in rows]
-        table[name] = pd.array(counts, dtype="Int64")
-    return table
+        return PublishedNumber.model_validate(row)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        # A rule over several columns names its column itself.
+        column = f", {first['loc'][0]}: '{row[str(first['loc'][0])]}'" if first["loc"] else ""
+        problem = first["msg"].removeprefix("Value error, ")
+        raise DataError(f"{file}, line {line} ('{row['id']}'){column}: {problem}.") from error

@@ -8,25 +8,25 @@ from bench.contracts import Attack, Method
 from bench.errors import BenchError, DataError
 from bench.leaderboard.view import RunView
 from bench.plugins import factory, syntax
-from bench.plugins import factory as methods
 from bench.report import literature
 from bench.report.document import Block, Column, Facts, Folded, Paragraph, Section, Table
 from bench.report.focus import real
-from bench.report.wording import count, listing
+from bench.report.literature import PublishedNumber
+from bench.report.wording import count
 from bench.run.folder import CellResult
 from bench.run.provenance import MethodFacts
 
 SHOWN_DIGEST = 12
 """Characters of a SHA-256 that are shown; all are in the run's ``spec.json``."""
 
-_SAID = {
+_KIND_NAMES = {
     "attacks": "attack",
     "defenses": "defence",
     "backbones": "backbone",
     "datasets": "dataset",
     "protocols": "protocol",
 }
-_KINDS = tuple(_SAID)
+_KINDS = tuple(_KIND_NAMES)
 _ENVIRONMENT = {
     "device": "Device",
     "cuda_device": "GPU",
@@ -68,7 +68,9 @@ def methods_section(view: RunView) -> Section:
         Column("Parameters", "all of them, those left at their defaults too"),
         Column("Code", "digest of its code and of the project code it imports"),
     )
-    rows = tuple((_SAID.get(f.kind, f.kind), f.name, *_described(f), f.source[:SHOWN_DIGEST]) for f in facts)
+    rows = tuple(
+        (_KIND_NAMES.get(f.kind, f.kind), f.name, *_described(f), f.source[:SHOWN_DIGEST]) for f in facts
+    )
     files = tuple((f.name, file, sha256[:SHOWN_DIGEST]) for f in facts for file, sha256 in f.files)
     blocks: list[Block] = [
         Table(
@@ -103,7 +105,7 @@ def _parameters(method: Method) -> Iterator[str]:
     for name, info in type(method.params).model_fields.items():
         extra = info.json_schema_extra
         unit = extra.get("unit", "") if isinstance(extra, dict) else ""
-        value = methods.as_text(getattr(method.params, name))
+        value = factory.as_text(getattr(method.params, name))
         yield f"{name}={value}{f' {unit}' if unit else ''}"
 
 
@@ -222,7 +224,7 @@ def environment_section(view: RunView) -> Section:
     )
     packages = machine.get("packages")
     if isinstance(packages, dict):
-        listed = listing([f"{name} {version}" for name, version in sorted(packages.items())])
+        listed = ", ".join(f"{name} {version}" for name, version in sorted(packages.items()))
         pairs = (*pairs, ("Packages", listed))
     if view.facts.lpips_trunk:
         pairs = (*pairs, ("LPIPS", f"AlexNet, SHA-256 {view.facts.lpips_trunk[:SHOWN_DIGEST]}"))
@@ -244,17 +246,17 @@ def literature_section(view: RunView) -> tuple[Section, ...]:
         published = literature.load()
     except DataError:
         return ()  # an installed package has no results/; the report says nothing of papers there
-    names = {
+    methods = {
         _bare(syntax.parse(name).name) for axis in ("attack", "defense") for name in real(view.results, axis)
     }
     protocol = syntax.parse(view.facts.spec.protocol).name
-    rows = [
-        row
-        for row in published.itertuples(index=False)
-        if row.protocol == protocol
-        and any(name in _bare(f"{row.paper} {row.attack} {row.defense}") for name in names if name)
+    numbers = [
+        number
+        for number in published
+        if number.protocol == protocol
+        and any(name in _bare(f"{number.paper} {number.attack} {number.defense}") for name in methods if name)
     ]
-    if not rows:
+    if not numbers:
         return ()
     columns = (
         Column("Paper"),
@@ -264,33 +266,25 @@ def literature_section(view: RunView) -> tuple[Section, ...]:
         Column("How it differs from ours"),
         Column("Read in"),
     )
-    texts = tuple(
-        (
-            f"{row.paper} ({row.year})",
-            f"attack: {row.attack}; defence: {row.defense}; tracker: {row.tracker}",
-            f"{row.metric}; {row.condition}",
-            _value(row),
-            str(row.differs_from_ours),
-            f"{row.quoted_from}{'' if row.checked else ', not read in the source'}",
-        )
-        for row in rows
-    )
     note = (
         "Others measured these on other identities, against other trackers, mostly without an interval. None of them "
         "enters a rank, a test or a mean here, and that one of ours is lower or higher shows nothing by itself."
     )
-    table = Table("Published numbers of the same methods.", columns, texts)
-    fold = Folded(count(len(texts), "published number"), (table,))
+    table = Table("Published numbers of the same methods.", columns, tuple(map(_published, numbers)))
+    fold = Folded(count(len(numbers), "published number"), (table,))
     return (Section("literature", "What papers report", (Paragraph(note, "note"), fold)),)
+
+
+def _published(number: PublishedNumber) -> tuple[str, ...]:
+    return (
+        f"{number.paper} ({number.year})",
+        f"attack: {number.attack}; defence: {number.defense}; tracker: {number.tracker}",
+        f"{number.metric}; {number.condition}",
+        number.text,
+        number.differs_from_ours,
+        f"{number.quoted_from}{'' if number.checked else ', not read in the source'}",
+    )
 
 
 def _bare(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())
-
-
-def _value(row: Any) -> str:
-    if row.value_reason:
-        return f"NA: {row.value_reason}"
-    unit = {"percent": " %", "share": "", "percentage points": " points"}.get(row.unit, f" {row.unit}")
-    bound = {"above": "> ", "at least": "≥ ", "below": "< "}.get(row.bound, "")
-    return f"{bound}{row.value:g}{unit}"

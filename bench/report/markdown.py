@@ -1,7 +1,6 @@
 """A report as Markdown, with its figures as PNG files beside it."""
 
-import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from bench.figures.files import to_bytes
 from bench.leaderboard import as_markdown
@@ -18,7 +17,9 @@ from bench.report.document import (
     Report,
     Section,
     Table,
+    code_spans,
     pictures,
+    walk,
 )
 
 
@@ -29,65 +30,53 @@ def to_markdown(report: Report, beside: str) -> tuple[str, dict[str, bytes]]:
         report: what to write.
         beside: name of the folder the figures will lie in, beside the document.
     """
-    lines = [f"# {markdown_text(report.title)}", markdown_text(report.subtitle), "## Summary"]
-    lines += [inline(text) for text in report.sentences]
-    for section in report.sections:
-        lines += _section(section, 2, beside)
+    parts = [f"# {markdown_text(report.title)}", markdown_text(report.subtitle)]
+    parts += [_part(level, one, beside.replace(" ", "%20")) for level, one in walk(report)]
     figures = {f"{one.kind}.png": to_bytes(one.drawing.figure, "png") for one in pictures(report)}
-    return "\n\n".join(lines) + "\n", figures
+    return "\n\n".join(parts) + "\n", figures
 
 
 def inline(text: str) -> str:
     """Return a text in which nothing is markup but what stands between backticks, which is code."""
-    pieces = re.split(r"`([^`]+)`", text)
-    return "".join(f"`{piece}`" if i % 2 else _within(piece) for i, piece in enumerate(pieces))
+    return "".join(f"`{piece}`" if is_code else _escaped(piece) for piece, is_code in code_spans(text))
 
 
-def _within(text: str) -> str:
+def _escaped(text: str) -> str:
     """Return a piece of a line, escaped, with the blanks at its ends."""
     if not text.strip():
         return " " * bool(text)
     return f"{' ' * text[0].isspace()}{markdown_text(text)}{' ' * text[-1].isspace()}"
 
 
-def _section(section: Section, level: int, beside: str) -> Iterator[str]:
-    yield f"{'#' * level} {markdown_text(section.title)}"
-    for block in section.blocks:
-        yield from _block(block, beside)
-    for part in section.parts:
-        yield from _section(part, level + 1, beside)
-
-
-def _block(block: Block, beside: str) -> Iterator[str]:  # one branch a kind of block
-    match block:
+def _part(level: int, one: Section | Block, beside: str) -> str:  # noqa: PLR0911  # one branch a kind
+    match one:
+        case Section():
+            return f"{'#' * (level + 2)} {markdown_text(one.title)}"
         case Paragraph():
-            yield f"> **{inline(block.text)}**" if block.tone == "warning" else inline(block.text)
+            return f"> **{inline(one.text)}**" if one.tone == "warning" else inline(one.text)
         case Bullets():
-            yield "\n".join(f"- {inline(item)}" for item in block.items)
+            return "\n".join(f"- {inline(item)}" for item in one.items)
         case Facts():
-            yield _table(("", ""), (False, False), [(name, value) for name, value in block.pairs])
+            return _table(("", ""), (False, False), one.pairs)
         case Code():
-            yield "\n".join(["```sh", *block.lines, "```"])
+            return "\n".join(["```sh", *one.lines, "```"])
         case Table():
-            yield inline(block.caption)
-            titles = tuple(column.title for column in block.columns)
-            yield _table(titles, tuple(column.numeric for column in block.columns), block.rows)
+            titles = [column.title for column in one.columns]
+            rows = _table(titles, [column.numeric for column in one.columns], one.rows)
+            return f"{inline(one.caption)}\n\n{rows}"
         case LeaderboardBlock():
-            yield as_markdown.markdown(block.rows).rstrip()
+            return as_markdown.markdown(one.rows).rstrip()
         case Picture():
-            yield f"![{markdown_text(block.drawing.alt)}]({beside.replace(' ', '%20')}/{block.kind}.png)"
-            yield inline(block.drawing.caption)
+            image = f"![{markdown_text(one.drawing.alt)}]({beside}/{one.kind}.png)"
+            return f"{image}\n\n{inline(one.drawing.caption)}"
         case Folded():
-            yield f"**{inline(block.title)}**"
-            for one in block.blocks:
-                yield from _block(one, beside)
+            return f"**{inline(one.title)}**"
 
 
-def _table(titles: tuple[str, ...], numeric: tuple[bool, ...], rows: object) -> str:
+def _table(titles: Sequence[str], numeric: Sequence[bool], rows: Sequence[Sequence[str]]) -> str:
     lines = [
         "| " + " | ".join(map(markdown_text, titles)) + " |",
         "|" + "|".join(" ---: " if number else " --- " for number in numeric) + "|",
     ]
-    assert isinstance(rows, (list, tuple))
     lines += ["| " + " | ".join(inline(text).replace("\n", " ") for text in row) + " |" for row in rows]
     return "\n".join(lines)

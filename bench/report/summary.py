@@ -1,181 +1,251 @@
-"""Three sentences on a run: what was measured, what was found, what it costs and what to warning.
+"""The summary of a report: a headline, the key results, and the run at a glance with its cautions.
 
-Every number comes from the tables a reader finds below it; a sentence never says more than a test does: what is not
-significantly different is not ranked, what could not be tested says why.
+Every number comes from the tables a reader finds below it; nothing is claimed that a test does not show.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
+from bench.analysis.comparison_groups import EVERY
 from bench.analysis.row_warnings import split_warnings
+from bench.errors import BenchError
 from bench.integrity.audit import Audit
+from bench.leaderboard import erasure
 from bench.leaderboard.view import RunView
-from bench.plugins import syntax
-from bench.report.finding import found, named_erasers
-from bench.report.focus import Focus, choose_focus, order, real
-from bench.report.knowledge import knowledge
-from bench.report.wording import (
-    agreeing_digits,
-    count,
-    is_missing,
-    listing,
-    percent,
-    points,
-    quoted,
-    sentence,
-)
+from bench.plugins import factory
+from bench.report import phrases
+from bench.report.document import Block, Facts, Paragraph, Section
+from bench.report.focus import Focus, apart, choose_focus, helps, key_of, order, protocol_of, real
+from bench.report.key_results import best_defense, common_ground, key_results, strongest_erasers, table
+from bench.report.phrases import Case
+from bench.report.wording import count, names, p_text, percent, sentence
+from bench.stats.rankings import Ranking
 
-NAMED = 3
-"""Names a sentence lists; of more it gives the number."""
+Pairs = Iterator[tuple[str, str]]
 
 
-def summary(view: RunView, audit: Audit | None = None) -> tuple[str, str, str]:
-    """Return three sentences: what was measured, the main finding, its cost with what to warning.
+def summary(view: RunView, audit: Audit | None = None) -> Section:
+    """Return the section at the top of a report.
 
     Args:
         view: of a finished run.
-        audit: what `bench.integrity.audit` found; None where it was not asked, so that nothing is said of leaks.
+        audit: what `bench.integrity.audit` found; None where the run could not be audited.
 
     Raises:
         DataError: a file of the run is missing or damaged.
     """
     focus = choose_focus(view)
-    return measured(view), found(view, focus), flagged(view, focus, audit)
+    found = key_results(view, focus)
+    blocks: list[Block] = [Paragraph(headline(view, focus), "lead")]
+    blocks += [table(found, common_ground(view, focus))] if found else []
+    blocks.append(Facts((*measured(view), *read_with(view, focus), *cautions(view, audit))))
+    return Section("summary", "Summary", tuple(blocks))
 
 
-# -- what was measured --------------------------------------------------------------------------------------
+# -- headline -----------------------------------------------------------------------------------------------
 
 
-def measured(view: RunView) -> str:
-    """Return the sentence on attacks, defences, trackers, identities, dataset, protocol and cells."""
-    results, spec, split = view.results, view.facts.spec, view.folder.split()
-    probes = sum(len(photos) for photos in split.probes.values())
-    parts = [
-        f"{_matrix(view)}, by {_named('tracker', results.values('backbone'))} with "
-        f"{_named('head', results.values('head'))}"
-    ]
-    under = [
-        count(number, noun)
-        for number, noun in ((len(results.values("seed")), "seed"), (len(results.conditions()), "condition"))
-        if number > 1
-    ]
-    parts += [f"under {listing(under)}"] if under else []
-    cells = results.cells.values()
-    references = sum(not cell.requested for cell in cells)
-    added = f", {references} of them references that the plan added" if references else ""
-    return sentence(
-        f"This run measures {', '.join(parts)}, on {count(len(split.probes), 'identity', 'identities')} "
-        f"({count(probes, 'probe photo')}) of dataset {quoted(spec.dataset)} under protocol {quoted(spec.protocol)}: "
-        f"{count(len(cells), 'cell')}{added}"
-    )
+def headline(view: RunView, focus: Focus | None) -> str:
+    """Return the first sentence: which defence is best, else which attack is strongest, else why nothing is known.
+
+    Args:
+        view: of a finished run.
+        focus: what `bench.report.focus.choose_focus` chose.
+    """
+    case, fields = _case(view, focus)
+    return phrases.HEADLINES[case].format(**fields)
 
 
-def _matrix(view: RunView) -> str:
-    attacks, defenses = real(view.results, "attack"), real(view.results, "defense")
-    if not attacks and not defenses:
-        return "no attack and no defence, only photos as they are"
-    if not attacks:
-        return f"no attack, only photos as they are, behind {_named('defence', defenses)}"
-    if not defenses:
-        return f"{_named('attack', attacks)} against no defence"
-    return f"{_named('attack', attacks)} against {_named('defence', defenses)} and against none"
-
-
-def _named(noun: str, names: Sequence[str]) -> str:
-    """Return how many there are, with their names where these are few."""
-    said = count(len(names), noun)
-    return said if len(names) > NAMED else f"{said} ({listing([quoted(name) for name in names])})"
-
-
-# -- cost and warning -----------------------------------------------------------------------------------------
-
-
-def flagged(view: RunView, focus: Focus | None, audit: Audit | None) -> str:
-    """Return the sentence on what the finding costs and why it may be flagged."""
-    clauses = [*_cost(view, focus), _failures(view), _warnings(view), *_leaks(audit), *_cautions(view)]
-    return sentence("; ".join(clauses))
-
-
-def _cost(view: RunView, focus: Focus | None) -> list[str]:
+def _case(view: RunView, focus: Focus | None) -> tuple[Case, dict[str, str]]:
+    cells = list(view.results.cells.values())
+    if all(cell.status != "ok" for cell in cells):
+        return "all failed", {"reason": sentence(cells[0].reason)}
     if focus is None:
+        rates = view.leaderboard["asr"].dropna()
+        if real(view.results, "attack") or rates.empty:
+            return "no rate", {}
+        return "no attack", {"low": percent(rates.min()), "high": percent(rates.max())}
+    if protocol_of(view) == "erasure":
+        return "erasure", {"attack": str(erasure.table(view.results)["attack"].iloc[0])}
+    return _defense_case(focus) if len(focus.defenses) > 1 else _attack_case(focus)
+
+
+def _defense_case(focus: Focus) -> tuple[Case, dict[str, str]]:
+    ranking = focus.ranking("defense", focus.against)
+    many = len(str(focus.any_row["attacks"]).split("|"))
+    against = f"in the mean over {many} attacks" if focus.against == EVERY else f"against `{focus.against}`"
+    best, first = best_defense(focus), next(iter(order(ranking)), None)
+    if best is None or first is None or "none" not in focus.defenses:
+        return "not ranked", {"against": against, "reason": ranking.reason or "not ranked"}
+    pair = focus.pair("defense", focus.against, best, "none")
+    tied = tied_with(ranking, best)
+    fields = {
+        "against": against,
+        "best": best,
+        "asr": _asr(focus, focus.against, best),
+        "undefended": _asr(focus, focus.against, "none"),
+        "p": p_text(pair["p_holm"]) if pair is not None else "NA",
+        "tied": names(tied),
+    }
+    if first == "none":
+        return "no defence is lower", fields
+    if not helps(ranking, best):
+        return "not significant", fields
+    return ("lowest, tied" if tied else "best"), fields
+
+
+def _attack_case(focus: Focus) -> tuple[Case, dict[str, str]]:
+    defense = focus.defenses[0]
+    ranking = focus.ranking("attack", defense)
+    under = "without a defence" if defense == "none" else f"behind `{defense}`"
+    ranked = order(ranking)
+    if len(focus.attacks) > 1 and not ranked:
+        return "attacks not ranked", {"under": under, "reason": ranking.reason or "not ranked"}
+    best = ranked[0] if ranked else focus.attacks[0]
+    tied = tied_with(ranking, best)
+    fields = {
+        "under": under,
+        "best": best,
+        "asr": _asr(focus, best, defense),
+        "baseline": percent(focus.any_row["baseline_error"]),
+        "tied": names(tied),
+    }
+    if len(ranked) < 2:
+        return "one attack", fields
+    return ("highest, tied" if tied else "strongest"), fields
+
+
+def tied_with(ranking: Ranking, best: str) -> list[str]:
+    """Return the methods that are not significantly different from one, ``none`` left out."""
+    others = [name for name in order(ranking) if name not in (best, "none")]
+    return [name for name in others if not apart(ranking, best, name)]
+
+
+def _asr(focus: Focus, attack: str, defense: str) -> str:
+    row = focus.rows[attack, defense]
+    return percent(row["asr"], row["asr_low"], row["asr_high"])
+
+
+# -- the run at a glance ------------------------------------------------------------------------------------
+
+
+def measured(view: RunView) -> Pairs:
+    """Yield what was measured: methods, sample, protocol and cells."""
+    results, spec, split = view.results, view.facts.spec, view.folder.split()
+    yield "Attacks", names(real(results, "attack"))
+    yield "Defences", names(real(results, "defense"))
+    yield "Trackers", f"{names(results.values('backbone'))}; heads: {names(results.values('head'))}"
+    if len(results.values("seed")) > 1:
+        yield "Seeds", ", ".join(map(str, results.values("seed")))
+    if len(results.conditions()) > 1:
+        yield "Conditions", names(results.conditions())
+    probes = count(sum(len(photos) for photos in split.probes.values()), "probe photo")
+    identities = count(len(split.probes), "identity", "identities")
+    yield "Sample", f"{identities}, {probes} of dataset `{spec.dataset}`, protocol `{spec.protocol}`"
+    cells = results.cells.values()
+    failed, added = sum(c.status != "ok" for c in cells), sum(not c.requested for c in cells)
+    yield "Cells", f"{len(cells)}; failed: {failed}; references that the plan added: {added}"
+
+
+# -- what the key results are to be read with ---------------------------------------------------------------
+
+
+def read_with(view: RunView, focus: Focus | None) -> Pairs:
+    """Yield what is tied, what does not help, what holds elsewhere, and what the best defences knew."""
+    if focus is None:
+        return
+    if protocol_of(view) == "erasure":
+        rows = erasure.table(view.results)
+        for name in strongest_erasers(rows[rows["attack"] == rows["attack"].iloc[0]]):
+            yield f"Training of `{name}`", knowledge(view, name)
+        return
+    best = best_defense(focus) if len(focus.defenses) > 1 else None
+    if best is not None:
+        ranking = focus.ranking("defense", focus.against)
+        if ranking.methods:
+            yield f"Not significantly different from `{best}`", names(tied_with(ranking, best))
+            useless = [name for name in order(ranking) if name != "none" and not helps(ranking, name)]
+            yield "Not significantly below no defence", names(useless)
+        yield from _elsewhere(focus, best)
+        yield f"Training of `{best}`", knowledge(view, best)
+    targeted = _targeted(view, focus)
+    if targeted:
+        yield "Mean over attacks", phrases.MIXED_GOALS.format(targeted=names(targeted))
+
+
+def _elsewhere(focus: Focus, best: str) -> Pairs:
+    """Yield in how many of the run's other heads, conditions and accesses the same defence is best."""
+    others = [
+        ranking
+        for one, ranking in focus.groups
+        if (one.axis, one.opponent) == ("defense", focus.against)
+        and key_of(one) != focus.key
+        and len(ranking.methods) > 1
+    ]
+    if others:
+        agree = sum(order(ranking)[0] == best and helps(ranking, best) for ranking in others)
+        text = phrases.ELSEWHERE.format(agree=agree, others=len(others))
+        yield f"`{best}` under other heads, conditions and accesses", text
+
+
+def knowledge(view: RunView, defense: str) -> str:
+    """Return which attacks, surrogates and trackers a defence was trained with, by the marks of its cells."""
+    cells = [c for c in view.results.cells.values() if c.defense == defense and c.attack != "none"]
+    found = {
+        "seen": [c.attack for c in cells if c.threat.attack_seen_by_defense == "seen"],
+        "seen-with-other-parameters": [
+            c.attack for c in cells if c.threat.attack_seen_by_defense == "seen-with-other-parameters"
+        ],
+        "surrogates": [c.attack for c in cells if c.threat.extractors_are_surrogates],
+        "tracker": [c.backbone for c in cells if c.threat.extractor_is_tracker],
+        "adaptive": [c.attack for c in cells if c.threat.attack_adapts_to_defense],
+    }
+    marks = [
+        phrases.TRAINED[mark].format(names(list(dict.fromkeys(known))))
+        for mark, known in found.items()
+        if known
+    ]
+    return "; ".join(marks) or phrases.UNTRAINED
+
+
+def _targeted(view: RunView, focus: Focus) -> list[str]:
+    """Return the attacks of a mean over dodging that aim at another face, where others of it do not."""
+    if focus.against != EVERY or not focus.key[1].startswith("dodging"):
         return []
-    if (
-        syntax.parse(view.facts.spec.protocol).name == "erasure"
-    ):  # whom they saw stands in the second sentence
-        return [_accuracy(focus, name) for name in named_erasers(view) if name in focus.rows]
-    names = order(focus.ranking("defense", focus.against)) or list(focus.rows)
-    best = next((name for name in names if name != "none"), None)
-    if best is None:
-        psnr = focus.any_row["cloak_psnr"]
-        return (
-            []
-            if is_missing(psnr)
-            else [f"cloaks have a PSNR of {psnr:.1f} dB against the photos in the mean"]
-        )
-    known = knowledge(list(view.results.cells.values()), best)
-    return [_accuracy(focus, best), *([known] if known else [])]
+    goals = {name: _goal(view, name) for name in str(focus.any_row["attacks"]).split("|")}
+    return [name for name in goals if goals[name] == "targeted"] if "untargeted" in goals.values() else []
 
 
-def _accuracy(focus: Focus, defense: str) -> str:
-    """Say how a defence changes normal accuracy, and whether it is shown to keep it."""
-    row = focus.rows[defense]
-    if is_missing(row["accuracy_difference"]):
-        reason = row["not_worse_reason"] or row["normal_accuracy_reason"] or "not measured"
-        return f"what {quoted(defense)} costs in normal accuracy is not known ({reason})"
-    before, after = float(row["undefended_accuracy"]), float(row["normal_accuracy"])
-    digits = agreeing_digits(before, after)
-    if before == after:
-        change = f"leaves normal accuracy at {percent(after)}"
-    else:
-        moved = f"{percent(before, digits=digits)} to {percent(after, digits=digits)}"
-        verb = "adds" if after > before else "costs"
-        change = f"{verb} {points(after - before, digits)} of normal accuracy ({moved})"
-    margin = points(row["margin"])
-    if is_missing(row["not_worse"]):
-        reason = row["not_worse_reason"] or "no test was made"
-        return f"{quoted(defense)} {change}; whether it loses less than {margin} was not tested ({reason})"
-    shown = "and is" if row["not_worse"] else "but is not" if after >= before else "and is not"
-    return f"{quoted(defense)} {change} {shown} shown to lose less than {margin}"
+def _goal(view: RunView, attack: str) -> str:
+    """Return what an attack aims at, "" where it is not installed here."""
+    texts = {one.name: one.text for one in view.facts.methods if one.kind == "attacks"}
+    try:
+        return factory.attack(texts.get(attack, attack)).threat.goal
+    except (BenchError, OSError):
+        return ""
 
 
-def _failures(view: RunView) -> str:
-    cells = view.results.cells.values()
-    failed = sum(cell.status != "ok" for cell in cells)
-    return f"of {count(len(cells), 'cell')} {failed} failed" if failed else "no cell failed"
+# -- cautions -----------------------------------------------------------------------------------------------
 
 
-def _warnings(view: RunView) -> str:
-    flagged_rows = [found for text in view.leaderboard["warnings"] if (found := split_warnings(text))]
-    if not flagged_rows:
-        return "no row carries a warning"
-    codes = dict.fromkeys(code for found in flagged_rows for code, _ in found)
-    carried = "carries" if len(flagged_rows) == 1 else "carry"
-    rows = count(len(view.leaderboard), "row")
-    return f"of {rows} {len(flagged_rows)} {carried} warnings ({', '.join(codes)})"
+def cautions(view: RunView, audit: Audit | None) -> Pairs:
+    """Yield warnings, leaks, threat marks of the rows and the dataset's own caution."""
+    board = view.leaderboard
+    of_rows = f"of {count(len(board), 'row')}"
+    flagged = [found for text in board["warnings"] if (found := split_warnings(text))]
+    codes = dict.fromkeys(code for found in flagged for code, _ in found)
+    yield "Warnings", f"{len(flagged)} {of_rows}" + (f": {names(list(codes))}" if codes else "")
+    yield "Leaks", _leaks(audit)
+    yield "White-box rows", f"{(board['access'] == 'white-box').sum()} {of_rows}"
+    unknown = (board["identity_overlap"] == "unknown").sum()
+    yield "Overlap of identities with training data unknown", f"{unknown} {of_rows}"
+    if view.facts.dataset_note:
+        yield "Caution", sentence(view.facts.dataset_note)
 
 
-def _leaks(audit: Audit | None) -> list[str]:
+def _leaks(audit: Audit | None) -> str:
     if audit is None:
-        return []
-    leaks = [one for one in audit.findings if one.severity == "leak"]
-    if not leaks:
-        return [f"the audit finds no leak{' in what it could look up' if audit.unchecked else ''}"]
-    unmarked = len(audit.unmarked)
-    said = f"{unmarked} of them not marked in the rows" if unmarked else "marked in the rows"
-    return [f"the audit finds {count(len(leaks), 'leak')}, {said}"]
-
-
-def _cautions(view: RunView) -> list[str]:
-    leaderboard = view.leaderboard
-    unknown, white = (
-        (leaderboard["identity_overlap"] == "unknown").sum(),
-        (leaderboard["access"] == "white-box").sum(),
-    )
-    found_here = []
-    if unknown:
-        rows = (
-            "every row" if unknown == len(leaderboard) else f"{unknown} of {count(len(leaderboard), 'row')}"
-        )
-        found_here.append(f"in {rows} it is unknown whether a part was trained on evaluated identities")
-    if white:
-        found_here.append(f"{count(int(white), 'row')} {'is' if white == 1 else 'are'} white-box")
-    return [*found_here, view.facts.dataset_note or "the numbers hold for this dataset and these trackers"]
+        return phrases.UNAUDITED
+    leaks = sum(one.severity == "leak" for one in audit.findings)
+    if leaks:
+        return phrases.LEAKS.format(leaks=leaks, unmarked=len(audit.unmarked))
+    return phrases.NO_LEAK_IN_PART if audit.unchecked else phrases.NO_LEAK

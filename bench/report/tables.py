@@ -11,7 +11,8 @@ from bench.leaderboard import significance_tables
 from bench.leaderboard.significance_tables import KEPT, PAIRS, RANKINGS, SEEDS
 from bench.leaderboard.view import RunView
 from bench.report.document import Column, Folded, Table
-from bench.report.wording import count, is_missing, percent, quoted
+from bench.report.focus import key_of, of_group
+from bench.report.wording import count, difference, p_text, percent, records
 from bench.stats.rankings import Ranking
 
 _RANKED = (
@@ -28,10 +29,10 @@ _PAIRS = (
     Column("ASR", PAIRS["asr_second"], numeric=True),
     Column("Difference", f"{PAIRS['difference']}, in points, with its 95 % interval", numeric=True),
     Column("p (Holm)", PAIRS["p_holm"], numeric=True),
-    Column("Told apart", PAIRS["significant"]),
+    Column("Significant", PAIRS["significant"]),
     Column("Cohen's h", numeric=True),
-    Column("Detectable", PAIRS["minimum_detectable_difference"], numeric=True),
-    Column("People", PAIRS["n_differing"], numeric=True),
+    Column("Min. detectable", PAIRS["minimum_detectable_difference"], numeric=True),
+    Column("Identities", PAIRS["n_differing"], numeric=True),
 )
 _KEPT = (
     Column("Against"),
@@ -73,22 +74,14 @@ def comparisons(view: RunView, axis: Axis) -> list[Folded]:
 
 
 def _of(table: pd.DataFrame, one: ComparisonGroup) -> pd.DataFrame:
-    same = table["ranked"] == one.axis
-    for column, value in (
-        ("against", one.opponent),
-        ("head", one.head),
-        ("condition", one.condition),
-        ("access", one.access),
-    ):
-        same &= table[column] == value
-    return table[same]
+    return of_group(table, one.axis, one.opponent, key_of(one))
 
 
 def _named(one: ComparisonGroup) -> str:
     opponent = (
         f"the mean of {count(len(one.opponents), 'opponent')}"
         if one.opponent == EVERY
-        else quoted(one.opponent)
+        else f"`{one.opponent}`"
     )
     word = "Defences against" if one.axis == "defense" else "Attacks under"
     if one.opponent == "none":
@@ -101,12 +94,9 @@ def _verdict(ranking: Ranking) -> str:
     if not ranking.methods:
         return ranking.reason or "not ranked"
     best = ranking.methods[0]
-    tied = [m.method for m in ranking.methods[1:] if set(m.tie_group) & set(best.tie_group)]
-    if len(tied) == len(ranking.methods) - 1:
-        return f"{quoted(best.method)} first, none significantly different from it"
-    if tied:
-        return f"{quoted(best.method)} first, {count(len(tied), 'other')} not significantly different from it"
-    return f"{quoted(best.method)} first"
+    tied = sum(bool(set(m.tie_group) & set(best.tie_group)) for m in ranking.methods[1:])
+    others = len(ranking.methods) - 1
+    return f"`{best.method}` first; not significantly different from it: {tied} of {others}"
 
 
 def _tables(
@@ -118,15 +108,10 @@ def _tables(
         about += f"; Friedman's test: {p_text(ranking.omnibus.p)}"
     if ranking.reason:
         about += f"; {ranking.reason}"
-    yield Table(f"Ranking. {about}.", _RANKED, tuple(map(_place, _records(places))))
+    yield Table(f"Ranking. {about}.", _RANKED, tuple(map(_place, records(places))))
     if len(pairs):
-        rows = tuple(map(_pair, _records(pairs)))
+        rows = tuple(map(_pair, records(pairs)))
         yield Table("Every pair, the one with the better mean first.", _PAIRS, rows)
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    plain = table.astype(object).where(table.notna(), None)
-    return [{str(key): value for key, value in row.items()} for row in plain.to_dict("records")]
 
 
 def _place(row: dict[str, Any]) -> tuple[str, ...]:
@@ -153,22 +138,12 @@ def _pair(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _difference(row: dict[str, Any]) -> str:
-    if is_missing(row["difference"]):
-        return "NA"
-    text = f"{100 * row['difference']:+.1f}"
-    if is_missing(row["difference_low"]):
-        return text
-    return f"{text} [{100 * row['difference_low']:+.1f}, {100 * row['difference_high']:+.1f}]"
-
-
-def p_text(value: float) -> str:
-    """Return a p value for a table."""
-    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+    return difference(row["difference"], row["difference_low"], row["difference_high"])
 
 
 def accuracy_kept(view: RunView) -> Table | None:
     """Return whether each defence keeps normal accuracy, None where the run has no defence to test."""
-    rows = _records(significance_tables.accuracy_kept(view.results))
+    rows = records(significance_tables.accuracy_kept(view.results))
     if not rows:
         return None
     caption = (
@@ -188,7 +163,7 @@ def _kept(row: dict[str, Any]) -> tuple[str, ...]:
 
 def seeds(view: RunView) -> Table | None:
     """Return how much seeds vary, None for a run of one seed."""
-    rows = _records(significance_tables.seeds(view.results))
+    rows = records(significance_tables.seeds(view.results))
     if not rows:
         return None
     shares = ("asr", "sd_of_seed_means", "sd_seeds", "sd_people")

@@ -6,16 +6,10 @@ from pathlib import Path
 from bench.files import write_atomically
 from bench.report.document import Report
 from bench.report.html import to_html
-from bench.report.latex import to_latex
 from bench.report.markdown import to_markdown
 
-ENDINGS: Mapping[str, str] = {"html": ".html", "md": ".md", "latex": ".tex"}
+ENDINGS: Mapping[str, str] = {"html": ".html", "md": ".md"}
 """Form → ending of its file."""
-
-
-def default_name(form: str) -> str:
-    """Return the name of the file where none is given."""
-    return f"report{ENDINGS[form]}"
 
 
 def write(report: Report, form: str, file: Path) -> list[Path]:
@@ -33,12 +27,7 @@ def write(report: Report, form: str, file: Path) -> list[Path]:
         StoreError: a file cannot be written.
     """
     beside = f"{file.name}_files"
-    if form == "html":
-        text, figures = to_html(report), dict[str, bytes]()
-    elif form == "md":
-        text, figures = to_markdown(report, beside)
-    else:
-        text, figures = to_latex(report, beside)
+    text, figures = (to_html(report), {}) if form == "html" else to_markdown(report, beside)
     for name, payload in figures.items():
         write_atomically(file.parent / beside / name, payload)
     write_atomically(file, text.encode())

@@ -1,0 +1,134 @@
+"""Every fixed text of a report, in one place: headlines, labels, notes and the guide to reading.
+
+A template is filled with names and numbers and is never bent to them: a list follows a colon, a number its label.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+Case = Literal[
+    "all failed",
+    "no attack",
+    "no rate",
+    "not ranked",
+    "best",
+    "lowest, tied",
+    "not significant",
+    "no defence is lower",
+    "one attack",
+    "strongest",
+    "highest, tied",
+    "attacks not ranked",
+    "erasure",
+]
+"""What a run can say of itself at the top."""
+
+HEADLINES: Mapping[Case, str] = {
+    "all failed": "No result: every cell failed. First reason: {reason}",
+    "no attack": "No attack was run. Error rate without any cloak, over the rows of the leaderboard: {low} to {high}.",
+    "no rate": "No attack has a rate: cells failed, or have no identities in common.",
+    "not ranked": "Defences {against} are {reason}.",
+    "best": "Best defence {against}: `{best}`. ASR {asr}, without a defence {undefended}; the difference is "
+    "significant (p after Holm {p}).",
+    "lowest, tied": "Lowest ASR {against}: `{best}`, {asr}, without a defence {undefended}; the difference is "
+    "significant (p after Holm {p}). Not significantly different from `{best}`: {tied}.",
+    "not significant": "No defence significantly lowers the ASR {against}. Lowest: `{best}`, {asr}; without a "
+    "defence {undefended} (p after Holm {p}).",
+    "no defence is lower": "No defence lowers the ASR {against}: without a defence {undefended}. Lowest with one: "
+    "`{best}`, {asr} (p after Holm {p}).",
+    "one attack": "`{best}` {under}: ASR {asr}, error rate without any cloak {baseline}.",
+    "strongest": "Strongest attack {under}: `{best}`, ASR {asr}, error rate without any cloak {baseline}; "
+    "significantly different from every other attack.",
+    "highest, tied": "Highest ASR {under}: `{best}`, {asr}, error rate without any cloak {baseline}. Not "
+    "significantly different from `{best}`: {tied}.",
+    "attacks not ranked": "Attacks {under} are {reason}.",
+    "erasure": "`{attack}`: which of the pairs that it protects are undone with the right key, a wrong one, none, and "
+    "by defences, is in the table of key results. No test compares erasers.",
+}
+"""Case → the first sentence of a report. Names and numbers are filled in; see `bench.report.summary.headline`."""
+
+KEY_RESULTS = (
+    "Key results ({where}). Rates are means over identities with 95 % intervals; ASR: attack success rate, high "
+    "where the cloak works."
+)
+"""Caption of the table of key results."""
+
+P = (
+    "two-sided sign-flip test over identities, after Holm over the pairs of the comparison or, against no cloak, over "
+    "the rows of the leaderboard"
+)
+ONE_SIDED = "{p} (one-sided)"
+"""A p value of non-inferiority, which is not corrected."""
+
+DETECTABLE = (
+    "minimum detectable difference at 80 % power: the smallest difference of the two rates that 80 of 100 such runs "
+    "would have found significant"
+)
+
+KEPT = "loss below {margin}: {shown}"
+"""Verdict on normal accuracy; `shown` is one of `SHOWN`."""
+SHOWN: Mapping[bool | None, str] = {True: "shown", False: "not shown", None: "not tested"}
+
+MIXED_GOALS = "mixes untargeted attacks, whose goal is dodging, with attacks that aim at another face: {targeted}."
+
+TRAINED: Mapping[str, str] = {
+    "seen": "trained on {}",
+    "seen-with-other-parameters": "trained on other parameters of {}",
+    "surrogates": "extractors are surrogates of {}",
+    "tracker": "extractors include a tracker's backbone ({})",
+    "adaptive": "made against by {}",
+}
+"""Mark of a threat model → what it says of a defence and attacks or trackers."""
+
+UNTRAINED = "none of the attacks, their surrogates or the trackers' backbones"
+
+ELSEWHERE = "lowest ASR and significantly below no defence: {agree} of {others}"
+"""How often the same defence is best under the run's other heads, conditions and accesses."""
+
+NO_LEAK = "none found"
+NO_LEAK_IN_PART = "none found in what could be looked up"
+LEAKS = "{leaks}, of these not marked in the rows: {unmarked}"
+UNAUDITED = "not audited"
+
+LEADERBOARD = "One row a cell{condition}: {rows}. How to read them is explained below."
+
+SIGNIFICANCE = (
+    "The identities are the sample. Each identity's rate is averaged over trackers first; methods are then compared "
+    "identity by identity by a sign-flip test, with Holm's correction over the pairs of one comparison, after "
+    "Friedman's test over all methods. Methods that share a letter are not significantly different, which does not "
+    "mean that they are equal: the minimum detectable difference is the smallest that would have been found in 80 of "
+    "100 such runs."
+)
+NOTHING_TO_COMPARE = "The run has no two methods to compare under the same conditions."
+
+NO_FAILURE = "No cell failed."
+NO_WARNING = "No row carries a warning. What the audit found is listed below."
+WARNINGS = "A warning is a reason to look, not a verdict: the row keeps its numbers."
+NOT_AUDITED = "The run could not be audited: {reason}"
+AUDITED = (
+    "Looked up again from the run's folder and the methods installed where this report was made. A leak that is "
+    "marked is stated in its rows, and the number is to be read with it. Near-duplicate photos are not looked for "
+    "here; `bench audit RUN` does that."
+)
+NOT_CHECKED = "What could not be looked up; whether it leaks is unknown."
+
+AGAIN = "From the run's folder, here called RUN, alone; the second command checks what is in it:"
+FROM_NOTHING = "From nothing. A path that begins with … was shortened; give your own:"
+THIS_REPORT = "This report:"
+
+READING = (
+    "Attack success rate (ASR): share of a protected identity's probes that are not recognised as theirs, mean over "
+    "identities. High where the cloak works.",
+    "Baseline error: the ASR without attack and defence, the error rate without any cloak.{baseline}",
+    "Normal accuracy: share of an unprotected identity's probes that are recognised. It falls where a defence costs "
+    "the tracker something.",
+    "Recovery: how much of the ASR above the baseline error a defence takes back; 100 % brings the ASR down to the "
+    "baseline error. Not clipped, and NA where the attack adds too little to the baseline error.",
+    "Rank and letters: a rank is a range, from 1 + the number of methods significantly better to the number of "
+    "methods - those significantly worse. Methods that share a letter are not significantly different.",
+    "Intervals are 95 % over identities. NA is never a zero; its reason stands beside it.",
+    "Threat model: white-box means that the attack knew the tracker's backbone, black-box that it did not. The two "
+    "are never averaged. seen means that the defence was trained on this attack.",
+)
+"""How to read the leaderboard, one item a term."""
+BASELINE_SPREAD = " Here: {low} to {high}."
