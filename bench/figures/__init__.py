@@ -65,7 +65,7 @@ class Drawing:
         figure: what was drawn.
         title: a heading, in a few words.
         caption: what is shown, of how many identities, what bars and marks mean; whole sentences, as under a figure.
-        alt: what the figure says, for those who cannot see it.
+        alt: what the figure shows, for those who cannot see it.
     """
 
     figure: Figure
@@ -75,7 +75,7 @@ class Drawing:
 
 
 class NotDrawableError(UsageError):
-    """The run has not what a kind of figure shows; the message says what is missing."""
+    """The run lacks what a kind of figure shows; the message names it."""
 
 
 @dataclass(frozen=True)

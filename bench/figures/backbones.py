@@ -104,7 +104,7 @@ def _caption(chosen: Selection) -> str:
             words.measured(chosen, rows["n_identities"]),
             f"Head {chosen.head}.",
             words.INTERVALS,
-            "Grey ticks: the error that no cloak earned under the defence above or below.",
+            "Grey ticks: the error rate without any cloak, under the defence above or below.",
             words.adapted(chosen),
             "Hollow: white-box, the attack knew the backbone." if white else "",
             "Marks of one defence side by side are seeds." if len(set(rows["seed"])) > 1 else "",

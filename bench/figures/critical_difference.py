@@ -24,11 +24,11 @@ _APART = 0.16  # inches between numbers of ranks
 
 @dataclass(frozen=True)
 class _Diagram:
-    """One ranked slice.
+    """One ranked comparison group.
 
     Attributes:
         panel: head and access.
-        found: the slice.
+        found: the comparison group.
         ranking: of its methods.
         methods: by mean rank, the best first.
     """
@@ -53,7 +53,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     the axis for comparison.
 
     Raises:
-        NotDrawableError: the run has no two methods to rank, or none of its slices can be ranked.
+        NotDrawableError: the run has no two methods to rank, or none of its comparison groups can be ranked.
     """
     chosen = select(view, options)
     diagrams = _diagrams(chosen)
@@ -128,7 +128,7 @@ def _diagrams(chosen: Selection) -> list[_Diagram]:
 
 
 def _ranked(chosen: Selection, axis: str) -> Sequence[tuple[ComparisonGroup, Ranking]]:
-    """Return the run's ranked slices; defences are ranked without the attacks that adapt to some of them."""
+    """Return the run's ranked comparison groups; defences are ranked without the attacks that adapt to some of them."""
     attacks = _averaged(chosen)
     if axis == "attack" or attacks == chosen.attacks or len(attacks) == 1:
         return chosen.view.ranked

@@ -30,7 +30,7 @@ _LARGEST, _LARGE, _NARROW = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What the tracker says when its gallery holds photos of this kind.
+    """The tracker's decision when its gallery holds photos of this kind.
 
     Attributes:
         right: probes of the identity, or comparisons with the photo, that are recognised.

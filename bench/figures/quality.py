@@ -44,7 +44,7 @@ class Point:
         asr: attack success rate in per cent.
         low: lower end of its interval, NaN where there is none.
         high: upper end.
-        earns: of a cloak, whether its rate is significantly different from what no cloak earns; else it is on no front.
+        effective: of a cloak, whether its rate is significantly above that without any cloak; else it is on no front.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Point:
     asr: float
     low: float
     high: float
-    earns: bool = True
+    effective: bool = True
 
 
 def pareto(quality: Sequence[float], rate: Sequence[float], *, more: bool, higher: bool) -> list[int]:
@@ -93,7 +93,7 @@ def points(chosen: Selection, panel: Panel, side: Side) -> list[Point]:
             for name in chosen.defenses
             if name != NO_CLOAK
         }
-    earning = cloaks_that_earn(chosen, panel, rows) if side == "cloak" else frozenset(rows)
+    effective = effective_cloaks(chosen, panel, rows) if side == "cloak" else frozenset(rows)
     found = []
     for name, (attacks, defense, row) in rows.items():
         if pd.isna(row.get("asr")):
@@ -104,14 +104,14 @@ def points(chosen: Selection, panel: Panel, side: Side) -> list[Point]:
                 100 * float(row[key]) if pd.notna(row[key]) else np.nan
                 for key in ("asr", "asr_low", "asr_high")
             )
-            found.append(Point(name, quality, int(row["n_identities"]), asr, low, high, name in earning))
+            found.append(Point(name, quality, int(row["n_identities"]), asr, low, high, name in effective))
     return found
 
 
-def cloaks_that_earn(
+def effective_cloaks(
     chosen: Selection, panel: Panel, rows: Mapping[str, tuple[list[str], str, dict[str, Any]]]
 ) -> frozenset[str]:
-    """Return the attacks whose rate is significantly different from, and higher than, what no cloak earns there.
+    """Return the attacks whose rate is significantly above the error rate without any cloak there.
 
     By sign-flip tests over identities, corrected by Holm over the attacks shown.
     """
@@ -236,12 +236,13 @@ def _panel(
 ) -> None:
     known = [(one, one.quality[measure]) for one in found]
     drawn = [(one, value) for one, value in known if value is not None]
-    earning = [(one, value) for one, value in drawn if one.earns]
+    effective = [(one, value) for one, value in drawn if one.effective]
     front = pareto(
-        [v for _, v in earning], [one.asr for one, _ in earning], more=MEASURES[measure][2], higher=cloaks
+        [v for _, v in effective], [one.asr for one, _ in effective], more=MEASURES[measure][2], higher=cloaks
     )
     x, y = (
-        [earning[place][0].asr if rate else earning[place][1] for place in front] for rate in (False, True)
+        [effective[place][0].asr if rate else effective[place][1] for place in front]
+        for rate in (False, True)
     )
     # Between two points of the front only the worse of each is reached; the rings are seen where it has one point.
     axes.step(
@@ -271,7 +272,7 @@ def _caption(
     under = "without a defence" if defense == NO_CLOAK else f"under defence {defense}"
     over = words.opponents(chosen, chosen.averaged(chosen.defenses))
     every = [one for own in found.values() for one in own]
-    idle = [one.name for one in every if not one.earns]
+    idle = [one.name for one in every if not one.effective]
     lacking = [name for name in MEASURES if not any(name in own for own in measures.values())]
     reason = chosen.view.facts.lpips_reason.rstrip(".")
     shown = {one.name for one in every}

@@ -27,7 +27,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     """Return the rate after each channel, one panel a backbone, head and defence, in the protocol's order.
 
     Channels of one method (``jpeg`` of several qualities) are joined by a line. The grey band is the interval of
-    attack ``none``, its line what no cloak earned there.
+    attack ``none``, its line the error rate without any cloak there.
 
     Raises:
         NotDrawableError: the run is of another protocol, has no attack or one channel only.
@@ -176,7 +176,7 @@ def _caption(
             if counts
             else "",
             words.INTERVALS,
-            "Grey: what no cloak earned, with its interval.",
+            "Grey: the error rate without any cloak, with its interval.",
             "Hollow: white-box, the attack knew the tracker's backbone."
             if (rows["access"] == "white-box").any()
             else "",

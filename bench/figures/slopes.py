@@ -102,7 +102,7 @@ def _caption(chosen: Selection) -> str:
             words.measured(chosen, rows["n_identities"]),
             words.mean_over(chosen, rows),
             words.INTERVALS,
-            "Grey line: the error that no cloak earned.",
+            "Grey line: the error rate without any cloak.",
             words.adapted(chosen),
             words.full_names(chosen),
         ]

@@ -40,7 +40,7 @@ _LINES: Final = ("-", "--", "-.", ":")
 _HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "++++")
 
 BASELINE = "0.45"
-"""Colour of what no cloak earned."""
+"""Colour of the error rate without any cloak."""
 
 PALE = "0.9"
 """Colour of grids and of cells without a number."""

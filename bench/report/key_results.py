@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.analysis.claims import MARGIN
 from bench.analysis.comparison_groups import EVERY, Axis
 from bench.leaderboard import erasure
 from bench.leaderboard.view import RunView
@@ -24,13 +25,13 @@ MOST = 8
 
 COLUMNS = (
     Column("What"),
-    Column("Value"),
-    Column("Against"),
+    Column("Where"),
+    Column("Value", numeric=True),
+    Column("Against", numeric=True),
     Column("Difference", "in percentage points; of normal accuracy with its 90 % interval", numeric=True),
     Column("p (Holm)", phrases.P, numeric=True),
+    Column("Detectable", phrases.DETECTABLE, numeric=True),
     Column("Verdict", "significant: p after Holm, and Friedman's test over all methods, at most 5 %"),
-    Column("Min. detectable", phrases.DETECTABLE, numeric=True),
-    Column("Where"),
 )
 
 
@@ -41,35 +42,35 @@ class KeyResult:
     Attributes:
         what: which rate of which method.
         value: in per cent, with its 95 % interval over identities.
+        where: attacks, defence or tracker, as far as results differ in it.
         against: what it is compared with, and that rate; "" where it is compared with nothing.
         difference: value − reference, in percentage points.
-        p: of the difference; NA with its reason where there is none.
-        verdict: what the test says.
-        detectable: minimum detectable difference at 80 % power.
-        where: attacks, tracker or condition, as far as results differ in it.
+        p: of the difference, NA where there is none.
+        detectable: minimum detectable difference at 80 % power, in percentage points.
+        verdict: what the test shows, or why there is none.
     """
 
     what: str
     value: str
+    where: str = ""
     against: str = ""
     difference: str = ""
     p: str = ""
-    verdict: str = ""
     detectable: str = ""
-    where: str = ""
+    verdict: str = ""
 
     @property
     def cells(self) -> tuple[str, ...]:
         """Return the texts in the order of `COLUMNS`."""
         return (
             self.what,
+            self.where,
             self.value,
             self.against,
             self.difference,
             self.p,
-            self.verdict,
             self.detectable,
-            self.where,
+            self.verdict,
         )
 
 
@@ -152,33 +153,32 @@ def _compared(focus: Focus, axis: Axis, opponent: str, methods: tuple[str, str],
     )
     pair = focus.pair(axis, opponent, one, other)
     return KeyResult(
-        what=f"ASR, {axis_name(axis)} `{one}`",
+        what=f"ASR, `{one}`",
         value=_rate(row),
-        against="" if reference is None else f"`{other}`: {_rate(reference)}",
-        **_tested(pair, one, focus.ranking(axis, opponent).reason),
         where=where,
+        against="" if reference is None else f"`{other}`: {percent(reference['asr'])}",
+        **_tested(pair, one, focus.ranking(axis, opponent).reason),
     )
-
-
-def axis_name(axis: Axis) -> str:
-    """Return the word for a method of an axis."""
-    return "defence" if axis == "defense" else "attack"
 
 
 def _tested(pair: Row | None, one: str, reason: str) -> dict[str, str]:
     """Return difference, p, verdict and detectable difference of a row of `significance_tables.PAIRS`."""
     if pair is None:
-        return {"p": f"NA: {reason}" if reason else "NA", "verdict": "not tested"}
+        return {"p": "NA", "verdict": _untested(reason)}
     ends = [pair[name] for name in ("difference", "difference_low", "difference_high")]
     if pair["first"] != one:
         ends = [None if is_missing(end) else -end for end in (ends[0], ends[2], ends[1])]
-    tested = not is_missing(pair["p_holm"])
+    untested = is_missing(pair["p_holm"])
     return {
         "difference": difference(*ends),
-        "p": p_text(pair["p_holm"]) if tested else f"NA: {pair['reason']}",
-        "verdict": _verdict(bool(pair["significant"]), ends[0]) if tested else "not tested",
+        "p": p_text(pair["p_holm"]),
         "detectable": points(pair["minimum_detectable_difference"]),
+        "verdict": _untested(pair["reason"]) if untested else _verdict(bool(pair["significant"]), ends[0]),
     }
+
+
+def _untested(reason: str) -> str:
+    return f"not tested: {reason}" if reason else "not tested"
 
 
 def _verdict(significant: bool, change: float) -> str:
@@ -192,13 +192,15 @@ def _rate(row: Row | None) -> str:
         return "NA: the run has no such cells"
     if is_missing(row["asr"]):
         return f"NA: {row['asr_reason']}"
+    if is_missing(row["asr_low"]):
+        return f"{percent(row['asr'])} ({row['asr_reason']})"
     return percent(row["asr"], row["asr_low"], row["asr_high"])
 
 
 def _baseline(focus: Focus) -> Iterator[KeyResult]:
     baseline = focus.any_row["baseline_error"]
     if not is_missing(baseline):
-        yield KeyResult("Error rate without any cloak", percent(baseline), where=attacks_named(focus))
+        yield KeyResult("Error rate without any cloak", percent(baseline))
 
 
 def accuracy(focus: Focus, defense: str) -> KeyResult:
@@ -207,15 +209,14 @@ def accuracy(focus: Focus, defense: str) -> KeyResult:
     change = [row[f"accuracy_difference{end}"] for end in ("", "_low", "_high")]
     reason = row["not_worse_reason"] or row["normal_accuracy_reason"] or "no test was made"
     shown = None if is_missing(row["not_worse"]) else bool(row["not_worse"])
-    p = row["accuracy_p"]
+    verdict = phrases.KEPT.format(margin=f"{100 * MARGIN:g}", shown=phrases.SHOWN[shown])
     return KeyResult(
-        what=f"Normal accuracy, defence `{defense}`",
+        what=f"Normal accuracy, `{defense}`",
         value=percent(*(row[f"normal_accuracy{end}"] for end in ("", "_low", "_high"))),
         against=f"`none`: {percent(row['undefended_accuracy'])}",
         difference=difference(*change),
-        p=f"NA: {reason}" if is_missing(p) else phrases.ONE_SIDED.format(p=p_text(p)),
-        verdict=phrases.KEPT.format(margin=points(row["margin"]), shown=phrases.SHOWN[shown]),
-        where=attacks_named(focus),
+        p=p_text(row["accuracy_p"]),
+        verdict=f"{verdict}: {reason}" if shown is None else verdict,
     )
 
 
@@ -229,14 +230,12 @@ def _attacks(view: RunView, focus: Focus) -> Iterator[KeyResult]:
     ranked = order(focus.ranking("attack", defense)) or list(focus.attacks)
     yield from (_against_nothing(row) for row in _rows(view, focus, ranked[0], defense)[:MOST])
     if len(ranked) > 1:
-        yield KeyResult(
-            f"ASR, attack `{ranked[0]}`", _rate(focus.rows.get((ranked[0], defense))), where=under
-        )
+        yield KeyResult(f"ASR, `{ranked[0]}`", _rate(focus.rows.get((ranked[0], defense))), under)
     for name in ranked[1 : MOST + 1]:
         yield _compared(focus, "attack", defense, (name, ranked[0]), under)
     psnr = focus.any_row["cloak_psnr"]
     if not is_missing(psnr):
-        yield KeyResult("PSNR of the cloaks", f"{psnr:.1f} dB", "the photos", where=attacks_named(focus))
+        yield KeyResult("PSNR of the cloaks against the photos", f"{psnr:.1f} dB", attacks_named(focus))
 
 
 def _rows(view: RunView, focus: Focus, attack: str, defense: str) -> list[dict[str, Any]]:
@@ -253,18 +252,17 @@ def _against_nothing(row: Row) -> KeyResult:
     """Return a leaderboard row's ASR against the error rate without any cloak."""
     known = not is_missing(row["asr"]) and not is_missing(row["baseline_error"])
     change = row["asr"] - row["baseline_error"] if known else None
-    p, reason = row["p_holm"], row["p_holm_reason"] or "not tested"
-    verdict = "not tested"
+    p, verdict = row["p_holm"], _untested(row["p_holm_reason"] or "")
     if not is_missing(p) and change is not None:
         verdict = _verdict(p <= ALPHA, change)
     return KeyResult(
-        what=f"ASR, attack `{row['attack']}`",
+        what=f"ASR, `{row['attack']}`",
         value=percent(row["asr"], row["asr_low"], row["asr_high"]),
         against=f"no cloak: {percent(row['baseline_error'])}",
         difference=difference(change),
-        p=f"NA: {reason}" if is_missing(p) else p_text(p),
-        verdict=verdict,
+        p=p_text(p),
         detectable=points(row["minimum_detectable_difference"]),
+        verdict=verdict,
         where=f"tracker `{row['backbone']}`, seed {row['seed']}",
     )
 
@@ -275,7 +273,7 @@ def _without_attack(view: RunView) -> Iterator[KeyResult]:
     for row in records(board[board["asr"].notna()].head(MOST)):
         parts = (f"tracker `{row['backbone']}`", f"head `{row['head']}`", row["condition"])
         yield KeyResult(
-            what=f"Error rate without any cloak, defence `{row['defense']}`",
+            what=f"Error rate without any cloak, `{row['defense']}`",
             value=percent(row["asr"], row["asr_low"], row["asr_high"]),
             where=", ".join(filter(None, parts)),
         )

@@ -1,4 +1,4 @@
-"""What a run was made with, and what papers say of the same methods: methods, threat models, machine, literature."""
+"""What a run was made with, and what papers report of the same methods: methods, threat models, machine, literature."""
 
 import re
 from collections.abc import Iterator
@@ -245,7 +245,7 @@ def literature_section(view: RunView) -> tuple[Section, ...]:
     try:
         published = literature.load()
     except DataError:
-        return ()  # an installed package has no results/; the report says nothing of papers there
+        return ()  # an installed package has no results/; a report made there has no such section
     methods = {
         _bare(syntax.parse(name).name) for axis in ("attack", "defense") for name in real(view.results, axis)
     }

@@ -55,21 +55,21 @@ KEY_RESULTS = (
 
 P = (
     "two-sided sign-flip test over identities, after Holm over the pairs of the comparison or, against no cloak, over "
-    "the rows of the leaderboard"
+    "the rows of the leaderboard; of normal accuracy the one-sided non-inferiority test, not corrected"
 )
-ONE_SIDED = "{p} (one-sided)"
-"""A p value of non-inferiority, which is not corrected."""
 
 DETECTABLE = (
-    "minimum detectable difference at 80 % power: the smallest difference of the two rates that 80 of 100 such runs "
-    "would have found significant"
+    "minimum detectable difference at 80 % power, in percentage points: the smallest difference of the two rates that "
+    "80 of 100 such runs would have found significant"
 )
 
-KEPT = "loss below {margin}: {shown}"
-"""Verdict on normal accuracy; `shown` is one of `SHOWN`."""
+KEPT = "loss below {margin} point: {shown} (one-sided)"
+"""Verdict of the non-inferiority test of normal accuracy; `shown` is one of `SHOWN`."""
 SHOWN: Mapping[bool | None, str] = {True: "shown", False: "not shown", None: "not tested"}
 
-MIXED_GOALS = "mixes untargeted attacks, whose goal is dodging, with attacks that aim at another face: {targeted}."
+MIXED_GOALS = (
+    "mixes untargeted attacks, whose goal is dodging, with attacks that aim at another face: {targeted}."
+)
 
 TRAINED: Mapping[str, str] = {
     "seen": "trained on {}",

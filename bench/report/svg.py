@@ -55,7 +55,7 @@ def _trimmed(text: str, name: str) -> str:
 
 
 def _rasterize(drawing: Drawing) -> bool:
-    """Let the artists of many parts be drawn as pixels; says whether there were any."""
+    """Draw the artists of many parts as pixels; return whether there were any."""
     found = [artist for artist in drawing.figure.findobj() if _parts(artist) > _MANY]
     for artist in found:
         artist.set_rasterized(True)

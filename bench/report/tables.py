@@ -78,10 +78,9 @@ def _of(table: pd.DataFrame, one: ComparisonGroup) -> pd.DataFrame:
 
 
 def _named(one: ComparisonGroup) -> str:
+    noun = "attack" if one.axis == "defense" else "defence"
     opponent = (
-        f"the mean of {count(len(one.opponents), 'opponent')}"
-        if one.opponent == EVERY
-        else f"`{one.opponent}`"
+        f"the mean of {count(len(one.opponents), noun)}" if one.opponent == EVERY else f"`{one.opponent}`"
     )
     word = "Defences against" if one.axis == "defense" else "Attacks under"
     if one.opponent == "none":

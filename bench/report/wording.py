@@ -62,8 +62,8 @@ def difference(value: Any, low: Any = None, high: Any = None) -> str:
 
 
 def points(value: Any) -> str:
-    """Return a size of a difference in percentage points, ``NA`` where it is empty."""
-    return "NA" if is_missing(value) else f"{100 * value:.1f} points"
+    """Return the size of a difference in percentage points, ``NA`` where it is empty."""
+    return "NA" if is_missing(value) else f"{100 * value:.1f}"
 
 
 def p_text(value: Any) -> str:

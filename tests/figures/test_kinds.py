@@ -413,7 +413,7 @@ def test_ranks_over_several_attacks_leave_the_adapted_one_out(torn, monkeypatch)
     assert "in the mean over the attacks tiny-noise and pgd" in drawn.caption
 
 
-def test_cloaks_that_earn_nothing_are_on_no_front(whole, monkeypatch):
+def test_ineffective_cloaks_are_on_no_front(whole, monkeypatch):
     drawn = draw(whole.view, "quality")
     names = {"tiny-noise", "tiny-identity-mean"}
     idle = {
@@ -427,7 +427,7 @@ def test_cloaks_that_earn_nothing_are_on_no_front(whole, monkeypatch):
     on_front = set(zip(front.get_xdata(), front.get_ydata(), strict=True))
     assert on_front.isdisjoint(shown[name] for name in idle)
     assert front.get_marker() == "o"
-    monkeypatch.setattr("bench.figures.quality.cloaks_that_earn", lambda *_: frozenset())
+    monkeypatch.setattr("bench.figures.quality.effective_cloaks", lambda *_: frozenset())
     none = draw(whole.view, "quality")
     axes = next(a for a in none.figure.axes if a.get_xlabel().startswith("PSNR of the cloak"))
     assert not len(lines(axes, "front")[0].get_xdata())
