@@ -112,4 +112,4 @@ def _kind(block: Block) -> str:
 
 
 def _leaderboard(block: LeaderboardBlock) -> str:
-    return as_html.html(block.rows)
+    return as_html.html(block.rows, "leaderboard-table")

@@ -178,7 +178,7 @@ def _tested(pair: Row | None, one: str, reason: str) -> dict[str, str]:
 
 
 def _untested(reason: str) -> str:
-    return f"not tested: {reason}" if reason else "not tested"
+    return phrases.UNTESTED.format(reason=reason or "no reason was recorded")
 
 
 def _verdict(significant: bool, change: float) -> str:

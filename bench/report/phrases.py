@@ -29,13 +29,13 @@ HEADLINES: Mapping[Case, str] = {
     "no rate": "No attack has a rate: cells failed, or have no identities in common.",
     "not ranked": "Defences {against} are {reason}.",
     "best": "Best defence {against}: `{best}`. ASR {asr}, without a defence {undefended}; the difference is "
-    "significant (p after Holm {p}).",
+    "significant ({test}).",
     "lowest, tied": "Lowest ASR {against}: `{best}`, {asr}, without a defence {undefended}; the difference is "
-    "significant (p after Holm {p}). Not significantly different from `{best}`: {tied}.",
+    "significant ({test}). Not significantly different from `{best}`: {tied}.",
     "not significant": "No defence significantly lowers the ASR {against}. Lowest: `{best}`, {asr}; without a "
-    "defence {undefended} (p after Holm {p}).",
+    "defence {undefended} ({test}).",
     "no defence is lower": "No defence lowers the ASR {against}: without a defence {undefended}. Lowest with one: "
-    "`{best}`, {asr} (p after Holm {p}).",
+    "`{best}`, {asr} ({test}).",
     "one attack": "`{best}` {under}: ASR {asr}, error rate without any cloak {baseline}.",
     "strongest": "Strongest attack {under}: `{best}`, ASR {asr}, error rate without any cloak {baseline}; "
     "significantly different from every other attack.",
@@ -46,6 +46,10 @@ HEADLINES: Mapping[Case, str] = {
     "by defences, is in the table of key results. No test compares erasers.",
 }
 """Case → the first sentence of a report. Names and numbers are filled in; see `bench.report.summary.headline`."""
+
+TESTED = "p after Holm {p}"
+UNTESTED = "not tested: {reason}"
+"""The test of a pair, in brackets in a headline and as a verdict in a table."""
 
 KEY_RESULTS = (
     "Key results ({where}). Rates are means over identities with 95 % intervals; ASR: attack success rate, high "

@@ -14,10 +14,10 @@ from bench.leaderboard.view import RunView
 from bench.plugins import factory
 from bench.report import phrases
 from bench.report.document import Block, Facts, Paragraph, Section
-from bench.report.focus import Focus, apart, choose_focus, helps, key_of, order, protocol_of, real
+from bench.report.focus import Focus, Row, apart, choose_focus, helps, key_of, order, protocol_of, real
 from bench.report.key_results import best_defense, common_ground, key_results, strongest_erasers, table
 from bench.report.phrases import Case
-from bench.report.wording import count, names, p_text, percent, sentence
+from bench.report.wording import count, is_missing, names, p_text, percent, sentence
 from bench.stats.rankings import Ranking
 
 Pairs = Iterator[tuple[str, str]]
@@ -83,7 +83,7 @@ def _defense_case(focus: Focus) -> tuple[Case, dict[str, str]]:
         "best": best,
         "asr": _asr(focus, focus.against, best),
         "undefended": _asr(focus, focus.against, "none"),
-        "p": p_text(pair["p_holm"]) if pair is not None else "NA",
+        "test": _test(pair, ranking.reason),
         "tied": names(tied),
     }
     if first == "none":
@@ -91,6 +91,12 @@ def _defense_case(focus: Focus) -> tuple[Case, dict[str, str]]:
     if not helps(ranking, best):
         return "not significant", fields
     return ("lowest, tied" if tied else "best"), fields
+
+
+def _test(pair: Row | None, reason: str) -> str:
+    if pair is None or is_missing(pair["p_holm"]):
+        return phrases.UNTESTED.format(reason=reason if pair is None else pair["reason"])
+    return phrases.TESTED.format(p=p_text(pair["p_holm"]))
 
 
 def _attack_case(focus: Focus) -> tuple[Case, dict[str, str]]:

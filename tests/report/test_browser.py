@@ -31,7 +31,7 @@ def browser():
 
 @pytest.fixture
 def opened(browser, file):
-    """Return a function that opens the page; at the end nothing must have been said or asked of a network."""
+    """Return a function that opens the page; at the end no message and no request must be left."""
     contexts, said, requested = [], [], []
 
     def visit(anchor="", *, width=1280, scheme="light"):
@@ -220,7 +220,8 @@ def test_it_works_without_a_script(browser, html, tmp_path):
     page = context.new_page()
     page.goto(path.as_uri())
     assert page.locator(".board tbody tr").first.is_visible()
-    assert page.locator("#summary p").count() == 3
+    assert page.locator("#summary .lead").is_visible()
+    assert page.locator("#summary tbody tr").count() >= 2
     context.close()
 
 

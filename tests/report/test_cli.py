@@ -3,7 +3,6 @@
 import pytest
 
 from bench.figures import KINDS
-from bench.report.writing import ENDINGS, default_name
 
 
 def test_it_writes_one_file(command, finished, tmp_path):
@@ -27,24 +26,32 @@ def test_other_forms_have_figures_beside_them(cli, finished, tmp_path):
     assert all(f"r.md_files/{path.name}" in text for path in beside)
 
 
-@pytest.mark.parametrize("form", ["md", "latex"])
-def test_no_form_has_photos_where_they_are_not_wanted(cli, finished, tmp_path, form):
+def test_no_photo_lies_beside_the_file_where_none_is_wanted(cli, finished, tmp_path):
     photos = {name for name, kind in KINDS.items() if kind.shows_photos}
     for option, some in (("--photos", True), ("--no-photos", False)):
         file = tmp_path / option.strip("-") / "r.txt"
         file.parent.mkdir()
         more = () if some else (option,)
         code, _, err = cli(
-            "report", finished.run, "--format", form, "--out", file, "--store", finished.store, *more
+            "report", finished.run, "--format", "md", "--out", file, "--store", finished.store, *more
         )
         assert (code, err) == (0, "")
         there = {path.stem for path in file.with_name("r.txt_files").iterdir()}
         assert bool(there & photos) == some
 
 
-@pytest.mark.parametrize("form", ENDINGS)
-def test_the_default_name_has_the_form_s_ending(form):
-    assert default_name(form) == f"report{ENDINGS[form]}"
+@pytest.mark.parametrize(("more", "name"), [((), "report.html"), (("--format", "md"), "report.md")])
+def test_the_default_name_has_the_form_s_ending(cli, finished, tmp_path, monkeypatch, more, name):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = cli("report", finished.run, "--no-photos", *more)
+    assert (code, err) == (0, "")
+    assert (tmp_path / name).is_file()
+
+
+def test_a_form_that_is_none_is_refused_with_the_valid_ones(cli, finished):
+    code, _, err = cli("report", finished.run, "--format", "latex")
+    assert code == 2
+    assert "'html', 'md'" in err
 
 
 def test_a_folder_that_is_no_run(cli, tmp_path):

@@ -17,13 +17,13 @@ from bench.figures import KINDS, Drawing
 from bench.leaderboard.view import RunView
 from bench.report import content, svg
 from bench.report.content import ReportOptions, collect, run_command
-from bench.report.document import Column, Folded, Paragraph, Report, Section, Table, with_texts
+from bench.report.document import Column, Facts, Folded, Paragraph, Report, Section, Table, with_texts
 from bench.report.html import LARGEST, cell, inline, to_html
 from bench.run.spec import RunSpec
 
 SECTIONS = (
-    "summary", "board", "figures", "photos", "significance", "warnings", "failed", "warnings", "leaks", "reading",
-    "methods", "threat", "environment", "again",
+    "summary", "leaderboard", "figures", "photos", "significance", "warnings-and-leaks", "failed", "warnings",
+    "leaks", "reading", "methods", "threat", "environment", "again",
 )  # fmt: skip
 
 
@@ -107,8 +107,9 @@ def test_every_row_of_the_leaderboard_and_every_pair_is_there(page, view):
         assert f"{100 * row.difference:+.1f} [{100 * row.difference_low:+.1f}, " in page.text
 
 
-def test_the_sentences_and_the_command_are_there(page, report, view):
-    for text in report.sentences:
+def test_the_key_results_and_the_command_are_there(page, report, view):
+    lead, results, facts = report.sections[0].blocks
+    for text in (lead.text, *results.rows[0], *(text for pair in facts.pairs for text in pair)):
         assert text.replace("`", "") in page.text
     assert run_command(view) in page.text
     assert view.facts.run in page.text
@@ -144,7 +145,7 @@ def test_paths_that_a_run_was_given_are_shortened(view, tmp_path):
 
 
 def test_photos_are_left_out_as_asked(page):
-    assert "Left out, as asked: this report shows no photo" in page.text
+    assert "Left out, as requested: this report shows no photo" in page.text
     assert not [tag for tag, _ in page.tags if tag in ("img", "image")]
 
 
@@ -163,7 +164,7 @@ def test_photos_are_shown_from_the_store_and_not_made_again_without_it(evaluate,
     assert "data:image" not in requested
     assert not [tag for tag, _ in without.tags if tag in ("img", "image")]
     assert not {f"picture-{name}" for name in kinds} & set(without.attributes("id"))
-    assert "Left out, as asked: this report shows no photo" in without.text
+    assert "Left out, as requested: this report shows no photo" in without.text
     for identities in (view.folder.split().probes, view.folder.split().gallery):
         assert not [photo for photos in identities.values() for photo in photos if photo in requested]
     gone = page_of(to_html(collect(view, ReportOptions(store=tmp_path / "empty", threads=1))))
@@ -175,15 +176,15 @@ def test_photos_are_shown_from_the_store_and_not_made_again_without_it(evaluate,
 # -- pieces -------------------------------------------------------------------------------------------------
 
 
-def tiny_report(*blocks, sentences=("One.", "Two.", "Three.")):
-    return Report("Title", "Run 1", sentences, (Section("part", "Part", blocks),))
+def tiny_report(*blocks):
+    return Report("Title", "Run 1", (Section("part", "Part", blocks),))
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40))
 def test_no_text_becomes_markup(page_of, text):
     table = Table(text, (Column(text, text),), ((text,),))
-    report = tiny_report(Paragraph(text), Folded(text, (table,)), sentences=(text, text, text))
+    report = tiny_report(Paragraph(text, "lead"), Facts(((text, text),)), Folded(text, (table,)))
     harmless = page_of(to_html(with_texts(report, lambda _: "x")))
     found = page_of(to_html(report))
     assert found.errors == []
@@ -258,7 +259,7 @@ def test_an_audit_that_cannot_be_made_is_said(view, monkeypatch):
 
     monkeypatch.setattr(content, "audit", refused)
     report = collect(view, ReportOptions(photos=False))
-    assert "leak" not in report.sentences[2]
+    assert ("Leaks", "not audited") in report.sections[0].blocks[-1].pairs
     assert "The run could not be audited: a method is gone." in str(report)
 
 
