@@ -170,9 +170,8 @@ def _caption(chosen: Selection, rows: pd.DataFrame) -> str:
             words.measured(chosen, rows["n_identities"]),
             words.mean_over(chosen, chosen.rates),
             "Bars are 95 % intervals over identities of that difference alone, not corrected for how many are shown.",
-            f"Filled: significantly different from zero (p ≤ {ALPHA} after Holm over all pairs of the "
-            f"slice, and Friedman's test "
-            "over its methods); hollow: not, so a bar clear of zero can be hollow.",
+            f"Filled: significantly different from zero (p ≤ {ALPHA} after Holm over all pairs of the comparison, and "
+            "Friedman's test over its methods); hollow: not, so a bar clear of zero can be hollow.",
             words.adapted(chosen) if of_defenses else "",
             "NA: a cell failed or identities are not independent." if rows["difference"].isna().any() else "",
             words.full_names(chosen),

@@ -46,8 +46,8 @@ class Square:
 def draw(view: RunView, options: FigureOptions) -> Drawing:
     """Return the map, one panel a head and access.
 
-    Rates are means over trackers (`leaderboard.means`), white-box and black-box apart; the first row is the error no
-    cloak earned. A pair with a failed cell says so, one without a rate is NA.
+    Rates are means over trackers (`leaderboard.means`), white-box and black-box apart; the first row is the error
+    rate without any cloak. A pair with a failed cell is marked, one without a rate is NA.
 
     Raises:
         NotDrawableError: the run has no attack.
@@ -118,7 +118,7 @@ def _square(chosen: Selection, panel: Panel, attack: str, defense: str, decimals
 def significance_mark(chosen: Selection, panel: Panel, attack: str, defense: str) -> str:
     """Return the mark of a rate against the same attack without a defence, "" where they do not differ.
 
-    Of the mean over trackers by the tested pairs of the slice, of one tracker by its row of the leaderboard.
+    Of the mean over trackers by the tested pairs of the comparison group, of one tracker by its row of the leaderboard.
     """
     if defense == NO_CLOAK:
         return ""
@@ -161,7 +161,7 @@ def _paint(axes: Axes, squares: list[list[Square]], size: float) -> None:
     for y, line in enumerate(squares):
         for x, square in enumerate(line):
             known = square.rate is not None
-            # The map's darkest fifth is left out: its steps cannot be told apart in print.
+            # The map's darkest fifth is left out: its steps look alike in print.
             colour = mpl.colors.to_hex(colours(0.82 * (square.rate or 0.0) / 100)) if known else "#ffffff"
             axes.add_patch(
                 Rectangle(
@@ -216,7 +216,7 @@ def _caption(chosen: Selection, used: set[str]) -> str:
             "Attack success rate (ASR) in per cent of every attack (rows) against every defence (columns).",
             words.measured(chosen, rows["n_identities"]),
             words.mean_over(chosen, rows),
-            "The row 'no cloak' is the error that no cloak earned"
+            "The row 'no cloak' is the error rate without any cloak"
             + ("." if rows["backbones"].nunique() < 2 else ", on the trackers of the row below it."),
             *(
                 f"{mark}: {meanings[mark]} than the same attack without a defence (p ≤ {ALPHA}: {tested})."
