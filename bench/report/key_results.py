@@ -5,7 +5,7 @@ interval or test of its own, nor a text longer than a label (`bench.report.phras
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import pandas as pd
@@ -37,12 +37,12 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class KeyResult:
-    """One number with its evidence, as texts of a row.
+    """One number with its evidence: the texts of a row, in the order of `COLUMNS`.
 
     Attributes:
         what: which rate of which method.
-        value: in per cent, with its 95 % interval over identities.
         where: attacks, defence or tracker, as far as results differ in it.
+        value: in per cent, with its 95 % interval over identities.
         against: what it is compared with, and that rate; "" where it is compared with nothing.
         difference: value − reference, in percentage points.
         p: of the difference, NA where there is none.
@@ -51,27 +51,13 @@ class KeyResult:
     """
 
     what: str
+    where: str
     value: str
-    where: str = ""
     against: str = ""
     difference: str = ""
     p: str = ""
     detectable: str = ""
     verdict: str = ""
-
-    @property
-    def cells(self) -> tuple[str, ...]:
-        """Return the texts in the order of `COLUMNS`."""
-        return (
-            self.what,
-            self.where,
-            self.value,
-            self.against,
-            self.difference,
-            self.p,
-            self.detectable,
-            self.verdict,
-        )
 
 
 def key_results(view: RunView, focus: Focus | None) -> tuple[KeyResult, ...]:
@@ -97,7 +83,7 @@ def table(results: Sequence[KeyResult], where: str) -> Table:
         results: at least one.
         where: what all of them have in common.
     """
-    return Table(phrases.KEY_RESULTS.format(where=where), COLUMNS, tuple(one.cells for one in results))
+    return Table(phrases.KEY_RESULTS.format(where=where), COLUMNS, tuple(map(astuple, results)))
 
 
 def common_ground(view: RunView, focus: Focus | None) -> str:
@@ -200,7 +186,7 @@ def _rate(row: Row | None) -> str:
 def _baseline(focus: Focus) -> Iterator[KeyResult]:
     baseline = focus.any_row["baseline_error"]
     if not is_missing(baseline):
-        yield KeyResult("Error rate without any cloak", percent(baseline))
+        yield KeyResult("Error rate without any cloak", "", percent(baseline))
 
 
 def accuracy(focus: Focus, defense: str) -> KeyResult:
@@ -212,6 +198,7 @@ def accuracy(focus: Focus, defense: str) -> KeyResult:
     verdict = phrases.KEPT.format(margin=f"{100 * MARGIN:g}", shown=phrases.SHOWN[shown])
     return KeyResult(
         what=f"Normal accuracy, `{defense}`",
+        where="",
         value=percent(*(row[f"normal_accuracy{end}"] for end in ("", "_low", "_high"))),
         against=f"`none`: {percent(row['undefended_accuracy'])}",
         difference=difference(*change),
@@ -230,12 +217,12 @@ def _attacks(view: RunView, focus: Focus) -> Iterator[KeyResult]:
     ranked = order(focus.ranking("attack", defense)) or list(focus.attacks)
     yield from (_against_nothing(row) for row in _rows(view, focus, ranked[0], defense)[:MOST])
     if len(ranked) > 1:
-        yield KeyResult(f"ASR, `{ranked[0]}`", _rate(focus.rows.get((ranked[0], defense))), under)
+        yield KeyResult(f"ASR, `{ranked[0]}`", under, _rate(focus.rows.get((ranked[0], defense))))
     for name in ranked[1 : MOST + 1]:
         yield _compared(focus, "attack", defense, (name, ranked[0]), under)
     psnr = focus.any_row["cloak_psnr"]
     if not is_missing(psnr):
-        yield KeyResult("PSNR of the cloaks against the photos", f"{psnr:.1f} dB", attacks_named(focus))
+        yield KeyResult("PSNR of the cloaks against the photos", attacks_named(focus), f"{psnr:.1f} dB")
 
 
 def _rows(view: RunView, focus: Focus, attack: str, defense: str) -> list[dict[str, Any]]:
@@ -284,10 +271,9 @@ def _without_attack(view: RunView) -> Iterator[KeyResult]:
 
 def _erased(view: RunView, focus: Focus) -> Iterator[KeyResult]:
     """Yield what the first attack protects, and what each key and the strongest defences bring back of it."""
-    rows = erasure.table(view.results)
-    rows = rows[rows["attack"] == rows["attack"].iloc[0]]
+    rows = erased_rows(view)
     for row in records(rows.drop_duplicates(["backbone", "head"])):
-        yield KeyResult("Protected pairs", _share(row, "protected"), where=f"tracker `{row['backbone']}`")
+        yield KeyResult("Protected pairs", f"tracker `{row['backbone']}`", _share(row, "protected"))
     for eraser in (*erasure.KEYS, *strongest_erasers(rows)):
         for row in records(rows[rows["eraser"] == eraser]):
             seen = row["attack_seen_by_defense"]
@@ -299,6 +285,12 @@ def _erased(view: RunView, focus: Focus) -> Iterator[KeyResult]:
     for eraser in strongest_erasers(rows):
         if (focus.against, eraser) in focus.rows:
             yield accuracy(focus, eraser)
+
+
+def erased_rows(view: RunView) -> pd.DataFrame:
+    """Return the rows of the run's first attack, with the columns of `bench.leaderboard.erasure.COLUMNS`."""
+    rows = erasure.table(view.results)
+    return rows.loc[rows["attack"] == rows["attack"].iloc[0]]
 
 
 def strongest_erasers(rows: pd.DataFrame) -> list[str]:

@@ -9,13 +9,19 @@ from bench.analysis.comparison_groups import EVERY
 from bench.analysis.row_warnings import split_warnings
 from bench.errors import BenchError
 from bench.integrity.audit import Audit
-from bench.leaderboard import erasure
 from bench.leaderboard.view import RunView
 from bench.plugins import factory
 from bench.report import phrases
 from bench.report.document import Block, Facts, Paragraph, Section
 from bench.report.focus import Focus, Row, apart, choose_focus, helps, key_of, order, protocol_of, real
-from bench.report.key_results import best_defense, common_ground, key_results, strongest_erasers, table
+from bench.report.key_results import (
+    best_defense,
+    common_ground,
+    erased_rows,
+    key_results,
+    strongest_erasers,
+    table,
+)
 from bench.report.phrases import Case
 from bench.report.wording import count, is_missing, names, p_text, percent, sentence
 from bench.stats.rankings import Ranking
@@ -65,7 +71,7 @@ def _case(view: RunView, focus: Focus | None) -> tuple[Case, dict[str, str]]:
             return "no rate", {}
         return "no attack", {"low": percent(rates.min()), "high": percent(rates.max())}
     if protocol_of(view) == "erasure":
-        return "erasure", {"attack": str(erasure.table(view.results)["attack"].iloc[0])}
+        return "erasure", {"attack": str(erased_rows(view)["attack"].iloc[0])}
     return _defense_case(focus) if len(focus.defenses) > 1 else _attack_case(focus)
 
 
@@ -160,8 +166,7 @@ def read_with(view: RunView, focus: Focus | None) -> Pairs:
     if focus is None:
         return
     if protocol_of(view) == "erasure":
-        rows = erasure.table(view.results)
-        for name in strongest_erasers(rows[rows["attack"] == rows["attack"].iloc[0]]):
+        for name in strongest_erasers(erased_rows(view)):
             yield f"Training of `{name}`", knowledge(view, name)
         return
     best = best_defense(focus) if len(focus.defenses) > 1 else None
