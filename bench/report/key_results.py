@@ -290,7 +290,8 @@ def _erased(view: RunView, focus: Focus) -> Iterator[KeyResult]:
 def erased_rows(view: RunView) -> pd.DataFrame:
     """Return the rows of the run's first attack, with the columns of `bench.leaderboard.erasure.COLUMNS`."""
     rows = erasure.table(view.results)
-    return rows.loc[rows["attack"] == rows["attack"].iloc[0]]
+    first: pd.DataFrame = rows[rows["attack"] == rows["attack"].iloc[0]]
+    return first
 
 
 def strongest_erasers(rows: pd.DataFrame) -> list[str]:
