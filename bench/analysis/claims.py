@@ -14,13 +14,13 @@ import pandas as pd
 
 from bench.analysis.comparison_groups import access_of, common_ground, mean_rates
 from bench.analysis.reference_tests import detectable
-from bench.analysis.results import Point, Results
+from bench.analysis.results import Results
 from bench.errors import UsageError, unknown
 from bench.plugins import factory
-from bench.plugins import factory as plugins_factory
 from bench.randomness import numpy_generator
+from bench.run.spec import Cell
 from bench.stats import rates as measures
-from bench.stats.intervals import Estimate
+from bench.stats.intervals import Estimate, bootstrap_interval
 from bench.stats.significance import (
     ALPHA,
     NonInferiority,
@@ -201,7 +201,7 @@ def compare_runs(first: Results, second: Results, names: tuple[str, str]) -> lis
             f"{names[0]} and {names[1]} have no cell with an attack in common: attacks "
             f"{', '.join(first.values('attack'))} and {', '.join(second.values('attack'))}."
         )
-    groups: dict[tuple[str, str], list[Point]] = {}
+    groups: dict[tuple[str, str], list[Cell]] = {}
     for point in common:
         groups.setdefault((point.head, access_of(first.cells[point])), []).append(point)
     conditions = [name for name in first.ranked_conditions() if name in second.conditions()]
@@ -236,7 +236,7 @@ def _kind(
 def _resolved(axis: str, text: str) -> str:
     """Return the name a table has for a method; as it is where the plugin is not installed here."""
     try:
-        return factory.canonical(plugins_factory.create(f"{axis}s", text))
+        return factory.canonical(factory.create(f"{axis}s", text))
     except UsageError:
         return text
 
@@ -260,9 +260,9 @@ def name_in_run(axis: str, text: str, results: Results) -> str:
 
 def _by_access(
     results: Results, kind: str, pair: tuple[str, str], wanted: dict[str, str]
-) -> Iterator[tuple[str, dict[str, list[Point]]]]:
+) -> Iterator[tuple[str, dict[str, list[Cell]]]]:
     """Yield the cells of A and of B for each head and access, on what both meet."""
-    groups: dict[tuple[str, str], dict[str, list[Point]]] = {}
+    groups: dict[tuple[str, str], dict[str, list[Cell]]] = {}
     for point, cell in results.cells.items():
         if point.attack == "none" or getattr(point, kind) not in pair:
             continue
@@ -273,7 +273,7 @@ def _by_access(
         yield access, found
 
 
-def _claim(results: Results, kind: Kind, found: dict[str, list[Point]], condition: str, access: str) -> Claim:
+def _claim(results: Results, kind: Kind, found: dict[str, list[Cell]], condition: str, access: str) -> Claim:
     requested = {
         name: [point for point in points if not results.not_applicable(point, condition)]
         for name, points in found.items()
@@ -289,15 +289,15 @@ def _claim(results: Results, kind: Kind, found: dict[str, list[Point]], conditio
     )
 
 
-def _places(points: Sequence[Point]) -> str:
+def _places(points: Sequence[Cell]) -> str:
     return ", ".join(dict.fromkeys(point.backbone for point in points)) or "nothing"
 
 
 def _evidence(
     kind: Kind,
     names: tuple[str, str],
-    ours: tuple[Results, list[Point]],
-    theirs: tuple[Results, list[Point]],
+    ours: tuple[Results, list[Cell]],
+    theirs: tuple[Results, list[Cell]],
     condition: str,
     access: str,
     reason: str = "",
@@ -337,7 +337,7 @@ def _evidence(
     )
 
 
-def _groups(sides: Sequence[tuple[Results, Point]], condition: str) -> "tuple[pd.Series[int] | None, str]":
+def _groups(sides: Sequence[tuple[Results, Cell]], condition: str) -> "tuple[pd.Series[int] | None, str]":
     """Return identity → group where identities share the photos they were compared with, and why there is no test.
 
     Where both sides share them in the same way, groups are independent though identities are not, and the test is
@@ -399,3 +399,78 @@ def _p(value: float | None) -> str:
     if value is None:
         return "NA"
     return "< 0.0001" if value < 0.0001 else f"= {value:.4f}"
+
+
+# -- recoveries ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RecoveryComparison:
+    """Two defences against one attack on one tracker.
+
+    Attributes:
+        attack: the attack.
+        backbone: the tracker's backbone.
+        head: its head.
+        seed: seed of the methods.
+        condition: of the protocol; empty where it has one.
+        gain: ASR undefended − baseline error: what there is to recover, with its 95 % interval.
+        first: recovery of the first defence.
+        second: recovery of the second.
+        difference: first − second, with its paired 95 % bootstrap interval over identities.
+    """
+
+    attack: str
+    backbone: str
+    head: str
+    seed: int
+    condition: str
+    gain: Estimate
+    first: Estimate
+    second: Estimate
+    difference: Estimate
+
+
+def compare_defenses(results: Results, attack: str, first: str, second: str) -> list[RecoveryComparison]:
+    """Return the comparison of two defences against an attack for each cell and condition of a run.
+
+    The recoveries share their denominator, so their difference is
+    (ASR second − ASR first) / (ASR undefended − baseline error), over the same identities.
+
+    Raises:
+        UsageError: the run has no such attack or defence.
+    """
+    attack = name_in_run("attack", attack, results)
+    pair = (name_in_run("defense", first, results), name_in_run("defense", second, results))
+    points = [p for p in results.cells if (p.attack, p.defense) == (attack, pair[0])]
+    return [_compare(results, point, pair, name) for point in points for name in results.conditions(point)]
+
+
+def _compare(results: Results, point: Cell, defenses: tuple[str, str], condition: str) -> RecoveryComparison:
+    place = (point.attack, point.backbone, point.head, point.seed, condition)
+    requested = [("none", "none"), (point.attack, "none"), *((point.attack, name) for name in defenses)]
+    identities = [results.identities(point._replace(attack=a, defense=d), condition) for a, d in requested]
+    lacking = [f"{a} × {d}" for (a, d), one in zip(requested, identities, strict=True) if one is None]
+    if lacking:
+        nothing = Estimate.missing(f"no decisions of {', '.join(lacking)}")
+        return RecoveryComparison(*place, nothing, nothing, nothing, nothing)
+    baseline, undefended, first, second = (one["asr"] for one in identities if one is not None)
+
+    def stream(name: str) -> np.random.Generator:
+        parts = (*defenses, point.backbone, point.head, str(point.seed), *filter(None, [condition]), name)
+        return numpy_generator(results.facts.spec.split_seed, "compare", point.attack, *parts)
+
+    gain = bootstrap_interval(
+        measures.paired(undefended, baseline), lambda mean: mean[..., 0] - mean[..., 1], stream("gain")
+    )
+    one = measures.recovery(undefended, first, baseline, stream("first"))
+    two = measures.recovery(undefended, second, baseline, stream("second"))
+    if one.value is None or two.value is None:
+        difference = Estimate.missing(one.reason or two.reason)
+    else:
+        difference = bootstrap_interval(
+            measures.paired(first, second, undefended, baseline),
+            lambda mean: (mean[..., 1] - mean[..., 0]) / (mean[..., 2] - mean[..., 3]),
+            stream("difference"),
+        )
+    return RecoveryComparison(*place, gain, one, two, difference)

@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from bench.analysis.results import Point, Results
+from bench.analysis.results import Results
 from bench.randomness import numpy_generator
 from bench.run.folder import CellResult
+from bench.run.spec import Cell
 from bench.stats.rankings import Ranking, rank_methods
 from bench.stats.significance import mean_over
 
@@ -164,7 +165,7 @@ def _comparison_group(
     )
 
 
-def common_ground(points: Mapping[str, Sequence[Point]], axis: str) -> dict[str, list[Point]]:
+def common_ground(points: Mapping[str, Sequence[Cell]], axis: str) -> dict[str, list[Cell]]:
     """Return each method's cells on the backbones, opponents and seeds that every method has.
 
     Means over different trackers are no comparison: an attack that is white-box on the hard tracker would be
@@ -172,7 +173,7 @@ def common_ground(points: Mapping[str, Sequence[Point]], axis: str) -> dict[str,
 
     Args:
         points: method → its cells, all of one access.
-        axis: the field of `Point` that names the method.
+        axis: the field of `Cell` that names the method.
     """
     places = [{_place_of(point, axis) for point in found} for found in points.values()]
     shared = set.intersection(*places) if places else set()
@@ -181,7 +182,7 @@ def common_ground(points: Mapping[str, Sequence[Point]], axis: str) -> dict[str,
     }
 
 
-def _place_of(point: Point, axis: str) -> tuple[Any, ...]:
+def _place_of(point: Cell, axis: str) -> tuple[Any, ...]:
     """Return everything about a cell but the method that is compared."""
     return tuple(value for name, value in point._asdict().items() if name != axis)
 
@@ -195,7 +196,7 @@ def _other(axis: Axis) -> Axis:
     return "attack" if axis == "defense" else "defense"
 
 
-def _points(results: Results, axis: Axis, opponent: str, head: str) -> Iterator[Point]:
+def _points(results: Results, axis: Axis, opponent: str, head: str) -> Iterator[Cell]:
     for point in results.cells:
         met = opponent in (EVERY, getattr(point, _other(axis)))
         if point.head == head and point.attack != "none" and met:
@@ -203,7 +204,7 @@ def _points(results: Results, axis: Axis, opponent: str, head: str) -> Iterator[
 
 
 def mean_rates(
-    results: Results, points: Sequence[Point], condition: str, measure: Measure
+    results: Results, points: Sequence[Cell], condition: str, measure: Measure
 ) -> "pd.Series[float]":
     """Return each identity's mean rate over some cells; empty where one of them has no decisions."""
     identities = [results.identities(point, condition) for point in points]

@@ -11,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from bench.analysis.results import Point, Results
+from bench.analysis.results import Results
 from bench.randomness import numpy_generator
+from bench.run.spec import Cell
 from bench.stats import rates as measures
 from bench.stats.intervals import Estimate
 from bench.stats.power import minimum_detectable_difference
@@ -59,7 +60,7 @@ def reference_tests(results: Results, leaderboard: pd.DataFrame) -> dict[str, li
     return {name: [columns[key][name] for key in keys] for name in COLUMNS}
 
 
-def reference_of(point: Point) -> Point | None:
+def reference_of(point: Cell) -> Cell | None:
     """Return what a cell is compared with, None for the cell none × none."""
     if point.defense != "none":
         return point._replace(defense="none")
@@ -87,8 +88,8 @@ def _keys(leaderboard: pd.DataFrame) -> Iterator[Key]:
     yield from leaderboard[names].itertuples(index=False, name=None)
 
 
-def _point(key: Key, seed: int) -> Point:
-    return Point(*key[:4], seed)
+def _point(key: Key, seed: int) -> Cell:
+    return Cell(*key[:4], seed)
 
 
 def _compare(results: Results, key: Key, family: int) -> _Test:
@@ -111,7 +112,7 @@ def _compare(results: Results, key: Key, family: int) -> _Test:
     return _Test(paired_difference(*rates, rng=rng, resamples=resamples_for(family)), rates)
 
 
-def _lacking(results: Results, points: Sequence[Point], condition: str) -> str:
+def _lacking(results: Results, points: Sequence[Cell], condition: str) -> str:
     for point in points:
         if results.identities(point, condition) is None:
             why = results.not_applicable(point, condition) or "the cell failed or is not there"
@@ -119,7 +120,7 @@ def _lacking(results: Results, points: Sequence[Point], condition: str) -> str:
     return ""
 
 
-def _mean(results: Results, points: Sequence[Point], condition: str) -> "pd.Series[float]":
+def _mean(results: Results, points: Sequence[Cell], condition: str) -> "pd.Series[float]":
     identities = (results.identities(point, condition) for point in points)
     return mean_over([one["asr"] for one in identities if one is not None])
 

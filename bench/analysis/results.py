@@ -2,24 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
 from bench.contracts import Decided
 from bench.run import decisions
 from bench.run.folder import CellResult, RunFacts, RunFolder
+from bench.run.spec import Cell
 from bench.stats import rates
-
-
-class Point(NamedTuple):
-    """Where a cell is in the matrix, in canonical texts."""
-
-    attack: str
-    defense: str
-    backbone: str
-    head: str
-    seed: int
 
 
 @dataclass
@@ -34,9 +25,9 @@ class Results:
 
     folder: RunFolder
     facts: RunFacts
-    cells: dict[Point, CellResult]
-    _read: dict[Point, Decided] = field(default_factory=dict, repr=False)
-    _identities: dict[tuple[Point, str], pd.DataFrame] = field(default_factory=dict, repr=False)
+    cells: dict[Cell, CellResult]
+    _read: dict[Cell, Decided] = field(default_factory=dict, repr=False)
+    _identities: dict[tuple[Cell, str], pd.DataFrame] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, folder: RunFolder) -> "Results":
@@ -45,10 +36,9 @@ class Results:
         Raises:
             DataError: it is not a finished run.
         """
-        cells = {Point(c.attack, c.defense, c.backbone, c.head, c.seed): c for c in folder.cells()}
-        return cls(folder, folder.facts(), cells)
+        return cls(folder, folder.facts(), {result.cell: result for result in folder.cells()})
 
-    def decided(self, point: Point) -> Decided | None:
+    def decided(self, point: Cell) -> Decided | None:
         """Return a cell's answers, None where it failed or is not in the run.
 
         Raises:
@@ -61,7 +51,7 @@ class Results:
             self._read[point] = decisions.read(self.folder.path / cell.decisions)
         return self._read[point]
 
-    def rows(self, point: Point, condition: str) -> pd.DataFrame | None:
+    def rows(self, point: Cell, condition: str) -> pd.DataFrame | None:
         """Return a cell's decisions under one condition, None where there are none."""
         decided = self.decided(point)
         if decided is None:
@@ -69,7 +59,7 @@ class Results:
         chosen: pd.DataFrame = decided.rows[decided.rows["condition"] == condition]
         return chosen if len(chosen) else None
 
-    def identities(self, point: Point, condition: str) -> pd.DataFrame | None:
+    def identities(self, point: Cell, condition: str) -> pd.DataFrame | None:
         """Return each identity's own rates (`measures.per_identity`), None where there are no decisions."""
         if (point, condition) not in self._identities:
             rows = self.rows(point, condition)
@@ -78,7 +68,7 @@ class Results:
             self._identities[point, condition] = rates.per_identity(rows)
         return self._identities[point, condition]
 
-    def conditions(self, point: Point | None = None) -> tuple[str, ...]:
+    def conditions(self, point: Cell | None = None) -> tuple[str, ...]:
         """Return the conditions of a cell in the protocol's order; without one, or of a failed one, of any other."""
         decided = None if point is None else self.decided(point)
         others: Iterator[Decided | None] = (self.decided(other) for other in self.cells)
@@ -105,18 +95,18 @@ class Results:
         """
         return any(self.rows(point, condition) is not None for point in self.cells if point.attack == "none")
 
-    def not_applicable(self, point: Point, condition: str) -> str:
+    def not_applicable(self, point: Cell, condition: str) -> str:
         """Return why a cell that did not fail has no decisions under a condition, or ""."""
         decided = self.decided(point)
         if decided is None or condition not in decided.conditions:
             return ""
         return decided.conditions[condition].reason if self.rows(point, condition) is None else ""
 
-    def dependence(self, point: Point, condition: str) -> str:
+    def dependence(self, point: Cell, condition: str) -> str:
         """Return why a cell's identities are not independent, or "": they were compared with the same photo."""
         rows = self.rows(point, condition)
         return "" if rows is None else rates.dependence(rows)
 
     def values(self, axis: str) -> tuple[Any, ...]:
-        """Return the values of a field of `Point` in the run's order."""
+        """Return the values of a field of `Cell` in the run's order."""
         return tuple(dict.fromkeys(getattr(point, axis) for point in self.cells))

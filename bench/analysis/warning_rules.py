@@ -5,7 +5,7 @@ where it is. A warning is a reason to look, not a verdict: a row keeps its numbe
 """
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -69,12 +69,6 @@ class RowWarning:
 
     def __str__(self) -> str:
         return f"{self.code}: {self.sentence}"
-
-
-def join(warnings: Iterable[RowWarning]) -> str:
-    """Return warnings as one text, each once, in the order of `RULES`; "" where there is none."""
-    order = list(RULES)
-    return "; ".join(map(str, sorted(dict.fromkeys(warnings), key=lambda warning: order.index(warning.code))))
 
 
 # -- attacks -------------------------------------------------------------------------------------------

@@ -1,19 +1,24 @@
-"""The leaderboard's warnings: the facts in a run's folder, and the rules of `bench.analysis.warning_rules` on them."""
+"""The leaderboard's warnings: the facts in a run's folder, and the rules of `bench.analysis.warning_rules` on them.
 
-from collections.abc import Callable, Iterator
+In a leaderboard, a row's warnings are a `RowWarnings`; only its CSV holds them as text.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pandas as pd
 
 from bench.analysis import warning_rules
-from bench.analysis.results import Point, Results
-from bench.analysis.warning_rules import RowWarning
+from bench.analysis.results import Results
+from bench.analysis.warning_rules import RULES, RowWarning
 from bench.errors import DataError
 from bench.plugins.syntax import parse
 from bench.quality import diagnosis, per_image
 from bench.quality.diagnosis import AttackDiagnosis, PurifierDiagnosis
 from bench.randomness import numpy_generator
 from bench.run.folder import CellResult, RunFolder
+from bench.run.spec import Cell
 from bench.stats import significance
 
 BEFORE = RowWarning(
@@ -21,7 +26,39 @@ BEFORE = RowWarning(
 )
 
 
-def warning_columns(results: Results, leaderboard: pd.DataFrame) -> dict[str, list[str]]:
+class RowWarnings(tuple[RowWarning, ...]):
+    """The warnings of one row of a leaderboard; its text is the field of the CSV."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, warnings: Iterable[RowWarning]) -> "RowWarnings":
+        """Return warnings, each once, in the order of `RULES`."""
+        order = list(RULES)
+        return cls(sorted(dict.fromkeys(warnings), key=lambda warning: order.index(warning.code)))
+
+    @classmethod
+    def from_text(cls, text: str) -> "RowWarnings":
+        """Return the warnings of a CSV's field, as `str` wrote them.
+
+        Sentences may hold a semicolon, so only one before a code of `RULES` separates two warnings.
+
+        Raises:
+            ValueError: the text does not begin with a code.
+        """
+        before, *pieces = _CODE.split(text)
+        if before:
+            raise ValueError(f"the warning '{before}', which begins with no code of {', '.join(RULES)}")
+        return cls(map(RowWarning, pieces[::2], pieces[1::2]))
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self))
+
+
+_CODE = re.compile(rf"(?:^|; )({'|'.join(map(re.escape, RULES))}): ")
+
+
+def warning_columns(results: Results, leaderboard: pd.DataFrame) -> dict[str, list[RowWarnings]]:
     """Return the leaderboard's column `warnings`.
 
     Args:
@@ -32,16 +69,16 @@ def warning_columns(results: Results, leaderboard: pd.DataFrame) -> dict[str, li
         DataError: a file of the run's folder is missing or damaged.
     """
     rows = _Rows(results)
-    keys = leaderboard[[*Point._fields, "condition"]].itertuples(index=False, name=None)
-    return {"warnings": [warning_rules.join(rows.warnings(Point(*key[:-1]), key[-1])) for key in keys]}
+    keys = leaderboard[[*Cell._fields, "condition"]].itertuples(index=False, name=None)
+    return {"warnings": [RowWarnings.of(rows.warnings(Cell(*key[:-1]), key[-1])) for key in keys]}
 
 
-def by_warning(leaderboard: pd.DataFrame) -> dict[str, list[str]]:
+def by_warning(leaderboard: pd.DataFrame) -> dict[RowWarning, list[str]]:
     """Return each warning of a leaderboard → the rows that carry it, as ``attack x defence x backbone``."""
-    found: dict[str, dict[str, None]] = {}
+    found: dict[RowWarning, dict[str, None]] = {}
     for row in leaderboard.to_dict("records"):
         where = f"{row['attack']} x {row['defense']} x {row['backbone']}"
-        for warning in filter(None, str(row["warnings"]).split("; ")):
+        for warning in row["warnings"]:
             found.setdefault(warning, {})[where] = None
     return {warning: list(rows) for warning, rows in found.items()}
 
@@ -53,7 +90,7 @@ class _Rows:
     results: Results
     _known: dict[tuple[str, ...], list[RowWarning]] = field(default_factory=dict)
 
-    def warnings(self, point: Point, condition: str) -> Iterator[RowWarning]:
+    def warnings(self, point: Cell, condition: str) -> Iterator[RowWarning]:
         cell = self.results.cells[point]
         if cell.status != "ok":
             return
@@ -102,7 +139,7 @@ def _payload(folder: RunFolder, name: str) -> bytes:
 # -- white-box against black-box -----------------------------------------------------------------------
 
 
-def _of_access(results: Results, point: Point, condition: str) -> list[RowWarning]:
+def _of_access(results: Results, point: Cell, condition: str) -> list[RowWarning]:
     """Return whether a white-box cell without defence has less success than its black-box counterparts.
 
     Counterparts are the same attack made on other surrogates against the same tracker; where the run has
@@ -125,23 +162,23 @@ def _of_access(results: Results, point: Point, condition: str) -> list[RowWarnin
         return []
     names = ", ".join(p.backbone for p in others)
     test = _paired(results, own, significance.mean_over(rates), ("others", *map(str, point), condition))
-    return _judged(test, f"black-box on {names}, errors without a cloak taken off")
+    return _judged(test, f"black-box on {names}, errors without a cloak subtracted")
 
 
 def _judged(test: tuple[float | None, float | None], against: str) -> list[RowWarning]:
     return warning_rules.of_access(*test, against)
 
 
-def _access(results: Results, point: Point) -> str:
+def _access(results: Results, point: Cell) -> str:
     cell = results.cells.get(point)
     return cell.threat.access if cell is not None and cell.status == "ok" else ""
 
 
-def _is_black_box(results: Results, point: Point) -> bool:
+def _is_black_box(results: Results, point: Cell) -> bool:
     return _access(results, point) == "black-box"
 
 
-def _differs_by_surrogates(one: Point, other: Point) -> bool:
+def _differs_by_surrogates(one: Cell, other: Cell) -> bool:
     if one.attack == other.attack or one._replace(attack=other.attack) != other:
         return False
     return _without_surrogates(one.attack) == _without_surrogates(other.attack)
@@ -154,16 +191,14 @@ def _without_surrogates(attack: str) -> tuple[str, dict[str, str]]:
     return written.name, values
 
 
-def _tested(
-    results: Results, white: Point, black: Point, condition: str
-) -> tuple[float | None, float | None]:
+def _tested(results: Results, white: Cell, black: Cell, condition: str) -> tuple[float | None, float | None]:
     first, second = (results.identities(point, condition) for point in (white, black))
     if first is None or second is None:
         return None, None
     return _paired(results, first["asr"], second["asr"], (*map(str, white), black.attack, condition))
 
 
-def _earned(results: Results, point: Point, condition: str) -> "pd.Series[float] | None":
+def _earned(results: Results, point: Cell, condition: str) -> "pd.Series[float] | None":
     """Return each identity's ASR above that of the uncloaked reference, None where one of both is missing."""
     own = results.identities(point, condition)
     bare = results.identities(point._replace(attack="none"), condition)

@@ -10,8 +10,7 @@ import click
 from bench.cli.options import json_option
 
 if TYPE_CHECKING:
-    from bench.analysis.claims import Claim
-    from bench.analysis.recoveries import RecoveryComparison
+    from bench.analysis.claims import Claim, RecoveryComparison
     from bench.analysis.results import Results
     from bench.stats.intervals import Estimate
 
@@ -46,9 +45,8 @@ def compare(
     A and B are two attacks (better: higher ASR), two defences or two trackers' backbones (better: lower ASR).
     With OTHER_RUN in their place, compares the cells that two runs have in common.
     """
-    from bench.analysis.claims import compare_methods, compare_runs
+    from bench.analysis.claims import compare_defenses, compare_methods, compare_runs
     from bench.analysis.comparability import require_comparable
-    from bench.analysis.recoveries import compare_defenses
     from bench.analysis.results import Results
     from bench.errors import UsageError
     from bench.run.folder import RunFolder

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from bench.analysis.results import Point, Results
+from bench.analysis.results import Results
 from bench.figures import WIDTHS, Drawing, FigureOptions, NotDrawableError, photo_columns, style, words
 from bench.figures.photo_columns import CLOAK, ERASED, ORIGINAL, PURIFIED, Photos
 from bench.figures.selection import NO_CLOAK, Selection, select
@@ -72,7 +72,7 @@ def _score(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
 
 
-def answer(results: Results, point: Point, condition: str, identity: str, photo: str) -> Answer | None:
+def answer(results: Results, point: Cell, condition: str, identity: str, photo: str) -> Answer | None:
     """Return the tracker's answers about an identity while protected, None where the run has none.
 
     Args:
@@ -105,9 +105,9 @@ def answer(results: Results, point: Point, condition: str, identity: str, photo:
     )
 
 
-def source_of(title: str, cell: Cell, condition: str, conditions: Sequence[str]) -> tuple[Point, str] | None:
+def source_of(title: str, cell: Cell, condition: str, conditions: Sequence[str]) -> tuple[Cell, str] | None:
     """Return whose decisions stand under a column: the cell and condition in which the gallery held such photos."""
-    base = Point(cell.attack, NO_CLOAK, cell.backbone, cell.head, cell.seed)
+    base = Cell(cell.attack, NO_CLOAK, cell.backbone, cell.head, cell.seed)
     if title == ORIGINAL:
         return base._replace(attack=NO_CLOAK), condition
     if title == CLOAK:
@@ -219,7 +219,7 @@ def _photo(axes: Axes, pixels: object) -> None:
         spine.set_visible(False)
 
 
-def _caption(chosen: Selection, cell: Cell, sources: dict[str, tuple[Point, str] | None]) -> str:
+def _caption(chosen: Selection, cell: Cell, sources: dict[str, tuple[Cell, str] | None]) -> str:
     compared = any(
         rows is not None and rows["reference"].notna().any()
         for source in sources.values()

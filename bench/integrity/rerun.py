@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.errors import UsageError
+from bench.errors import DataError, UsageError
 from bench.files import write_atomically
 from bench.integrity.consistency import called
 from bench.leaderboard import as_csv
@@ -184,8 +184,11 @@ def rerun(
 
 def _stored_table(folder: RunFolder, leaderboard: pd.DataFrame) -> str:
     path = folder.path / "leaderboard.csv"
-    if not path.is_file() or path.read_bytes() == as_csv.to_csv(leaderboard).encode():
-        return ""
+    try:
+        if not path.is_file() or as_csv.holds(path.read_bytes().decode(), leaderboard, str(path)):
+            return ""
+    except (DataError, UnicodeDecodeError):
+        pass  # a damaged table is another one
     return f"{path} is not what the run's own decisions and measures give; bench verify {folder.path} says where."
 
 
@@ -202,7 +205,7 @@ def compare_leaderboards(first: pd.DataFrame, second: pd.DataFrame) -> list[RowD
         found += [
             _difference(row, name, one[row].get(name), other[row].get(name))
             for name in columns
-            if _as_text(one[row].get(name)) != _as_text(other[row].get(name))
+            if as_csv.as_text(one[row].get(name)) != as_csv.as_text(other[row].get(name))
         ]
     return found
 
@@ -218,11 +221,5 @@ def _difference(row: str, column: str, first: Any, second: Any) -> RowDifference
         for value in (first, second)
     )
     return RowDifference(
-        row, column, _as_text(first), _as_text(second), float(second - first) if numbers else None
+        row, column, as_csv.as_text(first), as_csv.as_text(second), float(second - first) if numbers else None
     )
-
-
-def _as_text(value: Any) -> str:
-    if value is None or pd.isna(value):
-        return ""
-    return f"{value:.6f}" if isinstance(value, float) else str(value)

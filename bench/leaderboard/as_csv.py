@@ -8,8 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from bench.analysis.warnings import RowWarnings
 from bench.errors import DataError
-from bench.leaderboard.columns import COLUMNS, FLAGS, KEY, TEXTS, WHOLE
+from bench.leaderboard.columns import COLUMNS, FLAGS, KEY, TEXTS, WARNINGS, WHOLE
+from bench.run.renamed import today
 
 # What a spreadsheet passes over before it looks for a formula, and what begins one, in ASCII, full width and small.
 _PASSED = r"[\s\x00-\x1f\u200b-\u200f\u2060\ufeff'\"]*"
@@ -38,8 +40,15 @@ def to_csv(leaderboard: pd.DataFrame) -> str:
     return str(safe.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
 
 
+def as_text(value: Any) -> str:
+    """Return a value of a leaderboard as its CSV shows it, without the apostrophes of `guarded`."""
+    if value is None or (not isinstance(value, RowWarnings) and pd.isna(value)):
+        return ""
+    return f"{value:.6f}" if isinstance(value, float) else str(value)
+
+
 def _as_field(value: Any) -> Any:
-    return guarded(value) if isinstance(value, str) else value
+    return guarded(str(value)) if isinstance(value, str | RowWarnings) else value
 
 
 def guarded(text: str) -> str:
@@ -75,8 +84,8 @@ def read_csv(path: Path) -> pd.DataFrame:
 def from_csv(text: str, name: str) -> pd.DataFrame:
     """Return the leaderboard of a CSV, with the types of its columns and without `to_csv`'s apostrophes.
 
-    A missing number is NaN or NA, a missing text is "". Of a table that an older version wrote, which lacks columns,
-    these are empty, and the columns of reasons among them say so.
+    A missing number is NaN or NA, a missing text is "". In a table that an earlier version wrote, columns under
+    their former names get today's; those it lacks are empty, and the columns of reasons among them say so.
 
     Args:
         text: of the CSV.
@@ -86,9 +95,10 @@ def from_csv(text: str, name: str) -> pd.DataFrame:
         DataError: it is no leaderboard, or damaged.
     """
     try:
-        header, *rows = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
+        written, *rows = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
     except csv.Error as error:
         raise DataError(f"'{name}' cannot be read as CSV: {error}.") from None
+    header = today(written, name)
     _check_header(name, header, rows)
     table = pd.DataFrame(rows, columns=header, dtype=object)
     older = "not in the file, which an older version wrote"
@@ -99,8 +109,27 @@ def from_csv(text: str, name: str) -> pd.DataFrame:
         return pd.DataFrame({column: _typed(table[column]) for column in COLUMNS})
     except (ValueError, KeyError) as error:
         raise DataError(
-            f"'{name}' is damaged: a column of numbers or of True and False has {error}."
+            f"'{name}' is damaged: a column of numbers, of True and False or of warnings has {error}."
         ) from None
+
+
+def holds(text: str, leaderboard: pd.DataFrame, name: str) -> bool:
+    """Say whether a CSV is what `to_csv` makes of a leaderboard; of an earlier version's, the columns it has count.
+
+    Raises:
+        DataError: it is no leaderboard, or damaged.
+    """
+    if text == to_csv(leaderboard):
+        return True
+    columns = columns_in(text, name)
+    if columns == list(COLUMNS):
+        return False
+    return to_csv(from_csv(text, name)[columns]) == to_csv(leaderboard[columns])
+
+
+def columns_in(text: str, name: str) -> list[str]:
+    """Return the columns that a leaderboard's CSV has, under today's names."""
+    return today(next(csv.reader(io.StringIO(text, newline="")), []), name)
 
 
 def _check_header(name: str, header: list[str], rows: list[list[str]]) -> None:
@@ -123,6 +152,8 @@ def _check_header(name: str, header: list[str], rows: list[list[str]]) -> None:
 
 def _typed(column: "pd.Series[Any]") -> "pd.Series[Any]":
     name = str(column.name)
+    if name == WARNINGS:
+        return pd.Series([RowWarnings.from_text(unguarded(text)) for text in column], dtype=object)
     if name in TEXTS:
         return column.map(unguarded).astype(object)
     if name in FLAGS:

@@ -7,7 +7,8 @@ COLUMNS: Mapping[str, str] = {
     "significantly better",
     "rank_high": "number of defences - those significantly worse",
     "tie_group": "letters: defences that share one are not significantly different",
-    "ranking_reason": "why ranks and letters are empty",
+    "ranking_reason": "why ranks and letters are empty, or why another table ranks the same methods apart",
+    "ranked_over": "runs whose cells are ranked together, joined by |; empty where it is this run alone",
     "dataset": "dataset, canonical",
     "protocol": "protocol, canonical",
     "attack": "attack, canonical",
@@ -115,11 +116,23 @@ FLAGS = (
     "attack_adapts_to_defense",
 )
 
+WARNINGS = "warnings"
+"""The column that holds a `bench.analysis.warnings.RowWarnings` a row."""
+
 TEXTS = frozenset(
     {
         *(name for name in COLUMNS if name.endswith("_reason")),
         *(name for name in KEY if name != "seed"),
-        *("tie_group", "status", "reason", "threshold_for", "warnings", "surrogates", "extractors", "access"),
+        *(
+            "tie_group",
+            "ranked_over",
+            "status",
+            "reason",
+            "threshold_for",
+            "surrogates",
+            "extractors",
+            "access",
+        ),
         *("attack_seen_by_defense", "identity_overlap", "identity_overlap_detail", "impostor_overlap"),
         *("dataset_note", "benchmark_version", "run"),
     }

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.analysis.results import Point, Results
+from bench.analysis.results import Results
 from bench.errors import UsageError
 from bench.leaderboard.table import image_rows
 from bench.plugins import syntax
 from bench.protocols.erasure import CONDITIONS, ErasureProtocol
 from bench.randomness import numpy_generator
+from bench.run.spec import Cell
 from bench.stats.intervals import Estimate, bootstrap_interval, rate_interval
 from bench.stats.rates import summarize_images
 
@@ -73,13 +74,13 @@ class _Group:
     """The cells of one attack, tracker and head under defence none, one a seed."""
 
     results: Results
-    points: Sequence[Point]
+    points: Sequence[Cell]
 
     @property
-    def name(self) -> Point:
+    def name(self) -> Cell:
         return self.points[0]
 
-    def behind(self, defense: str) -> tuple[Point, ...]:
+    def behind(self, defense: str) -> tuple[Cell, ...]:
         """Return the same cells behind a defence, those there are."""
         moved = (point._replace(defense=defense) for point in self.points)
         return tuple(point for point in moved if point in self.results.cells)
@@ -113,7 +114,7 @@ def table(results: Results) -> pd.DataFrame:
 
 
 def _groups(results: Results) -> Iterator[_Group]:
-    found: dict[tuple[str, str, str], list[Point]] = {}
+    found: dict[tuple[str, str, str], list[Cell]] = {}
     for point in results.cells:
         if point.attack != "none" and point.defense == "none":
             found.setdefault((point.attack, point.backbone, point.head), []).append(point)
@@ -177,7 +178,7 @@ def accepted(rows: pd.DataFrame, *, protected: bool) -> pd.Series[bool]:
 
 
 def _gathered(
-    results: Results, points: Sequence[Point], condition: str, *, protected: bool
+    results: Results, points: Sequence[Cell], condition: str, *, protected: bool
 ) -> tuple[pd.Series[bool] | None, str]:
     """Return the answers of cells that differ in the seed, or why there are none."""
     found = {}

@@ -19,11 +19,12 @@ from bench.analysis.comparison_groups import (
     comparison_groups,
     mean_rates,
 )
-from bench.analysis.results import Point, Results
+from bench.analysis.results import Results
 from bench.errors import UsageError
 from bench.leaderboard.significance_tables import RANKINGS, accuracy_kept
 from bench.leaderboard.table import image_rows
 from bench.randomness import numpy_generator
+from bench.run.spec import Cell
 from bench.stats import rates as measures
 from bench.stats.intervals import Estimate, bootstrap_interval
 
@@ -193,7 +194,7 @@ def _mean(
     return Mean(*place, defense, one.rates[defense].dropna(), columns, one.reason)
 
 
-def _points(results: Results, one: ComparisonGroup, defense: str) -> list[Point]:
+def _points(results: Results, one: ComparisonGroup, defense: str) -> list[Cell]:
     """Return the cells of a slice that have this defence."""
     return [
         point
@@ -207,12 +208,12 @@ def _points(results: Results, one: ComparisonGroup, defense: str) -> list[Point]
     ]
 
 
-def _without_attack(points: Sequence[Point]) -> list[Point]:
+def _without_attack(points: Sequence[Cell]) -> list[Cell]:
     return list(dict.fromkeys(point._replace(attack="none") for point in points))
 
 
 def _estimate(
-    results: Results, points: Sequence[Point], condition: str, measure: Measure, reason: str
+    results: Results, points: Sequence[Cell], condition: str, measure: Measure, reason: str
 ) -> Estimate:
     """Return a rate averaged within each identity over cells, then over identities, with its interval."""
     rows = [results.rows(point, condition) for point in points]
@@ -232,7 +233,7 @@ def _estimate(
     return bootstrap_interval(rates.to_numpy()[:, None], lambda mean: mean[..., 0], rng)
 
 
-def _rate(results: Results, points: Sequence[Point], condition: str, measure: Measure) -> float | None:
+def _rate(results: Results, points: Sequence[Cell], condition: str, measure: Measure) -> float | None:
     rates = mean_rates(results, points, condition, measure)
     return None if rates.isna().any() or not len(rates) else float(rates.mean())
 
@@ -249,7 +250,7 @@ def _columns(name: str, estimate: Estimate) -> dict[str, Any]:
 # -- images ------------------------------------------------------------------------------------------------------
 
 
-def _image_columns(results: Results, points: Sequence[Point]) -> dict[str, Any]:
+def _image_columns(results: Results, points: Sequence[Cell]) -> dict[str, Any]:
     cloaks = [results.cells[point].cloak_measures for point in points]
     purified = [results.cells[point].purified_measures for point in points]
     natural = [

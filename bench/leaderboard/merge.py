@@ -18,7 +18,7 @@ import pandas as pd
 
 from bench.analysis.comparison_groups import rank_columns
 from bench.analysis.reference_tests import reference_tests
-from bench.analysis.results import Point, Results
+from bench.analysis.results import Results
 from bench.contracts import Decided
 from bench.errors import DataError, UsageError
 from bench.leaderboard import as_csv
@@ -26,6 +26,7 @@ from bench.leaderboard.columns import COLUMNS, KEY
 from bench.leaderboard.table import build
 from bench.run.digest import digest
 from bench.run.folder import RunFolder, split_json
+from bench.run.spec import Cell
 
 RESULTS = (
     *("status", "n_identities", "n_probes", "asr", "asr_low", "asr_high", "asr_pooled"),
@@ -62,10 +63,12 @@ CHECKS = (
 )
 """What `bench submit` checks, all of which the record of a submission must name."""
 
-RANKS = ("rank_low", "rank_high", "tie_group", "ranking_reason")
+_FORMER_CHECKS: Mapping[str, str] = {"enough people": "enough identities"}
+"""Name of a check in records of version 0.1 → today's."""
 
-RANKED_ALONE, RANKED_OVER = "ranked within its run", "ranked over runs"
-"""How a `ranking_reason` begins, up to a colon, where another source ranks the same slice by itself."""
+RANKS = ("rank_low", "rank_high", "tie_group", "ranking_reason", "ranked_over")
+
+RANKED_ALONE = "ranked within its run"
 
 _GROUP = ("dataset", "protocol", "attack", "head", "condition", "access")
 
@@ -130,19 +133,19 @@ class Merged:
 class _UnionResults(Results):
     """The answers of several runs of the same identities and photos; a cell of two is that of the first."""
 
-    owners: dict[Point, Results] = field(default_factory=dict)
+    owners: dict[Cell, Results] = field(default_factory=dict)
 
     @classmethod
     def over(cls, parts: Sequence[Results]) -> _UnionResults:
         """Return the union."""
-        owners: dict[Point, Results] = {}
+        owners: dict[Cell, Results] = {}
         for part in parts:
             for point in part.cells:
                 owners.setdefault(point, part)
         cells = {point: part.cells[point] for point, part in owners.items()}
         return cls(parts[0].folder, parts[0].facts, cells, owners=owners)
 
-    def decided(self, point: Point) -> Decided | None:
+    def decided(self, point: Cell) -> Decided | None:
         """Return a cell's answers, None where it failed or is in no run."""
         owner = self.owners.get(point)
         return None if owner is None else owner.decided(point)
@@ -193,8 +196,9 @@ def _submission(path: Path) -> Source:
     table = path.with_suffix(".csv")
     try:
         record = json.loads(path.read_bytes())
-        wanted, checks = record["leaderboard_sha256"], dict(record["checks"])
-    except (OSError, ValueError, KeyError, TypeError):
+        wanted = record["leaderboard_sha256"]
+        checks = {_FORMER_CHECKS.get(name, name): found for name, found in record["checks"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"'{path}' is no record of `bench submit`. Submit the run again.") from None
     lacking = [name for name in CHECKS if not checks.get(name)]
     if lacking:
@@ -295,14 +299,8 @@ def _distinct(
 
 def _results(leaderboard: pd.DataFrame) -> list[tuple[str, ...]]:
     """Return what each row answers, as the CSV shows it."""
-    columns = [[_as_shown(value) for value in leaderboard[name]] for name in RESULTS]
+    columns = [[as_csv.as_text(value) for value in leaderboard[name]] for name in RESULTS]
     return list(zip(*columns, strict=True))
-
-
-def _as_shown(value: Any) -> str:
-    if value is None or pd.isna(value):
-        return ""
-    return f"{value:.6f}" if isinstance(value, float) else str(value)
 
 
 def _disagreement(
@@ -361,7 +359,8 @@ def _rank_union(rows: pd.DataFrame, parts: Sequence[Results]) -> pd.DataFrame:
     """
     union = _UnionResults.over(parts)
     tested = rows.assign(**reference_tests(union, rows))
-    ranks = pd.DataFrame(rank_columns(union, rows), index=rows.index)
+    runs = "|".join(sorted({part.facts.run for part in parts}))
+    ranks = pd.DataFrame(rank_columns(union, rows), index=rows.index).assign(ranked_over=runs)
     kept = ranks["rank_low"].isna() & rows["rank_low"].notna()
     for name in RANKS:
         tested[name] = ranks[name].where(~kept, rows[name])
@@ -382,7 +381,7 @@ def _explained(
     ]
     for number, leaderboard in enumerate(leaderboards):
         reasons = leaderboard["ranking_reason"].tolist()
-        ranked = leaderboard["rank_low"].notna().tolist()
+        ranked, runs = leaderboard["rank_low"].notna().tolist(), leaderboard["ranked_over"].tolist()
         for at, one in enumerate(leaderboard[list(_GROUP)].itertuples(index=False, name=None)):
             others = [
                 other
@@ -390,16 +389,10 @@ def _explained(
                 if ranked[at] and other not in group_of[number] and one in comparison_groups[other]
             ]
             if others:
-                why = f"{_ranked_over(sources, group_of[number])}: {_why_apart(sources, number, others[0], disputed)}"
+                over = f"ranked over runs {runs[at].replace('|', ', ')}" if runs[at] else RANKED_ALONE
+                why = f"{over}: {_why_apart(sources, number, others[0], disputed)}"
                 reasons[at] = "; ".join(filter(None, [why, reasons[at]]))
         yield leaderboard.assign(ranking_reason=reasons)
-
-
-def _ranked_over(sources: Sequence[Source], group: Sequence[int]) -> str:
-    """Say which runs a row is ranked over; rows of one ranking say the same."""
-    if len(group) == 1:
-        return RANKED_ALONE
-    return f"{RANKED_OVER} {', '.join(sorted(sources[number].results.facts.run for number in group))}"
 
 
 def _why_apart(sources: Sequence[Source], number: int, other: int, disputed: set[tuple[int, int]]) -> str:

@@ -12,7 +12,8 @@ import pandas as pd
 from bench.analysis.claims import MARGIN
 from bench.analysis.comparison_groups import ComparisonGroup, comparison_groups
 from bench.analysis.reference_tests import detectable
-from bench.analysis.results import Point, Results
+from bench.analysis.results import Results
+from bench.run.spec import Cell
 from bench.stats.rankings import Ranking, critical_difference
 from bench.stats.significance import benjamini_hochberg, non_inferiority, seed_variance
 
@@ -131,7 +132,7 @@ def accuracy_kept(results: Results, margin: float = MARGIN) -> pd.DataFrame:
 
 def seeds(results: Results) -> pd.DataFrame:
     """Return for each cell of the matrix how much seeds vary, apart from identities; empty for a single seed."""
-    groups: dict[tuple[Point, str], list[Point]] = {}
+    groups: dict[tuple[Cell, str], list[Cell]] = {}
     for point in results.cells:
         for condition in results.conditions(point):
             groups.setdefault((point._replace(seed=0), condition), []).append(point)
@@ -140,7 +141,7 @@ def seeds(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(SEEDS))
 
 
-def _seed_row(results: Results, place: Point, condition: str, points: Sequence[Point]) -> dict[str, Any]:
+def _seed_row(results: Results, place: Cell, condition: str, points: Sequence[Cell]) -> dict[str, Any]:
     columns: dict[str, Any] = {**place._asdict(), "condition": condition}
     identities = [results.identities(point, condition) for point in points]
     rates = [one["asr"] for one in identities if one is not None]

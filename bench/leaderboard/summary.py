@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.leaderboard.columns import COLUMNS
+from bench.leaderboard.columns import COLUMNS, WARNINGS
 
 Row = Mapping[str, Any]
 
@@ -177,8 +177,7 @@ def _threat(row: Row) -> SummaryField:
 
 
 def _warnings(row: Row) -> SummaryField:
-    text = _text(row, "warnings")
-    count = len(text.split("; ")) if text else 0
+    count = len(row.get(WARNINGS, ()))
     return SummaryField(str(count), float(count))
 
 
@@ -296,11 +295,8 @@ def _best(records: Sequence[Row]) -> tuple[bool, ...]:
 
 
 def _ranking(row: Row) -> str:
-    """Return a name of the ranking a row is in, where several rank the same slice."""
-    said = _text(row, "ranking_reason").partition(":")[0]
-    if said.startswith("ranked over runs"):
-        return said
-    return _text(row, "run") if "within its run" in said else ""
+    """Return the runs over whose cells a row is ranked."""
+    return _text(row, "ranked_over") or _text(row, "run")
 
 
 def display(leaderboard: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench.analysis.comparison_groups import rank_columns
 from bench.analysis.reference_tests import reference_tests
-from bench.analysis.results import Point, Results
+from bench.analysis.results import Results
 from bench.analysis.warnings import warning_columns
 from bench.contracts import ConditionFacts, Frozen
 from bench.errors import DataError
@@ -20,6 +20,7 @@ from bench.leaderboard.columns import COLUMNS, MEASURES, WHOLE
 from bench.quality import per_image
 from bench.randomness import numpy_generator
 from bench.run.folder import CellResult, RunFolder
+from bench.run.spec import Cell
 from bench.stats import rates
 from bench.stats.intervals import Estimate
 
@@ -28,7 +29,7 @@ from bench.stats.intervals import Estimate
 class _Row:
     """One cell under one condition, and how to get at its references."""
 
-    point: Point
+    point: Cell
     condition: str
     results: Results
 
@@ -58,7 +59,7 @@ def build(folder: RunFolder) -> pd.DataFrame:
         for condition in results.conditions(point)
     ]
     leaderboard = pd.DataFrame(rows, columns=list(COLUMNS))
-    added = (
+    added: tuple[dict[str, list[Any]], ...] = (
         reference_tests(results, leaderboard),
         rank_columns(results, leaderboard),
         warning_columns(results, leaderboard),
@@ -77,6 +78,7 @@ def _row(row: _Row) -> dict[str, Any]:
             include={"attack", "defense", "backbone", "head", "seed", "requested", "status", "reason"}
         ),
         "condition": row.condition,
+        "ranked_over": "",
         **cell.threat.model_dump(),
         "dataset_note": facts.dataset_note,
         "benchmark_version": facts.benchmark_version,

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from bench.analysis.warnings import RowWarnings
 from bench.assets import catalogue
 from bench.errors import BenchError, DataError, UsageError
 from bench.files import StoreError, write_atomically
@@ -382,7 +383,7 @@ class _Examined:
             return Check(
                 name, False, str(error), "give the same `bench run` command again; it writes the table"
             )
-        written = path.read_text(encoding="utf-8").partition("\n")[0].split(",")
+        written = as_csv.columns_in(path.read_text(encoding="utf-8"), str(path))
         made = as_csv.from_csv(self.table, "the rows")
         differ = compare_leaderboards(there[written], made[written])
         if not differ:
@@ -470,10 +471,10 @@ class _Examined:
     def _told(self) -> Iterator[str]:
         paths, own = Paths.of(self.facts), _own_names()
         texts = {
-            value
+            as_csv.as_text(value)
             for column in self.leaderboard.columns
             for value in self.leaderboard[column].unique()
-            if isinstance(value, str)
+            if isinstance(value, str | RowWarnings)
         }
         for text in sorted({*texts, *_strings(self.record)}):
             if paths.shortened(text) != text or any(own_name.search(text) for own_name in own):

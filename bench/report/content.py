@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from bench.analysis import row_warnings, warning_rules
+from bench.analysis import warning_rules
 from bench.errors import BenchError
 from bench.integrity.audit import Audit, audit
 from bench.leaderboard.summary import references_last
@@ -176,12 +176,11 @@ def _failed(view: RunView) -> tuple[Block, ...]:
 
 def _warnings(view: RunView) -> tuple[Block, ...]:
     found: dict[str, dict[str, list[str]]] = {}
-    for row in view.leaderboard[["attack", "defense", "backbone", "head", "warnings"]].itertuples(
-        index=False
-    ):
-        for code, text in row_warnings.split_warnings(row.warnings):
-            place = " × ".join(map(str, row[:4]))
-            found.setdefault(code, {}).setdefault(text, []).append(place)
+    columns_read = ["attack", "defense", "backbone", "head", "warnings"]
+    for *cell, warnings in view.leaderboard[columns_read].itertuples(index=False, name=None):
+        place = " × ".join(map(str, cell))
+        for warning in warnings:
+            found.setdefault(warning.code, {}).setdefault(warning.sentence, []).append(place)
     if not found:
         return (Paragraph(phrases.NO_WARNING),)
     blocks: list[Block] = [Paragraph(phrases.WARNINGS, "note")]

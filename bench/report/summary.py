@@ -6,7 +6,6 @@ Every number comes from the tables a reader finds below it; nothing is claimed t
 from collections.abc import Iterator
 
 from bench.analysis.comparison_groups import EVERY
-from bench.analysis.row_warnings import split_warnings
 from bench.errors import BenchError
 from bench.integrity.audit import Audit
 from bench.leaderboard.view import RunView
@@ -242,8 +241,8 @@ def cautions(view: RunView, audit: Audit | None) -> Pairs:
     """Yield warnings, leaks, threat marks of the rows and the dataset's own caution."""
     board = view.leaderboard
     of_rows = f"of {count(len(board), 'row')}"
-    flagged = [found for text in board["warnings"] if (found := split_warnings(text))]
-    codes = dict.fromkeys(code for found in flagged for code, _ in found)
+    flagged = [found for found in board["warnings"] if found]
+    codes = dict.fromkeys(warning.code for found in flagged for warning in found)
     yield "Warnings", f"{len(flagged)} {of_rows}" + (f": {names(list(codes))}" if codes else "")
     yield "Leaks", _leaks(audit)
     yield "White-box rows", f"{(board['access'] == 'white-box').sum()} {of_rows}"

@@ -30,6 +30,7 @@ from bench.errors import DataError, UsageError
 from bench.files import write_atomically
 from bench.run.digest import digest, package_versions
 from bench.run.provenance import MethodFacts
+from bench.run.renamed import with_names_of_today
 from bench.run.spec import BENCHMARK_VERSION, Cell, RunSpec
 from bench.run.threat import CellThreat
 
@@ -263,9 +264,11 @@ class RunFolder:
             DataError: the folder is not a run, or its file is damaged.
         """
         try:
-            return RunFacts.model_validate_json(self._read("spec.json"))
+            return RunFacts.model_validate_json(json.dumps(self._json("spec.json")))
         except ValidationError as error:
             raise self._not_readable("spec.json", error) from None
+        except ValueError as error:
+            raise DataError(f"{self.path / 'spec.json'} is damaged: {error}.") from None
 
     def cells(self) -> list[CellResult]:
         """Return every cell.
@@ -274,7 +277,7 @@ class RunFolder:
             DataError: the folder is not a run, or its file is damaged.
         """
         try:
-            return [CellResult.model_validate(item) for item in json.loads(self._read("cells.json"))]
+            return [CellResult.model_validate(item) for item in self._json("cells.json")]
         except ValidationError as error:
             raise self._not_readable("cells.json", error) from None
         except (ValueError, TypeError) as error:
@@ -300,6 +303,10 @@ class RunFolder:
             return str(json.loads(self._read("spec.json"))["benchmark_version"])
         except (ValueError, KeyError, TypeError, DataError):
             return "unknown"
+
+    def _json(self, name: str) -> Any:
+        """Return what a file holds, under today's names where an earlier version wrote it."""
+        return with_names_of_today(json.loads(self._read(name)), str(self.path / name))
 
     def _read(self, name: str) -> bytes:
         try:

@@ -8,12 +8,12 @@ from scipy import stats
 from bench.analysis.claims import compare_methods, compare_runs
 from bench.analysis.comparison_groups import EVERY, comparison_groups, rank_columns
 from bench.analysis.reference_tests import reference_tests
-from bench.analysis.results import Point, Results
+from bench.analysis.results import Results
 from bench.contracts import ConditionFacts, Decided
 from bench.errors import UsageError
 from bench.leaderboard import significance_tables as tables
 from bench.run.folder import CellResult, RunFacts
-from bench.run.spec import RunSpec
+from bench.run.spec import Cell, RunSpec
 from bench.run.threat import CellThreat
 from bench.stats import rates
 
@@ -75,7 +75,7 @@ def results(asr=ASR, accuracy=None, backbones=("b1", "b2"), failed=(), condition
     cells, read = {}, {}
     for (attack, defense), rate in asr.items():
         for backbone in backbones:
-            point = Point(attack, defense, backbone, "nn", 0)
+            point = Cell(attack, defense, backbone, "nn", 0)
             access = "" if attack == "none" else (accesses or {}).get(backbone, "black-box")
             ok = point not in failed
             cells[point] = CellResult(
@@ -184,7 +184,7 @@ def test_what_cannot_be_compared_is_refused_with_what_can(pair, options, message
 
 
 def test_a_failed_cell_leaves_no_test_and_no_rank():
-    made = results(failed=(Point("strong", "good", "b2", "nn", 0),))
+    made = results(failed=(Cell("strong", "good", "b2", "nn", 0),))
     claim = compare_methods(made, "good", "poor")[0]
     assert claim.verdict == "no test"
     assert claim.asr.reason == "a cell failed or is not there"
@@ -241,7 +241,7 @@ def test_rows_are_tested_against_no_defence_and_holm_covers_the_family():
     )
     own = found.loc["strong", "good", "b1"]
     identities = [
-        made.identities(Point("strong", name, "b1", "nn", 0), "")["asr"] for name in ("good", "none")
+        made.identities(Cell("strong", name, "b1", "nn", 0), "")["asr"] for name in ("good", "none")
     ]
     assert own["p"] < 1e-4
     assert stats.wilcoxon(*identities).pvalue < 1e-4
@@ -311,7 +311,7 @@ def test_people_compared_with_the_same_photo_get_no_test_and_a_wider_interval():
     assert found["p"].isna().all()
     assert "40 identities were compared with photos of 5 others" in found["p_holm_reason"].iloc[-1]
     assert all("not ranked" in one.rank(0).reason for one in comparison_groups(shared, "attack"))
-    point = Point("weak", "none", "b1", "nn", 0)
+    point = Cell("weak", "none", "b1", "nn", 0)
     one, other = (rates.summarize(made.rows(point, "")) for made in (alone, shared))
     assert one.asr.value == pytest.approx(other.asr.value)
     assert other.asr.low is not None
@@ -366,7 +366,7 @@ def with_targets(made, group_of):
     return made
 
 
-def test_people_who_share_targets_are_tested_as_groups_where_both_attacks_share_them_alike():
+def test_identities_that_share_targets_are_tested_as_groups_where_both_attacks_share_them_alike():
     made = with_targets(results(), lambda _point, name: IDENTITIES.index(name) // 2)
     (claim,) = compare_methods(made, "strong", "weak", kind="attack")
     assert claim.verdict == "better"

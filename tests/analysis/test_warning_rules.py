@@ -10,9 +10,10 @@ import pytest
 
 from bench.analysis import warning_rules
 from bench.analysis import warnings as warning_columns
-from bench.analysis.results import Point
 from bench.analysis.warning_rules import RULES, RowWarning
+from bench.analysis.warnings import RowWarnings
 from bench.quality.diagnosis import AttackDiagnosis, PurifiedShard, PurifierDiagnosis, SurrogateProbe
+from bench.run.spec import Cell
 
 PAGE = Path(__file__).parents[2] / "docs/warnings.md"
 
@@ -204,7 +205,7 @@ class FakeResults:
 
     @staticmethod
     def point(attack, backbone, defense="none"):
-        return Point(attack, defense, backbone, "nn", 0)
+        return Cell(attack, defense, backbone, "nn", 0)
 
     def identities(self, point, _condition):
         values = self.rates.get(point)
@@ -224,56 +225,70 @@ HIGH, LOW = [0.9, 1.0, 0.8, 0.9, 1.0, 0.7, 0.9, 1.0], [0.3, 0.2, 0.1, 0.4, 0.2, 
 
 def test_white_box_is_compared_with_other_surrogates_on_the_same_tracker():
     key, other = ("pgd:eps=4,surrogates=a", "a"), ("pgd:eps=4", "a")
-    text = FakeResults({key: LOW, other: HIGH}, {key}).warnings(*key)
+    text = str(FakeResults({key: LOW, other: HIGH}, {key}).warnings(*key))
     assert text.startswith("white-box-below-black-box: ASR is 67.5 points lower white-box than black-box")
     assert "of pgd:eps=4 (p = 0.0078)" in text  # 2 / 2⁸
-    assert FakeResults({key: HIGH, other: LOW}, {key}).warnings(*key) == ""
-    assert FakeResults({key: LOW, other: HIGH}, {key}).warnings(*other) == ""
+    assert FakeResults({key: HIGH, other: LOW}, {key}).warnings(*key) == ()
+    assert FakeResults({key: LOW, other: HIGH}, {key}).warnings(*other) == ()
     unlike = ("pgd:eps=8", "a")
-    assert FakeResults({key: LOW, unlike: HIGH}, {key}).warnings(*key) == ""
+    assert FakeResults({key: LOW, unlike: HIGH}, {key}).warnings(*key) == ()
 
 
 def test_white_box_is_else_compared_with_other_trackers_above_their_errors():
     key, other = ("pgd:surrogates=a", "a"), ("pgd:surrogates=a", "b")
     clean = {("none", "a"): [0.0] * 8, ("none", "b"): [0.0] * 8}
-    text = FakeResults({key: LOW, other: HIGH, **clean}, {key}).warnings(*key)
-    assert "black-box on b, errors without a cloak taken off" in text
+    (warning,) = FakeResults({key: LOW, other: HIGH, **clean}, {key}).warnings(*key)
+    assert "black-box on b, errors without a cloak subtracted" in warning.sentence
     noisy = {("none", "a"): [0.0] * 8, ("none", "b"): [rate - 0.05 for rate in HIGH]}
-    assert FakeResults({key: LOW, other: HIGH, **noisy}, {key}).warnings(*key) == ""
-    assert FakeResults({key: LOW, other: HIGH}, {key}).warnings(*key) == ""
+    assert FakeResults({key: LOW, other: HIGH, **noisy}, {key}).warnings(*key) == ()
+    assert FakeResults({key: LOW, other: HIGH}, {key}).warnings(*key) == ()
 
 
-def test_the_doubt_about_access_is_in_the_rows_of_every_defence_but_not_where_cloaks_are_erased():
+def test_the_warning_about_access_is_in_the_rows_of_every_defence_but_not_where_cloaks_are_erased():
     key, other = ("pgd:surrogates=a", "a"), ("pgd", "a")
     rates = {key: LOW, other: HIGH, (*key, "jpeg"): LOW}
-    assert FakeResults(rates, {key}).warnings(*key, "jpeg") != ""
-    assert FakeResults(rates, {key}, restored=("",)).warnings(*key) == ""
+    assert FakeResults(rates, {key}).warnings(*key, "jpeg") != ()
+    assert FakeResults(rates, {key}, restored=("",)).warnings(*key) == ()
 
 
-def test_too_few_people_are_no_reason_to_doubt():
+def test_too_few_identities_give_no_warning():
     key, other = ("pgd:surrogates=a", "a"), ("pgd", "a")
-    assert FakeResults({key: LOW[:5], other: HIGH[:5]}, {key}).warnings(*key) == ""
+    assert FakeResults({key: LOW[:5], other: HIGH[:5]}, {key}).warnings(*key) == ()
 
 
 # --- the text ---------------------------------------------------------------------------------------------
 
 
-def test_warnings_are_joined_once_each_in_the_order_of_the_rules():
+def test_the_warnings_of_a_row_stand_once_each_in_the_order_of_the_rules():
     some = [RowWarning("unmoved", "b"), RowWarning("over-budget", "a"), RowWarning("unmoved", "b")]
-    assert warning_rules.join(some) == "over-budget: a; unmoved: b"
-    assert warning_rules.join([]) == ""
+    assert str(RowWarnings.of(some)) == "over-budget: a; unmoved: b"
+    assert str(RowWarnings.of([])) == ""
+
+
+def test_the_text_of_warnings_is_read_back_where_a_code_begins():
+    warnings = RowWarnings.of(
+        [
+            RowWarning("unchanged", "the attack left 3 of 24 photos; that is a lot: too many"),
+            RowWarning("like-noise", "tiny-b moves 1.1 times as far"),
+        ]
+    )
+    assert RowWarnings.from_text(str(warnings)) == warnings
+    assert RowWarnings.from_text("") == ()
+    with pytest.raises(ValueError, match="'u: 1', which begins with no code of over-budget"):
+        RowWarnings.from_text("u: 1; unchanged: 3")
 
 
 def test_warnings_are_listed_with_their_rows():
+    one, two = RowWarning("unmoved", "1"), RowWarning("unchanged", "2; 3")
     rows = pd.DataFrame(
         {
             "attack": ["x", "x", "x"],
             "defense": ["d", "d", "e"],
             "backbone": "b",
-            "warnings": ["u: 1; v: 2", "u: 1", ""],
+            "warnings": [RowWarnings((one, two)), RowWarnings((one,)), RowWarnings()],
         }
     )
-    assert warning_columns.by_warning(rows) == {"u: 1": ["x x d x b"], "v: 2": ["x x d x b"]}
+    assert warning_columns.by_warning(rows) == {one: ["x x d x b"], two: ["x x d x b"]}
 
 
 def test_the_page_lists_every_rule_in_order():

@@ -165,7 +165,7 @@ def test_one_more_defence_computes_that_defences_cells_only(finished, command, m
     rows = pd.read_csv(tmp_path / "run/leaderboard.csv")
     same = rows[rows["defense"] != "median"].reset_index(drop=True)
     first = pd.read_csv(finished.csv)
-    # Told from all rows together.
+    # These follow from all rows together.
     of_the_run = [
         "run",
         "rank_low",

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.analysis.results import Point
 from bench.errors import UsageError
 from bench.faces import pixels as faces_pixels
 from bench.figures import KINDS, WIDTHS, FigureOptions, NotDrawableError, files, grid
@@ -95,7 +94,7 @@ def test_the_answers_are_the_runs_decisions(run, cell, photos, drawn):
     sources = {"original": ("none", "none"), "cloak": ("tiny-noise", "none"), "purified": tuple(cell[:2])}
     for row, identity in zip(photos.rows, photos.identities, strict=True):
         for title, (attack, defense) in sources.items():
-            decided = view.results.rows(Point(attack, defense, cell.backbone, cell.head, cell.seed), "")
+            decided = view.results.rows(Cell(attack, defense, cell.backbone, cell.head, cell.seed), "")
             own = decided[(decided["identity"] == identity) & decided["protected"]]
             first = own.iloc[0]
             lines = axes[f"{row}|{title}"].get_xlabel().split("\n")
@@ -151,7 +150,7 @@ def test_an_erasable_attack_shows_what_each_key_does(evaluate):
     axes = {one.get_label(): one for one in figure.axes}
     for name in shown.rows:
         for title, condition in (("cloak", "cloaked"), ("erased,\nright key", "right key")):
-            rows = view.results.rows(Point(*cell), condition)
+            rows = view.results.rows(Cell(*cell), condition)
             own = rows[(rows["reference"] == name) & rows["protected"]]
             last = axes[f"{name}|{title}"].get_xlabel().split("\n")[-1]
             assert last == f"{own['correct'].sum()} of {len(own)}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.analysis.results import Point, Results
+from bench.analysis.results import Results
 from bench.cli.erasure import learnt_from
 from bench.contracts import ConditionFacts, Decided
 from bench.errors import UsageError
@@ -15,7 +15,7 @@ from bench.leaderboard import erasure
 from bench.leaderboard.erasure import COLUMNS, KEYS, NOBODY_PROTECTED, table
 from bench.quality import per_image
 from bench.run.folder import CellResult, RunFacts, RunFolder
-from bench.run.spec import RunSpec
+from bench.run.spec import Cell, RunSpec
 from bench.run.threat import CellThreat
 from bench.stats.intervals import rate_interval
 
@@ -69,7 +69,7 @@ def results_of(tmp_path, cells, protocol="erasure"):
     )
     results, read = {}, {}
     for (attack, defense, seed), (decided, fields) in cells.items():
-        point = Point(attack, defense, "net", "pair", seed)
+        point = Cell(attack, defense, "net", "pair", seed)
         status = "ok" if decided is not None else "failed"
         results[point] = CellResult(
             **point._asdict(),

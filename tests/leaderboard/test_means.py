@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 
 from bench.analysis.comparison_groups import EVERY
-from bench.analysis.results import Point, Results
+from bench.analysis.results import Results
 from bench.errors import UsageError
 from bench.leaderboard import means
 from bench.leaderboard.significance_tables import accuracy_kept
 from bench.leaderboard.table import build
 from bench.run import decisions
+from bench.run.spec import Cell
 
 ATTACKS = ("tiny-noise", "pgd:eps=32,steps=2")
 TRACKERS = ("tiny-a", "tiny-b")
@@ -32,7 +33,7 @@ def results(evaluate):
 
 def own_rates(results, attack, defense, backbone, head):
     """Return {identity: (share of probes missed while protected, share recognised while normal)}."""
-    cell = results.cells[Point(attack, defense, backbone, head, 0)]
+    cell = results.cells[Cell(attack, defense, backbone, head, 0)]
     rows = decisions.read(results.folder.path / cell.decisions).rows
     found = {}
     for identity in sorted(set(rows["identity"])):

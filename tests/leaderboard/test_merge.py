@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from bench.errors import DataError, UsageError
-from bench.leaderboard.as_csv import to_csv
+from bench.leaderboard.as_csv import from_csv, to_csv
 from bench.leaderboard.columns import KEY
 from bench.leaderboard.merge import CHECKS, merge, read_source, read_sources
 from bench.leaderboard.table import build
@@ -123,13 +123,15 @@ def test_a_ranking_over_runs_is_one_and_names_them(parts, others):
     sources[2] = type(sources[2])("table", sources[2].leaderboard.assign(seed=9))
     leaderboard = merge(sources).leaderboard
     ranked = leaderboard[leaderboard["rank_low"].notna()]
-    own = [
-        f"ranked over runs {', '.join(sorted(source.leaderboard['run'].iloc[0] for source in sources[:2]))}"
-    ]
-    assert set(ranked[ranked["seed"] == 0]["ranking_reason"].str.partition(":")[0]) == set(own)
-    assert set(ranked[ranked["seed"] == 9]["ranking_reason"].str.partition(":")[0]) == {
-        "ranked within its run"
-    }
+    both = sorted(source.leaderboard["run"].iloc[0] for source in sources[:2])
+    own, other = ranked[ranked["seed"] == 0], ranked[ranked["seed"] == 9]
+    assert set(own["ranked_over"]) == {"|".join(both)}
+    assert own["ranking_reason"].str.startswith(f"ranked over runs {', '.join(both)}: ").all()
+    assert set(other["ranked_over"]) == {""}
+    assert other["ranking_reason"].str.startswith("ranked within its run: ").all()
+    assert (
+        from_csv(to_csv(leaderboard), "merged")["ranked_over"].tolist() == leaderboard["ranked_over"].tolist()
+    )
 
 
 def test_runs_of_other_people_without_a_common_cell_are_ranked_apart(evaluate, parts):

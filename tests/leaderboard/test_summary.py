@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.analysis.warning_rules import RowWarning
+from bench.analysis.warnings import RowWarnings
 from bench.leaderboard.as_csv import from_csv, to_csv
 from bench.leaderboard.as_html import CSS, FILTERS, JS, html
 from bench.leaderboard.as_latex import LONG, latex, latex_text
@@ -39,7 +41,7 @@ def leaderboard_of(*rows):
     return from_csv(to_csv(table), "the test's")
 
 
-def test_a_row_is_written_as_people_read_it():
+def test_a_row_is_rounded_for_reading():
     shown = display(
         leaderboard_of({}, {"defense": "jpeg", "rank_low": 1, "rank_high": 1, "recovery": -0.25, "seed": 0})
     )
@@ -99,10 +101,9 @@ def test_the_threat_model_in_a_few_words(row, marks):
     assert threat_marks(leaderboard_of(row).to_dict("records")[0]) == marks
 
 
-def test_warnings_are_counted_as_they_are_joined():
-    leaderboard = leaderboard_of(
-        {"warnings": "budget: too visible; returns-input: it does nothing"}, {"warnings": "a: b"}, {}
-    )
+def test_warnings_are_counted():
+    one, two = RowWarning("over-budget", "too visible; by far"), RowWarning("unmoved", "on a")
+    leaderboard = leaderboard_of({"warnings": RowWarnings((one, two))}, {"warnings": RowWarnings((one,))}, {})
     assert list(display(leaderboard)["Warnings"]) == ["2", "1", "0"]
 
 
@@ -131,14 +132,11 @@ def test_bold_is_who_none_is_better_than_where_one_is_worse():
 
 
 def test_bold_keeps_to_a_run_where_ranks_do():
-    within = {"ranking_reason": "ranked within its run: other identities"}
-    rows = [*ranked(1, 2, run="aaaaaaaaaaaa", **within), *ranked(1, 1, run="bbbbbbbbbbbb", **within)]
+    rows = [*ranked(1, 2, run="aaaaaaaaaaaa"), *ranked(1, 1, run="bbbbbbbbbbbb")]
     assert bold(leaderboard_of(*rows)) == [True, False, False, False]
-    over = {"ranking_reason": "ranked over runs aaaaaaaaaaaa, bbbbbbbbbbbb: other identities"}
+    over = {"ranked_over": "aaaaaaaaaaaa|bbbbbbbbbbbb"}
     several = [*ranked(1, run="aaaaaaaaaaaa", **over), *ranked(2, run="bbbbbbbbbbbb", **over)]
-    assert bold(leaderboard_of(*several, *ranked(1, run="cccccccccccc", **within))) == [True, False, False]
-    together = [*ranked(1, run="aaaaaaaaaaaa"), *ranked(2, run="bbbbbbbbbbbb")]
-    assert bold(leaderboard_of(*together)) == [True, False]
+    assert bold(leaderboard_of(*several, *ranked(1, run="cccccccccccc"))) == [True, False, False]
 
 
 # -- Markdown ------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.analysis.row_warnings import split_warnings
 from bench.report.wording import (
     count,
     difference,
@@ -94,14 +93,3 @@ def test_missing_is_none_and_nan_and_not_zero():
         False,
         False,
     ]
-
-
-def test_warnings_come_apart_where_a_code_begins():
-    text = (
-        "unchanged: the attack left 3 of 24 photos; that is a lot; like-noise: tiny-b moves 1.1 times as far"
-    )
-    assert split_warnings(text) == [
-        ("unchanged", "the attack left 3 of 24 photos; that is a lot"),
-        ("like-noise", "tiny-b moves 1.1 times as far"),
-    ]
-    assert split_warnings("") == split_warnings(None) == split_warnings(math.nan) == []
