@@ -57,8 +57,7 @@ class Claim:
         asr: A − B in attack success rate.
         accuracy: A − B in normal accuracy.
         not_worse: whether A's normal accuracy is shown to be within `MARGIN` of B's.
-        minimum_detectable_difference: smallest difference in ASR that would have been found in 80 of 100
-            such comparisons.
+        minimum_detectable_difference: in ASR, at 80 % power and the level 0.05 of a single comparison.
         p: of the difference in ASR, after Holm over the claims made together; None where there is none.
         tests: claims made together that have a p value.
         unit: what the test is over: identities, or groups of them where identities are not independent.
@@ -83,7 +82,7 @@ class Claim:
 
     @property
     def verdict(self) -> Literal["better", "worse", "different", "not significantly different", "no test"]:
-        """What can be said of A: an attack is better with a higher ASR, a defence or tracker with a lower.
+        """The verdict on A: an attack is better with a higher ASR, a defence or tracker with a lower.
 
         Two runs are different or not; neither is better for that.
         """
@@ -110,9 +109,8 @@ class Claim:
         found = (
             f"ASR {_percent(asr.first)} against {_percent(asr.second)} %, difference "
             f"{_points(asr.difference)} (p {_p(self.p)}{self._correction()}, sign-flip test over {asr.n_identities} "
-            f"{self.unit}, of whom {asr.n_differing} differ; Cohen's h {asr.effect_h:.2f}; a difference of "
-            f"{_percent(self.minimum_detectable_difference)} points would have been found in 80 of "
-            f"100 such comparisons by itself)"
+            f"{self.unit}, of which {asr.n_differing} differ; Cohen's h {asr.effect_h:.2f}; minimum detectable "
+            f"difference {_percent(self.minimum_detectable_difference)} points at 80 % power)"
         )
         return f"{verdict} {where}: {found}; {self._accuracy()}."
 
@@ -120,7 +118,7 @@ class Claim:
         return f" after Holm over {self.tests} comparisons" if self.tests > 1 else ""
 
     def _where(self) -> str:
-        """Say what the claim is over; what A and B are themselves goes without saying."""
+        """Return what the claim is over, A's and B's own axis left out."""
         over = {
             "against": () if self.kind == "attack" else self.attacks,
             "under": () if self.kind == "defense" else self.defenses,
@@ -160,7 +158,7 @@ def compare_methods(
         second: B.
         kind: one of `KINDS` where the names leave a choice.
         attack: only against this attack, instead of the mean of all.
-        defense: only under this defence; attacks are compared without one if not said.
+        defense: only under this defence; by default attacks and trackers are compared without one.
         backbone: only on this tracker.
 
     Raises:
@@ -188,7 +186,7 @@ def compare_runs(first: Results, second: Results, names: tuple[str, str]) -> lis
     """Return the claims about two runs over the cells both have, one a head, condition and access.
 
     Args:
-        first: A's answers; comparable with B's (`bench.analysis.comparability`).
+        first: A's results; comparable with B's (`bench.analysis.comparability`).
         second: B's.
         names: what to call them.
 
@@ -226,7 +224,7 @@ def _kind(
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise UsageError(f"'{first}' and '{second}' may be {' or '.join(fitting)}; say which with --kind.")
+        raise UsageError(f"'{first}' and '{second}' may be {' or '.join(fitting)}; name it with --kind.")
     have = "; ".join(f"{axis}s {', '.join(results.values(axis))}" for axis in KINDS)
     raise UsageError(
         f"'{first}' and '{second}' are not two attacks, defences or backbones of this run: {have}."
@@ -314,7 +312,7 @@ def _evidence(
     asr = [mean_rates(*side, condition, "asr") for side in (ours, theirs)]
     accuracy = [mean_rates(*side, condition, "normal_accuracy") for side in (ours, theirs)]
     untested = reason or (
-        "" if results.recognises(condition) else "this question has no answer without a cloak"
+        "" if results.recognises(condition) else "this condition has no decisions without a cloak"
     )
     if groups is not None:
         asr = [one.groupby(groups.reindex(one.index)).mean() for one in asr]

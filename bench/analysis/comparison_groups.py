@@ -1,7 +1,7 @@
-"""Slices of a run: methods that can be ranked because all else is the same (DESIGN 7).
+"""Comparison groups of a run: methods that can be ranked because all else is the same (DESIGN 7).
 
-A slice is one head and condition, and either the defences against one attack or the attacks under one
-defence. Each identity's rate is first averaged over the slice's backbones and seeds, so that a backbone is not
+A comparison group is one head and condition, and either the defences against one attack or the attacks under one
+defence. Each identity's rate is first averaged over the group's backbones and seeds, so that a backbone is not
 another identity. Cells in which the attack knew the tracker's backbone are never averaged with the others.
 """
 
@@ -21,7 +21,7 @@ from bench.stats.significance import mean_over
 Axis = Literal["defense", "attack"]
 Measure = Literal["asr", "normal_accuracy"]
 EVERY = "(mean of all)"
-"""Stands for the opponent of a slice that averages over every attack, or every defence, of the run."""
+"""Stands for the opponent of a comparison group that averages over every attack, or every defence, of the run."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ComparisonGroup:
         opponents: likewise.
         rates: identities × methods: mean rate over backbones, seeds and opponents; empty column: a cell lacks.
         measure: which rate.
-        reason: why the slice cannot be ranked whatever its rates, or "".
+        reason: why the comparison group cannot be ranked whatever its rates, or "".
     """
 
     axis: Axis
@@ -58,7 +58,7 @@ class ComparisonGroup:
         return (self.axis == "attack") == (self.measure == "asr")
 
     def rank(self, split_seed: int) -> Ranking:
-        """Return the ranking of the slice's methods."""
+        """Return the ranking of the group's methods."""
         if self.reason:
             return Ranking((), reason=f"not ranked: {self.reason}")
         methods = map(str, sorted(self.rates.columns))
@@ -68,7 +68,7 @@ class ComparisonGroup:
 
 
 def comparison_groups(results: Results, axis: Axis, measure: Measure = "asr") -> list[ComparisonGroup]:
-    """Return every slice of one axis, in the run's order; attack ``none`` is no opponent and is not ranked.
+    """Return every comparison group of one axis, in the run's order; attack ``none`` is no opponent and is not ranked.
 
     Args:
         results: of the run.
@@ -138,7 +138,7 @@ def _opponents(results: Results, axis: Axis) -> tuple[str, ...]:
 def _comparison_group(
     results: Results, axis: Axis, opponent: str, head: str, condition: str, access: str, measure: Measure
 ) -> ComparisonGroup | None:
-    """Return one slice, None where the run has no such cells."""
+    """Return one comparison group, None where the run has no such cells."""
     points = [
         point
         for point in _points(results, axis, opponent, head)

@@ -1,4 +1,4 @@
-"""Each row of a leaderboard against its reference: is the difference more than chance?
+"""Each row of a leaderboard against its reference: is the difference significant?
 
 A row is compared with the same row under defence ``none``; a row of defence ``none``, with attack ``none``
 (DESIGN 7). Rates are averaged over seeds first, identity by identity, so rows that differ in the seed alone share one
@@ -68,9 +68,9 @@ def reference_of(point: Cell) -> Cell | None:
 
 
 def detectable(first: "pd.Series[float]", second: "pd.Series[float]", tests: int = 1) -> float:
-    """Return the smallest difference a comparison of two cells would have shown with power .8.
+    """Return the minimum detectable difference of two cells at 80 % power.
 
-    By the spread of the differences that were found, so it tells of this pair of cells.
+    It follows from the standard deviation of the observed differences, so it is of this pair of cells.
 
     Args:
         first: rates indexed by identity.

@@ -1,4 +1,4 @@
-"""The answers of a finished run, read once each: what every table, test and figure starts from."""
+"""The results of a finished run, read once each: what every table, test and figure starts from."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ class Results:
 
     Attributes:
         folder: the run's folder.
-        facts: what was asked.
+        facts: what was requested.
         cells: every cell by its place, in the run's order.
     """
 
@@ -31,7 +31,7 @@ class Results:
 
     @classmethod
     def of(cls, folder: RunFolder) -> "Results":
-        """Return the answers in a run's folder.
+        """Return the results in a run's folder.
 
         Raises:
             DataError: it is not a finished run.
@@ -39,7 +39,7 @@ class Results:
         return cls(folder, folder.facts(), {result.cell: result for result in folder.cells()})
 
     def decided(self, point: Cell) -> Decided | None:
-        """Return a cell's answers, None where it failed or is not in the run.
+        """Return a cell's decisions, None where it failed or is not in the run.
 
         Raises:
             DataError: its file is missing or damaged.
@@ -85,13 +85,13 @@ class Results:
         return tuple(name for name in self.conditions() if name not in restored)
 
     def is_undefended(self, condition: str) -> bool:
-        """Say whether no defence acts under a condition: the protocol looks at what it restored."""
+        """Return whether no defence acts under a condition: the protocol looks at what it restored."""
         return condition not in self.ranked_conditions()
 
     def recognises(self, condition: str) -> bool:
-        """Say whether a condition asks for recognition, so that it has an accuracy without any cloak.
+        """Return whether a condition asks for recognition, so that it has an accuracy without any cloak.
 
-        Impersonation does not: only a cloak that imitates somebody has an answer there.
+        Impersonation does not: only a cloak with a target is decided there.
         """
         return any(self.rows(point, condition) is not None for point in self.cells if point.attack == "none")
 

@@ -75,7 +75,7 @@ class RowWarning:
 
 
 def of_cloaks(rows: pd.DataFrame, max_linf: float | None, max_dssim: float | None) -> list[RowWarning]:
-    """Return what the measures of all cloaks give reason to distrust.
+    """Return the warnings about the measures of all cloaks.
 
     Args:
         rows: `bench.quality.per_image.COLUMNS`, one row a photo the attack was given.
@@ -107,15 +107,15 @@ def _over(rows: pd.DataFrame, measure: str, limit: float | None, tolerance: floa
 
 
 def of_attack(diagnosis: AttackDiagnosis) -> list[RowWarning]:
-    """Return what an attack's surrogates give reason to distrust.
+    """Return the warnings about an attack on its surrogates.
 
     A surrogate gets one warning, that of the cause: where its gradient is zero, that its embedding did not
-    move follows. Each code is given once, with every surrogate concerned. How far the bare surrogate moves says
-    nothing of an attack that works against a defence.
+    move follows. Each code is given once, with every surrogate concerned. How far the undefended surrogate moves is
+    not judged of an attack that works against a defence.
     """
     if diagnosis.reason:
         return [
-            RowWarning("not-diagnosed", f"the surrogates could not be asked: {_inline(diagnosis.reason)}")
+            RowWarning("not-diagnosed", f"the surrogates could not be probed: {_inline(diagnosis.reason)}")
         ]
     by_surrogate: dict[str, list[SurrogateProbe]] = {}
     for probe in diagnosis.probes:
@@ -195,7 +195,7 @@ def of_access(difference: float | None, p: float | None, against: str) -> list[R
     Args:
         difference: mean over identities, white-box minus black-box; None where they cannot be compared.
         p: two-sided p value of the paired test; None likewise.
-        against: what the black-box side is, in words.
+        against: the black-box side, in words.
     """
     if difference is None or p is None or difference >= 0 or p >= ALPHA:
         return []
@@ -207,11 +207,11 @@ def of_access(difference: float | None, p: float | None, against: str) -> list[R
 
 
 def of_purifier(diagnosis: PurifierDiagnosis, *, cloaked: bool) -> list[RowWarning]:
-    """Return what a purifier's images give reason to distrust.
+    """Return the warnings about a purifier's images.
 
     Args:
         diagnosis: of its images.
-        cloaked: whether it was given cloaks; natural photos it may well return as they are.
+        cloaked: whether it was given cloaks; natural photos may be returned unchanged.
     """
     if diagnosis.reason:
         return [

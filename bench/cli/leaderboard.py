@@ -46,10 +46,10 @@ def leaderboard(
     """Write the leaderboard of finished runs: one row a cell, rates in [0, 1].
 
     RUN is the folder of a finished run, a leaderboard's CSV, or a folder of submissions. Several become one
-    leaderboard: a cell that two have with the same answers is there once. Runs of the same identities, photos and
+    leaderboard: a cell that two have with the same results is there once. Runs of the same identities, photos and
     protocol are ranked over all their cells.
 
-    Exit code 0: written; 2: not a run, other benchmark versions, or a cell with two answers.
+    Exit code 0: written; 2: not a run, other benchmark versions, or a cell with two results.
     """
     from bench.leaderboard import as_csv
     from bench.leaderboard import columns as leaderboard_columns

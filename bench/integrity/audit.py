@@ -89,12 +89,12 @@ class Audit:
 
     @property
     def unmarked(self) -> tuple[Finding, ...]:
-        """The leaks that no row speaks of."""
+        """The leaks that no row is marked with."""
         return tuple(f for f in self.findings if f.severity == "leak" and not f.marked)
 
     @property
     def blind(self) -> tuple[Unchecked, ...]:
-        """What could not be looked up for any cell, so that finding nothing says nothing."""
+        """What could not be looked up for any cell, so that no finding is no evidence."""
         return tuple(missed for missed in self.unchecked if missed.wholly)
 
     @property
@@ -103,12 +103,12 @@ class Audit:
         return 1 if self.unmarked else 2 if self.blind else 0
 
 
-def wrong_marks(said: CellThreat, now: CellThreat) -> list[str]:
+def wrong_marks(recorded: CellThreat, now: CellThreat) -> list[str]:
     """Return in what a row's threat model differs from the one found now, one clause each.
 
     A stronger caution than what is found is no difference: it only warns of more.
     """
-    then, found = said.model_dump(exclude={"identity_overlap_detail"}), now.model_dump()
+    then, found = recorded.model_dump(exclude={"identity_overlap_detail"}), now.model_dump()
     return [
         f"{name} is {value!r}, found is {found[name]!r}"
         for name, value in then.items()
@@ -116,10 +116,12 @@ def wrong_marks(said: CellThreat, now: CellThreat) -> list[str]:
     ]
 
 
-def _covers(name: str, said: object, found: object) -> bool:
-    """Say whether a mark says what was found, or warns of more."""
+def _covers(name: str, recorded: object, found: object) -> bool:
+    """Return whether a mark is what was found, or a stronger caution."""
     order = _STRONGER.get(name, ())
-    return said == found or (said in order and found in order and order.index(said) > order.index(found))
+    return recorded == found or (
+        recorded in order and found in order and order.index(recorded) > order.index(found)
+    )
 
 
 def audit(
@@ -150,7 +152,7 @@ def audit(
         if auditor.same_photos and images:
             auditor.photos(auditor.run, counting)
     if not images:
-        auditor.miss("near-duplicate photos", "left out as asked (--no-images)")
+        auditor.miss("near-duplicate photos", "left out by --no-images")
     return auditor.result()
 
 
@@ -197,7 +199,7 @@ class _Auditor:
         """Leave out the cells that the run cannot have; `bench verify` judges the folder."""
         there = {cell for cell, _ in self.cells}
         for cell in sorted(there - {*run.cells}):
-            self.miss(f"{called(cell)}", "cells.json has it, and what was asked of the run does not give it")
+            self.miss(f"{called(cell)}", "cells.json has it, and it is no cell of the specification")
         for cell in run.cells:
             if cell not in there:
                 self.miss(f"{called(cell)}", "cells.json lacks this cell of the run")
@@ -210,7 +212,7 @@ class _Auditor:
         self._missed.setdefault(what, Unchecked(what, reason, wholly))
 
     def methods(self) -> None:
-        """Compare the methods that are installed with those of the run: what they say of themselves is from now."""
+        """Compare the installed methods with those of the run: what they declare is of the installed version."""
         then = self.facts.methods
         if not then:
             self.miss("whether methods are those of the run", "the run did not record their code")
@@ -356,7 +358,7 @@ class _Auditor:
         now = self.threats.of(cell)
         marks = result.threat
         seen = now.attack_seen_by_defense
-        if seen.startswith("seen"):
+        if seen in _STRONGER["attack_seen_by_defense"]:
             marked = _covers("attack_seen_by_defense", marks.attack_seen_by_defense, seen)
             if not marked and not self.changed.isdisjoint((cell.attack, cell.defense)):
                 self.miss(
@@ -402,21 +404,21 @@ class _Auditor:
     def _identities_of(self, cell: Cell, result: CellResult, part: str, source: str) -> None:
         found = self.threats.source_overlap(source)
         who = {"tracker": cell.backbone, "defence": cell.defense}.get(part, cell.attack)
-        said = result.threat.identity_overlap
+        recorded = result.threat.identity_overlap
         if found.overlap == "yes":
             self.note(
                 f"evaluated identities among the {part}'s"
                 + ("" if part == "targets" else " training identities"),
                 f"{who}: {found.detail}, e.g. {', '.join(found.identities[:SHOWN_PAIRS])}",
-                marked=said == "yes",
+                marked=recorded == "yes",
                 column="identity_overlap = yes",
                 cell=cell,
             )
         elif found.overlap == "unknown":
             self.miss(f"identities that trained {part} {who}", found.detail)
-            if said == "no":
+            if recorded == "no":
                 self.note(
-                    "a row says that no evaluated identity trained it, and nobody can tell",
+                    "row marked no identity overlap where it is unknown",
                     f"{part} {who}: {found.detail}",
                     marked=False,
                     column="identity_overlap = unknown",
@@ -504,7 +506,7 @@ class _Auditor:
         try:
             dataset, identities = self.threats.identities_of(source)
         except BenchError:
-            return  # said where identities are compared
+            return  # reported where identities are compared
         photos = [photo for identity in identities for photo in identity.photos]
         pairs = near_duplicates.near_duplicates(evaluated, _hashed(dataset, photos, counting))
         for cell, result in self.known:

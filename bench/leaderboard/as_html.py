@@ -8,13 +8,16 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from bench.leaderboard.as_csv import to_csv
 from bench.leaderboard.columns import COLUMNS
 from bench.leaderboard.summary import MISSING, is_there, short
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 def _template(name: str) -> str:
@@ -104,12 +107,16 @@ def _filter_value(value: Any) -> str:
 
 
 @cache
-def environment() -> Any:
-    """Return the environment of the templates; every value is escaped."""
+def environment(package: str = "bench.leaderboard") -> Environment:
+    """Return the environment of a package's templates; every value is escaped, and an unknown one is an error.
+
+    Args:
+        package: whose folder ``templates`` is read.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     found = Environment(
-        loader=PackageLoader("bench.leaderboard"),
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

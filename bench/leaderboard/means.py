@@ -1,6 +1,6 @@
 """The macro means a headline is made of: over attacks and trackers, within each identity first (DESIGN 7).
 
-What lives here: which cells a mean takes, and its row. What must not: tests (`bench.stats.significance`), slices of
+What lives here: which cells a mean takes, and its row. What must not: tests (`bench.stats.significance`), groups of
 comparable cells (`bench.analysis.comparison_groups`), the measures of a cell (`bench.stats.rates`).
 """
 
@@ -172,7 +172,7 @@ def _mean(
     asr = _estimate(results, points, one.condition, "asr", one.reason)
     normal = _estimate(results, points, one.condition, "normal_accuracy", one.reason)
     if accuracy is None:
-        normal = Estimate.missing("this question has no answer without a cloak")
+        normal = Estimate.missing("this condition has no decisions without a cloak")
     test = kept.get((*place, defense), {"reason": "the row is the reference itself"})
     columns = {
         **dict(zip(("against", "head", "condition", "access"), place, strict=True)),
@@ -195,7 +195,7 @@ def _mean(
 
 
 def _points(results: Results, one: ComparisonGroup, defense: str) -> list[Cell]:
-    """Return the cells of a slice that have this defence."""
+    """Return the cells of a comparison group that have this defence."""
     return [
         point
         for point, cell in results.cells.items()

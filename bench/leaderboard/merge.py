@@ -121,7 +121,7 @@ class Merged:
     Attributes:
         leaderboard: with the columns of `bench.leaderboard.columns.COLUMNS`.
         sources: what it is made from, in order.
-        repeated: rows left out because an earlier source has the same cell with the same answers.
+        repeated: rows left out because an earlier source has the same cell with the same results.
     """
 
     leaderboard: pd.DataFrame
@@ -131,7 +131,7 @@ class Merged:
 
 @dataclass
 class _UnionResults(Results):
-    """The answers of several runs of the same identities and photos; a cell of two is that of the first."""
+    """The results of several runs of the same identities and photos; a cell of two is that of the first."""
 
     owners: dict[Cell, Results] = field(default_factory=dict)
 
@@ -146,7 +146,7 @@ class _UnionResults(Results):
         return cls(parts[0].folder, parts[0].facts, cells, owners=owners)
 
     def decided(self, point: Cell) -> Decided | None:
-        """Return a cell's answers, None where it failed or is in no run."""
+        """Return a cell's decisions, None where it failed or is in no run."""
         owner = self.owners.get(point)
         return None if owner is None else owner.decided(point)
 
@@ -226,17 +226,17 @@ def read_sources(paths: Sequence[Path]) -> list[Source]:
 def merge(sources: Sequence[Source], *, keep_both: bool = False) -> Merged:
     """Return several leaderboards as one, rows in the order of the sources.
 
-    A cell (`columns.KEY`) that two sources have with the same answers (`RESULTS`) is there once, as the
+    A cell (`columns.KEY`) that two sources have with the same results (`RESULTS`) is there once, as the
     first has it, requested where one of them asked. Runs of the same identities, photos, split and protocol are ranked
     and tested over all their cells. Else ranks and corrected p values are of each run alone, and `ranking_reason`
     says why where another source ranks defences against the same attack.
 
     Args:
         sources: at least one.
-        keep_both: keep both rows of a cell whose answers differ; their `run` tells them apart.
+        keep_both: keep both rows of a cell whose results differ; their `run` tells them apart.
 
     Raises:
-        UsageError: the benchmark's versions differ, or two sources answer the same cell differently; both are named.
+        UsageError: the benchmark's versions differ, or two sources disagree about a cell; both are named.
     """
     _check_versions(sources)
     if len(sources) == 1:
@@ -298,7 +298,7 @@ def _distinct(
 
 
 def _results(leaderboard: pd.DataFrame) -> list[tuple[str, ...]]:
-    """Return what each row answers, as the CSV shows it."""
+    """Return the results of each row, as the CSV shows it."""
     columns = [[as_csv.as_text(value) for value in leaderboard[name]] for name in RESULTS]
     return list(zip(*columns, strict=True))
 
@@ -309,7 +309,7 @@ def _disagreement(
     name, here, there = next((name, a, b) for name, a, b in zip(RESULTS, one, other, strict=True) if a != b)
     cell = " × ".join(str(part) for part in key if part != "")
     return UsageError(
-        f"{first.name} and {second.name} have the same cell with different answers: {cell}: {name} is "
+        f"{first.name} and {second.name} have the same cell with different results: {cell}: {name} is "
         f"{here or 'empty'} and {there or 'empty'}. They are of other identities, photos or code; "
         f"leave one out, or keep "
         "both rows with --keep-both."
@@ -319,7 +319,7 @@ def _disagreement(
 def _same_name(first: Source, second: Source, key: tuple[Any, ...], run: str) -> UsageError:
     cell = " × ".join(str(part) for part in key if part != "")
     return UsageError(
-        f"{first.name} and {second.name} both say that they are run {run}, and have a cell with different answers: "
+        f"{first.name} and {second.name} are both run {run}, and have a cell with different results: "
         f"{cell}. Nothing would tell the two rows apart, so that --keep-both does not take them; leave one out."
     )
 
@@ -355,7 +355,8 @@ def _groups(sources: Sequence[Source], disputed: set[tuple[int, int]]) -> list[t
 def _rank_union(rows: pd.DataFrame, parts: Sequence[Results]) -> pd.DataFrame:
     """Return the rows with ranks and tests over all cells of several runs.
 
-    A slice that cannot be ranked over the union, as its methods met no common tracker, keeps the ranks of its run.
+    A comparison group that cannot be ranked over the union, as its methods met no common tracker, keeps the ranks of
+    its run.
     """
     union = _UnionResults.over(parts)
     tested = rows.assign(**reference_tests(union, rows))
@@ -374,7 +375,7 @@ def _explained(
     groups: Sequence[tuple[int, ...]],
     disputed: set[tuple[int, int]],
 ) -> Iterator[pd.DataFrame]:
-    """Say in `ranking_reason` where another source ranks the same slice by itself, and why."""
+    """Say in `ranking_reason` where another source ranks the same comparison group by itself, and why."""
     group_of = {number: group for group in groups for number in group}
     comparison_groups = [
         set(leaderboard[list(_GROUP)].itertuples(index=False, name=None)) for leaderboard in leaderboards
@@ -398,10 +399,10 @@ def _explained(
 def _why_apart(sources: Sequence[Source], number: int, other: int, disputed: set[tuple[int, int]]) -> str:
     one, two = sources[number], sources[other]
     if any(number in pair or other in pair for pair in disputed):
-        return "runs answer a cell differently"
+        return "runs disagree about a cell"
     for source in (one, two):
         if source.folder is None:
-            return f"{source.name} is a table, without each identity's answers"
+            return f"{source.name} is a table, without per-identity decisions"
         if not source.ground:
             return f"{source.name} did not record the fingerprint of its photos"
     return f"{two.name if number < other else one.name} is of other identities, photos or another split"

@@ -21,23 +21,22 @@ RANKINGS: Mapping[str, str] = {
     "ranked": "what is ranked: defense (lowest ASR first) or attack (highest first)",
     "against": "the attack the defences meet, or the defence the attacks meet",
     "head": "the tracker's head",
-    "condition": "which of the protocol's questions; empty where it has one",
+    "condition": "the protocol's condition; empty where it has only one",
     "access": "black-box or white-box; never averaged",
     "backbones": "trackers averaged over, within each identity: those that every method meets under this access",
     "opponents": "attacks or defences averaged over, likewise",
     "method": "canonical name",
     "asr": "mean over identities",
     "mean_rank": "mean over identities of the method's rank, 1 the best, ties shared",
-    "rank_low": "1 + methods significantly better",
-    "rank_high": "methods - those significantly worse",
+    "rank_low": "1 + number of methods significantly better",
+    "rank_high": "number of methods - number significantly worse",
     "tie_group": "letters: methods that share one are not significantly different",
-    "friedman_p": "Friedman's test over the slice; empty for fewer than three methods",
+    "friedman_p": "Friedman's test over the comparison group; empty for fewer than three methods",
     "critical_difference": "of mean ranks, Nemenyi at 5 % (Demsar 2006); for comparison with other papers",
-    "minimum_detectable_difference": "a difference of ASR that each of the slice's pairs alone would "
-    "have found in 80 of 100 such runs, after "
-    "correction for the pairs; empty where a pair could not be tested",
-    "n_identities": "identities, the sample",
-    "reason": "why the slice is not ranked, or all its methods are tied",
+    "minimum_detectable_difference": "largest minimum detectable difference in ASR of the group's pairs, at 80 % power "
+    "after correction for the pairs; empty where a pair could not be tested",
+    "n_identities": "identities: the sample size",
+    "reason": "why the comparison group is not ranked, or all its methods are tied",
 }
 """Columns of the table of rankings."""
 
@@ -54,12 +53,12 @@ PAIRS: Mapping[str, str] = {
     "difference_low": "lower end of its 95 % interval",
     "difference_high": "upper end",
     "p": "sign-flip test over identities",
-    "p_holm": "after Holm over the slice's pairs",
-    "p_bh": "after Benjamini and Hochberg over the slice's pairs: for marks in a figure, not for claims",
-    "significant": "p_holm and Friedman's test are at most 5 %",
+    "p_holm": "after Holm over the group's pairs",
+    "p_bh": "after Benjamini and Hochberg over the group's pairs: for marks in a figure, not for claims",
+    "significant": "p_holm and the p value of Friedman's test are at most 0.05",
     "effect_h": "Cohen's h",
-    "minimum_detectable_difference": "smallest difference that would have been found in 80 of 100 "
-    "such runs, after correction for the pairs",
+    "minimum_detectable_difference": "minimum detectable difference in ASR at 80 % power, after correction for the "
+    "pairs",
     "n_identities": "identities",
     "n_differing": "identities whose rates differ",
     "reason": "why there is no p",
@@ -74,9 +73,9 @@ KEPT: Mapping[str, str] = {
     "difference": "normal_accuracy - undefended",
     "difference_low": "lower end of its 90 % interval, whose lower end decides",
     "difference_high": "upper end",
-    "margin": "what would count as worse",
+    "margin": "non-inferiority margin",
     "p": "one-sided non-inferiority test, not corrected for the number of rows",
-    "not_worse": "shown to lose less than the margin; False is not shown, not worse",
+    "not_worse": "non-inferior: shown to lose less than the margin; False: not shown, which is not 'worse'",
     "n_identities": "identities",
     "reason": "why there is no p",
 }
@@ -91,9 +90,9 @@ SEEDS: Mapping[str, str] = {
     "condition": RANKINGS["condition"],
     "asr": "mean over identities and seeds",
     "sd_of_seed_means": "standard deviation of the seeds' mean ASR: what another seed would change in a table",
-    "sd_seeds": "the seeds' own standard deviation, without what identities add",
-    "sd_people": "standard deviation between identities, without what seeds add",
-    "sd_residual": "what is neither: an identity's chance under one seed",
+    "sd_seeds": "standard deviation between seeds, without that between identities",
+    "sd_identities": "standard deviation between identities, without that between seeds",
+    "sd_residual": "residual standard deviation: of an identity under one seed",
     "n_identities": "identities",
     "n_seeds": "seeds",
     "reason": "why the deviations are empty",
@@ -102,19 +101,19 @@ SEEDS: Mapping[str, str] = {
 
 
 def ranked_groups(results: Results) -> list[tuple[ComparisonGroup, Ranking]]:
-    """Return every slice of a run with its ranking: defences against each attack, attacks under each defence."""
+    """Return every comparison group of a run, ranked: defences against each attack, attacks under each defence."""
     found = [*comparison_groups(results, "defense"), *comparison_groups(results, "attack")]
     return [(one, one.rank(results.facts.spec.split_seed)) for one in found]
 
 
 def rankings(found: Sequence[tuple[ComparisonGroup, Ranking]]) -> pd.DataFrame:
-    """Return the place of every method of every slice."""
+    """Return the place of every method of every comparison group."""
     rows = [row for one, ranking in found for row in _ranking_rows(one, ranking)]
     return pd.DataFrame(rows, columns=list(RANKINGS))
 
 
 def pairs(found: Sequence[tuple[ComparisonGroup, Ranking]]) -> pd.DataFrame:
-    """Return every pair of methods of every slice with its test."""
+    """Return every pair of methods of every comparison group with its test."""
     rows = [row for one, ranking in found for row in _pair_rows(one, ranking)]
     return pd.DataFrame(rows, columns=list(PAIRS))
 
@@ -152,7 +151,7 @@ def _seed_row(results: Results, place: Cell, condition: str, points: Sequence[Ce
         "asr": found.mean,
         "sd_of_seed_means": found.seed_means,
         "sd_seeds": found.seeds,
-        "sd_people": found.identities,
+        "sd_identities": found.identities,
         "sd_residual": found.residual,
         "n_identities": found.n_identities,
         "n_seeds": found.n_seeds,
@@ -281,7 +280,7 @@ _RATES = frozenset(
     {
         "sd_of_seed_means",
         "sd_seeds",
-        "sd_people",
+        "sd_identities",
         "sd_residual",
         "asr",
         "asr_first",

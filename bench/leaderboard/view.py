@@ -61,7 +61,7 @@ class RunView:
 
     @cached_property
     def ranked(self) -> list[tuple[ComparisonGroup, Ranking]]:
-        """Return every slice of the run with its ranking (`bench.leaderboard.significance_tables.ranked_groups`)."""
+        """Return every comparison group of the run, ranked (`significance_tables.ranked_groups`)."""
         return significance_tables.ranked_groups(self.results)
 
     @cached_property

@@ -9,7 +9,7 @@ from functools import cache
 from hashlib import sha256
 from importlib import resources
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from bench.leaderboard import as_html
@@ -62,14 +62,7 @@ def _page(report: Report, largest: int) -> str:
 
 @cache
 def _environment() -> Environment:
-    made = Environment(
-        loader=PackageLoader("bench.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    made = as_html.environment("bench.report").overlay(keep_trailing_newline=True)
     made.filters["inline"] = inline
     made.filters["cell"] = cell
     made.filters["kind"] = _kind

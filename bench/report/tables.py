@@ -55,7 +55,7 @@ _SEEDS = (
     Column("ASR", SEEDS["asr"], numeric=True),
     Column("SD of means", SEEDS["sd_of_seed_means"], numeric=True),
     Column("SD of seeds", SEEDS["sd_seeds"], numeric=True),
-    Column("SD of identities", SEEDS["sd_people"], numeric=True),
+    Column("SD of identities", SEEDS["sd_identities"], numeric=True),
     Column("Seeds", numeric=True),
 )
 
@@ -165,7 +165,7 @@ def seeds(view: RunView) -> Table | None:
     rows = records(significance_tables.seeds(view.results))
     if not rows:
         return None
-    shares = ("asr", "sd_of_seed_means", "sd_seeds", "sd_people")
+    shares = ("asr", "sd_of_seed_means", "sd_seeds", "sd_identities")
     texts = tuple(
         (
             *(row[name] for name in ("attack", "defense", "backbone", "head", "condition")),

@@ -135,7 +135,7 @@ def test_medians_and_majorities_decide():
 
 def test_a_diagnosis_that_failed_says_why_and_does_not_end_a_warning():
     assert [str(warning) for warning in attack(reason="broke; badly\nhere")] == [
-        "not-diagnosed: the surrogates could not be asked: broke, badly here"
+        "not-diagnosed: the surrogates could not be probed: broke, badly here"
     ]
 
 

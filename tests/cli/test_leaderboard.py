@@ -67,11 +67,11 @@ def test_two_answers_to_one_cell_write_nothing(cli, finished, tmp_path):
     table.write_text(f"{lines[0]}\n{changed}\n")
     code, out, err = cli("leaderboard", finished.run, table, "--keep-both")
     assert (code, out) == (2, "")
-    assert f"{finished.run} and {table} both say that they are run {last['run']}" in err
+    assert f"{finished.run} and {table} are both run {last['run']}" in err
     table.write_text(f"{lines[0]}\n{changed.replace(last['run'], 'another')}\n")
     code, out, err = cli("leaderboard", finished.run, table, "--md", tmp_path / "board.md")
     assert (code, out) == (2, "")
-    assert f"{finished.run} and {table} have the same cell with different answers" in err
+    assert f"{finished.run} and {table} have the same cell with different results" in err
     assert not (tmp_path / "board.md").exists()
     code, out, _ = cli("leaderboard", finished.run, table, "--keep-both", "--json")
     assert (code, len(json.loads(out))) == (0, 13)

@@ -161,7 +161,7 @@ def test_a_row_that_claims_what_nobody_can_tell(evaluate):
         [cell.model_copy(update={"threat": cell.threat.model_copy(update=claim)}) for cell in cells]
     )
     (finding,) = audit(folder, images=False).unmarked
-    assert "nobody can tell" in finding.kind
+    assert "where it is unknown" in finding.kind
     assert finding.cells == ("none × tiny-trained:identities=unknown × tiny-a × nn × seed 0",)
 
 

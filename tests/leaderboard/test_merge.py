@@ -39,11 +39,11 @@ def test_one_run_is_itself(parts):
     )
 
 
-def test_two_runs_of_the_same_people_are_as_if_made_in_one(parts):
+def test_two_runs_of_the_same_identities_are_as_if_made_in_one(parts):
     merged = merge(read_sources(parts[:2]))
     whole = build(read_source(parts[2])[0].folder)
     assert merged.repeated == 3
-    compared = [name for name in whole.columns if name not in (*KEY, "run", "requested")]
+    compared = [name for name in whole.columns if name not in (*KEY, "run", "ranked_over", "requested")]
     one, other = by_key(merged.leaderboard)[compared], by_key(whole)[compared]
     assert len(one) == len(other) == 9
     assert to_csv(one.reset_index()) == to_csv(other.reset_index())
@@ -82,7 +82,7 @@ def test_a_table_is_not_ranked_anew_and_says_why(parts, tmp_path):
     ranked = merged[merged["rank_low"].notna()]
     assert len(ranked) == 6
     assert ranked["ranking_reason"].str.startswith("ranked within its run: ").all()
-    assert ranked["ranking_reason"].str.contains(f"{table} is a table, without each identity's answers").all()
+    assert ranked["ranking_reason"].str.contains(f"{table} is a table, without per-identity decisions").all()
     assert set(ranked["rank_high"]) <= {1, 2}
 
 
@@ -90,7 +90,7 @@ def test_the_same_cell_with_other_answers_is_refused_by_name(parts, others):
     with pytest.raises(UsageError) as refused:
         merge(read_sources([parts[0], others]))
     said = str(refused.value)
-    assert f"{parts[0]} and {others} have the same cell with different answers" in said
+    assert f"{parts[0]} and {others} have the same cell with different results" in said
     assert "n_identities is 6 and 4" in said
     assert "--keep-both" in said
 
@@ -100,9 +100,7 @@ def test_both_rows_of_it_are_kept_when_asked(parts, others):
     assert len(merged) == 12
     assert set(merged["n_identities"]) == {6, 4}
     ranked = merged[merged["rank_low"].notna()]
-    assert (
-        ranked["ranking_reason"].str.contains("ranked within its run: runs answer a cell differently").all()
-    )
+    assert ranked["ranking_reason"].str.contains("ranked within its run: runs disagree about a cell").all()
     three = merge(read_sources([parts[0], others, others, parts[0]]), keep_both=True)
     assert (len(three.leaderboard), three.repeated) == (12, 0)  # the same path twice is one source
 
@@ -111,9 +109,7 @@ def test_two_results_of_one_run_are_refused_even_then(parts):
     first = read_source(parts[0])[0]
     other = type(first)("again", first.leaderboard.assign(asr_pooled=0.123))
     for keep_both in (False, True):
-        with pytest.raises(
-            UsageError, match=r"and again both say that they are run [0-9a-f]{12}, and have a cell"
-        ):
+        with pytest.raises(UsageError, match=r"and again are both run [0-9a-f]{12}, and have a cell"):
             merge([first, other], keep_both=keep_both)
 
 
@@ -134,7 +130,7 @@ def test_a_ranking_over_runs_is_one_and_names_them(parts, others):
     )
 
 
-def test_runs_of_other_people_without_a_common_cell_are_ranked_apart(evaluate, parts):
+def test_runs_of_other_identities_without_a_common_cell_are_ranked_apart(evaluate, parts):
     other = evaluate(
         attacks=("tiny-noise",), defenses=DEFENSES[1:], heads=("centroid",), identities=4
     ).folder.path
