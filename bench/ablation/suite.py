@@ -242,7 +242,7 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Place:
+class MeasuredLevel:
     """Where a level is measured.
 
     Attributes:
@@ -273,8 +273,8 @@ class Plan:
     folder: Path
     trainings: tuple[Training, ...]
     matrices: tuple[Matrix, ...]
-    places: tuple[Place, ...]
-    base: Place
+    places: tuple[MeasuredLevel, ...]
+    base: MeasuredLevel
 
     def users(self, training: Training) -> list[Level]:
         """Return the levels that use some weights."""
@@ -316,7 +316,7 @@ def plan(suite: Suite, folder: Path) -> Plan:
         numbers |= dict.fromkeys(members, len(matrices))
         matrices.append(Matrix(resolved, needs))
     places = [
-        Place(level, numbers[number], _name(texts[number]), trainings[number])
+        MeasuredLevel(level, numbers[number], _name(texts[number]), trainings[number])
         for number, level in enumerate(levels)
     ]
     used = dict.fromkeys(training for matrix in matrices for training in matrix.needs.values())
@@ -461,7 +461,7 @@ def prepare(requested: Plan, matrix: Matrix, options: "Options", without: Collec
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SuiteOutcome:
     """What became of a plan.
 
     Attributes:
@@ -485,7 +485,7 @@ def execute(
     *,
     report: Callable[[Training], Report] = lambda _training: _silent,
     watch: Callable[["Prepared"], AbstractContextManager[Callable[["Node", int], None]]] | None = None,
-) -> Outcome:
+) -> SuiteOutcome:
     """Train what is missing and measure every level.
 
     A training or a cell that fails leaves its reason, and the others go on. Interrupted, the same call goes on.
@@ -513,4 +513,4 @@ def execute(
             results = runner.execute(prepared, advance)
         reasons += [result.reason for result in results if result.status != "ok"]
         folders.append(prepared.folder)
-    return Outcome(tuple(folders), failed, tuple(dict.fromkeys(reasons)))
+    return SuiteOutcome(tuple(folders), failed, tuple(dict.fromkeys(reasons)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.ablation.suite import Outcome, Place, Plan
+from bench.ablation.suite import MeasuredLevel, Plan, SuiteOutcome
 from bench.analysis.claims import LACKING
 from bench.analysis.comparison_groups import EVERY
 from bench.analysis.results import Results
@@ -74,7 +74,7 @@ _Key = tuple[str, str, str, str, str]
 """Attack, tracker, head, condition and access of a row."""
 
 
-def table(requested: Plan, outcome: Outcome) -> pd.DataFrame:
+def table(requested: Plan, outcome: SuiteOutcome) -> pd.DataFrame:
     """Return one row a factor, level, attack, tracker, head, condition and access; and their means.
 
     Args:
@@ -108,7 +108,7 @@ class _Measured:
     results: tuple[Results, ...]
     _means: dict[int, dict[tuple[str, _Key], Mean]] = field(default_factory=dict)
 
-    def of(self, place: Place) -> dict[_Key, Mean]:
+    def of(self, place: MeasuredLevel) -> dict[_Key, Mean]:
         """Return a level's means, on each tracker and, where there are several, on all."""
         if place.matrix not in self._means:
             self._means[place.matrix] = dict(self._all(self.results[place.matrix]))
@@ -128,7 +128,7 @@ def _where(key: _Key) -> dict[str, str]:
     return dict(zip(("attack", "backbone", "head", "condition", "access"), key, strict=True))
 
 
-def _facts(requested: Plan, place: Place, run: str) -> dict[str, Any]:
+def _facts(requested: Plan, place: MeasuredLevel, run: str) -> dict[str, Any]:
     spec = requested.matrices[place.matrix].resolved.spec
     facts: dict[str, Any] = {
         "factor": place.level.factor,
@@ -154,11 +154,11 @@ def _facts(requested: Plan, place: Place, run: str) -> dict[str, Any]:
     }
 
 
-def _is_base(requested: Plan, place: Place) -> bool:
+def _is_base(requested: Plan, place: MeasuredLevel) -> bool:
     return (place.matrix, place.defense) == (requested.base.matrix, requested.base.defense)
 
 
-def _unmeasured(requested: Plan, place: Place) -> Iterator[dict[str, str]]:
+def _unmeasured(requested: Plan, place: MeasuredLevel) -> Iterator[dict[str, str]]:
     spec = requested.matrices[place.matrix].resolved.spec
     for attack in spec.attacks:
         for backbone in spec.backbones:
@@ -166,7 +166,9 @@ def _unmeasured(requested: Plan, place: Place) -> Iterator[dict[str, str]]:
                 yield {"attack": attack, "backbone": backbone, "head": head}
 
 
-def _against_base(requested: Plan, place: Place, key: _Key, mean: Mean, base: Mean | None) -> dict[str, Any]:
+def _against_base(
+    requested: Plan, place: MeasuredLevel, key: _Key, mean: Mean, base: Mean | None
+) -> dict[str, Any]:
     """Return the columns of the test against the base, over the same identities."""
     if _is_base(requested, place):
         return {"p_reason": "the row is the base itself"}

@@ -102,9 +102,9 @@ class _Rows:
             key = ("purifier", cell.purifier_diagnosis, cell.purified_measures)
             yield from self._once(key, lambda: _of_purifier(folder, cell))
         if condition not in cell.restored_measures:  # that less is left after erasing is no fault
-            bare = point._replace(defense="none")
-            key = ("access", *map(str, bare), condition)
-            yield from self._once(key, lambda: _of_access(self.results, bare, condition))
+            undefended = point._replace(defense="none")
+            key = ("access", *map(str, undefended), condition)
+            yield from self._once(key, lambda: _of_access(self.results, undefended, condition))
 
     def _once(self, key: tuple[str, ...], find: Callable[[], list[RowWarning]]) -> list[RowWarning]:
         if key not in self._known:
@@ -156,8 +156,8 @@ def _of_access(results: Results, point: Cell, condition: str) -> list[RowWarning
     others = [
         p for p in results.cells if p._replace(backbone=point.backbone) == point and _is_black_box(results, p)
     ]
-    own = _earned(results, point, condition)
-    rates = [earned for p in others if (earned := _earned(results, p, condition)) is not None]
+    own = _gain(results, point, condition)
+    rates = [gain for p in others if (gain := _gain(results, p, condition)) is not None]
     if own is None or not rates:
         return []
     names = ", ".join(p.backbone for p in others)
@@ -198,11 +198,11 @@ def _tested(results: Results, white: Cell, black: Cell, condition: str) -> tuple
     return _paired(results, first["asr"], second["asr"], (*map(str, white), black.attack, condition))
 
 
-def _earned(results: Results, point: Cell, condition: str) -> "pd.Series[float] | None":
-    """Return each identity's ASR above that of the uncloaked reference, None where one of both is missing."""
+def _gain(results: Results, point: Cell, condition: str) -> "pd.Series[float] | None":
+    """Return each identity's ASR minus its error rate without a cloak, None where one of the two is missing."""
     own = results.identities(point, condition)
-    bare = results.identities(point._replace(attack="none"), condition)
-    return None if own is None or bare is None else own["asr"] - bare["asr"]
+    uncloaked = results.identities(point._replace(attack="none"), condition)
+    return None if own is None or uncloaked is None else own["asr"] - uncloaked["asr"]
 
 
 def _paired(

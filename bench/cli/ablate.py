@@ -15,7 +15,7 @@ from bench.cli.options import console, device_option, json_option, store_option,
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.ablation.suite import Outcome, Plan, Training
+    from bench.ablation.suite import Plan, SuiteOutcome, Training
     from bench.run.runner import Options
 
 _EXAMPLES = """\b
@@ -126,7 +126,7 @@ def _show_plan(requested: "Plan", options: "Options", as_json: bool) -> None:
     click.echo(f"{cells - cached} of {cells} cells are missing.")
 
 
-def _execute(requested: "Plan", options: "Options", quiet: bool) -> "Outcome":
+def _execute(requested: "Plan", options: "Options", quiet: bool) -> "SuiteOutcome":
     from rich.markup import escape
     from rich.progress import Progress
 

@@ -15,7 +15,7 @@ from bench.cli.options import json_option
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bench.integrity.audit import Audit, Finding
+    from bench.integrity.audit import Audit, Leak
 
 
 @click.command(epilog="Example: bench audit runs/3f2a --csv findings.csv")
@@ -50,7 +50,7 @@ def audit(run: Path, no_images: bool, csv_file: Path | None, as_json: bool, quie
         click.get_current_context().exit(found.exit_code)  # the findings are the command's output
 
 
-def _status(finding: "Finding") -> str:
+def _status(finding: "Leak") -> str:
     if finding.severity == "notice":
         return "notice"
     return "marked" if finding.marked else "UNMARKED"

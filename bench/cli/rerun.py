@@ -10,7 +10,7 @@ import click
 from bench.cli.options import json_option, lpips_trunk_option
 
 if TYPE_CHECKING:
-    from bench.integrity.rerun import Outcome
+    from bench.integrity.rerun import RerunOutcome
 
 SHOWN = 20
 """Differences that are printed; --json has all."""
@@ -89,7 +89,7 @@ def rerun(
         click.get_current_context().exit(code)
 
 
-def _print(outcome: "Outcome", run: Path, place: Path) -> None:
+def _print(outcome: "RerunOutcome", run: Path, place: Path) -> None:
     for cell in outcome.failed:
         click.echo(f"FAILED {cell}")
     if outcome.stored:

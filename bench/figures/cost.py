@@ -23,7 +23,7 @@ _STAGES = {"attack": "cloak", "defense": "purify"}
 
 
 @dataclass(frozen=True)
-class Point:
+class CostPoint:
     """A method with what it costs.
 
     Attributes:
@@ -113,7 +113,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     return Drawing(figure, "Cost against attack success", _caption(chosen, panel, found), _alt(found))
 
 
-def _points(chosen: Selection, panel: Panel, timings: pd.DataFrame, kind: str) -> list[Point]:
+def _points(chosen: Selection, panel: Panel, timings: pd.DataFrame, kind: str) -> list[CostPoint]:
     found = []
     for name in chosen.attacks if kind == "attack" else chosen.defenses:
         seconds = seconds_per_image(timings, _STAGES[kind], name)
@@ -123,11 +123,11 @@ def _points(chosen: Selection, panel: Panel, timings: pd.DataFrame, kind: str) -
         rates = (
             100 * float(row[key]) if pd.notna(row[key]) else np.nan for key in ("asr", "asr_low", "asr_high")
         )
-        found.append(Point(name, seconds, *rates))
+        found.append(CostPoint(name, seconds, *rates))
     return found
 
 
-def _panel(axes: Axes, found: Sequence[Point], looks: dict[str, style.Look]) -> None:
+def _panel(axes: Axes, found: Sequence[CostPoint], looks: dict[str, style.Look]) -> None:
     for one in found:
         style.with_intervals(
             axes, [one.seconds], [one.asr], ([one.low], [one.high]), looks[one.name], label=one.name
@@ -141,7 +141,7 @@ def _panel(axes: Axes, found: Sequence[Point], looks: dict[str, style.Look]) -> 
     style.percent_axis(axes)
 
 
-def _caption(chosen: Selection, panel: Panel, found: dict[str, list[Point]]) -> str:
+def _caption(chosen: Selection, panel: Panel, found: dict[str, list[CostPoint]]) -> str:
     machine = chosen.view.folder.machine()
     where = machine.get("cuda_device") or machine.get("cpu_model") or machine.get("machine", "unknown")
     threads = words.counted(int(machine.get("threads") or 1), "thread")
@@ -170,6 +170,6 @@ def _caption(chosen: Selection, panel: Panel, found: dict[str, list[Point]]) -> 
     )
 
 
-def _alt(found: dict[str, list[Point]]) -> str:
+def _alt(found: dict[str, list[CostPoint]]) -> str:
     parts = [f"{one.name}: {one.seconds:.2g} s, {one.asr:.1f} %" for own in found.values() for one in own]
     return f"Seconds per image and attack success rate. {'; '.join(parts)}."

@@ -37,7 +37,7 @@ ERASED: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Column:
+class PhotoColumn:
     """One column of a grid.
 
     Attributes:
@@ -61,7 +61,7 @@ class Photos:
 
     rows: tuple[str, ...]
     identities: tuple[str, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[PhotoColumn, ...]
 
 
 def choose_cell(
@@ -134,14 +134,14 @@ def collect(
     # Photos the attack left alone were posted as they are.
     posted = originals | made[CLOAK]
     columns = [
-        Column(ORIGINAL, originals),
-        Column(CLOAK, posted),
-        Column(f"difference ×{AMPLIFIED}", differences(originals, posted)),
+        PhotoColumn(ORIGINAL, originals),
+        PhotoColumn(CLOAK, posted),
+        PhotoColumn(f"difference ×{AMPLIFIED}", differences(originals, posted)),
     ]
     if PURIFIED in made:
         # Photos the attack left alone go through the defence too.
-        columns.append(Column(PURIFIED, made[_UNTOUCHED] | made[PURIFIED]))
-    columns += [Column(title, originals | made[title]) for title in ERASED.values() if title in made]
+        columns.append(PhotoColumn(PURIFIED, made[_UNTOUCHED] | made[PURIFIED]))
+    columns += [PhotoColumn(title, originals | made[title]) for title in ERASED.values() if title in made]
     return Photos(tuple(chosen), tuple(chosen.values()), tuple(columns))
 
 

@@ -34,7 +34,7 @@ _ACROSS = {"column": 2, "page": 3}
 
 
 @dataclass(frozen=True)
-class Point:
+class QualityPoint:
     """A method on a plane of quality and attack success.
 
     Attributes:
@@ -78,7 +78,7 @@ def pareto(quality: Sequence[float], rate: Sequence[float], *, more: bool, highe
     return sorted(front, key=lambda place: (gains[place, 0], -gains[place, 1]))
 
 
-def points(chosen: Selection, panel: Panel, side: Side) -> list[Point]:
+def points(chosen: Selection, panel: Panel, side: Side) -> list[QualityPoint]:
     """Return what is drawn of one side.
 
     Of cloaks: every attack with its rate under the defence requested, ``none`` without one. Of purified images:
@@ -104,7 +104,9 @@ def points(chosen: Selection, panel: Panel, side: Side) -> list[Point]:
                 100 * float(row[key]) if pd.notna(row[key]) else np.nan
                 for key in ("asr", "asr_low", "asr_high")
             )
-            found.append(Point(name, quality, int(row["n_identities"]), asr, low, high, name in effective))
+            found.append(
+                QualityPoint(name, quality, int(row["n_identities"]), asr, low, high, name in effective)
+            )
     return found
 
 
@@ -227,12 +229,12 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     )
 
 
-def _measures(found: Sequence[Point]) -> list[str]:
+def _measures(found: Sequence[QualityPoint]) -> list[str]:
     return [name for name in MEASURES if any(one.quality[name] is not None for one in found)]
 
 
 def _panel(
-    axes: Axes, found: Sequence[Point], measure: str, looks: Mapping[str, style.Look], *, cloaks: bool
+    axes: Axes, found: Sequence[QualityPoint], measure: str, looks: Mapping[str, style.Look], *, cloaks: bool
 ) -> None:
     known = [(one, one.quality[measure]) for one in found]
     drawn = [(one, value) for one, value in known if value is not None]
@@ -265,7 +267,7 @@ def _panel(
 def _caption(
     chosen: Selection,
     panel: Panel,
-    found: Mapping[Any, Sequence[Point]],
+    found: Mapping[Any, Sequence[QualityPoint]],
     measures: Mapping[Any, Sequence[str]],
 ) -> str:
     defense = chosen.defenses[-1] if chosen.options.defense else chosen.defenses[0]
@@ -318,7 +320,7 @@ def _adapted(chosen: Selection, defense: str) -> str:
 
 
 def _alt(
-    chosen: Selection, found: Mapping[Any, Sequence[Point]], measures: Mapping[Any, Sequence[str]]
+    chosen: Selection, found: Mapping[Any, Sequence[QualityPoint]], measures: Mapping[Any, Sequence[str]]
 ) -> str:
     del chosen
     parts = []

@@ -40,7 +40,7 @@ Counting = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Leak:
     """One leakage.
 
     Attributes:
@@ -84,11 +84,11 @@ class Audit:
         unchecked: what could not be looked up.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Leak, ...]
     unchecked: tuple[Unchecked, ...]
 
     @property
-    def unmarked(self) -> tuple[Finding, ...]:
+    def unmarked(self) -> tuple[Leak, ...]:
         """The leaks that no row is marked with."""
         return tuple(f for f in self.findings if f.severity == "leak" and not f.marked)
 
@@ -248,7 +248,7 @@ class _Auditor:
     def result(self) -> Audit:
         """Return what was noted: the unmarked first, then leaks, then notices."""
         found = [
-            Finding(kind, severity, marked, column, tuple(cells), evidence)
+            Leak(kind, severity, marked, column, tuple(cells), evidence)
             for (kind, severity, marked, column, evidence), cells in self._found.items()
         ]
         found.sort(key=lambda finding: (finding.severity != "leak", finding.marked, finding.kind))

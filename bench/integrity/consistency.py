@@ -82,7 +82,7 @@ class _Reader(Executor):
 
 
 def called(cell: Cell) -> str:
-    """Return a cell as an identity reads it."""
+    """Return a cell as reports name it."""
     return f"{cell.attack} × {cell.defense} × {cell.backbone} × {cell.head} × seed {cell.seed}"
 
 
@@ -112,7 +112,7 @@ def check_plan(folder: RunFolder, prepared: Prepared) -> list[Check]:
         ),
     ):
         same = then == now
-        detail = "" if same else "it is not what is requested gives"
+        detail = "" if same else "it is not what the requested specification gives"
         found.append(Check("specification", name, "same" if same else "differs", detail))
     return [*found, _check_split(folder, prepared), *_check_entries(folder, prepared)]
 
@@ -142,7 +142,7 @@ def _wrong_in(result: CellResult, prepared: Prepared, times: int) -> Iterator[st
     if times > 1:
         yield f"cells.json has it {times} times"
     if result.requested != (result.cell in prepared.run.cells_requested):
-        yield f"asked is {result.requested}, and the specification says otherwise"
+        yield f"requested is {result.requested}, and the specification gives otherwise"
     if (result.status == "ok") != bool(result.decisions):
         yield f"its status is {result.status}, and it names {result.decisions or 'no decisions'}"
     then, now = result.threat.model_dump(), prepared.threats[result.cell].model_dump()

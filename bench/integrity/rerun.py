@@ -46,7 +46,7 @@ class RowDifference:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RerunOutcome:
     """What came of making a run again.
 
     Attributes:
@@ -161,7 +161,7 @@ def prepare_rerun(folder: RunFolder, options: Options) -> Prepared:
 
 def rerun(
     folder: RunFolder, prepared: Prepared, advance: Callable[[Node, int], None] = lambda _node, _n: None
-) -> Outcome:
+) -> RerunOutcome:
     """Make a prepared run, write its leaderboard, and return in what it differs from the run's.
 
     Raises:
@@ -174,7 +174,7 @@ def rerun(
     prepared.folder.write_manifest()
     first = build(folder)
     failed = [f"{called(cell.cell)}: {cell.reason}" for cell in cells if cell.status != "ok"]
-    return Outcome(
+    return RerunOutcome(
         tuple(compare_leaderboards(first, made)),
         _stored_table(folder, first),
         tuple(failed),

@@ -40,7 +40,7 @@ COLUMNS: Mapping[str, str] = {
     "asr_high": "upper end",
     "asr_reason": "why asr or its interval is empty",
     "undefended_asr": "the same without a defence",
-    "baseline_error": "the same without attack and defence: what no cloak earned",
+    "baseline_error": "the same without attack and defence: error rate without any cloak",
     "defended_baseline_error": "the same without attack, with this defence",
     "normal_accuracy": "share of normal identities' probes that are recognised, mean over identities",
     "normal_accuracy_low": "lower end of its 95 % interval, as for asr",

@@ -1,4 +1,4 @@
-"""The short form of a leaderboard that identities read: as texts, Markdown, LaTeX, and HTML that sorts and filters.
+"""The summary table of a leaderboard, for readers: as texts, Markdown, LaTeX, and HTML that sorts and filters.
 
 What lives here: which columns are shown and how a number is written. What must not: any number that is not in the
 leaderboard. A number that is missing is NA, with its reason as a note under the table.
@@ -19,8 +19,8 @@ Row = Mapping[str, Any]
 MISSING = "NA"
 
 READING = (
-    "Ranks are of the defences against one attack: from 1 + those significantly better to all - "
-    "those significantly worse; "
+    "Ranks are of the defences against one attack: from 1 + the number significantly better to the number of defences "
+    "- the number significantly worse; "
     "defences that share a letter are not significantly different. Bold: none is significantly "
     "better, and one is significantly worse. "
     "Intervals are 95 % over identities."
@@ -93,8 +93,8 @@ class SummaryTable:
 
     def left_out(self) -> str:
         """Return what is the same in every row, as a sentence, or ""."""
-        said = "; ".join(f"{heading}: {value}" for heading, value in self.constant.items())
-        return f"The same in every row: {said}." if said else ""
+        same = "; ".join(f"{heading}: {value}" for heading, value in self.constant.items())
+        return f"The same in every row: {same}." if same else ""
 
     def below(self) -> str:
         """Return the sentences that belong under the table, before its notes."""
@@ -242,9 +242,7 @@ SUMMARY_COLUMNS: tuple[SummaryColumn, ...] = (
         False,
         _threat,
     ),
-    SummaryColumn(
-        "warnings", "Warnings", "how many warnings the harness has about the row's numbers", True, _warnings
-    ),
+    SummaryColumn("warnings", "Warnings", "number of warnings about the row's numbers", True, _warnings),
 )
 """Every column of the short form, in order."""
 

@@ -42,7 +42,7 @@ class _Row:
         return self.results.rows(self.point._replace(attack=attack, defense=defense), self.condition)
 
     def identities(self, attack: str, defense: str) -> pd.DataFrame | None:
-        """Return everyone's rates in a reference cell, None where there are none."""
+        """Return each identity's rates in a reference cell, None where there are none."""
         return self.results.identities(self.point._replace(attack=attack, defense=defense), self.condition)
 
 
@@ -152,7 +152,7 @@ def _reference_columns(own: pd.DataFrame, row: _Row) -> dict[str, Any]:
 
 
 def _baseline(row: _Row, defense: str) -> Estimate:
-    """Return the error that no cloak earned: with attack none; of impersonation, with the natural photos."""
+    """Return the error rate without any cloak: with attack none; of impersonation, with the natural photos."""
     if row.results.recognises(row.condition):
         return rates.reference_error(row.rows("none", defense), f"none x {defense}")
     identities = row.identities(row.cell.attack, defense)

@@ -41,13 +41,13 @@ from bench.run.threat import Threats
 
 LEAST_IDENTITIES = 20
 """Least number of identities. With 20 the interval of a rate of 0 reaches 18 per cent; with 10, 34 per
-cent, and the least p value of a sign-flip test is 0.002, which is no finding among 26 rows or more."""
+cent, and the least p value of a sign-flip test is 0.002, which is not significant among 26 rows or more."""
 
 NOT_COMPARED = (
     "install the run's methods here, and put its data where they are looked for (CLOAKBENCH_DATA); "
     "`bench doctor` tells what is missing"
 )
-"""The fix where nothing here could be compared with the run. That says nothing against the run."""
+"""The fix where nothing here could be compared with the run. It is no evidence against the run."""
 
 NEEDED_PACKAGES = ("cloakbench", "numpy", "torch")
 
@@ -55,7 +55,7 @@ Counting = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True)
-class Check:
+class Requirement:
     """One thing a submission must be.
 
     Attributes:
@@ -83,7 +83,7 @@ class Submission:
     """
 
     run: str
-    checks: tuple[Check, ...]
+    checks: tuple[Requirement, ...]
     table: str
     record: dict[str, Any]
 
@@ -249,7 +249,7 @@ class _Examined:
 
     # -- checks ----------------------------------------------------------------------------------------------------
 
-    def whole(self) -> Check:
+    def whole(self) -> Requirement:
         """Every cell of the matrix is there and ok, reference cells included."""
         wanted, _ = spec.cells(self.facts.spec)
         there = {cell.cell: cell for cell in self.cells}
@@ -257,35 +257,35 @@ class _Examined:
         failed = [cell for cell in self.cells if cell.status != "ok"]
         name = "complete matrix"
         if not (lacking or failed):
-            return Check(name, True, f"all {len(wanted)} cells are there, reference cells included")
+            return Requirement(name, True, f"all {len(wanted)} cells are there, reference cells included")
         said = (
             [f"{len(failed)} cells failed, e.g. {_cell(failed[0].cell)}: {failed[0].reason}"]
             if failed
             else []
         )
         said += [f"{len(lacking)} cells are not there, e.g. {_cell(lacking[0])}"] if lacking else []
-        return Check(
+        return Requirement(
             name, False, "; ".join(said), "fix what failed and give the same `bench run` command again"
         )
 
-    def specification(self) -> Check:
+    def specification(self) -> Requirement:
         """Name, canonical form and cells are what was requested gives, as the runner makes them."""
         name = "run of its specification"
         if self.resolved is None:
-            return Check(name, False, f"not compared: {self._unresolved}", NOT_COMPARED)
+            return Requirement(name, False, f"not compared: {self._unresolved}", NOT_COMPARED)
         try:
             wrong = list(self._not_as_requested(self.resolved))
         except BenchError as error:
-            return Check(name, False, f"not compared: {error}", NOT_COMPARED)
+            return Requirement(name, False, f"not compared: {error}", NOT_COMPARED)
         if not wrong:
-            return Check(name, True, f"what was requested gives run {self.facts.run} and its cells")
+            return Requirement(name, True, f"what was requested gives run {self.facts.run} and its cells")
         fix = "take the files of the run back, or make the run again with the photos it names"
-        return Check(name, False, "; ".join(wrong), fix)
+        return Requirement(name, False, "; ".join(wrong), fix)
 
     def _not_as_requested(self, run: Resolved) -> Iterator[str]:
         facts = self.facts
         if facts.spec != run.spec:
-            yield "the canonical form in spec.json is not that of what was asked"
+            yield "the canonical form in spec.json is not that of the specification as requested"
         if facts.run != run.digest:
             yield f"the folder says run {facts.run}, and what was requested is run {run.digest} with the photos here"
         times = Counter(cell.cell for cell in self.cells)
@@ -298,27 +298,29 @@ class _Examined:
         if wrong:
             yield f"{len(wrong)} cells are not those of the matrix, e.g. {_cell(wrong[0])}"
 
-    def version(self) -> Check:
+    def version(self) -> Requirement:
         """The run was made with the benchmark's present version."""
         then, now = self.facts.benchmark_version, spec.BENCHMARK_VERSION
         if then == now:
-            return Check("benchmark version", True, f"version {now}")
+            return Requirement("benchmark version", True, f"version {now}")
         found = f"the run has version {then}, the leaderboard {now}"
-        return Check("benchmark version", False, found, "make the run again with this version of CloakBench")
+        return Requirement(
+            "benchmark version", False, found, "make the run again with this version of CloakBench"
+        )
 
-    def packages(self) -> Check:
+    def packages(self) -> Requirement:
         """The versions of packages are recorded."""
         packages = self.folder.machine().get("packages") or {}
         lacking = [name for name in NEEDED_PACKAGES if not packages.get(name)]
         name = "packages recorded"
         if not lacking:
             said = ", ".join(f"{package} {packages[package]}" for package in NEEDED_PACKAGES)
-            return Check(name, True, f"{len(packages)} packages, among them {said}")
-        return Check(
+            return Requirement(name, True, f"{len(packages)} packages, among them {said}")
+        return Requirement(
             name, False, f"no version of {', '.join(lacking)} in environment.json", "make the run again"
         )
 
-    def code(self) -> Check:
+    def code(self) -> Requirement:
         """The code of every method is recorded; code that is not this tree's is named as foreign."""
         name, recorded = "code recorded", self.facts.methods
         texts = {("attacks", text) for text in self.facts.requested.attacks}
@@ -327,15 +329,17 @@ class _Examined:
         lacking = sorted(text for kind, text in texts - {(m.kind, m.text) for m in recorded})
         if lacking or not all(re.fullmatch(r"[0-9a-f]{64}", method.source) for method in recorded):
             found = f"no digest of the code of {', '.join(lacking) or 'some methods'} in spec.json"
-            return Check(name, False, found, "make the run again with this version of CloakBench")
+            return Requirement(name, False, found, "make the run again with this version of CloakBench")
         try:
             self.foreign = self._foreign()
         except BenchError as error:
-            return Check(name, False, f"not compared with this tree: {error}", NOT_COMPARED)
+            return Requirement(name, False, f"not compared with this tree: {error}", NOT_COMPARED)
         if not self.foreign:
-            return Check(name, True, f"the code and files of {len(recorded)} methods are those of this tree")
+            return Requirement(
+                name, True, f"the code and files of {len(recorded)} methods are those of this tree"
+            )
         said = f"{len(recorded)} methods, of which {len(self.foreign)} are foreign, not as in this tree: "
-        return Check(name, True, said + ", ".join(self.foreign))
+        return Requirement(name, True, said + ", ".join(self.foreign))
 
     def _foreign(self) -> dict[str, str]:
         """Return the methods that are not those of this tree, with what differs.
@@ -349,29 +353,29 @@ class _Examined:
         files = changed_files(recorded, now)
         return dict.fromkeys(changed_code(recorded, now), "other code") | dict.fromkeys(files, "other files")
 
-    def files(self) -> Check:
+    def files(self) -> Requirement:
         """Every file of the folder is as the run wrote it."""
         name = "files as written"
         try:
             found = verify.check_files(self.folder)
         except DataError as error:
-            return Check(
+            return Requirement(
                 name, False, str(error), "give the same `bench run` command again; it writes the manifest"
             )
         differ = [check for check in found if check.state == "differs"]
         if not differ:
             same = sum(check.state == "same" for check in found)
-            return Check(name, True, f"{same} files have the digests of the manifest")
+            return Requirement(name, True, f"{same} files have the digests of the manifest")
         said = f"{len(differ)} files differ from the manifest, e.g. {differ[0].name}: {differ[0].detail}"
-        return Check(
+        return Requirement(
             name, False, said, "take the files of the run back, or give the same `bench run` command again"
         )
 
-    def table_of_run(self) -> Check:
-        """The run's own leaderboard says what its decisions give; columns added since are no difference."""
+    def table_of_run(self) -> Requirement:
+        """The run's own leaderboard is what its decisions give; columns added since are no difference."""
         name, path = "rows from decisions", self.folder.path / "leaderboard.csv"
         if not path.is_file():
-            return Check(
+            return Requirement(
                 name,
                 False,
                 "the folder has no leaderboard.csv to compare the decisions with",
@@ -380,28 +384,28 @@ class _Examined:
         try:
             there = as_csv.read_csv(path)
         except DataError as error:
-            return Check(
+            return Requirement(
                 name, False, str(error), "give the same `bench run` command again; it writes the table"
             )
         written = as_csv.columns_in(path.read_text(encoding="utf-8"), str(path))
         made = as_csv.from_csv(self.table, "the rows")
         differ = compare_leaderboards(there[written], made[written])
         if not differ:
-            return Check(name, True, f"{len(self.leaderboard)} rows, as in the run's own table")
+            return Requirement(name, True, f"{len(self.leaderboard)} rows, as in the run's own table")
         first = differ[0]
         said = f"{len(differ)} values are others in leaderboard.csv, e.g. {first.row}: {first.column or 'the row'}"
-        return Check(
+        return Requirement(
             name,
             False,
             f"{said}: {first.first!r}, and decisions and measures give {first.second!r}",
             "give the same `bench run` command again; it writes the table with this version's rules",
         )
 
-    def threats(self) -> Check:
+    def threats(self) -> Requirement:
         """The threat model of every row is what the methods here give, or a stronger mark."""
         name = "threat models"
         if self.resolved is None:
-            return Check(name, False, f"not compared: {self._unresolved}", NOT_COMPARED)
+            return Requirement(name, False, f"not compared: {self._unresolved}", NOT_COMPARED)
         split, there = self.folder.split(), frozenset(self.resolved.cells)
         known = Threats(self.resolved, frozenset({*split.gallery, *split.probes}))
         try:
@@ -412,61 +416,63 @@ class _Examined:
                 for said in audit.wrong_marks(cell.threat, known.of(cell.cell))
             ]
         except BenchError as error:
-            return Check(name, False, f"not compared: {error}", NOT_COMPARED)
+            return Requirement(name, False, f"not compared: {error}", NOT_COMPARED)
         if not wrong:
-            return Check(name, True, f"those of {len(self.cells)} cells are what the methods here give")
+            return Requirement(name, True, f"those of {len(self.cells)} cells are what the methods here give")
         said = f"{len(wrong)} marks are not what the methods here give, e.g. {wrong[0]}"
-        return Check(name, False, said, "take cells.json of the run back, or make the run again")
+        return Requirement(name, False, said, "take cells.json of the run back, or make the run again")
 
-    def leaks(self, counting: Counting) -> Check:
-        """The audit finds no leak that the rows do not speak of, and could look everything of a kind up."""
+    def leaks(self, counting: Counting) -> Requirement:
+        """The audit finds no unmarked leak, and no kind of leak that could not be checked at all."""
         name, found = "audit clean", audit.audit(self.folder, counting=counting)
         leaks = sum(finding.severity == "leak" for finding in found.findings)
         if found.unmarked:
             first = found.unmarked[0]
             said = f"{len(found.unmarked)} leaks are unmarked, e.g. {first.kind}: {first.evidence}"
-            return Check(name, False, said, f"make the run again; its rows will say {first.column}")
+            return Requirement(name, False, said, f"make the run again; its rows will say {first.column}")
         if found.blind:
             missed = found.blind[0]
             said = f"not audited: {missed.what}: {missed.reason}"
-            return Check(name, False, said, "install the plugins and fetch the photos the run was made with")
+            return Requirement(
+                name, False, said, "install the plugins and fetch the photos the run was made with"
+            )
         marked = f"{leaks} leaks, each marked in its rows" if leaks else "no leak"
-        return Check(name, True, f"{marked}; {len(found.unchecked)} things could not be looked up")
+        return Requirement(name, True, f"{marked}; {len(found.unchecked)} things could not be looked up")
 
-    def identities(self) -> Check:
-        """Every row is over enough identities for its interval and tests to say something."""
+    def identities(self) -> Requirement:
+        """Every row has enough identities for a usable interval and test power."""
         split = self.folder.split()
         count = len(split.probes)
         if count >= LEAST_IDENTITIES:
-            return Check("enough identities", True, f"{count} identities")
-        return Check(
+            return Requirement("enough identities", True, f"{count} identities")
+        return Requirement(
             "enough identities",
             False,
             f"{count} identities, fewer than {LEAST_IDENTITIES}",
             "make the run with more identities (--identities); `bench power` says how many a question needs",
         )
 
-    def licences(self) -> Check:
+    def licences(self) -> Requirement:
         """The licence of photos and backbones is stated, or it is stated that there is none."""
         name, known = "licences stated", self.licence_of
         lacking = [
             item for item in (self.facts.spec.dataset, *self.facts.spec.backbones) if item not in known
         ]
         if not lacking:
-            return Check(name, True, f"of {len(known)} data sets and backbones")
+            return Requirement(name, True, f"of {len(known)} data sets and backbones")
         why = f" ({self._unresolved})" if self._unresolved else ""
         fix = "state it in the backbone's card, or use a data set of the catalogue (`bench data list`)"
-        return Check(name, False, f"none is known of {', '.join(lacking)}{why}", fix)
+        return Requirement(name, False, f"none is known of {', '.join(lacking)}{why}", fix)
 
-    def privacy(self) -> Check:
+    def privacy(self) -> Requirement:
         """Nothing that is published names the machine, its user or a folder of it."""
         name = "no names, no paths"
         told = list(self._told())
         if not told:
-            return Check(name, True, "no absolute path and no name of this machine or its user")
+            return Requirement(name, True, "no absolute path and no name of this machine or its user")
         said = f"{len(told)} texts would tell where files lie or on whose machine, e.g. {told[0]!r}"
         fix = "make the run with paths relative to the folder it is started in, and --by without them"
-        return Check(name, False, said, fix)
+        return Requirement(name, False, said, fix)
 
     def _told(self) -> Iterator[str]:
         paths, own = Paths.of(self.facts), _own_names()

@@ -200,7 +200,7 @@ def test_a_file_that_a_cell_does_not_name_is_missed(copy):
 @pytest.mark.parametrize(
     ("change", "detail"),
     [
-        ({"requested": False}, "asked is False, and the specification says otherwise"),
+        ({"requested": False}, "requested is False, and the specification gives otherwise"),
         ({"threat": {"access": "white-box"}}, "access is 'white-box', found is 'black-box'"),
         ({"status": "failed"}, "its status is failed, and it names decisions/"),
     ],
