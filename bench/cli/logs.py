@@ -21,6 +21,7 @@ def log_to_stderr() -> None:
         logger.removeHandler(old)
     handler = _Stderr()
     loud = verbosity()
+    logger.setLevel(logging.INFO if loud else logging.NOTSET)
     handler.setLevel(logging.INFO if loud else logging.WARNING)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     if loud < 2:

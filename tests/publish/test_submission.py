@@ -15,7 +15,7 @@ from bench.leaderboard.merge import read_source
 from bench.leaderboard.table import build
 from bench.publish import submission
 from bench.publish.page import environment_words, requested_command, shown_path
-from bench.publish.submission import LEAST_IDENTITIES, Check, Submission, examine, publish
+from bench.publish.submission import LEAST_IDENTITIES, Requirement, Submission, examine, publish
 from bench.run.folder import RunFolder
 from bench.run.spec import make_spec
 
@@ -297,11 +297,11 @@ class TestOneFaultEach:
 
 
 def passing(**record):
-    return Submission("0123456789ab", (Check("all", True, "fine"),), "a,b\n", record)
+    return Submission("0123456789ab", (Requirement("all", True, "fine"),), "a,b\n", record)
 
 
 def test_what_failed_is_not_published(tmp_path):
-    bad = replace(passing(), checks=(Check("all", False, "bad", "fix it"),))
+    bad = replace(passing(), checks=(Requirement("all", False, "bad", "fix it"),))
     with pytest.raises(UsageError, match="does not pass every check"):
         publish(bad, tmp_path)
     assert list(tmp_path.iterdir()) == []
