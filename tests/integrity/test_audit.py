@@ -288,7 +288,9 @@ def test_a_cell_that_the_run_cannot_have_is_not_checked(cli, copied):
     edit(copied.path / "cells.json", lambda cells: cells[0].update(defense="other"))
     found = audit(copied, images=False)
     reasons = {missed.what: missed.reason for missed in found.unchecked}
-    assert reasons["none × other × tiny-a × nn × seed 0"].startswith("cells.json has it, and what was asked")
+    assert reasons["none × other × tiny-a × nn × seed 0"].startswith(
+        "cells.json has it, and it is no cell of"
+    )
     assert reasons["none × none × tiny-a × nn × seed 0"] == "cells.json lacks this cell of the run"
     assert {finding.kind for finding in found.findings} == set(LEAKS)
     assert cli("audit", copied.path, "--no-images")[0] == 0
@@ -341,7 +343,7 @@ def test_the_command_says_what_is_marked_and_leaves_with_the_answer(cli, leaky_r
     code, out, err = cli("audit", leaky_run.path, "--no-images")
     assert (code, err) == (0, "")
     assert "marked: surrogate is the tracker" in out
-    assert "not checked: near-duplicate photos\n    left out as asked (--no-images)" in out
+    assert "not checked: near-duplicate photos\n    left out by --no-images" in out
     assert out.splitlines()[-1].endswith("0 of them unmarked; 0 notices; 2 things not checked.")
 
     folder = unmarked(extractor_is_tracker=False)
