@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from bench.analysis.comparison_groups import EVERY, ComparisonGroup
-from bench.integrity.audit import Audit, Finding
+from bench.analysis.warnings import RowWarnings
+from bench.integrity.audit import Audit, Leak
 from bench.leaderboard import significance_tables
 from bench.leaderboard.means import means, table
 from bench.leaderboard.view import RunView
@@ -147,9 +148,9 @@ def test_of_several_attacks_the_highest_rate_comes_first(runs):
 
 def test_leaks_are_counted_where_an_audit_is_given(runs):
     view = view_of(runs, "one of each")
-    marked = Finding("a", "leak", marked=True, column="access = white-box", cells=(), evidence="x")
-    unmarked = Finding("b", "leak", marked=False, column="related = True", cells=(), evidence="y")
-    notice = Finding("c", "notice", marked=False, column="dataset_note", cells=(), evidence="z")
+    marked = Leak("a", "leak", marked=True, column="access = white-box", cells=(), evidence="x")
+    unmarked = Leak("b", "leak", marked=False, column="related = True", cells=(), evidence="y")
+    notice = Leak("c", "notice", marked=False, column="dataset_note", cells=(), evidence="z")
     leaks = [
         parts(summary(view, audit))[2]["Leaks"]
         for audit in (None, Audit((notice,), ()), Audit((marked, unmarked), ()))
@@ -160,7 +161,8 @@ def test_leaks_are_counted_where_an_audit_is_given(runs):
 def test_warnings_and_threat_marks_are_counted_in_rows(runs):
     view = RunView(view_of(runs, "attack").folder)
     board = view.leaderboard.copy()
-    board["warnings"] = ["unmoved: x; like-noise: y", *[""] * (len(board) - 1)]
+    texts = ["unmoved: x; like-noise: y", *[""] * (len(board) - 1)]
+    board["warnings"] = [RowWarnings.from_text(text) for text in texts]
     board["access"] = "white-box"
     board["identity_overlap"] = ["unknown", *["no"] * (len(board) - 1)]
     view.leaderboard = board
