@@ -9,10 +9,12 @@ or a purifier to 8 bits; methods never do.
 
 from __future__ import annotations
 
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -140,6 +142,57 @@ class Binding:
     parts: tuple[Binding, ...] = ()
 
 
+class AssetFile(Frozen):
+    """One file that belongs in the data folder."""
+
+    path: str = Field(description="inside the data folder")
+    sha256: str = Field(pattern=r"^([0-9a-f]{64})?$", description="expected digest; empty: not pinned")
+    bytes: int = Field(0, ge=0, description="size; 0: not stated")
+    url: str = Field("", description="public source of exactly this file; empty: none known")
+
+
+class AssetEntry(Frozen):
+    """A data set or a set of weights that is not shipped, as ``bench data`` and ``bench models`` list it."""
+
+    name: str
+    kind: Literal["dataset", "weights"]
+    what: str
+    licence: str = Field(description="as stated by the source")
+    source: str = Field("", description="where it comes from")
+    files: tuple[AssetFile, ...]
+    how: str = Field(description="how to get what has no public source of its own")
+
+
+class HealthCheck(Frozen):
+    """The outcome of one look at an installation."""
+
+    name: str = Field(description="what was looked at")
+    state: Literal["ok", "missing", "broken"] = Field(
+        description="ok; missing: can be added; broken: is there and does not work"
+    )
+    detail: str = Field(description="what was found")
+    fix: str = Field("", description="how to get or repair it; empty where it is ok")
+    needed: bool = Field(False, description="whether the embedded default cannot run without it")
+
+    @classmethod
+    def of_extra(cls, name: str, module: str, extra: str, serves: str) -> HealthCheck:
+        """Return whether an optional package is installed.
+
+        Args:
+            name: what it is.
+            module: what is imported of it.
+            extra: of this project, that brings it.
+            serves: what cannot be done without it.
+        """
+        here = importlib.util.find_spec(module) is not None
+        return HealthCheck(
+            name=name,
+            state="ok" if here else "missing",
+            detail=f"for {serves}",
+            fix="" if here else f"pip install 'cloakbench[{extra}]'",
+        )
+
+
 class Method(ABC):
     """What attacks, defences, backbones, datasets and protocols share.
 
@@ -148,14 +201,20 @@ class Method(ABC):
         paper: citation, or "" for a plain baseline.
         Params: the pydantic model of the parameters.
         shorthand: the parameter a bare text stands for, as in ``folder:PHOTOS``; "" for none.
+        required: parameters without which it cannot be made, though each has a default that says "none given".
+        renamed: a parameter's former name → its name; the former one is accepted with a warning.
         joins: what stands between the names of its parts where these together are its name; "" where it has a
             name of its own.
+        baseline: whether it is quick, needs no files and is known to everyone: examples compare others with it.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str] = ""
     shorthand: ClassVar[str] = ""
+    required: ClassVar[tuple[str, ...]] = ()
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
     joins: ClassVar[str] = ""
+    baseline: ClassVar[bool] = False
     Params: ClassVar[type[MethodParams]] = MethodParams
 
     def __init__(self, params: MethodParams | None = None) -> None:
@@ -184,6 +243,19 @@ class Method(ABC):
 
         Raises:
             UsageError: no weights fit the binding; the message says how to get some.
+        """
+        del binding
+        return ()
+
+    def assets(self) -> tuple[AssetEntry, ...]:
+        """Name what belongs in the data folder and is not shipped: ``bench models fetch NAME`` gets it."""
+        return ()
+
+    def health_checks(self, binding: Binding) -> tuple[HealthCheck, ...]:
+        """Look at what the method needs of the installation, for ``bench doctor``.
+
+        Args:
+            binding: of a cell of the embedded default.
         """
         del binding
         return ()
@@ -256,6 +328,13 @@ class Attack(Method):
         """
         raise TypeError(f"{type(self).__name__} declares requires_fit = {self.requires_fit} and has no fit()")
 
+    def training_identities(self, binding: Binding) -> str:
+        """Say on whose photos its weights were trained: ``none``, ``<dataset>/training`` or ``unknown``.
+
+        Unknown where it has files and does not say; what it learns in the run (`fit`) is not meant.
+        """
+        return "unknown" if self.files(binding) else "none"
+
     @abstractmethod
     def cloak(self, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
         """Return edits to the gallery: image id → 3×H×W float32 in [0, 1].
@@ -294,6 +373,8 @@ class Attack(Method):
 class Defense(Method):
     """What a tracker does to get the faces back. Subclass `Purifier` or `Hardening`.
 
+    A class states the attributes; a defence made of others states them of itself when it is made.
+
     Attributes:
         requires_fit: whether `fit` must run first.
         changes_images: False where images go through untouched, so that no copy of them is stored.
@@ -302,9 +383,9 @@ class Defense(Method):
     """
 
     changes_images: ClassVar[bool] = True
-    requires_fit: ClassVar[bool] = False
-    deterministic: ClassVar[bool] = True
-    differentiable: ClassVar[bool] = False
+    requires_fit: bool = False
+    deterministic: bool = True
+    differentiable: bool = False
 
     def trained_on(self, binding: Binding) -> tuple[str, ...]:
         """Name the attacks the defence saw in training, canonical; () where it was not trained."""
@@ -411,10 +492,37 @@ class Backbone(Method):
 
     Attributes:
         card: licence, data, preprocessing, dimension, thresholds.
+        how: how to get the weights, in a sentence or two; "" where no more is known than the card's source.
+        accuracy_fuses_mirrored: whether the card's accuracy is of a photo's embedding and its mirror image's, added.
+        accuracy_unlike: why the card's accuracy is not to be compared with one measured here, "" where it is.
     """
 
     card: BackboneCard
     differentiable: ClassVar[bool] = True
+    how: ClassVar[str] = ""
+    accuracy_fuses_mirrored: ClassVar[bool] = False
+    accuracy_unlike: ClassVar[str] = ""
+
+    def assets(self) -> tuple[AssetEntry, ...]:
+        """Return the entry of the card's file; none where its path is a bare name: it ships with its package."""
+        card = self.card
+        if len(PurePosixPath(card.file).parts) < 2:
+            return ()
+        how = self.how or (
+            f"The file was made from {card.source or 'a source the card does not state'}; it has no public "
+            "source of its own. Take it from a copy somebody has: --from URL_OR_FOLDER."
+        )
+        return (
+            AssetEntry(
+                name=card.name,
+                kind="weights",
+                what=f"{card.embedding_dim}-dimensional backbone, trained on: {card.training_data}",
+                licence=card.licence,
+                source=card.source,
+                files=(AssetFile(path=card.file, sha256=card.sha256),),
+                how=how,
+            ),
+        )
 
     @abstractmethod
     def load(self, device: torch.device) -> None:
@@ -469,6 +577,15 @@ class BackbonePool(Frozen):
         return tuple(sorted(self.groups[0]))
 
 
+class ChannelGrid(Frozen):
+    """What may happen to photos between posting and scraping, as a protocol tries it: registered beside the pools."""
+
+    chains: tuple[str, ...] = Field(
+        min_length=1,
+        description="purifiers chained by '+', with ';' between a purifier's parameters; none: nothing happens",
+    )
+
+
 @dataclass(frozen=True)
 class Identity:
     """One identity of a dataset.
@@ -491,11 +608,14 @@ class Dataset(Method):
         domain: kind of faces (``real``, ``synthetic``).
         default_pool: name of the pool that ``auto`` stands for.
         note: a caution printed with every table, or "".
+        impostors_only: whether nobody in it is evaluated: photos for training and calibration, each of an identity of
+            its own.
     """
 
     domain: ClassVar[str] = "real"
     default_pool: ClassVar[str] = "real"
     note: ClassVar[str] = ""
+    impostors_only: ClassVar[bool] = False
 
     @abstractmethod
     def identities(self) -> tuple[Identity, ...]:
@@ -507,6 +627,18 @@ class Dataset(Method):
         Raises:
             DataError: names the first bad file and the fix.
         """
+
+    def identities_in(self, corpus: str) -> frozenset[str] | None:
+        """Return the ids of the identities whose photos are in what backbones' cards call `corpus`.
+
+        Returns:
+            None where nothing says so.
+
+        Raises:
+            DataError: the dataset's files are not here.
+        """
+        del corpus
+        return None
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -38,7 +38,7 @@ class DnCNN(Purifier):
         "Zhang, Zuo, Chen, Meng, Zhang: Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image "
         "Denoising, IEEE TIP 26(7), 2017"
     )
-    differentiable: ClassVar[bool] = True
+    differentiable = True
 
     class Params(MethodParams):
         """Parameters of `DnCNN`."""

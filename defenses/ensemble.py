@@ -7,16 +7,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bench.contracts import Binding, Context, Faces, Method, MethodParams, Purifier
+from bench.contracts import Context, Faces, MethodParams
 from bench.errors import UsageError
-from bench.plugins.composition import attacks_seen, describe_by_parts, fit_part, purify_part
+from bench.plugins.composition import OfPurifiers, fit_part, purify_part
 from bench.plugins.factory import purifiers
 
 STREAM = "defense ensemble"
 """Stage of the generators the members are drawn from."""
 
 
-class Ensemble(Purifier):
+class Ensemble(OfPurifiers):
     """Sends each photo through one of its purifiers.
 
     Which one depends on the run's seed and the photo's id alone, each with the same probability: a photo's
@@ -24,7 +24,7 @@ class Ensemble(Purifier):
     """
 
     name: ClassVar[str] = "ensemble"
-    deterministic: ClassVar[bool] = False
+    deterministic = False
 
     class Params(MethodParams):
         """Parameters of `Ensemble`."""
@@ -38,23 +38,13 @@ class Ensemble(Purifier):
     params: Params
 
     def __init__(self, params: Params | None = None) -> None:
-        super().__init__(params)
-        texts = self.params.defenses
+        texts = (params or self.Params()).defenses
         if len(texts) < 2:
             raise UsageError(
                 f"ensemble: defenses=[{' & '.join(texts)}] leaves nothing to draw; name two purifiers or more, "
                 "e.g. ensemble:defenses=[puface & median]."
             )
-        self._members = purifiers(texts, f"ensemble:defenses=[{' & '.join(texts)}]")
-        describe_by_parts(self, self._members, deterministic=False)
-
-    def parts(self) -> tuple[Method, ...]:
-        """Return the purifiers that are drawn from."""
-        return self._members
-
-    def trained_on(self, binding: Binding) -> tuple[str, ...]:
-        """Return the attacks that any member saw in training."""
-        return attacks_seen(self._members, binding)
+        super().__init__(params, purifiers(texts, f"ensemble:defenses=[{' & '.join(texts)}]"))
 
     def fit(self, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
         """Let each member that learns do so on all the photos."""

@@ -48,7 +48,7 @@ class FFDNet(Purifier):
         "Zhang, Zuo, Zhang: FFDNet: Toward a Fast and Flexible Solution for CNN-Based Image Denoising, "
         "IEEE TIP 27(9), 2018"
     )
-    differentiable: ClassVar[bool] = True
+    differentiable = True
 
     class Params(MethodParams):
         """Parameters of `FFDNet`."""

@@ -15,7 +15,7 @@ class Gamma(Purifier):
     """Raises every value to a power: above 1 darker midtones, below 1 lighter ones; black and white stay."""
 
     name: ClassVar[str] = "gamma"
-    differentiable: ClassVar[bool] = True
+    differentiable = True
 
     class Params(MethodParams):
         """Parameters of `Gamma`."""

@@ -46,7 +46,7 @@ class Gaussian(Purifier):
     """Blurs each image; differentiable, so an adaptive attack can go through it."""
 
     name: ClassVar[str] = "gaussian"
-    differentiable: ClassVar[bool] = True
+    differentiable = True
 
     class Params(MethodParams):
         """Parameters of `Gaussian`."""

@@ -20,8 +20,8 @@ class Noise(Purifier):
     """
 
     name: ClassVar[str] = "noise"
-    deterministic: ClassVar[bool] = False
-    differentiable: ClassVar[bool] = True
+    deterministic = False
+    differentiable = True
 
     class Params(MethodParams):
         """Parameters of `Noise`."""

@@ -12,7 +12,7 @@ class NoDefense(Purifier):
 
     name: ClassVar[str] = "none"
     changes_images: ClassVar[bool] = False
-    differentiable: ClassVar[bool] = True
+    differentiable = True
 
     def purify(self, faces: Faces, ctx: Context) -> Tensor:
         """Return ``faces.images`` (N×3×H×W in [0, 1]) unchanged."""

@@ -44,8 +44,8 @@ class RandomPad(Purifier):
     paper: ClassVar[str] = (
         "Xie, Wang, Zhang, Ren, Yuille: Mitigating Adversarial Effects Through Randomization, ICLR 2018"
     )
-    deterministic: ClassVar[bool] = False
-    differentiable: ClassVar[bool] = True
+    deterministic = False
+    differentiable = True
 
     class Params(MethodParams):
         """Parameters of `RandomPad`."""

@@ -7,7 +7,6 @@ accuracies, licence).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 
@@ -52,14 +51,12 @@ class InsightFacePack(OnnxBackbone):
 
     Attributes:
         how: where to get the file and where to put it, in a sentence or two.
-        accuracy_unlike: why the card's accuracy is not to be compared with one measured here.
     """
 
     paper = "Deng et al., ArcFace, CVPR 2019"
     Params = WeightsParams
     params: WeightsParams
-    how: ClassVar[str]
-    accuracy_unlike: ClassVar[str] = "insightface does not say how it was measured"
+    accuracy_unlike = "insightface does not say how it was measured"
 
     def __init__(self, params: MethodParams | None = None) -> None:
         super().__init__(params)

@@ -10,7 +10,6 @@ import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -146,15 +145,10 @@ class CheckpointBackbone(Backbone):
 
     Attributes:
         how: where to get the file and where to put it, in a sentence or two.
-        accuracy_fuses_mirrored: whether the card's accuracy is of a photo's embedding and its mirror image's, added.
-        accuracy_unlike: why the card's accuracy is not to be compared with one measured here, "" where it is.
     """
 
     Params = WeightsParams
     params: WeightsParams
-    how: ClassVar[str]
-    accuracy_fuses_mirrored: ClassVar[bool] = False
-    accuracy_unlike: ClassVar[str] = ""
 
     def __init__(self, params: MethodParams | None = None) -> None:
         super().__init__(params)

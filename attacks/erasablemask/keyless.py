@@ -25,7 +25,7 @@ class KeylessRestorer(Purifier):
     """Runs ErasableMask's restorer with its lock left out, on masked and natural photos alike."""
 
     name: ClassVar[str] = "keyless-restorer"
-    differentiable: ClassVar[bool] = True
+    differentiable = True
 
     class Params(SurrogateParams):
         """Parameters of `KeylessRestorer`."""

@@ -94,8 +94,8 @@ def describe(kind: str, method: "Method") -> dict[str, Any]:
     if isinstance(method, contracts.Defense):
         document["requires_fit"] = method.requires_fit
         document["deterministic"], document["differentiable"] = method.deterministic, method.differentiable
-    if isinstance(method, contracts.Backbone) and (card := getattr(method, "card", None)) is not None:
-        document["card"] = card.model_dump(mode="json")
+    if isinstance(method, contracts.Backbone):
+        document["card"] = method.card.model_dump(mode="json")
     if isinstance(method, contracts.Dataset):
         document["domain"], document["pool"], document["note"] = (
             method.domain,

@@ -202,15 +202,6 @@ class PublishedDataset(Dataset):
         """The files that hold all photos, where no file holds one."""
         return ()
 
-    def identities_in(self, corpus: str) -> frozenset[str] | None:
-        """Return the ids of the identities whose photos are in what backbones' cards call `corpus`.
-
-        Returns:
-            None where nothing says so.
-        """
-        del corpus
-        return None
-
     # -- what it makes of it -------------------------------------------------------------------------------
 
     @cached_property

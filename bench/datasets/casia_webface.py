@@ -99,7 +99,7 @@ class CasiaWebFace(PublishedDataset):
         return () if self._records is None else (self._records.idx, self._records.rec)
 
     def identities_in(self, corpus: str) -> frozenset[str] | None:
-        """Return everyone for ``CASIA-WebFace``; see `PublishedDataset.identities_in`."""
+        """Return everyone for ``CASIA-WebFace``; see `Dataset.identities_in`."""
         return frozenset(self._published) if corpus == CORPUS else None
 
 

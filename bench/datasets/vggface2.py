@@ -110,7 +110,7 @@ class VGGFace2(PublishedDataset):
         return {part: LandmarkList(self._list(part)) for part in self._parts}
 
     def identities_in(self, corpus: str) -> frozenset[str] | None:
-        """Return the identities of the training part for ``VGGFace2``; see `PublishedDataset.identities_in`.
+        """Return the identities of the training part for ``VGGFace2``; see `Dataset.identities_in`.
 
         Backbones are trained on its 8,631 identities; the publishers' two parts share nobody.
         """

@@ -14,28 +14,6 @@ from bench.contracts import Binding, Context, Defense, Faces, Method, MethodPara
 from bench.errors import MethodError, UsageError
 
 
-def describe_by_parts(whole: Defense, parts: Sequence[Defense], *, deterministic: bool) -> None:
-    """Let a defence declare of itself what its parts declare.
-
-    Args:
-        whole: its `requires_fit`, `deterministic` and `differentiable` are set.
-        parts: what it is made of.
-        deterministic: whether putting them together draws no random numbers.
-    """
-    # The contract declares these of classes; of a defence made of others they are the instance's.
-    vars(whole).update(
-        requires_fit=any(part.requires_fit for part in parts),
-        deterministic=deterministic and all(part.deterministic for part in parts),
-        differentiable=all(part.differentiable for part in parts),
-    )
-
-
-def attacks_seen(parts: Sequence[Defense], binding: Binding) -> tuple[str, ...]:
-    """Return the attacks that any of the parts saw in training, canonical, sorted."""
-    bound = zip(parts, binding.parts, strict=True)
-    return tuple(sorted({name for part, own in bound for name in part.trained_on(own)}))
-
-
 def part_context(ctx: Context, index: int) -> Context:
     """Return the context of one part, with its share of what the whole has learnt (see `fit_part`).
 
@@ -72,7 +50,34 @@ def purify_part(part: Purifier, faces: Faces, ctx: Context, index: int) -> Tenso
     return images
 
 
-class Composition(Purifier):
+class OfPurifiers(Purifier):
+    """Base of purifiers that are made of others, and declare of themselves what these do.
+
+    It is deterministic where its parts are and putting them together draws no random numbers, which the class states.
+
+    Args:
+        params: its own parameters.
+        members: what it is made of.
+    """
+
+    def __init__(self, params: MethodParams | None, members: Sequence[Purifier]) -> None:
+        super().__init__(params)
+        self._members = tuple(members)
+        self.requires_fit = any(member.requires_fit for member in members)
+        self.deterministic = type(self).deterministic and all(member.deterministic for member in members)
+        self.differentiable = all(member.differentiable for member in members)
+
+    def parts(self) -> tuple[Method, ...]:
+        """Return the purifiers it is made of, in order."""
+        return self._members
+
+    def trained_on(self, binding: Binding) -> tuple[str, ...]:
+        """Return the attacks that any part saw in training, canonical, sorted."""
+        bound = zip(self._members, binding.parts, strict=True)
+        return tuple(sorted({name for member, own in bound for name in member.trained_on(own)}))
+
+
+class Composition(OfPurifiers):
     """Applies purifiers one after another, as the tracker would who has them all.
 
     Images are rounded to 8 bits in between, as each would leave them, except while gradients are recorded.
@@ -93,7 +98,7 @@ class Composition(Purifier):
     params: Params
 
     def __init__(self, params: Params | None = None, members: Sequence[Purifier] = ()) -> None:
-        super().__init__(params)
+        super().__init__(params, members)
         texts = self.params.members
         inside = self.joins.join(texts)
         if len(texts) < 2:
@@ -102,19 +107,9 @@ class Composition(Purifier):
             )
         if len(members) != len(texts):
             raise ValueError(f"'{inside}' has {len(texts)} members, {len(members)} methods were given")
-        self._members = tuple(members)
         for text, member in zip(texts, self._members, strict=True):
             if not member.changes_images:
                 raise UsageError(f"'{text}' in '{inside}' changes no image; leave it out.")
-        describe_by_parts(self, self._members, deterministic=True)
-
-    def parts(self) -> tuple[Method, ...]:
-        """Return the purifiers in the order they are applied."""
-        return self._members
-
-    def trained_on(self, binding: Binding) -> tuple[str, ...]:
-        """Return the attacks that any member saw in training."""
-        return attacks_seen(self._members, binding)
 
     def fit(self, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
         """Let each member that learns do so on the photos as those before it leave them."""

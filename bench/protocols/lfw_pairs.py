@@ -229,13 +229,13 @@ def verify_backbone(
 
 
 def _unlike(backbone: Backbone, flip: bool) -> str:
-    """Return why what a card states was measured otherwise; a backbone says so by two attributes, where it knows."""
-    fuses = bool(getattr(backbone, "accuracy_fuses_mirrored", False))
+    """Return why what a card states was measured otherwise, "" where nothing says so."""
+    fuses = backbone.accuracy_fuses_mirrored
     if fuses and not flip:
         return "it is of a photo's embedding and its mirror image's, added: --flip"
     if flip and not fuses:
         return "it is of one embedding a photo, or does not say: leave out --flip"
-    return str(getattr(backbone, "accuracy_unlike", ""))
+    return backbone.accuracy_unlike
 
 
 def _directions(

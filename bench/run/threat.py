@@ -262,11 +262,10 @@ class Threats:
     def _identities_in(self, corpus: str) -> frozenset[str] | None:
         """Return whom of its identities the run's dataset says to be in a corpus; None where it does not say.
 
-        A dataset says so by a method `identities_in`, which takes what backbones' cards call the corpus.
+        See `bench.contracts.Dataset.identities_in`.
         """
-        says = getattr(self.run.dataset, "identities_in", None)
         try:
-            return says(corpus) if callable(says) else None
+            return self.run.dataset.identities_in(corpus)
         except BenchError:
             return None  # its files are not here any more
 
@@ -325,17 +324,9 @@ def defense_source(defense: Defense, binding: Binding, dataset: str) -> str:
 
 
 def attack_source(attack: Attack, binding: Binding, dataset: str) -> str:
-    """Return on whose photos an attack was trained: what it says, the dataset's where it learns, else none.
-
-    An attack that ships weights says so by a method `training_identities` like that of a defence; without one nobody
-    knows.
-    """
-    says = getattr(attack, "training_identities", None)
-    if callable(says):
-        return str(says(binding))
-    if attack.requires_fit:
-        return f"{dataset}/training"
-    return "unknown" if attack.files(binding) else "none"
+    """Return on whose photos an attack was trained; one that learns in the run does so on the dataset's."""
+    said = attack.training_identities(binding)
+    return f"{dataset}/training" if said == "none" and attack.requires_fit else said
 
 
 def _counted(evaluated: frozenset[str], identities: Iterable[str], where: str) -> OverlapFinding:

@@ -119,7 +119,7 @@ class PuFace(Purifier):
 
     name: ClassVar[str] = "puface"
     paper: ClassVar[str] = "PuFace: Defending against Facial Cloaking Attacks, arXiv 2406.02253 (2024)"
-    differentiable: ClassVar[bool] = True
+    differentiable = True
 
     class Params(MethodParams):
         """Parameters of `PuFace`."""

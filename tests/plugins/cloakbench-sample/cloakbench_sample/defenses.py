@@ -16,7 +16,7 @@ class Crop(Purifier):
     """Blackens the border of every photo."""
 
     name: ClassVar[str] = "sample-crop"
-    differentiable: ClassVar[bool] = True
+    differentiable = True
 
     class Params(MethodParams):
         """Parameters of the crop."""
