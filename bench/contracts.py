@@ -193,11 +193,11 @@ class HealthCheck(Frozen):
         )
 
 
-class Method(ABC):
+class Method(ABC):  # noqa: B024 -- what is abstract is up to each kind
     """What attacks, defences, backbones, datasets and protocols share.
 
     Attributes:
-        name: the registered name.
+        name: the registered name; a plugin has one.
         paper: citation, or "" for a plain baseline.
         Params: the pydantic model of the parameters.
         shorthand: the parameter a bare text stands for, as in ``folder:PHOTOS``; "" for none.
@@ -208,7 +208,7 @@ class Method(ABC):
         baseline: whether it is quick, needs no files and is known to everyone: examples compare others with it.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     shorthand: ClassVar[str] = ""
     required: ClassVar[tuple[str, ...]] = ()

@@ -80,9 +80,9 @@ def tiny(tiny_path, settings):
         patch.delenv("CLOAKBENCH_LPIPS_TRUNK", raising=False)
         for entry in tiny_path:
             patch.syspath_prepend(entry)
-        registry.entries.cache_clear()
+        registry.forget()
         yield
-    registry.entries.cache_clear()
+    registry.forget()
     torch.set_num_threads(threads)
 
 

@@ -68,7 +68,7 @@ PLUGINS = [
         marks=[pytest.mark.real_data] if (kind, name) in NEEDS_REAL_DATA else [],
     )
     for kind in KINDS
-    for name in registry.entries(kind)
+    for name in registry.EVERY[kind].entries()
 ]
 
 
@@ -128,12 +128,12 @@ def test_fawkes_that_looks_at_the_whole_person_keeps_its_contract():
     assert failures("attacks", attack) == {}
 
 
-@pytest.mark.parametrize("name", registry.entries("pools"))
+@pytest.mark.parametrize("name", registry.POOLS.entries())
 def test_a_pool_names_registered_backbones_and_never_mixes_groups(name):
-    pool = registry.pool(name)
+    pool = registry.POOLS.load(name)
     members = [member for group in pool.groups for member in group]
     assert len(set(members)) == len(members) >= 2
-    assert set(members) <= set(registry.entries("backbones"))
+    assert set(members) <= set(registry.BACKBONES.entries())
     for group in pool.groups:
         for tracker in group:
             assert pool.helpers(tracker)
@@ -147,7 +147,7 @@ def test_siblings_help_each_other_and_no_stranger():
     assert pool.helpers("b") == ("a", "c")
     assert pool.helpers("e") == ("d",)
     assert pool.helpers("z") == ()
-    real, siblings = registry.pool("real"), registry.pool("real-siblings")
+    real, siblings = registry.POOLS.load("real"), registry.POOLS.load("real-siblings")
     assert siblings.groups == real.groups
     for tracker in sum(real.groups, ()):
         everyone = {tracker, *real.helpers(tracker), *siblings.helpers(tracker)}
@@ -591,7 +591,7 @@ def test_backbones_fail_exactly_what_they_break(cls, expected):
 
 
 def synthetic(**overrides):
-    base = registry.load_class("datasets", "synthetic")
+    base = registry.DATASETS.load("synthetic")
     return type("Broken", (base,), overrides)(base.Params(identities=4, photos=3, training_identities=2))
 
 
@@ -627,12 +627,12 @@ def test_datasets_fail_exactly_what_they_break(overrides, expected):
 
 
 def tracker(**overrides):
-    base = registry.load_class("protocols", "tracker")
+    base = registry.PROTOCOLS.load("tracker")
     return type("Broken", (base,), {"heads": ("nn",), **overrides})()
 
 
 def _split_then(change):
-    base = registry.load_class("protocols", "tracker")
+    base = registry.PROTOCOLS.load("tracker")
 
     def split(self, identities, split_seed):
         from dataclasses import replace
@@ -643,12 +643,12 @@ def _split_then(change):
 
 
 def _half_the_rows(self, views, trial):
-    rows = registry.load_class("protocols", "tracker").decide(self, views, trial).rows
+    rows = registry.PROTOCOLS.load("tracker").decide(self, views, trial).rows
     return Decided(rows.iloc[: len(rows) // 2])
 
 
 def _renamed(self, views, trial):
-    rows = registry.load_class("protocols", "tracker").decide(self, views, trial).rows
+    rows = registry.PROTOCOLS.load("tracker").decide(self, views, trial).rows
     return Decided(rows.rename(columns={"margin": "gap"}))
 
 

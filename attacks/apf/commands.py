@@ -116,7 +116,7 @@ def protect(
             f"the server's weights are for gradients of '{client.printable(about.probe)}', not of '{backbone}'. Say "
             "that with --backbone if you know and trust it, or ask another server."
         )
-    if backbone is None and about.probe not in registry.entries("backbones"):
+    if backbone is None and about.probe not in registry.BACKBONES.entries():
         # What a server says must not choose a file of this machine to run.
         raise UsageError(
             f"the server's weights are for gradients of '{client.printable(about.probe)}', which is no registered "

@@ -224,7 +224,7 @@ def weights() -> tuple[CatalogueEntry, ...]:
     """Return the weights that belong in the data folder: of backbones, from their cards, and of denoisers."""
     from bench.plugins import registry
 
-    found = map(_weights_of, registry.entries("backbones"))
+    found = map(_weights_of, registry.BACKBONES.entries())
     return (*(entry for entry in found if entry is not None), *DENOISERS)
 
 
@@ -233,7 +233,7 @@ def _weights_of(backbone: str) -> CatalogueEntry | None:
     from bench.plugins import factory, registry, syntax
 
     parsed = syntax.parse(backbone)
-    cls = registry.load_class("backbones", parsed.name)
+    cls = registry.BACKBONES.load(parsed.name)
     if parsed.values.get("weights"):
         return None
     named = factory.backbone(backbone) if parsed.values else cls
@@ -328,7 +328,7 @@ def _entry(name: str, kind: Kind | None) -> CatalogueEntry:
     from bench.plugins import registry
 
     listed = {e.name: e for e in (*DATASETS, *DENOISERS) if kind in (None, e.kind)}
-    backbones = registry.entries("backbones") if kind in (None, "weights") else {}
+    backbones = registry.BACKBONES.entries() if kind in (None, "weights") else {}
     if name in listed:
         return listed[name]
     for entry in BY_HAND if kind in (None, "dataset") else ():

@@ -161,11 +161,11 @@ def _devices() -> Iterator[Finding]:
 def _plugins() -> Iterator[Finding]:
     from bench.plugins import registry
 
-    for kind in registry.KINDS:
+    for kind, known in registry.EVERY.items():
         failed = []
-        for name, entry in registry.entries(kind).items():
+        for name, entry in known.entries().items():
             try:
-                registry.pool(name) if kind == "pools" else registry.load_class(kind, name)
+                known.load(name)
             except Exception as error:  # a package of others may fail in any way
                 failed.append(
                     Finding(
@@ -177,7 +177,7 @@ def _plugins() -> Iterator[Finding]:
                         needed=entry.distribution == "cloakbench",
                     )
                 )
-        count = len(registry.entries(kind)) - len(failed)
+        count = len(known.entries()) - len(failed)
         yield Finding(area="plugins", name=kind, state="ok", detail=f"{count} can be imported")
         yield from failed
 
@@ -189,7 +189,7 @@ def _embedded_default() -> Iterator[Finding]:
     from bench.plugins import factory, registry
 
     dataset = factory.dataset("synthetic")
-    pool = registry.pool(dataset.default_pool)
+    pool = registry.POOLS.load(dataset.default_pool)
     name = pool.groups[0][0]
     backbone = factory.backbone(name)
     backbone.load(torch.device("cpu"))

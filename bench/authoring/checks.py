@@ -109,7 +109,7 @@ def run_checks(kind: str, method: Method) -> tuple[Finding, ...]:
     """Check one plugin against the contract of its kind.
 
     Args:
-        kind: one of `registry.KINDS` except ``pools``; of trainers only the declarations are checked.
+        kind: one of `registry.EVERY` except ``pools``; of trainers only the declarations are checked.
         method: the plugin, with the parameters to check it under.
     """
     sheet = _Sheet()
@@ -345,9 +345,9 @@ def _bindings(method: Method) -> Iterator[Binding]:
     if not _pools(method):
         yield _binding(method, "synthetic", "synthetic", None, "fake")
         return
-    for name in sorted(registry.entries("datasets"), key=lambda name: (name != "synthetic", name)):
-        dataset = cast("type[Dataset]", registry.load_class("datasets", name))
-        pool = registry.pool(dataset.default_pool)
+    for name in sorted(registry.DATASETS.entries(), key=lambda name: (name != "synthetic", name)):
+        dataset = registry.DATASETS.load(name)
+        pool = registry.POOLS.load(dataset.default_pool)
         for tracker in (group[0] for group in pool.groups):
             yield _binding(method, name, dataset.domain, pool, tracker)
 
@@ -365,8 +365,8 @@ def _binding(
         names = tuple(sorted({n for part, own in bound if isinstance(part, kind) for n in own.backbones}))
     elif wanted == "auto" and default is not None:
         names = default.helpers(tracker)
-    elif wanted in registry.entries("pools"):
-        names = registry.pool(wanted).helpers(tracker)
+    elif wanted in registry.POOLS.entries():
+        names = registry.POOLS.load(wanted).helpers(tracker)
     else:
         names = tuple(sorted(set(wanted.split("|"))))
     return Binding(dataset, domain, names, tracker, parts)

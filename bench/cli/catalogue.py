@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 @json_option
 def list_plugins(kind: str | None, as_json: bool) -> None:
     """List the plugins of KIND (attacks, defenses, backbones, datasets, protocols, ...), or of all kinds."""
-    kinds = registry.KINDS if kind is None else (kind if kind in registry.KINDS else f"{kind}s",)
-    if kind is not None and kinds[0] not in registry.KINDS:
-        raise unknown("kind of plugin", kind, registry.KINDS)
-    found = {name: registry.entries(name) for name in kinds}
+    kinds = tuple(registry.EVERY) if kind is None else (kind if kind in registry.EVERY else f"{kind}s",)
+    if kind is not None and kinds[0] not in registry.EVERY:
+        raise unknown("kind of plugin", kind, registry.EVERY)
+    found = {name: registry.EVERY[name].entries() for name in kinds}
     if as_json:
         document = {
             name: [{"name": e.name, "from": e.distribution, "what": e.summary()} for e in entries.values()]
@@ -39,10 +39,10 @@ def list_plugins(kind: str | None, as_json: bool) -> None:
 
 
 @click.command(epilog="Example: bench show fawkes")
-@click.argument("name", type=PluginName(*registry.CLASS_KINDS))
+@click.argument("name", type=PluginName(*registry.CLASSES))
 @click.option(
     "--kind",
-    type=click.Choice([registry.singular(kind) for kind in registry.CLASS_KINDS]),
+    type=click.Choice([one.singular for one in registry.CLASSES.values()]),
     help="Where a name is used by several kinds (none is an attack and a defence).",
 )
 @json_option
@@ -67,7 +67,7 @@ def describe(kind: str, method: "Method") -> dict[str, Any]:
     from bench.plugins import factory as methods
 
     document: dict[str, Any] = {
-        "kind": registry.singular(kind),
+        "kind": registry.EVERY[kind].singular,
         "name": method.name,
         "canonical": methods.canonical(method),
         "what": inspect.getdoc(type(method)) or "",

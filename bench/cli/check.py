@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: bench check ./mine.py:MyCloak")
-@click.argument("plugin", type=PluginName(*registry.CLASS_KINDS))
+@click.argument("plugin", type=PluginName(*registry.CLASSES))
 @click.option(
     "--kind",
     help="Where a name is used by several kinds (none is an attack and a defence).",
-    type=click.Choice([registry.singular(kind) for kind in registry.CLASS_KINDS]),
+    type=click.Choice([one.singular for one in registry.CLASSES.values()]),
 )
 @json_option
 def check(plugin: str, kind: str | None, as_json: bool) -> None:
@@ -35,13 +35,13 @@ def check(plugin: str, kind: str | None, as_json: bool) -> None:
     if as_json:
         document = {
             "plugin": plugin,
-            "kind": registry.singular(chosen),
+            "kind": registry.EVERY[chosen].singular,
             "passed": not failed,
             "findings": [finding.__dict__ for finding in findings],
         }
         click.echo(json.dumps(document, indent=1))
     else:
-        _print(f"{plugin} ({registry.singular(chosen)})", findings)
+        _print(f"{plugin} ({registry.EVERY[chosen].singular})", findings)
         click.echo(
             f"{failed} of {len(findings)} checks failed." if failed else f"All {len(findings)} checks passed."
         )
@@ -58,7 +58,7 @@ def _kind_of(text: str) -> str:
     """
     found = factory.kinds_of_text(text)
     if len(found) > 1:
-        kinds = [registry.singular(kind) for kind in found]
+        kinds = [registry.EVERY[kind].singular for kind in found]
         raise UsageError(
             f"'{text}' is the name of {' and of '.join(f'the {kind}' for kind in kinds)}; say which with "
             f"--kind {' or --kind '.join(kinds)}."

@@ -163,7 +163,7 @@ class PluginName(_Text):
     """The name of a plugin, perhaps with parameters, or ``./file.py:Class``; completed from the registry.
 
     Args:
-        kinds: kinds of plugins, as in `bench.plugins.registry.KINDS`.
+        kinds: kinds of plugins, as in `bench.plugins.registry.EVERY`.
     """
 
     name = "text"
@@ -191,7 +191,7 @@ class PluginName(_Text):
 
         if incomplete.startswith((".", "/", "~")):
             return [CompletionItem(incomplete, type="file")]
-        found = {name: entry for kind in self.kinds for name, entry in registry.entries(kind).items()}
+        found = {name: entry for kind in self.kinds for name, entry in registry.EVERY[kind].entries().items()}
         return [
             CompletionItem(name, help=found[name].summary())
             for name in sorted(found)
@@ -211,9 +211,9 @@ class PluginKind(_Text):
         del ctx, param
         from click.shell_completion import CompletionItem
 
-        from bench.plugins.registry import KINDS
+        from bench.plugins.registry import EVERY
 
-        return [CompletionItem(kind) for kind in KINDS if kind.startswith(incomplete)]
+        return [CompletionItem(kind) for kind in EVERY if kind.startswith(incomplete)]
 
 
 class RunPath(click.Path):

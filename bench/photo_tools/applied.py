@@ -195,9 +195,4 @@ def default_dataset() -> str:
 
 def erasable_attacks() -> tuple[str, ...]:
     """Return the names of the registered attacks whose cloaks can be erased."""
-    found = []
-    for name in registry.entries("attacks"):
-        cls = registry.load_class("attacks", name)
-        if issubclass(cls, Attack) and cls.erasable:
-            found.append(name)
-    return tuple(found)
+    return tuple(name for name in registry.ATTACKS.entries() if registry.ATTACKS.load(name).erasable)

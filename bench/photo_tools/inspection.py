@@ -450,7 +450,7 @@ def _visibility(before: Tensor, after: Tensor, lpips: Lpips | Unavailable) -> Vi
 
 def _backbones(requested: Sequence[str]) -> tuple[tuple[Backbone, ...], tuple[str, ...]]:
     """Return who is asked, and what a reader must know of it."""
-    known = registry.entries("backbones")
+    known = registry.BACKBONES.entries()
     for name in requested:
         if name.partition(":")[0] not in known:
             raise unknown("backbone", name, known, "See `bench models list`.")

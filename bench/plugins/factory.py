@@ -9,26 +9,50 @@ A field marked ``json_schema_extra={"method": "attack"}`` (or ``defense``) holds
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, cast, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from bench.contracts import Attack, Defense, Hardening, Method, MethodParams, Purifier
+from bench.contracts import (
+    Attack,
+    Backbone,
+    Dataset,
+    Defense,
+    Hardening,
+    Method,
+    MethodParams,
+    Protocol,
+    Purifier,
+    Trainer,
+)
 from bench.errors import UsageError, unknown
 from bench.plugins import registry
 from bench.plugins.composition import Composition
+from bench.plugins.registry import (
+    ATTACKS,
+    BACKBONES,
+    DATASETS,
+    DEFENSES,
+    PROTOCOLS,
+    TRAINERS,
+    Registry,
+    kinds_of,
+    of,
+)
 from bench.plugins.syntax import MethodText, parse, split
 
-if TYPE_CHECKING:
-    from bench.contracts import Backbone, Dataset, Protocol, Trainer
+M = TypeVar("M", bound=Method)
+
+log = logging.getLogger("bench")
 
 
-def build(cls: type[Method], text: MethodText) -> Method:
+def build(cls: type[M], text: MethodText) -> M:
     """Return an instance of `cls` with the parameters of `text`.
 
     Raises:
@@ -41,6 +65,7 @@ def build(cls: type[Method], text: MethodText) -> Method:
                 f"'{text.bare}' in '{text.name}:{text.bare}' is not of the form parameter=value."
             )
         values = {cls.shorthand: text.bare, **values}
+    values = _under_present_names(cls, values)
     fields = cls.Params.model_fields
     for key in values:
         if key not in fields:
@@ -51,6 +76,26 @@ def build(cls: type[Method], text: MethodText) -> Method:
         return cls(cls.Params.model_validate(typed))
     except ValidationError as error:
         raise UsageError(_explain(error, text.name, cls.Params)) from None
+
+
+def _under_present_names(cls: type[Method], values: Mapping[str, str]) -> dict[str, str]:
+    """Return parameters under their present names, with a warning for each former one.
+
+    Raises:
+        UsageError: one is given under both names.
+    """
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        present = cls.renamed.get(key, key)
+        if present in found or (present != key and present in values):
+            former = next(old for old, new in cls.renamed.items() if new == present and old in values)
+            raise UsageError(
+                f"'{cls.name}' is given '{former}' and '{present}', which are one parameter. Keep '{present}'."
+            )
+        if present != key:
+            log.warning("parameter '%s' of %s is now called '%s'", key, cls.name, present)
+        found[present] = value
+    return found
 
 
 def _from_text(value: str, info: FieldInfo) -> Any:
@@ -253,53 +298,61 @@ def create(kind: str, text: str) -> Method:
 
     Defences joined by `` + `` are one that applies them in turn (`bench.plugins.composition.Composition`).
 
+    Args:
+        kind: one of `registry.CLASSES`.
+        text: of a method.
+
     Raises:
-        UsageError: unknown name or parameter, or a value out of range.
+        UsageError: unknown kind, name or parameter, or a value out of range.
     """
-    members = split(text, "+")
-    if len(members) > 1:
-        if kind != "defenses":
-            raise UsageError(
-                f"'{text}' joins {kind} by '+', which only purifiers can be. Name them one by one."
-            )
-        return compose(members)
+    return defense(text) if kind == DEFENSES.kind else _create(of(kind), text)
+
+
+def _create(registry: Registry[M], text: str) -> M:
+    if len(split(text, "+")) > 1:
+        raise UsageError(
+            f"'{text}' joins {registry.kind} by '+', which only purifiers can be. Name them one by one."
+        )
     parsed = parse(text)
-    try:
-        return build(registry.load_class(kind, parsed.name), parsed)
-    except UsageError as error:
-        if kind != "defenses" or "+" not in text:
-            raise
-        raise UsageError(f"{error} Purifiers are joined by '+' with a space on either side.") from error
+    return build(registry.load(parsed.name), parsed)
 
 
 def attack(text: str) -> Attack:
     """Return the attack that `text` describes."""
-    return cast("Attack", create("attacks", text))
+    return _create(ATTACKS, text)
 
 
 def defense(text: str) -> Defense:
-    """Return the defence that `text` describes."""
-    return cast("Defense", create("defenses", text))
+    """Return the defence that `text` describes; purifiers joined by `` + `` are one that applies them in turn."""
+    members = split(text, "+")
+    if len(members) > 1:
+        return compose(members)
+    try:
+        return _create(DEFENSES, text)
+    except UsageError as error:
+        if "+" not in text:
+            raise
+        raise UsageError(f"{error} Purifiers are joined by '+' with a space on either side.") from error
 
 
 def backbone(text: str) -> Backbone:
     """Return the backbone that `text` describes; weights are not loaded yet."""
-    return cast("Backbone", create("backbones", text))
+    return _create(BACKBONES, text)
 
 
 def dataset(text: str) -> Dataset:
     """Return the dataset that `text` describes."""
-    return cast("Dataset", create("datasets", text))
+    return _create(DATASETS, text)
 
 
 def protocol(text: str) -> Protocol:
     """Return the protocol that `text` describes."""
-    return cast("Protocol", create("protocols", text))
+    return _create(PROTOCOLS, text)
 
 
 def trainer(text: str) -> Trainer:
     """Return the trainer that `text` describes."""
-    return cast("Trainer", create("trainers", text))
+    return _create(TRAINERS, text)
 
 
 def purifiers(texts: Sequence[str], inside: str) -> tuple[Purifier, ...]:
@@ -314,14 +367,14 @@ def purifiers(texts: Sequence[str], inside: str) -> tuple[Purifier, ...]:
     """
     found = []
     for text in texts:
-        defense = create("defenses", text)
-        if not isinstance(defense, Purifier):
-            changes = "changes the tracker itself" if isinstance(defense, Hardening) else "is no purifier"
+        member = defense(text)
+        if not isinstance(member, Purifier):
+            changes = "changes the tracker itself" if isinstance(member, Hardening) else "is no purifier"
             raise UsageError(
                 f"'{text}' in '{inside}' {changes}; only purifiers can be put together. Give it as a defence of its "
                 "own; see `bench show`."
             )
-        found.append(defense)
+        found.append(member)
     return tuple(found)
 
 

@@ -1,7 +1,7 @@
 """Where plugins are found: entry points, built-in and third-party alike, or a path on the command line.
 
-Names are read from package metadata without importing anything; a class is imported when it is used. Two
-plugins of one name are an error that names both; an unknown name suggests the nearest.
+One `Registry` a kind. Names are read from package metadata without importing anything; a class is imported when it is
+used. Two plugins of one name are an error that names both; an unknown name suggests the nearest.
 """
 
 import ast
@@ -11,26 +11,26 @@ import importlib.util
 import inspect
 import sys
 import tokenize
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from bench.errors import BenchError, UsageError, unknown
 
 if TYPE_CHECKING:
-    from bench.contracts import BackbonePool, Method
+    from bench import contracts
 
-KINDS = ("attacks", "defenses", "backbones", "datasets", "protocols", "pools", "trainers")
-"""What can be a plugin; the entry-point group of each is ``cloakbench.<kind>``."""
-
-CLASS_KINDS = tuple(kind for kind in KINDS if kind != "pools")
-"""Kinds whose plugins are classes; a pool is a plain object."""
+T_co = TypeVar("T_co", covariant=True)
+M_co = TypeVar("M_co", bound="contracts.Method", covariant=True)
 
 FILE_MODULE = "cloakbench_plugin_"
 """What the module names of plugins loaded from a file begin with."""
+
+_FILE_SIGN = ".py:"
 
 
 @dataclass(frozen=True)
@@ -91,20 +91,121 @@ def _source_of(module: str) -> Path | None:
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
 
-def singular(kind: str) -> str:
-    """Return the singular of a kind, for messages."""
-    return kind[:-1]
+# -- one registry a kind -------------------------------------------------------------------------------------
+
+
+class _Named(ABC, Generic[T_co]):
+    """The plugins of one kind by name; their entry-point group is ``cloakbench.<kind>``.
+
+    Args:
+        kind: in the plural, as in the group's name and on the command line.
+        contract: name of the class in `bench.contracts` that is subclassed, or that the objects are of.
+    """
+
+    def __init__(self, kind: str, contract: str) -> None:
+        self.kind, self._contract = kind, contract
+
+    @property
+    def contract(self) -> type[T_co]:
+        """The class in `bench.contracts`; imported when it is needed, as the contracts import torch."""
+        from bench import contracts
+
+        found: type[T_co] = vars(contracts)[self._contract]
+        return found
+
+    @property
+    def singular(self) -> str:
+        """The singular of the kind, for messages."""
+        return self.kind[:-1]
+
+    def entries(self) -> Mapping[str, Entry]:
+        """Return the registered plugins by name, sorted; imports none.
+
+        Raises:
+            UsageError: two plugins of one name.
+        """
+        return _entries(self.kind)
+
+    @abstractmethod
+    def load(self, name: str) -> object:
+        """Import a plugin by name.
+
+        Raises:
+            UsageError: unknown name, its import fails, or it is of another kind.
+        """
+
+    def _imported(self, name: str) -> object:
+        """Return what is registered under a name.
+
+        Raises:
+            UsageError: nothing is, or its import fails.
+        """
+        known = self.entries()
+        if name not in known:
+            fix = f"See `bench list {self.kind}`, or give a file: ./mine.py:MyClass."
+            raise unknown(self.singular, name, known, fix)
+        entry = known[name]
+        module, _, attribute = entry.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except BenchError:
+            raise
+        except Exception as error:  # a module may fail in any way
+            raise UsageError(
+                f"{self.singular} '{name}' of {entry.distribution} cannot be imported from {entry.target}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+class Registry(_Named[M_co]):
+    """Plugins that are classes: registered, or given as ``FILE.py:Class``."""
+
+    def load(self, name: str) -> type[M_co]:
+        """Import a plugin's class by registered name or ``FILE.py:Class``.
+
+        Raises:
+            UsageError: unknown name; the file, class or import fails; or it is no plugin of this kind.
+        """
+        found = _class_from_file(name) if _FILE_SIGN in name else self._imported(name)
+        contract = self.contract
+        if not (isinstance(found, type) and issubclass(found, contract)):
+            raise UsageError(
+                f"'{name}' is not one of the {self.kind}: it does not subclass bench.contracts.{contract.__name__}."
+            )
+        if inspect.isabstract(found):
+            lacking = ", ".join(sorted(found.__abstractmethods__))
+            raise UsageError(
+                f"'{name}' lacks {lacking}; bench.contracts.{contract.__name__} says what it must do."
+            )
+        if not found.name:
+            raise UsageError(f"'{name}' has no name; write name = \"…\" in its class, tables will carry it.")
+        return found
+
+    def baseline(self) -> str:
+        """Return the name of the first plugin that declares itself a `Method.baseline`, "none" where none does."""
+        return next((name for name in self.entries() if self.load(name).baseline), "none")
+
+
+class ObjectRegistry(_Named[T_co]):
+    """Plugins that are objects, e.g. a pool of backbones."""
+
+    def load(self, name: str) -> T_co:
+        """Import what is registered under a name.
+
+        Raises:
+            UsageError: unknown name, its import fails, or it is something else.
+        """
+        found, contract = self._imported(name), self.contract
+        if not isinstance(found, contract):
+            target = self.entries()[name].target
+            raise UsageError(
+                f"{self.singular} '{name}' at {target} is not a bench.contracts.{contract.__name__}."
+            )
+        return found
 
 
 @cache
-def entries(kind: str) -> Mapping[str, Entry]:
-    """Return the registered plugins of a kind by name.
-
-    Raises:
-        UsageError: unknown kind, or two plugins of one name.
-    """
-    if kind not in KINDS:
-        raise unknown("kind of plugin", kind, KINDS)
+def _entries(kind: str) -> Mapping[str, Entry]:
     found: dict[str, Entry] = {}
     for point in metadata.entry_points(group=f"cloakbench.{kind}"):
         distribution = point.dist.name if point.dist else "unknown"
@@ -120,54 +221,67 @@ def entries(kind: str) -> Mapping[str, Entry]:
     return dict(sorted(found.items()))
 
 
-def load_class(kind: str, name: str) -> "type[Method]":
-    """Import a plugin's class by registered name or ``FILE.py:Class``.
+def forget() -> None:
+    """Forget what was found: packages may have been installed or taken away since."""
+    _entries.cache_clear()
+
+
+# -- all of them -------------------------------------------------------------------------------------------------
+
+ATTACKS: "Registry[contracts.Attack]" = Registry("attacks", "Attack")
+DEFENSES: "Registry[contracts.Defense]" = Registry("defenses", "Defense")
+BACKBONES: "Registry[contracts.Backbone]" = Registry("backbones", "Backbone")
+DATASETS: "Registry[contracts.Dataset]" = Registry("datasets", "Dataset")
+PROTOCOLS: "Registry[contracts.Protocol]" = Registry("protocols", "Protocol")
+TRAINERS: "Registry[contracts.Trainer]" = Registry("trainers", "Trainer")
+POOLS: "ObjectRegistry[contracts.BackbonePool]" = ObjectRegistry("pools", "BackbonePool")
+CHANNELS: "ObjectRegistry[contracts.ChannelGrid]" = ObjectRegistry("channels", "ChannelGrid")
+
+CLASSES: "Mapping[str, Registry[contracts.Method]]" = {
+    one.kind: one for one in (ATTACKS, DEFENSES, BACKBONES, DATASETS, PROTOCOLS, TRAINERS)
+}
+"""Kind → its registry, where plugins are classes."""
+
+EVERY: Mapping[str, _Named[object]] = {**CLASSES, POOLS.kind: POOLS, CHANNELS.kind: CHANNELS}
+"""Kind → its registry."""
+
+
+def of(kind: str) -> "Registry[contracts.Method]":
+    """Return the registry of a kind whose plugins are classes, for texts that name a kind.
 
     Raises:
-        UsageError: unknown name, or the file, class or import fails.
+        UsageError: unknown kind.
     """
-    from bench import contracts
-
-    cls = _class_from_file(name) if ".py:" in name else _class_from_entry(kind, name)
-    base = {
-        "attacks": contracts.Attack,
-        "defenses": contracts.Defense,
-        "backbones": contracts.Backbone,
-        "datasets": contracts.Dataset,
-        "protocols": contracts.Protocol,
-        "trainers": contracts.Trainer,
-    }[kind]
-    if not (isinstance(cls, type) and issubclass(cls, base)):
-        raise UsageError(
-            f"'{name}' is not one of the {kind}: it does not subclass bench.contracts.{base.__name__}."
-        )
-    if inspect.isabstract(cls):
-        lacking = ", ".join(sorted(cls.__abstractmethods__))
-        raise UsageError(f"'{name}' lacks {lacking}; bench.contracts.{base.__name__} says what it must do.")
-    if not isinstance(getattr(cls, "name", None), str):
-        raise UsageError(f"'{name}' has no name; write name = \"…\" in its class, tables will carry it.")
-    return cls
+    if kind not in CLASSES:
+        raise unknown("kind of plugin", kind, CLASSES)
+    return CLASSES[kind]
 
 
-def _class_from_entry(kind: str, name: str) -> object:
-    known = entries(kind)
-    if name not in known:
-        fix = f"See `bench list {kind}`, or give a file: ./mine.py:MyClass."
-        raise unknown(singular(kind), name, known, fix)
-    entry = known[name]
-    module, _, attribute = entry.target.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except BenchError:
-        raise
-    except Exception as error:  # a module may fail in any way
-        raise UsageError(
-            f"{singular(kind)} '{name}' of {entry.distribution} cannot be imported from {entry.target}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+def kinds_of(name: str) -> list[str]:
+    """Return the kinds a plugin is of: by registered name, or by what the class of a file subclasses.
+
+    Raises:
+        UsageError: it is of none, or the file cannot be imported.
+    """
+    if _FILE_SIGN in name:
+        return [_kind_of_file(name)]
+    found = [kind for kind, one in CLASSES.items() if name in one.entries()]
+    if not found:
+        every = [entry for one in CLASSES.values() for entry in one.entries()]
+        raise unknown("plugin", name, every, "See `bench list`, or give a file: ./mine.py:MyClass.")
+    return found
 
 
-def _class_from_file(name: str) -> object:
+def _kind_of_file(name: str) -> str:
+    found = _class_from_file(name)
+    for kind, one in CLASSES.items():
+        if issubclass(found, one.contract):
+            one.load(name)  # says what else is wrong with it
+            return kind
+    raise UsageError(f"'{name}' subclasses none of the contracts in bench.contracts.")
+
+
+def _class_from_file(name: str) -> type:
     file_name, _, class_name = name.rpartition(":")
     path = Path(file_name).resolve()
     if not path.is_file():
@@ -185,51 +299,7 @@ def _class_from_file(name: str) -> object:
         except Exception as error:
             del sys.modules[module_name]
             raise UsageError(f"{file_name} cannot be imported: {type(error).__name__}: {error}") from error
-    classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+    classes = {key: value for key, value in vars(module).items() if isinstance(value, type)}
     if class_name not in classes:
         raise unknown(f"class in {file_name}", class_name, classes)
-    return getattr(module, class_name)
-
-
-def kinds_of(name: str) -> list[str]:
-    """Return the kinds a plugin is of: by registered name, or by what the class of a file subclasses.
-
-    Raises:
-        UsageError: it is of none, or the file cannot be imported.
-    """
-    if ".py:" in name:
-        return [_kind_of_file(name)]
-    found = [kind for kind in CLASS_KINDS if name in entries(kind)]
-    if not found:
-        every = [entry for kind in CLASS_KINDS for entry in entries(kind)]
-        raise unknown("plugin", name, every, "See `bench list`, or give a file: ./mine.py:MyClass.")
-    return found
-
-
-def _kind_of_file(name: str) -> str:
-    refusal = ""
-    for kind in CLASS_KINDS:
-        try:
-            load_class(kind, name)
-        except UsageError as error:
-            if "does not subclass" not in str(error):
-                raise
-            refusal = str(error)
-        else:
-            return kind
-    raise UsageError(
-        f"{refusal.partition(' is not one of')[0]} subclasses none of the contracts in bench.contracts."
-    )
-
-
-def pool(name: str) -> "BackbonePool":
-    """Return a pool of helper backbones by name."""
-    from bench.contracts import BackbonePool
-
-    known = entries("pools")
-    if name not in known:
-        raise unknown("pool", name, known)
-    found = _class_from_entry("pools", name)
-    if not isinstance(found, BackbonePool):
-        raise UsageError(f"pool '{name}' at {known[name].target} is not a bench.contracts.BackbonePool.")
-    return found
+    return classes[class_name]

@@ -172,7 +172,7 @@ def _written(step: Purifier) -> str:
     from bench.plugins import factory as plugins_factory
 
     text = factory.canonical(step)
-    known = step.name in registry.entries("defenses")
+    known = step.name in registry.DEFENSES.entries()
     if not known or plugins_factory.defense(text).params != step.params:
         raise UsageError(
             f"'{text}' cannot be part of a channel: its name alone does not describe it. Use registered "

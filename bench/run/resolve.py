@@ -103,8 +103,8 @@ class Resolved:
             return tuple(sorted({name for part in own for name in self.helpers(part, tracker)}))
         if wanted == "auto":
             names = self.pool.helpers(tracker)
-        elif wanted in registry.entries("pools"):
-            names = registry.pool(wanted).helpers(tracker)
+        elif wanted in registry.POOLS.entries():
+            names = registry.POOLS.load(wanted).helpers(tracker)
         else:
             names = tuple(sorted(set(filter(None, wanted.split("|")))))
         if not names:
@@ -112,7 +112,7 @@ class Resolved:
                 f"the pool '{wanted}' leaves no helper backbone for {methods.canonical(method)} on tracker "
                 f"{tracker}; name some, joined by '|'."
             )
-        known = registry.entries("backbones")
+        known = registry.BACKBONES.entries()
         for name in names:
             if name not in known:
                 raise unknown("backbone", name, known)
@@ -145,7 +145,7 @@ def resolve(requested: RunSpec) -> Resolved:
     for head in requested.heads:
         if head not in protocol.heads:
             raise unknown(f"head of protocol {protocol.name}", head, protocol.heads)
-    pool = registry.pool(dataset.default_pool)
+    pool = registry.POOLS.load(dataset.default_pool)
     trackers = requested.backbones or pool.groups[0]
     attacks = _by_name("attacks", requested.attacks, factory.attack)
     defenses = _by_name("defenses", requested.defenses, factory.defense)

@@ -161,7 +161,7 @@ class Threats:
         for part in method.parts():
             self._check_pool(part, tracker)
         wanted = method.pool()
-        if wanted is None or (wanted != "auto" and wanted not in registry.entries("pools")):
+        if wanted is None or (wanted != "auto" and wanted not in registry.POOLS.entries()):
             return  # named one by one: whoever names the tracker's backbone asks for it
         same = self.same_weights(self.run.helpers(method, tracker), tracker)
         if same:

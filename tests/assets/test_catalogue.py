@@ -290,7 +290,7 @@ def test_what_publishers_hand_out_is_refused_with_where_and_how(data, entry):
     assert f"{data / entry.name}" in text
     assert f"{entry.name}:path=FOLDER" in text
     assert entry.licence in text
-    reader = registry.load_class("datasets", entry.name)
+    reader = registry.DATASETS.load(entry.name)
     assert reader.note
     with pytest.raises(DataError, match=rf"{entry.name} is not a folder\. .*bench data fetch {entry.name}"):
         factory.dataset(entry.name).identities()

@@ -6,7 +6,7 @@ import pytest
 
 from bench.plugins import registry
 
-KINDS = ("attacks", "defenses", "backbones", "datasets", "protocols", "pools", "trainers")
+KINDS = ("attacks", "defenses", "backbones", "datasets", "protocols", "trainers", "pools", "channels")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -14,7 +14,7 @@ def test_list_names_every_plugin_of_a_kind_with_a_line(cli, kind):
     code, out, err = cli("list", kind)
     assert (code, err) == (0, "")
     lines = {line.split()[0]: line for line in out.splitlines()}
-    assert lines.keys() == registry.entries(kind).keys()
+    assert lines.keys() == registry.EVERY[kind].entries().keys()
     assert all(len(line.split()) > 3 for line in lines.values())
     assert "cannot be found" not in out
 

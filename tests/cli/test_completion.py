@@ -61,7 +61,7 @@ def test_commands_and_their_options(complete):
     ],
 )
 def test_names_of_methods(complete, words, kind):
-    expected = [] if kind is None else sorted(registry.entries(kind))
+    expected = [] if kind is None else sorted(registry.EVERY[kind].entries())
     assert complete(*words) == expected
 
 

@@ -39,9 +39,9 @@ def broken(tiny, tmp_path_factory):
     (info / "entry_points.txt").write_text(ENTRY_POINTS)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(site))
-        registry.entries.cache_clear()
+        registry.forget()
         yield
-    registry.entries.cache_clear()
+    registry.forget()
 
 
 def codes(warnings):

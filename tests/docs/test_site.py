@@ -22,7 +22,7 @@ from cloakbench_site.method_pages import SECTIONS, cards, page_name, parameters
 from cloakbench_site.staging import fix_links, stage, staged_name, tables_of_contents, with_title
 
 ROOT = Path(__file__).parents[2]
-PLUGINS = [(kind, name) for kind in SECTIONS for name in registry.entries(kind)]
+PLUGINS = [(kind, name) for kind in SECTIONS for name in registry.EVERY[kind].entries()]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_building_leaves_nothing_in_the_tree(site: Path) -> None:
 @pytest.mark.parametrize(("kind", "name"), PLUGINS)
 def test_every_plugin_has_a_page_with_every_parameter(kind: str, name: str, made: dict[str, str]) -> None:
     page = made[page_name(kind, name)]
-    cls = registry.load_class(kind, name)
+    cls = registry.of(kind).load(name)
     assert page.startswith(f"# {name}\n")
     for key, info in cls.Params.model_fields.items():
         row = next(line for line in page.splitlines() if line.startswith(f"| `{key}` |"))
@@ -98,7 +98,7 @@ def test_every_plugin_has_a_page_with_every_parameter(kind: str, name: str, made
 
 
 def test_a_page_says_range_default_and_unit() -> None:
-    rows = {row[0]: row for row in parameters(registry.load_class("attacks", "pgd"))}
+    rows = {row[0]: row for row in parameters(registry.ATTACKS.load("pgd"))}
     assert rows["`eps`"][1:4] == ("`float, > 0 … 255`", "`8`", "grey levels")
 
 
@@ -107,8 +107,8 @@ def test_shipped_weights_are_on_the_page_of_their_method(made: dict[str, str]) -
         for card in (ROOT / package / "weights").glob("*.json"):
             owners = [
                 name
-                for name in registry.entries(kind)
-                if card.stem in cards(registry.load_class(kind, name), name)
+                for name in registry.EVERY[kind].entries()
+                if card.stem in cards(registry.of(kind).load(name), name)
             ]
             assert len(owners) == 1, f"{card.name}: {owners}"
             assert f"### {card.stem}\n" in made[page_name(kind, owners[0])]

@@ -529,9 +529,9 @@ def test_cards_say_what_is_stated_and_what_was_not_tried(name):
 
 
 def test_no_default_pool_has_them():
-    for pool in registry.entries("pools"):
-        if registry.entries("pools")[pool].distribution == "cloakbench":
-            assert not {n for group in registry.pool(pool).groups for n in group} & set(NAMES)
+    for pool in registry.POOLS.entries():
+        if registry.POOLS.entries()[pool].distribution == "cloakbench":
+            assert not {n for group in registry.POOLS.load(pool).groups for n in group} & set(NAMES)
 
 
 @pytest.mark.parametrize(("depth", "data"), sorted(LFW))

@@ -248,9 +248,7 @@ def test_what_cannot_be_erased_is_refused_with_the_names_of_what_can(cloak, eras
 def test_erasable_attacks_are_those_registered_as_such(tiny):
     del tiny
     found = erasing.erasable_attacks()
-    assert set(found) == {
-        name for name in registry.entries("attacks") if registry.load_class("attacks", name).erasable
-    }
+    assert set(found) == {name for name in registry.ATTACKS.entries() if registry.ATTACKS.load(name).erasable}
     assert "tiny-noise" not in found
 
 
@@ -740,7 +738,7 @@ def test_shipped_weights_are_found_without_naming_surrogates(cli, home, attack):
     assert (code, "4 photos protected" in out) == (0, True), err
     used = json.loads((home / "out/cloaks.json").read_text())["surrogates"]
     assert f"{attack} against {', '.join(used)}." in err
-    pool = registry.pool("synthetic")
+    pool = registry.POOLS.load("synthetic")
     assert tuple(used) in {pool.helpers(group[0]) for group in pool.groups}
     if key:
         code, out, err = cli("erase", "out", "back", *key, "--threads", 1)

@@ -64,7 +64,7 @@ class KnownLeakyFaces(LeakyFaces):
     note: ClassVar[str] = "made for tests; holds 64 near-duplicate photos"
 
 
-class LeakyBackground(registry.load_class("protocols", "tracker")):
+class LeakyBackground(registry.PROTOCOLS.load("tracker")):
     """Takes an evaluated identity for an impostor."""
 
     name = "leaky-background"
@@ -73,7 +73,7 @@ class LeakyBackground(registry.load_class("protocols", "tracker")):
         return {"synthetic-eval-0007": ("synthetic-eval-0007/00",), "synthetic-train-0000": ()}
 
 
-SHIPPED = registry.load_class("backbones", "synthetic-mobilefacenet")
+SHIPPED = registry.BACKBONES.load("synthetic-mobilefacenet")
 
 
 class RenamedCopy(SHIPPED):

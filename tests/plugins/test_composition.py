@@ -193,9 +193,9 @@ class Subtracting(Purifier):
 
 
 def test_members_that_learn_do_so_on_what_those_before_them_leave(monkeypatch):
-    load = registry.load_class
+    load = registry.DEFENSES.load
     monkeypatch.setattr(
-        registry, "load_class", lambda kind, name: Subtracting if name == "subtracting" else load(kind, name)
+        registry.DEFENSES, "load", lambda name: Subtracting if name == "subtracting" else load(name)
     )
     made = factory.defense("gamma:value=0.8 + subtracting + subtracting")
     assert made.requires_fit
@@ -243,10 +243,8 @@ class Knowing(Attack):
 @pytest.fixture
 def threats(tiny, monkeypatch):
     del tiny
-    load = registry.load_class
-    monkeypatch.setattr(
-        registry, "load_class", lambda kind, name: Knowing if name == "knowing" else load(kind, name)
-    )
+    load = registry.ATTACKS.load
+    monkeypatch.setattr(registry.ATTACKS, "load", lambda name: Knowing if name == "knowing" else load(name))
 
     def by_point(attack, *defenses, trackers=TRACKERS):
         requested = {"dataset": "tiny", "backbones": trackers, "attacks": (attack,), "defenses": defenses}

@@ -58,11 +58,11 @@ def points(monkeypatch):
 
     def install(*rows):
         monkeypatch.setattr(metadata, "entry_points", lambda group: [Point(*row) for row in rows])
-        registry.entries.cache_clear()
+        registry.forget()
 
     yield install
     monkeypatch.undo()
-    registry.entries.cache_clear()
+    registry.forget()
 
 
 @pytest.mark.parametrize(
@@ -76,40 +76,40 @@ def points(monkeypatch):
 )
 def test_a_wrong_name_gets_the_nearest_and_all_valid_ones(kind, name, near):
     with pytest.raises(UsageError) as caught:
-        registry.load_class(kind, name)
+        registry.of(kind).load(name)
     message = str(caught.value)
-    assert f"unknown {registry.singular(kind)} '{name}'. Did you mean '{near}" in message
-    assert all(valid in message for valid in registry.entries(kind))
+    assert f"unknown {registry.EVERY[kind].singular} '{name}'. Did you mean '{near}" in message
+    assert all(valid in message for valid in registry.EVERY[kind].entries())
     assert "./mine.py:MyClass" in message
 
 
 def test_a_name_like_no_other_gets_no_suggestion():
     with pytest.raises(UsageError, match=r"unknown attack 'zzzz'\. Valid: .*none"):
-        registry.load_class("attacks", "zzzz")
+        registry.ATTACKS.load("zzzz")
 
 
 def test_a_wrong_kind_is_refused():
     with pytest.raises(UsageError, match=r"unknown kind of plugin 'attack'\. Did you mean 'attacks'"):
-        registry.entries("attack")
+        registry.of("attack")
 
 
 def test_two_plugins_of_one_name_are_an_error_that_names_both(points):
     points(("blur", "one.blur:Blur", "first-package"), ("blur", "two.blur:Blur", "second-package"))
     with pytest.raises(UsageError) as caught:
-        registry.entries("attacks")
+        registry.ATTACKS.entries()
     for part in ("'blur'", "one.blur:Blur (from first-package)", "two.blur:Blur (from second-package)"):
         assert part in str(caught.value)
 
 
 def test_an_installation_listed_twice_is_no_collision(points):
     points(("blur", "one.blur:Blur", "package"), ("blur", "one.blur:Blur", "package"))
-    assert registry.entries("attacks") == {"blur": registry.Entry("blur", "one.blur:Blur", "package")}
+    assert registry.ATTACKS.entries() == {"blur": registry.Entry("blur", "one.blur:Blur", "package")}
 
 
 def test_names_are_sorted_and_nothing_is_imported(points):
     points(("b", "nowhere:B", "package"), ("a", "nowhere:A", "package"))
-    assert list(registry.entries("attacks")) == ["a", "b"]
-    assert registry.entries("attacks")["a"].summary() == "(module nowhere cannot be found)"
+    assert list(registry.ATTACKS.entries()) == ["a", "b"]
+    assert registry.ATTACKS.entries()["a"].summary() == "(module nowhere cannot be found)"
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_names_are_sorted_and_nothing_is_imported(points):
 def test_a_plugin_that_cannot_be_imported_is_named_with_its_package(points, target, reason):
     points(("blur", target, "some-package"))
     with pytest.raises(UsageError) as caught:
-        registry.load_class("attacks", "blur")
+        registry.ATTACKS.load("blur")
     assert f"attack 'blur' of some-package cannot be imported from {target}" in str(caught.value)
     assert reason in str(caught.value)
 
@@ -132,26 +132,26 @@ def test_a_plugin_whose_module_crashes_is_named_too(points, tmp_path, monkeypatc
     monkeypatch.syspath_prepend(tmp_path)
     points(("blur", "crashing_module:Blur", "some-package"))
     with pytest.raises(UsageError, match=r"'blur' of some-package .* ZeroDivisionError: division by zero"):
-        registry.load_class("attacks", "blur")
+        registry.ATTACKS.load("blur")
 
 
 def test_a_class_of_another_kind_is_refused(points):
     points(("pgd", "attacks.pgd:PGD", "cloakbench"))
     with pytest.raises(UsageError, match=r"'pgd' is not one of the defenses.*bench\.contracts\.Defense"):
-        registry.load_class("defenses", "pgd")
+        registry.DEFENSES.load("pgd")
 
 
 def test_a_plugin_is_loaded_from_a_file(mine):
-    cls = registry.load_class("attacks", f"{mine}:Mine")
+    cls = registry.ATTACKS.load(f"{mine}:Mine")
     assert issubclass(cls, Attack)
     assert cls.name == "mine"
-    assert registry.load_class("attacks", f"{mine}:Mine") is cls
+    assert registry.ATTACKS.load(f"{mine}:Mine") is cls
     assert isinstance(factory.attack(f"{mine}:Mine"), cls)
 
 
 def test_a_relative_path_is_the_same_plugin(mine, monkeypatch):
     monkeypatch.chdir(mine.parent)
-    assert registry.load_class("attacks", "./mine.py:Mine") is registry.load_class("attacks", f"{mine}:Mine")
+    assert registry.ATTACKS.load("./mine.py:Mine") is registry.ATTACKS.load(f"{mine}:Mine")
 
 
 @pytest.mark.parametrize(
@@ -166,12 +166,12 @@ def test_a_relative_path_is_the_same_plugin(mine, monkeypatch):
 )
 def test_a_file_says_what_is_wrong_with_its_class(mine, name, message):
     with pytest.raises(UsageError, match=message):
-        registry.load_class("attacks", f"{mine}:{name}")
+        registry.ATTACKS.load(f"{mine}:{name}")
 
 
 def test_a_missing_file_is_named():
     with pytest.raises(UsageError, match=r"'\./nowhere\.py' is not a file; .* \./mine\.py:MyClass"):
-        registry.load_class("attacks", "./nowhere.py:Mine")
+        registry.ATTACKS.load("./nowhere.py:Mine")
 
 
 @pytest.mark.parametrize(
@@ -182,13 +182,13 @@ def test_a_file_that_cannot_be_imported_says_why_each_time(tmp_path, text, reaso
     (tmp_path / "bad.py").write_text(text)
     for _ in range(2):  # a failed import leaves nothing behind that would look like a module
         with pytest.raises(UsageError, match=f"bad.py cannot be imported: {reason}"):
-            registry.load_class("attacks", f"{tmp_path}/bad.py:Bad")
+            registry.ATTACKS.load(f"{tmp_path}/bad.py:Bad")
 
 
 def test_a_pool_is_loaded_by_name():
-    assert isinstance(registry.pool("real"), BackbonePool)
+    assert isinstance(registry.POOLS.load("real"), BackbonePool)
     with pytest.raises(UsageError, match=r"unknown pool 'reel'\. Did you mean 'real'"):
-        registry.pool("reel")
+        registry.POOLS.load("reel")
 
 
 def test_listing_imports_no_package_and_survives_a_broken_module(points, tmp_path, monkeypatch):
@@ -203,7 +203,7 @@ def test_listing_imports_no_package_and_survives_a_broken_module(points, tmp_pat
         ("b", "loud_package.bad:B", "p"),
         ("c", "loud_package.no.no:C", "p"),
     )
-    assert [entry.summary() for entry in registry.entries("attacks").values()] == [
+    assert [entry.summary() for entry in registry.ATTACKS.entries().values()] == [
         "What it is.",
         "(module loud_package.bad is not valid Python)",
         "(module loud_package.no.no cannot be found)",
@@ -211,8 +211,8 @@ def test_listing_imports_no_package_and_survives_a_broken_module(points, tmp_pat
 
 
 def test_every_built_in_says_in_one_line_what_it_is():
-    for kind in registry.KINDS:
-        for entry in registry.entries(kind).values():
+    for kind in registry.EVERY:
+        for entry in registry.EVERY[kind].entries().values():
             summary = entry.summary()
             assert summary.endswith((".", ":", "``")), (entry, summary)
             assert "cannot be found" not in summary
@@ -281,11 +281,11 @@ def test_an_installed_package_is_listed_with_its_origin(sample, tmp_path):
 )
 def test_an_installed_package_keeps_the_contracts(sample, monkeypatch, kind, text):
     monkeypatch.syspath_prepend(sample)
-    registry.entries.cache_clear()
+    registry.forget()
     try:
         method = factory.create(kind, text)
     finally:
-        registry.entries.cache_clear()
+        registry.forget()
     assert [finding for finding in run_checks(kind, method) if not finding.passed] == []
 
 

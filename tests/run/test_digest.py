@@ -378,7 +378,7 @@ def from_file(tmp_path, monkeypatch):
         "import demo_beside\nfrom bench.contracts import Purifier\n\n\nclass Mine(Purifier):\n"
         "    name = 'mine'\n\n    def purify(self, faces, ctx):\n        return faces.images * demo_beside.K\n"
     )
-    yield tmp_path, registry.load_class("defenses", f"{tmp_path}/mine.py:Mine")
+    yield tmp_path, registry.DEFENSES.load(f"{tmp_path}/mine.py:Mine")
     digests.forget()
     sys.modules.pop("demo_beside", None)
 

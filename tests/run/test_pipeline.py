@@ -333,7 +333,7 @@ def test_same_text_same_cell(tiny):
     )
     assert run.spec.attacks == ("pgd", "none")
     assert len(run.cells) == 2
-    assert isinstance(run.attacks["pgd"], registry.load_class("attacks", "pgd"))
+    assert isinstance(run.attacks["pgd"], registry.ATTACKS.load("pgd"))
 
 
 def test_the_pools_first_group_are_the_trackers_by_default(tiny):

@@ -113,7 +113,7 @@ def _used(contents: Mapping[str, str]) -> set[str]:
 def _refuse_taken(kind: str, plugin: str, module: str) -> None:
     from bench.plugins import registry
 
-    known = registry.entries(f"{kind}s")
+    known = registry.EVERY[f"{kind}s"].entries()
     if plugin in known:
         raise UsageError(
             f"there is {_article(kind)} called '{plugin}' already, from {known[plugin].distribution}. "

@@ -64,7 +64,7 @@ def pages(root: Path) -> dict[str, str]:
     """Return staged name → Markdown of every registered plugin's page and of each kind's list."""
     made: dict[str, str] = {}
     for kind in SECTIONS:
-        names = list(registry.entries(kind))
+        names = list(registry.EVERY[kind].entries())
         for name in names:
             made[page_name(kind, name)] = method_page(kind, name, root)
         made[page_name(kind, "index")] = _list_page(kind, names)
@@ -73,7 +73,7 @@ def pages(root: Path) -> dict[str, str]:
 
 def _list_page(kind: str, names: list[str]) -> str:
     title, line = SECTIONS[kind]
-    rows = [(f"[{name}]({name}.md)", prose(registry.entries(kind)[name].summary())) for name in names]
+    rows = [(f"[{name}]({name}.md)", prose(registry.EVERY[kind].entries()[name].summary())) for name in names]
     toctree = "```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```\n"
     return f"# {title}\n\n{line}\n\n" + table(("name", "what it is"), rows) + "\n" + toctree
 
@@ -82,11 +82,11 @@ def method_page(kind: str, name: str, root: Path) -> str:
     """Return the page of one registered plugin.
 
     Args:
-        kind: one of `registry.CLASS_KINDS`.
+        kind: one of `registry.CLASSES`.
         name: its registered name.
         root: the repository, to find the page written by hand.
     """
-    cls = registry.load_class(kind, name)
+    cls = registry.of(kind).load(name)
     try:
         method = factory.create(kind, name)
     except UsageError:
@@ -97,7 +97,7 @@ def method_page(kind: str, name: str, root: Path) -> str:
 def _parts(
     kind: str, name: str, cls: type[contracts.Method], method: contracts.Method | None, root: Path
 ) -> Iterator[str]:
-    singular = {"defenses": "defence"}.get(kind, registry.singular(kind))
+    singular = {"defenses": "defence"}.get(kind, registry.EVERY[kind].singular)
     yield f"# {name}\n"
     yield f"*{singular.capitalize()}. Made from the code of this version, as `bench show {name}` is.*\n"
     yield prose(inspect.getdoc(cls) or "") + "\n"
@@ -252,8 +252,8 @@ def cards(cls: type[contracts.Method], name: str) -> dict[str, dict[str, Any]]:
             found[path.stem] = json.loads(path.read_text(encoding="utf-8"))
     longer = [
         other
-        for kind in registry.CLASS_KINDS
-        for other in registry.entries(kind)
+        for kind in registry.CLASSES
+        for other in registry.EVERY[kind].entries()
         if other.startswith(f"{name}-")
     ]
     return {stem: card for stem, card in found.items() if not any(stem.startswith(other) for other in longer)}

@@ -459,7 +459,7 @@ def test_module_1_keeps_the_contract():
 
 def test_the_shipped_weights_are_those_of_their_cards():
     found = [(path, read_card(path)) for path in shipped_weights()]
-    pool = registry.pool("synthetic")
+    pool = registry.POOLS.load("synthetic")
     served = {card.surrogates for _, card in found if card.domain == "synthetic"}
     assert served == {pool.helpers(group[0]) for group in pool.groups}
     for path, card in found:
