@@ -51,6 +51,7 @@ class PGD(Attack):
     """Projected gradient steps away from the clean embeddings, or towards another identity's."""
 
     name: ClassVar[str] = "pgd"
+    baseline: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "Madry et al., ICLR 2018 (arXiv 1706.06083); Dong et al., CVPR 2018 (momentum); Xie et al., CVPR 2019 "
         "(diversity)"

@@ -1,19 +1,21 @@
 """DnCNN, a blind denoiser, as a purifier: a cloak is taken for noise and subtracted."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from bench.contracts import Binding, Context, Faces, MethodParams, Purifier
-from defenses._denoiser_weights import DenoiserWeights, in_micro_batches
+from bench.contracts import MethodParams
+from defenses._denoiser import Denoiser, DenoiserWeights
 
 WEIGHTS = DenoiserWeights(
     name="dncnn",
+    what="blind colour denoiser, 20 layers (Zhang et al., IEEE TIP 2017)",
     file="weights/denoiser/dncnn-color-blind.safetensors",
+    bytes=2_676_156,
     sha256="78264fdac757b6fe21ae735f06be33f7d7d64ab4371b63c4914e1b00d1e47de7",
+    source="cszn/DnCNN @ e93b27812d3ff523a3a79d19e5e50d233d7a8d0a",
     channels=(3, *[64] * 19, 3),
 )
 """The authors' blind colour model (20 layers, σ 0 to 55), its batch norms merged by them."""
@@ -30,7 +32,7 @@ def denoise(predict_noise: Callable[[Tensor], Tensor], images: Tensor, strength:
     return images - strength * predict_noise(images)
 
 
-class DnCNN(Purifier):
+class DnCNN(Denoiser):
     """Denoises each image with the published blind model; no level of noise has to be named."""
 
     name: ClassVar[str] = "dncnn"
@@ -38,7 +40,7 @@ class DnCNN(Purifier):
         "Zhang, Zuo, Chen, Meng, Zhang: Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image "
         "Denoising, IEEE TIP 26(7), 2017"
     )
-    differentiable = True
+    weights: ClassVar[DenoiserWeights] = WEIGHTS
 
     class Params(MethodParams):
         """Parameters of `DnCNN`."""
@@ -53,31 +55,6 @@ class DnCNN(Purifier):
 
     params: Params
 
-    def files(self, binding: Binding) -> tuple[Path, ...]:
-        """Return the weights.
-
-        Raises:
-            DataError: they are missing or have another digest; the message says how to get them.
-        """
-        del binding
-        return (WEIGHTS.locate(),)
-
-    def training_identities(self, binding: Binding) -> str:
-        """Return ``unknown``: general photographs whose list nobody has checked for identities."""
-        del binding
-        return "unknown"
-
-    def purify(self, faces: Faces, ctx: Context) -> Tensor:
-        """Return the denoised images, N×3×H×W in [0, 1].
-
-        Raises:
-            DataError: the weights cannot be read.
-        """
-        network = WEIGHTS.load(ctx.files[0], ctx.device)
-
-        def of_batch(batch: Tensor) -> Tensor:
-            return denoise(network, batch, self.params.strength)
-
-        purified = in_micro_batches(of_batch, faces.images.to(ctx.device)).to(faces.images.device)
-        ctx.advance(len(faces))
-        return purified
+    def denoise(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Return `denoise` of one micro-batch with the parameter `strength`."""
+        return denoise(network, images, self.params.strength)

@@ -1,21 +1,23 @@
 """FFDNet, a denoiser that is told the level of noise, as a purifier."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from bench.contracts import Binding, Context, Faces, MethodParams, Purifier
-from defenses._denoiser_weights import DenoiserWeights, in_micro_batches
+from bench.contracts import MethodParams
+from defenses._denoiser import Denoiser, DenoiserWeights
 
 WEIGHTS = DenoiserWeights(
     name="ffdnet",
+    what="colour denoiser that is told the level of noise, 12 layers (Zhang et al., IEEE TIP 2018)",
     file="weights/denoiser/ffdnet-color.safetensors",
+    bytes=3_410_384,
     sha256="abf660cfd02ac45e099216891081c03ed8a0989ba5e864d642f05a062b4d41ee",
+    source="cszn/FFDNet @ e787f46df2f374ff3591186706229cb9a0591fea",
     channels=(13, *[96] * 11, 12),
 )
 """The authors' colour model (12 layers, σ 0 to 75)."""
@@ -40,7 +42,7 @@ def denoise(network: Callable[[Tensor], Tensor], images: Tensor, sigma: float) -
     return F.pixel_shuffle(network(inputs), 2)[..., :height, :width]
 
 
-class FFDNet(Purifier):
+class FFDNet(Denoiser):
     """Denoises each image with the published model, told to expect a level of noise."""
 
     name: ClassVar[str] = "ffdnet"
@@ -48,7 +50,7 @@ class FFDNet(Purifier):
         "Zhang, Zuo, Zhang: FFDNet: Toward a Fast and Flexible Solution for CNN-Based Image Denoising, "
         "IEEE TIP 27(9), 2018"
     )
-    differentiable = True
+    weights: ClassVar[DenoiserWeights] = WEIGHTS
 
     class Params(MethodParams):
         """Parameters of `FFDNet`."""
@@ -63,31 +65,6 @@ class FFDNet(Purifier):
 
     params: Params
 
-    def files(self, binding: Binding) -> tuple[Path, ...]:
-        """Return the weights.
-
-        Raises:
-            DataError: they are missing or have another digest; the message says how to get them.
-        """
-        del binding
-        return (WEIGHTS.locate(),)
-
-    def training_identities(self, binding: Binding) -> str:
-        """Return ``unknown``: general photographs whose list nobody has checked for identities."""
-        del binding
-        return "unknown"
-
-    def purify(self, faces: Faces, ctx: Context) -> Tensor:
-        """Return the denoised images, N×3×H×W in [0, 1].
-
-        Raises:
-            DataError: the weights cannot be read.
-        """
-        network = WEIGHTS.load(ctx.files[0], ctx.device)
-
-        def of_batch(batch: Tensor) -> Tensor:
-            return denoise(network, batch, self.params.sigma)
-
-        purified = in_micro_batches(of_batch, faces.images.to(ctx.device)).to(faces.images.device)
-        ctx.advance(len(faces))
-        return purified
+    def denoise(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Return `denoise` of one micro-batch with the parameter `sigma`."""
+        return denoise(network, images, self.params.sigma)

@@ -37,6 +37,7 @@ class JPEG(Purifier):
     """Encodes each image as JPEG and decodes it; the quantisation removes fine detail, cloaks with it."""
 
     name: ClassVar[str] = "jpeg"
+    baseline: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "Dziugaite, Ghahramani, Roy: A study of the effect of JPG compression on adversarial images, "
         "arXiv 1608.00853 (2016)"

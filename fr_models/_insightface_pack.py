@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from bench.contracts import BackboneCard, MethodParams, Preprocessing
+from bench.contracts import AssetEntry, BackboneCard, MethodParams, Preprocessing
 from bench.errors import DataError
 from fr_models._onnx_backbone import OnnxBackbone
 from fr_models._published import UNTESTED, WeightsParams, locate_weights, noted, warn_misnamed
@@ -61,6 +61,10 @@ class InsightFacePack(OnnxBackbone):
     def __init__(self, params: MethodParams | None = None) -> None:
         super().__init__(params)
         self.card = noted(type(self).card, self.params.weights)
+
+    def assets(self) -> tuple[AssetEntry, ...]:
+        """Return the entry of the card's file; none where the user gives one of their own."""
+        return () if self.params.weights else super().assets()
 
     def weights_path(self) -> Path:
         """Return the path of the ONNX file.

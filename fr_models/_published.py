@@ -15,13 +15,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from bench.contracts import Backbone, BackboneCard, Binding, MethodParams
+from bench.contracts import AssetEntry, BackboneCard, Binding, MethodParams
 from bench.data.checkpoints import read_tensors
 from bench.data.files import data_folder
 from bench.errors import DataError
 from bench.plugins import factory
 from fr_models._layers import fold
-from fr_models._onnx_backbone import Prepared, prepare
+from fr_models._torch_network import TorchNetwork
 
 UNTESTED = "untested on the real file"
 """What a card says where its reader was only tested on files of the published layout."""
@@ -138,7 +138,7 @@ def _as_float32(value: Tensor) -> Tensor:
     return value.float() if value.is_floating_point() else value
 
 
-class CheckpointBackbone(Backbone):
+class CheckpointBackbone(TorchNetwork):
     """Base of backbones from a published checkpoint.
 
     A subclass gives `name`, `card` (of its default parameters), `how`, the network and the publisher's key names.
@@ -152,7 +152,6 @@ class CheckpointBackbone(Backbone):
 
     def __init__(self, params: MethodParams | None = None) -> None:
         super().__init__(params)
-        self._network: nn.Module | None = None
         card = noted(self.make_card(), self.params.weights)
         # Tables and trainers tell backbones apart by this name, so it says which parameters were given.
         self.card = card.model_copy(update={"name": factory.canonical(self)})
@@ -172,6 +171,10 @@ class CheckpointBackbone(Backbone):
     def own_tensors(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return those tensors of a file that are the network's, under the publisher's names without prefix."""
         return tensors
+
+    def assets(self) -> tuple[AssetEntry, ...]:
+        """Return the entry of the card's file; none where the user gives one of their own."""
+        return () if self.params.weights else super().assets()
 
     def weights_path(self) -> Path:
         """Return the path of the checkpoint.
@@ -212,19 +215,3 @@ class CheckpointBackbone(Backbone):
         warn_misnamed(self.card, self.params.weights)
         network = fold(self.read().eval())
         self._network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Return N×D float32 embeddings, differentiable with respect to `images` (N×3×112×112 in [0, 1])."""
-        if self._network is None:
-            raise RuntimeError(f"backbone '{self.name}' is used before load()")
-        pixels = prepare(images, self.card.preprocessing)
-        return self._network(pixels.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
-
-    def trainable(self, device: torch.device) -> nn.Module:
-        """Return the network as published, batch norm not folded; see `Backbone.trainable`.
-
-        Raises:
-            DataError: the file is missing, cannot be read, or is not of this network.
-        """
-        network = self.read().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return Prepared(network, self.card.preprocessing).train()

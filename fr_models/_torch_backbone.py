@@ -16,13 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench.contracts import Backbone, BackboneCard, Binding, Frozen, MethodParams
+from bench.contracts import BackboneCard, Binding, Frozen
 from bench.data.files import sha256_of
 from bench.errors import DataError
 from fr_models._iresnet import IResNet18
 from fr_models._layers import fold
 from fr_models._mobilefacenet import MobileFaceNet
-from fr_models._onnx_backbone import Prepared, prepare
+from fr_models._torch_network import TorchNetwork
 
 SHIPPED = Path(__file__).parent / "weights"
 """Folder of the weights that come with the package."""
@@ -135,7 +135,7 @@ def _as_float32(value: Tensor) -> Tensor:
     return value.float() if value.is_floating_point() else value
 
 
-class TorchBackbone(Backbone):
+class TorchBackbone(TorchNetwork):
     """Base of backbones with trained weights; a subclass gives `name`, `card` and, if not shipped, `folder`.
 
     Attributes:
@@ -144,10 +144,6 @@ class TorchBackbone(Backbone):
 
     card: TrainedCard
     folder: Path = SHIPPED
-
-    def __init__(self, params: MethodParams | None = None) -> None:
-        super().__init__(params)
-        self._network: nn.Module | None = None
 
     def files(self, binding: Binding) -> tuple[Path, ...]:
         """Name the weights: their digest enters the key."""
@@ -162,19 +158,10 @@ class TorchBackbone(Backbone):
         """
         self._network = read_network(self.card, self.folder / self.card.file, device)
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Return N×D float32 embeddings, differentiable with respect to `images` (N×3×112×112 in [0, 1])."""
-        if self._network is None:
-            raise RuntimeError(f"backbone '{self.name}' is used before load()")
-        pixels = prepare(images, self.card.preprocessing)
-        return self._network(pixels.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
-
-    def trainable(self, device: torch.device) -> nn.Module:
-        """Return the network as it was trained, batch norm not folded; see `Backbone.trainable`.
+    def read(self) -> nn.Module:
+        """Return the network as it was trained, on the CPU, in training mode.
 
         Raises:
             DataError: the weights are missing, not those of the card, or do not fit its architecture.
         """
-        network = read_unfolded(self.card, self.folder / self.card.file)
-        network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return Prepared(network, self.card.preprocessing).train()
+        return read_unfolded(self.card, self.folder / self.card.file)

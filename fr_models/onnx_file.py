@@ -65,6 +65,7 @@ class OnnxFile(OnnxBackbone):
         )
 
     params: Params
+    required = ("path",)
 
     def __init__(self, params: MethodParams | None = None) -> None:
         """Make the card.

@@ -7,7 +7,7 @@ what is second-hand and what is ours: docs/methods/apf.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -16,19 +16,17 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks._surrogates import SurrogateParams, require_surrogates
-from attacks.apf.card import ApfCard, checked, read_card, shipped_weights
+from attacks.apf.card import SHELF, ApfCard
 from attacks.apf.cloud import LARGEST_EPS, CloudSide
 from attacks.apf.end import Ascent, image_gradients, other_photos
-from attacks.apf.network import ApfNetwork, load_network
-from bench.contracts import Attack, Backbone, Binding, Context, Faces, ThreatModel
+from attacks.apf.network import load_network
+from bench.contracts import Attack, Backbone, Binding, Context, Faces, HealthCheck, ThreatModel
+from bench.data.cards import kept
 from bench.errors import UsageError, unknown
 from bench.quality.metrics import GREY_LEVELS
 
-
-@lru_cache(maxsize=4)
-def _read_network(path: Path, modified: int, size: int, device: torch.device) -> ApfNetwork:
-    del modified, size  # they stand for the file's content
-    return load_network(path, device)
+loaded = kept(load_network)
+"""The network of a file, read once."""
 
 
 def cloud_side(weights: Path, modules: Literal[2, 3], device: torch.device) -> CloudSide:
@@ -37,10 +35,7 @@ def cloud_side(weights: Path, modules: Literal[2, 3], device: torch.device) -> C
     Raises:
         DataError: the file is missing or holds no such network.
     """
-    if not weights.is_file():
-        return CloudSide(load_network(weights, device), modules, device)  # says what is missing
-    facts = weights.stat()
-    return CloudSide(_read_network(weights, facts.st_mtime_ns, facts.st_size, device), modules, device)
+    return CloudSide(loaded(weights, device), modules, device)
 
 
 class APF(Attack):
@@ -132,14 +127,17 @@ class APF(Attack):
             )
         if self.params.modules == 1:
             return ()
-        weights = self._weights(binding)
-        checked(weights)
-        return weights, weights.with_suffix(".json")
+        return SHELF.files(self._weights(binding))
 
     def training_identities(self, binding: Binding) -> str:
         """Return whose photos the weights were trained on, from their card; ``none`` for modules=1."""
         files = self.files(binding)
-        return read_card(files[0]).training_identities if files else "none"
+        return SHELF.read(files[0]).training_identities if files else "none"
+
+    def health_checks(self, binding: Binding) -> tuple[HealthCheck, ...]:
+        """Return whether the server can be started; the attack itself does without."""
+        del binding
+        return (HealthCheck.of_extra("APF server", "starlette", "serve", "`bench apf serve`"),)
 
     def cloak(self, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
         """Return one cloak for every face.
@@ -172,29 +170,26 @@ class APF(Attack):
             return by_name[self.params.probe]
         if self.params.modules == 1:
             return backbones[0]
-        card = read_card(ctx.files[0])
+        card = SHELF.read(ctx.files[0])
         return backbones[card.surrogates.index(card.probe)]
 
     def _weights(self, binding: Binding) -> Path:
         if self.params.weights:
-            return self._own(binding, Path(self.params.weights))
-        fitting = [path for path in shipped_weights() if self._fits(read_card(path), binding)]
+            own = Path(self.params.weights)
+            return SHELF.own(
+                self.name, own, partial(self._fits, binding=binding), partial(self._unlike, binding=binding)
+            )
+        fitting = SHELF.fitting(partial(self._fits, binding=binding))
         if not fitting:
             raise UsageError(self._none_fits(binding))
         return fitting[-1]
 
-    def _own(self, binding: Binding, weights: Path) -> Path:
-        if not weights.is_file():
-            raise UsageError(f"apf: weights={weights} is not a file.")
-        card = read_card(weights)
-        if not self._fits(card, binding):
-            raise UsageError(
-                f"apf: weights={weights} were trained for domain '{card.domain}', probe {card.probe}, server "
-                f"{card.server}; this cell has domain '{binding.domain}', surrogates "
-                f"{'|'.join(binding.backbones)}, probe={self.params.probe}. "
-                f"Say surrogates={'|'.join(card.surrogates)}, or train again."
-            )
-        return weights
+    def _unlike(self, card: ApfCard, binding: Binding) -> str:
+        return (
+            f"domain '{card.domain}', probe {card.probe}, server {card.server}; this cell has domain "
+            f"'{binding.domain}', surrogates {'|'.join(binding.backbones)}, probe={self.params.probe}. "
+            f"Say surrogates={'|'.join(card.surrogates)}, or train again."
+        )
 
     def _fits(self, card: ApfCard, binding: Binding) -> bool:
         return (
@@ -204,10 +199,8 @@ class APF(Attack):
         )
 
     def _none_fits(self, binding: Binding) -> str:
-        cards = [(path, read_card(path)) for path in shipped_weights()]
-        there = "; ".join(
-            f"{path.stem}: domain {card.domain}, probe {card.probe}, server {card.server}"
-            for path, card in cards
+        there = SHELF.described(
+            lambda card: f"domain {card.domain}, probe {card.probe}, server {card.server}"
         )
         start = f"apf has no weights for domain '{binding.domain}', surrogates {'|'.join(binding.backbones) or 'none'}"
         if len(binding.backbones) != 2:
@@ -219,4 +212,4 @@ class APF(Attack):
                 f"--backbone {ordered[0]} --backbone {ordered[1]} --out apf-mine.safetensors, then say "
                 "apf:weights=apf-mine.safetensors; or say modules=1, which needs none."
             )
-        return f"{start}, probe={self.params.probe}. There are: {there or 'none'}. {fix}"
+        return f"{start}, probe={self.params.probe}. There are: {there}. {fix}"

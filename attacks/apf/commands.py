@@ -48,13 +48,13 @@ def serve(weights: Path, modules: str, host: str, port: int, max_bytes: int, **m
     """Answer gradients with perturbations until interrupted. No photo can be sent here."""
     from attacks.apf import wire
     from attacks.apf.attack import cloud_side
-    from attacks.apf.card import checked
+    from attacks.apf.card import SHELF
     from attacks.apf.server import application
     from attacks.apf.server import serve as listen
     from bench.run.device import use_device
 
     device, _ = use_device(machine["device"], machine["threads"])
-    card = checked(weights)
+    card = SHELF.checked(weights)
     cloud = cloud_side(weights, 2 if modules == "2" else 3, device)
     about = wire.About(
         version=wire.VERSION,

@@ -7,15 +7,13 @@ docs/methods/erasablemask.md; training: `attacks.erasablemask.training`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, ValidationError
+from pydantic import Field
 from torch import Tensor
 
 from attacks._input_diversity import draw_diversity
@@ -23,14 +21,11 @@ from attacks._micro_batch import in_micro_batches
 from attacks._surrogates import SurrogateParams, require_surrogates
 from attacks._targets import drawn_target, require_targets, rows_of, target_centre, unit_rows
 from attacks.erasablemask.meta_auxiliary import Aim
-from attacks.erasablemask.networks import Generator, Restorer, change_of, key_pattern, load_networks
+from attacks.erasablemask.networks import change_of, key_pattern, load_networks
 from attacks.erasablemask.refinement import DIVERSITY, Draws, Surrogates, drawn_meta_train, refined
 from bench.contracts import Attack, Backbone, Binding, Context, Faces, Frozen, ThreatModel
-from bench.data.files import sha256_of
-from bench.errors import DataError, UsageError
-
-WEIGHTS = Path(__file__).parents[1] / "weights"
-"""Folder of the weights the project ships, each with its card."""
+from bench.data.cards import Shelf, WeightsCard, kept
+from bench.errors import UsageError
 
 BLUR = 4
 """Side in pixels of the squares over which a target's mean photo is averaged: looks, not details."""
@@ -50,15 +45,9 @@ class MaskQuality(Frozen):
     opened_natural: float = Field(ge=0, le=1, description="share of natural photos that a key opens")
 
 
-class MaskCard(Frozen):
+class MaskCard(WeightsCard):
     """How one set of weights was made; lies beside the weights as ``.json``."""
 
-    file: str = Field(description="name of the weights, beside the card")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the weights")
-    domain: str = Field(description="kind of faces it was trained on, e.g. 'real'")
-    dataset: str = Field(description="canonical name of the dataset")
-    dataset_fingerprint: str = Field(description="digest of everything that decides its crops")
-    training_identities: str = Field(description="on whose photos it was trained: '<dataset>/training'")
     surrogates: tuple[str, ...] = Field(description="backbones it was trained against, sorted")
     primary: str = Field(description="the primary one among them")
     targets: tuple[str, ...] = Field(description="ids of the identities it learnt to imitate, sorted")
@@ -66,57 +55,14 @@ class MaskCard(Frozen):
     linf: float = Field(description="largest change of a pixel by mask and key pattern, grey levels")
     gradients: str = Field(description="'meta-auxiliary' or 'ensemble'")
     curriculum: tuple[int, ...] = Field(description="steps at which its stages began; () without curriculum")
-    parameters: int = Field(ge=1, description="number of trained parameters of both networks")
-    steps: int = Field(ge=1)
-    batch: int = Field(ge=1, description="photos a step")
-    trainer: str = Field(description="canonical trainer, with every parameter that is not a default")
-    command: str = Field(description="the command that makes the weights again")
-    seed: int
-    wall_seconds: float = Field(ge=0, description="wall-clock time")
-    machine: str = Field(description="device and threads it was measured on")
     quality: MaskQuality
 
 
-def read_card(weights: Path) -> MaskCard:
-    """Return the card beside `weights`.
+SHELF = Shelf(Path(__file__).parents[1] / "weights", "erasablemask", MaskCard, "erasablemask")
+"""The weights the project ships, each with its card."""
 
-    Raises:
-        DataError: there is no card, or it is not one.
-    """
-    path = weights.with_suffix(".json")
-    try:
-        return MaskCard.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise DataError(
-            f"{weights} has no card: {path.name} is missing beside it. `bench train erasablemask` writes both."
-        ) from None
-    except (ValidationError, ValueError) as error:
-        raise DataError(f"{path} is not the card of erasablemask's weights: {error}") from error
-
-
-def shipped_weights() -> tuple[Path, ...]:
-    """Return the weights the project ships, sorted by name."""
-    return tuple(sorted(WEIGHTS.glob("erasablemask-*.safetensors")))
-
-
-@lru_cache(maxsize=4)
-def _read_networks(path: Path, modified: int, size: int, device: torch.device) -> tuple[Generator, Restorer]:
-    del modified, size  # they stand for the file's content
-    with torch.inference_mode(False):
-        return load_networks(path, device)
-
-
-def loaded_networks(path: Path, device: torch.device) -> tuple[Generator, Restorer]:
-    """Return generator and restorer of a file, read once.
-
-    Raises:
-        DataError: the file is missing, corrupt, or holds something else.
-    """
-    try:
-        facts = path.stat()
-    except OSError:
-        return load_networks(path, device)  # says what is missing
-    return _read_networks(path, facts.st_mtime_ns, facts.st_size, device)
+loaded_networks = kept(load_networks)
+"""Generator and restorer of a file, read once."""
 
 
 def target_looks(photos: Tensor) -> Tensor:
@@ -176,7 +122,7 @@ class ErasableMask(Attack):
 
     def training_identities(self, binding: Binding) -> str:
         """Return whose photos the weights were trained on, from their card."""
-        return read_card(self.files(binding)[0]).training_identities
+        return SHELF.read(self.files(binding)[0]).training_identities
 
     def assign_targets(self, faces: Faces, ctx: Context) -> Mapping[str, str]:
         """Return whom each photo's mask imitates: drawn for each identity from those the weights learnt.
@@ -188,7 +134,7 @@ class ErasableMask(Attack):
             UsageError: there is nobody to imitate.
         """
         targets = require_targets(self.name, "an attack that aims at nobody", ctx)
-        learnt = set(read_card(ctx.files[0]).targets)
+        learnt = set(SHELF.read(ctx.files[0]).targets)
         of_identity = {}
         for identity in sorted(set(faces.identities)):
             known = (learnt & set(targets.identities)) - {identity}
@@ -248,7 +194,7 @@ class _Posting:
         self.faces, self.ctx = faces, ctx
         self.images = faces.images.to(ctx.device)
         self.generator, _ = loaded_networks(ctx.files[0], ctx.device)
-        card = read_card(ctx.files[0])
+        card = SHELF.read(ctx.files[0])
         shape = self.generator.shape
         self.steps = shape.refinement if params.refinement is None else params.refinement
         pool = ctx.targets.with_images(ctx.targets.images.to(ctx.device))
@@ -323,48 +269,30 @@ def fitting_weights(method: str, given: str, binding: Binding, *, named: bool) -
             "Weights trained against the tracker itself are another claim: ask for it by name, "
             "surrogates=NAME|NAME."
         )
-    weights = _own_weights(method, Path(given), binding) if given else _shipped_weights(method, binding)
-    card = read_card(weights)
-    if not weights.is_file():
-        raise DataError(f"{weights} is missing though its card is there. Train it again: {card.command}")
-    if (found := sha256_of(weights)) != card.sha256:
-        raise DataError(f"{weights} has SHA-256 {found}, its card says {card.sha256}. Train it again.")
-    return weights, weights.with_suffix(".json")
 
+    def fits(card: MaskCard) -> bool:
+        return card.domain == binding.domain and card.surrogates == tuple(sorted(binding.backbones))
 
-def _own_weights(method: str, own: Path, binding: Binding) -> Path:
-    if not own.is_file():
-        raise UsageError(f"{method}: weights={own} is not a file.")
-    if not _fits(card := read_card(own), binding):
-        raise UsageError(
-            f"{method}: weights={own} were trained for domain '{card.domain}' against {'|'.join(card.surrogates)}; "
-            f"this cell has domain '{binding.domain}' and surrogates {'|'.join(binding.backbones)}. Say "
-            f"surrogates={'|'.join(card.surrogates)}, or train again."
+    def unlike(card: MaskCard) -> str:
+        return (
+            f"domain '{card.domain}' against {'|'.join(card.surrogates)}; this cell has domain '{binding.domain}' and "
+            f"surrogates {'|'.join(binding.backbones)}. Say surrogates={'|'.join(card.surrogates)}, or train again."
         )
-    return own
 
-
-def _shipped_weights(method: str, binding: Binding) -> Path:
-    fitting = [path for path in shipped_weights() if _fits(read_card(path), binding)]
+    if given:
+        return SHELF.files(SHELF.own(method, Path(given), fits, unlike))
+    fitting = SHELF.fitting(fits)
     if not fitting:
         raise UsageError(_none_fits(method, binding))
-    return fitting[0]
-
-
-def _fits(card: MaskCard, binding: Binding) -> bool:
-    return card.domain == binding.domain and card.surrogates == tuple(sorted(binding.backbones))
+    return SHELF.files(fitting[0])
 
 
 def _none_fits(method: str, binding: Binding) -> str:
-    there = "; ".join(
-        f"{path.stem}: domain {card.domain}, surrogates {'|'.join(card.surrogates)}"
-        for path in shipped_weights()
-        for card in [read_card(path)]
-    )
+    there = SHELF.described(lambda card: f"domain {card.domain}, surrogates {'|'.join(card.surrogates)}")
     surrogates = " ".join(f"--backbone {name}" for name in binding.backbones)
     return (
         f"{method} has no weights for domain '{binding.domain}' and surrogates "
-        f"{'|'.join(binding.backbones) or 'none'}. There are: {there or 'none'}. Train your own: bench train "
+        f"{'|'.join(binding.backbones) or 'none'}. There are: {there}. Train your own: bench train "
         f"erasablemask --dataset {binding.dataset} {surrogates} --out mask.safetensors, then say "
         f"{method}:weights=mask.safetensors."
     )

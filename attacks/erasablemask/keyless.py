@@ -17,7 +17,7 @@ from torch import Tensor
 
 from attacks._micro_batch import in_micro_batches
 from attacks._surrogates import SurrogateParams
-from attacks.erasablemask.attack import ErasableMask, fitting_weights, loaded_networks, read_card
+from attacks.erasablemask.attack import SHELF, ErasableMask, fitting_weights, loaded_networks
 from bench.contracts import Binding, Context, Faces, Purifier
 
 
@@ -62,7 +62,7 @@ class KeylessRestorer(Purifier):
 
     def training_identities(self, binding: Binding) -> str:
         """Return whose photos the weights were trained on, from their card."""
-        return read_card(self.files(binding)[0]).training_identities
+        return SHELF.read(self.files(binding)[0]).training_identities
 
     def purify(self, faces: Faces, ctx: Context) -> Tensor:
         """Return every photo as the restorer gives it back, N×3×H×W in [0, 1].

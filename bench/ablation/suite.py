@@ -152,7 +152,7 @@ def _settings(values: Mapping[str, Any], where: str) -> Settings:
     if WEIGHTS in settings.defense and not settings.trainer:
         raise UsageError(
             f'{where}: defense = "{settings.defense}" asks for trained weights, and there is no trainer. '
-            'Say trainer = "puface:steps=250" or the like, or name a file.'
+            'Say trainer = "NAME:parameter=value" (`bench list trainers`), or name a file.'
         )
     return settings
 

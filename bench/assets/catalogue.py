@@ -1,8 +1,9 @@
 """What ``bench data list|add|fetch`` and ``bench models fetch`` do.
 
 The catalogue knows data sets and weights that the project does not ship: what they are, their licence, their
-files pinned by SHA-256 and where to get them. Data sets and denoisers are listed here, other weights come
-from the cards of the registered backbones. The user's own folders are in ``folders.json`` of the data folder.
+files pinned by SHA-256 and where to get them. Data sets are listed here, weights are declared by the registered
+backbones, defences and attacks (`bench.contracts.Method.assets`). The user's own folders are in ``folders.json`` of
+the data folder.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 
-from bench.contracts import BackboneCard, Frozen
+from bench.contracts import AssetEntry, AssetFile, Frozen, Method
 from bench.data.files import VARIABLE, data_folder, sha256_of
 from bench.data.folders import FOLDERS, registered, write_whole
 from bench.errors import DataError, UsageError, unknown
+from bench.plugins import factory, registry, syntax
 
 Kind = Literal["dataset", "weights"]
 State = Literal["present", "absent", "corrupt"]
@@ -30,34 +32,19 @@ Report = Callable[[str, int, int], None]
 TIMEOUT_S = 30
 """Seconds without an answer after which a download is given up."""
 
+_WITH_WEIGHTS: tuple[registry.Registry[Method], ...] = (
+    registry.BACKBONES,
+    registry.DEFENSES,
+    registry.ATTACKS,
+)
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-
-
-class CatalogueFile(Frozen):
-    """One file of the data folder."""
-
-    path: str = Field(description="inside the data folder")
-    sha256: str = Field(pattern=r"^([0-9a-f]{64})?$", description="expected digest; empty: not pinned")
-    bytes: int = Field(0, ge=0, description="size; 0: not stated")
-    url: str = Field("", description="public source of exactly this file; empty: none known")
-
-
-class CatalogueEntry(Frozen):
-    """A data set or a set of weights."""
-
-    name: str
-    kind: Kind
-    what: str
-    licence: str = Field(description="as stated by the source")
-    source: str = Field("", description="where it comes from")
-    files: tuple[CatalogueFile, ...]
-    how: str = Field(description="how to get what has no public source of its own")
 
 
 class FileState(Frozen):
     """A file of the catalogue and whether the data folder has it."""
 
-    file: CatalogueFile
+    file: AssetFile
     path: Path
     state: State
 
@@ -65,7 +52,7 @@ class FileState(Frozen):
 class Listed(Frozen):
     """A catalogue entry with the state of its files."""
 
-    entry: CatalogueEntry
+    entry: AssetEntry
     files: tuple[FileState, ...]
 
     @property
@@ -75,7 +62,7 @@ class Listed(Frozen):
         return "corrupt" if "corrupt" in states else "absent" if "absent" in states else "present"
 
 
-_LFW = CatalogueEntry(
+_LFW = AssetEntry(
     name="lfw",
     kind="dataset",
     what="Labeled Faces in the Wild, deep-funneled: 13,233 photos of 5,749 identities, five landmarks each",
@@ -85,23 +72,23 @@ _LFW = CatalogueEntry(
     ),
     source="umass-vis-lfw/umass-vis-lfw.github.io @ 2a620cd8cceb10430f8c7012fe9fa5f0837759e9",
     files=(
-        CatalogueFile(
+        AssetFile(
             path="lfw/lfw-deepfunneled.tar",
             bytes=126_760_960,
             sha256="351075da5e18755678ee5851572a5b1c879476632a79e6cabed84430a11785f1",
         ),
-        CatalogueFile(
+        AssetFile(
             path="lfw/landmarks.csv",
             bytes=1_919_323,
             sha256="3df48366ccf49e848d18dfbfb8d5382a2aec1e04a81110b3e6f85555a0675c4b",
         ),
-        CatalogueFile(
+        AssetFile(
             path="lfw/pairs.txt",
             bytes=155_335,
             sha256="ea42330c62c92989f9d7c03237ed5d591365e89b3e649747777b70e692dc1592",
             url="http://vis-www.cs.umass.edu/lfw/pairs.txt",
         ),
-        CatalogueFile(
+        AssetFile(
             path="lfw/people.txt",
             bytes=94_770,
             sha256="bc8fa2b7f25c895cf7efb6de4f4fc27ca8b8d1cfa63350ad8b96eae2b198d365",
@@ -116,7 +103,7 @@ _LFW = CatalogueEntry(
     ),
 )
 
-DATASETS: tuple[CatalogueEntry, ...] = (_LFW,)
+DATASETS: tuple[AssetEntry, ...] = (_LFW,)
 """Data sets with files to fetch; a procedural or a user's own data set has none."""
 
 
@@ -184,88 +171,28 @@ def place_of(entry: ByHand) -> Path:
     return data_folder() / entry.name
 
 
-def _denoiser(name: str, what: str, file: str, size: int, sha256: str, source: str) -> CatalogueEntry:
-    return CatalogueEntry(
-        name=name,
-        kind="weights",
-        what=what,
-        licence=f"none stated in {source.partition(' ')[0]} (no licence file)",
-        source=source,
-        files=(CatalogueFile(path=f"weights/denoiser/{file}", bytes=size, sha256=sha256),),
-        how=(
-            f"The file was made from {source} and has no public source of its own. "
-            "Take it from a copy somebody has: --from URL_OR_FOLDER."
-        ),
-    )
+def weights() -> tuple[AssetEntry, ...]:
+    """Return the weights that belong in the data folder, as the registered methods declare them, each once."""
+    declared = [entry for known, name in _methods() for entry in _declared(known, name)]
+    return tuple({entry.name: entry for entry in declared}.values())
 
 
-DENOISERS: tuple[CatalogueEntry, ...] = (
-    _denoiser(
-        "dncnn",
-        "blind colour denoiser, 20 layers (Zhang et al., IEEE TIP 2017)",
-        "dncnn-color-blind.safetensors",
-        2_676_156,
-        "78264fdac757b6fe21ae735f06be33f7d7d64ab4371b63c4914e1b00d1e47de7",
-        "cszn/DnCNN @ e93b27812d3ff523a3a79d19e5e50d233d7a8d0a",
-    ),
-    _denoiser(
-        "ffdnet",
-        "colour denoiser that is told the level of noise, 12 layers (Zhang et al., IEEE TIP 2018)",
-        "ffdnet-color.safetensors",
-        3_410_384,
-        "abf660cfd02ac45e099216891081c03ed8a0989ba5e864d642f05a062b4d41ee",
-        "cszn/FFDNet @ e787f46df2f374ff3591186706229cb9a0591fea",
-    ),
-)
-"""Weights of the defences of the same names, which pin the same digests."""
+def _methods() -> Iterator[tuple[registry.Registry[Method], str]]:
+    """Yield each registered method that may need weights; those come first that are nothing without them."""
+    for known in _WITH_WEIGHTS:
+        for name in known.entries():
+            yield known, name
 
 
-def weights() -> tuple[CatalogueEntry, ...]:
-    """Return the weights that belong in the data folder: of backbones, from their cards, and of denoisers."""
-    from bench.plugins import registry
-
-    found = map(_weights_of, registry.BACKBONES.entries())
-    return (*(entry for entry in found if entry is not None), *DENOISERS)
-
-
-def _weights_of(backbone: str) -> CatalogueEntry | None:
-    """Return the entry of a backbone by name or with parameters, None where nothing is to be fetched for it."""
-    from bench.plugins import factory, registry, syntax
-
-    parsed = syntax.parse(backbone)
-    cls = registry.BACKBONES.load(parsed.name)
-    if parsed.values.get("weights"):
-        return None
-    named = factory.backbone(backbone) if parsed.values else cls
-    card = getattr(named, "card", None)
-    if not isinstance(card, BackboneCard) or not _fetched(card):
-        return None
-    return _entry_of_card(card, getattr(cls, "how", ""))
+def _declared(known: registry.Registry[Method], text: str) -> tuple[AssetEntry, ...]:
+    """Return what a method declares, by name or with parameters; () where it cannot be made without more of them."""
+    parsed = syntax.parse(text)
+    if not set(known.load(parsed.name).required) <= set(parsed.values):
+        return ()
+    return factory.create(known.kind, text).assets()
 
 
-def _fetched(card: BackboneCard) -> bool:
-    """Whether the weights belong in the data folder; a bare file name ships with its package."""
-    return len(PurePosixPath(card.file).parts) > 1
-
-
-def _entry_of_card(card: BackboneCard, how: str = "") -> CatalogueEntry:
-    """Return the entry of a card; `how` to get a file that its publisher hands out, where that is known."""
-    return CatalogueEntry(
-        name=card.name,
-        kind="weights",
-        what=f"{card.embedding_dim}-dimensional backbone, trained on: {card.training_data}",
-        licence=card.licence,
-        source=card.source,
-        files=(CatalogueFile(path=card.file, sha256=card.sha256),),
-        how=how
-        or (
-            f"The file was made from {card.source or 'a source the card does not state'}; it has no public "
-            "source of its own. Take it from a copy somebody has: --from URL_OR_FOLDER."
-        ),
-    )
-
-
-def catalogue(kind: Kind | None = None) -> tuple[CatalogueEntry, ...]:
+def catalogue(kind: Kind | None = None) -> tuple[AssetEntry, ...]:
     """Return the entries of a kind, or all."""
     datasets = DATASETS if kind in (None, "dataset") else ()
     return datasets + (weights() if kind in (None, "weights") else ())
@@ -276,7 +203,7 @@ def listing(kind: Kind | None = None) -> tuple[Listed, ...]:
     return tuple(Listed(entry=e, files=tuple(map(_state, e.files))) for e in catalogue(kind))
 
 
-def _state(file: CatalogueFile) -> FileState:
+def _state(file: AssetFile) -> FileState:
     path = data_folder() / file.path
     if not path.is_file():
         state: State = "absent"
@@ -323,31 +250,34 @@ def fetch(
     return tuple(state.path for state in known)
 
 
-def _entry(name: str, kind: Kind | None) -> CatalogueEntry:
-    """Find an entry without importing other plugins than the one that is requested."""
-    from bench.plugins import registry
+def _entry(name: str, kind: Kind | None) -> AssetEntry:
+    """Find an entry without importing other plugins than the one that is requested.
 
-    listed = {e.name: e for e in (*DATASETS, *DENOISERS) if kind in (None, e.kind)}
-    backbones = registry.BACKBONES.entries() if kind in (None, "weights") else {}
+    Raises:
+        UsageError: there is none of this name, or it is not to be fetched.
+    """
+    listed = {e.name: e for e in DATASETS} if kind in (None, "dataset") else {}
     if name in listed:
         return listed[name]
-    for entry in BY_HAND if kind in (None, "dataset") else ():
-        if entry.name == name:
-            raise UsageError(
-                f"{name} is handed out by its publishers only. {entry.how}, and unpack it in {place_of(entry)} or "
-                f"anywhere ({name}:path=FOLDER). Licence: {entry.licence}."
-            )
-    if name.partition(":")[0] not in backbones:
-        by_hand = [entry.name for entry in BY_HAND if kind in (None, "dataset")]
-        valid = (*listed, *by_hand, *backbones)
-        raise unknown("data set or weights" if kind is None else kind, name, valid)
-    found = _weights_of(name)
-    if found is None:
+    by_hand = {entry.name: entry for entry in BY_HAND} if kind in (None, "dataset") else {}
+    if name in by_hand:
+        entry = by_hand[name]
+        raise UsageError(
+            f"{name} is handed out by its publishers only. {entry.how}, and unpack it in {place_of(entry)} or "
+            f"anywhere ({name}:path=FOLDER). Licence: {entry.licence}."
+        )
+    methods = list(_methods()) if kind in (None, "weights") else []
+    of_name = [known for known, method in methods if method == syntax.parse(name).name]
+    found = next((entry for known in of_name for entry in _declared(known, name)), None)
+    if found is not None:
+        return found
+    if of_name:
         raise UsageError(f"nothing is to be fetched for '{name}': its weights ship with it or are your own.")
-    return found
+    valid = (*listed, *by_hand, *(entry.name for entry in (weights() if methods else ())))
+    raise unknown("data set or weights" if kind is None else kind, name, valid)
 
 
-def _fetch_file(file: CatalogueFile, path: Path, source: str) -> None:
+def _fetch_file(file: AssetFile, path: Path, source: str) -> None:
     if not file.sha256:
         raise UsageError(
             f"{file.path} is not pinned by a SHA-256 in its card, so it is not fetched. Put it at {path} yourself."
@@ -372,7 +302,7 @@ def _fetch_file(file: CatalogueFile, path: Path, source: str) -> None:
         ) from error
 
 
-def _copy(file: CatalogueFile, part: Path, source: str) -> str:
+def _copy(file: AssetFile, part: Path, source: str) -> str:
     """Write the file to `part` from wherever it is; returns where that was, for messages."""
     folder = _local_folder(source)
     if folder is None:
@@ -402,7 +332,7 @@ def _local_folder(source: str) -> Path | None:
     return Path(source).expanduser()
 
 
-def _candidate_urls(file: CatalogueFile, source: str) -> tuple[str, ...]:
+def _candidate_urls(file: AssetFile, source: str) -> tuple[str, ...]:
     if not source:
         return (file.url,)
     base = source.rstrip("/")

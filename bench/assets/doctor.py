@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from bench.contracts import Frozen
+from bench.contracts import HealthCheck
 
 if TYPE_CHECKING:
-    from bench.assets.catalogue import CatalogueEntry
-
-State = Literal["ok", "missing", "broken"]
+    from bench.contracts import AssetEntry, Binding
 
 OLDEST_PYTHON = (3, 11)
+
+EMBEDDED = "synthetic"
+"""The dataset of the embedded default."""
 
 LEAST_FREE = 1 << 30
 """Bytes that should be free where the store is; a run of LFW writes about that much."""
@@ -37,23 +38,17 @@ WALK_S = 1.0
 EXTRAS = {
     "face detector": ("facenet_pytorch", "detector", "photos without landmarks"),
     "HEIC photos": ("pi_heif", "heic", "phones' photos in `bench cloak`, `purify`, `inspect`"),
-    "APF server": ("starlette", "serve", "`bench apf serve`"),
 }
 """What an optional part is → its module, the extra that brings it, what it serves."""
 
 
-class Finding(Frozen):
+class Finding(HealthCheck):
     """The outcome of one check.
 
     Attributes are documented by their fields, as `bench doctor --json` prints them.
     """
 
     area: str = Field(description="what it belongs to, e.g. data")
-    name: str = Field(description="what was looked at")
-    state: State = Field(description="ok; missing: can be added; broken: is there and does not work")
-    detail: str = Field(description="what was found")
-    fix: str = Field("", description="how to get or repair it; empty where it is ok")
-    needed: bool = Field(False, description="whether the embedded default cannot run without it")
 
 
 def examine() -> tuple[Finding, ...]:
@@ -64,6 +59,7 @@ def examine() -> tuple[Finding, ...]:
         ("machine", _devices),
         ("plugins", _plugins),
         ("default", _embedded_default),
+        ("methods", _methods),
         ("data", _data),
         ("weights", _weights),
         ("extras", _lpips),
@@ -86,7 +82,11 @@ def _guarded(area: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]
         detail = f"{type(error).__name__}: {error}"
         return [
             Finding(
-                area=area, name=name, state="broken", detail=detail, needed=area in {"machine", "default"}
+                area=area,
+                name=name,
+                state="broken",
+                detail=detail,
+                needed=area in {"machine", "default", "methods"},
             )
         ]
 
@@ -185,12 +185,10 @@ def _plugins() -> Iterator[Finding]:
 def _embedded_default() -> Iterator[Finding]:
     import torch
 
-    from bench.contracts import Binding
-    from bench.plugins import factory, registry
+    from bench.plugins import factory
 
-    dataset = factory.dataset("synthetic")
-    pool = registry.POOLS.load(dataset.default_pool)
-    name = pool.groups[0][0]
+    binding = _default_binding()
+    dataset, name = factory.dataset(EMBEDDED), binding.tracker
     backbone = factory.backbone(name)
     backbone.load(torch.device("cpu"))
     first = dataset.crops(dataset.identities()[0].photos[:1])
@@ -202,15 +200,28 @@ def _embedded_default() -> Iterator[Finding]:
         detail=f"a face of {dataset.name} gives {length} numbers by {name}",
         needed=True,
     )
-    binding = Binding(dataset.name, dataset.domain, pool.helpers(name), name)
-    files = factory.defense("puface").files(binding)
-    yield Finding(
-        area="default",
-        name="PuFace",
-        state="ok",
-        detail=", ".join(path.name for path in files),
-        needed=True,
-    )
+
+
+def _methods() -> Iterator[Finding]:
+    """Ask each attack and defence what it needs of the installation."""
+    from bench.plugins import factory, registry
+
+    binding = _default_binding()
+    for known in (registry.ATTACKS, registry.DEFENSES):
+        for name in known.entries():
+            for found in factory.create(known.kind, name).health_checks(binding):
+                yield Finding(area="methods", **found.model_dump())
+
+
+def _default_binding() -> Binding:
+    """Return the binding of a method in a cell of the embedded default."""
+    from bench.contracts import Binding
+    from bench.plugins import factory, registry
+
+    dataset = factory.dataset(EMBEDDED)
+    pool = registry.POOLS.load(dataset.default_pool)
+    tracker = pool.groups[0][0]
+    return Binding(dataset.name, dataset.domain, pool.helpers(tracker), tracker)
 
 
 # -- data, weights, extras -----------------------------------------------------------------------------------
@@ -251,7 +262,7 @@ def _where(variable: str) -> str:
     return variable if os.environ.get(variable) else f"{variable} is not set"
 
 
-def _files_of(area: str, entry: CatalogueEntry, fetch: str) -> Finding:
+def _files_of(area: str, entry: AssetEntry, fetch: str) -> Finding:
     """Judge a catalogue entry by the presence and size of its files."""
     from bench.data.files import data_folder
 
@@ -262,7 +273,7 @@ def _files_of(area: str, entry: CatalogueEntry, fetch: str) -> Finding:
             absent.append(file.path)
         elif file.bytes and path.stat().st_size != file.bytes:
             wrong.append(f"{file.path} has {path.stat().st_size} bytes, not {file.bytes}")
-    state: State = "broken" if wrong else "missing" if absent else "ok"
+    state: Literal["ok", "missing", "broken"] = "broken" if wrong else "missing" if absent else "ok"
     detail = "; ".join(wrong) or (
         f"{len(absent)} of {len(entry.files)} files are missing" if absent else "here"
     )
@@ -271,7 +282,7 @@ def _files_of(area: str, entry: CatalogueEntry, fetch: str) -> Finding:
     return Finding(area=area, name=entry.name, state=state, detail=detail, fix=fix)
 
 
-def _by_hand(entry: CatalogueEntry, fetch: str) -> str:
+def _by_hand(entry: AssetEntry, fetch: str) -> str:
     """Return how to get what no address is known for, with the command and the places in full."""
     from bench.data.files import data_folder
 
@@ -305,14 +316,7 @@ def _lpips() -> Iterator[Finding]:
 
 def _extras() -> Iterator[Finding]:
     for name, (module, extra, serves) in EXTRAS.items():
-        here = importlib.util.find_spec(module) is not None
-        yield Finding(
-            area="extras",
-            name=name,
-            state="ok" if here else "missing",
-            detail=f"for {serves}",
-            fix="" if here else f"pip install 'cloakbench[{extra}]'",
-        )
+        yield Finding(area="extras", **HealthCheck.of_extra(name, module, extra, serves).model_dump())
     chromium = shutil.which("chromium")
     yield Finding(
         area="extras",

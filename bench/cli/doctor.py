@@ -34,6 +34,7 @@ def doctor(as_json: bool, quiet: bool) -> None:
     the settings in force. Exit code 0: the embedded default can run; 1: it cannot.
     """
     from bench.assets import doctor as examination
+    from bench.plugins import registry
 
     findings = (*examination.examine(), *_settings())
     fit = examination.can_run(findings)
@@ -43,9 +44,8 @@ def doctor(as_json: bool, quiet: bool) -> None:
     else:
         _print([finding for finding in findings if not (quiet and finding.state == "ok")])
         if not quiet or not fit:
-            click.echo(
-                f"\nThe embedded default {'can run' if fit else 'cannot run'}: bench run --attack fawkes"
-            )
+            verdict = "can run" if fit else "cannot run"
+            click.echo(f"\nThe embedded default {verdict}: bench run --attack {registry.ATTACKS.baseline()}")
     if not fit:
         click.get_current_context().exit(1)  # the findings are the command's output
 

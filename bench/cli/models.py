@@ -33,7 +33,8 @@ def list_models(as_json: bool) -> None:
     """List backbones with dimension, training data, licence and whether their weights are here."""
     from bench.plugins import factory, registry
 
-    rows = [_describe(factory.backbone(name)) for name in registry.BACKBONES.entries() if name != "onnx"]
+    known = registry.BACKBONES
+    rows = [_describe(factory.backbone(name)) for name in known.entries() if not known.load(name).required]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return

@@ -61,16 +61,16 @@ def new(kind: str, name: str, out: Path | None, as_json: bool, quiet: bool) -> N
 
 def _next(named: "Names", folder: Path) -> list[str]:
     """Return the commands that install, check and run the plugin."""
-    runs = {
-        "attack": f"bench run --attack {named.plugin} --defense jpeg --identities 6",
-        "defense": f"bench run --attack pgd --defense {named.plugin} --identities 6",
-        "backbone": f"bench run --attack pgd --backbone {named.plugin} --identities 6",
-        "protocol": f"bench run --attack pgd --protocol {named.plugin} --identities 6",
-    }
+    from bench.plugins import registry
+
+    other = registry.DEFENSES if named.kind == "attack" else registry.ATTACKS
+    against = f"--{other.singular} {other.baseline()}"
+    own = f"--{named.kind} {named.plugin}"
+    first, second = (own, against) if named.kind == "attack" else (against, own)
     return [
         f"cd {shlex.quote(str(folder))}",
         "pip install -e .",
         f"bench check {named.plugin}",
         "python -m pytest",
-        runs[named.kind],
+        f"bench run {first} {second} --identities 6",
     ]

@@ -71,6 +71,7 @@ class Folder(Dataset):
     domain = "real"
     default_pool = "real"
     shorthand = "path"
+    required = ("path",)
     note = "own photos: rates hold for these identities only"
 
     class Params(MethodParams):

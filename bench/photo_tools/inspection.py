@@ -459,7 +459,7 @@ def _backbones(requested: Sequence[str]) -> tuple[tuple[Backbone, ...], tuple[st
         for backbone in found:
             backbone.files(_binding(backbone))
         return found, ()
-    there = [one for name in known if name != "onnx" and (one := _if_there(name)) is not None]
+    there = [one for name in known if (one := _if_there(name)) is not None]
     real = tuple(one for one in there if one.card.domain == "real")
     if real:
         return real, ()

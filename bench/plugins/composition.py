@@ -103,7 +103,7 @@ class Composition(OfPurifiers):
         inside = self.joins.join(texts)
         if len(texts) < 2:
             raise UsageError(
-                f"'{inside}' has {len(texts)} members; write two purifiers or more: jpeg + median."
+                f"'{inside}' has {len(texts)} members; write two purifiers or more, joined by ' + '."
             )
         if len(members) != len(texts):
             raise ValueError(f"'{inside}' has {len(texts)} members, {len(members)} methods were given")

@@ -12,8 +12,9 @@ from bench.errors import UsageError
 # Not a registered method with a plugin's file among its parameters.
 _PYTHON_PLUGIN = re.compile(r"^(?![\w.-]+:\w+\s*=)(?P<name>.+?\.py:[A-Za-z_]\w*)(?::(?P<rest>.*))?$")
 
-# Not `name:parameter=….onnx`, which is a registered method with a path among its parameters.
-_ONNX_FILE = re.compile(r"^(?![\w-]+:\w+=)(?P<path>.+\.onnx)(?::(?P<rest>.*))?$")
+# A file of weights stands for the backbone that is registered under its ending. Not `name:parameter=….onnx`, which is
+# a registered method with a path among its parameters.
+_WEIGHTS_FILE = re.compile(r"^(?![\w-]+:\w+=)(?P<path>.+\.(?P<ending>onnx))(?::(?P<rest>.*))?$")
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,11 @@ def parse(text: str) -> MethodText:
     """
     text = text.strip()
     _outside_brackets(text)  # a bracket without its partner is named in the whole text
-    if match := _ONNX_FILE.match(text):
+    if match := _WEIGHTS_FILE.match(text):
         values, bare = _parameters(match["rest"] or "", text)
         if bare:
             raise UsageError(f"'{bare}' in '{text}' is not of the form parameter=value.")
-        return MethodText("onnx", {"path": match["path"], **values})
+        return MethodText(match["ending"], {"path": match["path"], **values})
     if match := _PYTHON_PLUGIN.match(text):
         name, rest = match["name"], match["rest"] or ""
     else:

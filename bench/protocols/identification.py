@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,7 @@ class IdentificationProtocol(Rotation):
         "Phillips et al., FRGC (CVPR 2005) for rank-k; ISO/IEC 19795-1 and NIST FRVT 1:N for FPIR and FNIR"
     )
     heads = ("nn", "centroid")
+    renamed: ClassVar[Mapping[str, str]] = {"strangers": "impostors"}
 
     class Params(RotationParams):
         """Ranks, and the impostors in and before the gallery."""

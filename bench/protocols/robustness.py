@@ -17,6 +17,7 @@ from bench.contracts import (
     View,
 )
 from bench.errors import UsageError, unknown
+from bench.plugins import factory, registry
 from bench.protocols._rotation import (
     Gallery,
     Probes,
@@ -33,29 +34,13 @@ NOTHING = "none"
 NO_CHANNEL = "no channel"
 """Its condition."""
 
-GRID = (
-    NOTHING,
-    "jpeg:quality=95",
-    "jpeg",
-    "jpeg:quality=50",
-    "jpeg:quality=30",
-    "resize:side=80",
-    "resize",
-    "crop:share=0.95",
-    "crop",
-    "gaussian:sigma=0.5",
-    "gaussian",
-    "gaussian:sigma=2",
-    "noise:sigma=4",
-    "noise",
-    "gamma:value=0.8",
-    "gamma:value=1.25",
-    "resize:side=96+jpeg:quality=71+jpeg:quality=71",
-)
-"""The default channels, canonical: a bare name has its default (jpeg 75, resize 56, crop 0.9, blur 1, noise 8).
+GRID = "online"
+"""The registered `bench.contracts.ChannelGrid` whose chains are the default."""
 
-The last is what a social network does: a smaller copy, compressed when it is uploaded and when it is shared.
-"""
+
+def default_chains() -> tuple[str, ...]:
+    """Return the chains of `GRID`."""
+    return registry.CHANNELS.load(GRID).chains
 
 
 class RobustnessProtocol(Rotation):
@@ -68,7 +53,7 @@ class RobustnessProtocol(Rotation):
         """How photos are dealt and what happens to them."""
 
         channels: tuple[str, ...] = Field(
-            GRID,
+            default_factory=default_chains,
             min_length=1,
             description="what happens to posted photos, one condition each: purifiers chained by '+', chains "
             "joined by '|', ';' in place of ',' between a purifier's parameters; none: nothing happens",
@@ -149,11 +134,9 @@ def canonical_chain(chain: str) -> str:
 
 
 def _purifiers(chain: str) -> list[Purifier]:
-    from bench.plugins import factory as plugins_factory
-
     steps = []
     for text in chain.split("+"):
-        step = plugins_factory.defense(text.strip().replace(";", ","))
+        step = factory.defense(text.strip().replace(";", ","))
         if not isinstance(step, Purifier):
             raise UsageError(
                 f"'{text}' in the channel '{chain}' is not a purifier; see `bench list defenses`."
@@ -168,12 +151,9 @@ def _purifiers(chain: str) -> list[Purifier]:
 
 
 def _written(step: Purifier) -> str:
-    from bench.plugins import factory, registry
-    from bench.plugins import factory as plugins_factory
-
     text = factory.canonical(step)
     known = step.name in registry.DEFENSES.entries()
-    if not known or plugins_factory.defense(text).params != step.params:
+    if not known or factory.defense(text).params != step.params:
         raise UsageError(
             f"'{text}' cannot be part of a channel: its name alone does not describe it. Use registered "
             "purifiers without paths among their parameters."

@@ -4,23 +4,17 @@ The purifier is trained on amplified cloaked images with an image loss and a fea
 `defenses.puface.training`. What is the paper's and what is ours: docs/methods/puface.md.
 """
 
-import json
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 from torch import Tensor
 
-from bench.contracts import Binding, Context, Faces, Frozen, MethodParams, Purifier
-from bench.data.files import sha256_of
+from bench.contracts import Binding, Context, Faces, Frozen, HealthCheck, MethodParams, Purifier
+from bench.data.cards import Shelf, WeightsCard, kept
 from bench.errors import DataError, UsageError
-from defenses.puface.network import PurifierNetwork, load_network, purify
-
-WEIGHTS = Path(__file__).parents[1] / "weights"
-"""Folder of the weights the project ships, each with its card."""
-
+from defenses.puface.network import load_network, purify
 
 ADAPTIVE = "adaptive"
 """Stands among a card's attacks for cloaks made in training against the purifier as it stood."""
@@ -38,15 +32,9 @@ class PurifierQuality(Frozen):
     recovered: float = Field(description="1 − distance_purified / distance_cloaked")
 
 
-class PurifierCard(Frozen):
+class PurifierCard(WeightsCard):
     """How one set of purifier weights was made; lies beside the weights as ``.json``."""
 
-    file: str = Field(description="name of the weights, beside the card")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the weights")
-    domain: str = Field(description="kind of faces it was trained on, e.g. 'real'")
-    dataset: str = Field(description="canonical name of the dataset")
-    dataset_fingerprint: str = Field(description="digest of everything that decides its crops")
-    training_identities: str = Field(description="on whose photos it was trained: '<dataset>/training'")
     extractors: tuple[str, ...] = Field(description="backbones of the cloaks and the feature loss, sorted")
     attacks: tuple[str, ...] = Field(description="attacks it was trained against, canonical, sorted")
     amplification: dict[str, tuple[float, float]] = Field(description="attack → range of k")
@@ -55,14 +43,6 @@ class PurifierCard(Frozen):
     width: int
     depth: int
     stride: int = 2
-    parameters: int = Field(ge=1, description="number of trained parameters")
-    steps: int = Field(ge=0, description="steps taken before the weights that were kept")
-    batch: int = Field(ge=1, description="images a step")
-    trainer: str = Field(description="canonical trainer, with every parameter that is not a default")
-    command: str = Field(description="the command that makes the weights again")
-    seed: int
-    wall_seconds: float = Field(ge=0, description="wall-clock time, cloaking included")
-    machine: str = Field(description="device and threads it was measured on")
     quality: PurifierQuality
 
     @property
@@ -71,43 +51,11 @@ class PurifierCard(Frozen):
         return tuple(sorted({attack.partition(":")[0] for attack in self.attacks}))
 
 
-def read_card(weights: Path) -> PurifierCard:
-    """Return the card beside `weights`.
+SHELF = Shelf(Path(__file__).parents[1] / "weights", "puface", PurifierCard, "puface")
+"""The weights the project ships, each with its card."""
 
-    Raises:
-        DataError: there is no card, or it is not one.
-    """
-    path = weights.with_suffix(".json")
-    try:
-        return PurifierCard.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise DataError(
-            f"{weights} has no card: {path.name} is missing beside it. `bench train puface` writes both."
-        ) from None
-    except (ValidationError, ValueError) as error:
-        raise DataError(f"{path} is not the card of a purifier: {error}") from error
-
-
-@lru_cache(maxsize=8)
-def _read_network(path: Path, modified: int, size: int, device: torch.device) -> PurifierNetwork:
-    del modified, size  # they stand for the file's content
-    # Weights read where gradients are off could not carry one later.
-    with torch.inference_mode(False):
-        return load_network(path, device)
-
-
-def _loaded(path: Path, device: torch.device) -> PurifierNetwork:
-    """Return the network of a file, read once: an attack that knows the purifier asks for it at every step."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return load_network(path, device)  # says what is missing
-    return _read_network(path, facts.st_mtime_ns, facts.st_size, device)
-
-
-def shipped_weights() -> tuple[Path, ...]:
-    """Return the weights the project ships, sorted by name."""
-    return tuple(sorted(WEIGHTS.glob("puface-*.safetensors")))
+loaded = kept(load_network)
+"""The network of a file, read once."""
 
 
 class PuFace(Purifier):
@@ -155,21 +103,20 @@ class PuFace(Purifier):
             UsageError: no weights fit; or the tracker is an extractor and was not named.
             DataError: weights, card or digest are not what they should be.
         """
-        weights = self._weights(binding)
-        card = read_card(weights)
-        if not weights.is_file():
-            raise DataError(f"{weights} is missing though its card is there. Train it again: {card.command}")
-        if (found := sha256_of(weights)) != card.sha256:
-            raise DataError(f"{weights} has SHA-256 {found}, its card says {card.sha256}. Train it again.")
-        return weights, weights.with_suffix(".json")
+        return SHELF.files(self._weights(binding))
 
     def trained_on(self, binding: Binding) -> tuple[str, ...]:
         """Return the canonical attacks of the weights' card."""
-        return read_card(self._weights(binding)).attacks
+        return SHELF.read(self._weights(binding)).attacks
 
     def training_identities(self, binding: Binding) -> str:
         """Return whose photos the weights were trained on, from their card."""
-        return read_card(self._weights(binding)).training_identities
+        return SHELF.read(self._weights(binding)).training_identities
+
+    def health_checks(self, binding: Binding) -> tuple[HealthCheck, ...]:
+        """Return whether the weights of the embedded default are here and whole."""
+        here = ", ".join(path.name for path in self.files(binding))
+        return (HealthCheck(name="PuFace", state="ok", detail=here, needed=True),)
 
     def purify(self, faces: Faces, ctx: Context) -> Tensor:
         """Return the purified images, N×3×H×W in [0, 1].
@@ -178,7 +125,7 @@ class PuFace(Purifier):
             DataError: the weights are corrupt, or the images have an odd side.
         """
         height, width = faces.images.shape[-2:]
-        network = _loaded(ctx.files[0], ctx.device)
+        network = loaded(ctx.files[0], ctx.device)
         if height % network.stride or width % network.stride:
             raise DataError(
                 f"puface needs sides that are multiples of {network.stride}, got {height}×{width} pixels."
@@ -195,24 +142,21 @@ class PuFace(Purifier):
                 "features is another claim: ask for it by name, features=NAME|NAME."
             )
         if self.params.weights:
-            return self._own(binding, Path(self.params.weights))
-        fitting = [path for path in shipped_weights() if self._fits(read_card(path), binding)]
+            own = Path(self.params.weights)
+            return SHELF.own(
+                self.name, own, partial(self._fits, binding=binding), partial(self._unlike, binding=binding)
+            )
+        fitting = SHELF.fitting(partial(self._fits, binding=binding))
         if not fitting:
             raise UsageError(self._none_fits(binding))
-        return max(fitting, key=lambda path: (len(read_card(path).attacks), path.name))
+        return max(fitting, key=lambda path: (len(SHELF.read(path).attacks), path.name))
 
-    def _own(self, binding: Binding, weights: Path) -> Path:
-        if not weights.is_file():
-            raise UsageError(f"puface: weights={weights} is not a file.")
-        card = read_card(weights)
-        if not self._fits(card, binding):
-            raise UsageError(
-                f"puface: weights={weights} were trained for domain '{card.domain}', extractors "
-                f"{'|'.join(card.extractors)}, attacks {'|'.join(card.attack_names)}; this cell has domain "
-                f"'{binding.domain}', extractors {'|'.join(binding.backbones)}, train={self.params.train}. "
-                f"Say features={'|'.join(card.extractors)}, or train again."
-            )
-        return weights
+    def _unlike(self, card: PurifierCard, binding: Binding) -> str:
+        return (
+            f"domain '{card.domain}', extractors {'|'.join(card.extractors)}, attacks {'|'.join(card.attack_names)}; "
+            f"this cell has domain '{binding.domain}', extractors {'|'.join(binding.backbones)}, "
+            f"train={self.params.train}. Say features={'|'.join(card.extractors)}, or train again."
+        )
 
     def _fits(self, card: PurifierCard, binding: Binding) -> bool:
         return (
@@ -234,11 +178,10 @@ class PuFace(Purifier):
         return names == tuple(sorted(set(self.params.train.split("|"))))
 
     def _none_fits(self, binding: Binding) -> str:
-        cards = [(path, read_card(path)) for path in shipped_weights()]
-        there = "; ".join(
-            f"{path.stem}: domain {card.domain}, extractors {'|'.join(card.extractors)}, "
-            f"train {'|'.join(card.attack_names)}"
-            for path, card in cards
+        there = SHELF.described(
+            lambda card: (
+                f"domain {card.domain}, extractors {'|'.join(card.extractors)}, train {'|'.join(card.attack_names)}"
+            )
         )
         attacks = ["fawkes", "pgd"]
         if self.params.train not in ("auto", "mixed", ADAPTIVE):
@@ -255,6 +198,6 @@ class PuFace(Purifier):
         return (
             f"puface has no weights for domain '{binding.domain}', extractors "
             f"{'|'.join(binding.backbones) or 'none'}, train={self.params.train}. "
-            f"There are: {there or 'none'}. Train your own: {command}, then say "
+            f"There are: {there}. Train your own: {command}, then say "
             "puface:weights=puface-mine.safetensors."
         )

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from bench.assets import catalogue
-from bench.assets.catalogue import CatalogueEntry, CatalogueFile, add, fetch, listing
+from bench.assets.catalogue import add, fetch, listing
+from bench.contracts import AssetEntry, AssetFile
 from bench.data.files import VARIABLE
 from bench.data.folders import registered
 from bench.datasets.folder import Folder
@@ -23,13 +24,13 @@ from bench.plugins import factory, registry
 CONTENT = {"toy/a.bin": b"first" * 5000, "toy/b.bin": b"second"}
 
 
-def pinned(path: str, url: str = "") -> CatalogueFile:
+def pinned(path: str, url: str = "") -> AssetFile:
     content = CONTENT[path]
-    return CatalogueFile(path=path, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), url=url)
+    return AssetFile(path=path, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), url=url)
 
 
-def toy(*files: CatalogueFile) -> CatalogueEntry:
-    return CatalogueEntry(name="toy", kind="dataset", what="w", licence="l", files=files, how="Ask a friend.")
+def toy(*files: AssetFile) -> AssetEntry:
+    return AssetEntry(name="toy", kind="dataset", what="w", licence="l", files=files, how="Ask a friend.")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from attacks.apf.attack import APF
-from attacks.apf.card import ApfCard, read_card, shipped_weights
+from attacks.apf.card import SHELF, ApfCard
 from attacks.apf.cloud import CloudSide, Gradient, Perturbation
 from attacks.apf.end import Diversity, other_photos
 from attacks.apf.network import ApfNetwork, TransferNetwork, load_network, save_network
@@ -458,7 +458,7 @@ def test_module_1_keeps_the_contract():
 
 
 def test_the_shipped_weights_are_those_of_their_cards():
-    found = [(path, read_card(path)) for path in shipped_weights()]
+    found = [(path, SHELF.read(path)) for path in SHELF.shipped()]
     pool = registry.POOLS.load("synthetic")
     served = {card.surrogates for _, card in found if card.domain == "synthetic"}
     assert served == {pool.helpers(group[0]) for group in pool.groups}

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from attacks.apf.card import read_card
+from attacks.apf.card import SHELF
 from attacks.apf.end import Ascent, other_photos
 from attacks.apf.network import ApfNetwork, load_network
 from attacks.apf.photos import deal_identities, read_pairs
@@ -167,7 +167,7 @@ def test_training_raises_dodging_and_writes_a_card_that_is_true(tmp_path):
     out = tmp_path / "apf.safetensors"
     requested = request(out)
     card = trainer(steps=60, enhance_steps=20, universal_steps=20, lr=3e-3).train(requested)
-    assert read_card(out).model_dump(mode="json") == card == json.loads(out.with_suffix(".json").read_text())
+    assert SHELF.read(out).model_dump(mode="json") == card == json.loads(out.with_suffix(".json").read_text())
     assert card["sha256"] == sha256_of(out)
     assert (card["probe"], card["server"], card["width"], card["eps"]) == ("probe", "server", 4, 8)
     network = load_network(out, torch.device("cpu"))

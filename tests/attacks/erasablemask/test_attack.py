@@ -1,5 +1,6 @@
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from attacks._input_diversity import draw_diversity
 from attacks._targets import target_centre
 from attacks.erasablemask import attack as erasablemask
-from attacks.erasablemask.attack import ErasableMask, MaskCard, MaskQuality, read_card, target_looks
+from attacks.erasablemask.attack import SHELF, ErasableMask, MaskCard, MaskQuality, target_looks
 from attacks.erasablemask.meta_auxiliary import Aim
 from attacks.erasablemask.networks import (
     Shape,
@@ -212,7 +213,7 @@ def test_refining_fools_the_surrogates_more(weights, surrogates, pool, faces):
 @pytest.mark.parametrize("attack", [PLAIN, ErasableMask()], ids=["plain", "refined"])
 def test_masks_stay_within_the_cards_bounds_and_use_them(weights, surrogates, pool, faces, attack):
     cloaks = stacked(attack.cloak(faces, context(weights, surrogates, pool)), faces)
-    card = read_card(weights)
+    card = SHELF.read(weights)
     assert cloaks.dtype == torch.float32
     assert 0 <= float(cloaks.min()) <= float(cloaks.max()) <= 1
     posted = to_8_bits(cloaks)
@@ -362,7 +363,7 @@ def shelf(tmp_path, monkeypatch):
     """An empty folder of shipped weights."""
     folder = tmp_path / "shelf"
     folder.mkdir()
-    monkeypatch.setattr(erasablemask, "WEIGHTS", folder)
+    monkeypatch.setattr(erasablemask, "SHELF", replace(SHELF, folder=folder))
     return folder
 
 

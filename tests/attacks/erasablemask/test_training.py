@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from attacks.erasablemask import training
-from attacks.erasablemask.attack import ErasableMask, MaskCard, read_card
+from attacks.erasablemask.attack import SHELF, ErasableMask, MaskCard
 from attacks.erasablemask.curriculum import Curriculum
 from attacks.erasablemask.meta_auxiliary import meta_auxiliary
 from attacks.erasablemask.networks import Generator, Restorer, key_pattern, load_networks
@@ -299,7 +299,7 @@ def test_everyones_first_photo_comes_before_anyones_second(tmp_path):
 
 def test_the_card_says_how_it_was_made(whole):
     out, content = whole
-    card = read_card(out)
+    card = SHELF.read(out)
     assert card.model_dump(mode="json") == json.loads(json.dumps(content)) == content
     assert json.loads(out.with_suffix(".json").read_text()) == content
     assert (card.file, card.sha256) == ("w.safetensors", sha256_of(out))

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from attacks._targets import target_centre
-from attacks.erasablemask.attack import ErasableMask, read_card, shipped_weights
+from attacks.erasablemask.attack import SHELF, ErasableMask
 from bench.contracts import Binding, Context, Faces
 from bench.plugins import factory
 from bench.quality.metrics import linf, psnr, to_8_bits
@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 KEY, OTHER = b"the owner's", b"somebody else's"
 IDENTITIES = 20
 
-SYNTHETIC = [path for path in shipped_weights() if read_card(path).domain == "synthetic"]
+SYNTHETIC = [path for path in SHELF.shipped() if SHELF.read(path).domain == "synthetic"]
 
 pytestmark = pytest.mark.skipif(
     not SYNTHETIC, reason="no weights of erasablemask for the domain 'synthetic' are here"
@@ -30,7 +30,7 @@ def faces_of(dataset, named):
 @pytest.fixture(scope="module", params=SYNTHETIC, ids=lambda path: path.stem)
 def masked(request):
     """Card, context, aims, natural faces and masks as posted."""
-    card = read_card(request.param)
+    card = SHELF.read(request.param)
     dataset = factory.dataset(card.dataset)
     backbones = tuple(factory.backbone(name) for name in card.surrogates)
     for backbone in backbones:

@@ -1,6 +1,7 @@
 """PuFace: the network, which weights fit which cell, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from bench.errors import DataError, UsageError
 from bench.randomness import torch_generator
 from defenses.puface import purifier as puface
 from defenses.puface.network import PurifierNetwork, load_network, purify, save_network
-from defenses.puface.purifier import PuFace, PurifierCard, read_card, shipped_weights
+from defenses.puface.purifier import SHELF, PuFace, PurifierCard
 
 
 def random_network(width: int = 4, depth: int = 2, seed: int = 0) -> PurifierNetwork:
@@ -80,7 +81,7 @@ def binding(*backbones: str, domain: str = "real", tracker: str = "tracker") -> 
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder in place of the shipped weights."""
-    monkeypatch.setattr(puface, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(puface, "SHELF", replace(SHELF, folder=tmp_path))
     return tmp_path
 
 
@@ -350,9 +351,9 @@ def test_odd_sides_are_refused(tmp_path: Path) -> None:
 # What the project ships.
 
 
-@pytest.mark.parametrize("weights", shipped_weights(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("weights", SHELF.shipped(), ids=lambda path: path.stem)
 def test_shipped_weights_are_those_of_their_card(weights: Path) -> None:
-    card: PurifierCard = read_card(weights)
+    card: PurifierCard = SHELF.read(weights)
     network = load_network(weights, torch.device("cpu"))
     assert card.file == weights.name
     assert card.sha256 == sha256_of(weights)

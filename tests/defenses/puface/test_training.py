@@ -31,7 +31,7 @@ from bench.randomness import torch_generator
 from defenses.puface.losses import adaptive_examples, feature_distance
 from defenses.puface.network import load_network, purify
 from defenses.puface.perturbations import Recipe, amplify, smooth
-from defenses.puface.purifier import read_card
+from defenses.puface.purifier import SHELF
 from defenses.puface.training import PuFaceTrainer
 from defenses.puface.training_photos import choose_photos
 
@@ -302,7 +302,7 @@ def test_the_card_says_how_it_was_made(tmp_path: Path) -> None:
     attacks = (Stripes(), Checkers(Checkers.Params(height=10)))
     params = SMALL.model_copy(update={"k_min": (1.0, 2.0), "k_max": (3.0, 4.0), "cloaks": (8, 6)})
     content = PuFaceTrainer(params).train(request(out, attacks=attacks))
-    card = read_card(out)
+    card = SHELF.read(out)
     assert card.model_dump(mode="json") == content
     assert card.sha256 == sha256_of(out)
     assert card.attacks == ("checkers:height=10", "stripes")
