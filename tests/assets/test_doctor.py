@@ -7,6 +7,7 @@ from collections import namedtuple
 import pytest
 
 from bench.assets import doctor
+from bench.contracts import HealthCheck
 from bench.plugins import registry
 from bench.quality import lpips as lpips_distance
 
@@ -33,7 +34,7 @@ def test_here_the_default_can_run_and_every_gap_says_how_to_fill_it(found):
     del found
     findings = doctor.examine()
     assert doctor.can_run(findings)
-    assert {"machine", "plugins", "default", "data", "weights", "extras", "store"} == {
+    assert {"machine", "plugins", "default", "methods", "data", "weights", "extras", "store"} == {
         f.area for f in findings
     }
     for finding in findings:
@@ -76,6 +77,16 @@ def test_a_plugin_that_cannot_be_imported_is_named_with_its_package(found, monke
     assert "sick-package" in findings["sick"].fix
     assert not findings["sick"].needed
     assert findings["attacks"].detail == f"{len(real('attacks'))} can be imported"
+
+
+def test_methods_say_what_they_need_of_the_installation(found, monkeypatch):
+    findings = found(doctor._methods)
+    assert findings["PuFace"].needed
+    assert findings["PuFace"].detail.startswith("puface-synthetic")
+    assert findings["APF server"].detail == "for `bench apf serve`"
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    missing = HealthCheck.of_extra("APF server", "starlette", "serve", "`bench apf serve`")
+    assert (missing.state, missing.fix) == ("missing", "pip install 'cloakbench[serve]'")
 
 
 def test_files_of_the_data_folder_by_presence_and_size(found, tmp_path):

@@ -380,3 +380,24 @@ def test_a_method_of_methods_is_described_again_by_its_canonical_form(values):
     text = canonical(made)
     assert wrapper(text).params == made.params
     assert parse(text).values.get("note", "") == values["note"]
+
+
+# -- renamed parameters --------------------------------------------------------------------------------------
+
+
+def test_a_former_name_of_a_parameter_is_taken_with_one_warning(caplog):
+    former = factory.protocol("identification:strangers=40,fpir=0.5")
+    assert [record.getMessage() for record in caplog.records] == [
+        "parameter 'strangers' of identification is now called 'impostors'"
+    ]
+    assert former.params == factory.protocol("identification:impostors=40,fpir=0.5").params
+    assert canonical(former) == "identification:fpir=0.5,impostors=40"
+    assert len(caplog.records) == 1
+
+
+def test_both_names_of_one_parameter_are_refused():
+    for text in ("strangers=40,impostors=30", "impostors=30,strangers=40"):
+        with pytest.raises(
+            UsageError, match="'strangers' and 'impostors', which are one parameter. Keep 'impostors'"
+        ):
+            factory.protocol(f"identification:{text}")

@@ -218,6 +218,21 @@ def test_every_built_in_says_in_one_line_what_it_is():
             assert "cannot be found" not in summary
 
 
+def test_the_kind_of_a_file_is_what_its_class_subclasses(mine):
+    assert registry.kinds_of(f"{mine}:Mine") == ["attacks"]
+    with pytest.raises(UsageError, match=r"Stranger' subclasses none of the contracts"):
+        registry.kinds_of(f"{mine}:Stranger")
+    with pytest.raises(UsageError, match="Unfinished' lacks cloak, threat"):
+        registry.kinds_of(f"{mine}:Unfinished")
+
+
+def test_every_kind_has_one_registry_that_knows_its_contract():
+    assert list(registry.EVERY) == [one.kind for one in registry.EVERY.values()]
+    for kind, one in registry.CLASSES.items():
+        assert registry.of(kind) is one
+        assert issubclass(one.load(next(iter(one.entries()))), one.contract)
+
+
 # -- installed packages, seen by other processes ---------------------------------------------------------------
 
 

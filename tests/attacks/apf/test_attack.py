@@ -414,7 +414,7 @@ def test_weights_that_changed_are_refused(tmp_path):
     card = weights.with_suffix(".json")
     card.write_text("{}")
     weights.touch()
-    with pytest.raises(DataError, match="is not the card of APF weights"):
+    with pytest.raises(DataError, match="is not the card of weights by `bench train apf`"):
         method.files(bound())
     card.unlink()
     with pytest.raises(DataError, match="has no card"):

@@ -320,7 +320,7 @@ def test_weights_without_card_are_data_errors(shelf: Path) -> None:
 def test_a_broken_card_is_a_data_error(shelf: Path, content: str) -> None:
     path = write_weights(shelf)
     path.with_suffix(".json").write_text(content, encoding="utf-8")
-    with pytest.raises(DataError, match="is not the card of a purifier"):
+    with pytest.raises(DataError, match="is not the card of weights by `bench train puface`"):
         PuFace().files(binding("a", "b"))
 
 
