@@ -398,6 +398,6 @@ def test_a_former_name_of_a_parameter_is_taken_with_one_warning(caplog):
 def test_both_names_of_one_parameter_are_refused():
     for text in ("strangers=40,impostors=30", "impostors=30,strangers=40"):
         with pytest.raises(
-            UsageError, match="'strangers' and 'impostors', which are one parameter. Keep 'impostors'"
+            UsageError, match=r"'strangers' and 'impostors', which are one parameter\. Keep 'impostors'"
         ):
             factory.protocol(f"identification:{text}")
