@@ -34,17 +34,6 @@ from bench.contracts import (
 from bench.errors import UsageError, unknown
 from bench.plugins import registry
 from bench.plugins.composition import Composition
-from bench.plugins.registry import (
-    ATTACKS,
-    BACKBONES,
-    DATASETS,
-    DEFENSES,
-    PROTOCOLS,
-    TRAINERS,
-    Registry,
-    kinds_of,
-    of,
-)
 from bench.plugins.syntax import MethodText, parse, split
 
 M = TypeVar("M", bound=Method)
@@ -305,21 +294,21 @@ def create(kind: str, text: str) -> Method:
     Raises:
         UsageError: unknown kind, name or parameter, or a value out of range.
     """
-    return defense(text) if kind == DEFENSES.kind else _create(of(kind), text)
+    return defense(text) if kind == registry.DEFENSES.kind else _create(registry.of(kind), text)
 
 
-def _create(registry: Registry[M], text: str) -> M:
+def _create(known: registry.Registry[M], text: str) -> M:
     if len(split(text, "+")) > 1:
         raise UsageError(
-            f"'{text}' joins {registry.kind} by '+', which only purifiers can be. Name them one by one."
+            f"'{text}' joins {known.kind} by '+', which only purifiers can be. Name them one by one."
         )
     parsed = parse(text)
-    return build(registry.load(parsed.name), parsed)
+    return build(known.load(parsed.name), parsed)
 
 
 def attack(text: str) -> Attack:
     """Return the attack that `text` describes."""
-    return _create(ATTACKS, text)
+    return _create(registry.ATTACKS, text)
 
 
 def defense(text: str) -> Defense:
@@ -328,7 +317,7 @@ def defense(text: str) -> Defense:
     if len(members) > 1:
         return compose(members)
     try:
-        return _create(DEFENSES, text)
+        return _create(registry.DEFENSES, text)
     except UsageError as error:
         if "+" not in text:
             raise
@@ -337,22 +326,22 @@ def defense(text: str) -> Defense:
 
 def backbone(text: str) -> Backbone:
     """Return the backbone that `text` describes; weights are not loaded yet."""
-    return _create(BACKBONES, text)
+    return _create(registry.BACKBONES, text)
 
 
 def dataset(text: str) -> Dataset:
     """Return the dataset that `text` describes."""
-    return _create(DATASETS, text)
+    return _create(registry.DATASETS, text)
 
 
 def protocol(text: str) -> Protocol:
     """Return the protocol that `text` describes."""
-    return _create(PROTOCOLS, text)
+    return _create(registry.PROTOCOLS, text)
 
 
 def trainer(text: str) -> Trainer:
     """Return the trainer that `text` describes."""
-    return _create(TRAINERS, text)
+    return _create(registry.TRAINERS, text)
 
 
 def purifiers(texts: Sequence[str], inside: str) -> tuple[Purifier, ...]:

@@ -34,7 +34,7 @@ class Blobs(Dataset):
 
     def __init__(self, identities=24, photos=4):
         super().__init__()
-        self.count, self.photos = identities, photos
+        self.n_identities, self.photos = identities, photos
         self.read: set[str] = set()
 
     def identities(self):
@@ -44,11 +44,11 @@ class Blobs(Dataset):
                 tuple(f"p{i:02}/{k}" for k in range(self.photos if i % 5 else 1)),
                 "evaluation" if i % 4 == 0 else "training",
             )
-            for i in range(self.count)
+            for i in range(self.n_identities)
         )
 
     def fingerprint(self):
-        return f"blobs of {self.count}"
+        return f"blobs of {self.n_identities}"
 
     def crops(self, ids):
         self.read.update(ids)

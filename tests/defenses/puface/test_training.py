@@ -46,17 +46,17 @@ class Blobs(Dataset):
 
     def __init__(self, identities: int = 24) -> None:
         super().__init__()
-        self.count = identities
+        self.n_identities = identities
         self.read: set[str] = set()
 
     def identities(self) -> tuple[Identity, ...]:
         return tuple(
             Identity(f"p{i:02}", (f"p{i:02}/0", f"p{i:02}/1"), "evaluation" if i % 4 == 0 else "training")
-            for i in range(self.count)
+            for i in range(self.n_identities)
         )
 
     def fingerprint(self) -> str:
-        return f"blobs of {self.count}"
+        return f"blobs of {self.n_identities}"
 
     def crops(self, ids: Sequence[str]) -> Tensor:
         self.read.update(ids)
