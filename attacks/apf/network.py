@@ -1,22 +1,24 @@
 """The networks of APF's cloud side: a U-Net on gradients and the universal perturbation that enhances it.
 
-Here: their shapes, and reading and writing their weights. Not here: who may feed them (`_apf_cloud`), which
-weights fit which cell (`_apf_card`), training (`apf_training`).
+Here: their shapes, and reading and writing their weights. Not here: who may feed them (`cloud`), which
+weights fit which cell (`card`), training (`training`).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bench.contracts import CROP_SIZE
+from bench.data.networks import read_frozen
 from bench.errors import DataError
 
 SLOPE = 0.2
@@ -179,24 +181,11 @@ def load_network(path: Path, device: torch.device) -> ApfNetwork:
         DataError: the file is missing, is no safetensors file, or does not hold such a network.
     """
     fix = "Train weights with `bench train apf`, or reinstall the package for those it ships."
-    if not path.is_file():
-        raise DataError(f"APF weights {path} do not exist. {fix}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            shape = json.loads((file.metadata() or {}).get("network", "{}"))
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as safetensors: {error}. {fix}") from error
-    if shape.get("architecture") != _ARCHITECTURE:
-        found = shape.get("architecture", "not stated")
-        raise DataError(f"{path} holds architecture '{found}', expected '{_ARCHITECTURE}'. {fix}")
-    with torch.device("meta"):  # no weights to draw: torch's global random state stays as it is
-        network = ApfNetwork(shape["width"], shape["size"])
-    try:
-        network.load_state_dict(tensors, assign=True)
-    except RuntimeError as error:
-        raise DataError(f"{path} does not hold the network it declares: {error}. {fix}") from error
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        raise DataError(f"{path} holds weights that are not finite. {fix}")
-    network.requires_grad_(False).eval()
-    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def build(shape: Mapping[str, Any]) -> ApfNetwork:
+        if shape.get("architecture") != _ARCHITECTURE:
+            found = shape.get("architecture", "not stated")
+            raise DataError(f"{path} holds architecture '{found}', expected '{_ARCHITECTURE}'. {fix}")
+        return ApfNetwork(shape["width"], shape["size"])
+
+    return read_frozen(path, device, build, what="APF", fix=fix)

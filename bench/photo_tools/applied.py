@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from bench.assets.catalogue import DATASETS
+from bench.assets.doctor import EMBEDDED
 from bench.contracts import Attack, BackbonePool, Binding, Context, Defense, with_parts
 from bench.data.files import data_folder, sha256_of
-from bench.datasets.lfw import ARCHIVE
 from bench.errors import UsageError
 from bench.photo_tools.keys import Secret
 from bench.plugins import factory, registry
@@ -189,8 +190,9 @@ def files_of(method: Attack | Defense, binding: Binding) -> tuple[Path, ...]:
 
 
 def default_dataset() -> str:
-    """Return ``lfw`` where its photos are in the data folder, else ``synthetic``."""
-    return "lfw" if (data_folder() / ARCHIVE).is_file() else "synthetic"
+    """Return the first dataset of the catalogue whose photos are in the data folder, else the embedded default."""
+    there = (entry.name for entry in DATASETS if (data_folder() / entry.files[0].path).is_file())
+    return next(there, EMBEDDED)
 
 
 def erasable_attacks() -> tuple[str, ...]:

@@ -4,15 +4,17 @@ Here: its shape, and reading and writing its weights. Not here: which weights fi
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bench.contracts import MICRO_BATCH
+from bench.data.networks import read_frozen
 from bench.errors import DataError
 
 _ARCHITECTURE = "red-net-stride{}"
@@ -117,27 +119,14 @@ def load_network(path: Path, device: torch.device) -> PurifierNetwork:
         DataError: the file is missing, is no safetensors file, or does not hold such a network.
     """
     fix = "Train weights with `bench train puface`, or reinstall the package for those it ships."
-    if not path.is_file():
-        raise DataError(f"purifier weights {path} do not exist. {fix}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            shape = json.loads((file.metadata() or {}).get("network", "{}"))
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} cannot be read as safetensors: {error}. {fix}") from error
-    strides = {_ARCHITECTURE.format(stride): stride for stride in _KERNEL}
-    if shape.get("architecture") not in strides:
-        raise DataError(
-            f"{path} holds architecture '{shape.get('architecture', 'not stated')}', "
-            f"expected one of {', '.join(strides)}. {fix}"
-        )
-    with torch.device("meta"):  # no weights to draw: torch's global random state stays as it is
-        network = PurifierNetwork(shape["width"], shape["depth"], stride=strides[shape["architecture"]])
-    try:
-        network.load_state_dict(tensors, assign=True)
-    except RuntimeError as error:
-        raise DataError(f"{path} does not hold the network it declares: {error}. {fix}") from error
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        raise DataError(f"{path} holds weights that are not finite. {fix}")
-    network.requires_grad_(False).eval()
-    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def build(shape: Mapping[str, Any]) -> PurifierNetwork:
+        strides = {_ARCHITECTURE.format(stride): stride for stride in _KERNEL}
+        if shape.get("architecture") not in strides:
+            raise DataError(
+                f"{path} holds architecture '{shape.get('architecture', 'not stated')}', "
+                f"expected one of {', '.join(strides)}. {fix}"
+            )
+        return PurifierNetwork(shape["width"], shape["depth"], stride=strides[shape["architecture"]])
+
+    return read_frozen(path, device, build, what="purifier", fix=fix)

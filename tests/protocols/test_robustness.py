@@ -8,7 +8,7 @@ from bench.contracts import Embedded, Split, Trial
 from bench.errors import UsageError
 from bench.plugins import factory
 from bench.plugins import factory as methods
-from bench.protocols.robustness import GRID, NO_CHANNEL, RobustnessProtocol, canonical_chain
+from bench.protocols.robustness import NO_CHANNEL, RobustnessProtocol, canonical_chain, default_chains
 from bench.protocols.tracker import TrackerProtocol
 from bench.run import decisions
 from bench.run.resolve import resolve
@@ -40,12 +40,13 @@ def test_a_chain_has_one_form(text, canonical):
 
 
 def test_the_default_grid_is_canonical_and_covers_the_issue():
-    assert tuple(map(canonical_chain, GRID)) == GRID == RobustnessProtocol().params.channels
-    qualities = [factory.defense(c).params.quality for c in GRID if c.startswith("jpeg")]
+    grid = default_chains()
+    assert tuple(map(canonical_chain, grid)) == grid == RobustnessProtocol().params.channels
+    qualities = [factory.defense(c).params.quality for c in grid if c.startswith("jpeg")]
     assert qualities == [95, 75, 50, 30]
-    names = {step.partition(":")[0] for chain in GRID for step in chain.split("+")}
+    names = {step.partition(":")[0] for chain in grid for step in chain.split("+")}
     assert names == {"none", "jpeg", "resize", "crop", "gaussian", "noise", "gamma"}
-    assert any(chain.count("+") == 2 for chain in GRID)
+    assert any(chain.count("+") == 2 for chain in grid)
 
 
 @pytest.mark.parametrize(
