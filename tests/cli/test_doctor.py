@@ -25,7 +25,7 @@ def test_it_says_what_is_missing_and_how_to_get_it(cli, examined):
     assert (code, err) == (0, "")
     assert "  missing  a-net" in out
     assert "→ fetch it" in out
-    assert out.endswith("The embedded default can run: bench run --attack fawkes\n")
+    assert out.endswith("The embedded default can run: bench run --attack pgd\n")
     _, quiet, _ = cli("doctor", "-q")
     assert "Python" not in quiet
     assert "a-net" in quiet
