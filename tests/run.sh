@@ -9,6 +9,7 @@ python -m pip install --quiet --disable-pip-version-check --constraint constrain
 ruff check .
 ruff format --check .
 mypy
+lint-imports
 # One process with one thread per core is fastest for torch; tests that start processes set their own.
 # Tests marked slow are for .ci/full; `bash tests/run.sh -m "slow or not slow"` runs them too.
 python -m pytest -m "not slow" "$@"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import console, device_option, json_option, store_option, threads_option
+from bench.cli.options import console, device_option, json_option, store_option, threads_option, verbosity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ def ablate(
     if dry_run:
         _show_plan(requested, options, as_json)
         return
-    log_to_stderr()
+    log_to_stderr(verbosity())
     outcome = _execute(requested, options, quiet or as_json)
     table = ablation_table.table(requested, outcome)
     _write(table, csv_file, figure, told=not (quiet or as_json))

@@ -65,7 +65,7 @@ def _note_verbose(ctx: click.Context, _param: click.Parameter, value: int) -> in
     if ctx.meta[_VERBOSE] and not ctx.resilient_parsing:
         from bench.cli.logs import log_to_stderr
 
-        log_to_stderr()
+        log_to_stderr(ctx.meta[_VERBOSE])
     return int(ctx.meta[_VERBOSE])
 
 

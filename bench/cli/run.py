@@ -22,6 +22,7 @@ from bench.cli.options import (
     lpips_trunk_option,
     store_option,
     threads_option,
+    verbosity,
 )
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **valu
     from bench.cli.logs import log_to_stderr
 
     prepared.folder.check_free_for(prepared.run.digest)
-    log_to_stderr()
+    log_to_stderr(verbosity())
     with progress(prepared, hidden=quiet or as_json) as advance:
         results = runner.execute(prepared, advance)
     leaderboard = build(prepared.folder)

@@ -22,7 +22,7 @@ from bench.faces.alignment import (
     similarity_scale,
     warp,
 )
-from bench.photo_tools.photo_files import PhotoFile, Samples, as_rgb
+from bench.faces.whole_photo import PhotoFile, Samples, as_rgb
 
 Change = NDArray[np.float32]
 

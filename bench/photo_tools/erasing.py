@@ -22,11 +22,11 @@ from bench.contracts import CROP_SIZE, MICRO_BATCH, Attack, Context
 from bench.errors import BenchError, DataError, MethodError, UsageError
 from bench.faces.paste_back import Place, paste_back_all, place_of, take_crop
 from bench.faces.pixels import Pixels
+from bench.faces.whole_photo import PhotoFile
 from bench.photo_tools import keys, photo_files
 from bench.photo_tools.applied import AppliedAttack, AttackRequest, erasable_attacks
 from bench.photo_tools.cloaking import Advance, Counted, shown
 from bench.photo_tools.keys import Key
-from bench.photo_tools.photo_files import PhotoFile
 from bench.photo_tools.photo_folders import (
     Photo,
     Refusal,

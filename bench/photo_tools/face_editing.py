@@ -24,9 +24,10 @@ from bench.errors import BenchError, DataError, MethodError
 from bench.faces.alignment import Pixels as Image
 from bench.faces.paste_back import Place, paste_back_all, take_crop
 from bench.faces.pixels import Pixels
+from bench.faces.whole_photo import PhotoFile
 from bench.files import StoreError
 from bench.photo_tools import photo_files
-from bench.photo_tools.photo_files import Format, PhotoFile
+from bench.photo_tools.photo_files import Format
 from bench.photo_tools.photo_folders import (
     FacedPhoto,
     Photo,

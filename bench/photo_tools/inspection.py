@@ -20,6 +20,7 @@ from bench.errors import BenchError, DataError, UsageError, unknown
 from bench.faces import pixels as faces_pixels
 from bench.faces import search
 from bench.faces.alignment import TEMPLATE, Pixels, align, estimate_similarity
+from bench.faces.whole_photo import Samples
 from bench.photo_tools import photo_files
 from bench.photo_tools.photo_folders import Photo, Refusal, find_photos, read_bytes, to_tensor, without_ending
 from bench.photo_tools.records import CLOAKS, ERASED, PURIFIED, CloakRecord, EraseRecord, PurifyRecord
@@ -144,7 +145,7 @@ class _Seen:
 
     facts: FileFacts
     pixels: Pixels
-    samples: photo_files.Samples
+    samples: Samples
     points: tuple[np.ndarray, ...]
 
     @property
@@ -297,7 +298,7 @@ def _compared(
     return comparison, faces
 
 
-def _same_samples(one: photo_files.Samples, other: photo_files.Samples) -> bool:
+def _same_samples(one: Samples, other: Samples) -> bool:
     """Say whether two photos that look the same to 8 bits are the same in every value."""
     if one.dtype == other.dtype and one.shape[2] == other.shape[2]:
         return bool(np.array_equal(one, other))
@@ -305,7 +306,7 @@ def _same_samples(one: photo_files.Samples, other: photo_files.Samples) -> bool:
     return bool(np.array_equal(a, b))
 
 
-def _in_depth(samples: photo_files.Samples) -> photo_files.Samples:
+def _in_depth(samples: Samples) -> Samples:
     """Return H×W×4 uint16 of any samples: grey in three channels, opaque where nothing else is said."""
     deep = samples if samples.dtype == np.uint16 else samples.astype(np.uint16) * 257
     alpha = deep[..., -1:] if deep.shape[2] in {2, 4} else np.full_like(deep[..., :1], 65535)

@@ -25,8 +25,9 @@ from bench.errors import DataError, UsageError
 from bench.faces import search
 from bench.faces.alignment import Pixels, align
 from bench.faces.paste_back import Place, place_at, place_of, take_crop
+from bench.faces.whole_photo import PhotoFile
 from bench.photo_tools import photo_files
-from bench.photo_tools.photo_files import SUFFIXES, PhotoFile
+from bench.photo_tools.photo_files import SUFFIXES
 
 _LITTER = frozenset({"thumbs.db", "desktop.ini"})
 

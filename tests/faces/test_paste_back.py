@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bench.faces.alignment import TEMPLATE, align, estimate_similarity, invert_similarity
 from bench.faces.paste_back import MARGIN, paste_back, paste_back_all, place_at, place_of, take_crop
-from bench.photo_tools.photo_files import PhotoFile, turned
+from bench.faces.whole_photo import PhotoFile, turned
 
 
 def noise(height, width, channels=3, seed=0, low=40, high=216):
