@@ -10,6 +10,7 @@ import torch
 from click.testing import CliRunner
 from pydantic import Field
 
+from bench.authoring import parametrize_with_checks
 from bench.authoring.checks import run_checks, sample_faces, training_faces
 from bench.authoring.fakes import FakeBackbone
 from bench.cli.check import check
@@ -34,7 +35,6 @@ NEEDS_REAL_DATA = {
     ("backbones", "mobilefacenet-casia"),
     ("backbones", "mobileface-v2"),
     ("backbones", "mobileface-v3"),
-    ("backbones", "onnx"),
     ("datasets", "lfw"),
     ("defenses", "dncnn"),
     ("defenses", "ffdnet"),
@@ -60,15 +60,18 @@ QUICK = {
 }
 """Parameters for plugins that take long under their own, or need weights no test can have (LPIPS' trunk)."""
 
+NEEDS_A_PATH = {("backbones", "onnx"), ("datasets", "folder")}
+"""Plugins that read a file or folder of the user's, which a test has to make first."""
+
 PLUGINS = [
     pytest.param(
-        kind,
-        name,
+        factory.create(kind, QUICK.get(name, name)),
         id=f"{kind}-{name}",
         marks=[pytest.mark.real_data] if (kind, name) in NEEDS_REAL_DATA else [],
     )
     for kind in KINDS
     for name in registry.EVERY[kind].entries()
+    if (kind, name) not in BROUGHT | NEEDS_A_PATH
 ]
 
 
@@ -79,8 +82,8 @@ def is_here(kind, name):
     return (data_folder() / factory.backbone(name).card.file).is_file()
 
 
-def failures(kind, method):
-    return {finding.check: finding.detail for finding in run_checks(kind, method) if not finding.passed}
+def failures(method):
+    return {finding.check: finding.detail for finding in run_checks(method) if not finding.passed}
 
 
 @pytest.fixture
@@ -90,6 +93,12 @@ def real_data():
     if not (folder / "lfw").exists():
         pytest.skip(f"needs real faces and weights; {VARIABLE} points to no folder that has them")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def skip_without_real_data(request):
+    if request.node.get_closest_marker("real_data"):
+        request.getfixturevalue("real_data")
 
 
 @pytest.fixture
@@ -103,29 +112,54 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-@pytest.mark.parametrize(("kind", "name"), PLUGINS)
-def test_every_registered_plugin_keeps_its_contract(kind, name, request):
-    text = QUICK.get(name, name)
-    if (kind, name) in BROUGHT and not is_here(kind, name):
+@parametrize_with_checks(PLUGINS)
+def test_every_registered_plugin_keeps_its_contract(plugin, check):
+    del plugin
+    check()
+
+
+def test_plugins_bear_the_names_they_are_registered_under():
+    assert [case.values[0].name for case in PLUGINS] == [case.id.partition("-")[2] for case in PLUGINS]
+
+
+@pytest.mark.parametrize(("kind", "name"), sorted(BROUGHT))
+def test_what_users_bring_keeps_its_contract(kind, name):
+    if not is_here(kind, name):
         pytest.skip(f"{VARIABLE} has no {name}; its reader is tested on a file of the published layout")
-    if (kind, name) in NEEDS_REAL_DATA:
-        folder = request.getfixturevalue("real_data")
-        if name == "onnx":
-            # A link elsewhere: what lies beside the original is no card of ours.
-            link = request.getfixturevalue("tmp_path") / "network.onnx"
-            link.symlink_to(folder / "weights" / "fr" / "mobilefacenet-relu6.onnx")
-            text = f"onnx:path={link},mean=127,scale=0.0078125"
-    if name == "folder":
-        text = f"folder:path={request.getfixturevalue('photos')},aligned=true"
-    method = factory.create(kind, text)
-    assert method.name == name
-    assert failures(kind, method) == {}
+    assert failures(factory.create(kind, name)) == {}
+
+
+@pytest.mark.real_data
+def test_an_onnx_file_keeps_the_contract(real_data, tmp_path):
+    # A link elsewhere: what lies beside the original is no card of ours.
+    link = tmp_path / "network.onnx"
+    link.symlink_to(real_data / "weights" / "fr" / "mobilefacenet-relu6.onnx")
+    assert failures(factory.backbone(f"onnx:path={link},mean=127,scale=0.0078125")) == {}
+
+
+def test_a_folder_of_photos_keeps_the_contract(photos):
+    assert failures(factory.dataset(f"folder:path={photos},aligned=true")) == {}
+
+
+def test_a_check_whose_needs_failed_is_skipped_and_the_one_that_failed_says_why():
+    *_, marked = parametrize_with_checks([Crashes()]).args
+    check = {case.values[1].name: case.values[1] for case in marked}
+    with pytest.raises(pytest.fail.Exception, match="ZeroDivisionError: what now"):
+        check["cloaks without an error"]()
+    with pytest.raises(pytest.skip.Exception, match="needs failed"):
+        check[SAME]()
+    check["declares its threat model"]()
+
+
+def test_only_plugins_can_be_parametrised():
+    with pytest.raises(TypeError, match="'fawkes' is no plugin; give an instance"):
+        parametrize_with_checks(["fawkes"])
 
 
 def test_fawkes_that_looks_at_the_whole_person_keeps_its_contract():
     attack = factory.attack("fawkes:version=0.3,mode=min,steps=6")
     assert (attack.scope, attack.threat.needs_targets) == ("identity", True)
-    assert failures("attacks", attack) == {}
+    assert failures(attack) == {}
 
 
 @pytest.mark.parametrize("name", registry.POOLS.entries())
@@ -156,7 +190,7 @@ def test_siblings_help_each_other_and_no_stranger():
 
 
 def test_a_fake_is_a_whole_backbone():
-    assert failures("backbones", FakeBackbone(FakeBackbone.Params(seed=3))) == {}
+    assert failures(FakeBackbone(FakeBackbone.Params(seed=3))) == {}
 
 
 # -- plugins that break the contract, each in one way ----------------------------------------------------------
@@ -395,20 +429,20 @@ def same_threads():
 
 @pytest.mark.parametrize("cls", [Tint, KeepsItsBound, RequiresFit])
 def test_a_faithful_attack_passes(cls):
-    assert failures("attacks", cls()) == {}
+    assert failures(cls()) == {}
 
 
 @pytest.mark.parametrize(
     ("cls", "expected", "detail"), BROKEN_ATTACKS, ids=lambda v: getattr(v, "__name__", "")
 )
 def test_a_broken_attack_fails_exactly_the_check_it_breaks(cls, expected, detail):
-    found = failures("attacks", cls())
+    found = failures(cls())
     assert set(found) == expected
     assert any(detail in text for text in found.values()), found
 
 
 def test_a_parameter_without_a_default_is_found():
-    found = failures("attacks", Required())
+    found = failures(Required())
     assert "'strength' has no default" in found["every parameter has a description and a default"]
 
 
@@ -478,7 +512,7 @@ class Normalises(Dim):
     ],
 )
 def test_purifiers_fail_exactly_what_they_break(cls, expected):
-    assert set(failures("defenses", cls())) == expected
+    assert set(failures(cls())) == expected
 
 
 class Shifted(Backbone):
@@ -538,7 +572,7 @@ class ReturnsWeights(Centre):
     ],
 )
 def test_hardenings_fail_exactly_what_they_break(cls, expected):
-    assert set(failures("defenses", cls())) == expected
+    assert set(failures(cls())) == expected
 
 
 class NoLicence(FakeBackbone):
@@ -587,7 +621,7 @@ class OtherEachTime(FakeBackbone):
     ],
 )
 def test_backbones_fail_exactly_what_they_break(cls, expected):
-    assert set(failures("backbones", cls())) == expected
+    assert set(failures(cls())) == expected
 
 
 def synthetic(**overrides):
@@ -623,7 +657,7 @@ def synthetic(**overrides):
     ],
 )
 def test_datasets_fail_exactly_what_they_break(overrides, expected):
-    assert set(failures("datasets", synthetic(**overrides))) == expected
+    assert set(failures(synthetic(**overrides))) == expected
 
 
 def tracker(**overrides):
@@ -676,7 +710,7 @@ def _renamed(self, views, trial):
     ],
 )
 def test_protocols_fail_exactly_what_they_break(overrides, expected):
-    assert set(failures("protocols", tracker(**overrides))) == expected
+    assert set(failures(tracker(**overrides))) == expected
 
 
 def test_sample_faces_show_three_people_of_whom_one_has_a_single_photo():
@@ -792,7 +826,7 @@ class ErasesNothing(Erasable):
 
 
 def test_an_erasable_attack_that_keeps_its_contract_passes():
-    assert failures("attacks", Erasable()) == {}
+    assert failures(Erasable()) == {}
 
 
 @pytest.mark.parametrize(
@@ -808,4 +842,4 @@ def test_an_erasable_attack_that_keeps_its_contract_passes():
     ],
 )
 def test_a_broken_erasure_fails_exactly_its_check(cls, expected):
-    assert list(failures("attacks", cls())) == [expected]
+    assert list(failures(cls())) == [expected]

@@ -30,7 +30,7 @@ def check(plugin: str, kind: str | None, as_json: bool) -> None:
     method = factory.create(chosen, plugin)
     from bench.authoring.checks import run_checks
 
-    findings = run_checks(chosen, method)
+    findings = run_checks(method)
     failed = sum(not finding.passed for finding in findings)
     if as_json:
         document = {

@@ -7,8 +7,7 @@ from typing import TypeVar
 
 from bench.contracts import Attack, Backbone, BackbonePool, Binding, Dataset, Defense, Method, Protocol, Split
 from bench.errors import UsageError, unknown
-from bench.plugins import factory, registry
-from bench.plugins import factory as methods
+from bench.plugins import binding, factory, registry
 from bench.randomness import numpy_generator
 from bench.run.digest import digest
 from bench.run.spec import BENCHMARK_VERSION, Cell, RunSpec, cells
@@ -88,50 +87,16 @@ class Resolved:
         return self.protocol.impostors(identities, self.spec.split_seed)
 
     def helpers(self, method: Method, tracker: str) -> tuple[str, ...]:
-        """Return the names of a method's surrogates or extractors for one tracker, sorted.
-
-        A method of parts that wants none of its own has those of its parts of its own kind: the purifier that an
-        attack works against has extractors, which are no surrogates.
+        """Return the names of a method's surrogates or extractors for one tracker (`bench.plugins.binding.helpers`).
 
         Raises:
             UsageError: nothing is left of the pool, or too few for the method.
         """
-        wanted = method.pool()
-        if wanted is None:
-            kind = Attack if isinstance(method, Attack) else Defense
-            own = [part for part in method.parts() if isinstance(part, kind)]
-            return tuple(sorted({name for part in own for name in self.helpers(part, tracker)}))
-        if wanted == "auto":
-            names = self.pool.helpers(tracker)
-        elif wanted in registry.POOLS.entries():
-            names = registry.POOLS.load(wanted).helpers(tracker)
-        else:
-            names = tuple(sorted(set(filter(None, wanted.split("|")))))
-        if not names:
-            raise UsageError(
-                f"the pool '{wanted}' leaves no helper backbone for {methods.canonical(method)} on tracker "
-                f"{tracker}; name some, joined by '|'."
-            )
-        known = registry.BACKBONES.entries()
-        for name in names:
-            if name not in known:
-                raise unknown("backbone", name, known)
-        if isinstance(method, Attack) and len(names) < method.threat.surrogates:
-            raise UsageError(
-                f"{methods.canonical(method)} needs {method.threat.surrogates} surrogates, "
-                f"tracker {tracker} leaves {len(names)} ({', '.join(names)})."
-            )
-        return names
+        return binding.helpers(method, self.pool, tracker)
 
     def binding(self, method: Method, tracker: str) -> Binding:
         """Return what the plan resolved for a method, and for all that it is made of, on one tracker."""
-        return Binding(
-            self.spec.dataset,
-            self.dataset.domain,
-            self.helpers(method, tracker),
-            tracker,
-            tuple(self.binding(part, tracker) for part in method.parts()),
-        )
+        return binding.bind(method, self.spec.dataset, self.dataset.domain, self.pool, tracker)
 
 
 def resolve(requested: RunSpec) -> Resolved:
@@ -152,8 +117,8 @@ def resolve(requested: RunSpec) -> Resolved:
     backbones = _by_name("backbones", trackers, factory.backbone)
     spec = requested.model_copy(
         update={
-            "dataset": methods.canonical(dataset),
-            "protocol": methods.canonical(protocol),
+            "dataset": factory.canonical(dataset),
+            "protocol": factory.canonical(protocol),
             "attacks": tuple(attacks),
             "defenses": tuple(defenses),
             "backbones": tuple(backbones),
@@ -180,7 +145,7 @@ def _by_name(kind: str, texts: Iterable[str], create: Callable[[str], M]) -> dic
     found: dict[str, M] = {}
     for text in texts:
         method = create(text)
-        name = methods.canonical(method)
+        name = factory.canonical(method)
         other = found.get(name)
         if other is not None and type(other) is not type(method):
             raise UsageError(

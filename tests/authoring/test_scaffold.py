@@ -93,7 +93,11 @@ def test_their_own_tests_pass(site, packages):
         packages,
     )
     out = run("pytest", *options, *tests, cwd=packages, PYTHONPATH=str(site))
-    assert re.search(r"\b17 passed", out), out
+    passed = re.search(
+        r"^(\d+) passed in", out, re.MULTILINE
+    )  # nothing skipped: each contract check is a case
+    assert passed, out
+    assert int(passed[1]) > 100
 
 
 def test_they_run_in_a_matrix_together(site, packages, tmp_path):

@@ -59,7 +59,7 @@ def roles(dataset):
 
 
 def assert_contract(dataset):
-    findings = checks.run_checks("datasets", dataset)
+    findings = checks.run_checks(dataset)
     assert len(findings) > 12
     assert not [finding for finding in findings if not finding.passed]
 

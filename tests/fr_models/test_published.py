@@ -272,7 +272,7 @@ def test_a_packs_file_of_another_name_too(tmp_path, caplog):
 
 
 def contract_failures(backbone):
-    findings = checks.run_checks("backbones", backbone)
+    findings = checks.run_checks(backbone)
     assert len(findings) > 8
     return [finding for finding in findings if not finding.passed]
 

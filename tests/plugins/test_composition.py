@@ -162,7 +162,7 @@ def test_the_whole_declares_what_its_parts_do(text, deterministic, differentiabl
     "text", ["jpeg + gaussian", "noise + noise:sigma=4", "ensemble:defenses=[jpeg & noise]"]
 )
 def test_they_keep_the_contract(text):
-    findings = run_checks("defenses", factory.defense(text))
+    findings = run_checks(factory.defense(text))
     assert [finding for finding in findings if not finding.passed] == []
 
 

@@ -301,7 +301,7 @@ def test_an_installed_package_keeps_the_contracts(sample, monkeypatch, kind, tex
         method = factory.create(kind, text)
     finally:
         registry.forget()
-    assert [finding for finding in run_checks(kind, method) if not finding.passed] == []
+    assert [finding for finding in run_checks(method) if not finding.passed] == []
 
 
 @pytest.mark.slow

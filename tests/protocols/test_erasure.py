@@ -202,7 +202,7 @@ def test_an_unknown_head_is_refused():
 
 def test_the_sample_attack_keeps_the_contract_and_its_key(pattern):
     attack = factory.attack(pattern)
-    assert {finding.detail for finding in run_checks("attacks", attack)} == {""}
+    assert {finding.detail for finding in run_checks(attack)} == {""}
     images = torch.full((2, 3, 112, 112), 0.5)
     faces = Faces(images, ("p", "q"), ("p", "q"))
     ctx = Context(key=b"secret")

@@ -453,7 +453,7 @@ def test_the_threat_model_follows_the_parameters():
 
 
 def test_module_1_keeps_the_contract():
-    findings = run_checks("attacks", factory.attack("apf:modules=1,steps=2"))
+    findings = run_checks(factory.attack("apf:modules=1,steps=2"))
     assert {f.check: f.detail for f in findings if not f.passed} == {}
 
 

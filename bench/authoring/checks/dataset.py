@@ -1,0 +1,146 @@
+"""What a dataset must keep to: unique identities and photos, and crops that depend on the photo alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from bench.authoring.checks.declarations import wrong_choice
+from bench.authoring.checks.observation import GLOBALS, disturbed, watched
+from bench.authoring.checks.suite import Check, attempt
+from bench.authoring.checks.tensors import difference
+from bench.contracts import CROP_SIZE, Dataset, Identity
+
+LISTS = "lists its identities"
+CROPS = "gives crops"
+
+_HEX = re.compile(r"[0-9a-f]{16,}")
+
+
+class _Reading:
+    """A dataset being read, and a second instance of it, each step done once."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    @cached_property
+    def identities(self) -> tuple[Identity, ...]:
+        return self.dataset.identities()
+
+    @cached_property
+    def fresh(self) -> Dataset:
+        return type(self.dataset)(self.dataset.params)
+
+    @property
+    def ids(self) -> list[str]:
+        return [image for identity in self.identities[:3] for image in identity.photos[:2]]
+
+    @cached_property
+    def twice(self) -> tuple[tuple[Tensor, frozenset[str]], tuple[Tensor, frozenset[str]]]:
+        """Crops by either instance, and the global state that changed meanwhile."""
+        ids = self.ids
+        return watched(lambda: self.dataset.crops(ids)), watched(lambda: self.fresh.crops(ids))
+
+    @property
+    def crops(self) -> Tensor:
+        return self.twice[0][0]
+
+    def misshapen(self) -> str:
+        expected = (len(self.ids), 3, CROP_SIZE, CROP_SIZE)
+        if self.crops.dtype == torch.uint8 and tuple(self.crops.shape) == expected:
+            return ""
+        return f"{self.crops.dtype} {tuple(self.crops.shape)} is not torch.uint8 {expected}"
+
+
+def checks(dataset: Dataset) -> Iterator[Check]:
+    """Yield the checks of a dataset."""
+    work = _Reading(dataset)
+    yield Check(LISTS, attempt(lambda: work.identities))
+    yield Check(
+        "identities are unique and sorted by id", lambda: _wrong_identities(work.identities), (LISTS,)
+    )
+    yield Check(
+        "image ids are unique, and everyone has some", lambda: _wrong_photos(work.identities), (LISTS,)
+    )
+    yield Check(
+        "at least two identities are evaluated; roles are valid",
+        lambda: _wrong_roles(work.identities, dataset),
+        (LISTS,),
+    )
+    yield Check(
+        "lists the same identities again",
+        lambda: "" if work.fresh.identities() == work.identities else "they differ",
+        (LISTS,),
+    )
+    yield Check(
+        "its fingerprint is a hex digest and stays", lambda: _wrong_fingerprint(dataset, work.fresh), (LISTS,)
+    )
+    yield Check(CROPS, attempt(lambda: work.twice), (LISTS,))
+    yield Check("crops are uint8 N×3×112×112", work.misshapen, (CROPS,))
+    yield Check(GLOBALS, lambda: disturbed(work.twice[0][1], work.twice[1][1]), (CROPS,))
+    yield Check(
+        "crops are the same again",
+        lambda: difference({"crops": work.crops}, {"crops": work.twice[1][0]}),
+        (CROPS,),
+    )
+    yield Check(
+        "crops do not depend on order",
+        lambda: _wrong_crops(dataset, work.ids, work.ids[::-1], work.crops),
+        (CROPS,),
+    )
+    yield Check(
+        "a crop alone is the same",
+        lambda: _wrong_crops(dataset, work.ids, work.ids[1:2], work.crops),
+        (CROPS,),
+    )
+    yield Check("no images give no crops", lambda: _wrong_empty(dataset), (CROPS,))
+
+
+def _wrong_identities(identities: Sequence[Identity]) -> str:
+    ids = [identity.id for identity in identities]
+    if len(set(ids)) < len(ids):
+        return f"'{max(ids, key=ids.count)}' is listed twice"
+    return "" if ids == sorted(ids) else "they are not sorted"
+
+
+def _wrong_photos(identities: Sequence[Identity]) -> str:
+    bare = [identity.id for identity in identities if not identity.photos]
+    if bare:
+        return f"'{bare[0]}' has no photos"
+    photos = [image for identity in identities for image in identity.photos]
+    if len(set(photos)) == len(photos):
+        return ""
+    seen: set[str] = set()
+    double = next(image for image in photos if image in seen or seen.add(image))  # type: ignore[func-returns-value]
+    return f"image '{double}' is listed twice"
+
+
+def _wrong_roles(identities: Sequence[Identity], dataset: Dataset) -> str:
+    odd = [identity for identity in identities if identity.role not in ("evaluation", "training")]
+    if odd:
+        return wrong_choice(f"role of '{odd[0].id}'", odd[0].role, ("evaluation", "training"))
+    evaluated = sum(identity.role == "evaluation" for identity in identities)
+    if dataset.impostors_only:  # photos without identities, for training and calibration
+        return "it has impostors only, and some are evaluated" if evaluated else ""
+    return "" if evaluated >= 2 else f"{evaluated} identities are evaluated"
+
+
+def _wrong_fingerprint(dataset: Dataset, fresh: Dataset) -> str:
+    first, second = dataset.fingerprint(), fresh.fingerprint()
+    if not (isinstance(first, str) and _HEX.fullmatch(first)):
+        return f"{first!r} is not a hex digest"
+    return "" if first == second else f"{first} became {second}"
+
+
+def _wrong_crops(dataset: Dataset, ids: Sequence[str], requested: Sequence[str], crops: Tensor) -> str:
+    expected = {image: crops[ids.index(image)] for image in requested}
+    return difference(expected, dict(zip(requested, dataset.crops(requested), strict=True)))
+
+
+def _wrong_empty(dataset: Dataset) -> str:
+    shape = tuple(dataset.crops([]).shape)
+    return "" if shape == (0, 3, CROP_SIZE, CROP_SIZE) else f"their shape is {shape}"

@@ -1,0 +1,81 @@
+"""What every plugin says of itself: name, paper, parameters, and the text that describes it again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from bench.authoring.checks.suite import Check
+from bench.contracts import Attack, Method, MethodParams
+from bench.plugins import factory, syntax
+
+ROUND_TRIP = "its canonical name describes it again"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def checks(method: Method) -> Iterator[Check]:
+    """Yield the checks of a plugin's declarations."""
+    if method.joins:  # it has no name of its own
+        yield Check(ROUND_TRIP, lambda: _wrong_joint_name(method))
+        return
+    yield Check("declares a name of letters, digits, '.', '_' and '-'", lambda: _wrong_name(method))
+    yield Check("declares its paper as text", lambda: wrong_type("paper", method.paper, str))
+    yield Check("every parameter has a description and a default", lambda: _wrong_fields(method))
+    yield Check(ROUND_TRIP, lambda: _wrong_round_trip(method))
+
+
+def wrong_type(what: str, value: object, expected: type) -> str:
+    """Say that a value is not of a type."""
+    return "" if isinstance(value, expected) else f"{what} is {value!r}, not {expected.__name__}"
+
+
+def wrong_choice(what: str, value: str, valid: tuple[str, ...]) -> str:
+    """Say that a value is none of those that are valid."""
+    return "" if value in valid else f"{what} is {value!r}. Valid: {', '.join(valid)}"
+
+
+def _wrong_name(method: Method) -> str:
+    name = getattr(method, "name", "")
+    return "" if isinstance(name, str) and _NAME.fullmatch(name) else f"name is {name!r}"
+
+
+def _wrong_fields(method: Method) -> str:
+    params: Any = method.Params
+    if not (isinstance(params, type) and issubclass(params, MethodParams)):
+        return f"Params is {method.Params!r}, not a bench.contracts.MethodParams"
+    wrong = []
+    for key, info in method.Params.model_fields.items():
+        if not info.description:
+            wrong.append(f"'{key}' has no description")
+        if info.is_required():
+            wrong.append(f"'{key}' has no default")
+    return "; ".join(wrong)
+
+
+def _wrong_joint_name(method: Method) -> str:
+    written = factory.canonical(method)
+    kind = "attacks" if isinstance(method, Attack) else "defenses"
+    again = factory.canonical(factory.create(kind, written))
+    return "" if again == written else f"'{written}' gives '{again}'"
+
+
+def _wrong_round_trip(method: Method) -> str:
+    written = factory.canonical(method)
+    extras = {key: info.json_schema_extra for key, info in method.Params.model_fields.items()}
+    paths = [key for key, extra in extras.items() if isinstance(extra, dict) and extra.get("path")]
+    text = syntax.parse(written)
+    # A path is written by its file name only, so that tables carry no path of the machine.
+    full = {key: str(getattr(method.params, key)) for key in paths if key in text.values}
+    for key, info in method.Params.model_fields.items():
+        if factory.nested_kind(info) and key in text.values:
+            value = getattr(method.params, key)
+            full[key] = " & ".join(value) if isinstance(value, tuple) else str(value)
+    again = factory.build(type(method), replace(text, values={**text.values, **full}))
+    for key in method.Params.model_fields:
+        found, given = getattr(again.params, key), getattr(method.params, key)
+        if found != given:
+            return f"'{written}' gives {key} = {found!r}, it was {given!r}"
+    return ""

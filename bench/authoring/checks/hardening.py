@@ -1,0 +1,93 @@
+"""What a hardening must keep to: it trains repeatably and leaves the tracker it was given as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property, partial
+
+import torch
+from torch import Tensor
+
+from bench.authoring.checks import defense as declared
+from bench.authoring.checks.backbone import wrong_vectors
+from bench.authoring.checks.contexts import FILES, SEED, context
+from bench.authoring.checks.declarations import wrong_type
+from bench.authoring.checks.learning import Learning
+from bench.authoring.checks.observation import GLOBALS, INPUT, Observation, disturbed, observe
+from bench.authoring.checks.samples import sample_faces, training_faces
+from bench.authoring.checks.suite import Check, attempt
+from bench.authoring.checks.tensors import difference
+from bench.authoring.fakes import FakeBackbone
+from bench.contracts import Backbone, Context, Hardening
+
+HARDENS = "hardens without an error"
+
+
+class _Training:
+    """A hardening at work on a fake tracker, each step done once."""
+
+    def __init__(self, defense: Hardening) -> None:
+        self.defense = defense
+        self.training = Learning("train", self._train)
+
+    @cached_property
+    def ctx(self) -> Context:
+        return context(self.defense)
+
+    @cached_property
+    def tracker(self) -> FakeBackbone:
+        tracker = FakeBackbone(FakeBackbone.Params(seed=SEED))
+        tracker.load(torch.device("cpu"))
+        return tracker
+
+    @cached_property
+    def before(self) -> Tensor:
+        return self.tracker.embed_batch(sample_faces().images)
+
+    @cached_property
+    def hardened(self) -> Backbone:
+        return self.defense.harden(self.tracker, self.training.state)
+
+    def _train(self) -> Observation:
+        _ = self.before
+        return observe(partial(self.defense.train, self.tracker), training_faces(), self.ctx)
+
+    def disturbed(self) -> str:
+        return disturbed(self.training.first[0].disturbed, self.training.second[0].disturbed)
+
+    def spoilt(self) -> str:
+        now = self.tracker.embed_batch(sample_faces().images)
+        return "" if torch.equal(self.before, now) else "it changed"
+
+
+def checks(defense: Hardening) -> Iterator[Check]:
+    """Yield the checks of a hardening."""
+    work = _Training(defense)
+    learnt = work.training.learns
+    yield from declared.checks(defense)
+    yield Check(FILES, attempt(lambda: work.ctx))
+    yield from work.training.checks()
+    yield Check(INPUT, lambda: "it wrote into it" if work.training.first[0].input_changed else "", (learnt,))
+    yield Check(GLOBALS, work.disturbed, (learnt,))
+    yield Check(HARDENS, attempt(lambda: work.hardened), (learnt,))
+    yield Check("returns a backbone", lambda: wrong_type("the result", work.hardened, Backbone), (HARDENS,))
+    yield Check(
+        "the backbone embeds as its card says",
+        lambda: wrong_vectors(work.hardened, work.hardened.embed),
+        (HARDENS,),
+    )
+    yield Check(
+        "hardens the same again",
+        lambda: _wrong_hardening(defense, work.tracker, work.training.state, work.hardened),
+        (HARDENS,),
+    )
+    yield Check("leaves the tracker's backbone as it was", work.spoilt, (HARDENS,))
+
+
+def _wrong_hardening(
+    defense: Hardening, tracker: Backbone, state: Mapping[str, Tensor], hardened: Backbone
+) -> str:
+    images = sample_faces().images
+    first = hardened.embed_batch(images)
+    again = defense.harden(tracker, state).embed_batch(images)
+    return difference({"embedding": first}, {"embedding": again})

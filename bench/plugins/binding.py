@@ -1,0 +1,65 @@
+"""Which helper backbones a method gets in one cell: its surrogates or extractors, resolved before any work."""
+
+from bench.contracts import Attack, BackbonePool, Binding, Defense, Method
+from bench.errors import UsageError, unknown
+from bench.plugins import registry
+from bench.plugins.factory import canonical
+
+
+def helpers(method: Method, pool: BackbonePool, tracker: str) -> tuple[str, ...]:
+    """Return the names of a method's surrogates or extractors for one tracker, sorted.
+
+    A method of parts that wants none of its own has those of its parts of its own kind: the purifier that an
+    attack works against has extractors, which are no surrogates.
+
+    Args:
+        method: its `Method.pool` says what it wants.
+        pool: the dataset's pool, which ``auto`` stands for.
+        tracker: name of the tracker's backbone.
+
+    Raises:
+        UsageError: nothing is left of the pool, or too few for the method.
+    """
+    wanted = method.pool()
+    if wanted is None:
+        kind = Attack if isinstance(method, Attack) else Defense
+        own = [part for part in method.parts() if isinstance(part, kind)]
+        return tuple(sorted({name for part in own for name in helpers(part, pool, tracker)}))
+    if wanted == "auto":
+        names = pool.helpers(tracker)
+    elif wanted in registry.POOLS.entries():
+        names = registry.POOLS.load(wanted).helpers(tracker)
+    else:
+        names = tuple(sorted(set(filter(None, wanted.split("|")))))
+    if not names:
+        raise UsageError(
+            f"the pool '{wanted}' leaves no helper backbone for {canonical(method)} on tracker {tracker}; "
+            "name some, joined by '|'."
+        )
+    known = registry.BACKBONES.entries()
+    for name in names:
+        if name not in known:
+            raise unknown("backbone", name, known)
+    if isinstance(method, Attack) and len(names) < method.threat.surrogates:
+        raise UsageError(
+            f"{canonical(method)} needs {method.threat.surrogates} surrogates, "
+            f"tracker {tracker} leaves {len(names)} ({', '.join(names)})."
+        )
+    return names
+
+
+def bind(method: Method, dataset: str, domain: str, pool: BackbonePool, tracker: str) -> Binding:
+    """Return what a plan resolves for a method, and for all that it is made of, in one cell.
+
+    Args:
+        method: as for `helpers`.
+        dataset: canonical name of the dataset.
+        domain: its kind of faces.
+        pool: as for `helpers`.
+        tracker: as for `helpers`.
+
+    Raises:
+        UsageError: as `helpers`.
+    """
+    parts = tuple(bind(part, dataset, domain, pool, tracker) for part in method.parts())
+    return Binding(dataset, domain, helpers(method, pool, tracker), tracker, parts)
