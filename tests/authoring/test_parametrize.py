@@ -43,9 +43,8 @@ def test_one_case_a_plugin_and_check(tmp_path):
     (tmp_path / "test_darker.py").write_text(AUTHOR)
     code, out = pytest_here(tmp_path, "-k", "advance or declares")
     assert code == 1
-    assert (
-        "test_contract[mute-reports each image to advance() once] - Failed: it reported 0 of 5 images" in out
-    )
+    assert "test_contract[mute-reports each image to advance() once]" in out
+    assert "it reported 0 of 5 images" in out
     assert "1 failed, 9 passed" in out
 
 
