@@ -1,13 +1,23 @@
-"""The whole benchmark from Python: `run` takes the names of methods and returns the leaderboard."""
+"""The whole benchmark on one page: read `run`, top to bottom.
+
+Methods are texts such as ``fawkes:mode=mid``, as on the command line (`bench.plugins.syntax`). A matrix (`RunSpec`)
+crosses them into cells, dataset × attack × defence × backbone × head × protocol × seed. How it is computed (`Options`)
+stands apart: device, batch size and folders are not part of what is asked.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bench.run.runner import Options, execute, prepare
-from bench.run.spec import make_spec
+from bench.run.folder import CellResult, RunFolder
+from bench.run.runner import Options, Prepared, execute, prepare
+from bench.run.spec import RunSpec, make_spec
 
 if TYPE_CHECKING:
     import pandas as pd
+
+__all__ = ["Options", "RunSpec", "leaderboard", "measure", "plan", "run"]
 
 
 def run(
@@ -22,18 +32,33 @@ def run(
     split_seed: int = 0,
     identities: int | None = None,
     options: Options | None = None,
-) -> "pd.DataFrame":
-    """Run a matrix and return its leaderboard, one row a cell (`bench.leaderboard.columns.COLUMNS`).
+) -> pd.DataFrame:
+    """Run a matrix and return its leaderboard, one row a cell; the same as ``bench run``.
 
-    The same as ``bench run``: methods are texts such as ``"fawkes:mode=mid"``.
+    >>> from bench import run
+    >>> table = run("pgd:steps=1", "jpeg", backbones="synthetic-iresnet", identities=4)
+    >>> table[["attack", "defense", "status"]].values.tolist()  # doctest: +NORMALIZE_WHITESPACE
+    [['none', 'none', 'ok'], ['none', 'jpeg', 'ok'], ['pgd:steps=1', 'none', 'ok'], ['pgd:steps=1', 'jpeg', 'ok']]
+    >>> bool(table["asr"].between(0, 1).all())
+    True
+
+    Args:
+        attacks: what cloaks gallery photos before they are posted.
+        defenses: what the tracker does to get the faces back.
+        backbones: the trackers' FR models; empty: the first group of the dataset's pool.
+        heads: how the tracker recognises; empty: the protocol's first.
+        dataset: whose faces.
+        protocol: how the tracker is trained and asked.
+        seeds: of the methods' randomness; each makes cells of its own.
+        split_seed: of galleries, probes and folds, and of the choice of identities.
+        identities: how many are evaluated; None for all.
+        options: device, threads, folders.
 
     Raises:
         UsageError: something requested cannot be done.
         DataError: data or weights are missing or corrupt.
     """
-    from bench.leaderboard.table import build
-
-    requested = make_spec(
+    spec = make_spec(
         {
             "attacks": _several(attacks),
             "defenses": _several(defenses),
@@ -46,9 +71,73 @@ def run(
             "identities": identities,
         }
     )
-    prepared = prepare(requested, options or Options())
-    execute(prepared)
-    return build(prepared.folder)
+    # Texts become plugins; cells become artefacts to compute, each with the digest of all that decides it.
+    planned = plan(spec, options)
+    # What the store lacks: faces → fit → cloak → purify → embed → decide. Decisions are rows, one a probe.
+    measure(planned)
+    # Decisions become error rates, one an identity; those become the rows, with intervals, tests, ranks and warnings.
+    return leaderboard(planned.folder)
+
+
+def plan(spec: RunSpec, options: Options | None = None) -> Prepared:
+    """Check all that can be known before work starts, and say what is to be computed.
+
+    The reference cells none × none, attack × none and none × defence are always added: they say what the tracker errs
+    without any cloak, and what the cloak does without any defence.
+
+    >>> matrix = RunSpec(attacks=("pgd:steps=1",), defenses=("jpeg",), backbones=("synthetic-iresnet",), identities=4)
+    >>> planned = plan(matrix)
+    >>> [(cell.attack, cell.defense) for cell in planned.run.cells]  # doctest: +NORMALIZE_WHITESPACE
+    [('none', 'none'), ('none', 'jpeg'), ('pgd:steps=1', 'none'), ('pgd:steps=1', 'jpeg')]
+    >>> plan(RunSpec(attacks=("pdg",)))
+    Traceback (most recent call last):
+    bench.errors.UsageError: unknown attack 'pdg'. Did you mean 'pgd'? ...
+
+    Args:
+        spec: the matrix.
+        options: how it will be computed; the defaults of `Options` where None.
+
+    Raises:
+        UsageError: unknown names, values out of range, empty pools, too few photos, no fitting weights.
+        DataError: data or weights that are missing or corrupt.
+    """
+    return prepare(spec, options or Options())
+
+
+def measure(planned: Prepared) -> list[CellResult]:
+    """Compute what the store lacks, write the run's folder, and return what became of each cell.
+
+    A cell that fails is a result with its reason. After a kill, the same plan goes on where it was.
+
+    >>> planned = plan(RunSpec(backbones=("synthetic-iresnet",), identities=4))
+    >>> [result.status for result in measure(planned)]
+    ['ok']
+    >>> plan(RunSpec(backbones=("synthetic-iresnet",), identities=4)).missing
+    []
+
+    Raises:
+        StoreError: the store or the run's folder cannot be written.
+    """
+    return execute(planned)
+
+
+def leaderboard(folder: RunFolder) -> pd.DataFrame:
+    """Return the leaderboard of a finished run: a view of its decisions, made again at will.
+
+    >>> planned = plan(RunSpec(backbones=("synthetic-iresnet",), identities=4))
+    >>> _ = measure(planned)
+    >>> leaderboard(planned.folder)[["attack", "n_identities", "cloak_psnr"]].to_dict("records")
+    [{'attack': 'none', 'n_identities': 4, 'cloak_psnr': nan}]
+
+    Returns:
+        One row a cell and condition, with the columns of `bench.leaderboard.columns.COLUMNS`; rates in [0, 1].
+
+    Raises:
+        DataError: not a run's folder, or one of its files is missing or damaged.
+    """
+    from bench.leaderboard.table import build
+
+    return build(folder)
 
 
 def _several(texts: str | Sequence[str]) -> tuple[str, ...]:

@@ -77,7 +77,12 @@ class Faces:
         return len(self.ids)
 
     def subset(self, indices: Sequence[int]) -> Faces:
-        """Return the faces at `indices`, in that order."""
+        """Return the faces at `indices`, in that order.
+
+        >>> faces = Faces(torch.zeros(3, 3, 112, 112), ("a/0", "a/1", "b/0"), ("a", "a", "b"))
+        >>> faces.subset([2, 0]).ids
+        ('b/0', 'a/0')
+        """
         chosen = list(indices)
         return Faces(
             self.images[chosen],
@@ -295,6 +300,17 @@ class ThreatModel(Frozen):
 
 class Attack(Method):
     """Makes cloaks.
+
+    >>> class Darker(Attack):
+    ...     name = "darker"
+    ...     threat = ThreatModel(goal="untargeted", constraint="a tenth darker")
+    ...
+    ...     def cloak(self, faces, ctx):
+    ...         ctx.advance(len(faces))
+    ...         return {name: 0.9 * image for name, image in zip(faces.ids, faces.images)}
+    >>> faces = Faces(torch.ones(1, 3, 112, 112), ("a/0",), ("a",))
+    >>> Darker().cloak(faces, Context())["a/0"].mean()
+    tensor(0.9000)
 
     Attributes:
         changes_images: False where no photo is ever edited, so that nothing is computed or stored.
@@ -569,7 +585,13 @@ class BackbonePool(Frozen):
     within: bool = Field(False, description="helpers are of the tracker's own group, without the tracker")
 
     def helpers(self, tracker: str) -> tuple[str, ...]:
-        """Return the names of the helpers for `tracker`, sorted; () for a stranger to a pool of siblings."""
+        """Return the names of the helpers for `tracker`, sorted; () for one outside a pool of siblings.
+
+        >>> BackbonePool(name="two", groups=(("a", "b"), ("c",))).helpers("a")
+        ('c',)
+        >>> BackbonePool(name="two", groups=(("a", "b"), ("c",)), within=True).helpers("a")
+        ('b',)
+        """
         if self.within:
             return tuple(sorted({n for group in self.groups if tracker in group for n in group} - {tracker}))
         if any(tracker in group for group in self.groups):

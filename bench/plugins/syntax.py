@@ -35,6 +35,9 @@ class MethodText:
 def split(text: str, separator: str) -> list[str]:
     """Split a text where a separator stands outside all brackets.
 
+    >>> split("jpeg:quality=75 + randompad:channel=[median + webp]", "+")
+    ['jpeg:quality=75', 'randompad:channel=[median + webp]']
+
     Args:
         text: e.g. ``jpeg:quality=75 + puface``.
         separator: ``,``; or ``+`` or ``&``, which separate only with a space on either side, as numbers (1e+300)
@@ -85,6 +88,14 @@ def _without_brackets(value: str) -> str:
 
 def parse(text: str) -> MethodText:
     """Split a method's text into its name and parameters.
+
+    >>> parse("adaptive:attack=[pgd:eps=15,steps=5],defense=jpeg").values
+    {'attack': 'pgd:eps=15,steps=5', 'defense': 'jpeg'}
+    >>> parse("fawkes:high,steps=40")
+    MethodText(name='fawkes', values={'steps': '40'}, bare='high')
+    >>> parse("fawkes:steps=40,steps=20")
+    Traceback (most recent call last):
+    bench.errors.UsageError: parameter 'steps' is given twice in 'fawkes:steps=40,steps=20'.
 
     Raises:
         UsageError: empty name, a parameter given twice, a stray text between parameters, or a bracket without its

@@ -85,6 +85,12 @@ def effective_sample_size(rates: ArrayLike, n_probes: int) -> float:
 def rate_interval(rates: ArrayLike, n_probes: int, confidence: float = CONFIDENCE) -> Estimate:
     """Return the mean of identities' rates with its interval.
 
+    >>> rate = rate_interval([1.0, 0.5, 0.0, 1.0, 0.75], n_probes=20)
+    >>> rate.value, round(rate.low, 3), round(rate.high, 3)
+    (0.65, 0.199, 0.933)
+    >>> rate_interval([0.25], n_probes=4).reason
+    'one identity has no interval'
+
     Wilson's score interval at `effective_sample_size`, with Student's t at n − 1 degrees in place of z:
     what is known about the spread between identities comes from n of them.
 
@@ -115,6 +121,10 @@ def rate_interval(rates: ArrayLike, n_probes: int, confidence: float = CONFIDENC
 
 def wilson_interval(p: float, n: float, quantile: float) -> tuple[float, float]:
     """Return Wilson's score interval (1927) for rate `p` of `n` trials, both in [0, 1].
+
+    >>> low, high = wilson_interval(0.0, 10, quantile=1.96)
+    >>> low, round(high, 3)
+    (0.0, 0.278)
 
     Args:
         p: the rate.
@@ -211,6 +221,10 @@ def risk_difference(first: ArrayLike, second: ArrayLike, rng: np.random.Generato
 def difference_interval(first: ArrayLike, second: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
     """Return mean(first) − mean(second) of paired rates with its interval.
 
+    >>> difference = difference_interval([0.9, 0.8, 1.0, 0.7], [0.4, 0.5, 0.2, 0.6])
+    >>> round(difference.value, 3), round(difference.low, 3), round(difference.high, 3)
+    (0.425, -0.116, 0.966)
+
     Student's t at n − 1 degrees on the identities' differences. Their variance is drawn towards that of cells
     whose probes all agree within an identity and whose rates correlate by one half, as if one more identity had
     shown it (see `effective_sample_size`), so that there is an interval, and a wide enough one, where nobody
@@ -258,6 +272,9 @@ def difference_error(first: Floats, second: Floats) -> float:
 
 def cohens_h(first: float, second: float) -> float:
     """Return Cohen's effect size h = 2·asin√first − 2·asin√second of two rates, in [−π, π].
+
+    >>> round(cohens_h(0.75, 0.25), 3)
+    1.047
 
     Raises:
         ValueError: a rate is not in [0, 1].

@@ -76,6 +76,9 @@ def power_of(difference: float, sd: float, n: int, alpha: float = ALPHA) -> floa
 def minimum_detectable_difference(sd: float, n: int, alpha: float = ALPHA, power: float = POWER) -> float:
     """Return the smallest difference of mean rates that is found with the given power.
 
+    >>> round(minimum_detectable_difference(sd=0.3, n=50), 3)
+    0.121
+
     Args:
         sd: standard deviation of the identities' differences; 0 gives 0.
         n: identities, at least 2.
@@ -98,6 +101,9 @@ def minimum_detectable_difference(sd: float, n: int, alpha: float = ALPHA, power
 
 def identities_needed(difference: float, sd: float, alpha: float = ALPHA, power: float = POWER) -> int:
     """Return the least number of identities, at least 2, with which a difference is found.
+
+    >>> identities_needed(0.1, sd=0.3)
+    73
 
     Args:
         difference: of mean rates, not 0.

@@ -131,6 +131,9 @@ def rank_methods(
 def compact_letters(items: Sequence[Name], apart: Sequence[tuple[Name, Name]]) -> dict[Name, str]:
     """Return letters such that two items share one exactly where they are not significantly different.
 
+    >>> compact_letters(["fawkes", "lowkey", "pgd"], apart=[("fawkes", "pgd")])
+    {'fawkes': 'a', 'lowkey': 'ab', 'pgd': 'b'}
+
     Insert and absorb (Piepho, 2004): begin with one group of all; each pair that is significantly
     different splits every
     group that holds both in two, each without one of them; a group inside another goes. Letters follow the
