@@ -35,7 +35,7 @@ def run(
 ) -> pd.DataFrame:
     """Run a matrix and return its leaderboard, one row a cell; the same as ``bench run``.
 
-    >>> from bench import run
+    >>> from bench.api import run
     >>> table = run("pgd:steps=1", "jpeg", backbones="synthetic-iresnet", identities=4)
     >>> table[["attack", "defense", "status"]].values.tolist()  # doctest: +NORMALIZE_WHITESPACE
     [['none', 'none', 'ok'], ['none', 'jpeg', 'ok'], ['pgd:steps=1', 'none', 'ok'], ['pgd:steps=1', 'jpeg', 'ok']]
