@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bench.run.folder import CellResult, RunFolder
-from bench.run.runner import Options, Prepared, execute, prepare
+from bench.run.planning import Options, Prepared, prepare
+from bench.run.runner import execute
 from bench.run.spec import RunSpec, make_spec
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import torch
 
 from bench.cli import main
 from bench.plugins import registry
-from bench.run.runner import Options, execute, prepare
+from bench.run.planning import Options, prepare
+from bench.run.runner import execute
 from bench.run.spec import make_spec
 
 PLUGINS = Path(__file__).parent / "plugins"

@@ -18,7 +18,8 @@ from bench.contracts import MICRO_BATCH, Backbone, Context, Faces, Identity, Tra
 from bench.errors import UsageError
 from bench.plugins.factory import canonical
 from bench.plugins.training import write_tensors
-from bench.run.digest import code_digest, environment
+from bench.run.code_hashes import code_digest
+from bench.run.digest import environment
 
 _SHARD = 128
 """Photos between two files of the gradient cache."""

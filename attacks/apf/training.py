@@ -41,7 +41,8 @@ from bench.plugins.training import (
 )
 from bench.quality.metrics import GREY_LEVELS
 from bench.randomness import numpy_generator, torch_generator
-from bench.run.digest import code_digest, environment
+from bench.run.code_hashes import code_digest
+from bench.run.digest import environment
 
 UNIVERSAL_EPS = UNIVERSAL_BOUND / 2
 """Bound of U where pixels are in [0, 1]."""

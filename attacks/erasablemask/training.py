@@ -52,7 +52,8 @@ from bench.plugins.training import (
     training_command,
 )
 from bench.randomness import numpy_generator, torch_generator
-from bench.run.digest import code_digest, environment
+from bench.run.code_hashes import code_digest
+from bench.run.digest import environment
 from bench.run.targets import shown_photos, target_identities
 
 REFINED_FROM = 0.4

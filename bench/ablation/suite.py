@@ -23,16 +23,17 @@ from bench.contracts import Frozen, TrainRequest
 from bench.errors import MethodError, UsageError, unknown
 from bench.plugins import factory
 from bench.plugins import factory as methods
-from bench.run import resolve, runner
+from bench.run import planning, resolve, runner
+from bench.run.code_hashes import code_digest
 from bench.run.device import use_device
-from bench.run.digest import code_digest, digest
+from bench.run.digest import digest
 from bench.run.folder import RunFolder
 from bench.run.resolve import Resolved
 from bench.run.spec import RunSpec, make_spec
 
 if TYPE_CHECKING:
     from bench.run.graph import Node
-    from bench.run.runner import Options, Prepared
+    from bench.run.planning import Options, Prepared
 
 WEIGHTS = "{weights}"
 """Stands in a defence's text for the file its level's trainer writes."""
@@ -425,7 +426,7 @@ def missing(requested: Plan, options: "Options") -> list[Missing]:
     """Say of each run how much is to be computed, without any work.
 
     Raises:
-        UsageError: as `bench.run.runner.prepare`.
+        UsageError: as `bench.run.planning.prepare`.
         DataError: as there.
     """
     found = []
@@ -447,13 +448,13 @@ def prepare(requested: Plan, matrix: Matrix, options: "Options", without: Collec
         without: digests of trainings that gave no weights; their defences are left out.
 
     Raises:
-        UsageError: as `bench.run.runner.prepare`.
+        UsageError: as `bench.run.planning.prepare`.
         DataError: as there.
     """
     spec = matrix.resolved.requested
     absent = {name for name, training in matrix.needs.items() if training.digest in without}
     ready = tuple(text for text in spec.defenses if _name(text) not in absent) or ("none",)
-    prepared = runner.prepare(
+    prepared = planning.prepare(
         spec.model_copy(update={"defenses": ready}), replace(options, out=requested.folder)
     )
     folder = requested.folder / "runs" / prepared.run.digest

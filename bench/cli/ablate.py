@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bench.ablation.suite import Plan, SuiteOutcome, Training
-    from bench.run.runner import Options
+    from bench.run.planning import Options
 
 _EXAMPLES = """\b
 Examples:
@@ -64,7 +64,7 @@ def ablate(
     from bench.ablation import table as ablation_table
     from bench.cli.logs import log_to_stderr
     from bench.figures.files import check_suffix
-    from bench.run.runner import Options, check_writable
+    from bench.run.planning import Options, check_writable
 
     folder = out or Path("runs") / file.stem
     if figure:

@@ -36,7 +36,7 @@ def erasure(run: Path, csv_file: Path | None, as_json: bool, columns: bool) -> N
     from bench.leaderboard import erasure as erasure_table
     from bench.leaderboard.as_csv import to_csv
     from bench.run.folder import RunFolder
-    from bench.run.runner import check_writable
+    from bench.run.planning import check_writable
 
     if columns:
         print_columns(erasure_table.COLUMNS, as_json=as_json)

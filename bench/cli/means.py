@@ -70,7 +70,7 @@ def means(
     from bench.leaderboard import means as averages
     from bench.leaderboard.as_csv import to_csv
     from bench.run.folder import RunFolder
-    from bench.run.runner import check_writable
+    from bench.run.planning import check_writable
 
     if columns:
         print_columns(averages.COLUMNS, as_json=as_json)

@@ -174,7 +174,7 @@ def _computing(images: int) -> AbstractContextManager[Callable[[int], None]]:
 
 
 def _check_writable(folder: Path) -> None:
-    from bench.run.runner import check_writable
+    from bench.run.planning import check_writable
 
     check_writable(folder, "--out")
 

@@ -35,7 +35,7 @@ def report(
     from bench.leaderboard.view import RunView
     from bench.report.content import ReportOptions, collect
     from bench.report.writing import ENDINGS, write
-    from bench.run.runner import check_writable
+    from bench.run.planning import check_writable
 
     file = out or Path(f"report{ENDINGS[form]}")
     check_writable(file.parent, "--out")

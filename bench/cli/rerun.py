@@ -48,7 +48,7 @@ def rerun(
     from bench.integrity import rerun as again
     from bench.integrity.verify import differences_of_environment
     from bench.run.folder import RunFolder
-    from bench.run.runner import Options
+    from bench.run.planning import Options
 
     folder = RunFolder(run)
     facts = folder.facts()

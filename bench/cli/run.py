@@ -28,7 +28,7 @@ from bench.cli.options import (
 if TYPE_CHECKING:
     from bench.run.folder import CellResult
     from bench.run.graph import Node
-    from bench.run.runner import Options, Prepared
+    from bench.run.planning import Options, Prepared
     from bench.run.spec import RunSpec
 
 Command = Callable[..., Any]
@@ -187,7 +187,7 @@ def _place(option: click.Parameter) -> str:
 
 
 def _options(values: dict[str, Any]) -> "Options":
-    from bench.run.runner import Options
+    from bench.run.planning import Options
 
     keys = ("device", "threads", "batch_size", "store", "out", "lpips_trunk")
     return Options(**{key: values[key] for key in keys}, command=_command_line(values))
@@ -196,12 +196,12 @@ def _options(values: dict[str, Any]) -> "Options":
 def _prepare(values: dict[str, Any]) -> "Prepared":
     from bench.errors import DataError
     from bench.plugins import factory
-    from bench.run import runner
+    from bench.run import planning
 
     _say_what_is_set(values)
     spec = _spec(values)
     try:
-        return runner.prepare(spec, _options(values))
+        return planning.prepare(spec, _options(values))
     except DataError:
         # Where the data set is missing too, its photos come before the weights made for them.
         factory.dataset(spec.dataset).identities()
@@ -223,10 +223,10 @@ def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **valu
     """
     from bench.leaderboard import as_csv
     from bench.leaderboard.table import build
-    from bench.run import runner
+    from bench.run import planning, runner
 
     if csv_file:
-        runner.check_writable(csv_file.absolute().parent, "--csv")
+        planning.check_writable(csv_file.absolute().parent, "--csv")
     prepared = _prepare(values)
     if dry_run:
         _show_plan(prepared, as_json)

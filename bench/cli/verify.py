@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bench.integrity.consistency import Check
     from bench.run.folder import RunFolder
     from bench.run.graph import Node
-    from bench.run.runner import Prepared
+    from bench.run.planning import Prepared
 
 
 @click.command(
@@ -60,14 +60,14 @@ def verify(
     """
     from bench.integrity import consistency
     from bench.integrity import verify as checks
-    from bench.run import runner
+    from bench.run import planning
     from bench.run.folder import RunFolder
-    from bench.run.runner import Options
+    from bench.run.planning import Options
 
     folder = RunFolder(run)
     found = [*checks.check_files(folder), checks.check_leaderboard(folder)]
     options = Options(device=device, threads=threads, store=store, out=run, lpips_trunk=lpips_trunk)
-    prepared = runner.prepare_again(folder, options)
+    prepared = planning.prepare_again(folder, options)
     changed = checks.differences_of_environment(folder, prepared)
     if changed and not as_json:
         click.echo("This is not what the run was made on, so that bytes may differ:")

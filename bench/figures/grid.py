@@ -129,7 +129,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
         UsageError: an option names what the run has not.
         DataError: the run's photos are not here.
     """
-    from bench.run.runner import Options, prepare_again
+    from bench.run.planning import Options, prepare_again
 
     chosen = select(view, options)
     prepared = prepare_again(view.folder, Options(store=options.store, threads=options.threads))

@@ -16,8 +16,8 @@ import torch
 from bench.contracts import Purifier
 from bench.errors import UsageError, unknown
 from bench.faces import pixels as faces_pixels
-from bench.run.graph import Executor, Node
-from bench.run.runner import Prepared
+from bench.run.graph import Executor, Node, missing
+from bench.run.planning import Prepared
 from bench.run.spec import Cell
 
 AMPLIFIED = 10
@@ -126,9 +126,9 @@ def collect(
     """
     wanted = frozenset(chosen)
     nodes = _nodes(prepared, cell, wanted)
-    todo = Executor(prepared.store).missing(one for own in nodes.values() for one in own)
+    todo = missing(prepared.store, (one for own in nodes.values() for one in own))
     with (progress or _unseen)(sum(node.images for node in todo)) as advance:
-        executor = Executor(prepared.store, lambda _node, count: advance(count))
+        executor = Executor(prepared.store, prepared.machine, lambda _node, count: advance(count))
         made = {name: _photos(executor, own, wanted) for name, own in nodes.items()}
     originals = made[ORIGINAL]
     # Photos the attack left alone were posted as they are.
@@ -162,7 +162,7 @@ def _nodes(prepared: Prepared, cell: Cell, wanted: frozenset[str]) -> dict[str, 
     if attack.erasable:
         found |= {title: pipeline.erased(*point, "gallery", key) for key, title in ERASED.items()}
     # Every set of photos of a role has the same shards: those without a photo to show are not needed.
-    shards = [place for place, node in enumerate(natural) if wanted & set(node.key_fields["ids"])]
+    shards = [place for place, node in enumerate(natural) if wanted & set(node.ids)]
     return {name: [nodes[place] for place in shards] for name, nodes in found.items()}
 
 

@@ -3,12 +3,10 @@
 The manifest cannot tell that: whoever changes a file can write it anew.
 """
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from bench.errors import DataError
@@ -16,8 +14,9 @@ from bench.quality import per_image
 from bench.run import folder as run_folder
 from bench.run.folder import CellResult, RunFolder
 from bench.run.graph import Executor, Node, NodeError
+from bench.run.outputs import Outputs
+from bench.run.planning import Prepared
 from bench.run.provenance import changed_code, changed_files, describe_methods
-from bench.run.runner import Prepared, write_diagnoses, write_measures
 from bench.run.spec import Cell
 from bench.run.store import Record, Store, read_record
 
@@ -199,30 +198,28 @@ def check_views(folder: RunFolder, prepared: Prepared) -> list[Check]:
     A file whose artefacts are not all in the store is absent: nothing is computed.
     """
     found: dict[tuple[str, str], Check] = {}
-    with tempfile.TemporaryDirectory(prefix="cloakbench-verify-") as temporary:
-        views = _Views(folder, prepared, RunFolder(Path(temporary)))
-        for cell, result in known_cells(folder, prepared).items():
-            for check in views.of(cell, result):
-                known = found.get((check.kind, check.name))
-                if known is None or check.state == "differs":  # cells share files
-                    found[check.kind, check.name] = check
+    views = _Views(folder, prepared)
+    for cell, result in known_cells(folder, prepared).items():
+        for check in views.of(cell, result):
+            known = found.get((check.kind, check.name))
+            if known is None or check.state == "differs":  # cells share files
+                found[check.kind, check.name] = check
     return list(found.values())
 
 
 class _Views:
-    """Makes the files of cells again in a folder of their own.
+    """Makes the files of cells again, and writes none.
 
     Args:
         folder: the run's.
         prepared: the run.
-        made: where to write.
     """
 
-    def __init__(self, folder: RunFolder, prepared: Prepared, made: RunFolder) -> None:
-        self.folder, self.made = folder, made
-        self.reader = _Reader(UntouchedStore(prepared.store.folder))
-        self.prepared = replace(prepared, options=replace(prepared.options, out=made.path))
-        self.written: set[str] = set()
+    def __init__(self, folder: RunFolder, prepared: Prepared) -> None:
+        self.folder, self.prepared = folder, prepared
+        self.reader = _Reader(UntouchedStore(prepared.store.folder), prepared.machine)
+        self.outputs = Outputs(prepared, self.reader.fetch)
+        self.made: dict[str, bytes] = {}
 
     def of(self, cell: Cell, result: CellResult) -> Iterator[Check]:
         """Check the files of one cell that there are or should be."""
@@ -236,7 +233,7 @@ class _Views:
             planned, there = (getattr(one, f"{kind}_measures") for one in (nodes, result))
             for condition in {**planned, **there}:
                 yield self._measures(kind, planned.get(condition, ()), there.get(condition, ""), cell)
-        rebuilt = write_diagnoses(self.prepared, self.reader, cell, self.written)
+        rebuilt = self.outputs.diagnoses(cell, self.made)
         for kind, probes in (
             ("attack_diagnosis", nodes.attack_probes),
             ("purifier_diagnosis", nodes.purifier_probes),
@@ -247,7 +244,7 @@ class _Views:
     def _measures(self, kind: str, nodes: Sequence[Node], name: str, cell: Cell) -> Check | None:
         made = ""
         if self.reader.holds(nodes):
-            made = write_measures(self.made, self.reader, kind, nodes, self.written)
+            made = self.outputs.measures(kind, nodes, self.made)
         return self._compared("images", kind, name, made, nodes, cell, _rows)
 
     def _compared(
@@ -268,7 +265,7 @@ class _Views:
         if not name:
             return None
         try:
-            there, again = (each.read_bytes() for each in (self.folder.path / name, self.made.path / made))
+            there, again = (self.folder.path / name).read_bytes(), self.made[made]
             same = there == again or content(there) == content(again)
         except (OSError, DataError) as error:
             return Check(kind, where, "differs", f"it cannot be read: {error}")

@@ -16,8 +16,9 @@ from bench.leaderboard import as_csv
 from bench.leaderboard.table import build
 from bench.run.folder import RunFolder
 from bench.run.graph import Node
+from bench.run.planning import Options, Prepared, prepare_again
 from bench.run.provenance import check_files_are_there, check_weights_are_the_same, describe_methods
-from bench.run.runner import Options, Prepared, execute, prepare_again
+from bench.run.runner import execute
 
 KEY = ("attack", "defense", "backbone", "head", "condition", "seed")
 """Columns that name a row of a leaderboard."""

@@ -17,17 +17,19 @@ from bench.leaderboard.table import build
 from bench.randomness import numpy_generator
 from bench.run import decisions
 from bench.run import folder as run_folder
+from bench.run.device import Machine
 from bench.run.folder import RunFolder
-from bench.run.graph import STAGES, Executor, Node, NodeError
+from bench.run.graph import STAGES, Executor, Node, NodeError, every_node
+from bench.run.planning import Prepared
 from bench.run.provenance import (
     changed_code,
     changed_files,
     describe_methods,
     environment_differences,
 )
-from bench.run.runner import Prepared, every_node, history
 from bench.run.spec import Cell
 from bench.run.store import Store
+from bench.run.timings import history
 
 Advance = Callable[[Node, int], None]
 
@@ -103,7 +105,7 @@ def differences_of_environment(folder: RunFolder, prepared: Prepared) -> list[st
 
 def check_artefacts(folder: RunFolder, prepared: Prepared) -> list[Check]:
     """Check the digest of every artefact the run's cells need, and that the folder holds what the store holds."""
-    nodes = every_node(cell.all() for cell in prepared.nodes.values())
+    nodes = prepared.artefacts
     found = [_artefact_state(prepared.store, node) for node in nodes]
     return found + check_decisions(folder, prepared)
 
@@ -133,7 +135,7 @@ def sample_cells(
 
 def work_of_cells(prepared: Prepared, cells: Iterable[Cell]) -> list[Node]:
     """Return the nodes that making cells from nothing computes."""
-    return every_node([(prepared.nodes[cell].decision,) for cell in cells])
+    return every_node(prepared.nodes[cell].decision for cell in cells)
 
 
 def expected_seconds(prepared: Prepared, nodes: Sequence[Node]) -> tuple[float, int]:
@@ -149,7 +151,7 @@ def recompute_cells(
     """Make cells again from nothing, in a store of their own that is thrown away, and compare their decisions."""
     files = _decision_files(folder)
     with tempfile.TemporaryDirectory(prefix="cloakbench-verify-") as temporary:
-        executor = Executor(Store(Path(temporary)), advance)
+        executor = Executor(Store(Path(temporary)), prepared.machine, advance)
         return [
             _recompute(folder, files[cell], prepared.nodes[cell].decision, cell, executor) for cell in cells
         ]
@@ -192,7 +194,7 @@ def _compare_decisions(there: pd.DataFrame, made: pd.DataFrame) -> str:
 def sample_artefacts(prepared: Prepared, count: int, seed: int) -> list[Node]:
     """Return `count` artefacts of each stage, drawn by `seed` among those that lie in the store with their inputs."""
     store = UntouchedStore(prepared.store.folder)
-    nodes = every_node(cell.all() for cell in prepared.nodes.values())
+    nodes = prepared.artefacts
     chosen: list[Node] = []
     for stage in STAGES:
         there = sorted(
@@ -213,16 +215,16 @@ def recompute_artefacts(
 ) -> list[Check]:
     """Make artefacts again from their stored inputs and compare digests."""
     store = UntouchedStore(prepared.store.folder)
-    return [_recompute_artefact(store, node, advance) for node in nodes]
+    return [_recompute_artefact(store, node, prepared.machine, advance) for node in nodes]
 
 
-def _recompute_artefact(store: Store, node: Node, advance: Advance) -> Check:
+def _recompute_artefact(store: Store, node: Node, machine: Machine, advance: Advance) -> Check:
     kind, name = "recomputed artefact", f"{node.stage} {node.label} {node.address[:12]}"
     if any(store.state(each.stage, each.address) != "whole" for each in (node, *node.inputs)):
         return Check(kind, name, "differs", "it, or something it is made from, is corrupt in the store")
     try:
-        inputs = [store.read(source.stage, source.address) or b"" for source in node.inputs]
-        made = node.work(inputs, lambda n: advance(node, n))
+        inputs = {source.address: store.read(source.stage, source.address) or b"" for source in node.inputs}
+        made = node.run(inputs, machine, lambda n: advance(node, n))
     except Exception as error:  # a plugin may fail in any way
         return Check(kind, name, "differs", f"it failed: {type(error).__name__}: {error}")
     record = store.record(node.stage, node.address)

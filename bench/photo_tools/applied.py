@@ -15,12 +15,13 @@ from bench.assets.doctor import EMBEDDED
 from bench.contracts import Attack, BackbonePool, Binding, Context, Defense, with_parts
 from bench.data.files import data_folder, sha256_of
 from bench.errors import UsageError
+from bench.faces.pixels import decode_pixels
 from bench.photo_tools.keys import Secret
 from bench.plugins import factory, registry
 from bench.plugins import factory as plugins_factory
 from bench.quality.lpips import Unavailable
+from bench.run.code_hashes import code_digest
 from bench.run.device import Machine, use_device
-from bench.run.digest import code_digest
 from bench.run.graph import Executor
 from bench.run.pipeline import Pipeline
 from bench.run.resolve import Resolved, resolve
@@ -109,7 +110,7 @@ class AppliedAttack:
     @property
     def code(self) -> str:
         """The digest of its code."""
-        return code_digest(type(self.attack), "bench.run.stages")
+        return code_digest(type(self.attack), "bench.run.stages.cloak")
 
     @property
     def note(self) -> str:
@@ -134,9 +135,16 @@ class AppliedAttack:
             DataError: photos of theirs are missing.
             NodeError: what the attack learns could not be made.
         """
-        executor = Executor(Store(self._requested.store or default_folder()))
-        secret = None if key is None else Secret(key)
-        return self._pipeline.attack_context(self.name, _NOBODY, self.seed, executor.fetch, secret)
+        pipeline = self._pipeline
+        executor = Executor(Store(self._requested.store or default_folder()), pipeline.machine)
+        targets = None
+        if key is not None and self.attack.threat.needs_targets:
+            faces = executor.fetch(pipeline.training_faces("targets"))
+            targets = decode_pixels(faces).faces(pipeline.machine.device)
+        bound = pipeline.method("attacks", self.name, _NOBODY, self.seed)
+        learnt = {node.address: executor.fetch(node) for node in bound.learnt}
+        secret = Secret(key or b"")
+        return bound.context(pipeline.machine, learnt, targets=targets, key=secret)
 
 
 def machine_of(device: str, threads: int | None) -> Machine:

@@ -31,8 +31,8 @@ from bench.photo_tools.records import (
     with_free_outputs,
     without_long_names,
 )
-from bench.run import stages
-from bench.run.runner import check_writable
+from bench.run.planning import check_writable
+from bench.run.stages import cloak as cloak_stage
 
 Advance = Callable[[int], None]
 
@@ -198,7 +198,7 @@ def cloak(planned: CloakPlan, advance: Advance = lambda _n: None) -> Cloaked:
     edit = Edit(
         applied.name,
         by_person,
-        lambda pixels, ctx: stages.cloak(attack, pixels, ctx, MICRO_BATCH),
+        lambda pixels, ctx: cloak_stage.cloak(attack, pixels, ctx, MICRO_BATCH),
         hide=key.hidden_in if key else lambda text: text,
     )
     folder = OutFolder(request.out, CLOAKS, record, edit, planned.how)

@@ -52,8 +52,8 @@ from bench.photo_tools.records import (
 )
 from bench.plugins import factory
 from bench.plugins import factory as methods
-from bench.run import stages
-from bench.run.runner import check_writable
+from bench.run.planning import check_writable
+from bench.run.stages import erase as erase_stage
 
 log = logging.getLogger("bench")
 
@@ -463,7 +463,7 @@ class _OutFolder:
             tuple(person for cloak, photo in named for person in photo.people(len(cloak.crops))),
         )
         try:
-            erased = stages.erase(attack, pixels, key.secret, ctx, MICRO_BATCH)
+            erased = erase_stage.erase(attack, pixels, key.secret, ctx, MICRO_BATCH)
         except MethodError as error:
             self._failed(cloaks, ctx, key.hidden_in(str(error)))
         except BenchError as error:  # missing weights or data fail every photo alike

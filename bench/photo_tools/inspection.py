@@ -27,8 +27,8 @@ from bench.photo_tools.records import CLOAKS, ERASED, PURIFIED, CloakRecord, Era
 from bench.plugins import factory, registry
 from bench.quality import metrics
 from bench.quality.lpips import Lpips, Unavailable
-from bench.run import stages
 from bench.run.device import use_device
+from bench.run.stages.embed import embed
 
 Advance = Callable[[int], None]
 
@@ -497,7 +497,7 @@ def _movements(
     ]
     for backbone in backbones:
         backbone.load(device)
-        vectors = [stages.embed(backbone, view, device, lambda _n: None).vectors for view in views]
+        vectors = [embed(backbone, view, device, lambda _n: None).vectors for view in views]
         a, b = (np.asarray(one, dtype=np.float64) for one in vectors)
         a, b = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in (a, b))
         for row, cosine in enumerate((a * b).sum(1).clip(-1, 1)):

@@ -27,13 +27,13 @@ from bench.photo_tools.records import (
     without_long_names,
 )
 from bench.plugins import factory
-from bench.run import stages
-from bench.run.digest import code_digest
+from bench.run.code_hashes import code_digest
 from bench.run.graph import Executor
 from bench.run.pipeline import Pipeline
+from bench.run.planning import check_writable
 from bench.run.resolve import Resolved, resolve
-from bench.run.runner import check_writable
 from bench.run.spec import make_spec
+from bench.run.stages import purify as purify_stage
 from bench.run.store import Store, default_folder
 
 _NOBODY = ""
@@ -112,7 +112,7 @@ class AppliedDefense:
     @property
     def code(self) -> str:
         """The digest of its code."""
-        return code_digest(type(self.defense), *map(type, self.defense.parts()), "bench.run.stages")
+        return code_digest(type(self.defense), *map(type, self.defense.parts()), "bench.run.stages.purify")
 
     @property
     def note(self) -> str:
@@ -131,8 +131,10 @@ class AppliedDefense:
             DataError: photos of theirs are missing.
             NodeError: what the defence learns could not be made.
         """
-        executor = Executor(Store(self._requested.store or default_folder()))
-        return self._pipeline.purifier_context(self.name, _NOBODY, self._requested.seed, executor.fetch)
+        pipeline = self._pipeline
+        executor = Executor(Store(self._requested.store or default_folder()), pipeline.machine)
+        bound = pipeline.method("defenses", self.name, _NOBODY, self._requested.seed)
+        return bound.context(pipeline.machine, {node.address: executor.fetch(node) for node in bound.learnt})
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ def purify(planned: PurifyPlan, advance: Advance = lambda _n: None) -> Purified:
     edit = Edit(
         applied.name,
         by_person=False,
-        change=lambda pixels, ctx: stages.purify(applied.defense, pixels, ctx, MICRO_BATCH),
+        change=lambda pixels, ctx: purify_stage.purify(applied.defense, pixels, ctx, MICRO_BATCH),
         must_change=False,
     )
     folder = OutFolder(request.out, PURIFIED, planned.record, edit, request.how)

@@ -22,7 +22,7 @@ from bench.errors import DataError, UsageError
 from bench.faces import pixels
 from bench.protocols.thresholds import FAR_LEVELS, OperatingPoint, calibrate, cosines, shortage
 from bench.randomness import numpy_generator
-from bench.run import stages
+from bench.run.stages.embed import embed
 
 _CHUNK = 256
 _CPU = torch.device("cpu")
@@ -255,9 +255,7 @@ def _directions(
         seen = (crops, crops.flip(3)) if flip else (crops,)
         parts.append(
             sum(
-                stages.embed(backbone, pixels.Pixels(c, chunk, chunk), device, advance).vectors.astype(
-                    np.float64
-                )
+                embed(backbone, pixels.Pixels(c, chunk, chunk), device, advance).vectors.astype(np.float64)
                 for c in seen
             )
         )

@@ -9,7 +9,7 @@ from bench.errors import BenchError
 from bench.figures import KINDS, FigureOptions
 from bench.leaderboard.view import RunView
 from bench.report.document import Block, Bullets, Paragraph, Picture, Section
-from bench.run.runner import Options, prepare_again
+from bench.run.planning import Options, prepare_again
 
 _MADE_OF = frozenset({"fit", "cloak", "purify", "erase"})
 """Stages whose images a picture grid shows and that can take hours to compute again."""

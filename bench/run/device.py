@@ -3,11 +3,12 @@
 import ctypes
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from bench.contracts import Backbone
 from bench.errors import UsageError
 from bench.quality.lpips import Lpips, Unavailable, load_lpips
 
@@ -21,12 +22,14 @@ class Machine:
         threads: threads torch computes with.
         batch_size: images handed to a method per call.
         lpips: the LPIPS measure, or why there is none.
+        loaded: name → backbone that was loaded onto the device.
     """
 
     device: torch.device
     threads: int
     batch_size: int
     lpips: Lpips | Unavailable
+    loaded: dict[str, Backbone] = field(default_factory=dict, repr=False, compare=False)
 
 
 def _usable_cores() -> int:

@@ -180,10 +180,9 @@ class RunFolder:
                 "folder with --out, or remove that one."
             )
 
-    def write_bytes(self, name: str, payload: bytes) -> str:
-        """Write one file and return its name."""
+    def write_bytes(self, name: str, payload: bytes) -> None:
+        """Write one file."""
         write_atomically(self.path / name, payload)
-        return name
 
     def write_cells(self, cells: list[CellResult]) -> None:
         """Write the state of every cell."""

@@ -1,45 +1,104 @@
-"""The work of a run as a graph of artefacts, computed on demand and kept in the store."""
+"""The work of a run as a graph of artefacts, computed on demand and kept in the store.
+
+A node is data (`bench.run.stages` has one class for each stage): it can be pickled, sent to another process and
+computed there to the same bytes.
+"""
+
+from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.contracts import CONTRACT
 from bench.errors import BenchError, MethodError
 from bench.files import StoreError
+from bench.run.code_hashes import code_digest
 from bench.run.digest import digest
 from bench.run.store import Store
 
+if TYPE_CHECKING:
+    from bench.run.device import Machine
+
 log = logging.getLogger("bench")
 
-STAGES = ("faces", "fit", "cloak", "aim", "erase", "purify", "measure", "diagnose", "embed", "decide")
+STAGES = (
+    "faces",
+    "fit",
+    "cloak",
+    "target_assignment",
+    "erase",
+    "purify",
+    "measure",
+    "diagnose",
+    "embed",
+    "decide",
+)
 """In the order the data flows."""
+
+Payloads = Mapping[str, bytes]
+"""Address → stored form of what a node is made from."""
+
+Advance = Callable[[int], None]
+"""Called with the number of images finished."""
+
+
+class FieldsOnly:
+    """Pickles the fields of a dataclass and nothing that was derived from them.
+
+    What another process derives must be its own: an address found with its code and its files, not a copied one.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {each.name: self.__dict__[each.name] for each in fields(self)}  # type: ignore[arg-type]  # mixed into dataclasses
 
 
 @dataclass(frozen=True, eq=False)
-class Node:
+class Node(FieldsOnly, ABC):
     """One artefact: what decides it, what it is made from, and how.
 
     Attributes:
-        stage: one of `STAGES`.
+        stage: one of `STAGES`; the folder of the store.
         label: what an identity reads in progress bars and logs; nodes of one label are shards of one thing.
-        facts: everything that decides the artefact besides its inputs.
-        inputs: the artefacts it is made from.
-        images: images it covers, for progress and timings.
-        size: bytes it will take, about.
-        work: (input payloads, advance) → payload.
+        environment: what of the machine decides bytes (`bench.run.digest.environment`).
     """
 
-    stage: str
+    stage: ClassVar[str]
     label: str
-    key_fields: Mapping[str, Any]
-    inputs: "tuple[Node, ...]"
-    images: int
-    size: int
-    work: Callable[[Sequence[bytes], Callable[[int], None]], bytes] = field(repr=False)
+    environment: Mapping[str, Any] = field(repr=False)
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[Node, ...]:
+        """The artefacts it is made from."""
+
+    @property
+    @abstractmethod
+    def images(self) -> int:
+        """The number of images it covers, for progress and timings."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes it will take, about."""
+
+    @abstractmethod
+    def key_fields(self) -> Mapping[str, Any]:
+        """Return what decides the artefact besides its inputs, the environment and the stage's own code."""
+
+    @abstractmethod
+    def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:
+        """Compute the artefact.
+
+        Args:
+            payloads: of `inputs`.
+            machine: where to compute.
+            advance: called with the number of images finished.
+        """
 
     @cached_property
     def key(self) -> dict[str, Any]:
@@ -47,23 +106,54 @@ class Node:
         return {
             "stage": self.stage,
             **CONTRACT,
-            **self.key_fields,
+            "code": code_digest(type(self)),
+            "environment": self.environment,
+            **self.key_fields(),
             "inputs": [node.address for node in self.inputs],
         }
-
-    @property
-    def group(self) -> tuple[str, str]:
-        """Stage and method, as one line of a plan; all cells' decisions are one."""
-        return self.stage, "cells" if self.stage == "decide" else self.label
 
     @cached_property
     def address(self) -> str:
         """The digest that addresses the artefact."""
         return digest(self.key)
 
+    @property
+    def group(self) -> tuple[str, str]:
+        """Stage and method, as one line of a plan; all cells' decisions are one."""
+        return self.stage, "cells" if self.stage == "decide" else self.label
+
 
 class NodeError(MethodError):
     """An artefact could not be made; carries the reason to every cell that needs it."""
+
+
+def every_node(targets: Iterable[Node]) -> list[Node]:
+    """Return nodes and all they are made from, each once."""
+    found: dict[str, Node] = {}
+    waiting = list(targets)
+    while waiting:
+        node = waiting.pop()
+        if node.address not in found:
+            found[node.address] = node
+            waiting += node.inputs
+    return list(found.values())
+
+
+def missing(store: Store, targets: Iterable[Node]) -> list[Node]:
+    """Return the nodes that must be computed for `targets`, each once, inputs first, by stage."""
+    found: dict[str, Node] = {}
+    seen: set[str] = set()
+    waiting = list(targets)
+    while waiting:
+        node = waiting.pop()
+        if node.address in seen:
+            continue
+        seen.add(node.address)
+        if (node.stage, node.address) not in store:
+            found[node.address] = node
+            waiting += node.inputs
+    order = list(reversed(found.values()))
+    return sorted(order, key=lambda node: (STAGES.index(node.stage), node.label))
 
 
 @dataclass
@@ -87,30 +177,36 @@ class Executor:
 
     Args:
         store: where artefacts live.
+        machine: where to compute.
         advance: called with (node, images finished).
+        tally: where to count what is computed.
     """
 
-    def __init__(self, store: Store, advance: Callable[[Node, int], None] = lambda _node, _n: None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        machine: Machine,
+        advance: Callable[[Node, int], None] = lambda _node, _n: None,
+        tally: Tally | None = None,
+    ) -> None:
         self.store = store
+        self.machine = machine
         self.advance = advance
-        self.tally = Tally()
+        self.tally = tally or Tally()
         self._failed: dict[str, str] = {}
 
-    def missing(self, targets: Iterable[Node]) -> list[Node]:
-        """Return the nodes that must be computed for `targets`, each once, inputs first, by stage."""
-        found: dict[str, Node] = {}
-        waiting = list(targets)
-        seen: set[str] = set()
-        while waiting:
-            node = waiting.pop()
-            if node.address in seen:
-                continue
-            seen.add(node.address)
-            if (node.stage, node.address) not in self.store:
-                found[node.address] = node
-                waiting += node.inputs
-        order = list(reversed(found.values()))
-        return sorted(order, key=lambda node: (STAGES.index(node.stage), node.label))
+    def compute(self, nodes: Iterable[Node]) -> None:
+        """Compute nodes; what fails is remembered and becomes the reason of whatever is made from it.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        for node in nodes:
+            if node.address not in self._failed and (node.stage, node.address) not in self.store:
+                try:
+                    self._compute(node)
+                except NodeError:
+                    continue
 
     def fetch(self, node: Node) -> bytes:
         """Return a node's payload, computing it (and its inputs) where the store lacks it.
@@ -126,16 +222,16 @@ class Executor:
 
     def _compute(self, node: Node) -> bytes:
         try:
-            inputs = [self.fetch(source) for source in node.inputs]
+            inputs = {source.address: self.fetch(source) for source in node.inputs}
             start = time.perf_counter()
-            payload = node.work(inputs, lambda n: self.advance(node, n))
+            payload = node.run(inputs, self.machine, lambda n: self.advance(node, n))
             seconds = time.perf_counter() - start
         except StoreError:
             raise
         except NodeError as error:
             self._failed[node.address] = str(error)
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
             self._failed[node.address] = f"{node.stage} {node.label}: {reason}"
             log.error("%s", self._failed[node.address], exc_info=not isinstance(error, BenchError))

@@ -1,94 +1,57 @@
-"""The stages of a run as a graph: faces → fit → cloak → purify → embed → decide; the others stand beside.
+"""Which stages a cell needs, and what each is made from: faces → fit → cloak → purify → embed → decide.
 
-Everything here says what is made from what, and what decides it; `bench.run.stages` does the computing and
-`bench.run.graph` the remembering.
+Nothing is computed here. `bench.run.stages` says what each stage does and what decides it, `bench.run.graph` computes
+and remembers.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, cached_property, partial
-from hashlib import sha256
-from typing import Any, Literal, overload
+from functools import cached_property, wraps
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
-import safetensors.torch
-import torch
-from threadpoolctl import threadpool_limits
-
-from bench.contracts import (
-    CROP_SIZE,
-    Attack,
-    Backbone,
-    Binding,
-    Context,
-    Defense,
-    Embedded,
-    Faces,
-    Hardening,
-    Identity,
-    Method,
-    PhotoSet,
-    Purifier,
-    Trial,
-    View,
-)
-from bench.data.files import sha256_of
+from bench.contracts import Binding, Hardening, PhotoSet, Purifier, View
 from bench.errors import UsageError
-from bench.faces import pixels as faces_pixels
-from bench.plugins import factory
-from bench.plugins import factory as methods
-from bench.quality import diagnosis, per_image
+from bench.quality import diagnosis
 from bench.quality.lpips import Lpips
-from bench.randomness import numpy_generator, stream_seed
-from bench.run import decisions, embeddings, stages
+from bench.run.bound import BoundBackbone, BoundMethod, Plugin, Tracker
 from bench.run.device import Machine
-from bench.run.digest import code_digest, environment
+from bench.run.digest import environment
 from bench.run.graph import Node
+from bench.run.photo_sets import Photos, Purpose, shards, training_photos
 from bench.run.resolve import Resolved
 from bench.run.spec import Cell
-from bench.run.targets import held_out_photos, shown_photos, target_identities
+from bench.run.stages.attack_diagnosis import AttackDiagnosis
+from bench.run.stages.cloak import Cloak
+from bench.run.stages.decide import Decide, Shown
+from bench.run.stages.embed import Embed
+from bench.run.stages.erase import Erase
+from bench.run.stages.faces import Crops
+from bench.run.stages.fit import Fit
+from bench.run.stages.measure import Measure
+from bench.run.stages.purifier_diagnosis import PurifierDiagnosis
+from bench.run.stages.purify import Purify
+from bench.run.stages.target_assignment import TargetAssignment
 
-SHARD_IMAGES = 64
-"""A shard takes whole identities until it has this many images: what a killed run may lose."""
-
-TRAINING_IMAGES = 512
-"""Photos of training identities that `fit` and `train` see, at most."""
-
-DESCRIPTIVE = frozenset(
-    {"licence", "source", "training_data", "domain", "family", "lfw_accuracy", "note", "thresholds"}
-)
-"""Fields of a card that say where weights come from; they decide marks in a row, not a byte of an embedding."""
-
-KEY_OF = {"right": "key", "wrong": "another key", "none": ""}
-"""View.key → the stream its secret is drawn from; none: the empty key."""
-
-_CROP_BYTES = CROP_SIZE * CROP_SIZE * 3
-Payloads = Sequence[bytes]
-Advance = Callable[[int], None]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class Backbones(Sequence[Backbone]):
-    """Helper backbones that are loaded when first looked at: a purifier with weights never looks."""
+def _once(make: Callable[Concatenate["Pipeline", P], T]) -> Callable[Concatenate["Pipeline", P], T]:
+    """Make one thing for one set of arguments: cells share what they share."""
 
-    def __init__(self, names: Sequence[str], load: Callable[[str], Backbone]) -> None:
-        self.names = tuple(names)
-        self._load = load
+    @wraps(make)
+    def made(self: "Pipeline", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        key = (make.__name__, *args, *kwargs.items())
+        if key not in self._made:
+            self._made[key] = make(self, *args, **kwargs)
+        found: T = self._made[key]
+        return found
 
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @overload
-    def __getitem__(self, index: int) -> Backbone: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Backbones": ...
-    def __getitem__(self, index: int | slice) -> "Backbone | Backbones":
-        if isinstance(index, slice):
-            return Backbones(self.names[index], self._load)
-        return self._load(self.names[index])
+    return made
 
 
 class Pipeline:
-    """Builds the nodes of a resolved run.
+    """Wires the nodes of a resolved run.
 
     Args:
         run: the plugins and the split.
@@ -98,149 +61,72 @@ class Pipeline:
     def __init__(self, run: Resolved, machine: Machine) -> None:
         self.run = run
         self.machine = machine
-        self._loaded: dict[str, Backbone] = {}
-        # One node a set of arguments: cells share what they share.
-        self.natural = cache(self._natural)
-        self.cloaks = cache(self._cloaks)
-        self.erased = cache(self._erased)
-        self.target_assignment = cache(self._target_assignment)
-        self.defended = cache(self._defended)
-        self.embedded = cache(self._embedded)
-        self.embedded_after_channel = cache(self._embedded_after_channel)
-        self.decision = cache(self._decision)
-        self.cloak_measures = cache(self._cloak_measures)
-        self.purified_measures = cache(self._purified_measures)
-        self.attack_probes = cache(self._attack_probes)
-        self.purifier_probes = cache(self._purifier_probes)
-        self._training_faces = cache(self._make_training_faces)
-        self._fitted = cache(self._make_fitted)
-
-    # -- what decides a result -----------------------------------------------------------------------
+        self._made: dict[tuple[Any, ...], Any] = {}
 
     @cached_property
-    def _environment(self) -> Mapping[str, Any]:
+    def _here(self) -> Mapping[str, Any]:
         return environment(str(self.machine.device), self.machine.threads)
 
     @cached_property
     def _fingerprint(self) -> str:
         return self.run.dataset.fingerprint()
 
-    def backbone(self, name: str) -> Backbone:
-        """Return a backbone by name, loaded onto the machine's device, once."""
-        if name not in self._loaded:
-            backbone = self.run.backbones.get(name) or factory.backbone(name)
-            backbone.load(self.machine.device)
-            self._loaded[name] = backbone
-        return self._loaded[name]
+    # -- methods ---------------------------------------------------------------------------------------
 
-    def _backbone_facts(self, name: str) -> dict[str, Any]:
-        backbone = self.run.backbones.get(name) or factory.backbone(name)
-        weights = backbone.card.sha256 or [
-            sha256_of(path)
-            for path in backbone.files(Binding(self.run.spec.dataset, self.run.dataset.domain, (), name))
-        ]
-        return {
-            "name": name,
-            "card": backbone.card.model_dump(mode="json", exclude=set(DESCRIPTIVE)),
-            "source": code_digest(type(backbone)),
-            "weights": weights,
-        }
+    @_once
+    def backbone(self, name: str) -> BoundBackbone:
+        """Return a backbone of the run, or one from a pool, by name."""
+        plugin = self.run.plugin("backbones", name)
+        return BoundBackbone(name, plugin, Binding(self.run.spec.dataset, self.run.dataset.domain, (), name))
 
-    def _method_facts(self, method: Method, tracker: str, seed: int | None) -> dict[str, Any]:
-        return self._bound_facts(method, self.run.binding(method, tracker), seed)
+    @_once
+    def method(self, kind: str, name: str, tracker: str, seed: int) -> BoundMethod[Any]:
+        """Return an attack or a defence of the run as it works against one tracker, with what it learns."""
+        return self._bound(self.run.plugin(kind, name), tracker, seed)
 
-    def _bound_facts(self, method: Method, binding: Binding, seed: int | None) -> dict[str, Any]:
-        key_fields = {
-            "method": methods.canonical(method),
-            "params": method.params.model_dump(mode="json"),
-            "source": code_digest(type(method), "bench.run.stages"),
-            "files": [sha256_of(path) for path in method.files(binding)],
-            "helpers": [self._backbone_facts(name) for name in binding.backbones],
-            "seed": seed,
-            "environment": self._environment,
-        }
-        if binding.parts:
-            bound = zip(method.parts(), binding.parts, strict=True)
-            key_fields["parts"] = [self._bound_facts(part, own, seed) for part, own in bound]
-        return key_fields
+    def _bound(self, plugin: Plugin[Any], tracker: str, seed: int) -> BoundMethod[Any]:
+        binding = self.run.binding(plugin.method, tracker)
+        helpers = {name: self.backbone(name) for name in _helpers(binding)}
+        bound = BoundMethod(plugin, binding, helpers, seed)
+        trained = self.backbone(tracker) if isinstance(plugin.method, Hardening) else None
+        if trained is None and not plugin.method.requires_fit:
+            return bound
+        faces = self.training_faces("training")
+        return replace(bound, fitted=Fit(bound.label, self._here, bound, faces, trained))
 
-    def _context(
-        self,
-        method: Method,
-        tracker: str,
-        seed: int,
-        advance: Advance,
-        targets: Faces | None = None,
-        key: bytes | None = None,
-    ) -> Context:
-        """Return a method's context; `key` is the secret it gets if it is erasable, None for the run's."""
-        own = secret(seed, "key") if key is None else key
-        return self._bound_context(method, self.run.binding(method, tracker), seed, advance, targets, own)
+    def _tracker(self, defense: str, tracker: str, seed: int) -> Tracker:
+        """Return the tracker's backbone, hardened where the defence does that."""
+        hardens = isinstance(self.run.defenses[defense], Hardening)
+        hardening = self.method("defenses", defense, tracker, seed) if hardens else None
+        return Tracker(self.backbone(tracker), hardening)
 
-    def _bound_context(
-        self,
-        method: Method,
-        binding: Binding,
-        seed: int,
-        advance: Advance,
-        targets: Faces | None,
-        key: bytes,
-    ) -> Context:
-        # A part has a stream of its own: two parts that draw must not draw the same, nor may an attack that tries
-        # a random defence know what the tracker's will draw.
-        parts = tuple(
-            self._bound_context(part, own, stream_seed(seed, "part", str(index)), _uncounted, targets, key)
-            for index, (part, own) in enumerate(zip(method.parts(), binding.parts, strict=True))
-        )
-        return Context(
-            seed=seed,
-            device=self.machine.device,
-            backbones=Backbones(binding.backbones, self.backbone),
-            targets=targets,
-            files=method.files(binding),
-            key=key if isinstance(method, Attack) and method.erasable else b"",
-            advance=advance,
-            parts=parts,
-        )
-
-    def _label(self, method: Method, tracker: str) -> str:
-        helpers = "|".join(self.run.helpers(method, tracker))
-        return f"{methods.canonical(method)} ({helpers})" if helpers else methods.canonical(method)
+    def _purifier(self, defense: str) -> Purifier | None:
+        """Return a defence that changes images, else None."""
+        method = self.run.defenses[defense]
+        return method if isinstance(method, Purifier) and method.changes_images else None
 
     # -- faces -----------------------------------------------------------------------------------------
 
-    def _natural(self, photos: PhotoSet) -> tuple[Node, ...]:
+    @_once
+    def natural(self, photos: PhotoSet) -> tuple[Crops, ...]:
         """Return the shards of aligned crops of a set of photos."""
         if photos == "targets":
-            return (self._training_faces("held-out targets"),)
+            return (self.training_faces("held-out targets"),)
         split = self.run.split
         named = {"gallery": split.gallery, "probes": split.probes, "impostors": self.run.impostors}[photos]
-        return tuple(self._faces_node(photos, shard) for shard in _shards(named))
+        return tuple(self._crops(photos, shard) for shard in shards(named))
 
-    def _faces_node(self, label: str, photos: Sequence[tuple[str, str]]) -> Node:
-        ids = tuple(image for image, _ in photos)
-        identities = tuple(identity for _, identity in photos)
-        dataset = self.run.dataset
+    def _crops(self, label: str, photos: Photos) -> Crops:
+        dataset = self.run.plugin("datasets", self.run.spec.dataset)
+        ids, identities = (tuple(names) for names in zip(*photos, strict=True))
+        return Crops(label, self._here, dataset, self._fingerprint, ids, identities)
 
-        def work(_inputs: Payloads, advance: Advance) -> bytes:
-            crops = dataset.crops(ids)
-            advance(len(ids))
-            return faces_pixels.encode_pixels(faces_pixels.Pixels(crops, ids, identities))
+    @_once
+    def training_faces(self, purpose: Purpose) -> Crops:
+        """Return photos of identities that are not evaluated.
 
-        key_fields = {
-            "dataset": self.run.spec.dataset,
-            "fingerprint": self._fingerprint,
-            "ids": ids,
-            "identities": identities,
-            "source": code_digest(type(dataset), "bench.run.stages"),
-            "environment": self._environment,
-        }
-        return Node("faces", label, key_fields, (), len(ids), len(ids) * _CROP_BYTES, work)
-
-    def _make_training_faces(self, purpose: Literal["training", "targets", "held-out targets"]) -> Node:
-        """Return photos of identities that are not evaluated: to learn from, to imitate, or to be measured against.
-
-        Held-out photos are of the identities an attack may imitate; no attack sees them.
+        Raises:
+            UsageError: there are none.
         """
         identities = [identity for identity in self.run.dataset.identities() if identity.role == "training"]
         if not identities:
@@ -248,36 +134,12 @@ class Pipeline:
                 f"{self.run.spec.dataset} has no training identities, and a method of this run learns from "
                 "them. Use a dataset that has some, or another method."
             )
-        if purpose == "training":
-            rng = numpy_generator(self.run.spec.split_seed, "training")
-            return self._faces_node(
-                purpose, _some_photos([identities[i] for i in rng.permutation(len(identities))])
-            )
-        photos_of = shown_photos if purpose == "targets" else held_out_photos
-        targets = target_identities(identities, self.run.spec.split_seed)
-        return self._faces_node(purpose, [(image, who.id) for who in targets for image in photos_of(who)])
+        return self._crops(purpose, training_photos(identities, purpose, self.run.spec.split_seed))
 
-    # -- fit -------------------------------------------------------------------------------------------
+    # -- cloaks ----------------------------------------------------------------------------------------
 
-    def _make_fitted(self, method: Attack | Defense, tracker: str, seed: int) -> Node:
-        def work(inputs: Payloads, advance: Advance) -> bytes:
-            faces = faces_pixels.decode_pixels(inputs[0]).faces(self.machine.device)
-            ctx = self._context(method, tracker, seed, advance)
-            if isinstance(method, Hardening):
-                state = method.train(self.backbone(tracker), faces, ctx)
-            else:
-                state = method.fit(faces, ctx)
-            return safetensors.torch.save({key: value.contiguous().cpu() for key, value in state.items()})
-
-        key_fields = self._method_facts(method, tracker, seed)
-        if isinstance(method, Hardening):
-            key_fields["tracker"] = self._backbone_facts(tracker)
-        source = self._training_faces("training")
-        return Node("fit", self._label(method, tracker), key_fields, (source,), source.images, 1 << 20, work)
-
-    # -- cloak -----------------------------------------------------------------------------------------
-
-    def _cloaks(self, attack_name: str, tracker: str, seed: int, role: PhotoSet) -> tuple[Node, ...]:
+    @_once
+    def cloaks(self, attack_name: str, tracker: str, seed: int, role: PhotoSet) -> tuple[Cloak, ...]:
         """Return, for each shard of photos, the images an attack changed when an identity is protected."""
         attack = self.run.attacks[attack_name]
         if not attack.changes_images:
@@ -287,316 +149,41 @@ class Pipeline:
                 f"{attack_name} looks at all photos of an identity at once, and probes=cloaked would cloak gallery and "
                 "probes apart. Use another attack or probes=clean."
             )
-        photos = self.run.split.cloaked if role == "gallery" else self.run.split.probes
-        wanted = frozenset(image for images in photos.values() for image in images)
+        bound = self.method("attacks", attack_name, tracker, seed)
+        targets = self.training_faces("targets") if attack.threat.needs_targets else None
         return tuple(
-            self._cloak_node(attack_name, tracker, seed, source, wanted) for source in self.natural(role)
+            Cloak(bound.label, self._here, bound, photos, chosen, targets)
+            for photos, chosen in self._protected(role)
         )
 
-    def _cloak_node(
-        self, attack_name: str, tracker: str, seed: int, source: Node, wanted: frozenset[str]
-    ) -> Node:
-        attack = self.run.attacks[attack_name]
-        chosen = [name for name in source.key_fields["ids"] if name in wanted]
-        extra = []
-        if attack.threat.needs_targets:
-            extra.append(self._training_faces("targets"))
-        if attack.requires_fit:
-            extra.append(self._fitted(attack, tracker, seed))
-
-        def work(inputs: Payloads, advance: Advance) -> bytes:
-            others = list(inputs[1:])
-            targets = None
-            if attack.threat.needs_targets:
-                targets = faces_pixels.decode_pixels(others.pop(0)).faces(self.machine.device)
-            ctx = self._context(attack, tracker, seed, advance, targets)
-            if attack.requires_fit:
-                ctx = _with_state(ctx, others.pop(0))
-            pixels = faces_pixels.decode_pixels(inputs[0]).only(frozenset(chosen))
-            return faces_pixels.encode_pixels(stages.cloak(attack, pixels, ctx, self.machine.batch_size))
-
-        key_fields = {**self._method_facts(attack, tracker, seed), "chosen": chosen}
-        size = len(chosen) * _CROP_BYTES
-        return Node(
-            "cloak", self._label(attack, tracker), key_fields, (source, *extra), len(chosen), size, work
-        )
-
-    def _target_assignment(self, attack_name: str, tracker: str, seed: int) -> tuple[Node, ...]:
-        """Return, for each shard of cloaked gallery photos, whom the cloaks imitate; () if nobody."""
-        attack = self.run.attacks[attack_name]
-        if attack.threat.goal != "targeted":
-            return ()
-        wanted = frozenset(image for images in self.run.split.cloaked.values() for image in images)
-        return tuple(
-            self._target_assignment_node(attack, tracker, seed, node, wanted)
-            for node in self.natural("gallery")
-        )
-
-    def _target_assignment_node(
-        self, attack: Attack, tracker: str, seed: int, source: Node, wanted: frozenset[str]
-    ) -> Node:
-        chosen = frozenset(name for name in source.key_fields["ids"] if name in wanted)
-        fitted = (self._fitted(attack, tracker, seed),) if attack.requires_fit else ()
-
-        def work(inputs: Payloads, advance: Advance) -> bytes:
-            targets = faces_pixels.decode_pixels(inputs[1]).faces(self.machine.device)
-            ctx = self._context(attack, tracker, seed, _uncounted, targets)
-            if fitted:
-                ctx = _with_state(ctx, inputs[2])
-            pixels = faces_pixels.decode_pixels(inputs[0]).only(chosen)
-            target_assignment = stages.assign_targets(attack, pixels, ctx, self.machine.batch_size)
-            advance(len(target_assignment))
-            return json.dumps(target_assignment).encode()
-
-        key_fields = {**self._method_facts(attack, tracker, seed), "chosen": sorted(chosen)}
-        inputs = (source, self._training_faces("targets"), *fitted)
-        return Node(
-            "aim", self._label(attack, tracker), key_fields, inputs, len(chosen), 64 * len(chosen), work
-        )
-
-    def _erased(
-        self, attack_name: str, tracker: str, seed: int, role: PhotoSet, key: str
-    ) -> tuple[Node, ...]:
-        """Return the shards of cloaks after the attack's `erase` with a key (see `View.key`)."""
-        attack = self.run.attacks[attack_name]
-        cloaks = self.cloaks(attack_name, tracker, seed, role)
-        return tuple(self._erase_node(attack, tracker, seed, cloak, key) for cloak in cloaks)
-
-    def _erase_node(self, attack: Attack, tracker: str, seed: int, source: Node, key: str) -> Node:
-        fitted = (self._fitted(attack, tracker, seed),) if attack.requires_fit else ()
-
-        def work(inputs: Payloads, advance: Advance) -> bytes:
-            ctx = self._context(attack, tracker, seed, _uncounted, key=b"")
-            if fitted:
-                ctx = _with_state(ctx, inputs[1])
-            cloaks = faces_pixels.decode_pixels(inputs[0])
-            tried = secret(seed, KEY_OF[key]) if KEY_OF[key] else b""
-            erased = stages.erase(attack, cloaks, tried, ctx, self.machine.batch_size)
-            advance(len(erased.ids))
-            return faces_pixels.encode_pixels(erased)
-
-        key_fields = {**self._method_facts(attack, tracker, seed), "key": key}
-        label = f"{self._label(attack, tracker)}, {key} key"
-        return Node("erase", label, key_fields, (source, *fitted), source.images, source.size, work)
-
-    # -- purify ----------------------------------------------------------------------------------------
-
-    def _defended(
-        self, defense_name: str, tracker: str, seed: int, sources: tuple[Node, ...]
-    ) -> tuple[Node, ...]:
-        """Return the shards as the tracker trains on them: purified, or as they are."""
-        defense = self.run.defenses[defense_name]
-        if not isinstance(defense, Purifier) or not defense.changes_images:
-            return sources
-        return tuple(self._purify_node(defense, tracker, seed, source) for source in sources)
-
-    def _purify_node(self, defense: Purifier, tracker: str, seed: int, source: Node) -> Node:
-        extra = (self._fitted(defense, tracker, seed),) if defense.requires_fit else ()
-
-        def work(inputs: Payloads, advance: Advance) -> bytes:
-            ctx = self._context(defense, tracker, seed, advance)
-            if defense.requires_fit:
-                ctx = _with_state(ctx, inputs[1])
-            pixels = faces_pixels.decode_pixels(inputs[0])
-            return faces_pixels.encode_pixels(stages.purify(defense, pixels, ctx, self.machine.batch_size))
-
-        key_fields = self._purifier_facts(defense, tracker, seed)
-        return Node(
-            "purify",
-            self._label(defense, tracker),
-            key_fields,
-            (source, *extra),
-            source.images,
-            source.size,
-            work,
-        )
-
-    def _purifier_facts(self, purifier: Purifier, tracker: str, seed: int) -> dict[str, Any]:
-        return self._method_facts(purifier, tracker, None if purifier.deterministic else seed)
-
-    # -- embed -----------------------------------------------------------------------------------------
-
-    def _embedded(
-        self, cell_defense: str, tracker: str, seed: int, sources: tuple[Node, ...]
-    ) -> tuple[Node, ...]:
-        """Return the shards' embeddings by the tracker's backbone, hardened where the defence does that."""
-        defense = self.run.defenses[cell_defense]
-        hardening = defense if isinstance(defense, Hardening) else None
-        return tuple(self._embed_node(tracker, hardening, seed, source) for source in sources)
-
-    def _embed_node(
-        self,
-        tracker: str,
-        hardening: Hardening | None,
-        seed: int,
-        source: Node,
-        before: tuple[Purifier, ...] = (),
-    ) -> Node:
-        """Return the embeddings of a shard, after the purifiers of `before` whose images nobody else needs."""
-        key_fields: dict[str, Any] = {
-            "backbone": self._backbone_facts(tracker),
-            "source": code_digest("bench.run.stages"),
-            "environment": self._environment,
-        }
-        extra: tuple[Node, ...] = ()
-        label = tracker
-        if hardening is not None:
-            extra = (self._fitted(hardening, tracker, seed),)
-            key_fields["hardening"] = self._method_facts(hardening, tracker, seed)
-            label = f"{tracker} hardened by {methods.canonical(hardening)}"
-        if before:
-            key_fields["before"] = [self._purifier_facts(purifier, tracker, seed) for purifier in before]
-        learnt = tuple(self._fitted(p, tracker, seed) for p in before if p.requires_fit)
-
-        def work(inputs: Payloads, advance: Advance) -> bytes:
-            backbone = self.backbone(tracker)
-            if hardening is not None:
-                backbone = hardening.harden(backbone, safetensors.torch.load(inputs[1]))
-            states = iter(inputs[1 + len(extra) :])
-            pixels = faces_pixels.decode_pixels(inputs[0])
-            for purifier in before:
-                ctx = self._context(purifier, tracker, seed, _uncounted)
-                if purifier.requires_fit:
-                    ctx = _with_state(ctx, next(states))
-                pixels = stages.purify(purifier, pixels, ctx, self.machine.batch_size)
-            return embeddings.encode_embedded(stages.embed(backbone, pixels, self.machine.device, advance))
-
-        dimension = (self.run.backbones.get(tracker) or factory.backbone(tracker)).card.embedding_dim
-        size = source.images * dimension * 4
-        return Node("embed", label, key_fields, (source, *extra, *learnt), source.images, size, work)
-
-    def _embedded_after_channel(
-        self,
-        cell_defense: str,
-        tracker: str,
-        seed: int,
-        sources: tuple[Node, ...],
-        channel: str,
-        defended: bool,
-    ) -> tuple[Node, ...]:
-        """Return embeddings of photos that went through a channel, and the defence where the view says so.
-
-        The images in between are not stored: a grid of channels would fill a disk with them.
-        """
-        defense = self.run.defenses[cell_defense]
-        hardening = defense if isinstance(defense, Hardening) else None
-        before = self._channel(channel)
-        if defended and isinstance(defense, Purifier) and defense.changes_images:
-            before = (*before, defense)
-        return tuple(self._embed_node(tracker, hardening, seed, source, before) for source in sources)
-
-    def _channel(self, text: str) -> tuple[Purifier, ...]:
-        """Return the purifiers of a channel.
-
-        Raises:
-            UsageError: an unknown method, or one that is not a purifier.
-        """
-        chain = []
-        for part in text.split("+"):
-            method = factory.defense(part.strip())
-            if not isinstance(method, Purifier):
-                raise UsageError(
-                    f"'{part.strip()}' in the channel '{text}' is not a purifier; see `bench list`."
-                )
-            chain.append(method)
-        return tuple(chain)
-
-    # -- decide ----------------------------------------------------------------------------------------
-
-    def _decision(self, cell: Cell) -> Node:
-        """Return the node of a cell's answers."""
-        protocol, split = self.run.protocol, self.run.split
-        on_images = cell.head in protocol.end_to_end_heads
-        views = {
-            name: self._view_nodes(cell, view, as_images=on_images) for name, view in protocol.views.items()
-        }
-        wants_target_assignment = any(view.photos == "targets" for view in protocol.views.values())
-        target_assignment = (
-            self.target_assignment(cell.attack, cell.backbone, cell.seed) if wants_target_assignment else ()
-        )
-        defense = self.run.defenses[cell.defense]
-        hardening = defense if on_images and isinstance(defense, Hardening) else None
-        extra = (self._fitted(hardening, cell.backbone, cell.seed),) if hardening else ()
-
-        def work(inputs: Payloads, advance: Advance) -> bytes:
-            remaining = iter(inputs)
-            seen = {name: self._see(protocol.views[name], nodes, remaining) for name, nodes in views.items()}
-            aimed = {k: v for _ in target_assignment for k, v in json.loads(next(remaining)).items()}
-            trial = Trial(
-                split=split,
-                head=cell.head,
-                impostors=self.run.impostors,
-                target_assignment=aimed,
-                seed=cell.seed if on_images else 0,  # the key has it for those heads only
-                faces={
-                    k: v.faces(self.machine.device)
-                    for k, v in seen.items()
-                    if isinstance(v, faces_pixels.Pixels)
-                },
-                tracker=partial(self._tracker, cell.backbone, hardening, next(remaining, b"")),
-                device=self.machine.device,
-            )
-            embedded = {k: v for k, v in seen.items() if isinstance(v, Embedded)}
-            with threadpool_limits(self.machine.threads):
-                decided = protocol.decide(embedded, trial)
-            advance(1)
-            return decisions.to_bytes(decided)
-
-        key_fields: dict[str, Any] = {
-            "protocol": self.run.spec.protocol,
-            "params": protocol.params.model_dump(mode="json"),
-            "source": code_digest(type(protocol), "bench.run.stages", "bench.run.decisions"),
-            "head": cell.head,
-            "views": {name: view.model_dump(mode="json") for name, view in protocol.views.items()},
-            "groups": {name: [len(base), len(edits)] for name, (base, edits) in views.items()},
-            "impostors": {key: list(v) for key, v in self.run.impostors.items()},
-            "split": {
-                "fold": dict(split.fold),
-                "cloaked": {key: list(v) for key, v in split.cloaked.items()},
-            },
-            "environment": self._environment,
-        }
-        if on_images:
-            key_fields |= {"seed": cell.seed, "backbone": self._backbone_facts(cell.backbone)}
-            key_fields["hardening"] = hardening and self._method_facts(hardening, cell.backbone, cell.seed)
-        inputs = tuple(node for base, edits in views.values() for node in (*base, *edits))
-        size = sum(len(images) for images in split.probes.values()) * split.folds * 12
-        label = f"{cell.attack} × {cell.defense} × {cell.backbone} × {cell.head}"
-        return Node("decide", label, key_fields, (*inputs, *target_assignment, *extra), 1, size, work)
-
-    def _tracker(self, name: str, hardening: Hardening | None, state: bytes) -> Backbone:
-        backbone = self.backbone(name)
-        return hardening.harden(backbone, safetensors.torch.load(state)) if hardening else backbone
-
-    def _see(
-        self, view: View, nodes: tuple[tuple[Node, ...], tuple[Node, ...]], payloads: Iterator[bytes]
-    ) -> Embedded | faces_pixels.Pixels:
-        """Return what a view shows: the natural photos, with the attack's edits laid over them where it has any."""
-        base, edits = ([next(payloads) for _ in group] for group in nodes)
-        split = self.run.split
-        cloaked = split.cloaked if view.photos == "gallery" else split.probes
+    def _protected(self, role: PhotoSet) -> Iterator[tuple[Crops, tuple[str, ...]]]:
+        """Yield the shards of a set of photos, each with those that are cloaked."""
+        cloaked = self.run.split.cloaked if role == "gallery" else self.run.split.probes
         wanted = frozenset(image for images in cloaked.values() for image in images)
-        if any(node.stage == "embed" for node in nodes[0]):
-            below = embeddings.join([embeddings.decode_embedded(payload) for payload in base])
-            above = (
-                embeddings.join([embeddings.decode_embedded(payload) for payload in edits]) if edits else None
-            )
-            return below if view.state == "natural" else embeddings.overlay(below, above, wanted)
-        photos = faces_pixels.join_pixels([faces_pixels.decode_pixels(payload) for payload in base])
-        changed = (
-            faces_pixels.join_pixels([faces_pixels.decode_pixels(payload) for payload in edits])
-            if edits
-            else None
-        )
-        return photos if view.state == "natural" else faces_pixels.overlay_pixels(photos, changed, wanted)
+        for photos in self.natural(role):
+            yield photos, tuple(image for image in photos.ids if image in wanted)
 
-    def _view_nodes(
-        self, cell: Cell, view: View, *, as_images: bool
-    ) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
-        """Return the shards of a view's natural photos, and those of the edits laid over them."""
-        base = self.natural(view.photos)
-        edits = self.edits(cell.attack, cell.backbone, cell.seed, view)
-        return self._seen_nodes(cell, view, base, as_images), self._seen_nodes(cell, view, edits, as_images)
+    @_once
+    def target_assignment(self, attack_name: str, tracker: str, seed: int) -> tuple[TargetAssignment, ...]:
+        """Return, for each shard of cloaked gallery photos, whom the cloaks imitate; () if nobody."""
+        if self.run.attacks[attack_name].threat.goal != "targeted":
+            return ()
+        bound = self.method("attacks", attack_name, tracker, seed)
+        targets = self.training_faces("targets")
+        return tuple(
+            TargetAssignment(bound.label, self._here, bound, photos, chosen, targets)
+            for photos, chosen in self._protected("gallery")
+        )
+
+    @_once
+    def erased(self, attack: str, tracker: str, seed: int, role: PhotoSet, key: str) -> tuple[Erase, ...]:
+        """Return the shards of cloaks after the attack's `erase` with a key (see `View.key`)."""
+        bound = self.method("attacks", attack, tracker, seed)
+        label = f"{bound.label}, {key} key"
+        return tuple(
+            Erase(label, self._here, bound, cloaks, key)
+            for cloaks in self.cloaks(attack, tracker, seed, role)
+        )
 
     def edits(self, attack: str, tracker: str, seed: int, view: View) -> tuple[Node, ...]:
         """Return the images that a view shows in place of natural ones, shard by shard."""
@@ -606,235 +193,177 @@ class Pipeline:
             return self.erased(attack, tracker, seed, view.photos, view.key)
         return self.cloaks(attack, tracker, seed, view.photos)
 
-    def _seen_nodes(
-        self, cell: Cell, view: View, sources: tuple[Node, ...], as_images: bool
+    # -- defences and embeddings -------------------------------------------------------------------------
+
+    @_once
+    def defended(self, defense: str, tracker: str, seed: int, sources: tuple[Node, ...]) -> tuple[Node, ...]:
+        """Return the shards as the tracker trains on them: purified, or as they are."""
+        if self._purifier(defense) is None:
+            return sources
+        bound = self.method("defenses", defense, tracker, seed)
+        return tuple(Purify(bound.label, self._here, bound, source) for source in sources)
+
+    @_once
+    def embedded(
+        self,
+        defense: str,
+        tracker: str,
+        seed: int,
+        sources: tuple[Node, ...],
+        channel: tuple[BoundMethod[Purifier], ...] = (),
+    ) -> tuple[Embed, ...]:
+        """Return the shards' embeddings by the tracker, after the purifiers of a channel."""
+        own = self._tracker(defense, tracker, seed)
+        return tuple(Embed(own.label, self._here, own, source, channel) for source in sources)
+
+    @_once
+    def _channel(
+        self, defense: str, tracker: str, seed: int, view: View
+    ) -> tuple[BoundMethod[Purifier], ...]:
+        """Return the purifiers of a view's channel, the defence last where the view goes through it.
+
+        Raises:
+            UsageError: an unknown method, or one that is not a purifier.
+        """
+        chain = []
+        for part in (text.strip() for text in view.channel.split("+")):
+            plugin = Plugin.of("defenses", part)
+            if not isinstance(plugin.method, Purifier):
+                raise UsageError(
+                    f"'{part}' in the channel '{view.channel}' is not a purifier; see `bench list`."
+                )
+            chain.append(self._bound(plugin, tracker, seed))
+        if view.defended and self._purifier(defense) is not None:
+            chain.append(self.method("defenses", defense, tracker, seed))
+        return tuple(chain)
+
+    # -- decisions ---------------------------------------------------------------------------------------
+
+    @_once
+    def decision(self, cell: Cell) -> Decide:
+        """Return the node of a cell's answers."""
+        protocol = self.run.protocol
+        on_images = cell.head in protocol.end_to_end_heads
+        wants_targets = any(view.photos == "targets" for view in protocol.views.values())
+        point = (cell.attack, cell.backbone, cell.seed)
+        return Decide(
+            label=f"{cell.attack} × {cell.defense} × {cell.backbone} × {cell.head}",
+            environment=self._here,
+            protocol=self.run.plugin("protocols", self.run.spec.protocol),
+            head=cell.head,
+            split=self.run.split,
+            impostors=self.run.impostors,
+            views={name: self._shown(cell, view, on_images) for name, view in protocol.views.items()},
+            assignments=self.target_assignment(*point) if wants_targets else (),
+            tracker=self._tracker(cell.defense, cell.backbone, cell.seed) if on_images else None,
+            seed=cell.seed if on_images else 0,
+        )
+
+    def _shown(self, cell: Cell, view: View, on_images: bool) -> Shown:
+        """Return the shards of a view's natural photos, and those of the edits laid over them."""
+        edits = self.edits(cell.attack, cell.backbone, cell.seed, view)
+        natural = self.natural(view.photos)
+        return Shown(view, *(self._as_seen(cell, view, each, on_images) for each in (natural, edits)))
+
+    def _as_seen(
+        self, cell: Cell, view: View, sources: tuple[Node, ...], on_images: bool
     ) -> tuple[Node, ...]:
         point = (cell.defense, cell.backbone, cell.seed)
         if view.channel:
-            return self.embedded_after_channel(*point, sources, view.channel, view.defended)
+            return self.embedded(*point, sources, self._channel(*point, view))
         shown = self.defended(*point, sources) if view.defended else sources
-        return shown if as_images else self.embedded(*point, shown)
+        return shown if on_images else self.embedded(*point, shown)
 
-    # -- measure ---------------------------------------------------------------------------------------
+    # -- measures and diagnoses ------------------------------------------------------------------------
 
-    def _cloak_measures(self, attack: str, tracker: str, seed: int) -> tuple[Node, ...]:
+    @_once
+    def cloak_measures(self, attack: str, tracker: str, seed: int) -> tuple[Measure, ...]:
         """Return how visible the cloaks are: cloak against original, shard by shard."""
-        changed = self.cloaks(attack, tracker, seed, "gallery")
-        label = f"cloak {self._label(self.run.attacks[attack], tracker)}"
-        return self._measure_nodes(label, self.natural("gallery"), changed, fill=True)
+        cloaks = self.cloaks(attack, tracker, seed, "gallery")
+        label = f"cloak {self.method('attacks', attack, tracker, seed).label}"
+        # Photos an attack was given and left out are unchanged.
+        return self._measures(label, self.natural("gallery"), cloaks, [cloak.chosen for cloak in cloaks])
 
-    def _purified_measures(self, attack: str, defense: str, tracker: str, seed: int) -> tuple[Node, ...]:
+    @_once
+    def purified_measures(self, attack: str, defense: str, tracker: str, seed: int) -> tuple[Measure, ...]:
         """Return what the defence costs: purified against original, of the cloaks or, without any, of the photos."""
-        originals = self.natural("gallery")
-        sources = self.cloaks(attack, tracker, seed, "gallery") or originals
-        changed = self.defended(defense, tracker, seed, sources)
-        if changed is sources:
+        given, returned = self._given_and_returned(attack, defense, tracker, seed)
+        if returned is given:
             return ()
-        label = f"purified {self._label(self.run.defenses[defense], tracker)} of {attack}"
-        return self._measure_nodes(label, originals, changed)
+        label = f"purified {self.method('defenses', defense, tracker, seed).label} of {attack}"
+        return self._measures(label, self.natural("gallery"), returned)
 
-    def restored_measures(self, attack: str, tracker: str, seed: int) -> dict[str, tuple[Node, ...]]:
-        """Return, for each condition the protocol names, the view's photos against the originals."""
+    def _given_and_returned(
+        self, attack: str, defense: str, tracker: str, seed: int
+    ) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
+        """Return the gallery that a defence is given, cloaked where it is cloaked, and what it returns."""
+        given = self.cloaks(attack, tracker, seed, "gallery") or self.natural("gallery")
+        return given, self.defended(defense, tracker, seed, given)
+
+    @_once
+    def restored_measures(
+        self, attack: str, tracker: str, seed: int, against: Literal["photo", "cloak"]
+    ) -> Mapping[str, tuple[Measure, ...]]:
+        """Return, for each condition the protocol names, the view's photos against the originals, or the cloaks."""
+        own = self.method("attacks", attack, tracker, seed).label
         found = {}
         for condition, name in self.run.protocol.restored.items():
             view = self.run.protocol.views[name]
             changed = self.edits(attack, tracker, seed, view)
-            label = f"{condition} {self._label(self.run.attacks[attack], tracker)}"
-            found[condition] = self._measure_nodes(label, self.natural(view.photos), changed)
+            if against == "photo":
+                photos = self.natural(view.photos)
+                found[condition] = self._measures(f"{condition} {own}", photos, changed)
+            else:
+                cloaks = self.cloaks(attack, tracker, seed, view.photos)
+                found[condition] = self._measures(
+                    f"{condition} to cloak {own}", cloaks, changed, with_lpips=False
+                )
         return found
 
-    def restored_to_cloak_measures(self, attack: str, tracker: str, seed: int) -> dict[str, tuple[Node, ...]]:
-        """Return, for each condition the protocol names, the view's photos against the cloaks as posted."""
-        found = {}
-        for condition, name in self.run.protocol.restored.items():
-            view = self.run.protocol.views[name]
-            changed = self.edits(attack, tracker, seed, view)
-            label = f"{condition} to cloak {self._label(self.run.attacks[attack], tracker)}"
-            posted = self.cloaks(attack, tracker, seed, view.photos)
-            found[condition] = self._measure_nodes(label, posted, changed, with_lpips=False)
-        return found
-
-    def attack_context(
-        self, attack_name: str, tracker: str, seed: int, fetch: Callable[[Node], bytes], key: bytes | None
-    ) -> Context:
-        """Return the context in which an attack of the run works on photos that are not the run's.
-
-        Args:
-            attack_name: canonical name of an attack of the run.
-            tracker: name of the tracker's backbone; "" where nobody knows it.
-            seed: of the method's randomness.
-            fetch: gives an artefact's payload: the targets' faces, what the attack learnt.
-            key: the secret to cloak with, empty where the attack has none; None to erase, which needs no targets.
-        """
-        attack = self.run.attacks[attack_name]
-        targets = None
-        if attack.threat.needs_targets and key is not None:
-            targets = faces_pixels.decode_pixels(fetch(self._training_faces("targets"))).faces(
-                self.machine.device
-            )
-        ctx = self._context(attack, tracker, seed, _uncounted, targets, key or b"")
-        return _with_state(ctx, fetch(self._fitted(attack, tracker, seed))) if attack.requires_fit else ctx
-
-    def purifier_context(
-        self, defense_name: str, tracker: str, seed: int, fetch: Callable[[Node], bytes]
-    ) -> Context:
-        """Return the context in which a purifier of the run works on photos that are not the run's.
-
-        Args:
-            defense_name: canonical name of a purifier of the run.
-            tracker: name of the tracker's backbone; "" where nobody knows it.
-            seed: of the method's randomness.
-            fetch: gives an artefact's payload: what the purifier learnt.
-        """
-        defense = self.run.defenses[defense_name]
-        ctx = self._context(defense, tracker, seed, _uncounted)
-        return _with_state(ctx, fetch(self._fitted(defense, tracker, seed))) if defense.requires_fit else ctx
-
-    def _measure_nodes(
+    def _measures(
         self,
         label: str,
         originals: tuple[Node, ...],
         changed: tuple[Node, ...],
+        given: Sequence[tuple[str, ...]] = (),
         *,
-        fill: bool = False,
         with_lpips: bool = True,
-    ) -> tuple[Node, ...]:
-        """Return the measures of `changed`; with `fill`, photos an attack was given and left out are unchanged."""
-        lpips = self.machine.lpips if with_lpips and isinstance(self.machine.lpips, Lpips) else None
+    ) -> tuple[Measure, ...]:
+        lpips = self.machine.lpips
+        trunk = lpips.trunk_sha256 if with_lpips and isinstance(lpips, Lpips) else ""
+        pairs = zip(originals, changed, given or [()] * len(changed), strict=bool(changed))
+        return tuple(Measure(label, self._here, before, after, ids, trunk) for before, after, ids in pairs)
 
-        def work(inputs: Payloads, advance: Advance, chosen: Sequence[str]) -> bytes:
-            before, after = (faces_pixels.decode_pixels(payload) for payload in inputs)
-            after = _with_left_out(before, after, frozenset(chosen))
-            rows = per_image.measure(before, after, lpips, self.machine.device)
-            advance(len(rows))
-            return per_image.to_bytes(rows)
-
-        key_fields = {
-            "source": code_digest("bench.quality.per_image"),
-            "lpips_trunk": lpips.trunk_sha256 if lpips else "absent",
-            "environment": self._environment,
-            **({"left_out": "unchanged"} if fill else {}),
-        }
-        pairs = zip(originals, changed, strict=bool(changed))
-        return tuple(
-            Node(
-                "measure",
-                label,
-                key_fields,
-                (before, after),
-                after.images,
-                after.images * 64,
-                partial(work, chosen=after.key_fields["chosen"] if fill else ()),
-            )
-            for before, after in pairs
-        )
-
-    # -- diagnose --------------------------------------------------------------------------------------
-
-    def _attack_probes(self, attack_name: str, tracker: str, seed: int) -> tuple[Node, ...]:
+    @_once
+    def attack_probes(self, attack: str, tracker: str, seed: int) -> tuple[AttackDiagnosis, ...]:
         """Return what the attack's surrogates make of a sample of its cloaks; () where it has none."""
-        attack = self.run.attacks[attack_name]
-        surrogates = self.run.binding(attack, tracker).backbones
+        bound = self.method("attacks", attack, tracker, seed)
+        surrogates = tuple(self.backbone(name) for name in bound.binding.backbones)
         if not surrogates:
             return ()
-        cloaks = self.cloaks(attack_name, tracker, seed, "gallery")
-        originals = self.natural("gallery")
-        chosen = diagnosis.sample([node.key_fields["chosen"] for node in cloaks])
-        label = self._label(attack, tracker)
+        photos, cloaks = self.natural("gallery"), self.cloaks(attack, tracker, seed, "gallery")
         return tuple(
-            self._probe_node(label, originals[shard], cloaks[shard], ids, surrogates, seed)
-            for shard, ids in chosen.items()
+            AttackDiagnosis(bound.label, self._here, photos[shard], cloaks[shard], ids, surrogates, seed)
+            for shard, ids in diagnosis.sample([cloak.chosen for cloak in cloaks]).items()
         )
 
-    def _probe_node(
-        self, label: str, before: Node, after: Node, chosen: Sequence[str], names: Sequence[str], seed: int
-    ) -> Node:
-        def work(inputs: Payloads, advance: Advance) -> bytes:
-            originals, cloaks = (faces_pixels.decode_pixels(payload) for payload in inputs)
-            surrogates = [(name, self.backbone(name)) for name in names]
-            return diagnosis.probes_to_bytes(
-                diagnosis.probe_attack(
-                    originals,
-                    cloaks,
-                    chosen,
-                    surrogates,
-                    seed=seed,
-                    device=self.machine.device,
-                    advance=advance,
-                )
-            )
-
-        key_fields = {
-            "source": code_digest("bench.quality.diagnosis"),
-            "surrogates": [self._backbone_facts(name) for name in names],
-            "chosen": list(chosen),
-            "seed": seed,
-            "environment": self._environment,
-        }
-        size = 256 * len(chosen) * len(names)
-        return Node("diagnose", label, key_fields, (before, after), len(chosen), size, work)
-
-    def _purifier_probes(self, attack: str, defense_name: str, tracker: str, seed: int) -> tuple[Node, ...]:
+    @_once
+    def purifier_probes(
+        self, attack: str, defense: str, tracker: str, seed: int
+    ) -> tuple[PurifierDiagnosis, ...]:
         """Return what a purifier did to each cloak, or, without any, to each photo; () for other defences."""
-        given = self.cloaks(attack, tracker, seed, "gallery") or self.natural("gallery")
-        returned = self.defended(defense_name, tracker, seed, given)
+        given, returned = self._given_and_returned(attack, defense, tracker, seed)
         if returned is given:
             return ()
-        label = f"{self._label(self.run.defenses[defense_name], tracker)} of {attack}"
+        label = f"{self.method('defenses', defense, tracker, seed).label} of {attack}"
         return tuple(
-            self._purified_node(label, before, after) for before, after in zip(given, returned, strict=True)
+            PurifierDiagnosis(label, self._here, before, after)
+            for before, after in zip(given, returned, strict=True)
         )
 
-    def _purified_node(self, label: str, before: Node, after: Node) -> Node:
-        def work(inputs: Payloads, advance: Advance) -> bytes:
-            shard = diagnosis.probe_purifier(*(faces_pixels.decode_pixels(payload) for payload in inputs))
-            advance(len(shard.changes))
-            return diagnosis.to_bytes(shard)
 
-        key_fields = {"source": code_digest("bench.quality.diagnosis"), "environment": self._environment}
-        return Node("diagnose", label, key_fields, (before, after), after.images, 32 * after.images, work)
-
-
-def _uncounted(_images: int) -> None:
-    """Take no notice of finished images, where the harness counts them itself."""
-
-
-def secret(seed: int, stream: str) -> bytes:
-    """Return the 32-byte secret of an erasable attack in a run, or another one for another stream."""
-    return sha256(f"{seed}/{stream}".encode()).digest()
-
-
-def _with_left_out(
-    before: faces_pixels.Pixels, after: faces_pixels.Pixels, chosen: frozenset[str]
-) -> faces_pixels.Pixels:
-    """Return `after` with the photos of `chosen` it lacks, as they are in `before`."""
-    left_out = before.only(chosen - frozenset(after.ids))
-    if not left_out.ids:
-        return after
-    return faces_pixels.Pixels(
-        torch.cat([after.images, left_out.images]),
-        after.ids + left_out.ids,
-        after.identities + left_out.identities,
-    )
-
-
-def _shards(photos: Mapping[str, tuple[str, ...]]) -> Iterator[list[tuple[str, str]]]:
-    shard: list[tuple[str, str]] = []
-    for identity in sorted(photos):
-        shard += [(image, identity) for image in photos[identity]]
-        if len(shard) >= SHARD_IMAGES:
-            yield shard
-            shard = []
-    if shard:
-        yield shard
-
-
-def _some_photos(identities: Sequence[Identity]) -> list[tuple[str, str]]:
-    photos = [(image, identity.id) for identity in identities for image in identity.photos]
-    return photos[:TRAINING_IMAGES]
-
-
-def _with_state(ctx: Context, payload: bytes) -> Context:
-    return replace(
-        ctx, state={key: value.to(ctx.device) for key, value in safetensors.torch.load(payload).items()}
-    )
+def _helpers(binding: Binding) -> Iterator[str]:
+    """Yield the names of the helper backbones of a method and of its parts."""
+    yield from binding.backbones
+    for part in binding.parts:
+        yield from _helpers(part)

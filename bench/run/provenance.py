@@ -11,7 +11,8 @@ from bench.data.files import sha256_of
 from bench.errors import DataError
 from bench.plugins import factory, syntax
 from bench.plugins import factory as methods
-from bench.run.digest import code_digest, digest
+from bench.run.code_hashes import code_digest
+from bench.run.digest import digest
 from bench.run.resolve import Resolved
 from bench.run.spec import RunSpec
 

@@ -1,14 +1,15 @@
 """From a specification as text to plugins, with every name checked before any work starts."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bench.contracts import Attack, Backbone, BackbonePool, Binding, Dataset, Defense, Method, Protocol, Split
 from bench.errors import UsageError, unknown
 from bench.plugins import binding, factory, registry
 from bench.randomness import numpy_generator
+from bench.run.bound import Plugin
 from bench.run.digest import digest
 from bench.run.spec import BENCHMARK_VERSION, Cell, RunSpec, cells
 
@@ -28,6 +29,7 @@ class Resolved:
         defenses: canonical name → defence, ``none`` included.
         backbones: canonical name → tracker's backbone.
         pool: the dataset's pool of helper backbones.
+        texts: (kind, canonical name) → the text a method was built from, where it is another.
     """
 
     requested: RunSpec
@@ -38,6 +40,19 @@ class Resolved:
     defenses: Mapping[str, Defense]
     backbones: Mapping[str, Backbone]
     pool: BackbonePool
+    texts: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
+
+    def plugin(self, kind: str, name: str) -> Plugin[Any]:
+        """Return a method of the run, or a helper backbone, with the text it was built from."""
+        own: Mapping[str, Mapping[str, Method]] = {
+            "attacks": self.attacks,
+            "defenses": self.defenses,
+            "backbones": self.backbones,
+            "datasets": {self.spec.dataset: self.dataset},
+            "protocols": {self.spec.protocol: self.protocol},
+        }
+        text = self.texts.get((kind, name), name)
+        return Plugin(kind, text, own[kind][name]) if name in own[kind] else Plugin.of(kind, text)
 
     @cached_property
     def digest(self) -> str:
@@ -112,9 +127,10 @@ def resolve(requested: RunSpec) -> Resolved:
             raise unknown(f"head of protocol {protocol.name}", head, protocol.heads)
     pool = registry.POOLS.load(dataset.default_pool)
     trackers = requested.backbones or pool.groups[0]
-    attacks = _by_name("attacks", requested.attacks, factory.attack)
-    defenses = _by_name("defenses", requested.defenses, factory.defense)
-    backbones = _by_name("backbones", trackers, factory.backbone)
+    texts: dict[tuple[str, str], str] = {}
+    attacks = _by_name("attacks", requested.attacks, factory.attack, texts)
+    defenses = _by_name("defenses", requested.defenses, factory.defense, texts)
+    backbones = _by_name("backbones", trackers, factory.backbone, texts)
     spec = requested.model_copy(
         update={
             "dataset": factory.canonical(dataset),
@@ -126,10 +142,12 @@ def resolve(requested: RunSpec) -> Resolved:
             "seeds": tuple(dict.fromkeys(requested.seeds)),
         }
     )
+    texts["datasets", spec.dataset] = requested.dataset
+    texts["protocols", spec.protocol] = requested.protocol
     attacks.setdefault("none", factory.attack("none"))
     defenses.setdefault("none", factory.defense("none"))
     _check_combinations(protocol, attacks, defenses)
-    return Resolved(requested, spec, dataset, protocol, attacks, defenses, backbones, pool)
+    return Resolved(requested, spec, dataset, protocol, attacks, defenses, backbones, pool, texts)
 
 
 def _check_combinations(
@@ -141,9 +159,12 @@ def _check_combinations(
                 raise UsageError(f"protocol {protocol.name} cannot measure {name} × {other}: {reason}")
 
 
-def _by_name(kind: str, texts: Iterable[str], create: Callable[[str], M]) -> dict[str, M]:
+def _by_name(
+    kind: str, requested: Iterable[str], create: Callable[[str], M], texts: dict[tuple[str, str], str]
+) -> dict[str, M]:
+    """Return canonical name → method, and note in `texts` what each was built from."""
     found: dict[str, M] = {}
-    for text in texts:
+    for text in requested:
         method = create(text)
         name = factory.canonical(method)
         other = found.get(name)
@@ -158,6 +179,7 @@ def _by_name(kind: str, texts: Iterable[str], create: Callable[[str], M]) -> dic
                 "Rename one of the files."
             )
         found.setdefault(name, method)
+        texts.setdefault((kind, name), text)
     return found
 
 

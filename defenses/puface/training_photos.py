@@ -25,7 +25,8 @@ from bench.data.files import sha256_of
 from bench.errors import MethodError
 from bench.plugins.factory import canonical
 from bench.plugins.training import write_tensors
-from bench.run.digest import code_digest, environment
+from bench.run.code_hashes import code_digest
+from bench.run.digest import environment
 
 _SHARD = 64
 """Photos cloaked between two files of the cloak cache."""

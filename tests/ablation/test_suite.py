@@ -19,7 +19,7 @@ from bench.leaderboard import as_csv
 from bench.leaderboard.table import build
 from bench.plugins import factory
 from bench.run import decisions
-from bench.run.runner import Options
+from bench.run.planning import Options
 
 TINY_TRAINER = "puface:steps=2,batch=4,cloaks=6,naturals=6,holdout=1,width=4,depth=2,evaluate_every=2"
 

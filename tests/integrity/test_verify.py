@@ -11,9 +11,9 @@ import pytest
 from bench.errors import DataError
 from bench.integrity import consistency, verify
 from bench.quality import per_image
-from bench.run import digest, runner
+from bench.run import code_hashes, planning
 from bench.run.folder import RunFolder
-from bench.run.runner import Options
+from bench.run.planning import Options
 
 PLUGIN = """
 from bench.contracts import Attack, ThreatModel
@@ -44,7 +44,7 @@ def change_a_byte(path, place=0.5):
 
 
 def prepared(copy):
-    return runner.prepare_again(RunFolder(copy.run), Options(store=copy.store, out=copy.run))
+    return planning.prepare_again(RunFolder(copy.run), Options(store=copy.store, out=copy.run))
 
 
 def forget_plugins():

@@ -24,7 +24,7 @@ from bench.plugins import factory, registry, syntax
 from bench.plugins import factory as methods
 from bench.plugins.composition import Composition, part_context
 from bench.run import resolve
-from bench.run.runner import Options, prepare
+from bench.run.planning import Options, prepare
 from bench.run.spec import Cell, make_spec
 from bench.run.threat import Threats
 

@@ -7,7 +7,8 @@ import torch
 
 from bench.data.files import VARIABLE, data_folder
 from bench.leaderboard.table import build
-from bench.run.runner import Options, execute, prepare
+from bench.run.planning import Options, prepare
+from bench.run.runner import execute
 from bench.run.spec import make_spec
 
 REAL = data_folder()

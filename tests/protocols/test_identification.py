@@ -413,7 +413,8 @@ def test_the_command_names_how_many_people_there_are(cli, tmp_path):
 @pytest.mark.real_data
 @pytest.mark.skipif(not (REAL / "lfw").exists(), reason="CLOAKBENCH_DATA has no lfw folder")
 def test_natural_photos_of_lfw_are_identified(tmp_path, monkeypatch):
-    from bench.run.runner import Options, execute, prepare
+    from bench.run.planning import Options, prepare
+    from bench.run.runner import execute
     from bench.run.spec import make_spec
 
     monkeypatch.setenv(VARIABLE, str(REAL))

@@ -527,7 +527,8 @@ def test_the_command_runs_it_on_rendered_faces(command, tmp_path):
 @pytest.mark.skipif(not (REAL / "lfw").exists(), reason="CLOAKBENCH_DATA has no lfw folder")
 def test_natural_photos_of_lfw_are_verified(tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(REAL))
-    from bench.run.runner import Options, execute, prepare
+    from bench.run.planning import Options, prepare
+    from bench.run.runner import execute
     from bench.run.spec import make_spec
 
     spec = make_spec(

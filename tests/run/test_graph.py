@@ -1,12 +1,21 @@
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
+import torch
 
 from bench.contracts import CONTRACT
 from bench.errors import MethodError, UsageError
 from bench.files import StoreError
-from bench.run.graph import STAGES, Executor, Node, NodeError
+from bench.quality.lpips import Unavailable
+from bench.run.code_hashes import code_digest
+from bench.run.device import Machine
+from bench.run.graph import STAGES, Executor, Node, NodeError, missing
 from bench.run.store import Store
+
+MACHINE = Machine(torch.device("cpu"), 1, 64, Unavailable("not needed"))
 
 
 @pytest.fixture
@@ -16,25 +25,53 @@ def store(tmp_path):
 
 @pytest.fixture
 def executor(store):
-    return Executor(store)
+    return Executor(store, MACHINE)
 
 
-class Work:
-    """Counts how often it is done; its payload is its name and its inputs' payloads."""
+@dataclass(frozen=True, eq=False)
+class Fake(Node):
+    """Counts how often it is computed; its payload is its name and its inputs' payloads."""
 
-    def __init__(self, name, error=None):
-        self.name, self.error, self.count = name, error, 0
+    stage: str
+    name: str
+    sources: tuple[Node, ...] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    error: BaseException | None = None
+    runs: list[None] = field(default_factory=list)
 
-    def __call__(self, inputs, advance):
-        self.count += 1
+    images = 2
+    size = 10
+
+    @property
+    def inputs(self):
+        return self.sources
+
+    @property
+    def count(self):
+        return len(self.runs)
+
+    def key_fields(self):
+        return {"name": self.name, **self.fields}
+
+    def run(self, payloads, machine, advance):
+        assert machine is MACHINE
+        self.runs.append(None)
         if self.error is not None:
             raise self.error
         advance(2)
-        return b"(" + b" ".join([self.name.encode(), *inputs]) + b")"
+        return b"(" + b" ".join([self.name.encode(), *(payloads[one.address] for one in self.inputs)]) + b")"
 
 
-def node(name, *inputs, stage="cloak", error=None, **key_fields):
-    return Node(stage, name, {"name": name, **key_fields}, inputs, 2, 10, Work(name, error))
+def node(name, *inputs, stage="cloak", error=None, label="", **key_fields):
+    return Fake(
+        label=label or name,
+        environment={"device": "cpu"},
+        stage=stage,
+        name=name,
+        sources=inputs,
+        fields=key_fields,
+        error=error,
+    )
 
 
 def diamond(**errors):
@@ -48,49 +85,57 @@ def test_each_node_is_computed_once_and_inputs_come_in_order(executor):
     a, b, c, d = diamond()
     assert executor.fetch(d) == b"(d (b (a)) (c (a)))"
     assert executor.fetch(d) == b"(d (b (a)) (c (a)))"
-    assert [one.work.count for one in (a, b, c, d)] == [1, 1, 1, 1]
+    assert [one.count for one in (a, b, c, d)] == [1, 1, 1, 1]
 
 
 def test_another_execution_computes_nothing_again(store):
-    Executor(store).fetch(diamond()[3])
+    Executor(store, MACHINE).fetch(diamond()[3])
     again = diamond()
-    second = Executor(store)
-    assert second.missing([again[3]]) == []
+    second = Executor(store, MACHINE)
+    assert missing(store, [again[3]]) == []
     assert second.fetch(again[3]) == b"(d (b (a)) (c (a)))"
-    assert [one.work.count for one in again] == [0, 0, 0, 0]
+    assert [one.count for one in again] == [0, 0, 0, 0]
     assert second.tally.computed == {}
 
 
 def test_an_address_depends_on_stage_facts_and_inputs_and_not_on_the_label():
     plain = node("x", seed=0)
     assert plain.address == node("x", seed=0).address
-    relabelled = Node("cloak", "another label", {"name": "x", "seed": 0}, (), 9, 99, Work("y"))
-    assert relabelled.address == plain.address
+    assert node("x", seed=0, label="another label").address == plain.address
+    elsewhere = replace(plain, environment={"device": "cuda"})
     others = [
         node("x", seed=1),
         node("x", stage="purify", seed=0),
         node("x", plain, seed=0),
         node("x", node("y"), seed=0),
+        elsewhere,
     ]
-    assert len({plain.address, *(one.address for one in others)}) == 5
+    assert len({plain.address, *(one.address for one in others)}) == 6
 
 
 def test_the_key_is_stored_beside_the_artefact(store, executor):
     a, b, _, _ = diamond()
     executor.fetch(b)
     record = store.record("cloak", b.address)
-    assert record.key == {"stage": "cloak", **CONTRACT, "name": "b", "inputs": [a.address]}
+    assert record.key == {
+        "stage": "cloak",
+        **CONTRACT,
+        "code": code_digest(Fake),
+        "environment": {"device": "cpu"},
+        "name": "b",
+        "inputs": [a.address],
+    }
     assert record.images == 2
 
 
 def test_missing_lists_each_node_once_by_stage(store, executor):
     a, b, c, d = diamond()
-    order = executor.missing([d, c, d])
+    order = missing(store, [d, c, d])
     assert [one.label for one in order] == ["a", "b", "c", "d"]
     assert [STAGES.index(one.stage) for one in order] == sorted(STAGES.index(one.stage) for one in order)
     executor.fetch(b)
-    assert [one.label for one in executor.missing([d])] == ["c", "d"]
-    assert (a.work.count, b.work.count, c.work.count) == (1, 1, 0)
+    assert [one.label for one in missing(store, [d])] == ["c", "d"]
+    assert (a.count, b.count, c.count) == (1, 1, 0)
 
 
 def test_what_a_stored_artefact_was_made_from_is_not_asked_for(store, executor):
@@ -98,9 +143,9 @@ def test_what_a_stored_artefact_was_made_from_is_not_asked_for(store, executor):
     executor.fetch(b)
     for path in store._paths("faces", a.address):
         path.unlink()
-    assert executor.missing([b]) == []
+    assert missing(store, [b]) == []
     assert executor.fetch(b) == b"(b (a))"
-    assert a.work.count == 1
+    assert a.count == 1
 
 
 def test_a_corrupt_artefact_is_computed_again(store, executor, caplog):
@@ -108,7 +153,7 @@ def test_a_corrupt_artefact_is_computed_again(store, executor, caplog):
     executor.fetch(d)
     store._paths("cloak", b.address)[0].write_bytes(b"rubbish")
     assert executor.fetch(b) == b"(b (a))"
-    assert (a.work.count, b.work.count) == (1, 2)
+    assert (a.count, b.count) == (1, 2)
     assert "corrupt" in caplog.text
 
 
@@ -120,7 +165,7 @@ def test_a_failure_gives_its_reason_to_everything_made_from_it_and_to_nothing_el
             executor.fetch(dependent)
         assert str(caught.value) == "cloak b: attack 'b' returned nonsense"
     assert executor.fetch(c) == b"(c (a))"
-    assert [one.work.count for one in (a, b, c, d, e)] == [1, 1, 1, 0, 0]
+    assert [one.count for one in (a, b, c, d, e)] == [1, 1, 1, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -129,6 +174,7 @@ def test_a_failure_gives_its_reason_to_everything_made_from_it_and_to_nothing_el
         (ZeroDivisionError("by zero"), "cloak x: ZeroDivisionError: by zero", True),
         (UsageError("say another"), "cloak x: say another", False),
         (MemoryError(), "cloak x: MemoryError: ", True),
+        (SystemExit(0), "cloak x: SystemExit: 0", True),
     ],
 )
 def test_an_unexpected_error_keeps_its_type_and_its_traceback(executor, caplog, error, reason, traceback):
@@ -141,18 +187,18 @@ def test_an_unexpected_error_keeps_its_type_and_its_traceback(executor, caplog, 
 
 def test_a_failure_is_not_stored(store):
     with pytest.raises(NodeError):
-        Executor(store).fetch(node("x", error=MethodError("not now")))
-    assert Executor(store).fetch(node("x")) == b"(x)"
+        Executor(store, MACHINE).fetch(node("x", error=MethodError("not now")))
+    assert Executor(store, MACHINE).fetch(node("x")) == b"(x)"
 
 
 def test_an_interrupt_passes_through_and_keeps_what_was_finished(store):
     a, b, _, d = diamond(c=KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        Executor(store).fetch(d)
-    assert (a.work.count, b.work.count, d.work.count) == (1, 1, 0)
+        Executor(store, MACHINE).fetch(d)
+    assert (a.count, b.count, d.count) == (1, 1, 0)
     again = diamond()
-    assert Executor(store).fetch(again[3]) == b"(d (b (a)) (c (a)))"
-    assert [one.work.count for one in again] == [0, 0, 1, 1]
+    assert Executor(store, MACHINE).fetch(again[3]) == b"(d (b (a)) (c (a)))"
+    assert [one.count for one in again] == [0, 0, 1, 1]
 
 
 def test_a_store_that_cannot_be_written_ends_the_run_and_fails_no_node(store, executor, monkeypatch):
@@ -166,12 +212,12 @@ def test_a_store_that_cannot_be_written_ends_the_run_and_fails_no_node(store, ex
         executor.fetch(b)
     monkeypatch.undo()
     assert executor.fetch(b) == b"(b (a))"
-    assert a.work.count == 2
+    assert a.count == 2
 
 
 def test_progress_and_tally_say_what_was_done(store):
     steps = []
-    executor = Executor(store, lambda one, count: steps.append((one.label, count)))
+    executor = Executor(store, MACHINE, lambda one, count: steps.append((one.label, count)))
     executor.fetch(diamond()[3])
     assert steps == [("a", 2), ("b", 2), ("c", 2), ("d", 2)]
     assert executor.tally.computed == {

@@ -11,8 +11,8 @@ from bench.leaderboard.table import build
 from bench.plugins import registry
 from bench.quality import per_image
 from bench.run import embeddings, resolve
-from bench.run.pipeline import SHARD_IMAGES
-from bench.run.runner import Options, prepare
+from bench.run.photo_sets import SHARD_IMAGES
+from bench.run.planning import Options, prepare
 from bench.run.spec import make_spec
 
 
@@ -179,7 +179,7 @@ def test_a_hardening_trains_on_training_people_and_answers_as_the_backbone(toget
     hardened = pipeline.embedded("tiny-centring", "tiny-a", 0, sources)
     plain = vectors(together, pipeline.embedded("none", "tiny-a", 0, sources))
     moved = vectors(together, hardened)
-    backbone = pipeline.backbone("tiny-a")
+    backbone = pipeline.backbone("tiny-a").on(together.machine)
     faces = together.run.dataset.crops(sorted(training(together)))
     centre = backbone.embed_batch(faces.float() / 255).mean(0).numpy()
     assert moved.keys() == plain.keys()
@@ -242,9 +242,9 @@ def test_shards_hold_whole_people_and_the_photos_once(tiny, tmp_path):
     prepared = planned(tmp_path, dataset="tiny:identities=31,photos=8")
     nodes = prepared.pipeline.natural("gallery")
     assert len(nodes) == 3
-    identities = [set(node.key_fields["identities"]) for node in nodes]
+    identities = [set(node.identities) for node in nodes]
     assert sum(map(len, identities)) == len(set.union(*identities)) == 31
-    ids = [name for node in nodes for name in node.key_fields["ids"]]
+    ids = [name for node in nodes for name in node.ids]
     assert sorted(ids) == sorted(name for photos in prepared.run.split.gallery.values() for name in photos)
     assert all(SHARD_IMAGES <= node.images < SHARD_IMAGES + 8 for node in nodes[:-1])
 

@@ -12,7 +12,8 @@ from bench.files import StoreError
 from bench.leaderboard.as_csv import to_csv
 from bench.leaderboard.columns import COLUMNS
 from bench.leaderboard.table import build
-from bench.run.runner import Options, execute, prepare
+from bench.run.planning import Options, prepare
+from bench.run.runner import execute
 from bench.run.spec import make_spec
 
 

@@ -9,9 +9,11 @@ from bench.contracts import Attack, Context, Embedded, Purifier, ThreatModel
 from bench.errors import MethodError
 from bench.faces import pixels as faces_pixels
 from bench.faces.pixels import Pixels
-from bench.run import embeddings, stages
+from bench.run import embeddings
 from bench.run.digest import digest
-from bench.run.stages import EMBED_BATCH
+from bench.run.stages.cloak import cloak
+from bench.run.stages.embed import EMBED_BATCH, embed
+from bench.run.stages.purify import purify
 from bench.run.store import Store
 
 CPU = torch.device("cpu")
@@ -73,7 +75,7 @@ def test_every_grey_level_survives_being_a_face():
 
 def test_a_cloak_leaves_rounded_to_8_bits():
     source = pixels(3, 4)
-    cloaked = stages.cloak(Made(every(lambda image: (image + 0.7 / 255).clamp(0, 1))), source, Context(), 2)
+    cloaked = cloak(Made(every(lambda image: (image + 0.7 / 255).clamp(0, 1))), source, Context(), 2)
     assert cloaked.images.dtype == torch.uint8
     expected = (source.images.int() + 1).clamp(max=255)
     assert torch.equal(cloaked.images.int(), expected)
@@ -87,18 +89,18 @@ def test_only_what_was_changed_comes_back_in_the_order_of_the_source():
         edits = every(lambda image: 1 - image)(faces)
         return {name: edits[name] for name in reversed(faces.ids) if name in ("image-1", "image-4")}
 
-    cloaked = stages.cloak(Made(some), source, Context(), 5)
+    cloaked = cloak(Made(some), source, Context(), 5)
     assert cloaked.ids == ("image-1", "image-4")
     assert cloaked.identities == ("identity-1", "identity-0")
     assert torch.equal(cloaked.images, 255 - source.images[[1, 4]])
-    nothing = stages.cloak(Made(lambda faces: {}), source, Context(), 5)
+    nothing = cloak(Made(lambda faces: {}), source, Context(), 5)
     assert (nothing.ids, tuple(nothing.images.shape)) == ((), (0, 3, 4, 4))
 
 
 def test_an_attack_gets_batches_of_images_or_whole_people():
     image_wise, identity_wise = Made(lambda faces: {}), Made(lambda faces: {}, "identity")
-    stages.cloak(image_wise, pixels(5, 4), Context(), 2)
-    stages.cloak(identity_wise, pixels(5, 4), Context(), 2)
+    cloak(image_wise, pixels(5, 4), Context(), 2)
+    cloak(identity_wise, pixels(5, 4), Context(), 2)
     assert [len(given) for given in image_wise.given] == [2, 2, 1]
     assert identity_wise.given == [("image-0", "image-2", "image-4"), ("image-1", "image-3")]
 
@@ -124,17 +126,17 @@ def test_an_attack_gets_batches_of_images_or_whole_people():
 )
 def test_edits_that_break_the_contract_are_refused(make, message):
     with pytest.raises(MethodError, match=message):
-        stages.cloak(Made(make), pixels(2, 4), Context(), 2)
+        cloak(Made(make), pixels(2, 4), Context(), 2)
 
 
 def test_a_purifier_gets_every_image_once_and_leaves_8_bits():
     source, defense = pixels(5, 4), Purified(lambda faces: faces.images * 0.5)
-    purified = stages.purify(defense, source, Context(), 2)
+    purified = purify(defense, source, Context(), 2)
     assert [len(given) for given in defense.given] == [2, 2, 1]
     assert (purified.ids, purified.identities) == (source.ids, source.identities)
     difference = purified.images.double() - source.images.double() / 2
     assert difference.abs().max() <= 0.5
-    empty = stages.purify(defense, source.only(frozenset()), Context(), 2)
+    empty = purify(defense, source.only(frozenset()), Context(), 2)
     assert tuple(empty.images.shape) == (0, 3, 4, 4)
 
 
@@ -149,7 +151,7 @@ def test_a_purifier_gets_every_image_once_and_leaves_8_bits():
 )
 def test_a_purifier_that_breaks_the_contract_is_refused(make, message):
     with pytest.raises(MethodError, match=f"defence 'purified' returned .*{message}"):
-        stages.purify(Purified(make), pixels(2, 4), Context(), 2)
+        purify(Purified(make), pixels(2, 4), Context(), 2)
 
 
 class Recorded(FakeBackbone):
@@ -164,44 +166,50 @@ class Recorded(FakeBackbone):
         return self.vectors(super().embed_batch(images))
 
 
-def embed(source, backbone=None, advance=lambda _n: None):
+def embedded(source, backbone=None, advance=lambda _n: None):
     backbone = backbone or Recorded()
     backbone.load(CPU)
-    return stages.embed(backbone, source, CPU, advance)
+    return embed(backbone, source, CPU, advance)
 
 
 @pytest.mark.parametrize("count", [1, EMBED_BATCH - 1, EMBED_BATCH, EMBED_BATCH + 1])
 def test_every_batch_has_the_same_shape(count):
     backbone, steps = Recorded(), []
-    embedded = embed(pixels(count), backbone, steps.append)
+    found = embedded(pixels(count), backbone, steps.append)
     assert set(backbone.shapes) == {(EMBED_BATCH, 3, 112, 112)}
-    assert embedded.vectors.shape == (count, 32)
-    assert embedded.vectors.dtype == np.float32
+    assert found.vectors.shape == (count, 32)
+    assert found.vectors.dtype == np.float32
     assert sum(steps) == count
 
 
 def test_an_embedding_has_the_same_bytes_alone_and_among_others():
     source = pixels(EMBED_BATCH + 3)
-    together = embed(source)
+    together = embedded(source)
     for row in (0, 7, EMBED_BATCH - 1, EMBED_BATCH, EMBED_BATCH + 2):
-        alone = embed(source.only(frozenset({source.ids[row]})))
+        alone = embedded(source.only(frozenset({source.ids[row]})))
         assert alone.vectors.tobytes() == together.vectors[row].tobytes()
 
 
 def test_no_images_give_no_embeddings():
-    assert embed(pixels(2).only(frozenset())).vectors.shape == (0, 32)
+    assert embedded(pixels(2).only(frozenset())).vectors.shape == (0, 32)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda vectors: vectors[:, :5], r"embeddings \(2, 5\), its card says \(2, 32\)"),
+        (lambda vectors: vectors[:, :5], r"embeddings \(32, 5\) for 32 images, its card says \(32, 32\)"),
+        (
+            lambda vectors: vectors[1:],
+            r"embeddings \(31, 32\) for 32 images",
+        ),  # else each is the next photo's
+        (lambda vectors: vectors.tolist(), "list, not a tensor"),
+        (lambda vectors: vectors.int(), r"torch.int32 embeddings"),
         (lambda vectors: vectors / 0, "not finite"),
     ],
 )
 def test_embeddings_that_are_not_the_cards_are_refused(change, message):
     with pytest.raises(MethodError, match=message):
-        embed(pixels(2), Recorded(change))
+        embedded(pixels(2), Recorded(change))
 
 
 def test_stored_forms_are_read_back(tmp_path):

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 MODULES = {
-    "bench": ("Runs", "Run a matrix from Python.", ("bench.api.run", "bench.run.runner.Options")),
+    "bench": ("Runs", "Run a matrix from Python.", ("bench.api.run", "bench.run.planning.Options")),
     "bench.contracts": ("Contracts", "What a plugin implements, and what it is handed.", ()),
     "bench.plugins.registry": ("Plugins", "Find and build plugins by the text that names them.", ()),
     "bench.leaderboard.view": ("A finished run", "Read a run's folder once and ask it many times.", ()),

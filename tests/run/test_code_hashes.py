@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from bench.contracts import CONTRACT_VERSION
 from bench.plugins import registry
-from bench.run import digest as digests
-from bench.run.digest import code_digest, code_hashes, digest, environment, module_hash, package_versions
+from bench.run import code_hashes as hashes
+from bench.run import code_syntax
+from bench.run.code_hashes import code_digest, code_hashes, module_hash
+from bench.run.digest import digest, environment, package_versions
 
 METHOD = '''
 """What it does."""
@@ -90,13 +92,13 @@ class Package:
 
     def digest(self, module="method"):
         """Return the digest as another process would: nothing is remembered of the files."""
-        digests.forget()
+        hashes.forget()
         importlib.invalidate_caches()
         return code_digest(f"{self.folder.name}.{module}")
 
 
 def forget(*packages):
-    digests.forget()
+    hashes.forget()
     for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
         del sys.modules[name]
 
@@ -267,9 +269,9 @@ def test_a_file_is_read_once_until_it_changes(package):
     for _ in range(3):
         code_digest("demo_package.method")
         code_digest("demo_package.method", "demo_package.helper")
-    read = {path for files, _ in digests._found.values() for path in files}
+    read = {path for files, _ in hashes._found.values() for path in files}
     assert package.folder / "far.py" in read
-    assert digests._code.cache_info().misses == len(read)
+    assert code_syntax.read_code.cache_info().misses == len(read)
     package.replace("far.py", ("x + 1", "x + 10"))
     changed = code_digest("demo_package.method")
     assert changed == package.digest()
@@ -340,19 +342,19 @@ def test_a_class_is_digested_by_its_module(package):
 
 
 def test_the_numerical_modules_a_method_imports_are_followed_and_no_others():
-    closure = digests._Closure(["attacks.pgd"])
+    closure = hashes._Closure(["attacks.pgd"])
     followed = {name for name, code in closure.modules.items() if code}
     assert {"attacks.pgd", "attacks._micro_batch", "bench.quality.metrics"} <= followed
-    assert not followed & digests.NOT_NUMERICAL
+    assert not followed & hashes.NOT_NUMERICAL
 
 
-@pytest.mark.parametrize("module", sorted({*digests.NOT_NUMERICAL, "bench.randomness"}))
+@pytest.mark.parametrize("module", sorted({*hashes.NOT_NUMERICAL, "bench.randomness"}))
 def test_modules_with_a_part_of_their_own_in_keys_are_where_they_are_said_to_be(module):
     assert importlib.util.find_spec(module) is not None
 
 
 def test_how_random_numbers_are_drawn_is_in_every_digest():
-    assert set(code_hashes("bench.randomness")) <= set(code_hashes("bench.run.stages"))
+    assert set(code_hashes("bench.randomness")) <= set(code_hashes("bench.run.stages.cloak"))
 
 
 def test_more_roots_are_part_of_the_digest():
@@ -379,7 +381,7 @@ def from_file(tmp_path, monkeypatch):
         "    name = 'mine'\n\n    def purify(self, faces, ctx):\n        return faces.images * demo_beside.K\n"
     )
     yield tmp_path, registry.DEFENSES.load(f"{tmp_path}/mine.py:Mine")
-    digests.forget()
+    hashes.forget()
     sys.modules.pop("demo_beside", None)
 
 
@@ -391,7 +393,7 @@ def test_a_plugin_from_a_file_counts_with_the_modules_beside_it(from_file, file,
     before = code_digest(cls)
     path = folder / file
     path.write_text(path.read_text().replace(old, new))
-    digests.forget()
+    hashes.forget()
     assert code_digest(cls) != before
 
 

@@ -1,0 +1,257 @@
+"""The seam at which the harness calls plugins: what they return is checked, what they leave behind is undone.
+
+Every stage calls plugins through here. A plugin that breaks its contract fails the cells it is part of, by name, and
+no other: the process-wide settings it changed are as before once the call is over.
+"""
+
+import logging
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.contracts import (
+    CROP_SIZE,
+    Attack,
+    Backbone,
+    Context,
+    Dataset,
+    Decided,
+    Defense,
+    Embedded,
+    Faces,
+    Hardening,
+    Protocol,
+    Purifier,
+    Trial,
+)
+from bench.errors import MethodError
+
+log = logging.getLogger("bench")
+
+_SETTINGS: Mapping[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
+    "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "torch's gradient mode": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
+    "torch's deterministic algorithms": (
+        torch.are_deterministic_algorithms_enabled,
+        torch.use_deterministic_algorithms,
+    ),
+    "torch's anomaly detection": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    "numpy's error handling": (np.geterr, lambda value: np.seterr(**value)),
+}
+"""What holds for the whole process → how it is read and set."""
+
+
+def _cuda_states() -> list[Tensor]:
+    # Asking CUDA before anybody used it would start it.
+    there = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    return torch.cuda.get_rng_state_all() if there else []
+
+
+_GENERATORS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
+    (torch.get_rng_state, torch.set_rng_state),
+    (_cuda_states, torch.cuda.set_rng_state_all),
+    (np.random.get_state, np.random.set_state),  # the global generator is what is guarded
+    (random.getstate, random.setstate),
+)
+"""Global generators of random numbers: how their states are read and set."""
+
+
+@contextmanager
+def calling(plugin: str) -> Iterator[None]:
+    """Call a plugin: afterwards settings and generators of the whole process are as they were.
+
+    Args:
+        plugin: its kind and name, for messages.
+
+    Raises:
+        MethodError: the plugin left the process with `sys.exit`.
+    """
+    settings = {what: get() for what, (get, _) in _SETTINGS.items()}
+    states = [get() for get, _ in _GENERATORS]
+    try:
+        yield
+    except SystemExit as leave:
+        raise MethodError(
+            f"{plugin} called sys.exit({leave.code!r}), which would have ended the run. Raise an error instead."
+        ) from leave
+    finally:
+        for what, (get, restore) in _SETTINGS.items():
+            if get() != settings[what]:
+                restore(settings[what])
+                _report(plugin, what)
+        for (_, restore), state in zip(_GENERATORS, states, strict=True):
+            restore(state)
+
+
+@cache
+def _report(plugin: str, what: str) -> None:
+    """Say once what a plugin changes."""
+    log.warning("%s changed %s for the whole process; it was set back", plugin, what)
+
+
+# -- datasets ------------------------------------------------------------------------------------------
+
+
+def crops(dataset: Dataset, ids: Sequence[str]) -> Tensor:
+    """Return `Dataset.crops`: N×3×112×112 uint8."""
+    with calling(f"dataset '{dataset.name}'"):
+        images = dataset.crops(ids)
+    _check_tensor(f"dataset '{dataset.name}'", images, (len(ids), 3, CROP_SIZE, CROP_SIZE), torch.uint8)
+    return images
+
+
+# -- what is learnt ------------------------------------------------------------------------------------
+
+
+def fit(method: Attack | Defense, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
+    """Return `Attack.fit` or `Defense.fit`: named tensors."""
+    who = _named(method)
+    with calling(who):
+        state = method.fit(faces, ctx)
+    return _checked_state(who, state)
+
+
+def train(hardening: Hardening, tracker: Backbone, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
+    """Return `Hardening.train`: named tensors."""
+    who = _named(hardening)
+    with calling(who):
+        state = hardening.train(tracker, faces, ctx)
+    return _checked_state(who, state)
+
+
+def harden(hardening: Hardening, tracker: Backbone, state: Mapping[str, Tensor]) -> Backbone:
+    """Return `Hardening.harden`: the backbone that the tracker uses."""
+    who = _named(hardening)
+    with calling(who):
+        hardened = hardening.harden(tracker, state)
+    if not isinstance(hardened, Backbone):
+        raise MethodError(f"{who} returned {type(hardened).__name__}, not a Backbone")
+    return hardened
+
+
+# -- images --------------------------------------------------------------------------------------------
+
+
+def cloak(attack: Attack, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
+    """Return `Attack.cloak`: edits of photos that were given, 3×H×W float32 in [0, 1]."""
+    who = _named(attack)
+    with calling(who):
+        edits = attack.cloak(faces, ctx)
+    _check_mapping(who, edits, "image id → image")
+    for image_id, image in edits.items():
+        if image_id not in faces.ids:
+            raise MethodError(f"{who} edited '{image_id}', which it was not given")
+        _check_images(f"{who} on '{image_id}'", image, tuple(faces.images.shape[1:]))
+    return edits
+
+
+def assign_targets(attack: Attack, faces: Faces, ctx: Context) -> Mapping[str, str]:
+    """Return `Attack.assign_targets` for the photos given: image id → identity id of the pool."""
+    assert ctx.targets is not None, "a targeted attack has targets"
+    who = _named(attack)
+    with calling(who):
+        found = attack.assign_targets(faces, ctx)
+    _check_mapping(who, found, "image id → identity id")
+    known = set(ctx.targets.identities)
+    for name in faces.ids:
+        if found.get(name) not in known:
+            raise MethodError(f"{who} imitates {found.get(name)!r} on '{name}', who is not in its pool")
+    return {name: found[name] for name in faces.ids}
+
+
+def erase(attack: Attack, faces: Faces, key: bytes, ctx: Context) -> Tensor:
+    """Return `Attack.erase`: N×3×H×W float32 in [0, 1]."""
+    who = _named(attack)
+    with calling(who):
+        images = attack.erase(faces, key, ctx)
+    return _check_images(f"{who}, erasing,", images, tuple(faces.images.shape))
+
+
+def purify(defense: Purifier, faces: Faces, ctx: Context) -> Tensor:
+    """Return `Purifier.purify`: N×3×H×W float32 in [0, 1]."""
+    who = _named(defense)
+    with calling(who), torch.inference_mode():
+        images = defense.purify(faces, ctx)
+    return _check_images(who, images, tuple(faces.images.shape))
+
+
+# -- backbones and protocols -----------------------------------------------------------------------------
+
+
+def load(backbone: Backbone, device: torch.device) -> None:
+    """Have a backbone read its weights onto a device."""
+    with calling(f"backbone '{backbone.card.name}'"):
+        backbone.load(device)
+
+
+def embed(backbone: Backbone, images: Tensor) -> Tensor:
+    """Return `Backbone.embed_batch`: N×D float32, finite, a row for each image."""
+    who = f"backbone '{backbone.card.name}'"
+    with calling(who):
+        vectors = backbone.embed_batch(images)
+    expected = (len(images), backbone.card.embedding_dim)
+    if not isinstance(vectors, Tensor):
+        raise MethodError(f"{who} returned {type(vectors).__name__}, not a tensor of embeddings")
+    if tuple(vectors.shape) != expected or not vectors.is_floating_point():
+        raise MethodError(
+            f"{who} returned {vectors.dtype} embeddings {tuple(vectors.shape)} for {len(images)} images, its card "
+            f"says {expected}"
+        )
+    if not bool(vectors.isfinite().all()):
+        raise MethodError(f"{who} returned embeddings that are not finite")
+    return vectors
+
+
+def decide(protocol: Protocol, views: Mapping[str, Embedded], trial: Trial) -> Decided:
+    """Return `Protocol.decide`."""
+    who = f"protocol '{protocol.name}'"
+    with calling(who):
+        decided = protocol.decide(views, trial)
+    if not isinstance(decided, Decided):
+        raise MethodError(f"{who} returned {type(decided).__name__}, not Decided")
+    return decided
+
+
+# -- checks --------------------------------------------------------------------------------------------
+
+
+def _named(method: Attack | Defense) -> str:
+    return f"{'attack' if isinstance(method, Attack) else 'defence'} '{method.name}'"
+
+
+def _check_mapping(who: str, found: object, of: str) -> None:
+    if not isinstance(found, Mapping):
+        raise MethodError(f"{who} returned {type(found).__name__}, not a mapping {of}")
+
+
+def _checked_state(who: str, state: object) -> Mapping[str, Tensor]:
+    _check_mapping(who, state, "name → tensor")
+    assert isinstance(state, Mapping)
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise MethodError(f"{who} learnt {name!r}: {type(value).__name__}, not name → tensor")
+    return state
+
+
+def _check_images(who: str, images: object, shape: tuple[int, ...]) -> Tensor:
+    found = _check_tensor(who, images, shape, torch.float32)
+    if not found.numel():
+        return found
+    low, high = (float(bound) for bound in found.aminmax())
+    if not (low >= -1e-6 and high <= 1 + 1e-6):
+        raise MethodError(f"{who} returned values in [{low:.4g}, {high:.4g}], not in [0, 1]")
+    return found
+
+
+def _check_tensor(who: str, found: object, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    if isinstance(found, Tensor) and tuple(found.shape) == shape and found.dtype == dtype:
+        return found
+    kind = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+    raise MethodError(f"{who} returned {kind}, not {dtype} {shape}")

@@ -1,0 +1,186 @@
+"""Hashes of the code that decides a result: a plugin's or a stage's module, with the numerical modules it imports.
+
+Code counts as its syntax tree (`bench.run.code_syntax`) and without the names of modules: a better message or a module
+that moves recomputes nothing; a changed constant does.
+"""
+
+import hashlib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from bench.errors import UsageError
+from bench.plugins.registry import FILE_MODULE
+from bench.run.code_syntax import Code, code_of, read_code, state_of
+from bench.run.digest import digest
+
+NOT_NUMERICAL = frozenset(
+    {
+        "bench.contracts",  # abstract; behind CONTRACT_VERSION
+        "bench.assets.catalogue",  # which data sets there are; the one used enters by its fingerprint
+        "bench.data.files",  # where files lie; what is in them enters by digest
+        "bench.run.calls",  # checks what plugins return, undoes what they leave; behind CONTRACT_VERSION
+        "bench.run.code_hashes",  # makes keys
+        "bench.run.code_syntax",  # likewise
+        "bench.run.digest",  # likewise
+        "bench.run.graph",  # remembers what was computed
+        "bench.data.folders",  # where a user's folders lie; their photos enter by fingerprint
+        "bench.errors",  # words
+        "bench.files",  # writes what was computed
+        "bench.plugins.factory",  # builds what a text names; name and parameters enter by value
+        "bench.plugins.registry",  # finds plugins; those used enter by their own code
+        "bench.plugins.syntax",  # reads a method's text
+    }
+)
+"""Modules that decide no byte, or whose say enters the key another way: neither followed nor hashed."""
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _beside(module: str) -> set[str]:
+    """Return what a plugin loaded from a file may import from its own folder."""
+    origin = getattr(sys.modules.get(module), "__file__", None)
+    if origin is None or not module.startswith(FILE_MODULE):
+        return set()
+    siblings = Path(origin).parent.iterdir()
+    return {path.stem for path in siblings if path.suffix == ".py" or (path / "__init__.py").is_file()}
+
+
+def _project_file(module: str, packages: frozenset[str]) -> Path | None:
+    if module.partition(".")[0] not in packages:
+        return None
+    origin = getattr(sys.modules.get(module), "__file__", None)
+    if origin:
+        return Path(origin)
+    try:
+        found = importlib.util.find_spec(module)
+    except (ModuleNotFoundError, AttributeError, ValueError):
+        return None  # `from package import name` where name is no module
+    return Path(found.origin) if found and found.origin and found.origin.endswith(".py") else None
+
+
+_USE = re.compile(r"Name\(id='import (\w+=)?([\w.*]+)'")
+
+
+class _Closure:
+    """Modules with the project modules they import, directly or not.
+
+    Args:
+        roots: names of modules; these are followed even where they are in `NOT_NUMERICAL`.
+    """
+
+    def __init__(self, roots: Iterable[str]) -> None:
+        names = [*roots]
+        own = {name.partition(".")[0] for name in names}.union(*map(_beside, names))
+        packages = frozenset({"bench", "attacks", "defenses", "fr_models", *own})
+        # The root package only hands out, when asked, what is followed under its own name.
+        self.modules: dict[str, Code | None] = {"bench": None, **dict.fromkeys(NOT_NUMERICAL - {*names})}
+        self.files: dict[Path, tuple[int, int]] = {}
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            if name in self.modules or name.rpartition(".")[0] in NOT_NUMERICAL:
+                continue
+            path = _project_file(name, packages)
+            if path is None:
+                continue
+            code = self.modules[name] = code_of(name, path)
+            self.files[path] = state_of(path)
+            if "." in name:
+                waiting.append(name.rpartition(".")[0])  # a module's packages run before it
+            waiting += code.imported
+        self._shallow: dict[str, str] = {}
+
+    def hashes(self) -> tuple[str, ...]:
+        """Return each module's hash once, sorted; a module that only imports has none."""
+        codes = [code.text for code in self.modules.values() if code and code.text]
+        return tuple(sorted({_sha256(_USE.sub(self._deep_use, text).encode()) for text in codes}))
+
+    def shallow(self, module: str) -> str:
+        """Return the hash of one module's code, blind to the modules that imported names come from."""
+        code = self.modules.get(module)
+        if code is None:
+            return ""
+        if module not in self._shallow:
+            self._shallow[module] = _sha256(_USE.sub(self._shallow_use, code.text).encode())
+        return self._shallow[module]
+
+    def _shallow_use(self, use: re.Match[str]) -> str:
+        return f"Name(id='import {use[1] or ''}{self._lead(use[2], named_only=True)}'"
+
+    def _deep_use(self, use: re.Match[str]) -> str:
+        return f"Name(id='import {use[1] or ''}{self._lead(use[2], named_only=False)}'"
+
+    def _lead(self, path: str, *, named_only: bool, seen: tuple[str, ...] = ()) -> str:
+        """Return where a path leads: its own name in a project module, with that module's shallow hash on demand."""
+        parts = path.split(".")
+        ends = (end for end in range(len(parts), 0, -1) if ".".join(parts[:end]) in self.modules)
+        end = next(ends, 0)
+        if not end:
+            return path
+        if path in seen:
+            return ""
+        module, rest = ".".join(parts[:end]), parts[end:]
+        own = ".".join(["" if named_only else self.shallow(module), *rest])
+        code = self.modules[module]
+        if code is None:
+            return own
+        if rest and rest[0] != "*":
+            handed_on = [".".join([target, *rest[1:]]) for target in code.bindings.get(rest[0], ())]
+        else:  # the module itself may give whatever it imports
+            handed_on = [] if named_only else [one for targets in code.bindings.values() for one in targets]
+        leads = [self._lead(one, named_only=named_only, seen=(*seen, path)) for one in handed_on]
+        only_handed_on = bool(rest) and len(leads) == 1 and rest[0] not in code.loose
+        return leads[0] if only_handed_on else "|".join([own, *leads])
+
+
+def module_hash(module: str) -> str:
+    """Return the hash of one module's own code; what it imports counts by name only."""
+    return _Closure([module]).shallow(module)
+
+
+_found: dict[tuple[tuple[str, str], ...], tuple[dict[Path, tuple[int, int]], tuple[str, ...]]] = {}
+
+
+def code_hashes(*roots: str | type) -> tuple[str, ...]:
+    """Return the hashes of the code of modules and of the numerical modules they import, directly or not.
+
+    Followed are the harness' own packages and the root's own top-level package, without `NOT_NUMERICAL`;
+    third-party packages enter by version (`environment`). A plugin loaded from a file is followed to the modules
+    beside it. No hash holds a module's name or place.
+
+    Args:
+        roots: module names or classes.
+
+    Raises:
+        UsageError: there is no module of a name.
+    """
+    for root in roots:
+        if isinstance(root, str) and _project_file(root, frozenset({root.partition(".")[0]})) is None:
+            raise UsageError(f"'{root}' is no module whose code could be part of a key; check the name.")
+    names = sorted({root if isinstance(root, str) else root.__module__ for root in roots})
+    requested = tuple((name, str(getattr(sys.modules.get(name), "__file__", ""))) for name in names)
+    files, hashes = _found.get(requested, ({}, ()))
+    if not files or any(state_of(path) != state for path, state in files.items()):
+        # A context's generator is in every method's reach.
+        closure = _Closure([*names, "bench.randomness"])
+        hashes = closure.hashes()
+        _found[requested] = closure.files, hashes
+    return hashes
+
+
+def code_digest(*roots: str | type) -> str:
+    """Return the digest of `code_hashes` and of the contract they were written for."""
+    from bench.contracts import CONTRACT
+
+    return digest({"code": code_hashes(*roots), **CONTRACT})
+
+
+def forget() -> None:
+    """Forget what was read, for files that change within one tick of the file system's clock."""
+    read_code.cache_clear()
+    _found.clear()

@@ -1,0 +1,293 @@
+"""A planned run: every name resolved, every node known, and all checked that can be known before work starts."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench.contracts import Binding
+from bench.errors import DataError, UsageError
+from bench.plugins import factory
+from bench.quality.lpips import Unavailable
+from bench.run import graph, resolve
+from bench.run.device import Machine, make_machine
+from bench.run.folder import RunFacts, RunFolder, describe_machine
+from bench.run.graph import Node
+from bench.run.pipeline import Pipeline
+from bench.run.provenance import check_files_are_there, describe_methods, environment_differences
+from bench.run.resolve import Resolved
+from bench.run.spec import Cell, RunSpec
+from bench.run.store import Store, default_folder
+from bench.run.threat import CellThreat, Threats
+from bench.run.timings import history
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to execute; none of it changes what is asked.
+
+    Attributes:
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        threads: None for every core this process may use.
+        batch_size: images handed to a method per call.
+        store: folder of artefacts; None for the default.
+        out: the run's folder; None for ``runs/<run>``.
+        lpips_trunk: AlexNet's weights for LPIPS; None to look in torchvision's cache.
+        command: the command line, recorded in the run's folder.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    batch_size: int = 64
+    store: Path | None = None
+    out: Path | None = None
+    lpips_trunk: Path | None = None
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class CellNodes:
+    """The artefacts one cell needs."""
+
+    decision: Node
+    cloak_measures: tuple[Node, ...]
+    purified_measures: tuple[Node, ...]
+    restored_measures: Mapping[str, tuple[Node, ...]]
+    restored_to_cloak_measures: Mapping[str, tuple[Node, ...]]
+    attack_probes: tuple[Node, ...]
+    purifier_probes: tuple[Node, ...]
+
+    def all(self) -> tuple[Node, ...]:
+        """Every node of the cell."""
+        both = (*self.restored_measures.values(), *self.restored_to_cloak_measures.values())
+        restored = (node for nodes in both for node in nodes)
+        probes = (*self.attack_probes, *self.purifier_probes)
+        return (self.decision, *self.cloak_measures, *self.purified_measures, *restored, *probes)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Artefacts of one stage and method: a line of the plan and of the progress display.
+
+    Attributes:
+        stage: the stage.
+        label: the method with its helpers.
+        missing: artefacts to compute.
+        images: images in them.
+        size: bytes they will take, about.
+        seconds: estimate from earlier runs on this store; None where there was none.
+    """
+
+    stage: str
+    label: str
+    missing: int
+    images: int
+    size: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that was checked and can be started."""
+
+    run: Resolved
+    machine: Machine
+    pipeline: Pipeline
+    store: Store
+    options: Options
+    nodes: Mapping[Cell, CellNodes] = field(repr=False)
+    threats: Mapping[Cell, CellThreat] = field(repr=False)
+    facts: RunFacts = field(repr=False)
+
+    @property
+    def targets(self) -> list[Node]:
+        """The artefacts that the cells need, not those that these are made from."""
+        return [node for cell in self.nodes.values() for node in cell.all()]
+
+    @cached_property
+    def artefacts(self) -> list[Node]:
+        """Every artefact of the run, each once."""
+        return graph.every_node(self.targets)
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run's folder."""
+        return RunFolder(self.options.out or Path("runs") / self.run.digest)
+
+    @cached_property
+    def missing(self) -> list[Node]:
+        """The artefacts that are not in the store, in the order they will be computed."""
+        return graph.missing(self.store, self.targets)
+
+    def groups(self) -> list[Group]:
+        """Return what is to be computed, by stage and method, with estimates."""
+        paces = history(self.store)
+        found: dict[tuple[str, str], list[Node]] = {}
+        for node in self.missing:
+            found.setdefault(node.group, []).append(node)
+        return [_group(key, nodes, paces.get(key)) for key, nodes in found.items()]
+
+    def begin(self) -> None:
+        """Write what is requested into the run's folder, and remove what killed runs left in the store."""
+        self.store.sweep()
+        machine = describe_machine(str(self.machine.device), self.machine.threads)
+        self.folder.write_facts(self.facts, self.run.split, machine)
+
+    def lines(self) -> Iterator[str]:
+        """Yield what is to be done, for the log."""
+        yield f"run {self.run.digest}: {len(self.run.cells)} cells, {self.cached_cells()} cached"
+        for group in self.groups():
+            work = f"{group.missing} artefacts, {group.images} images"
+            yield f"to compute {group.stage} {group.label}: {work}"
+        yield from (f"to decide {node.label}" for node in self.missing if node.stage == "decide")
+
+    def cached_cells(self) -> int:
+        """Return how many cells need no work at all."""
+        todo = {node.address for node in self.missing}
+        return sum(all(node.address not in todo for node in cell.all()) for cell in self.nodes.values())
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Check that a file or folder can be made at `path`.
+
+    Raises:
+        UsageError: something that is not a folder is in the way, or the folder cannot be written.
+    """
+    there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UsageError(f"{option} {path} cannot be written: {there} is not a folder one can write to.")
+
+
+def prepare(requested: RunSpec, options: Options) -> Prepared:
+    """Resolve a specification and check all that can be known before work starts.
+
+    Raises:
+        UsageError: unknown names, values out of range, empty pools, too few photos, no fitting weights.
+        DataError: data or weights that are missing or corrupt.
+    """
+    run = resolve.resolve(requested)
+    machine = make_machine(options.device, options.threads, options.batch_size, options.lpips_trunk)
+    pipeline = Pipeline(run, machine)
+    _check_weights(run)
+    threats = Threats(run)
+    threats.check()
+    nodes = {cell: _cell_nodes(run, pipeline, cell) for cell in run.cells}
+    for cell in nodes.values():
+        for node in cell.all():
+            _ = node.address  # computing the key looks at every file that decides it
+    store = Store(options.store or default_folder())
+    check_writable(store.folder, "--store")
+    marks = {cell: threats.of(cell) for cell in run.cells}
+    facts = _facts(run, machine, options.command)
+    prepared = Prepared(run, machine, pipeline, store, options, nodes, marks, facts)
+    check_writable(prepared.folder.path, "--out")
+    if any(node.stage == "faces" for node in prepared.missing):
+        run.dataset.check()
+    return prepared
+
+
+def _facts(run: Resolved, machine: Machine, command: str) -> RunFacts:
+    lpips = machine.lpips
+    return RunFacts(
+        run=run.digest,
+        requested=run.requested,
+        spec=run.spec,
+        dataset_note=run.dataset.note,
+        lpips_trunk="" if isinstance(lpips, Unavailable) else lpips.trunk_sha256,
+        lpips_reason=lpips.reason if isinstance(lpips, Unavailable) else "",
+        command=command,
+        fingerprint=run.dataset.fingerprint(),
+        methods=describe_methods(run),
+        device=str(machine.device),
+        threads=machine.threads,
+        batch_size=machine.batch_size,
+    )
+
+
+def _check_weights(run: Resolved) -> None:
+    wanted = set(run.spec.backbones)
+    for attack in run.attacks.values():
+        for tracker in run.spec.backbones:
+            wanted |= set(run.helpers(attack, tracker))
+    for name in sorted(wanted):
+        backbone = run.backbones.get(name) or factory.backbone(name)
+        backbone.files(Binding(run.spec.dataset, run.dataset.domain, (), name))
+
+
+def _cell_nodes(run: Resolved, pipeline: Pipeline, cell: Cell) -> CellNodes:
+    cloak = pipeline.cloak_measures(cell.attack, cell.backbone, cell.seed)
+    purified = pipeline.purified_measures(cell.attack, cell.defense, cell.backbone, cell.seed)
+    restored = pipeline.restored_measures(cell.attack, cell.backbone, cell.seed, "photo")
+    to_cloak = pipeline.restored_measures(cell.attack, cell.backbone, cell.seed, "cloak")
+    attack_probes = pipeline.attack_probes(cell.attack, cell.backbone, cell.seed)
+    purifier_probes = pipeline.purifier_probes(cell.attack, cell.defense, cell.backbone, cell.seed)
+    decision = pipeline.decision(cell)
+    return CellNodes(decision, cloak, purified, restored, to_cloak, attack_probes, purifier_probes)
+
+
+def prepare_again(folder: RunFolder, options: Options) -> Prepared:
+    """Prepare the run of a folder as it was made: same specification, same threads, nothing written.
+
+    Args:
+        folder: a finished run.
+        options: device and threads where they are to be others than the run's; store; LPIPS trunk.
+
+    Raises:
+        DataError: the photos or the benchmark's version are others now, or a file that a method is named by is missing.
+        UsageError: a method is not installed, or a device not there.
+    """
+    facts, machine = folder.facts(), folder.machine()
+    check_files_are_there(facts.methods, unchanged=False)
+    device = machine.get("device", "auto") if options.device == "auto" else options.device
+    threads = options.threads or facts.threads or machine.get("threads")
+    batch_size = facts.batch_size or options.batch_size
+    prepared = prepare(
+        facts.requested, replace(options, device=device, threads=threads, batch_size=batch_size)
+    )
+    if prepared.run.digest != facts.run:
+        raise DataError(
+            f"{folder.path} is run {facts.run}; the same specification is run {prepared.run.digest} now, as the photos "
+            f"({facts.spec.dataset}) or the benchmark's version (then {facts.benchmark_version}) are others."
+        )
+    return prepared
+
+
+def node_at(requested: RunSpec, options: Options, address: str, key: Mapping[str, Any] | None = None) -> Node:
+    """Return the node of a run that has an address: what a worker needs to compute it anywhere.
+
+    Args:
+        requested: the specification.
+        options: how to execute.
+        address: of one of the run's nodes, where it was planned.
+        key: the node's key there, so that the parts that differ here can be named.
+
+    Raises:
+        UsageError: the run has no such node here; says in which part this environment differs.
+    """
+    nodes = prepare(requested, options).artefacts
+    for node in nodes:
+        if node.address == address:
+            return node
+    raise UsageError(
+        f"no artefact of this run has the address {address[:12]} here. {_why_unknown(nodes, key)} Use the same code, "
+        "packages, device, threads and weights as where the run was planned."
+    )
+
+
+def _why_unknown(nodes: Sequence[Node], key: Mapping[str, Any] | None) -> str:
+    """Say in what a key differs from that of the node that is most alike."""
+    alike = [
+        environment_differences(key, node.key) for node in nodes if key and node.stage == key.get("stage")
+    ]
+    if not alike:
+        return "This machine plans other artefacts than the machine that asked."
+    differences = min(alike, key=len)
+    return f"Where it was planned and here: {'; '.join(differences)}."
+
+
+def _group(key: tuple[str, str], nodes: list[Node], pace: float | None) -> Group:
+    images = sum(node.images for node in nodes)
+    size = sum(node.size for node in nodes)
+    return Group(*key, len(nodes), images, size, None if pace is None else pace * images)

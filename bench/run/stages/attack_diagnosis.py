@@ -1,0 +1,75 @@
+"""What an attack's own surrogates make of a sample of its cloaks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from bench.faces.pixels import decode_pixels
+from bench.quality import diagnosis
+from bench.run.bound import BoundBackbone
+from bench.run.calls import calling
+from bench.run.graph import Advance, Node, Payloads
+
+if TYPE_CHECKING:
+    from bench.run.device import Machine
+
+
+@dataclass(frozen=True, eq=False)
+class AttackDiagnosis(Node):
+    """Probes of some cloaks of a shard by each surrogate.
+
+    Attributes:
+        photos: a shard of natural photos.
+        cloaks: the cloaks of that shard.
+        chosen: image ids to look at.
+        surrogates: the attack's.
+        seed: of random starts and noise.
+    """
+
+    stage: ClassVar[str] = "diagnose"
+    photos: Node
+    cloaks: Node
+    chosen: tuple[str, ...]
+    surrogates: tuple[BoundBackbone, ...]
+    seed: int
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """Photos, then cloaks."""
+        return (self.photos, self.cloaks)
+
+    @property
+    def images(self) -> int:
+        """The number of cloaks that are looked at."""
+        return len(self.chosen)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the probes."""
+        return 256 * len(self.chosen) * len(self.surrogates)
+
+    def key_fields(self) -> Mapping[str, Any]:
+        """Return surrogates, sample and seed."""
+        return {
+            "surrogates": [surrogate.key_fields() for surrogate in self.surrogates],
+            "chosen": self.chosen,
+            "seed": self.seed,
+        }
+
+    def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:
+        """Return `bench.quality.diagnosis` probes as JSON."""
+        photos, cloaks = (decode_pixels(payloads[node.address]) for node in self.inputs)
+        surrogates = [(surrogate.name, surrogate.on(machine)) for surrogate in self.surrogates]
+        with calling(f"one of the surrogates {', '.join(name for name, _ in surrogates)}"):
+            probes = diagnosis.probe_attack(
+                photos,
+                cloaks,
+                self.chosen,
+                surrogates,
+                seed=self.seed,
+                device=machine.device,
+                advance=advance,
+            )
+        return diagnosis.probes_to_bytes(probes)

@@ -1,0 +1,89 @@
+"""The cloaks of a shard of photos, as they are posted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from bench.contracts import Attack, Context
+from bench.faces.pixels import Pixels, decode_pixels, encode_pixels, to_bytes_range
+from bench.run import calls
+from bench.run.bound import BoundMethod
+from bench.run.graph import Advance, Node, Payloads
+from bench.run.stages.faces import CROP_BYTES
+from bench.run.stages.scopes import scopes
+
+if TYPE_CHECKING:
+    from bench.run.device import Machine
+
+
+@dataclass(frozen=True, eq=False)
+class Cloak(Node):
+    """The images an attack changed.
+
+    Attributes:
+        attack: the attack.
+        photos: a shard of natural photos.
+        chosen: image ids of those it is given.
+        targets: faces it may imitate; None where it imitates nobody.
+    """
+
+    stage: ClassVar[str] = "cloak"
+    attack: BoundMethod[Attack]
+    photos: Node
+    chosen: tuple[str, ...]
+    targets: Node | None = None
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The photos, the targets, and what the attack learnt."""
+        targets = () if self.targets is None else (self.targets,)
+        return (self.photos, *targets, *self.attack.learnt)
+
+    @property
+    def images(self) -> int:
+        """The number of photos the attack is given."""
+        return len(self.chosen)
+
+    @property
+    def size(self) -> int:
+        """Bytes of as many crops."""
+        return len(self.chosen) * CROP_BYTES
+
+    def key_fields(self) -> Mapping[str, Any]:
+        """Return the attack and the photos it is given."""
+        return {"attack": self.attack.key_fields(), "chosen": self.chosen}
+
+    def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:
+        """Return `Pixels` as stored: the changed images only."""
+        targets = None
+        if self.targets is not None:
+            targets = decode_pixels(payloads[self.targets.address]).faces(machine.device)
+        ctx = self.attack.context(machine, payloads, advance, targets=targets)
+        photos = decode_pixels(payloads[self.photos.address]).only(frozenset(self.chosen))
+        return encode_pixels(cloak(self.attack.method, photos, ctx, machine.batch_size))
+
+
+def cloak(attack: Attack, pixels: Pixels, ctx: Context, batch_size: int) -> Pixels:
+    """Return the images an attack changed, rounded to 8 bits.
+
+    Args:
+        attack: the attack.
+        pixels: photos of protected identities, whole scopes.
+        ctx: with surrogates, targets and state.
+        batch_size: at most this many images a call where the attack's scope is the image.
+
+    Raises:
+        MethodError: the attack broke its contract.
+    """
+    edits: dict[str, Tensor] = {}
+    for rows in scopes(attack.scope, pixels, batch_size):
+        made = calls.cloak(attack, pixels.faces(ctx.device).subset(rows), ctx)
+        edits.update({name: to_bytes_range(image) for name, image in made.items()})
+    kept = pixels.only(frozenset(edits))
+    images = torch.stack([edits[name] for name in kept.ids]) if kept.ids else kept.images
+    return replace(kept, images=images)

@@ -1,0 +1,136 @@
+"""The answers of one cell: the protocol, with all its views and the tracker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from threadpoolctl import threadpool_limits
+
+from bench.contracts import Embedded, Protocol, Split, Trial, View
+from bench.faces.pixels import Pixels, decode_pixels, join_pixels, overlay_pixels
+from bench.run import calls, decisions
+from bench.run.bound import Plugin, Tracker
+from bench.run.code_hashes import code_digest
+from bench.run.embeddings import decode_embedded, join, overlay
+from bench.run.graph import Advance, Node, Payloads
+
+if TYPE_CHECKING:
+    from bench.run.device import Machine
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A view as artefacts.
+
+    Attributes:
+        view: what the protocol wants.
+        natural: shards of natural photos, as embeddings or as images.
+        edits: shards of what is laid over them.
+    """
+
+    view: View
+    natural: tuple[Node, ...]
+    edits: tuple[Node, ...]
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All shards."""
+        return (*self.natural, *self.edits)
+
+
+@dataclass(frozen=True, eq=False)
+class Decide(Node):
+    """The decisions of one cell.
+
+    Attributes:
+        protocol: takes views and tracker, returns decisions.
+        head: of the tracker.
+        split: as `Protocol.split` returned it.
+        impostors: as `Protocol.impostors` returned it.
+        views: view's name → its artefacts.
+        assignments: shards of whom the cloaks imitate; () where nobody asks.
+        tracker: for heads that train end to end; None for those that need embeddings only.
+        seed: of the cell; 0 for heads that need embeddings only.
+    """
+
+    stage: ClassVar[str] = "decide"
+    protocol: Plugin[Protocol]
+    head: str
+    split: Split
+    impostors: Mapping[str, tuple[str, ...]]
+    views: Mapping[str, Shown]
+    assignments: tuple[Node, ...] = ()
+    tracker: Tracker | None = None
+    seed: int = 0
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """Views, target assignments, and what a hardening learnt."""
+        views = (node for shown in self.views.values() for node in shown.nodes)
+        return (*views, *self.assignments, *(self.tracker.learnt if self.tracker else ()))
+
+    @property
+    def images(self) -> int:
+        """One: a cell."""
+        return 1
+
+    @property
+    def size(self) -> int:
+        """Bytes of the rows."""
+        return sum(len(images) for images in self.split.probes.values()) * self.split.folds * 12
+
+    def key_fields(self) -> Mapping[str, Any]:
+        """Return protocol, head, views, split and, for heads that train end to end, the tracker."""
+        protocol = self.protocol.method
+        return {
+            "protocol": self.protocol.name,
+            "params": protocol.params.model_dump(mode="json"),
+            "protocol_code": code_digest(type(protocol)),
+            "head": self.head,
+            "views": {name: shown.view.model_dump(mode="json") for name, shown in self.views.items()},
+            "groups": {name: [len(each.natural), len(each.edits)] for name, each in self.views.items()},
+            "impostors": self.impostors,
+            "split": {"fold": self.split.fold, "cloaked": self.split.cloaked},
+            "tracker": self.tracker.key_fields() if self.tracker else None,
+            "seed": self.seed,
+        }
+
+    def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:
+        """Return decisions as Parquet (`bench.run.decisions`)."""
+        seen = {name: self._see(shown, payloads) for name, shown in self.views.items()}
+        assigned = (json.loads(payloads[node.address]) for node in self.assignments)
+        tracker = self.tracker
+        trial = Trial(
+            split=self.split,
+            head=self.head,
+            impostors=self.impostors,
+            target_assignment={image: target for shard in assigned for image, target in shard.items()},
+            seed=self.seed,
+            faces={k: v.faces(machine.device) for k, v in seen.items() if isinstance(v, Pixels)},
+            tracker=None if tracker is None else lambda: tracker.on(machine, payloads),
+            device=machine.device,
+        )
+        embedded = {k: v for k, v in seen.items() if isinstance(v, Embedded)}
+        with threadpool_limits(machine.threads):
+            decided = calls.decide(self.protocol.method, embedded, trial)
+        advance(1)
+        return decisions.to_bytes(decided)
+
+    def _see(self, shown: Shown, payloads: Payloads) -> Embedded | Pixels:
+        """Return what a view shows: the natural photos, with the attack's edits laid over them where it has any."""
+        view = shown.view
+        cloaked = self.split.cloaked if view.photos == "gallery" else self.split.probes
+        wanted = frozenset(image for images in cloaked.values() for image in images)
+        natural, edits = (
+            [payloads[node.address] for node in group] for group in (shown.natural, shown.edits)
+        )
+        if any(node.stage == "embed" for node in shown.natural):
+            below = join([decode_embedded(payload) for payload in natural])
+            above = join([decode_embedded(payload) for payload in edits]) if edits else None
+            return below if view.state == "natural" else overlay(below, above, wanted)
+        photos = join_pixels([decode_pixels(payload) for payload in natural])
+        changed = join_pixels([decode_pixels(payload) for payload in edits]) if edits else None
+        return photos if view.state == "natural" else overlay_pixels(photos, changed, wanted)

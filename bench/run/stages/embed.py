@@ -1,0 +1,90 @@
+"""The embeddings of a shard of images by the tracker's backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+
+from bench.contracts import Backbone, Embedded, Purifier
+from bench.faces.pixels import Pixels, decode_pixels
+from bench.run import calls
+from bench.run.bound import BoundMethod, Tracker
+from bench.run.embeddings import encode_embedded
+from bench.run.graph import Advance, Node, Payloads
+from bench.run.stages.purify import purifier_fields, purify
+
+if TYPE_CHECKING:
+    from bench.run.device import Machine
+
+EMBED_BATCH = 32
+"""Images per forward pass when embedding, always padded to this many (see `contracts.MICRO_BATCH`)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Embed(Node):
+    """Embeddings of images, after purifiers whose images nobody else needs.
+
+    Attributes:
+        tracker: the backbone, hardened where the defence does that.
+        pictures: a shard of photos, cloaks or purified images.
+        channel: purifiers that the images go through first; what they make is not stored, as a grid of channels would
+            fill a disk with it.
+    """
+
+    stage: ClassVar[str] = "embed"
+    tracker: Tracker
+    pictures: Node
+    channel: tuple[BoundMethod[Purifier], ...] = ()
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The images, and what hardening and channel learnt."""
+        learnt = (node for purifier in self.channel for node in purifier.learnt)
+        return (self.pictures, *self.tracker.learnt, *learnt)
+
+    @property
+    def images(self) -> int:
+        """The number of images."""
+        return self.pictures.images
+
+    @property
+    def size(self) -> int:
+        """Bytes of the vectors."""
+        return self.images * self.tracker.backbone.dimension * 4
+
+    def key_fields(self) -> Mapping[str, Any]:
+        """Return tracker and channel."""
+        channel = [purifier_fields(purifier) for purifier in self.channel]
+        return {"tracker": self.tracker.key_fields(), "channel": channel}
+
+    def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:
+        """Return `Embedded` as stored."""
+        pixels = decode_pixels(payloads[self.pictures.address])
+        for purifier in self.channel:
+            ctx = purifier.context(machine, payloads)
+            pixels = purify(purifier.method, pixels, ctx, machine.batch_size)
+        backbone = self.tracker.on(machine, payloads)
+        return encode_embedded(embed(backbone, pixels, machine.device, advance))
+
+
+def embed(
+    backbone: Backbone, pixels: Pixels, device: torch.device, advance: Callable[[int], None]
+) -> Embedded:
+    """Return embeddings computed in batches of one fixed shape.
+
+    Raises:
+        MethodError: an embedding has the wrong shape or is not finite.
+    """
+    done = [np.zeros((0, backbone.card.embedding_dim), dtype=np.float32)]
+    for start in range(0, len(pixels.ids), EMBED_BATCH):
+        batch = pixels.images[start : start + EMBED_BATCH]
+        count = len(batch)
+        padded = torch.cat([batch, batch[-1:].expand(EMBED_BATCH - count, -1, -1, -1)])
+        vectors = calls.embed(backbone, padded.to(device).float() / 255)
+        done.append(vectors[:count].float().cpu().numpy())
+        advance(count)
+    return Embedded(np.concatenate(done), pixels.ids, pixels.identities)

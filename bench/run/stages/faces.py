@@ -1,0 +1,69 @@
+"""Aligned crops of a shard of photos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from bench.contracts import CROP_SIZE, Dataset
+from bench.faces.pixels import Pixels, encode_pixels
+from bench.run import calls
+from bench.run.bound import Plugin
+from bench.run.code_hashes import code_digest
+from bench.run.graph import Advance, Node, Payloads
+
+if TYPE_CHECKING:
+    from bench.run.device import Machine
+
+CROP_BYTES = CROP_SIZE * CROP_SIZE * 3
+
+
+@dataclass(frozen=True, eq=False)
+class Crops(Node):
+    """The crops of some photos.
+
+    Attributes:
+        dataset: where they come from.
+        fingerprint: of the dataset.
+        ids: image ids.
+        identities: identity id of each.
+    """
+
+    stage: ClassVar[str] = "faces"
+    dataset: Plugin[Dataset]
+    fingerprint: str
+    ids: tuple[str, ...]
+    identities: tuple[str, ...]
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """None: here the data enter."""
+        return ()
+
+    @property
+    def images(self) -> int:
+        """The number of photos."""
+        return len(self.ids)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the crops."""
+        return len(self.ids) * CROP_BYTES
+
+    def key_fields(self) -> Mapping[str, Any]:
+        """Return the dataset with its fingerprint, and the photos."""
+        return {
+            "dataset": self.dataset.name,
+            "dataset_code": code_digest(type(self.dataset.method)),
+            "fingerprint": self.fingerprint,
+            "ids": self.ids,
+            "identities": self.identities,
+        }
+
+    def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:
+        """Return `Pixels` as stored."""
+        del payloads, machine
+        images = calls.crops(self.dataset.method, self.ids)
+        advance(len(self.ids))
+        return encode_pixels(Pixels(images, self.ids, self.identities))

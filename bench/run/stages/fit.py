@@ -1,0 +1,66 @@
+"""What an attack or a defence learns on training identities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import safetensors.torch
+
+from bench.contracts import Attack, Defense, Hardening
+from bench.faces.pixels import decode_pixels
+from bench.run import calls
+from bench.run.bound import BoundBackbone, BoundMethod
+from bench.run.graph import Advance, Node, Payloads
+
+if TYPE_CHECKING:
+    from bench.run.device import Machine
+
+
+@dataclass(frozen=True, eq=False)
+class Fit(Node):
+    """What a method learns: named tensors.
+
+    Attributes:
+        method: the attack or defence.
+        faces: training identities.
+        tracker: the backbone that a hardening trains; None for other methods.
+    """
+
+    stage: ClassVar[str] = "fit"
+    method: BoundMethod[Attack | Defense]
+    faces: Node
+    tracker: BoundBackbone | None = None
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The training faces."""
+        return (self.faces,)
+
+    @property
+    def images(self) -> int:
+        """The number of training faces."""
+        return self.faces.images
+
+    @property
+    def size(self) -> int:
+        """A mebibyte, about."""
+        return 1 << 20
+
+    def key_fields(self) -> Mapping[str, Any]:
+        """Return the method and, for a hardening, the tracker."""
+        tracker = self.tracker.key_fields() if self.tracker else None
+        return {"method": self.method.key_fields(), "tracker": tracker}
+
+    def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:
+        """Return the tensors in safetensors' format."""
+        method = self.method.method
+        faces = decode_pixels(payloads[self.faces.address]).faces(machine.device)
+        ctx = self.method.context(machine, payloads, advance)
+        if isinstance(method, Hardening):
+            assert self.tracker is not None, "a hardening trains a tracker"
+            state = calls.train(method, self.tracker.on(machine), faces, ctx)
+        else:
+            state = calls.fit(method, faces, ctx)
+        return safetensors.torch.save({name: value.contiguous().cpu() for name, value in state.items()})

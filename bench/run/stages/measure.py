@@ -1,0 +1,78 @@
+"""How visible changes are: image measures of a shard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from bench.errors import UsageError
+from bench.faces.pixels import Pixels, decode_pixels, join_pixels
+from bench.quality import per_image
+from bench.quality.lpips import Lpips
+from bench.run.graph import Advance, Node, Payloads
+
+if TYPE_CHECKING:
+    from bench.run.device import Machine
+
+
+@dataclass(frozen=True, eq=False)
+class Measure(Node):
+    """One row an image: the changed image against the one it was made from.
+
+    Attributes:
+        original: a shard of images.
+        changed: what was made of them; it may lack some.
+        given: ids of images that count as unchanged where `changed` lacks them.
+        lpips_trunk: SHA-256 of the trunk of LPIPS; "" to do without.
+    """
+
+    stage: ClassVar[str] = "measure"
+    original: Node
+    changed: Node
+    given: tuple[str, ...] = ()
+    lpips_trunk: str = ""
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """Originals, then changed images."""
+        return (self.original, self.changed)
+
+    @property
+    def images(self) -> int:
+        """The number of changed images, at most."""
+        return self.changed.images
+
+    @property
+    def size(self) -> int:
+        """Bytes of the rows."""
+        return 64 * self.images
+
+    def key_fields(self) -> Mapping[str, Any]:
+        """Return which measures, of which images."""
+        return {"lpips_trunk": self.lpips_trunk, "given": self.given}
+
+    def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:
+        """Return `bench.quality.per_image` rows as Parquet."""
+        before, after = (decode_pixels(payloads[node.address]) for node in self.inputs)
+        after = _with_left_out(before, after, frozenset(self.given))
+        rows = per_image.measure(before, after, self._lpips(machine), machine.device)
+        advance(len(rows))
+        return per_image.to_bytes(rows)
+
+    def _lpips(self, machine: Machine) -> Lpips | None:
+        if not self.lpips_trunk:
+            return None
+        lpips = machine.lpips
+        if not isinstance(lpips, Lpips) or lpips.trunk_sha256 != self.lpips_trunk:
+            raise UsageError(
+                f"the LPIPS trunk of this plan has SHA-256 {self.lpips_trunk}, which is not loaded here. Give the file "
+                "by --lpips-trunk."
+            )
+        return lpips
+
+
+def _with_left_out(before: Pixels, after: Pixels, given: frozenset[str]) -> Pixels:
+    """Return `after` with the images of `given` it lacks, as they are in `before`."""
+    left_out = before.only(given - frozenset(after.ids))
+    return join_pixels([after, left_out]) if left_out.ids else after

@@ -1,0 +1,76 @@
+"""What a purifier makes of a shard of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from bench.contracts import Context, Purifier
+from bench.faces.pixels import Pixels, decode_pixels, encode_pixels, to_bytes_range
+from bench.run import calls
+from bench.run.bound import BoundMethod
+from bench.run.graph import Advance, Node, Payloads
+from bench.run.stages.scopes import batches
+
+if TYPE_CHECKING:
+    from bench.run.device import Machine
+
+
+@dataclass(frozen=True, eq=False)
+class Purify(Node):
+    """Images as a purifier gives them back.
+
+    Attributes:
+        purifier: the defence.
+        images_given: a shard of photos or cloaks.
+    """
+
+    stage: ClassVar[str] = "purify"
+    purifier: BoundMethod[Purifier]
+    images_given: Node
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The images, and what the purifier learnt."""
+        return (self.images_given, *self.purifier.learnt)
+
+    @property
+    def images(self) -> int:
+        """The number of images."""
+        return self.images_given.images
+
+    @property
+    def size(self) -> int:
+        """Bytes of the images."""
+        return self.images_given.size
+
+    def key_fields(self) -> Mapping[str, Any]:
+        """Return the purifier."""
+        return {"purifier": purifier_fields(self.purifier)}
+
+    def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:
+        """Return `Pixels` as stored."""
+        ctx = self.purifier.context(machine, payloads, advance)
+        pixels = decode_pixels(payloads[self.images_given.address])
+        return encode_pixels(purify(self.purifier.method, pixels, ctx, machine.batch_size))
+
+
+def purifier_fields(purifier: BoundMethod[Purifier]) -> Mapping[str, Any]:
+    """Return the key fields of a purifier: its seed is among them where it draws random numbers."""
+    return purifier.key_fields(draws=not purifier.method.deterministic)
+
+
+def purify(defense: Purifier, pixels: Pixels, ctx: Context, batch_size: int) -> Pixels:
+    """Return every image as the defence gives it back, rounded to 8 bits.
+
+    Raises:
+        MethodError: the defence broke its contract.
+    """
+    done = [pixels.images[:0]]
+    for rows in batches(len(pixels.ids), batch_size):
+        images = calls.purify(defense, pixels.faces(ctx.device).subset(rows), ctx)
+        done.append(to_bytes_range(images))
+    return replace(pixels, images=torch.cat(done))

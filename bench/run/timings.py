@@ -1,0 +1,71 @@
+"""How long artefacts took: kept with the store for estimates, written into a run's folder for readers."""
+
+import json
+import logging
+from collections.abc import Iterable
+from contextlib import suppress
+
+from bench.run.graph import STAGES, Node, Tally
+from bench.run.store import Store
+
+log = logging.getLogger("bench")
+
+HISTORY = "timings.jsonl"
+"""Kept in the store: seconds per image of what was computed, by stage and method, for estimates."""
+
+
+def history(store: Store) -> dict[tuple[str, str], float]:
+    """Return the seconds an image took before on this store, by `Node.group`."""
+    paces: dict[tuple[str, str], float] = {}
+    try:
+        lines = (store.folder / HISTORY).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return paces
+    for line in lines:
+        try:
+            row = json.loads(line)
+            paces[row["stage"], row["label"]] = row["seconds"] / max(row["images"], 1)
+        except (ValueError, KeyError, TypeError):
+            continue  # a line cut short by a kill costs an estimate, nothing else
+    return paces
+
+
+def remember(store: Store, tally: Tally) -> None:
+    """Log what an execution computed, and keep its pace for later estimates."""
+    rows = [
+        {
+            "stage": stage,
+            "label": label,
+            "images": tally.images[stage, label],
+            "seconds": round(tally.seconds[stage, label], 3),
+        }
+        for stage, label in tally.computed
+    ]
+    for row in rows:
+        log.info(
+            "computed %s %s: %d images, %.1f s", row["stage"], row["label"], row["images"], row["seconds"]
+        )
+    # A full disk has been reported by then; the history only serves estimates.
+    with suppress(OSError), (store.folder / HISTORY).open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def as_csv(store: Store, nodes: Iterable[Node]) -> str:
+    """Return seconds by stage and method over artefacts, whichever run computed them."""
+    totals: dict[tuple[str, str], list[float]] = {}
+    for node in nodes:
+        record = store.record(node.stage, node.address)
+        if record is not None:
+            total = totals.setdefault(node.group, [0, 0, 0.0])
+            total[0] += 1
+            total[1] += record.images
+            total[2] += record.seconds
+    lines = ["stage,method,artefacts,images,seconds,seconds_per_image"]
+    for (stage, label), (count, images, seconds) in sorted(totals.items(), key=lambda item: _order(item[0])):
+        pace = seconds / images if images else 0
+        lines.append(f'{stage},"{label}",{count:.0f},{images:.0f},{seconds:.3f},{pace:.5f}')
+    return "\n".join(lines) + "\n"
+
+
+def _order(group: tuple[str, str]) -> tuple[int, str]:
+    return STAGES.index(group[0]), group[1]
