@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bench.contracts import MICRO_BATCH
 from bench.plugins import factory
-from bench.run.stages import EMBED_BATCH
+from bench.run.stages.embed import EMBED_BATCH
 from fr_models._onnx_backbone import OnnxBackbone
 
 NAMES = ("mobilefacenet-relu6", "mobilefacenet-casia", "mobileface-v2", "mobileface-v3")

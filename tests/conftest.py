@@ -27,6 +27,7 @@ tiny-identity-mean = tiny_methods:PersonMean
 tiny-learning = tiny_methods:Learning
 tiny-imitating = tiny_methods:Imitating
 tiny-sometimes = tiny_methods:Sometimes
+tiny-erasable = tiny_methods:Erasable
 
 [cloakbench.defenses]
 tiny-centring = tiny_methods:Centring

@@ -189,6 +189,10 @@ class _Measured:
     def _unit(self, images: Tensor) -> Tensor:
         embed = self.backbone.embed if self.backbone.differentiable else self.backbone.embed_batch
         vectors = embed(images)
+        if vectors.ndim != 2 or len(vectors) != len(images):  # else padded rows would hide a missing one
+            raise MethodError(
+                f"surrogate '{self.name}' returned embeddings {tuple(vectors.shape)} for {len(images)} images"
+            )
         if not bool(vectors.isfinite().all()):
             raise MethodError(f"surrogate '{self.name}' returned embeddings that are not finite")
         return F.normalize(vectors.float(), dim=1)

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,8 +26,10 @@ from bench.contracts import (
     Embedded,
     Faces,
     Hardening,
+    Identity,
     Protocol,
     Purifier,
+    Split,
     Trial,
 )
 from bench.errors import MethodError
@@ -96,7 +98,34 @@ def _report(plugin: str, what: str) -> None:
     log.warning("%s changed %s for the whole process; it was set back", plugin, what)
 
 
-# -- datasets ------------------------------------------------------------------------------------------
+# -- datasets and their split --------------------------------------------------------------------------
+
+
+def identities(dataset: Dataset, role: Literal["evaluation", "training"]) -> list[Identity]:
+    """Return those of `Dataset.identities` that have a role."""
+    with calling(f"dataset '{dataset.name}'"):
+        found = dataset.identities()
+    return [identity for identity in found if identity.role == role]
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Return `Dataset.fingerprint`."""
+    with calling(f"dataset '{dataset.name}'"):
+        return dataset.fingerprint()
+
+
+def split(protocol: Protocol, evaluated: Sequence[Identity], split_seed: int) -> Split:
+    """Return `Protocol.split`."""
+    with calling(f"protocol '{protocol.name}'"):
+        return protocol.split(evaluated, split_seed)
+
+
+def impostors(
+    protocol: Protocol, training: Sequence[Identity], split_seed: int
+) -> Mapping[str, tuple[str, ...]]:
+    """Return `Protocol.impostors`."""
+    with calling(f"protocol '{protocol.name}'"):
+        return protocol.impostors(training, split_seed)
 
 
 def crops(dataset: Dataset, ids: Sequence[str]) -> Tensor:

@@ -13,6 +13,7 @@ from bench.contracts import Binding, Hardening, PhotoSet, Purifier, View
 from bench.errors import UsageError
 from bench.quality import diagnosis
 from bench.quality.lpips import Lpips
+from bench.run import calls
 from bench.run.bound import BoundBackbone, BoundMethod, Plugin, Tracker
 from bench.run.device import Machine
 from bench.run.digest import environment
@@ -67,10 +68,6 @@ class Pipeline:
     def _here(self) -> Mapping[str, Any]:
         return environment(str(self.machine.device), self.machine.threads)
 
-    @cached_property
-    def _fingerprint(self) -> str:
-        return self.run.dataset.fingerprint()
-
     # -- methods ---------------------------------------------------------------------------------------
 
     @_once
@@ -119,7 +116,7 @@ class Pipeline:
     def _crops(self, label: str, photos: Photos) -> Crops:
         dataset = self.run.plugin("datasets", self.run.spec.dataset)
         ids, identities = (tuple(names) for names in zip(*photos, strict=True))
-        return Crops(label, self._here, dataset, self._fingerprint, ids, identities)
+        return Crops(label, self._here, dataset, self.run.fingerprint, ids, identities)
 
     @_once
     def training_faces(self, purpose: Purpose) -> Crops:
@@ -128,7 +125,7 @@ class Pipeline:
         Raises:
             UsageError: there are none.
         """
-        identities = [identity for identity in self.run.dataset.identities() if identity.role == "training"]
+        identities = calls.identities(self.run.dataset, "training")
         if not identities:
             raise UsageError(
                 f"{self.run.spec.dataset} has no training identities, and a method of this run learns from "

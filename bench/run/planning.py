@@ -12,6 +12,7 @@ from bench.errors import DataError, UsageError
 from bench.plugins import factory
 from bench.quality.lpips import Unavailable
 from bench.run import graph, resolve
+from bench.run.calls import calling
 from bench.run.device import Machine, make_machine
 from bench.run.folder import RunFacts, RunFolder, describe_machine
 from bench.run.graph import Node
@@ -184,7 +185,8 @@ def prepare(requested: RunSpec, options: Options) -> Prepared:
     prepared = Prepared(run, machine, pipeline, store, options, nodes, marks, facts)
     check_writable(prepared.folder.path, "--out")
     if any(node.stage == "faces" for node in prepared.missing):
-        run.dataset.check()
+        with calling(f"dataset '{run.dataset.name}'"):
+            run.dataset.check()
     return prepared
 
 
@@ -198,7 +200,7 @@ def _facts(run: Resolved, machine: Machine, command: str) -> RunFacts:
         lpips_trunk="" if isinstance(lpips, Unavailable) else lpips.trunk_sha256,
         lpips_reason=lpips.reason if isinstance(lpips, Unavailable) else "",
         command=command,
-        fingerprint=run.dataset.fingerprint(),
+        fingerprint=run.fingerprint,
         methods=describe_methods(run),
         device=str(machine.device),
         threads=machine.threads,

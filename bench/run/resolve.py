@@ -9,6 +9,7 @@ from bench.contracts import Attack, Backbone, BackbonePool, Binding, Dataset, De
 from bench.errors import UsageError, unknown
 from bench.plugins import binding, factory, registry
 from bench.randomness import numpy_generator
+from bench.run import calls
 from bench.run.bound import Plugin
 from bench.run.digest import digest
 from bench.run.spec import BENCHMARK_VERSION, Cell, RunSpec, cells
@@ -55,6 +56,11 @@ class Resolved:
         return Plugin(kind, text, own[kind][name]) if name in own[kind] else Plugin.of(kind, text)
 
     @cached_property
+    def fingerprint(self) -> str:
+        """The dataset's digest of everything that decides its crops."""
+        return calls.fingerprint(self.dataset)
+
+    @cached_property
     def digest(self) -> str:
         """The run's name: 12 hex digits over canonical specification, photos and benchmark version.
 
@@ -63,7 +69,7 @@ class Resolved:
         requested = {
             k: sorted(v) if isinstance(v, list) else v for k, v in self.spec.model_dump(mode="json").items()
         }
-        facts = {"spec": requested, "photos": self.dataset.fingerprint(), "benchmark": BENCHMARK_VERSION}
+        facts = {"spec": requested, "photos": self.fingerprint, "benchmark": BENCHMARK_VERSION}
         return digest(facts)[:12]
 
     @cached_property
@@ -79,7 +85,7 @@ class Resolved:
     @cached_property
     def split(self) -> Split:
         """Who is evaluated, on which photos, protected in which rotation."""
-        identities = [identity for identity in self.dataset.identities() if identity.role == "evaluation"]
+        identities = calls.identities(self.dataset, "evaluation")
         wanted = self.spec.identities
         if wanted is not None and wanted > len(identities):
             raise UsageError(
@@ -93,13 +99,13 @@ class Resolved:
         if wanted is not None:
             rng = numpy_generator(self.spec.split_seed, "identities")
             identities = [identities[i] for i in sorted(rng.permutation(len(identities))[:wanted])]
-        return self.protocol.split(identities, self.spec.split_seed)
+        return calls.split(self.protocol, identities, self.spec.split_seed)
 
     @cached_property
     def impostors(self) -> Mapping[str, tuple[str, ...]]:
         """Photos of identities that are not evaluated, as the protocol deals them."""
-        identities = [identity for identity in self.dataset.identities() if identity.role == "training"]
-        return self.protocol.impostors(identities, self.spec.split_seed)
+        training = calls.identities(self.dataset, "training")
+        return calls.impostors(self.protocol, training, self.spec.split_seed)
 
     def helpers(self, method: Method, tracker: str) -> tuple[str, ...]:
         """Return the names of a method's surrogates or extractors for one tracker (`bench.plugins.binding.helpers`).

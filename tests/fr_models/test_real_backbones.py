@@ -9,7 +9,7 @@ from bench.contracts import MICRO_BATCH, Binding
 from bench.data.files import data_folder
 from bench.errors import DataError
 from bench.plugins import factory
-from bench.run.stages import EMBED_BATCH
+from bench.run.stages.embed import EMBED_BATCH
 from fr_models._onnx_backbone import OnnxBackbone, prepare
 
 NAMES = ("mobilefacenet-relu6", "mobilefacenet-casia", "mobileface-v2", "mobileface-v3")

@@ -48,7 +48,7 @@ def prepared(copy):
 
 
 def forget_plugins():
-    digest.forget()
+    code_hashes.forget()
     for name in [
         name
         for name, module in sys.modules.items()

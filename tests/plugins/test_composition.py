@@ -330,20 +330,21 @@ def test_parts_decide_the_key_and_plain_methods_keep_theirs(tiny, tmp_path):
     prepared = planned(tmp_path, defenses=names)
     nodes = {name: node(prepared, name) for name in names}
     assert len({each.address for each in nodes.values()}) == len(names)
-    assert "parts" not in nodes["jpeg"].key_fields
-    parts = nodes["jpeg + median"].key_fields["parts"]
+    fields = {name: dict(each.key_fields()["purifier"]) for name, each in nodes.items()}
+    assert "parts" not in fields["jpeg"]
+    parts = fields["jpeg + median"]["parts"]
     assert [part["method"] for part in parts] == ["jpeg", "median"]
-    assert parts[0] == nodes["jpeg"].key_fields
-    assert nodes["jpeg + median"].key_fields["seed"] is None
-    assert nodes["noise + jpeg"].key_fields["seed"] == 0
+    assert {**parts[0], "seed": None} == fields["jpeg"]
+    assert fields["jpeg + median"]["seed"] is None
+    assert fields["noise + jpeg"]["seed"] == 0
 
 
 def test_parts_draw_by_seeds_of_their_own(tiny, tmp_path):
     prepared = planned(tmp_path, defenses=("noise + noise:sigma=4",))
-    run, pipeline = prepared.run, prepared.pipeline
-    ctx = pipeline._context(run.defenses["noise + noise:sigma=4"], "tiny-a", 0, lambda _n: None)
+    bound = prepared.pipeline.method("defenses", "noise + noise:sigma=4", "tiny-a", 0)
+    ctx = bound.context(prepared.machine, {})
     assert len({ctx.seed, *(part.seed for part in ctx.parts)}) == 3
-    again = pipeline._context(run.defenses["noise + noise:sigma=4"], "tiny-a", 0, lambda _n: None)
+    again = bound.context(prepared.machine, {})
     assert [part.seed for part in again.parts] == [part.seed for part in ctx.parts]
 
 

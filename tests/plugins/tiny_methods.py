@@ -65,8 +65,26 @@ class _TinyBackbone(Backbone):
         self.projection = torch.randn(14 * 14, self.dimension, generator=generator).to(device)
 
     def embed(self, images):
-        grey = F.avg_pool2d(images.mean(1, keepdim=True), 8).flatten(1)
-        return (grey - grey.mean(1, keepdim=True)) @ self.projection
+        return _grey(images) @ self.projection
+
+    def trainable(self, device):
+        return _Projection(self.projection.clone().to(device))
+
+
+def _grey(images):
+    grey = F.avg_pool2d(images.mean(1, keepdim=True), 8).flatten(1)
+    return grey - grey.mean(1, keepdim=True)
+
+
+class _Projection(torch.nn.Module):
+    """The projection as a network that can be trained."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.weights = torch.nn.Parameter(weights)
+
+    def forward(self, images):
+        return _grey(images) @ self.weights
 
 
 class TinyA(_TinyBackbone):
@@ -191,6 +209,9 @@ class Imitating(Attack):
     def cloak(self, faces, ctx):
         return dict.fromkeys(faces.ids, ctx.targets.images[0])
 
+    def assign_targets(self, faces, ctx):
+        return dict.fromkeys(faces.ids, ctx.targets.identities[0])
+
 
 class Sometimes(Attack):
     """Turns every photo with an even number upside down and leaves the others as they are."""
@@ -201,6 +222,24 @@ class Sometimes(Attack):
     def cloak(self, faces, ctx):
         pairs = zip(faces.ids, faces.images, strict=True)
         return {name: image.flip(1) for name, image in pairs if int(name[-2:]) % 2 == 0}
+
+
+class Erasable(Attack):
+    """Adds noise drawn from the key, which the key takes off again."""
+
+    name = "tiny-erasable"
+    erasable: ClassVar[bool] = True
+    threat: ClassVar[ThreatModel] = ThreatModel(goal="untargeted")
+
+    def _noise(self, key, image):
+        return 0.1 * torch.randn(image.shape, generator=torch_generator(0, key.hex()))
+
+    def cloak(self, faces, ctx):
+        pairs = zip(faces.ids, faces.images, strict=True)
+        return {name: (image + self._noise(ctx.key, image)).clamp(0, 1) for name, image in pairs}
+
+    def erase(self, faces, key, ctx):
+        return torch.stack([(image - self._noise(key, image)).clamp(0, 1) for image in faces.images])
 
 
 class Negative(Purifier):
@@ -253,6 +292,20 @@ class _Centred(Backbone):
 
     def embed(self, images):
         return self.inner.embed(images) - self.centre
+
+    def trainable(self, device):
+        return _Moved(self.inner.trainable(device), self.centre.to(device))
+
+
+class _Moved(torch.nn.Module):
+    """A network whose output is moved."""
+
+    def __init__(self, inner, centre):
+        super().__init__()
+        self.inner, self.centre = inner, centre
+
+    def forward(self, images):
+        return self.inner(images) - self.centre
 
 
 class Centring(Hardening):
