@@ -5,7 +5,7 @@ All are plain data that can be pickled: a plugin travels as its text and is buil
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -270,6 +270,13 @@ class Tracker:
         (fitted,) = self.hardening.learnt
         state = safetensors.torch.load(payloads[fitted.address])
         return calls.harden(self.hardening.method, backbone, state)
+
+
+def helper_names(binding: Binding) -> Iterator[str]:
+    """Yield the names of the helper backbones of a method and of its parts."""
+    yield from binding.backbones
+    for part in binding.parts:
+        yield from helper_names(part)
 
 
 def secret(seed: int, stream: str) -> bytes:

@@ -14,7 +14,7 @@ from bench.errors import UsageError
 from bench.quality import diagnosis
 from bench.quality.lpips import Lpips
 from bench.run import calls
-from bench.run.bound import BoundBackbone, BoundMethod, Plugin, Tracker
+from bench.run.bound import BoundBackbone, BoundMethod, Plugin, Tracker, helper_names
 from bench.run.device import Machine
 from bench.run.digest import environment
 from bench.run.graph import Node
@@ -83,7 +83,7 @@ class Pipeline:
 
     def _bound(self, plugin: Plugin[Any], tracker: str, seed: int) -> BoundMethod[Any]:
         binding = self.run.binding(plugin.method, tracker)
-        helpers = {name: self.backbone(name) for name in _helpers(binding)}
+        helpers = {name: self.backbone(name) for name in helper_names(binding)}
         bound = BoundMethod(plugin, binding, helpers, seed)
         trained = self.backbone(tracker) if isinstance(plugin.method, Hardening) else None
         if trained is None and not plugin.method.requires_fit:
@@ -115,7 +115,7 @@ class Pipeline:
 
     def _crops(self, label: str, photos: Photos) -> Crops:
         dataset = self.run.plugin("datasets", self.run.spec.dataset)
-        ids, identities = (tuple(names) for names in zip(*photos, strict=True))
+        ids, identities = (tuple(names[part] for names in photos) for part in (0, 1))
         return Crops(label, self._here, dataset, self.run.fingerprint, ids, identities)
 
     @_once
@@ -303,18 +303,16 @@ class Pipeline:
     ) -> Mapping[str, tuple[Measure, ...]]:
         """Return, for each condition the protocol names, the view's photos against the originals, or the cloaks."""
         own = self.method("attacks", attack, tracker, seed).label
+        label = own if against == "photo" else f"to cloak {own}"
         found = {}
         for condition, name in self.run.protocol.restored.items():
             view = self.run.protocol.views[name]
+            photos = self.natural(view.photos)
+            originals = photos if against == "photo" else self.cloaks(attack, tracker, seed, view.photos)
             changed = self.edits(attack, tracker, seed, view)
-            if against == "photo":
-                photos = self.natural(view.photos)
-                found[condition] = self._measures(f"{condition} {own}", photos, changed)
-            else:
-                cloaks = self.cloaks(attack, tracker, seed, view.photos)
-                found[condition] = self._measures(
-                    f"{condition} to cloak {own}", cloaks, changed, with_lpips=False
-                )
+            found[condition] = self._measures(
+                f"{condition} {label}", originals, changed, with_lpips=against == "photo"
+            )
         return found
 
     def _measures(
@@ -357,10 +355,3 @@ class Pipeline:
             PurifierDiagnosis(label, self._here, before, after)
             for before, after in zip(given, returned, strict=True)
         )
-
-
-def _helpers(binding: Binding) -> Iterator[str]:
-    """Yield the names of the helper backbones of a method and of its parts."""
-    yield from binding.backbones
-    for part in binding.parts:
-        yield from _helpers(part)

@@ -9,6 +9,7 @@ from skimage.transform import SimilarityTransform
 
 from bench.contracts import Identity
 from bench.datasets import _face_geometry as geometry
+from bench.datasets import synthetic
 from bench.datasets._face_renderer import render, sculpt
 from bench.datasets._face_traits import draw_conditions, draw_traits
 from bench.datasets.synthetic import Synthetic
@@ -62,6 +63,45 @@ def test_bytes_do_not_depend_on_how_many_there_are() -> None:
     assert torch.equal(few.crops(["synthetic-eval-0001/00"]), many.crops(["synthetic-eval-0001/00"]))
     assert few.fingerprint() != many.fingerprint()
     assert few.fingerprint() == Synthetic(Synthetic.Params(identities=2, photos=1)).fingerprint()
+
+
+# fmt: off
+PIXELS = {
+    1: {
+        "synthetic-eval-0000/00": [
+            [37.1, 23.4, 35.6, 61.8, 41.2, 109.8, 99.1, 43.8, 73.6, 111.3, 108.8, 61.2, 66.0, 85.6, 78.9, 100.4],
+            [33.6, 19.4, 26.9, 51.0, 32.8, 86.1, 77.6, 56.2, 61.7, 82.5, 81.2, 57.0, 74.8, 62.4, 61.5, 92.3],
+            [31.1, 19.8, 31.4, 72.2, 29.8, 67.7, 61.8, 49.6, 52.6, 64.5, 63.8, 51.8, 60.7, 50.2, 52.6, 72.8],
+        ],
+        "synthetic-eval-0007/03": [
+            [140.0, 69.6, 68.6, 90.5, 84.9, 66.5, 96.1, 63.7, 94.6, 67.3, 104.8, 55.1, 95.2, 52.3, 83.6, 51.5],
+            [153.8, 60.7, 49.4, 83.5, 82.8, 48.2, 73.2, 44.9, 85.5, 47.9, 74.6, 36.8, 93.2, 37.0, 59.8, 37.0],
+            [145.3, 58.5, 46.2, 74.6, 94.8, 41.1, 64.5, 47.4, 76.6, 40.1, 63.1, 32.8, 103.0, 32.7, 50.5, 35.1],
+        ],
+    }
+}
+# fmt: on
+"""RENDERER_VERSION → photo → mean grey level of the 16 squares of 28×28 pixels of each channel, row by row."""
+
+
+def squares(image: torch.Tensor) -> list[list[float]]:
+    means = image.float().reshape(3, 4, 28, 4, 28).mean((2, 4)).flatten(1)
+    return [[round(value, 1) for value in channel] for channel in means.tolist()]
+
+
+@pytest.mark.parametrize("photo", PIXELS[1])
+def test_a_renderer_with_other_pixels_has_another_version(photo: str) -> None:
+    """Squares, as OpenCV's kernels round single pixels differently on different processors."""
+    found = squares(Synthetic().crops([photo])[0])
+    assert np.allclose(found, PIXELS[synthetic.RENDERER_VERSION][photo], atol=0.15), (
+        "photos have other pixels: raise RENDERER_VERSION, then record these"
+    )
+
+
+def test_the_version_of_the_renderer_is_in_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Synthetic().fingerprint()
+    monkeypatch.setattr(synthetic, "RENDERER_VERSION", synthetic.RENDERER_VERSION + 1)
+    assert Synthetic().fingerprint() != before
 
 
 def test_another_world_has_other_people() -> None:

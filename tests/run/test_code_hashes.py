@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.contracts import CONTRACT_VERSION
+from bench.errors import UsageError
 from bench.plugins import registry
 from bench.run import code_hashes as hashes
 from bench.run import code_syntax
@@ -355,6 +356,12 @@ def test_modules_with_a_part_of_their_own_in_keys_are_where_they_are_said_to_be(
 
 def test_how_random_numbers_are_drawn_is_in_every_digest():
     assert set(code_hashes("bench.randomness")) <= set(code_hashes("bench.run.stages.cloak"))
+
+
+@pytest.mark.parametrize("name", ["bench.run.no_such_module", "no_such_package", "bench.run.digest.digest"])
+def test_a_root_that_is_no_module_is_refused(name):
+    with pytest.raises(UsageError, match=f"'{name}' is no module"):
+        code_digest("bench.run.spec", name)
 
 
 def test_more_roots_are_part_of_the_digest():
