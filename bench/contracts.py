@@ -32,8 +32,9 @@ MICRO_BATCH = 8
 different batch shapes, and sign steps amplify that, so the shape must not depend on ``--batch-size``."""
 
 CONTRACT_VERSION = 1
-"""Part of every key, in place of the code of this module and of `bench.run.pipeline`. Raise it when a stored byte can
-differ though no method's code does: the contracts do something else, or stages are put together in another way."""
+"""Part of every key, in place of the code of this module and of `bench.run.pipeline`, `calls` and `graph`. Raise it
+when a stored byte can differ though no method's or stage's code does: the contracts do something else, or stages are
+put together in another way."""
 
 CONTRACT = {"contract": CONTRACT_VERSION, "crop_size": CROP_SIZE, "micro_batch": MICRO_BATCH}
 """What every key holds of this module."""
