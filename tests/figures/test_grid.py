@@ -63,7 +63,7 @@ def test_cells_are_named_as_the_run_names_them():
 
 def test_every_picture_is_the_stores(run, cell, photos):
     assert [c.title for c in photos.columns] == ["original", "cloak", f"difference ×{AMPLIFIED}", "purified"]
-    executor = Executor(run.store)
+    executor = Executor(run.store, run.machine)
     nodes = {
         0: run.pipeline.natural("gallery"),
         1: run.pipeline.cloaks(cell.attack, cell.backbone, cell.seed, "gallery"),
