@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import console, device_option, json_option, store_option, threads_option, verbosity
+from bench.cli.options import (
+    console,
+    device_option,
+    json_option,
+    store_option,
+    threads_option,
+    verbosity,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +45,7 @@ Examples:
 @store_option
 @device_option
 @threads_option
-@click.option("--dry-run", is_flag=True, help="Only say what would be trained and how much is missing.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be trained and how much is missing.")
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no table.")
 def ablate(
@@ -63,16 +70,10 @@ def ablate(
     from bench.ablation import suite
     from bench.ablation import table as ablation_table
     from bench.cli.logs import log_to_stderr
-    from bench.figures.files import check_suffix
-    from bench.run.planning import Options, check_writable
+    from bench.run.planning import Options
 
     folder = out or Path("runs") / file.stem
-    if figure:
-        check_suffix(figure)
-        check_writable(figure.absolute().parent, "--figure")
-    if csv_file:
-        check_writable(csv_file.absolute().parent, "--csv")
-    check_writable(folder, "--out")
+    _check_files(folder, csv_file, figure)
     options = Options(**values, command=shlex.join(["bench", *sys.argv[1:]]))
     requested = suite.plan(suite.load(file), folder)
     if dry_run:
@@ -81,7 +82,7 @@ def ablate(
     log_to_stderr(verbosity())
     outcome = _execute(requested, options, quiet or as_json)
     table = ablation_table.table(requested, outcome)
-    _write(table, csv_file, figure, told=not (quiet or as_json))
+    _write(table, csv_file, figure, announced=not (quiet or as_json))
     if as_json:
         click.echo(table.to_json(orient="records", indent=1))
     elif not quiet:
@@ -91,6 +92,23 @@ def ablate(
     if outcome.failures:
         click.echo("Error: some levels were not measured; their rows say why.", err=True)
         sys.exit(1)
+
+
+def _check_files(folder: Path, csv_file: Path | None, figure: Path | None) -> None:
+    """Check that what was requested can be written.
+
+    Raises:
+        UsageError: a folder cannot be written, or the figure has no format's ending.
+    """
+    from bench.figures.files import check_suffix
+    from bench.run.planning import check_writable
+
+    if figure:
+        check_suffix(figure)
+        check_writable(figure.absolute().parent, "--figure")
+    if csv_file:
+        check_writable(csv_file.absolute().parent, "--csv")
+    check_writable(folder, "--out")
 
 
 def _show_plan(requested: "Plan", options: "Options", as_json: bool) -> None:
@@ -136,12 +154,12 @@ def _execute(requested: "Plan", options: "Options", quiet: bool) -> "SuiteOutcom
     def report(training: "Training") -> Callable[[str, int, int], None]:
         tasks: dict[str, Any] = {}
 
-        def tell(what: str, done: int, total: int) -> None:
+        def advance(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(escape(f"{training.digest} {what}"), total=total)
             bar.update(tasks[what], completed=done, total=total)
 
-        return tell
+        return advance
 
     @contextmanager
     def watch(prepared: Any) -> Iterator[Any]:
@@ -153,18 +171,18 @@ def _execute(requested: "Plan", options: "Options", quiet: bool) -> "SuiteOutcom
         return suite.execute(requested, options, report=report, watch=watch)
 
 
-def _write(table: "pd.DataFrame", csv_file: Path | None, figure: Path | None, *, told: bool) -> None:
+def _write(table: "pd.DataFrame", csv_file: Path | None, figure: Path | None, *, announced: bool) -> None:
     from bench.ablation.figure import ablation_figure
     from bench.files import write_atomically
     from bench.leaderboard.as_csv import to_csv
 
     if csv_file:
         write_atomically(csv_file, to_csv(table).encode(), "--csv")
-        if told:
+        if announced:
             click.echo(f"{csv_file} written")
     if figure:
         ablation_figure(table, figure)
-        if told:
+        if announced:
             click.echo(f"{figure} written")
 
 

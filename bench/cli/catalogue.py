@@ -1,11 +1,13 @@
-"""`bench list` and `bench show`."""
+"""`bench list`."""
 
+import difflib
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import PluginKind, PluginName, json_option
+from bench.cli.options import KindOrPlugin, json_option
 from bench.errors import unknown
 from bench.plugins import registry
 
@@ -13,14 +15,49 @@ if TYPE_CHECKING:
     from bench.contracts import Method
 
 
-@click.command("list", epilog="Example: bench list attacks")
-@click.argument("kind", required=False, type=PluginKind())
+@click.command(
+    "list",
+    epilog="\b\nExamples:\n  bench list attacks\n  bench list fawkes\n  bench list none --kind defense",
+)
+@click.argument("what", metavar="[KIND | PLUGIN]", required=False, type=KindOrPlugin(*registry.CLASSES))
+@click.option(
+    "--kind",
+    type=click.Choice([one.singular for one in registry.CLASSES.values()]),
+    help="Where a name is used by several kinds (none is an attack and a defence).",
+)
 @json_option
-def list_plugins(kind: str | None, as_json: bool) -> None:
-    """List the plugins of KIND (attacks, defenses, backbones, datasets, protocols, ...), or of all kinds."""
-    kinds = tuple(registry.EVERY) if kind is None else (kind if kind in registry.EVERY else f"{kind}s",)
-    if kind is not None and kinds[0] not in registry.EVERY:
-        raise unknown("kind of plugin", kind, registry.EVERY)
+def list_plugins(what: str | None, kind: str | None, as_json: bool) -> None:
+    """List the plugins of KIND (attacks, defenses, backbones, datasets, protocols, ...), or of all kinds.
+
+    With PLUGIN, a name or ./file.py:Class, describe that one: parameters with types, ranges and defaults; threat
+    model; paper.
+    """
+    if what is not None and kind is None and _as_kind(what) is None:
+        _refuse_kind_misspelt(what)
+    if what is None or (kind is None and _as_kind(what)):
+        _list(tuple(registry.EVERY) if what is None else (str(_as_kind(what)),), as_json=as_json)
+    else:
+        _describe_all(what, kind, as_json=as_json)
+
+
+def _as_kind(text: str) -> str | None:
+    """Return the kind of plugin that a word names, in the singular or plural; None where it names none."""
+    return next((kind for kind in registry.EVERY if text in (kind, registry.EVERY[kind].singular)), None)
+
+
+def _refuse_kind_misspelt(text: str) -> None:
+    """Refuse a word that is nearer to a kind than to the name of a plugin.
+
+    Raises:
+        UsageError: it is.
+    """
+    names = [name for kind in registry.EVERY for name in registry.EVERY[kind].entries()]
+    near = difflib.get_close_matches(text, [*registry.EVERY, *names], n=1)
+    if near and near[0] in registry.EVERY and text not in names:
+        raise unknown("kind of plugin", text, registry.EVERY)
+
+
+def _list(kinds: Sequence[str], *, as_json: bool) -> None:
     found = {name: registry.EVERY[name].entries() for name in kinds}
     if as_json:
         document = {
@@ -30,7 +67,7 @@ def list_plugins(kind: str | None, as_json: bool) -> None:
         click.echo(json.dumps(document, indent=1))
         return
     for name, entries in found.items():
-        if kind is None:
+        if len(found) > 1:
             click.echo(click.style(name, bold=True))
         width = max(map(len, entries), default=0)
         for entry in entries.values():
@@ -38,16 +75,7 @@ def list_plugins(kind: str | None, as_json: bool) -> None:
             click.echo(f"  {entry.name:{width}}  {entry.summary()}{origin}")
 
 
-@click.command(epilog="Example: bench show fawkes")
-@click.argument("name", type=PluginName(*registry.CLASSES))
-@click.option(
-    "--kind",
-    type=click.Choice([one.singular for one in registry.CLASSES.values()]),
-    help="Where a name is used by several kinds (none is an attack and a defence).",
-)
-@json_option
-def show(name: str, kind: str | None, as_json: bool) -> None:
-    """Show plugin NAME: parameters with types, ranges and defaults; threat model; paper."""
+def _describe_all(name: str, kind: str | None, *, as_json: bool) -> None:
     from bench.plugins import factory  # torch is a second
 
     kinds = factory.kinds_of_text(name) if kind is None else [f"{kind}s"]
@@ -60,7 +88,7 @@ def show(name: str, kind: str | None, as_json: bool) -> None:
 
 
 def describe(kind: str, method: "Method") -> dict[str, Any]:
-    """Return what ``bench show`` prints of a plugin."""
+    """Return what ``bench list NAME`` prints of a plugin."""
     import inspect
 
     from bench import contracts

@@ -19,6 +19,9 @@ from bench.errors import UsageError, unknown
 FILE = "cloakbench.toml"
 """The file looked for in the working folder."""
 
+Tables = Mapping[str, Any]
+"""Command → its table."""
+
 VARIABLE = "CLOAKBENCH_CONFIG"
 """Environment variable that names another file; empty: none at all."""
 
@@ -39,7 +42,7 @@ def find() -> Path | None:
     return here if here.is_file() else None
 
 
-def read(path: Path, commands: Iterable[str]) -> Mapping[str, Any]:
+def read(path: Path, commands: Iterable[str]) -> Tables:
     """Return the tables of a file by command.
 
     Args:
@@ -98,10 +101,10 @@ def _of_group(path: Path, group: click.Group, table: Mapping[str, Any], where: s
         if name not in group.commands:
             raise _located(path, where, unknown("command", name, group.commands))
         if not isinstance(below, Mapping):
-            told = (
+            message = (
                 f"{name} is {_toml(below)}, but is a command. Its options stand in a table [{where}.{name}]."
             )
-            raise _located(path, where, UsageError(told))
+            raise _located(path, where, UsageError(message))
         found[name] = defaults(path, group.commands[name], below, f"{where}.{name}")
     return found
 
@@ -122,8 +125,8 @@ def _typed(path: Path, where: str, key: str, option: click.Option, value: Any) -
     wanted, types = _toml_types(option)
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         many = " or a list of such" if option.multiple else ""
-        told = f"{key} is {_toml(value)}, but takes {wanted}{many}."
-        raise _located(path, where, UsageError(told))
+        message = f"{key} is {_toml(value)}, but takes {wanted}{many}."
+        raise _located(path, where, UsageError(message))
     if isinstance(option.type, click.Path) and isinstance(value, str):
         return str(Path(value).expanduser())  # no shell has done it
     return value

@@ -73,7 +73,8 @@ def _settings() -> "Iterator[Finding]":
 
 def _config() -> "Finding":
     from bench.assets.doctor import Finding
-    from bench.cli import COMMANDS, config, load_command, plugin_commands
+    from bench.cli import config
+    from bench.cli.commands import known_names, load_command
     from bench.errors import UsageError
 
     try:
@@ -81,7 +82,7 @@ def _config() -> "Finding":
         if path is None:
             detail = f"no {config.FILE} in this folder, and {config.VARIABLE} is not set"
             return Finding(area="settings", name="file", state="ok", detail=detail, needed=True)
-        tables = config.read(path, [*COMMANDS, *plugin_commands()])
+        tables = config.read(path, known_names())
         for name, table in tables.items():
             config.defaults(path, load_command(name), table, name)
     except UsageError as error:
@@ -95,7 +96,8 @@ def _environment() -> "Iterator[Finding]":
     import difflib
 
     from bench.assets.doctor import Finding
-    from bench.cli.options import PREFIX, variables
+    from bench.cli.commands import variables
+    from bench.cli.options import PREFIX
 
     given = sorted(name for name in os.environ if name.startswith(f"{PREFIX}_"))
     known = {*_OTHER_VARIABLES, *variables()} if given else _OTHER_VARIABLES

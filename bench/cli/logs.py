@@ -13,7 +13,11 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 
 
 def log_to_stderr(verbosity: int) -> None:
-    """Print warnings of the harness: with ``-v`` (1) all it says; tracebacks with ``-vv`` (2) only."""
+    """Print warnings of the harness.
+
+    Args:
+        verbosity: 0: warnings only; 1: all that is logged; 2: tracebacks too, which `run.log` has in any case.
+    """
     logger = logging.getLogger("bench")
     for old in [handler for handler in logger.handlers if isinstance(handler, _Stderr)]:
         logger.removeHandler(old)
@@ -22,5 +26,5 @@ def log_to_stderr(verbosity: int) -> None:
     handler.setLevel(logging.INFO if verbosity else logging.WARNING)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     if verbosity < 2:
-        handler.addFilter(_without_traceback)  # tracebacks go to run.log
+        handler.addFilter(_without_traceback)
     logger.addHandler(handler)

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli.logs import log_to_stderr
+from bench.cli.names import FORMER, LEANS_ON
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
     from rich.console import Console
@@ -63,8 +66,6 @@ def _note_verbose(ctx: click.Context, _param: click.Parameter, value: int) -> in
     if isinstance(ctx.obj, Ending):
         ctx.obj.tracebacks = ctx.meta[_VERBOSE] > 1
     if ctx.meta[_VERBOSE] and not ctx.resilient_parsing:
-        from bench.cli.logs import log_to_stderr
-
         log_to_stderr(ctx.meta[_VERBOSE])
     return int(ctx.meta[_VERBOSE])
 
@@ -72,7 +73,7 @@ def _note_verbose(ctx: click.Context, _param: click.Parameter, value: int) -> in
 def quiet_option() -> click.Option:
     """Return ``-q`` for a command that has none of its own."""
     return click.Option(
-        ["-q", "--quiet"], is_flag=True, expose_value=False, callback=_note_quiet, help="No progress, no remarks."
+        ["-q", "--quiet"], is_flag=True, expose_value=False, callback=_note_quiet, help="No progress, no notes."
     )  # fmt: skip
 
 
@@ -83,7 +84,7 @@ def verbose_option() -> click.Option:
         count=True,
         expose_value=False,
         callback=_note_verbose,
-        help="Say what is done; -vv: tracebacks too.",
+        help="Report each step; -vv: tracebacks too.",
     )
 
 
@@ -199,21 +200,19 @@ class PluginName(_Text):
         ]
 
 
-class PluginKind(_Text):
-    """A kind of plugin, in the plural or singular; completed."""
-
-    name = "text"
+class KindOrPlugin(PluginName):
+    """A kind of plugin, in the plural or singular, or a plugin; completed."""
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> "list[CompletionItem]":
-        """Return the kinds that begin so."""
-        del ctx, param
+        """Return the kinds that begin so, then the plugins."""
         from click.shell_completion import CompletionItem
 
         from bench.plugins.registry import EVERY
 
-        return [CompletionItem(kind) for kind in EVERY if kind.startswith(incomplete)]
+        kinds = [CompletionItem(kind) for kind in EVERY if kind.startswith(incomplete)]
+        return [*kinds, *super().shell_complete(ctx, param, incomplete)]
 
 
 class RunPath(click.Path):
@@ -307,41 +306,21 @@ def variable(option: click.Option, path: Sequence[str]) -> str:
     return "_".join((PREFIX, *path, long_name(option))).replace("-", "_").upper()
 
 
-def variables() -> frozenset[str]:
-    """Return the environment variables of every option of every command; imports them all.
-
-    Raises:
-        UsageError: a plugin's command cannot be imported.
-    """
-    from bench.cli import COMMANDS, load_command, plugin_commands
-
-    found: set[str] = set()
-
-    def collect(command: click.Command, path: tuple[str, ...]) -> None:
-        if isinstance(command, click.Group):
-            for name, below in command.commands.items():
-                collect(below, (*path, name))
-            return
-        options = [param for param in command.params if isinstance(param, click.Option) and long_name(param)]
-        found.update(variable(option, path) for option in options)
-
-    for name in (*COMMANDS, *plugin_commands()):
-        collect(load_command(name), (name,))
-    return frozenset(found)
-
-
-LEANS_ON: Mapping[str, str] = {"plan": "run"}
-"""A command → the command whose settings it takes where it has none of its own, as it describes what that would do."""
-
 OWN = frozenset({"as_json", "quiet", "verbose"})
-"""Parameters that say how to answer, not what is asked; no other command's setting counts for them."""
+"""Parameters that say how to answer, not what is requested; no other command's setting counts for them."""
+
+
+def variables_of(option: click.Option, path: Sequence[str]) -> list[str]:
+    """Return the environment variables of a command's option, by the command's name and its former ones."""
+    former = [(old,) for old, words in FORMER.items() if words == tuple(path)]
+    return [variable(option, name) for name in (path, *former)]
 
 
 def _settable_by_environment(option: click.Option, path: Sequence[str]) -> None:
     if not long_name(option):
         return
     given = [option.envvar] if isinstance(option.envvar, str) else list(option.envvar or ())
-    names = [variable(option, path)]
+    names = variables_of(option, path)
     if path[0] in LEANS_ON and option.name not in OWN:
         names.append(variable(option, [LEANS_ON[path[0]], *path[1:]]))
     # The variable of this command is closer than one for all commands, as CLOAKBENCH_LPIPS_TRUNK.

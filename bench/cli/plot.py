@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 if TYPE_CHECKING:
-    from bench.figures import Drawing
+    from bench.figures import Drawing, FigureOptions
+    from bench.leaderboard.view import RunView
 
 EVERY_KIND = "all"
 
@@ -92,7 +93,7 @@ def plot(
 ) -> None:
     """Draw figure KIND of the finished run in folder RUN, or all kinds it has.
 
-    Figures are sized for a paper, can be told apart without colour, and are the same bytes each time. The caption and
+    Figures are sized for a paper, are readable without colour, and are the same bytes each time. The caption and
     a text for those who cannot see the figure are printed.
 
     A grid shows photos: mind who may see it. With kind all it is drawn only where --store is given.
@@ -101,36 +102,49 @@ def plot(
     from bench.figures import files
     from bench.leaderboard.view import RunView
 
-    names = list(figures.KINDS) if kind == EVERY_KIND else [kind]
-    for name in names:
-        figures.kind(name)
-    requested = _formats(formats, None if kind == EVERY_KIND else out)
-    stem = out or Path("figures" if kind == EVERY_KIND else kind)
-    targets = {name: stem / name if kind == EVERY_KIND else stem for name in names}
-    _check_writable(stem if kind == EVERY_KIND else stem.parent)
+    every = kind == EVERY_KIND
+    if not every:
+        figures.kind(kind)
+    names = list(figures.KINDS) if every else [kind]
+    requested = _formats(formats, None if every else out)
+    stem = out or Path("figures" if every else kind)
+    _check_writable(stem if every else stem.parent)
     view = RunView.of(run)
     options = figures.FigureOptions(
         width=width, identities=identities, store=store, progress=_computing, **chosen
     )
     drawn = 0
     for name in names:
-        if kind == EVERY_KIND and figures.KINDS[name].shows_photos and store is None:
-            click.echo(f"{name}: not drawn; it shows photos. Give --store, or draw it by its name.\n")
+        drawing = _drawn(view, name, options, skips=every)
+        if drawing is None:
             continue
-        try:
-            drawing = figures.KINDS[name].draw(view, options)
-        except figures.NotDrawableError as reason:
-            if kind != EVERY_KIND:
-                raise
-            click.echo(f"{name}: not drawn; {reason}\n")
-            continue
-        written = files.paths(targets[name], requested)
+        written = files.paths(stem / name if every else stem, requested)
         for path in written:
             files.save(drawing, path)
         drawn += 1
         _say(drawing, written)
     if not drawn:
         raise figures.NotDrawableError(f"{run} has nothing to draw; the reasons are above.")
+
+
+def _drawn(view: RunView, name: str, options: FigureOptions, *, skips: bool) -> Drawing | None:
+    """Return a figure; None where it is one of all and cannot, or may not, be drawn, which is said.
+
+    Raises:
+        NotDrawableError: it was requested by its name and cannot be drawn.
+    """
+    from bench import figures
+
+    if skips and figures.KINDS[name].shows_photos and options.store is None:
+        click.echo(f"{name}: not drawn; it shows photos. Give --store, or draw it by its name.\n")
+        return None
+    try:
+        return figures.KINDS[name].draw(view, options)
+    except figures.NotDrawableError as reason:
+        if not skips:
+            raise
+        click.echo(f"{name}: not drawn; {reason}\n")
+        return None
 
 
 def _formats(text: str | None, out: Path | None) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ def counting(what: str, total: int, *, hidden: bool = False) -> Iterator[Callabl
 
 
 def duration(seconds: float) -> str:
-    """Return a time as identities say it."""
+    """Return a time in words: seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

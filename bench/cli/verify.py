@@ -1,10 +1,13 @@
 """`bench verify`."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from bench.cli.options import json_option, lpips_trunk_option, store_option
 
@@ -21,6 +24,7 @@ Examples:
   bench verify runs/3f2a
   bench verify runs/3f2a --cells 3 --sample-seed 7
   bench verify runs/3f2a --cells 0 --artefacts 2
+  bench verify runs/3f2a --rerun --out runs/again
 """
 )
 @click.argument("run", type=click.Path(path_type=Path))
@@ -35,39 +39,88 @@ Examples:
     help="Artefacts of each stage to make again from their stored inputs; cheaper than a cell.",
 )
 @click.option("--sample-seed", type=int, default=0, show_default=True, help="Seed that draws the samples.")
+@click.option(
+    "--rerun",
+    "again",
+    is_flag=True,
+    help="Make the whole run again from its folder and compare the leaderboards.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="With --rerun: the new folder. [default: RUN-rerun]"
+)
 @store_option
 @click.option("--device", default="auto", help="Compute here. [default: as the run did]")
 @click.option("--threads", type=click.IntRange(1), help="Threads. [default: as the run had]")
 @lpips_trunk_option
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def verify(
-    run: Path,
-    cells: int,
-    artefacts: int,
-    sample_seed: int,
-    store: Path | None,
-    device: str,
-    threads: int | None,
-    lpips_trunk: Path | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def verify(run: Path, again: bool, out: Path | None, as_json: bool, quiet: bool, **values: Any) -> None:
     """Check the finished run in folder RUN: every digest, and a random sample made again.
 
+    With --rerun the whole run is made again, and goes on where it was if it was killed. It takes artefacts only from
+    a --store on the command line: one that is set for all commands would answer with what it holds.
+
     Exit code 0: all that could be checked is as it was; 1: something differs; 2: the run cannot be checked,
-    or cells of it cannot as code has changed.
+    something it was made with is missing, or cells cannot be checked as code has changed.
     """
+    machine = {name: values.pop(name) for name in ("store", "device", "threads", "lpips_trunk")}
+    _refuse_other_mode(again)
+    if again:
+        from bench.cli.rerun import rerun
+
+        if _source("store") is not ParameterSource.COMMANDLINE:
+            machine["store"] = None
+        code = rerun(run, out, machine, as_json=as_json, quiet=quiet)
+    else:
+        code = _check(run, machine, Sample(**values), as_json=as_json, hidden=quiet or as_json)
+    if code:
+        click.get_current_context().exit(code)  # the findings are the command's output
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is made again.
+
+    Attributes:
+        cells: cells, from nothing.
+        artefacts: artefacts of each stage, from their stored inputs.
+        sample_seed: of the draw.
+    """
+
+    cells: int
+    artefacts: int
+    sample_seed: int
+
+
+def _source(name: str) -> ParameterSource | None:
+    return click.get_current_context().get_parameter_source(name)
+
+
+def _refuse_other_mode(again: bool) -> None:
+    """Refuse options on the command line that count only with --rerun, or only without it.
+
+    Raises:
+        UsageError: names the first.
+    """
+    others = ("cells", "artefacts", "sample_seed") if again else ("out",)
+    for name in others:
+        if _source(name) is ParameterSource.COMMANDLINE:
+            option = f"--{name.replace('_', '-')}"
+            fix = "Leave it out, or leave out --rerun." if again else "Add --rerun, or leave it out."
+            raise click.UsageError(
+                f"{option} {'is for a sample, not for' if again else 'needs'} --rerun. {fix}"
+            )
+
+
+def _check(run: Path, machine: Mapping[str, Any], sample: Sample, *, as_json: bool, hidden: bool) -> int:
+    """Check a run, print what was found and return the exit code."""
     from bench.integrity import consistency
     from bench.integrity import verify as checks
-    from bench.run import planning
     from bench.run.folder import RunFolder
-    from bench.run.planning import Options
 
     folder = RunFolder(run)
     found = [*checks.check_files(folder), checks.check_leaderboard(folder)]
-    options = Options(device=device, threads=threads, store=store, out=run, lpips_trunk=lpips_trunk)
-    prepared = planning.prepare_again(folder, options)
+    prepared = runner.prepare_again(folder, runner.Options(**machine, out=run))
     changed = checks.differences_of_environment(folder, prepared)
     if changed and not as_json:
         click.echo("This is not what the run was made on, so that bytes may differ:")
@@ -75,9 +128,8 @@ def verify(
     found += consistency.check_plan(folder, prepared)
     found += checks.check_artefacts(folder, prepared)
     found += consistency.check_views(folder, prepared)
-    hidden = quiet or as_json
-    found += _recomputed_cells(folder, prepared, cells, sample_seed, hidden)
-    found += _recomputed_artefacts(prepared, artefacts, sample_seed, hidden)
+    found += _recomputed_cells(folder, prepared, sample.cells, sample.sample_seed, hidden)
+    found += _recomputed_artefacts(prepared, sample.artefacts, sample.sample_seed, hidden)
     found = checks.reconcile(found)
     failed = sum(cell.status != "ok" for cell in folder.cells())
     code, sentence = checks.verdict(found, failed)
@@ -87,8 +139,7 @@ def verify(
     else:
         _print(found)
         click.echo(sentence)
-    if code:
-        click.get_current_context().exit(code)  # the findings are the command's output
+    return code
 
 
 def _recomputed_cells(

@@ -1,4 +1,4 @@
-"""`bench list` and `bench show`."""
+"""`bench list`: of kinds of plugins, and of one plugin."""
 
 import json
 
@@ -40,8 +40,8 @@ def test_list_of_an_unknown_kind(cli):
     assert "Did you mean 'attacks'?" in err
 
 
-def test_show_tells_parameters_threat_model_and_paper(cli):
-    code, out, err = cli("show", "pgd")
+def test_description_tells_parameters_threat_model_and_paper(cli):
+    code, out, err = cli("list", "pgd")
     assert (code, err) == (0, "")
     assert "pgd (attack)" in out
     assert "Madry et al." in out
@@ -51,36 +51,36 @@ def test_show_tells_parameters_threat_model_and_paper(cli):
     assert "surrogates: 1" in out
 
 
-def test_show_as_json_reflects_the_parameters_given(cli):
-    document = json.loads(cli("show", "pgd:steps=3", "--json")[1])
+def test_description_as_json_reflects_the_parameters_given(cli):
+    document = json.loads(cli("list", "pgd:steps=3", "--json")[1])
     assert (document["kind"], document["name"], document["canonical"]) == ("attack", "pgd", "pgd:steps=3")
     names = [item["name"] for item in document["parameters"]]
     assert names == ["surrogates", "eps", "step", "steps", "goal", "momentum", "diversity", "targets"]
     assert all(item["description"] for item in document["parameters"])
 
 
-def test_show_shows_every_kind_of_that_name_or_the_one_asked_for(cli):
-    _, out, _ = cli("show", "none")
+def test_description_is_of_every_kind_of_that_name_or_the_one_asked_for(cli):
+    _, out, _ = cli("list", "none")
     assert "none (attack)" in out
     assert "none (defense)" in out
-    _, out, _ = cli("show", "none", "--kind", "defense")
+    _, out, _ = cli("list", "none", "--kind", "defense")
     assert "none (attack)" not in out
     assert "none (defense)" in out
 
 
 @pytest.mark.parametrize("name", ["tracker", "synthetic", "jpeg", "tiny-a", "puface", "fawkes"])
-def test_show_works_for_each_kind(cli, name):
-    code, out, err = cli("show", name)
+def test_description_works_for_each_kind(cli, name):
+    code, out, err = cli("list", name)
     assert (code, err) == (0, "")
     assert out.startswith(f"{name} (")
 
 
-def test_show_of_a_backbone_has_its_card(cli):
-    card = json.loads(cli("show", "tiny-b", "--json")[1])["card"]
+def test_description_of_a_backbone_has_its_card(cli):
+    card = json.loads(cli("list", "tiny-b", "--json")[1])["card"]
     assert (card["embedding_dim"], card["licence"]) == (24, "Apache-2.0")
 
 
-def test_show_of_a_plugin_by_path(cli, tmp_path):
+def test_description_of_a_plugin_by_path(cli, tmp_path):
     plugin = tmp_path / "mine.py"
     plugin.write_text(
         "from bench.contracts import Purifier\n"
@@ -90,13 +90,13 @@ def test_show_of_a_plugin_by_path(cli, tmp_path):
         "    def purify(self, faces, ctx):\n"
         "        return faces.images\n"
     )
-    code, out, _ = cli("show", f"{plugin}:Mine")
+    code, out, _ = cli("list", f"{plugin}:Mine")
     assert code == 0
     assert out.startswith("mine (defense)\nGives back what it gets.")
 
 
-def test_show_of_an_unknown_name(cli):
-    code, out, err = cli("show", "fawks")
+def test_description_of_an_unknown_name(cli):
+    code, out, err = cli("list", "fawks")
     assert (code, out) == (2, "")
     assert err.startswith("Error: unknown plugin 'fawks'. Did you mean 'fawkes'?")
     assert "bench list" in err

@@ -28,14 +28,14 @@ def complete(tiny):
     ("shell", "mark"), [("bash", "complete -o nosort"), ("zsh", "#compdef bench"), ("fish", "complete --")]
 )
 def test_the_script_of_each_shell(cli, shell, mark):
-    code, out, err = cli("completion", shell)
+    code, out, err = cli("--completion", shell)
     assert (code, err) == (0, "")
     assert mark in out
     assert f"_BENCH_COMPLETE={shell}_complete" in out
 
 
 def test_another_shell_is_refused(cli):
-    code, _, err = cli("completion", "tcsh")
+    code, _, err = cli("--completion", "tcsh")
     assert code == 2
     assert "'tcsh' is not one of 'bash', 'zsh', 'fish'" in err
 
@@ -67,8 +67,8 @@ def test_names_of_methods(complete, words, kind):
 
 def test_names_that_are_begun_kinds_and_plugins_of_all_kinds(complete):
     assert complete("run", "--attack", "tiny-le") == ["tiny-learning"]
-    assert complete("list", "def") == ["defenses"]
-    assert {"fawkes", "jpeg", "tiny-a"} <= set(complete("show", ""))
+    assert complete("list", "defen") == ["defenses"]
+    assert {"fawkes", "jpeg", "tiny-a"} <= set(complete("list", ""))
     assert set(complete("check", "tiny-c")) == {"tiny-centring", "tiny-c"}
 
 
@@ -82,6 +82,17 @@ def test_folders_of_runs(complete, tmp_path, monkeypatch):
     assert complete("verify", "ru") == ["runs/a", "runs/b"]
     assert complete("compare", "runs/b") == ["runs/b"]
     assert complete("audit", "nowhere/x") == ["nowhere/x"]
+
+
+def test_what_follows_a_former_name(complete, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/spec.json").touch()
+    assert complete("means", "") == ["a"]
+    assert complete("means", "a", "--col") == ["--columns"]
+    assert "--out" in complete("rerun", "a", "--o")
+    assert complete("signif") == []
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("line", "found"), [("bench run --attack faw", "fawkes"), ("bench doc", "doctor")])

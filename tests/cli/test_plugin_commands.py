@@ -51,11 +51,12 @@ def test_a_plugins_command_is_listed_and_runs(cli, installed):
     assert "Commands of plugins" in out
     assert "Say hello to others." in out
     assert "other_commands" not in sys.modules
+    assert out.index("Your own photos:") < out.index("  cloak ") < out.index("Commands of plugins:")
     assert cli("hello") == (0, "hello there\n", "")
 
 
 def test_the_methods_own_commands_are_there(cli):
-    assert plugin_commands()["apf"][0] == "attacks.apf.commands:apf"
+    assert plugin_commands()["apf"].target == "attacks.apf.commands:apf"
     code, out, _ = cli("apf", "--help")
     assert code == 0
     assert "serve" in out
@@ -75,6 +76,7 @@ def test_a_wrong_name_suggests_a_plugins_command(cli, installed):
     ("entries", "requested", "reason"),
     [
         (["run = other_commands:hello"], "--help", "two commands are called 'run'"),
+        (["means = other_commands:hello"], "--help", "two commands are called 'means': `bench` itself and"),
         (["apf = other_commands:hello"], "apf", "two commands are called 'apf'"),
         (["hello = other_commands:nothing"], "hello", "cannot be had from other_commands:nothing: AttributeError"),
         (["hello = no_such_module:hello"], "hello", "cannot be had from no_such_module:hello: ModuleNotFoundError"),

@@ -7,8 +7,9 @@ import pytest
 from click.core import ParameterSource
 
 from bench.cli import bench, config
-from bench.cli.options import PluginName, variables
-from bench.cli.run import _command_line
+from bench.cli.commands import variables
+from bench.cli.matrix import command_line
+from bench.cli.options import PluginName
 
 REQUESTED = ("run", "--dataset", "tiny", "--backbone", "tiny-a", "--dry-run", "--json")
 
@@ -77,7 +78,7 @@ def test_plan_takes_what_is_set_for_run_where_nothing_is_set_for_it(cli, here, m
     assert (found["identities"][0], found["attacks"][0]) == (4, ("pgd",))
 
 
-def test_a_remark_names_what_decides_the_run_and_is_not_on_the_command_line(cli, here, monkeypatch):
+def test_a_remark_names_what_decides_the_run_and_is_not_on_thecommand_line(cli, here, monkeypatch):
     (here / "cloakbench.toml").write_text('[run]\nidentities = 3\nthreads = 1\ndevice = "cpu"\n')
     assert cli(*REQUESTED)[2] == "Note: cloakbench.toml sets identities, device.\n"
     assert cli(*REQUESTED, "--identities", "4", "--device", "cpu")[2] == ""
@@ -163,7 +164,7 @@ def test_a_missing_file_that_is_named_is_refused_and_help_works_beside_a_broken_
     assert (code, err.count("\n")) == (2, 1)
     assert "CLOAKBENCH_CONFIG names 'nowhere.toml', which is no file" in err
     assert cli("--help")[0] == 0
-    assert cli("completion", "fish")[0] == 0
+    assert cli("--completion", "fish")[0] == 0
 
 
 def test_a_suite_is_nearer_than_the_settings_file_and_further_than_the_environment(cli, here, monkeypatch):
@@ -188,7 +189,7 @@ def test_the_command_writes_out_a_suite_and_what_the_suite_does_not_say(here, mo
 
     def note(_self, ctx):
         if ctx.info_name == "run":
-            written.append(_command_line(ctx.params))
+            written.append(command_line(ctx.params))
 
     monkeypatch.setattr(click.Command, "invoke", note)
     for words in ([], ["--config", "suite.toml"], ["--config=suite.toml"], ["--seed", "1", "--seed", "2"]):

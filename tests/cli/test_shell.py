@@ -12,10 +12,11 @@ import sys
 import click
 import pytest
 
-from bench.cli import COMMANDS, FAILED, INTERRUPTED, NO_READER, bench, load_command, plugin_commands
+from bench.cli import COMMANDS, bench, load_command, plugin_commands
+from bench.cli.ending import FAILED, INTERRUPTED, NO_READER
 
 PRINT_NO_RESULT = {
-    ("completion",), ("apf", "serve"), ("apf", "protect"), ("erase",), ("models", "convert"), ("plot",), ("report",),
+    ("apf", "serve"), ("apf", "protect"), ("erase",), ("models", "convert"), ("plot",), ("report",),
 }  # fmt: skip
 """Commands whose output is a script or files, or which never end."""
 
@@ -87,8 +88,8 @@ def test_every_command_with_a_result_prints_it_as_json(path, command):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("list",), ("list", "pools"), ("show", "none"), ("show", "fawkes"), ("check", "none", "--kind", "defense"),
-        ("data", "list"), ("power",), ("means", "any", "--columns"), ("erasure", "any", "--columns"),
+        ("list",), ("list", "pools"), ("list", "none"), ("list", "fawkes"), ("check", "none", "--kind", "defense"),
+        ("data", "list"), ("power",), ("table", "means", "any", "--columns"), ("table", "erasure", "any", "--columns"),
     ],
 )  # fmt: skip
 def test_json_is_one_document_and_nothing_else(cli, arguments):
@@ -119,11 +120,11 @@ def test_quiet_and_verbose_stand_before_or_after_the_command(cli, small):
 
 def test_tracebacks_only_where_they_are_asked_for(cli):
     for loud, wanted in (("-v", False), ("-vv", True)):
-        code, out, err = cli("show", "fawks", loud)
+        code, out, err = cli("list", "fawks", loud)
         assert (code, out) == (2, "")
         assert err.splitlines()[-1].startswith("Error: unknown plugin 'fawks'")
         assert ("Traceback" in err) is wanted
-    assert "Traceback" not in cli("show", "fawks")[2]
+    assert "Traceback" not in cli("list", "fawks")[2]
 
 
 # -- how a command ends ----------------------------------------------------------------------------------------
@@ -140,7 +141,7 @@ def test_tracebacks_only_where_they_are_asked_for(cli):
         (("runn",), "unknown command 'runn'. Did you mean 'run'?"),
         (("models", "verfy"), "No such command 'verfy'. Did you mean 'verify'?"),
         (("run", "--threads", "0"), "Invalid value for '--threads': 0 is not in the range x>=1."),
-        (("show",), "Missing argument 'NAME'."),
+        (("audit",), "Missing argument 'RUN'."),
         (("train", "puface"), "Missing option '--out'."),
     ],
 )

@@ -64,13 +64,17 @@ def test_the_installed_command_and_the_module_are_the_same():
 
 
 def test_help_names_every_command(cli):
-    from bench.cli import COMMANDS
+    from bench.cli.names import FORMER, SECTIONS
 
     code, out, _ = cli("--help")
     assert code == 0
-    for name, (_, line) in COMMANDS.items():
-        assert f"  {name} " in out
-        assert line.split(".")[0][:30] in out
+    for heading, commands in SECTIONS.items():
+        assert f"{heading}:" in out
+        for name, (_, line) in commands.items():
+            assert f"  {name} " in out
+            assert line.split(".")[0][:30] in out
+    for name in FORMER:
+        assert f"\n  {name} " not in out
 
 
 def test_every_command_has_help(cli):

@@ -1,4 +1,7 @@
-"""`bench cloak`, and what it shares with `bench purify` and `bench erase`."""
+"""Protect the photos of a folder.
+
+`bench cloak`.
+"""
 
 import json
 from collections.abc import Callable, Sequence

@@ -1,4 +1,7 @@
-"""`bench erase`."""
+"""Take the cloaks off the photos of a folder, with the key.
+
+`bench erase`.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

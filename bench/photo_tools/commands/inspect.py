@@ -1,4 +1,7 @@
-"""`bench inspect`."""
+"""Compare photos before and after a change: what is visible, and what recognisers answer.
+
+`bench inspect`.
+"""
 
 import json
 from pathlib import Path

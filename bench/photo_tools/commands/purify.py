@@ -1,4 +1,7 @@
-"""`bench purify`."""
+"""Purify the photos of a folder, as a tracker would.
+
+`bench purify`.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,21 +1,21 @@
-"""`bench means`."""
+"""`bench table means`."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import console, json_option, print_columns
+from bench.cli.options import console, print_columns
+from bench.cli.table.output import check_files, give, table_options
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _EXAMPLES = """\b
 Examples:
-  bench means runs/3f2a
-  bench means runs/3f2a --attack fawkes --attack lowkey --csv results/headline.csv
+  bench table means runs/3f2a
+  bench table means runs/3f2a --attack fawkes --attack lowkey --csv results/headline.csv
 """
 
 _HEADINGS = (
@@ -48,14 +48,14 @@ _HEADINGS = (
     metavar="METHOD",
     help="Only this tracker. May be repeated. [default: all]",
 )
-@click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write every column here.")
-@json_option
-@click.option("--columns", is_flag=True, help="Explain the columns and do nothing else.")
+@table_options
 def means(
     run: Path,
     attacks: tuple[str, ...],
     backbones: tuple[str, ...],
     csv_file: Path | None,
+    md_file: Path | None,
+    latex_file: Path | None,
     as_json: bool,
     columns: bool,
 ) -> None:
@@ -66,26 +66,15 @@ def means(
     than a point; what defence and cloaks do to photos. Black-box and white-box cells are never averaged.
     """
     from bench.analysis.results import Results
-    from bench.files import write_atomically
     from bench.leaderboard import means as averages
-    from bench.leaderboard.as_csv import to_csv
     from bench.run.folder import RunFolder
-    from bench.run.planning import check_writable
 
     if columns:
         print_columns(averages.COLUMNS, as_json=as_json)
         return
-    if csv_file:
-        check_writable(csv_file.absolute().parent, "--csv")
+    files = check_files({"--csv": csv_file, "--md": md_file, "--latex": latex_file})
     found = averages.table(averages.means(Results.of(RunFolder(run)), attacks, backbones))
-    if csv_file:
-        write_atomically(csv_file, to_csv(found).encode(), "--csv")
-    if as_json:
-        click.echo(json.dumps(json.loads(found.to_json(orient="records")), indent=1))
-        return
-    _show(found)
-    if csv_file:
-        click.echo(f"{csv_file} written")
+    give(found, files, _show, as_json=as_json)
 
 
 def _show(found: "pd.DataFrame") -> None:

@@ -1,4 +1,4 @@
-"""`bench significance` and `bench compare`, as processes on a run of tiny methods."""
+"""`bench table significance` and `bench compare`, as processes on a run of tiny methods."""
 
 import json
 
@@ -9,7 +9,7 @@ import pytest
 @pytest.fixture(scope="module")
 def tables(finished, command, tmp_path_factory):
     out = tmp_path_factory.mktemp("tables")
-    return command("significance", finished.run, "--out", out), out
+    return command("table", "significance", finished.run, "--out", out), out
 
 
 def test_significance_writes_every_table_in_three_forms_and_prints_ranks(tables):
@@ -32,7 +32,7 @@ def test_significance_writes_every_table_in_three_forms_and_prints_ranks(tables)
 
 def test_the_same_folder_gives_the_same_tables(finished, command, tables, tmp_path):
     _, out = tables
-    again = command("significance", finished.run, "--out", tmp_path)
+    again = command("table", "significance", finished.run, "--out", tmp_path)
     assert again.returncode == 0
     for path in out.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
@@ -40,7 +40,7 @@ def test_the_same_folder_gives_the_same_tables(finished, command, tables, tmp_pa
 
 def test_significance_as_json_writes_nothing(finished, command):
     before = sorted(finished.run.rglob("*"))
-    process = command("significance", finished.run, "--json")
+    process = command("table", "significance", finished.run, "--json")
     assert set(json.loads(process.stdout)) == {"rankings", "pairs", "accuracy-kept", "seeds"}
     assert sorted(finished.run.rglob("*")) == before
 
@@ -80,6 +80,16 @@ def test_what_cannot_be_compared_is_one_sentence(finished, command, arguments, m
 
 
 def test_significance_of_something_else_is_refused(command, tmp_path):
-    process = command("significance", tmp_path)
+    process = command("table", "significance", tmp_path)
     assert process.returncode == 2
     assert "is not a finished run" in process.stderr
+
+
+def test_means_are_written_in_every_form(finished, command, tmp_path):
+    files = {f"--{form}": tmp_path / f"means.{form}" for form in ("csv", "md", "latex")}
+    process = command("table", "means", finished.run, *(word for item in files.items() for word in item))
+    assert (process.returncode, process.stderr) == (0, "")
+    assert all(f"{path} written" in process.stdout for path in files.values())
+    columns = list(pd.read_csv(files["--csv"]).columns)
+    assert files["--md"].read_text().startswith(f"| {columns[0]} | {columns[1]} |")
+    assert files["--latex"].read_text().startswith(r"\begin{tabular}")

@@ -1,4 +1,4 @@
-"""`bench significance`."""
+"""`bench table significance`."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@click.command(epilog="Example: bench significance runs/3f2a --out tables")
+@click.command(epilog="Example: bench table significance runs/3f2a --out tables")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for the tables. [default: RUN/significance]"
@@ -66,16 +66,15 @@ def _show(rankings: "pd.DataFrame", kept: "pd.DataFrame") -> None:
             click.echo(f"  {_line(row)}")
         if rows["minimum_detectable_difference"].notna().all():
             click.echo(
-                f"  a difference of {100 * first['minimum_detectable_difference']:.1f} points in a "
-                f"pair would have been found in 80 of 100 such "
-                "runs"
+                "  minimum detectable difference of a pair at 80 % power: "
+                f"{100 * first['minimum_detectable_difference']:.1f} points"
             )
     kept = kept[kept["against"] != EVERY]
     if len(kept):
         shown = int(kept["not_worse"].eq(True).sum())
         click.echo(
-            f"Normal accuracy: {shown} of {len(kept)} combinations of defence and attack are shown to lose less "
-            f"than {100 * kept['margin'].iloc[0]:.0f} point; see accuracy-kept."
+            f"Normal accuracy: {shown} of {len(kept)} combinations of defence and attack are non-inferior at a margin "
+            f"of {100 * kept['margin'].iloc[0]:.0f} point; see accuracy-kept."
         )
 
 

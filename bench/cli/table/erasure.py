@@ -1,30 +1,35 @@
-"""`bench erasure`."""
+"""`bench table erasure`."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import console, json_option, print_columns
+from bench.cli.options import console, print_columns
+from bench.cli.table.output import check_files, give, table_options
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _EXAMPLES = """\b
 Examples:
-  bench erasure runs/3f2a
-  bench erasure runs/3f2a --csv results/erasure.csv
+  bench table erasure runs/3f2a
+  bench table erasure runs/3f2a --csv results/erasure.csv
 """
 
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write every column here.")
-@json_option
-@click.option("--columns", is_flag=True, help="Explain the columns and do nothing else.")
-def erasure(run: Path, csv_file: Path | None, as_json: bool, columns: bool) -> None:
+@table_options
+def erasure(
+    run: Path,
+    csv_file: Path | None,
+    md_file: Path | None,
+    latex_file: Path | None,
+    as_json: bool,
+    columns: bool,
+) -> None:
     """Say, of the finished run of protocol erasure in folder RUN, who gets protected faces back.
 
     Per attack and tracker: the share of pairs that the cloak protects, and which share of these is accepted again with
@@ -32,26 +37,15 @@ def erasure(run: Path, csv_file: Path | None, as_json: bool, columns: bool) -> N
     with intervals over identities, and PSNRs.
     """
     from bench.analysis.results import Results
-    from bench.files import write_atomically
     from bench.leaderboard import erasure as erasure_table
-    from bench.leaderboard.as_csv import to_csv
     from bench.run.folder import RunFolder
-    from bench.run.planning import check_writable
 
     if columns:
         print_columns(erasure_table.COLUMNS, as_json=as_json)
         return
-    if csv_file:
-        check_writable(csv_file.absolute().parent, "--csv")
+    files = check_files({"--csv": csv_file, "--md": md_file, "--latex": latex_file})
     found = erasure_table.table(Results.of(RunFolder(run)))
-    if csv_file:
-        write_atomically(csv_file, to_csv(found).encode(), "--csv")
-    if as_json:
-        click.echo(json.dumps(json.loads(found.to_json(orient="records")), indent=1))
-        return
-    _show(found)
-    if csv_file:
-        click.echo(f"{csv_file} written")
+    give(found, files, _show, as_json=as_json)
 
 
 def _show(found: "pd.DataFrame") -> None:

@@ -1,0 +1,67 @@
+"""How a command line ends: the exit code, and the sentence for every error that a user can meet."""
+
+import errno
+import os
+import sys
+
+import click
+
+FAILED = 1
+INTERRUPTED = 130
+NO_READER = 141
+"""Exit codes besides those of `bench.errors`; the last two as a shell has them (128 + signal)."""
+
+_NO_PLACE = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EIO,
+        errno.EFBIG,
+        errno.EBADF,
+    }
+)
+"""What the system may answer that is the matter of the user, not of the program."""
+
+
+def judge(error: BaseException) -> tuple[str, int]:
+    """Return what is reported of an error that ended a command, and the exit code.
+
+    Raises:
+        OSError: it is not the user's matter, so that the traceback should be seen.
+    """
+    from bench.errors import BenchError
+
+    if isinstance(error, BenchError):
+        return f"Error: {error}", error.exit_code
+    if isinstance(error, click.ClickException):
+        return _sentence(error), error.exit_code
+    if isinstance(error, BrokenPipeError):
+        _drop_output()
+        return "", NO_READER
+    if not isinstance(error, OSError):
+        message = "Interrupted. What was computed is kept; the same command goes on from there."
+        return message, INTERRUPTED
+    if error.errno not in _NO_PLACE:
+        raise error
+    if error.filename is not None:
+        return f"Error: cannot use '{error.filename}': {error.strerror}.", FAILED
+    _drop_output()
+    return f"Error: cannot write the output: {error.strerror}.", FAILED
+
+
+def _sentence(error: click.ClickException) -> str:
+    """Return click's message as one line, with where to read on."""
+    text = " ".join(error.format_message().split())
+    text = text.replace(" (Did you", " Did you").replace("?)", "?")  # click writes two in brackets
+    text = text if text.endswith((".", "?")) else f"{text}."
+    ctx = error.ctx if isinstance(error, click.UsageError) else None
+    return f"Error: {text} See `{ctx.command_path} --help`." if ctx else f"Error: {text}"
+
+
+def _drop_output() -> None:
+    """Send what is still to be written nowhere: Python would try it again when it ends, and complain."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

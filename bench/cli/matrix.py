@@ -1,0 +1,207 @@
+"""A matrix on the command line: the options that `bench run` and `bench plan` share, and what they ask for."""
+
+import functools
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from bench.cli.options import (
+    device_option,
+    is_quiet,
+    long_name,
+    lpips_trunk_option,
+    store_option,
+    threads_option,
+)
+
+if TYPE_CHECKING:
+    from bench.run.planning import Options, Prepared
+    from bench.run.spec import RunSpec
+
+Command = Callable[..., Any]
+
+EXAMPLES = """\b
+Examples:
+  bench run --attack fawkes --defense puface
+  bench run --dataset lfw --attack fawkes --attack pgd:eps=15 \\
+            --defense none --defense jpeg:quality=75 --defense puface --head nn --head linear
+  bench run --config suite.toml --out runs/mine
+  bench plan --config suite.toml
+"""
+
+
+def matrix_options(command: Command) -> Command:
+    """Add the options that say what is requested and how to execute it."""
+    many = functools.partial(click.option, multiple=True, metavar="METHOD")
+    options = [
+        many("--attack", "attacks", help="Attack, e.g. fawkes:mode=mid. May be repeated."),
+        many("--defense", "defenses", help="Defence, e.g. jpeg:quality=75. May be repeated."),
+        many(
+            "--backbone",
+            "backbones",
+            help="Tracker's backbone, or an ONNX file. May be repeated. [default: first group of the dataset's pool]",
+        ),
+        click.option(
+            "--head",
+            "heads",
+            multiple=True,
+            help="Tracker's head. May be repeated. [default: the protocol's first]",
+        ),
+        click.option(
+            "--dataset", metavar="METHOD", help="Dataset: synthetic, lfw, folder:PHOTOS. [default: synthetic]"
+        ),
+        click.option("--protocol", metavar="METHOD", help="Protocol. [default: tracker]"),
+        click.option("--seed", "seeds", type=int, multiple=True, help="Seed. May be repeated. [default: 0]"),
+        click.option("--split-seed", type=int, help="Seed of splits and folds. [default: 0]"),
+        click.option("--identities", type=int, help="Evaluate this many identities. [default: all]"),
+        click.option(
+            "--config", type=click.Path(path_type=Path), help="Suite file (TOML); options override it."
+        ),
+        device_option,
+        threads_option,
+        click.option(
+            "--batch-size",
+            type=click.IntRange(1),
+            default=64,
+            show_default=True,
+            help="Images handed to a method per call; changes memory and speed, not a byte of the result.",
+        ),
+        store_option,
+        click.option(
+            "--out", type=click.Path(path_type=Path), help="The run's folder. [default: runs/<run>]"
+        ),
+        lpips_trunk_option,
+    ]
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
+def _spec(values: dict[str, Any]) -> "RunSpec":
+    from bench.run.spec import make_spec
+
+    suite = _suite(values)
+    return make_spec(suite | {key: values[key] for key in _used(values, suite)})
+
+
+def _suite(values: dict[str, Any]) -> dict[str, Any]:
+    from bench.run.spec import load_suite
+
+    return load_suite(values["config"]) if values["config"] else {}
+
+
+_REQUESTED = (
+    "attacks",
+    "defenses",
+    "backbones",
+    "heads",
+    "seeds",
+    "dataset",
+    "protocol",
+    "split_seed",
+    "identities",
+)
+"""Parameters that are fields of a `RunSpec`."""
+
+
+def _used(values: dict[str, Any], suite: dict[str, Any]) -> list[str]:
+    """Return the parameters that are given and count: the suite file is nearer than the settings file."""
+    source = click.get_current_context().get_parameter_source
+    given = [key for key in _REQUESTED if values[key] not in (None, ())]
+    return [key for key in given if key not in suite or source(key) is not ParameterSource.DEFAULT_MAP]
+
+
+_ELSEWHERE = frozenset({ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP})
+"""Where values come from that the command line does not show."""
+
+
+def command_line(values: dict[str, Any]) -> str:
+    """Return the command that requests the same on another machine.
+
+    What environment, settings file and suite file say of it is written out.
+    """
+    source = click.get_current_context().get_parameter_source
+    suite = _suite(values)
+    requested = suite | {key: values[key] for key in _used(values, suite)}
+    if values["device"] != "auto":
+        requested["device"] = values["device"]
+    options = _long_names()
+    words = ["bench", *_without("--config", sys.argv[1:])]
+    for key in (*_REQUESTED, "device"):
+        if key in requested and source(key) is not ParameterSource.COMMANDLINE:
+            each = requested[key] if isinstance(requested[key], (list, tuple)) else (requested[key],)
+            words += [word for value in each for word in (f"--{options[key]}", str(value))]
+    return shlex.join(words)
+
+
+def _long_names() -> dict[str, str]:
+    params = click.get_current_context().command.params
+    return {str(param.name): long_name(param) for param in params if isinstance(param, click.Option)}
+
+
+def _without(option: str, words: list[str]) -> list[str]:
+    """Return the words without an option and its values."""
+    kept = []
+    rest = iter(words)
+    for word in rest:
+        if word == option:
+            next(rest, None)
+        elif not word.startswith(f"{option}="):
+            kept.append(word)
+    return kept
+
+
+def _say_what_is_set(values: dict[str, Any]) -> None:
+    """Say on stderr which options that decide the run the command line does not show, and where they stand."""
+    source = click.get_current_context().get_parameter_source
+    decisive = ["config", *_used(values, _suite(values))] + ["device"] * (values["device"] != "auto")
+    names: dict[str, list[str]] = {}
+    for param in click.get_current_context().command.params:
+        if not isinstance(param, click.Option) or param.name not in decisive:
+            continue
+        if values[param.name] is not None and source(param.name) in _ELSEWHERE:
+            names.setdefault(_place(param), []).append(long_name(param))
+    if names and not is_quiet():
+        set_elsewhere = "; ".join(f"{place} sets {', '.join(options)}" for place, options in names.items())
+        click.echo(f"Note: {set_elsewhere}.", err=True)
+
+
+def _place(option: click.Parameter) -> str:
+    """Return the environment variable or the settings file that an option's value is from."""
+    if click.get_current_context().get_parameter_source(str(option.name)) is ParameterSource.ENVIRONMENT:
+        return next(name for name in option.envvar or () if os.environ.get(name))
+    from bench.cli import config
+
+    return str(config.find())
+
+
+def _options(values: dict[str, Any]) -> "Options":
+    from bench.run.planning import Options
+
+    keys = ("device", "threads", "batch_size", "store", "out", "lpips_trunk")
+    return Options(**{key: values[key] for key in keys}, command=command_line(values))
+
+
+def prepare(values: dict[str, Any]) -> "Prepared":
+    """Return the prepared run that a command line asks for.
+
+    Raises:
+        UsageError: something requested does not exist or does not fit together.
+        DataError: photos or weights are missing.
+    """
+    from bench.errors import DataError
+    from bench.plugins import factory
+    from bench.run import runner
+
+    _say_what_is_set(values)
+    spec = _spec(values)
+    try:
+        return runner.prepare(spec, _options(values))
+    except DataError:
+        # Where the data set is missing too, its photos come before the weights made for them.
+        factory.dataset(spec.dataset).identities()
+        raise
