@@ -16,7 +16,14 @@ author = "the CloakBench authors"
 copyright = "the CloakBench authors, Apache-2.0"  # noqa: A001  (Sphinx's name)
 release = metadata.version("cloakbench")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "cloakbench_site"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_click",
+    "sphinxcontrib.autodoc_pydantic",
+    "cloakbench_site",
+]
 exclude_patterns: list[str] = []
 
 myst_heading_anchors = 4
@@ -24,6 +31,12 @@ highlight_language = "none"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_use_ivar = True
+autodoc_pydantic_model_show_config_summary = False
+autodoc_pydantic_model_show_field_summary = False
+autodoc_pydantic_model_show_json = False
+autodoc_pydantic_model_show_validator_members = False
+autodoc_pydantic_model_show_validator_summary = False
+autodoc_pydantic_field_list_validators = False
 python_use_unqualified_type_names = True
 # Only types of the documented modules have a place to link to.
 nitpick_ignore_regex = [("py:.*", rf"(?!({'|'.join(sorted(MODULES.keys() - {'bench'}))})\.[A-Za-z_.]+$).*")]

@@ -30,7 +30,7 @@ def commands() -> list[tuple[str, str]]:
 
 def test_the_pages_name_commands() -> None:
     named = {shlex.split(command)[1] for _, command in commands()}
-    assert {"run", "plan", "leaderboard", "check", "list", "show", "models", "data"} <= named
+    assert {"run", "plan", "leaderboard", "check", "list", "table", "models", "data"} <= named
 
 
 @pytest.mark.parametrize(("page", "command"), sorted(set(commands())))

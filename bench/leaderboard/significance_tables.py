@@ -1,4 +1,4 @@
-"""What `bench significance` writes of a run: rankings, pairs, whether normal accuracy is kept, seeds.
+"""What `bench table significance` writes of a run: rankings, pairs, whether normal accuracy is kept, seeds.
 
 What lives here: tables as data frames and their form as CSV, Markdown and LaTeX. What must not: the tests
 themselves (`bench.stats.significance`, `bench.stats.rankings`) and which cells are compared (`comparison_groups`).

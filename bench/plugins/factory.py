@@ -58,7 +58,7 @@ def build(cls: type[M], text: MethodText) -> M:
     fields = cls.Params.model_fields
     for key in values:
         if key not in fields:
-            raise unknown(f"parameter of {text.name}", key, fields, f"See `bench show {text.name}`.")
+            raise unknown(f"parameter of {text.name}", key, fields, f"See `bench list {text.name}`.")
     typed = {key: _from_text(value, fields[key]) for key, value in values.items()}
     typed |= {key: _normal_nested(typed[key], kind) for key in typed if (kind := nested_kind(fields[key]))}
     try:
@@ -361,7 +361,7 @@ def purifiers(texts: Sequence[str], inside: str) -> tuple[Purifier, ...]:
             changes = "changes the tracker itself" if isinstance(member, Hardening) else "is no purifier"
             raise UsageError(
                 f"'{text}' in '{inside}' {changes}; only purifiers can be put together. Give it as a defence of its "
-                "own; see `bench show`."
+                "own; see `bench list`."
             )
         found.append(member)
     return tuple(found)

@@ -99,7 +99,7 @@ class ErasureProtocol(Rotation):
         """Refuse attacks that cannot be erased; ``none`` is the reference and passes."""
         del defense
         if attack.changes_images and not attack.erasable:
-            return "its cloaks cannot be erased. Use an attack that `bench show` calls erasable."
+            return "its cloaks cannot be erased. Use an attack that `bench list` calls erasable."
         return ""
 
     def impostors(self, identities: Sequence[Identity], split_seed: int) -> Mapping[str, tuple[str, ...]]:

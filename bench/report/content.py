@@ -256,7 +256,7 @@ def _again(view: RunView) -> Section:
         digests.append(("Photos (fingerprint)", facts.fingerprint))
     blocks = (
         Paragraph(phrases.AGAIN),
-        Code(("bench rerun RUN", "bench verify RUN")),
+        Code(("bench verify RUN --rerun", "bench verify RUN")),
         Paragraph(phrases.FROM_NOTHING),
         Code((run_command(view),)),
         Paragraph(phrases.THIS_REPORT),

@@ -72,8 +72,8 @@ def test_a_former_section_counts_less_than_todays_and_not_for_another_command(tm
     )
     table, verify = bench.get_command(None, "table"), bench.get_command(None, "verify")
     assert defaults_of("table", ["means", "x"], table)["table"]["means"] == {
-        "attacks": "fawkes",
-        "backbones": "a",
+        "attacks": ["fawkes"],
+        "backbones": ["a"],
     }
     assert defaults_of("verify", ["x"], verify)["verify"] == {}
     assert defaults_of("verify", ["x", "--rerun"], verify)["verify"] == {"threads": 3}

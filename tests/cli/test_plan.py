@@ -16,7 +16,7 @@ def test_a_plan_on_an_empty_store_counts_all_and_writes_nothing(command, matrix,
     process = command("plan", *matrix, "--store", tmp_path / "store", "--out", tmp_path / "run", "--json")
     assert (process.returncode, process.stderr) == (0, "")
     plan = json.loads(process.stdout)
-    assert (plan["cells"], plan["cells_asked"], plan["cells_cached"]) == (12, 4, 0)
+    assert (plan["cells"], plan["cells_requested"], plan["cells_cached"]) == (12, 4, 0)
     images = dict.fromkeys(("faces", "cloak", "purify", "measure", "diagnose", "embed", "decide"), 0)
     for group in plan["groups"]:
         images[group["stage"]] += group["images"]

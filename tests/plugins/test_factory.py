@@ -108,7 +108,7 @@ def test_a_bare_text_stands_for_the_shorthand():
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("demo:step=3", ["unknown parameter of demo 'step'", "Did you mean 'steps'", "`bench show demo`"]),
+        ("demo:step=3", ["unknown parameter of demo 'step'", "Did you mean 'steps'", "`bench list demo`"]),
         ("demo:steps=0", ["parameter 'steps' of 'demo' cannot be '0'", "int, 1 … 1000, steps", "default 40"]),
         ("demo:steps=many", ["cannot be 'many'", "integer", "default 40"]),
         ("demo:rate=1", ["cannot be '1'", "less than 1", "float, > 0 … < 1", "default 0.5"]),

@@ -51,9 +51,9 @@ def _write_table(app: "Sphinx", error: Exception | None) -> None:
 
 def setup(app: "Sphinx") -> dict[str, Any]:
     """Connect to Sphinx."""
-    from cloakbench_site import python_pages
+    from cloakbench_site import command_pages
 
     app.connect("config-inited", _stage)
     app.connect("build-finished", _write_table)
-    python_pages.connect(app)
+    command_pages.connect(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -99,7 +99,7 @@ def _parts(
 ) -> Iterator[str]:
     singular = {"defenses": "defence"}.get(kind, registry.EVERY[kind].singular)
     yield f"# {name}\n"
-    yield f"*{singular.capitalize()}. Made from the code of this version, as `bench show {name}` is.*\n"
+    yield f"*{singular.capitalize()}. Made from the code of this version, as `bench list {name}` is.*\n"
     yield prose(inspect.getdoc(cls) or "") + "\n"
     yield from _more(kind, name, root)
     yield "## Facts\n"

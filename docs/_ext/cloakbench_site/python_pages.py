@@ -1,12 +1,6 @@
-"""The Python interface, by autodoc, with the fields of pydantic models said."""
-
-import re
-from typing import TYPE_CHECKING, Any
+"""The Python interface, by autodoc and autodoc-pydantic."""
 
 from cloakbench_site.markdown import prose, table
-
-if TYPE_CHECKING:
-    from sphinx.application import Sphinx
 
 MODULES = {
     "bench": ("Runs", "Run a matrix from Python.", ("bench.api.run", "bench.run.planning.Options")),
@@ -44,25 +38,3 @@ def _module_page(module: str) -> str:
     else:
         body = f".. automodule:: {module}\n   :members:\n   :member-order: bysource\n   :show-inheritance:\n"
     return f"# {module}\n\n{title}. {prose(line)}\n\n```{{eval-rst}}\n{body}```\n"
-
-
-def connect(app: "Sphinx") -> None:
-    """Add the fields of pydantic models to their docstrings, and leave pydantic's own members out."""
-    app.connect("autodoc-process-docstring", _add_fields)
-    app.connect("autodoc-skip-member", _skip_pydantic)
-
-
-def _add_fields(_app: "Sphinx", what: str, _name: str, item: Any, _options: Any, lines: list[str]) -> None:
-    if what != "class" or not hasattr(item, "model_fields"):
-        return
-    described = {key: info.description for key, info in item.model_fields.items() if info.description}
-    if described:
-        lines += ["", "Fields:", "", *(f"- ``{key}``: {_plain(text)}" for key, text in described.items()), ""]
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"([*`|_])", r"\\\1", text)
-
-
-def _skip_pydantic(_app: "Sphinx", _what: str, name: str, _item: Any, skip: bool, _options: Any) -> bool:
-    return skip or name.startswith("model_")

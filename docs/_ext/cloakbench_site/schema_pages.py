@@ -45,7 +45,7 @@ def _schema() -> list[str]:
         "## Cells\n",
         "One entry of `cells.json`.\n",
         _fields(CellResult),
-        "## What was asked\n",
+        "## What was requested\n",
         "The facts of a run in `spec.json`, read as `bench.run.folder.RunFacts`.\n",
         _fields(RunFacts),
     ]
@@ -57,11 +57,7 @@ def _type(field: object) -> str:
 
 
 def _fields(model: type) -> str:
-    fields = model.model_fields  # type: ignore[attr-defined]
-    return table(
-        ("field", "meaning"),
-        [
-            (code(name), prose(info.description or "") or name.replace("_", " "))
-            for name, info in fields.items()
-        ],
+    """Return a model's fields, by autodoc-pydantic."""
+    return (
+        f"```{{eval-rst}}\n.. autopydantic_model:: {model.__module__}.{model.__qualname__}\n   :no-index:\n```\n"
     )
