@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def made_pages(root: Path) -> dict[str, str]:
-    """Return staged name → Markdown of every page made from the code."""
+    """Return staged name → text of every page made from the code."""
     from cloakbench_site import command_pages, leaderboard_page, method_pages, python_pages, schema_pages
 
     return {

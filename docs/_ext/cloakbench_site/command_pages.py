@@ -10,7 +10,7 @@ import click
 
 from bench.cli.commands import load_command, plugin_commands
 from bench.cli.names import COMMANDS
-from cloakbench_site.markdown import prose, table
+from cloakbench_site import markdown
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -24,14 +24,14 @@ def __getattr__(name: str) -> click.Command:
 
 
 def pages() -> dict[str, str]:
-    """Return staged name → Markdown of every command's page and of their list."""
+    """Return staged name → text of every command's page and of their list."""
     lines = {name: line for name, (_, line) in COMMANDS.items()}
     lines |= {name: entry.summary() for name, entry in plugin_commands().items()}
-    made = {f"reference/commands/{name}.md": _page(name) for name in lines}
-    rows = [(f"[bench {name}]({name}.md)", prose(line)) for name, line in lines.items()]
+    made = {f"reference/commands/{name}.rst": _page(name) for name in lines}
+    rows = [(f"[bench {name}]({name}.rst)", markdown.prose(line)) for name, line in lines.items()]
     made["reference/commands/index.md"] = (
         "# Command line\n\nEvery command with every option, made from `--help`. For anyone who types `bench`.\n\n"
-        + table(("command", "what it does"), rows)
+        + markdown.table(("command", "what it does"), rows)
         + "\n```{toctree}\n:hidden:\n\n"
         + "\n".join(lines)
         + "\n```\n"
@@ -40,26 +40,23 @@ def pages() -> dict[str, str]:
 
 
 def _page(name: str) -> str:
-    directive = (
-        f".. click:: cloakbench_site.command_pages:{name}\n   :prog: bench {name}\n   :nested: full\n"
-    )
-    return f"# bench {name}\n\n```{{eval-rst}}\n{directive}```\n"
+    return f".. click:: cloakbench_site.command_pages:{name}\n   :prog: bench {name}\n   :nested: full\n"
 
 
 def connect(app: "Sphinx") -> None:
     """Make the texts of commands, written for a terminal, reStructuredText."""
-    for event in ("description", "epilog"):
-        app.connect(f"sphinx-click-process-{event}", _as_rst)
+    app.connect("sphinx-click-process-description", _as_rst)
     app.connect("sphinx-click-process-options", _as_rst)
+    app.connect("sphinx-click-process-epilog", _examples)
 
 
 def _as_rst(_app: "Sphinx", _ctx: click.Context, lines: list[str]) -> None:
-    lines[:] = [_literal(line) for line in lines]
+    """Double single backticks, which are code on a terminal."""
+    lines[:] = [re.sub(r"(?<![`:])`([^`]+)`(?!`)", r"``\1``", line) for line in lines]
 
 
-def _literal(line: str) -> str:
-    """Return a line with its single backticks doubled, and without markup by accident."""
-    pieces = re.split(r"(``.+?``|`[^`]+`|:\w+:`[^`]*`)", line)
-    return "".join(
-        f"`{piece}`" if piece.startswith("`") and not piece.startswith("``") else piece for piece in pieces
-    )
+def _examples(_app: "Sphinx", _ctx: click.Context, lines: list[str]) -> None:
+    """Make the examples that end every help text a block of code."""
+    texts = [re.sub(r"^Examples?:", "", line.removeprefix("| ")) for line in lines]
+    commands = [f"   {text.strip()}" for text in texts if text.strip()]
+    lines[:] = [".. code-block:: bash", "", *commands, ""] if commands else []

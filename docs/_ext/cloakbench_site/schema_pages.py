@@ -58,6 +58,4 @@ def _type(field: object) -> str:
 
 def _fields(model: type) -> str:
     """Return a model's fields, by autodoc-pydantic."""
-    return (
-        f"```{{eval-rst}}\n.. autopydantic_model:: {model.__module__}.{model.__qualname__}\n   :no-index:\n```\n"
-    )
+    return f"```{{eval-rst}}\n.. autopydantic_model:: {model.__module__}.{model.__qualname__}\n   :no-index:\n```\n"
