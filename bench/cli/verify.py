@@ -116,11 +116,12 @@ def _check(run: Path, machine: Mapping[str, Any], sample: Sample, *, as_json: bo
     """Check a run, print what was found and return the exit code."""
     from bench.integrity import consistency
     from bench.integrity import verify as checks
+    from bench.run import planning
     from bench.run.folder import RunFolder
 
     folder = RunFolder(run)
     found = [*checks.check_files(folder), checks.check_leaderboard(folder)]
-    prepared = runner.prepare_again(folder, runner.Options(**machine, out=run))
+    prepared = planning.prepare_again(folder, planning.Options(**machine, out=run))
     changed = checks.differences_of_environment(folder, prepared)
     if changed and not as_json:
         click.echo("This is not what the run was made on, so that bytes may differ:")

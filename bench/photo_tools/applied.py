@@ -1,24 +1,25 @@
-"""An attack on somebody's own photos, outside any run: which surrogates, targets and weights it works with.
+"""A method applied to somebody's own photos, outside any run: which backbones, targets and weights it works with.
 
 They are those of a run on some dataset whose tracker nobody knows: the pool's first group of backbones, or the first
-of its groups' complements that the attack has weights for, and the dataset's training people as targets.
+of its groups' complements that the method has weights for, and the dataset's training people as targets.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar, Generic, Literal, TypeVar
 
 from bench.assets.catalogue import DATASETS
 from bench.assets.doctor import EMBEDDED
-from bench.contracts import Attack, BackbonePool, Binding, Context, Defense, with_parts
+from bench.contracts import Attack, BackbonePool, Binding, Context, Defense, Purifier, with_parts
 from bench.data.files import data_folder, sha256_of
 from bench.errors import UsageError
 from bench.faces.pixels import decode_pixels
 from bench.photo_tools.keys import Secret
 from bench.plugins import factory, registry
-from bench.plugins import factory as plugins_factory
 from bench.quality.lpips import Unavailable
 from bench.run.code_hashes import code_digest
 from bench.run.device import Machine, use_device
@@ -28,25 +29,27 @@ from bench.run.resolve import Resolved, resolve
 from bench.run.spec import make_spec
 from bench.run.store import Store, default_folder
 
+MethodT = TypeVar("MethodT", bound=Attack | Purifier)
+
 _NOBODY = ""
 """Name of a tracker that nobody knows."""
 
 
 @dataclass(frozen=True)
-class AttackRequest:
-    """What is requested.
+class MethodRequest:
+    """Which method is requested, and what it works with.
 
     Attributes:
-        attack: the attack's text.
-        backbones: surrogates; empty: those its pool gives against an unknown tracker.
+        method: its text; of defences several joined by ``+``.
+        backbones: surrogates, or extractors; empty: those its pool gives against an unknown tracker.
         dataset: whose pool, training people and domain count; empty: LFW where it is there, else synthetic.
-        seed: of the attack's randomness.
+        seed: of the method's randomness.
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         threads: threads torch computes with; None for all cores.
-        store: where targets' faces, and what the attack learnt, are kept; None for the default.
+        store: where targets' faces, and what the method learnt, are kept; None for the default.
     """
 
-    attack: str
+    method: str
     backbones: tuple[str, ...] = ()
     dataset: str = ""
     seed: int = 0
@@ -55,51 +58,49 @@ class AttackRequest:
     store: Path | None = None
 
 
-class AppliedAttack:
-    """An attack with everything it works with.
+class Applied(ABC, Generic[MethodT]):
+    """A method with everything it works with.
 
     Args:
-        asked: what is requested.
+        requested: which, and with what.
 
     Raises:
-        UsageError: an unknown method, no fitting weights, or surrogates that the attack does not take.
+        UsageError: an unknown method, one that changes no photo, no fitting weights, or backbones it does not take.
         DataError: data are missing.
     """
 
-    def __init__(self, requested: AttackRequest) -> None:
-        self.text = factory.normal("attacks", requested.attack)
+    kind: ClassVar[Literal["attacks", "defenses"]]
+
+    def __init__(self, requested: MethodRequest) -> None:
+        self.text = factory.normal(self.kind, requested.method)
         self.dataset_text = requested.dataset or default_dataset()
         self._requested = requested
-        spec = {"attacks": (self.text,), "dataset": self.dataset_text, "seeds": (requested.seed,)}
+        spec = {self.kind: (self.text,), "dataset": self.dataset_text, "seeds": (requested.seed,)}
         run = resolve(make_spec(spec))
-        self.name = run.spec.attacks[0]
-        self.attack: Attack = run.attacks[self.name]
-        self.run: Resolved = with_weights(run, self.attack, requested.backbones)
-        self.binding: Binding = self.run.binding(self.attack, _NOBODY)
-        self._check_surrogates(requested.backbones)
-        self.weights = tuple(sha256_of(path) for path in files_of(self.attack, self.binding))
+        self.name, self.method = self._chosen(run)
+        self.run: Resolved = with_weights(run, self.method, requested.backbones)
+        self.binding: Binding = self.run.binding(self.method, _NOBODY)
+        self._check(requested.backbones)
+        self.weights = tuple(sha256_of(path) for path in files_of(self.method, self.binding))
 
-    def check_surrogates_are_there(self) -> None:
-        """Look for the weights of every surrogate; `Attack.erase` may do without them.
+    @abstractmethod
+    def _chosen(self, run: Resolved) -> tuple[str, MethodT]:
+        """Return the method's canonical name and the method.
 
         Raises:
-            DataError: some are missing.
+            UsageError: it is none that changes photos.
         """
-        for name in self.surrogates:
-            plugins_factory.backbone(name).files(
-                Binding(self.run.spec.dataset, self.run.dataset.domain, (), name)
-            )
 
-    def _check_surrogates(self, requested: tuple[str, ...]) -> None:
-        if requested and set(requested) != set(self.surrogates):
-            takes = f"uses {', '.join(self.surrogates)}" if self.surrogates else "uses no surrogates"
-            raise UsageError(
-                f"{self.name} {takes}, not {', '.join(requested)}: leave out --backbone, or the attack's own parameter."
-            )
+    def _check(self, backbones: tuple[str, ...]) -> None:
+        """Check that the method takes the backbones that were named.
+
+        Raises:
+            UsageError: it does not.
+        """
 
     @property
-    def surrogates(self) -> tuple[str, ...]:
-        """The backbones it uses, by name."""
+    def backbones(self) -> tuple[str, ...]:
+        """The surrogates or extractors it uses, by name."""
         return self.binding.backbones
 
     @property
@@ -108,21 +109,70 @@ class AppliedAttack:
         return self._requested.seed
 
     @property
+    @abstractmethod
+    def by_person(self) -> bool:
+        """Whether all photos of a person are changed together."""
+
+    @property
+    @abstractmethod
     def code(self) -> str:
         """The digest of its code."""
-        return code_digest(type(self.attack), "bench.run.stages.cloak")
 
     @property
     def note(self) -> str:
-        """The dataset's caution, where surrogates, weights or other people's faces make it count; or ""."""
-        counts = (
-            self.surrogates or self.weights or self.attack.threat.needs_targets or self.attack.requires_fit
-        )
+        """The dataset's caution, where backbones, weights or other people's faces make it count; or ""."""
+        counts = self.backbones or self.weights or self._needs_people()
         return self.run.dataset.note if counts else ""
+
+    def _needs_people(self) -> bool:
+        """Say whether it imitates or learns from the dataset's training people."""
+        return self.method.requires_fit
 
     @cached_property
     def _pipeline(self) -> Pipeline:
         return Pipeline(self.run, machine_of(self._requested.device, self._requested.threads))
+
+    def _executor(self) -> Executor:
+        return Executor(Store(self._requested.store or default_folder()), self._pipeline.machine)
+
+
+class AppliedAttack(Applied[Attack]):
+    """An attack with everything it works with."""
+
+    kind = "attacks"
+
+    def _chosen(self, run: Resolved) -> tuple[str, Attack]:
+        name = run.spec.attacks[0]
+        return name, run.attacks[name]
+
+    def _check(self, backbones: tuple[str, ...]) -> None:
+        if backbones and set(backbones) != set(self.backbones):
+            takes = f"uses {', '.join(self.backbones)}" if self.backbones else "uses no surrogates"
+            raise UsageError(
+                f"{self.name} {takes}, not {', '.join(backbones)}: leave out --backbone, or the attack's own parameter."
+            )
+
+    def check_surrogates_are_there(self) -> None:
+        """Look for the weights of every surrogate; `Attack.erase` may do without them.
+
+        Raises:
+            DataError: some are missing.
+        """
+        for name in self.backbones:
+            factory.backbone(name).files(Binding(self.run.spec.dataset, self.run.dataset.domain, (), name))
+
+    @property
+    def by_person(self) -> bool:
+        """Whether the attack looks at all photos of a person together."""
+        return self.method.scope == "identity"
+
+    @property
+    def code(self) -> str:
+        """The digest of its code."""
+        return code_digest(type(self.method), "bench.run.stages.cloak")
+
+    def _needs_people(self) -> bool:
+        return self.method.threat.needs_targets or self.method.requires_fit
 
     def context(self, key: bytes | None) -> Context:
         """Return the context for `Attack.cloak`, or for `Attack.erase`.
@@ -135,16 +185,53 @@ class AppliedAttack:
             DataError: photos of theirs are missing.
             NodeError: what the attack learns could not be made.
         """
-        pipeline = self._pipeline
-        executor = Executor(Store(self._requested.store or default_folder()), pipeline.machine)
+        pipeline, executor = self._pipeline, self._executor()
         targets = None
-        if key is not None and self.attack.threat.needs_targets:
+        if key is not None and self.method.threat.needs_targets:
             faces = executor.fetch(pipeline.training_faces("targets"))
             targets = decode_pixels(faces).faces(pipeline.machine.device)
         bound = pipeline.method("attacks", self.name, _NOBODY, self.seed)
         learnt = {node.address: executor.fetch(node) for node in bound.learnt}
-        secret = Secret(key or b"")
-        return bound.context(pipeline.machine, learnt, targets=targets, key=secret)
+        return bound.context(pipeline.machine, learnt, targets=targets, key=Secret(key or b""))
+
+
+class AppliedDefense(Applied[Purifier]):
+    """A purifier with everything it works with."""
+
+    kind = "defenses"
+
+    def _chosen(self, run: Resolved) -> tuple[str, Purifier]:
+        name = run.spec.defenses[0]
+        defense = run.defenses[name]
+        if not isinstance(defense, Purifier):
+            raise UsageError(
+                f"defence '{name}' changes the tracker, not photos. Give a purifier; see `bench list defenses`."
+            )
+        if not defense.changes_images:
+            raise UsageError(f"defence '{name}' changes no photo, so that nothing would be purified.")
+        return name, defense
+
+    @property
+    def by_person(self) -> bool:
+        """A purifier takes each photo on its own."""
+        return False
+
+    @property
+    def code(self) -> str:
+        """The digest of its code, and of that of its parts."""
+        return code_digest(type(self.method), *map(type, self.method.parts()), "bench.run.stages.purify")
+
+    def context(self) -> Context:
+        """Return the context for `Purifier.purify`.
+
+        Raises:
+            UsageError: the dataset has no people to learn from, or the device is not there.
+            DataError: photos of theirs are missing.
+            NodeError: what the defence learns could not be made.
+        """
+        pipeline, executor = self._pipeline, self._executor()
+        bound = pipeline.method("defenses", self.name, _NOBODY, self.seed)
+        return bound.context(pipeline.machine, {node.address: executor.fetch(node) for node in bound.learnt})
 
 
 def machine_of(device: str, threads: int | None) -> Machine:

@@ -24,8 +24,8 @@ from bench.faces.paste_back import Place, paste_back_all, place_of, take_crop
 from bench.faces.pixels import Pixels
 from bench.faces.whole_photo import PhotoFile
 from bench.photo_tools import keys, photo_files
-from bench.photo_tools.applied import AppliedAttack, AttackRequest, erasable_attacks
-from bench.photo_tools.cloaking import Advance, Counted, shown
+from bench.photo_tools.applied import AppliedAttack, MethodRequest, erasable_attacks
+from bench.photo_tools.changing import Advance, Counted, shown
 from bench.photo_tools.keys import Key
 from bench.photo_tools.photo_folders import (
     Photo,
@@ -166,7 +166,7 @@ def plan(request: EraseRequest) -> ErasePlan:
     cloaks = [
         replace(cloak, photo=photo) for cloak, photo in zip(cloaks, named, strict=True) if photo in fitting
     ]
-    pending = _pending(cloaks, record, request.out, by_person=applied.attack.scope == "identity")
+    pending = _pending(cloaks, record, request.out, by_person=applied.method.scope == "identity")
     waiting = {cloak.photo.name for cloak in pending}
     done = tuple(cloak.photo for cloak in cloaks if cloak.photo.name not in waiting)
     wanted = {cloak.photo.output: cloak.photo.name for cloak in pending}
@@ -217,7 +217,7 @@ def erase(planned: ErasePlan, advance: Advance = lambda _n: None) -> Erased:
     folder = _OutFolder(planned)
     if planned.pending:
         context = planned.applied.context(key=None)
-        for cloaks in _batches(planned.pending, planned.applied.attack):
+        for cloaks in _batches(planned.pending, planned.applied.method):
             counted = Counted(advance, len(cloaks))
             folder.erase(cloaks, replace(context, advance=counted))
             counted.complete()
@@ -272,8 +272,8 @@ def _check_runs_no_file_of_a_record(made: CloakRecord | None, request: EraseRequ
 
 
 def _applied(request: EraseRequest, made: CloakRecord | None) -> AppliedAttack:
-    requested = AttackRequest(
-        attack=request.attack or (made.attack_text if made else ""),
+    requested = MethodRequest(
+        method=request.attack or (made.attack_text if made else ""),
         device=request.device,
         threads=request.threads,
         store=request.store,
@@ -286,7 +286,7 @@ def _applied(request: EraseRequest, made: CloakRecord | None) -> AppliedAttack:
         seed=made.seed,
         backbones=request.backbones or made.surrogates,
     )
-    attack = factory.attack(requested.attack)
+    attack = factory.attack(requested.method)
     if methods.canonical(attack) != made.attack:
         raise UsageError(
             f"{request.photos} holds cloaks of {made.attack}, not of {methods.canonical(attack)}. Leave out --attack."
@@ -455,7 +455,7 @@ class _OutFolder:
 
     def erase(self, cloaks: Sequence[Cloak], ctx: Context) -> None:
         """Erase cloaks that belong together and write what came off."""
-        attack, name, key = self._planned.applied.attack, self._planned.applied.name, self._planned.key
+        attack, name, key = self._planned.applied.method, self._planned.applied.name, self._planned.key
         named = [(cloak, replace(cloak.photo, output=f"{cloak.image_id}.png")) for cloak in cloaks]
         pixels = Pixels(
             torch.stack([crop for cloak in cloaks for crop in cloak.crops]),
@@ -478,7 +478,7 @@ class _OutFolder:
             self._write(list(zip(cloaks, parts, strict=True)))
 
     def _failed(self, cloaks: Sequence[Cloak], ctx: Context, reason: str) -> None:
-        if len(cloaks) > 1 and self._planned.applied.attack.scope == "image":
+        if len(cloaks) > 1 and self._planned.applied.method.scope == "image":
             for cloak in cloaks:  # one photo's failure is not the others'
                 self.erase([cloak], ctx)
             return

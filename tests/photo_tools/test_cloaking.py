@@ -10,8 +10,8 @@ from PIL import Image
 
 from bench.errors import UsageError
 from bench.photo_tools import cloaking, erasing
-from bench.photo_tools.applied import AppliedAttack, AttackRequest
-from bench.photo_tools.cloaking import CloakRequest, Counted
+from bench.photo_tools.applied import AppliedAttack, MethodRequest
+from bench.photo_tools.changing import Counted, PhotosRequest
 from bench.photo_tools.erasing import EraseRequest
 from bench.photo_tools.records import CloakRecord
 
@@ -30,7 +30,7 @@ def test_progress_adds_up_to_what_there_is_whatever_a_method_says(said, total):
 
 
 def requested(attack, **fields):
-    return AttackRequest(attack, dataset="tiny", threads=1, **fields)
+    return MethodRequest(attack, dataset="tiny", threads=1, **fields)
 
 
 @pytest.fixture
@@ -46,15 +46,19 @@ def photos(tiny, tmp_path, monkeypatch):
 
 
 def test_what_is_planned_is_done_and_counted(photos, tmp_path):
-    planned = cloaking.plan(CloakRequest(photos, tmp_path / "out", requested(PATTERN), tmp_path / "my.key"))
+    planned = cloaking.plan(
+        PhotosRequest(photos, tmp_path / "out", requested(PATTERN), key=tmp_path / "my.key")
+    )
     assert (len(planned.pending), planned.done, planned.makes_key) == (11, (), True)
     assert not (tmp_path / "my.key").exists()
     counts = []
     done = cloaking.cloak(planned, counts.append)
-    assert done.protected == planned.pending
-    assert (done.unprotected, sum(counts)) == ((), 11)
+    assert done.changed == planned.pending
+    assert (done.refused, sum(counts)) == ((), 11)
     assert CloakRecord.read(tmp_path / "out" / "cloaks.json").key_fingerprint == done.fingerprint
-    again = cloaking.plan(CloakRequest(photos, tmp_path / "out", requested(PATTERN), tmp_path / "my.key"))
+    again = cloaking.plan(
+        PhotosRequest(photos, tmp_path / "out", requested(PATTERN), key=tmp_path / "my.key")
+    )
     assert (again.pending, len(again.done), again.makes_key) == ((), 11, False)
     counts.clear()
     planned = erasing.plan(
@@ -65,14 +69,14 @@ def test_what_is_planned_is_done_and_counted(photos, tmp_path):
 
 def test_what_is_protected_does_not_depend_on_what_else_is_in_the_folder(photos, tmp_path):
     attack = requested("tiny-noise", seed=5)
-    cloaking.cloak(cloaking.plan(CloakRequest(photos, tmp_path / "all", attack)))
+    cloaking.cloak(cloaking.plan(PhotosRequest(photos, tmp_path / "all", attack)))
     for path in photos.rglob("*.png"):
         if path.name != "07.png":
             path.unlink()
-    cloaking.cloak(cloaking.plan(CloakRequest(photos, tmp_path / "one", attack)))
+    cloaking.cloak(cloaking.plan(PhotosRequest(photos, tmp_path / "one", attack)))
     one, among_all = (tmp_path / name / "1" / "07.png" for name in ("one", "all"))
     assert one.read_bytes() == among_all.read_bytes()
-    other = CloakRequest(photos, tmp_path / "other", requested("tiny-noise", seed=6))
+    other = PhotosRequest(photos, tmp_path / "other", requested("tiny-noise", seed=6))
     cloaking.cloak(cloaking.plan(other))
     assert (tmp_path / "other/1/07.png").read_bytes() != one.read_bytes()
 
@@ -86,8 +90,8 @@ def test_no_part_of_an_attack_gets_a_key_it_has_no_use_for(tiny):
 
 
 def test_a_dataset_without_training_people_is_refused_where_the_attack_imitates(photos, tmp_path):
-    attack = AttackRequest("tiny-imitating", dataset="tiny:training_identities=0", threads=1)
-    planned = cloaking.plan(CloakRequest(photos, tmp_path / "out", attack))
+    attack = MethodRequest("tiny-imitating", dataset="tiny:training_identities=0", threads=1)
+    planned = cloaking.plan(PhotosRequest(photos, tmp_path / "out", attack))
     with pytest.raises(UsageError, match="has no training identities"):
         cloaking.cloak(planned)
     assert not (tmp_path / "out").exists()

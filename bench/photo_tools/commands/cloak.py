@@ -127,22 +127,23 @@ def cloak(
     """
     from bench.cli.progress import counting
     from bench.photo_tools import cloaking
-    from bench.photo_tools.applied import AttackRequest
+    from bench.photo_tools.applied import MethodRequest
+    from bench.photo_tools.changing import PhotosRequest
 
-    requested = AttackRequest(attack, backbones, dataset, seed, device, threads, store)
+    requested = MethodRequest(attack, backbones, dataset, seed, device, threads, store)
     erasable = _is_erasable(attack)
     how = how_written(files or ("png" if erasable else "keep"), crops, strip_location)
-    planned = cloaking.plan(cloaking.CloakRequest(photos, out, requested, key, how))
+    planned = cloaking.plan(PhotosRequest(photos, out, requested, how, key))
     if not quiet:
         applied = planned.applied
-        announce(applied.name, applied.surrogates, applied.note)
+        announce(applied.name, applied.backbones, applied.note)
     if dry_run:
         _say_plan(planned, as_json)
         return
     with counting("photos", len(planned.pending), hidden=quiet) as advance:
         done = cloaking.cloak(planned, advance)
     _say_outcome(planned, done, as_json)
-    if done.unprotected:
+    if done.refused:
         click.get_current_context().exit(1)
 
 
@@ -218,18 +219,18 @@ def _say_outcome(planned: "CloakPlan", done: "Cloaked", as_json: bool) -> None:
         print_json(
             {
                 "attack": planned.applied.name,
-                "surrogates": list(planned.applied.surrogates),
+                "surrogates": list(planned.applied.backbones),
                 "key_fingerprint": done.fingerprint,
-                "protected": written(done.protected, record),
+                "protected": written(done.changed, record),
                 "copied": names(done.copied),
                 "weak": named_reasons(done.weak),
                 "there_already": names(planned.done),
-                "failed": named_reasons(done.unprotected),
+                "failed": named_reasons(done.refused),
             }
         )
         return
     there = f"; {len(planned.done)} were there already" if planned.done else ""
-    click.echo(f"{count(len(done.protected))} protected by {planned.applied.name} in {request.out}{there}.")
+    click.echo(f"{count(len(done.changed))} protected by {planned.applied.name} in {request.out}{there}.")
     if done.detected:
         click.echo(
             f"{done.detected} of them are the aligned 112x112 face cut out of the photo, not the whole photo."
@@ -243,7 +244,7 @@ def _say_outcome(planned: "CloakPlan", done: "Cloaked", as_json: bool) -> None:
     name_photos(UNPROTECTED, done.copied)
     name_all(f"protected WEAKLY: less than {WEAK:.0%} of the cloak is left in a face", done.weak)
     name_all("changed in something else too", done.noted)
-    name_all("NOT protected and not written", done.unprotected)
+    name_all("NOT protected and not written", done.refused)
 
 
 def print_json(value: dict[str, Any]) -> None:

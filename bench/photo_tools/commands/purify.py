@@ -23,7 +23,8 @@ from bench.photo_tools.commands.cloak import (
 )
 
 if TYPE_CHECKING:
-    from bench.photo_tools.purifying import Purified, PurifyPlan
+    from bench.photo_tools.changing import Outcome
+    from bench.photo_tools.purifying import PurifyPlan
 
 _EXAMPLES = """\b
 Examples:
@@ -87,13 +88,14 @@ def purify(
     """
     from bench.cli.progress import counting
     from bench.photo_tools import purifying
+    from bench.photo_tools.applied import MethodRequest
+    from bench.photo_tools.changing import PhotosRequest
 
     how = how_written(files or "keep", crops, strip_location)
-    planned = purifying.plan(
-        purifying.PurifyRequest(photos, out, defense, backbones, dataset, seed, device, threads, store, how)
-    )
+    requested = MethodRequest(defense, backbones, dataset, seed, device, threads, store)
+    planned = purifying.plan(PhotosRequest(photos, out, requested, how))
     if not quiet:
-        announce(planned.applied.name, planned.applied.extractors, planned.applied.note)
+        announce(planned.applied.name, planned.applied.backbones, planned.applied.note)
     if dry_run:
         _say_plan(planned, as_json)
         return
@@ -124,7 +126,7 @@ def _say_plan(planned: "PurifyPlan", as_json: bool) -> None:
     click.echo("Nothing was written.")
 
 
-def _say_outcome(planned: "PurifyPlan", done: "Purified", as_json: bool) -> None:
+def _say_outcome(planned: "PurifyPlan", done: "Outcome", as_json: bool) -> None:
     from bench.photo_tools.records import WEAK
 
     out = planned.request.out
@@ -135,8 +137,8 @@ def _say_outcome(planned: "PurifyPlan", done: "Purified", as_json: bool) -> None
         print_json(
             {
                 "defense": planned.applied.name,
-                "extractors": list(planned.applied.extractors),
-                "purified": written(done.purified, record),
+                "extractors": list(planned.applied.backbones),
+                "purified": written(done.changed, record),
                 "copied": names(done.copied),
                 "weak": named_reasons(done.weak),
                 "there_already": names(planned.done),
@@ -145,7 +147,7 @@ def _say_outcome(planned: "PurifyPlan", done: "Purified", as_json: bool) -> None
         )
         return
     there = f"; {len(planned.done)} were there already" if planned.done else ""
-    click.echo(f"{count(len(done.purified))} purified by {planned.applied.name} in {out}{there}.")
+    click.echo(f"{count(len(done.changed))} purified by {planned.applied.name} in {out}{there}.")
     name_photos("in which no face was found, copied as they are", done.copied)
     name_all(f"purified weakly: less than {WEAK:.0%} of the change is left in a face", done.weak)
     name_all("changed in something else too", done.noted)
