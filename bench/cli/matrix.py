@@ -195,12 +195,12 @@ def prepare(values: dict[str, Any]) -> "Prepared":
     """
     from bench.errors import DataError
     from bench.plugins import factory
-    from bench.run import runner
+    from bench.run import planning
 
     _say_what_is_set(values)
     spec = _spec(values)
     try:
-        return runner.prepare(spec, _options(values))
+        return planning.prepare(spec, _options(values))
     except DataError:
         # Where the data set is missing too, its photos come before the weights made for them.
         factory.dataset(spec.dataset).identities()

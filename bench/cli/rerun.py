@@ -23,7 +23,7 @@ def rerun(run: Path, out: Path | None, machine: Mapping[str, Any], *, as_json: b
     Args:
         run: the run's folder.
         out: the new folder; None for RUN-rerun.
-        machine: device, threads, LPIPS trunk and store, as `bench.run.runner.Options` has them; without a store the
+        machine: device, threads, LPIPS trunk and store, as `bench.run.planning.Options` has them; without a store the
             run gets one of its own, which is removed when it is done.
         as_json: print one JSON document.
         quiet: show no progress.

@@ -32,10 +32,10 @@ def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **valu
     """
     from bench.leaderboard import as_csv
     from bench.leaderboard.table import build
-    from bench.run import runner
+    from bench.run import planning, runner
 
     if csv_file:
-        runner.check_writable(csv_file.absolute().parent, "--csv")
+        planning.check_writable(csv_file.absolute().parent, "--csv")
     prepared = prepare(values)
     if dry_run:
         from bench.cli.plan import show_plan

@@ -7,55 +7,31 @@ lie: each is cut out again, erased, and put back as `bench.faces.paste_back` doe
 
 from __future__ import annotations
 
-import logging
-import traceback
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from bench import __version__
-from bench.contracts import CROP_SIZE, MICRO_BATCH, Attack, Context
-from bench.errors import BenchError, DataError, MethodError, UsageError
-from bench.faces.paste_back import Place, paste_back_all, place_of, take_crop
-from bench.faces.pixels import Pixels
-from bench.faces.whole_photo import PhotoFile
-from bench.photo_tools import keys, photo_files
+from bench.errors import UsageError
+from bench.photo_tools import keys
 from bench.photo_tools.applied import AppliedAttack, MethodRequest, erasable_attacks
 from bench.photo_tools.changing import Advance, Counted, shown
+from bench.photo_tools.cloaks import Cloak, batches_of, copied_photos, pending_cloaks, read_cloaks
+from bench.photo_tools.erased_folder import ErasedFolder
 from bench.photo_tools.keys import Key
-from bench.photo_tools.photo_folders import (
-    Photo,
-    Refusal,
-    find_photos,
-    png,
-    read_bytes,
-    to_tensor,
-    without_ending,
-)
+from bench.photo_tools.photo_folders import Photo, Refusal, find_photos
 from bench.photo_tools.records import (
     CLOAKS,
     ERASED,
-    CloakedPhoto,
     CloakRecord,
     EraseRecord,
-    PhotoRecord,
     check_folders,
     check_inputs,
     check_outputs,
     with_free_outputs,
     without_long_names,
-    write_made,
 )
 from bench.plugins import factory
-from bench.plugins import factory as methods
 from bench.run.planning import check_writable
-from bench.run.stages import erase as erase_stage
-
-log = logging.getLogger("bench")
 
 
 @dataclass(frozen=True)
@@ -87,27 +63,6 @@ class EraseRequest:
     backbones: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
-class Cloak:
-    """One photo to erase.
-
-    Attributes:
-        photo: the file.
-        image_id: what it was called when it was cloaked.
-        person: whose it was.
-        crops: each face, 3×112×112 uint8.
-        places: where they lie in the photo; () where the photo is a crop itself.
-        sha256: of the file.
-    """
-
-    photo: Photo
-    image_id: str
-    person: str
-    crops: tuple[torch.Tensor, ...] = field(repr=False)
-    places: tuple[Place, ...]
-    sha256: str
-
-
 @dataclass(frozen=True)
 class ErasePlan:
     """What is to be done; nothing is written yet.
@@ -119,7 +74,7 @@ class ErasePlan:
         pending: cloaks to erase.
         done: photos that an earlier call of the same command erased.
         refused: what cannot be erased.
-        warnings: photos that are tried all the same, with what speaks against it.
+        remarks: photos that are tried all the same, with what speaks against it.
         warnings: what speaks against all of them.
         uncloaked: photos that `bench cloak` copied because they show no face: there is nothing to erase.
         record: what is in the folder to write; a new one where there is none.
@@ -158,15 +113,15 @@ def plan(request: EraseRequest) -> ErasePlan:
     warnings += _check_weights(applied, made)
     check_writable(request.out.absolute(), "the folder")
     check_inputs(photos, request.out)
-    uncloaked = _copies(photos, made)
-    cloaks, unusable, remarks = _read([photo for photo in photos if photo not in uncloaked], made)
+    uncloaked = copied_photos(photos, made)
+    cloaks, unusable, remarks = read_cloaks([photo for photo in photos if photo not in uncloaked], made)
     record = _record(applied, key, request.out)
     named = with_free_outputs([cloak.photo for cloak in cloaks], record.photos)
     fitting, too_long = without_long_names(named, request.out)
     cloaks = [
         replace(cloak, photo=photo) for cloak, photo in zip(cloaks, named, strict=True) if photo in fitting
     ]
-    pending = _pending(cloaks, record, request.out, by_person=applied.method.scope == "identity")
+    pending = pending_cloaks(cloaks, record, request.out, by_person=applied.by_person)
     waiting = {cloak.photo.name for cloak in pending}
     done = tuple(cloak.photo for cloak in cloaks if cloak.photo.name not in waiting)
     wanted = {cloak.photo.output: cloak.photo.name for cloak in pending}
@@ -178,7 +133,7 @@ def plan(request: EraseRequest) -> ErasePlan:
         pending,
         done,
         (*refused, *unusable, *too_long),
-        tuple(doubt for doubt in remarks if doubt.name in waiting),
+        tuple(remark for remark in remarks if remark.name in waiting),
         warnings,
         uncloaked,
         record,
@@ -200,9 +155,6 @@ class Erased:
     partly: tuple[Refusal, ...] = ()
 
 
-NOTHING_CAME_OFF = "nothing came off: to the attack it is no cloak under this key"
-
-
 def erase(planned: ErasePlan, advance: Advance = lambda _n: None) -> Erased:
     """Erase the cloaks of a plan; each photo is written whole, and only if the attack changed it.
 
@@ -214,10 +166,11 @@ def erase(planned: ErasePlan, advance: Advance = lambda _n: None) -> Erased:
         DataError: weights or data are missing.
         StoreError: the disk is full or the folder cannot be written.
     """
-    folder = _OutFolder(planned)
+    request, applied = planned.request, planned.applied
+    folder = ErasedFolder(request.out, planned.record, applied, planned.key)
     if planned.pending:
-        context = planned.applied.context(key=None)
-        for cloaks in _batches(planned.pending, planned.applied.method):
+        context = applied.context(key=None)
+        for cloaks in batches_of(planned.pending, by_person=applied.by_person):
             counted = Counted(advance, len(cloaks))
             folder.erase(cloaks, replace(context, advance=counted))
             counted.complete()
@@ -239,7 +192,7 @@ def _check_erasable(text: str, photos: Path) -> None:
         raise UsageError(f"{error} Say with --attack where it is now.") from None
     if not attack.erasable:
         names = ", ".join(erasable_attacks()) or "none is registered"
-        raise UsageError(f"attack '{methods.canonical(attack)}' cannot be erased. Those that can: {names}.")
+        raise UsageError(f"attack '{factory.canonical(attack)}' cannot be erased. Those that can: {names}.")
 
 
 def _check_key(key: Key, made: CloakRecord | None, request: EraseRequest) -> tuple[str, ...]:
@@ -287,9 +240,9 @@ def _applied(request: EraseRequest, made: CloakRecord | None) -> AppliedAttack:
         backbones=request.backbones or made.surrogates,
     )
     attack = factory.attack(requested.method)
-    if methods.canonical(attack) != made.attack:
+    if factory.canonical(attack) != made.attack:
         raise UsageError(
-            f"{request.photos} holds cloaks of {made.attack}, not of {methods.canonical(attack)}. Leave out --attack."
+            f"{request.photos} holds cloaks of {made.attack}, not of {factory.canonical(attack)}. Leave out --attack."
         )
     return AppliedAttack(requested)
 
@@ -308,85 +261,6 @@ def _check_weights(applied: AppliedAttack, made: CloakRecord | None) -> tuple[st
             f"is {__version__}). Tried all the same.",
         )
     return ()
-
-
-def _copies(photos: Sequence[Photo], made: CloakRecord | None) -> tuple[Photo, ...]:
-    copied = {one.output for one in made.photos.values() if one.copied} if made else set()
-    return tuple(photo for photo in photos if photo.name in copied)
-
-
-def _read(
-    photos: Sequence[Photo], made: CloakRecord | None
-) -> tuple[list[Cloak], list[Refusal], list[Refusal]]:
-    """Return the cloaks, what is none, and what may not be what it was."""
-    cloaks: list[Cloak] = []
-    refusals, remarks = [], []
-    known = _Known(made)
-    for photo in photos:
-        try:
-            cloak, doubt = known.cloak(photo, photo_files.read(read_bytes(photo.path)))
-        except DataError as error:
-            refusals.append(Refusal(photo.name, str(error)))
-            continue
-        first = next((one for one in cloaks if one.image_id == cloak.image_id), None)
-        if first is not None:
-            reason = f"it is the same cloak as {first.photo.name}; erase it from a folder of its own"
-            refusals.append(Refusal(photo.name, reason))
-            continue
-        cloaks.append(cloak)
-        if doubt:
-            remarks.append(Refusal(photo.name, doubt))
-    return cloaks, refusals, remarks
-
-
-class _Known:
-    """The cloaks of a record, by content and by name."""
-
-    def __init__(self, made: CloakRecord | None) -> None:
-        self._made = made
-        protected = [photo for photo in made.photos.values() if photo.is_made] if made else []
-        self._by_content: Mapping[str, CloakedPhoto] = {photo.output_sha256: photo for photo in protected}
-        self._by_name: Mapping[str, CloakedPhoto] = {photo.output: photo for photo in protected}
-        self._by_id: Mapping[str, CloakedPhoto] = {without_ending(photo.output): photo for photo in protected}
-
-    def cloak(self, photo: Photo, content: PhotoFile) -> tuple[Cloak, str]:
-        """Return a cloak and what speaks against it.
-
-        Raises:
-            DataError: it is not one of ours, or of another size.
-        """
-        record = (
-            self._by_content.get(content.sha256)
-            or self._by_name.get(photo.name)
-            or self._by_id.get(photo.id)  # posted photos come back as JPEG
-        )
-        if self._made and record is None:
-            raise DataError(f"it is not among the cloaks of {CLOAKS}; erasing it would make nothing of it")
-        crops, places = self._faces(content, record)
-        doubt = ""
-        if record is not None and record.output_sha256 != content.sha256:
-            doubt = "it was changed since it was cloaked, so that less of it may come back"
-        origin = without_ending(record.output) if record else photo.id
-        return Cloak(photo, origin, photo.person, crops, places, content.sha256), doubt
-
-    def _faces(
-        self, content: PhotoFile, record: CloakedPhoto | None
-    ) -> tuple[tuple[torch.Tensor, ...], tuple[Place, ...]]:
-        height, width = content.upright().shape[:2]
-        side = self._made.size if self._made else CROP_SIZE
-        was = (record.width, record.height) if record and record.faces else (side, side)
-        if (width, height) != was:
-            raise DataError(
-                f"it is {width}×{height} pixels and the cloak was {was[0]}×{was[1]}; erasing needs the photo as it was "
-                "written"
-            )
-        if record is None or not record.faces:
-            return (to_tensor(content.seen()),), ()
-        places = tuple(
-            place_of(np.array(face.matrix, dtype=np.float64).reshape(2, 3), height, width)
-            for face in record.faces
-        )
-        return tuple(to_tensor(take_crop(content, place)) for place in places), places
 
 
 def _record(applied: AppliedAttack, key: Key, out: Path) -> EraseRecord:
@@ -413,132 +287,3 @@ def _record(applied: AppliedAttack, key: Key, out: Path) -> EraseRecord:
                 "folder to write to."
             )
     return there
-
-
-def _pending(
-    cloaks: Sequence[Cloak], record: EraseRecord, out: Path, *, by_person: bool
-) -> tuple[Cloak, ...]:
-    waiting = {cloak for cloak in cloaks if not _is_done(cloak, record, out)}
-    people = {cloak.person for cloak in waiting if by_person}
-    return tuple(cloak for cloak in cloaks if cloak in waiting or cloak.person in people)
-
-
-def _is_done(cloak: Cloak, record: EraseRecord, out: Path) -> bool:
-    known = record.photos.get(cloak.photo.name)
-    return (
-        known is not None
-        and known.source_sha256 == cloak.sha256
-        and known.output == cloak.photo.output
-        and known.is_there(out)
-    )
-
-
-# -- the work --------------------------------------------------------------------------------------------------
-
-
-def _batches(cloaks: Sequence[Cloak], attack: Attack) -> list[list[Cloak]]:
-    if attack.scope == "identity":
-        people = dict.fromkeys(cloak.person for cloak in cloaks)
-        return [[cloak for cloak in cloaks if cloak.person == person] for person in people]
-    return [list(cloaks[start : start + MICRO_BATCH]) for start in range(0, len(cloaks), MICRO_BATCH)]
-
-
-class _OutFolder:
-    """The folder to write, and what became of each photo so far."""
-
-    def __init__(self, planned: ErasePlan) -> None:
-        self._planned = planned
-        self._path = planned.request.out
-        self._record = planned.record
-        self.restored: list[Photo] = []
-        self.refused: list[Refusal] = []
-
-    def erase(self, cloaks: Sequence[Cloak], ctx: Context) -> None:
-        """Erase cloaks that belong together and write what came off."""
-        attack, name, key = self._planned.applied.method, self._planned.applied.name, self._planned.key
-        named = [(cloak, replace(cloak.photo, output=f"{cloak.image_id}.png")) for cloak in cloaks]
-        pixels = Pixels(
-            torch.stack([crop for cloak in cloaks for crop in cloak.crops]),
-            tuple(name for cloak, photo in named for name in photo.face_ids(len(cloak.crops))),
-            tuple(person for cloak, photo in named for person in photo.people(len(cloak.crops))),
-        )
-        try:
-            erased = erase_stage.erase(attack, pixels, key.secret, ctx, MICRO_BATCH)
-        except MethodError as error:
-            self._failed(cloaks, ctx, key.hidden_in(str(error)))
-        except BenchError as error:  # missing weights or data fail every photo alike
-            error.args = (key.hidden_in(str(error)),)
-            raise
-        except Exception as error:
-            log.error("%s failed\n%s", name, key.hidden_in(traceback.format_exc()))
-            reason = f"{name} failed on it: {type(error).__name__}: {error}"
-            self._failed(cloaks, ctx, key.hidden_in(reason))
-        else:
-            parts = torch.split(erased.images, [len(cloak.crops) for cloak in cloaks])
-            self._write(list(zip(cloaks, parts, strict=True)))
-
-    def _failed(self, cloaks: Sequence[Cloak], ctx: Context, reason: str) -> None:
-        if len(cloaks) > 1 and self._planned.applied.method.scope == "image":
-            for cloak in cloaks:  # one photo's failure is not the others'
-                self.erase([cloak], ctx)
-            return
-        self.refused += [Refusal(cloak.photo.name, reason) for cloak in cloaks]
-
-    def _write(self, erased: Sequence[tuple[Cloak, torch.Tensor]]) -> None:
-        files, left = {}, {}
-        for cloak, images in erased:
-            same = sum(torch.equal(new, old) for new, old in zip(images, cloak.crops, strict=True))
-            if same == len(cloak.crops):
-                self.refused.append(Refusal(cloak.photo.name, NOTHING_CAME_OFF))
-                continue
-            left[cloak] = f"{same} of its {len(cloak.crops)} faces did not come off" if same else ""
-            try:
-                files[cloak] = _erased_file(cloak, images)
-            except DataError as error:
-                self.refused.append(Refusal(cloak.photo.name, str(error)))
-        self._note(files, left)
-        for cloak, payload in files.items():
-            known = self._record.photos[cloak.photo.name]
-            try:
-                write_made(self._path / cloak.photo.output, payload, known.replaced_sha256)
-            except DataError as error:
-                self.refused.append(Refusal(cloak.photo.name, str(error)))
-                continue
-            self.restored.append(cloak.photo)
-
-    def partly(self, done: Sequence[Photo]) -> tuple[Refusal, ...]:
-        """Return the photos that were written with a face that is still cloaked."""
-        records = ((photo, self._record.photos.get(photo.name)) for photo in (*self.restored, *done))
-        return tuple(Refusal(photo.name, one.reason) for photo, one in records if one and one.reason)
-
-    def _note(self, files: Mapping[Cloak, bytes], left: Mapping[Cloak, str]) -> None:
-        """Write the record with these photos; what was made of an earlier state of theirs lies there until replaced."""
-        photos = dict(self._record.photos)
-        for cloak, payload in files.items():
-            old = photos.get(cloak.photo.name)
-            photos[cloak.photo.name] = PhotoRecord(
-                source_sha256=cloak.sha256,
-                output=cloak.photo.output,
-                output_sha256=sha256(payload).hexdigest(),
-                replaced_sha256=old.ours(self._path) if old is not None else "",
-                reason=left[cloak],
-            )
-        if files:
-            self._record = self._record.model_copy(update={"photos": photos})
-            self._record.write(self._path / ERASED)
-
-
-def _erased_file(cloak: Cloak, images: torch.Tensor) -> bytes:
-    """Return the photo with its faces erased, as PNG.
-
-    Raises:
-        DataError: it is another than when it was read.
-    """
-    if not cloak.places:
-        return png(images[0])
-    content = photo_files.read(read_bytes(cloak.photo.path))
-    if content.sha256 != cloak.sha256:
-        raise DataError("it was changed while it was worked on; give the command again")
-    faces = [image.permute(1, 2, 0).numpy() for image in images]
-    paste_back_all(content, cloak.places, faces)
-    return photo_files.encode(content, "PNG")

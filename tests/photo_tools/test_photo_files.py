@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from bench.errors import DataError
-from bench.faces import whole_photo
 from bench.faces.photos import read_photo
+from bench.faces.whole_photo import PhotoFile, turned
 from bench.photo_tools import photo_files
+from bench.photo_tools.photo_files.png import chunk
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 30, 3)).astype(np.uint8)
 GREY = NOISE[..., 0]
@@ -66,9 +67,7 @@ def test_turning_agrees_with_pillow(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     image = reopened(encoded(NOISE, "PNG", exif=exif))
-    np.testing.assert_array_equal(
-        whole_photo.turned(NOISE, orientation), np.asarray(ImageOps.exif_transpose(image))
-    )
+    np.testing.assert_array_equal(turned(NOISE, orientation), np.asarray(ImageOps.exif_transpose(image)))
 
 
 @pytest.mark.parametrize("written", ["JPEG", "PNG", "WEBP"])
@@ -288,7 +287,7 @@ def test_transparency_is_never_flattened():
 )
 def test_lossless_kinds_keep_every_value(seed, height, width, kind):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 4)).astype(np.uint8)
-    again = photo_files.read(photo_files.encode(whole_photo.PhotoFile(pixels), kind))
+    again = photo_files.read(photo_files.encode(PhotoFile(pixels), kind))
     if again.has_alpha:
         np.testing.assert_array_equal(again.pixels, pixels)
     else:  # fully opaque by chance
@@ -336,7 +335,7 @@ def test_no_picture_is_kept_in_exif():
 
 def test_what_a_png_says_of_its_colours_is_kept_or_named():
     plain = encoded(NOISE, "PNG")
-    said = photo_files._chunk(b"gAMA", struct.pack(">I", 100_000)) + photo_files._chunk(b"sRGB", b"\0")
+    said = chunk(b"gAMA", struct.pack(">I", 100_000)) + chunk(b"sRGB", b"\0")
     payload = plain[:33] + said + plain[33:]
     photo = photo_files.read(payload)
     assert photo.colour == said
@@ -352,7 +351,7 @@ def test_what_a_png_says_of_its_colours_is_kept_or_named():
 @given(seed=st.integers(0, 2**32 - 1))
 def test_16_bit_grey_with_transparency_stays_what_it_is(seed):
     pixels = np.random.default_rng(seed).integers(0, 65536, (7, 5, 2)).astype(np.uint16)
-    payload = photo_files.encode(whole_photo.PhotoFile(pixels), "PNG")
+    payload = photo_files.encode(PhotoFile(pixels), "PNG")
     assert (payload[24], payload[25]) == (16, 4)
     bgra = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_UNCHANGED)
     assert (bgra[..., [0, 3]] == pixels).all()

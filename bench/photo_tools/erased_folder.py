@@ -1,0 +1,130 @@
+"""The folder of photos whose cloaks came off: each is written whole, and only if the attack changed it."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+
+from bench.contracts import MICRO_BATCH, Context
+from bench.errors import BenchError, DataError, MethodError
+from bench.faces.paste_back import paste_back_all
+from bench.faces.pixels import Pixels
+from bench.photo_tools import photo_files
+from bench.photo_tools.applied import AppliedAttack
+from bench.photo_tools.cloaks import Cloak
+from bench.photo_tools.keys import Key
+from bench.photo_tools.photo_folders import Photo, Refusal, png, read_bytes
+from bench.photo_tools.records import ERASED, EraseRecord, PhotoRecord, write_made
+from bench.run.stages import erase as erase_stage
+
+log = logging.getLogger("bench")
+
+NOTHING_CAME_OFF = "nothing came off: to the attack it is no cloak under this key"
+
+
+class ErasedFolder:
+    """The folder to write, and what became of each photo so far."""
+
+    def __init__(self, path: Path, record: EraseRecord, applied: AppliedAttack, key: Key) -> None:
+        self._path = path
+        self._record = record
+        self._applied = applied
+        self._key = key
+        self.restored: list[Photo] = []
+        self.refused: list[Refusal] = []
+
+    def erase(self, cloaks: Sequence[Cloak], ctx: Context) -> None:
+        """Erase cloaks that belong together and write what came off."""
+        attack, name, key = self._applied.method, self._applied.name, self._key
+        named = [(cloak, replace(cloak.photo, output=f"{cloak.image_id}.png")) for cloak in cloaks]
+        pixels = Pixels(
+            torch.stack([crop for cloak in cloaks for crop in cloak.crops]),
+            tuple(name for cloak, photo in named for name in photo.face_ids(len(cloak.crops))),
+            tuple(person for cloak, photo in named for person in photo.people(len(cloak.crops))),
+        )
+        try:
+            erased = erase_stage.erase(attack, pixels, key.secret, ctx, MICRO_BATCH)
+        except MethodError as error:
+            self._failed(cloaks, ctx, key.hidden_in(str(error)))
+        except BenchError as error:  # missing weights or data fail every photo alike
+            error.args = (key.hidden_in(str(error)),)
+            raise
+        except Exception as error:
+            log.error("%s failed\n%s", name, key.hidden_in(traceback.format_exc()))
+            reason = f"{name} failed on it: {type(error).__name__}: {error}"
+            self._failed(cloaks, ctx, key.hidden_in(reason))
+        else:
+            parts = torch.split(erased.images, [len(cloak.crops) for cloak in cloaks])
+            self._write(list(zip(cloaks, parts, strict=True)))
+
+    def _failed(self, cloaks: Sequence[Cloak], ctx: Context, reason: str) -> None:
+        if len(cloaks) > 1 and not self._applied.by_person:
+            for cloak in cloaks:  # one photo's failure is not the others'
+                self.erase([cloak], ctx)
+            return
+        self.refused += [Refusal(cloak.photo.name, reason) for cloak in cloaks]
+
+    def _write(self, erased: Sequence[tuple[Cloak, torch.Tensor]]) -> None:
+        files, left = {}, {}
+        for cloak, images in erased:
+            same = sum(torch.equal(new, old) for new, old in zip(images, cloak.crops, strict=True))
+            if same == len(cloak.crops):
+                self.refused.append(Refusal(cloak.photo.name, NOTHING_CAME_OFF))
+                continue
+            left[cloak] = f"{same} of its {len(cloak.crops)} faces did not come off" if same else ""
+            try:
+                files[cloak] = _erased_file(cloak, images)
+            except DataError as error:
+                self.refused.append(Refusal(cloak.photo.name, str(error)))
+        self._note(files, left)
+        for cloak, payload in files.items():
+            known = self._record.photos[cloak.photo.name]
+            try:
+                write_made(self._path / cloak.photo.output, payload, known.replaced_sha256)
+            except DataError as error:
+                self.refused.append(Refusal(cloak.photo.name, str(error)))
+                continue
+            self.restored.append(cloak.photo)
+
+    def partly(self, done: Sequence[Photo]) -> tuple[Refusal, ...]:
+        """Return the photos that were written with a face that is still cloaked."""
+        records = ((photo, self._record.photos.get(photo.name)) for photo in (*self.restored, *done))
+        return tuple(Refusal(photo.name, one.reason) for photo, one in records if one and one.reason)
+
+    def _note(self, files: Mapping[Cloak, bytes], left: Mapping[Cloak, str]) -> None:
+        """Write the record with these photos; what was made of an earlier state of theirs lies there until replaced."""
+        photos = dict(self._record.photos)
+        for cloak, payload in files.items():
+            old = photos.get(cloak.photo.name)
+            photos[cloak.photo.name] = PhotoRecord(
+                source_sha256=cloak.sha256,
+                output=cloak.photo.output,
+                output_sha256=sha256(payload).hexdigest(),
+                replaced_sha256=old.ours(self._path) if old is not None else "",
+                reason=left[cloak],
+            )
+        if files:
+            self._record = self._record.model_copy(update={"photos": photos})
+            self._record.write(self._path / ERASED)
+
+
+def _erased_file(cloak: Cloak, images: torch.Tensor) -> bytes:
+    """Return the photo with its faces erased, as PNG.
+
+    Raises:
+        DataError: it is another than when it was read.
+    """
+    if not cloak.places:
+        return png(images[0])
+    content = photo_files.read(read_bytes(cloak.photo.path))
+    if content.sha256 != cloak.sha256:
+        raise DataError("it was changed while it was worked on; give the command again")
+    faces = [image.permute(1, 2, 0).numpy() for image in images]
+    paste_back_all(content, cloak.places, faces)
+    return photo_files.encode(content, "PNG")

@@ -1,0 +1,214 @@
+"""What is kept of EXIF, which may hold a picture of the photo as it was, and the place where it was taken."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from bench.faces.whole_photo import PhotoFile
+
+if TYPE_CHECKING:
+    from PIL.Image import Exif, Image
+
+ORIENTATION = 0x0112
+
+
+_EXIF_IFD = 0x8769
+
+
+GPS_IFD = 0x8825
+
+
+_KEPT_TAGS = frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, ORIENTATION})
+"""Of EXIF's first directory: description, camera, software, date, artist, copyright, orientation.
+
+All else there says how a TIFF lies in its file, or holds a thumbnail of the photo as it was.
+"""
+
+
+_KEPT_DETAILS = frozenset(
+    {
+        0x829A,
+        0x829D,
+        0x8822,
+        0x8827,
+        0x8830,
+        0x8831,
+        0x8832,
+        0x9000,
+        0x9003,
+        0x9004,
+        0x9010,
+        0x9011,
+        0x9012,
+        0x9101,
+    }
+    | {
+        0x9102,
+        0x9201,
+        0x9202,
+        0x9203,
+        0x9204,
+        0x9205,
+        0x9206,
+        0x9207,
+        0x9208,
+        0x9209,
+        0x920A,
+        0x9290,
+        0x9291,
+        0x9292,
+    }
+    | {
+        0xA000,
+        0xA001,
+        0xA002,
+        0xA003,
+        0xA20E,
+        0xA20F,
+        0xA210,
+        0xA217,
+        0xA300,
+        0xA301,
+        0xA401,
+        0xA402,
+        0xA403,
+        0xA404,
+    }
+    | {
+        0xA405,
+        0xA406,
+        0xA407,
+        0xA408,
+        0xA409,
+        0xA40A,
+        0xA40C,
+        0xA420,
+        0xA430,
+        0xA431,
+        0xA432,
+        0xA433,
+        0xA434,
+        0xA435,
+    }
+)
+"""Of EXIF's second directory: exposure, dates, colour, camera, lens and owner.
+
+Not maker's notes, comments and private tags, any of which may hold a smaller picture of the photo as it was.
+"""
+
+
+_KEPT_PLACE = frozenset(range(0x20))
+"""Of the directory of the place: what EXIF 3.0 defines."""
+
+
+_LONGEST_VALUE = 2_000
+"""Bytes, or numbers, of a value that is kept of EXIF: a picture needs more."""
+
+
+_JPEG_BEGIN = b"\xff\xd8\xff"
+
+
+_MAX_EXIF = 65_000
+"""Bytes of EXIF that fit into a JPEG."""
+
+
+def kept_exif(image: Image) -> tuple[int, bytes, list[str]]:
+    """Return the orientation, what is kept of EXIF, and what is not.
+
+    A thumbnail would show the face as it was, maker's notes may hold one and point to where they lay in the file.
+    """
+    from PIL import Image as Pillow
+
+    try:
+        found = image.getexif()
+        orientation = 1 if _only_xmp_turns(image) else int(found.get(ORIENTATION, 1))
+    except (OSError, ValueError, TypeError, SyntaxError, struct.error):
+        return 1, b"", ["its EXIF is damaged and is not kept"]
+    orientation = orientation if 1 <= orientation <= 8 else 1
+    kept = Pillow.Exif()
+    for tag in _KEPT_TAGS:
+        if tag in found and _is_harmless(found[tag]):
+            kept[tag] = found[tag]
+    if ORIENTATION in kept:
+        kept[ORIENTATION] = orientation
+    notes = _copy_directories(found, kept)
+    return orientation, *_serialised(kept, orientation, notes)
+
+
+def _copy_directories(found: Exif, kept: Exif) -> list[str]:
+    try:
+        details = _harmless(found.get_ifd(_EXIF_IFD), _KEPT_DETAILS)
+        place = _harmless(found.get_ifd(GPS_IFD), _KEPT_PLACE)
+    except (OSError, ValueError, TypeError, KeyError, SyntaxError, struct.error):
+        return ["a part of its EXIF is damaged and is not kept"]
+    if details:
+        kept[_EXIF_IFD] = details
+    if place:
+        kept[GPS_IFD] = place
+    return []
+
+
+def _harmless(directory: Mapping[int, Any], tags: frozenset[int]) -> dict[int, Any]:
+    return {tag: value for tag, value in directory.items() if tag in tags and _is_harmless(value)}
+
+
+def _is_harmless(value: object) -> bool:
+    """Say whether a value of EXIF cannot be a picture."""
+    if isinstance(value, str):
+        value = value.encode("utf-8", "replace") if not value.isascii() else value.encode()
+    if isinstance(value, bytes):
+        return len(value) <= _LONGEST_VALUE and _JPEG_BEGIN not in value
+    return not isinstance(value, tuple) or len(value) <= _LONGEST_VALUE // 8
+
+
+def _only_xmp_turns(image: Image) -> bool:
+    """Say whether the orientation that Pillow gives is XMP's, by which viewers turn no photo."""
+    from PIL import Image as Pillow
+
+    info = image.info
+    if image.format == "TIFF" or not {"xmp", "XML:com.adobe.xmp"} & info.keys():
+        return False
+    if "Raw profile type exif" in info:
+        return False
+    own = Pillow.Exif()
+    if info.get("exif"):
+        own.load(info["exif"])
+    return ORIENTATION not in own
+
+
+def _serialised(kept: Exif, orientation: int, notes: list[str]) -> tuple[bytes, list[str]]:
+    from PIL import Image as Pillow
+
+    if not dict(kept):
+        return b"", notes
+    try:
+        content = kept.tobytes()
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, struct.error, AttributeError):
+        content = b""
+    if content and len(content) <= _MAX_EXIF:
+        return content, notes
+    why = "is too long" if content else "cannot be written again"
+    only = Pillow.Exif()
+    only[ORIENTATION] = orientation
+    return only.tobytes(), [*notes, f"its EXIF {why}; only the orientation is kept"]
+
+
+def without_location(photo: PhotoFile) -> PhotoFile:
+    """Return the photo without the place where it was taken."""
+    from PIL import Image as Pillow
+
+    exif = Pillow.Exif()
+    if photo.exif:
+        exif.load(photo.exif)
+    if not dict(exif.get_ifd(GPS_IFD)):
+        return photo
+    kept = Pillow.Exif()
+    for tag, value in exif.items():
+        if tag not in {_EXIF_IFD, GPS_IFD}:
+            kept[tag] = value
+    if details := dict(exif.get_ifd(_EXIF_IFD)):
+        kept[_EXIF_IFD] = details
+    return replace(photo, exif=kept.tobytes() if dict(kept) else b"")

@@ -1,0 +1,107 @@
+"""Kinds of photo files: what is read, what is written, and under which ending."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from bench.errors import DataError
+from bench.faces.photos import _opened
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Kind = Literal["JPEG", "PNG", "WEBP"]
+"""What is written."""
+
+
+Format = Literal["keep", "png", "jpeg"]
+"""What is requested."""
+
+
+FORMATS: Final[tuple[str, ...]] = get_args(Format)
+
+
+SUFFIX_OF: Mapping[Kind, str] = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
+
+
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"}
+    | {".heic", ".heif", ".avif"}
+)
+"""File name endings of photos, in any case."""
+
+
+_READ = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF")
+"""Formats that Pillow is let loose on; others are rare among photos, and one of them runs programs."""
+
+
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+
+
+@contextmanager
+def opened_photo(source: Path | bytes, name: str = "") -> Iterator[Image]:
+    """Open a photo of a kind that is read.
+
+    Raises:
+        DataError: it is of another kind, or no image.
+    """
+    # Private, and left so: the source of `bench.faces.photos` is part of every dataset's cache addresses.
+    with _opened(source, name) as image:
+        if image.format not in _READ:
+            raise DataError(
+                f"{name or str(source)} is {image.format}, no kind of photo that is read. Save it as PNG or JPEG."
+            )
+        yield image
+
+
+def is_heif(payload: bytes) -> bool:
+    """Say whether a file begins as HEIC and HEIF files do; AVIF is of the same family and is not meant."""
+    return payload[4:8] == b"ftyp" and payload[8:12] in _HEIF_BRANDS
+
+
+def kind_of(path: Path, wanted: Format) -> tuple[Kind, str]:
+    """Say as what a photo would be written, and with which ending.
+
+    ``keep`` keeps JPEG, PNG and WebP (as lossless WebP) with their own endings. HEIC and AVIF, which lose as JPEG
+    does, become JPEG; all others PNG. The content counts, not the name. What cannot be opened is PNG.
+
+    Args:
+        path: the file; only its beginning is read.
+        wanted: what is requested.
+    """
+    form = _form(path)
+    own = path.suffix
+    if wanted == "jpeg":
+        return "JPEG", own if form in {"JPEG", "MPO"} and _fits("JPEG", own) else ".jpg"
+    if wanted == "png" or form in {"", "BMP", "DIB", "GIF", "TIFF"}:
+        return "PNG", ".png"
+    kind: Kind = "PNG" if form == "PNG" else "WEBP" if form == "WEBP" else "JPEG"
+    return kind, own if _fits(kind, own) else SUFFIX_OF[kind]
+
+
+def _fits(kind: Kind, suffix: str) -> bool:
+    return kind_by_suffix(suffix) == kind
+
+
+def kind_by_suffix(suffix: str) -> Kind | None:
+    """Return what is written under a file name ending, in any case; None for an ending that is never written."""
+    endings: Mapping[str, Kind] = {
+        ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".webp": "WEBP",
+    }  # fmt: skip
+    return endings.get(suffix.lower())
+
+
+def _form(path: Path) -> str:
+    try:
+        if not path.is_file():
+            return ""
+        with path.open("rb") as file:
+            if is_heif(file.read(12)):
+                return "HEIF"
+        with opened_photo(path) as image:
+            return str(image.format)
+    except (OSError, DataError):
+        return ""
