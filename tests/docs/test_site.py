@@ -137,7 +137,7 @@ def test_every_command_has_a_page_with_every_option(site: Path) -> None:
             assert option in page, f"bench {name} {option}"
         assert "\b" not in page
         assert "\f" not in page
-    assert "bench models verify" in (site / "reference/commands/models.html").read_text(encoding="utf-8")
+    assert 'id="bench-models-verify"' in (site / "reference/commands/models.html").read_text(encoding="utf-8")
 
 
 def test_the_schema_page_has_every_column(made: dict[str, str]) -> None:

@@ -294,18 +294,18 @@ def test_a_run_gives_what_a_loop_over_its_decisions_gives(finished):
 
 
 def test_the_command_prints_and_writes_the_table(finished, cli, tmp_path):
-    code, out, err = cli("erasure", finished.path, "--csv", tmp_path / "t.csv")
+    code, out, err = cli("table", "erasure", finished.path, "--csv", tmp_path / "t.csv")
     assert (code, err) == (0, "")
     assert "keyed-pattern on tiny-a" in out
     for text in ("right key", "median", "unchanged", "identities are protected"):
         assert text in out
     written = pd.read_csv(tmp_path / "t.csv")
     assert list(written.columns) == list(COLUMNS)
-    code, out, _ = cli("erasure", finished.path, "--json")
+    code, out, _ = cli("table", "erasure", finished.path, "--json")
     assert [row["eraser"] for row in json.loads(out)] == list(written["eraser"])
-    code, out, _ = cli("erasure", finished.path, "--columns")
+    code, out, _ = cli("table", "erasure", finished.path, "--columns")
     assert [line.split()[0] for line in out.splitlines()] == list(COLUMNS)
-    assert cli("erasure", tmp_path)[0] == 2
+    assert cli("table", "erasure", tmp_path)[0] == 2
 
 
 def test_the_page_documents_every_column():

@@ -149,16 +149,18 @@ def test_the_table_has_every_column_and_the_same_run_gives_the_same_table(result
 
 
 def test_the_command_prints_means_and_writes_them(results, cli, tmp_path):
-    code, out, err = cli("means", results.folder.path, "--attack", "tiny-noise", "--csv", tmp_path / "m.csv")
+    code, out, err = cli(
+        "table", "means", results.folder.path, "--attack", "tiny-noise", "--csv", tmp_path / "m.csv"
+    )
     assert (code, err) == (0, "")
     assert "head nn, black-box" in out
     assert "8 identities" in out
     written = pd.read_csv(tmp_path / "m.csv")
     assert set(written["against"]) == {"tiny-noise"}
     assert list(written.columns) == list(means.COLUMNS)
-    code, out, _ = cli("means", results.folder.path, "--columns")
+    code, out, _ = cli("table", "means", results.folder.path, "--columns")
     assert code == 0
     assert "defended_baseline_error" in out
-    code, _, err = cli("means", tmp_path)
+    code, _, err = cli("table", "means", tmp_path)
     assert code == 2
     assert "is not a finished run" in err

@@ -30,7 +30,7 @@ def erasure(
     as_json: bool,
     columns: bool,
 ) -> None:
-    """Say, of the finished run of protocol erasure in folder RUN, who gets protected faces back.
+    """Tabulate the finished run of protocol erasure in folder RUN: which share of protected pairs is accepted again.
 
     Per attack and tracker: the share of pairs that the cloak protects, and which share of these is accepted again with
     the right key, a wrong one, none, and behind each defence of the run, with what that defence was trained on;

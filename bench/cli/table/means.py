@@ -62,8 +62,8 @@ def means(
     """Average the finished run in folder RUN over attacks and trackers, within each identity first.
 
     One row a head, defence and attack, and one for the mean of all attacks: ASR with its interval over
-    identities, beside it undefended and without attack; normal accuracy, and whether it is shown to lose less
-    than a point; what defence and cloaks do to photos. Black-box and white-box cells are never averaged.
+    identities, beside it undefended and without attack; normal accuracy, and whether it is non-inferior at a
+    margin of one point; image quality of defence and cloaks. Black-box and white-box cells are never averaged.
     """
     from bench.analysis.results import Results
     from bench.leaderboard import means as averages
