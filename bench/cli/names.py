@@ -27,7 +27,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "Compare two methods of a run, or two runs, by paired tests.",
         ),
         "plot": ("bench.cli.plot:plot", "Draw the figures: PNG, SVG and PDF."),
-        "report": ("bench.cli.report:report", "Write a report: one HTML file, Markdown or LaTeX."),
+        "report": ("bench.cli.report:report", "Write a report: one HTML file, or Markdown."),
         "submit": ("bench.cli.submit:submit", "Check a run for the public leaderboard, and add it."),
     },
     "Can a run be trusted": {

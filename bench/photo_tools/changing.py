@@ -116,7 +116,7 @@ class Change(Generic[RecordT]):
 
 
 @dataclass(frozen=True)
-class Plan(Generic[AppliedT, RecordT]):
+class PhotosPlan(Generic[AppliedT, RecordT]):
     """What is to be done; nothing is written yet.
 
     Attributes:
@@ -139,7 +139,7 @@ class Plan(Generic[AppliedT, RecordT]):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PhotosOutcome:
     """What became of the photos.
 
     Attributes:
@@ -180,7 +180,7 @@ def plan(
     applied: AppliedT,
     how: Written,
     record_of: Callable[[RecordT | None], RecordT],
-) -> Plan[AppliedT, RecordT]:
+) -> PhotosPlan[AppliedT, RecordT]:
     """Return what is to be done, with all checked that can be known before work starts.
 
     Args:
@@ -212,16 +212,16 @@ def plan(
         load_detector()
     names = {photo.name for photo in waiting}
     done = tuple(photo for photo in photos if photo.name not in names)
-    return Plan(request, applied, waiting, done, (*refused, *too_long), how, record)
+    return PhotosPlan(request, applied, waiting, done, (*refused, *too_long), how, record)
 
 
 def carry_out(
-    planned: Plan[AppliedT, RecordT],
+    planned: PhotosPlan[AppliedT, RecordT],
     change: Change[RecordT],
     edit: Edit,
     context: Callable[[], Context],
     advance: Advance,
-) -> Outcome:
+) -> PhotosOutcome:
     """Change the photos of a plan; each is written whole and changed, copied where it shows no face, or left out.
 
     Whatever was written before an interruption stays, and the same request goes on from there.
@@ -246,7 +246,7 @@ def carry_out(
             folder.edit(folder.read(photos), replace(given, advance=counted))
             counted.complete()
     reported = (*folder.changed, *folder.copied, *planned.done)
-    return Outcome(
+    return PhotosOutcome(
         tuple(folder.changed),
         (*planned.refused, *folder.refused),
         copies(reported, folder.record),

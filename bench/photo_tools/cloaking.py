@@ -13,7 +13,7 @@ from bench.contracts import MICRO_BATCH
 from bench.errors import UsageError
 from bench.photo_tools import changing, keys
 from bench.photo_tools.applied import AppliedAttack
-from bench.photo_tools.changing import Advance, Change, Outcome, PhotosRequest, Plan
+from bench.photo_tools.changing import Advance, Change, PhotosOutcome, PhotosPlan, PhotosRequest
 from bench.photo_tools.face_editing import Edit, Written
 from bench.photo_tools.keys import Key
 from bench.photo_tools.records import CLOAKS, ERASED, PURIFIED, CloakRecord
@@ -36,7 +36,7 @@ _CLOAKING = Change(
 
 
 @dataclass(frozen=True)
-class CloakPlan(Plan[AppliedAttack, CloakRecord]):
+class CloakPlan(PhotosPlan[AppliedAttack, CloakRecord]):
     """What is to be done; nothing is written yet.
 
     Attributes:
@@ -52,7 +52,7 @@ class CloakPlan(Plan[AppliedAttack, CloakRecord]):
 
 
 @dataclass(frozen=True)
-class Cloaked(Outcome):
+class Cloaked(PhotosOutcome):
     """What became of the photos.
 
     Attributes:

@@ -9,12 +9,12 @@ from bench import __version__
 from bench.contracts import MICRO_BATCH
 from bench.photo_tools import changing
 from bench.photo_tools.applied import AppliedDefense
-from bench.photo_tools.changing import Advance, Change, Outcome, PhotosRequest, Plan
+from bench.photo_tools.changing import Advance, Change, PhotosOutcome, PhotosPlan, PhotosRequest
 from bench.photo_tools.face_editing import Edit, Written
 from bench.photo_tools.records import CLOAKS, ERASED, PURIFIED, PurifyRecord
 from bench.run.stages import purify as purify_stage
 
-PurifyPlan = Plan[AppliedDefense, PurifyRecord]
+PurifyPlan = PhotosPlan[AppliedDefense, PurifyRecord]
 
 _PURIFYING = Change(
     record_file=PURIFIED,
@@ -40,7 +40,7 @@ def plan(request: PhotosRequest) -> PurifyPlan:
     return changing.plan(request, _PURIFYING, applied, how, lambda _there: _record(applied, how))
 
 
-def purify(planned: PurifyPlan, advance: Advance = lambda _n: None) -> Outcome:
+def purify(planned: PurifyPlan, advance: Advance = lambda _n: None) -> PhotosOutcome:
     """Purify the photos of a plan; each is written whole, copied where it shows no face, or left out.
 
     Args:

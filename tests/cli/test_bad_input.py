@@ -43,7 +43,7 @@ def refused(cli, tmp_path, monkeypatch):
             ("--head", "nearest"),
             ("unknown head of protocol tracker 'nearest'", "Valid: centroid, finetune, linear, nn"),
         ),
-        (("--attack", "pgd:epsilon=8"), ("unknown parameter of pgd 'epsilon'", "'eps'", "bench show pgd")),
+        (("--attack", "pgd:epsilon=8"), ("unknown parameter of pgd 'epsilon'", "'eps'", "bench list pgd")),
         (
             ("--attack", "pgd:eps=300"),
             ("'eps' of 'pgd' cannot be '300'", "> 0 … 255, grey levels", "default 8"),

@@ -38,7 +38,7 @@ def small():
     )
     blocks = (
         Paragraph(HOSTILE), Paragraph("Mind this.", "warning"), Bullets(("one", "two")), Facts((("a", "b_c"),)),
-        Code(("bench rerun RUN",)), table, Folded("Folded", (table,)),
+        Code(("bench verify RUN --rerun",)), table, Folded("Folded", (table,)),
         Picture("heatmap", Drawing(figure, "Title", "Caption of a_b.", "Alt.")),
     )  # fmt: skip
     parts = (Section("inner", "Inner", (Paragraph("Deep."),)),)
@@ -61,7 +61,7 @@ def test_markdown_has_all_and_its_figures_beside_it(small):
     assert figures["heatmap.png"].startswith(b"\x89PNG")
     assert "> **Mind this.**" in text
     assert "- one\n- two" in text
-    assert "```sh\nbench rerun RUN\n```" in text
+    assert "```sh\nbench verify RUN --rerun\n```" in text
 
 
 def test_markdown_tables_keep_their_columns(small):

@@ -23,7 +23,7 @@ from bench.photo_tools.commands.cloak import (
 )
 
 if TYPE_CHECKING:
-    from bench.photo_tools.changing import Outcome
+    from bench.photo_tools.changing import PhotosOutcome
     from bench.photo_tools.purifying import PurifyPlan
 
 _EXAMPLES = """\b
@@ -126,7 +126,7 @@ def _say_plan(planned: "PurifyPlan", as_json: bool) -> None:
     click.echo("Nothing was written.")
 
 
-def _say_outcome(planned: "PurifyPlan", done: "Outcome", as_json: bool) -> None:
+def _say_outcome(planned: "PurifyPlan", done: "PhotosOutcome", as_json: bool) -> None:
     from bench.photo_tools.records import WEAK
 
     out = planned.request.out
