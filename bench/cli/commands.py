@@ -69,7 +69,8 @@ def load_command(name: str) -> click.Command:
 def _load_former(name: str) -> click.Command:
     words = [word for word in FORMER[name] if not word.startswith("-")]
     if not words:
-        return click.Command(name)  # an option of `bench` itself by now
+        # An option of `bench` itself by now, which its parser sees before any command.
+        return click.Command(name, params=[click.Argument(["words"], nargs=-1)])
     command = load_command(words[0])
     for word in words[1:]:
         assert isinstance(command, click.Group), "a former name leads to a command"
