@@ -21,9 +21,11 @@ __all__ = ["COMMANDS", "bench", "load_command", "main", "plugin_commands"]
 def main() -> None:
     """Run the command line; every expected error is one sentence and a non-zero exit code."""
     from bench.errors import BenchError
+    from bench.plugins import shadowing
 
     ending = Ending()
     try:
+        shadowing.check()
         code = _run(ending)
     except (BenchError, click.ClickException, click.Abort, KeyboardInterrupt, OSError) as error:
         sentence, code = judge(error)

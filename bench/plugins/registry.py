@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from bench.errors import BenchError, UsageError, unknown
+from bench.plugins import shadowing
 
 if TYPE_CHECKING:
     from bench import contracts
@@ -122,7 +123,7 @@ class _Named(ABC, Generic[T_co]):
         """Return the registered plugins by name, sorted; imports none.
 
         Raises:
-            UsageError: two plugins of one name.
+            UsageError: two plugins of one name, or a folder that hides the built-in ones.
         """
         return _entries(self.kind)
 
@@ -206,6 +207,7 @@ class ObjectRegistry(_Named[T_co]):
 
 @cache
 def _entries(kind: str) -> Mapping[str, Entry]:
+    shadowing.check()
     found: dict[str, Entry] = {}
     for point in metadata.entry_points(group=f"cloakbench.{kind}"):
         distribution = point.dist.name if point.dist else "unknown"
