@@ -4,12 +4,13 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
-import pytest
 
 from bench.cli import COMMANDS, bench
+from bench.errors import BenchError
 from bench.plugins import syntax
 
 ROOT = Path(__file__).parents[1]
@@ -24,24 +25,25 @@ def commands() -> list[tuple[str, str]]:
     found = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-        found += [(page.name, match.strip()) for match in _COMMAND.findall(text)]
-    return found
+        found += [(page.relative_to(ROOT).as_posix(), match.strip()) for match in _COMMAND.findall(text)]
+    return sorted(set(found))
 
 
-def test_the_pages_name_commands() -> None:
-    named = {shlex.split(command)[1] for _, command in commands()}
-    assert {"run", "plan", "leaderboard", "check", "list", "table", "models", "data"} <= named
+def parse_command(command: str) -> None:
+    """Parse a command line of a page, with the methods it names.
 
-
-@pytest.mark.parametrize(("page", "command"), sorted(set(commands())))
-def test_every_command_parses(page: str, command: str) -> None:
+    Raises:
+        click.UsageError: there is no such command or option, or a value is none.
+        UsageError: a method's text is not well-formed.
+    """
     words = shlex.split(command)[1:]
     group: click.Command = bench
     context = click.Context(bench)
     while isinstance(group, click.Group):
         name = words.pop(0)
         found = group.get_command(context, name)
-        assert found is not None, f"{page}: no command '{name}' in {command}"
+        if found is None:
+            raise click.UsageError(f"no command '{name}'")
         group = found
         if not words:
             return
@@ -54,16 +56,47 @@ def test_every_command_parses(page: str, command: str) -> None:
             syntax.parse(text)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_somewhere(page: Path) -> None:
-    for target in _LINK.findall(page.read_text(encoding="utf-8")):
-        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+def faults(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Return what is wrong with each (page, command)."""
+    found = []
+    for page, command in pairs:
+        try:
+            parse_command(command)
+        except (click.ClickException, BenchError) as error:
+            message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+            found.append(f"{page}: {command}\n    {message}")
+    return found
+
+
+def test_the_pages_name_commands() -> None:
+    named = {shlex.split(command)[1] for _, command in commands()}
+    assert {"run", "plan", "leaderboard", "check", "list", "table", "models", "data"} <= named
+
+
+def test_every_command_parses() -> None:
+    wrong = faults(commands())
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_command_that_does_not_parse_is_named() -> None:
+    wrong = faults([("a.md", "bench rum"), ("b.md", "bench run --atack x"), ("c.md", "bench list attacks")])
+    assert [line.partition("\n")[0] for line in wrong] == ["a.md: bench rum", "b.md: bench run --atack x"]
+
+
+def test_every_link_leads_somewhere() -> None:
+    dead = [
+        f"{page.relative_to(ROOT)} links to {target}"
+        for page in PAGES
+        for target in _LINK.findall(page.read_text(encoding="utf-8"))
+        if not (page.parent / target).exists()
+    ]
+    assert not dead, "\n".join(dead)
 
 
 def test_the_readme_lists_every_command() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name in COMMANDS:
-        assert f"bench {name}" in text
+    missing = [name for name in COMMANDS if f"bench {name}" not in text]
+    assert not missing
 
 
 def test_the_attack_of_the_readme_passes_the_checks(tmp_path: Path) -> None:
