@@ -1,20 +1,119 @@
-"""What tests of whole runs share: a registered package of tiny methods, and the command as a process."""
+"""The tiers of the tests, and what tests of whole runs share: tiny methods, their runs, the command as a process.
 
+Every test is of one tier, found by what it uses:
+
+- ``unit``: this process alone; whatever starts another one is refused.
+- ``system``: processes, a browser, whole runs, training, real faces.
+- ``slow``: marked by hand; only ``.ci/full`` runs them.
+"""
+
+import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
+from collections import Counter
+from fnmatch import fnmatch
+from hashlib import sha256
 from pathlib import Path
-from types import SimpleNamespace
+from types import CodeType, FunctionType, SimpleNamespace
 
 import pytest
 import torch
+from filelock import FileLock
 
 from bench.cli import main
 from bench.plugins import registry
+from bench.run.folder import RunFolder
 from bench.run.planning import Options, prepare
 from bench.run.runner import execute
 from bench.run.spec import make_spec
+
+# --- tiers ------------------------------------------------------------------------------------------------
+
+SYSTEM_FIXTURES = frozenset({"browser", "command", "evaluate", "finished", "real_data", "real_run"})
+SYSTEM_MARKS = frozenset({"real_data", "system"})
+STARTS_PROCESSES = frozenset({"subprocess", "multiprocessing", "NotebookClient", "sync_playwright"})
+"""Names by whose use in a test, its fixtures or their helpers one sees that it starts a process."""
+
+TRAINING = ("ablation/*", "attacks/*/test_training.py", "defenses/*/test_training.py")
+"""Files whose tests train."""
+
+PROCESS_EVENTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})
+"""Audit events of the interpreter that precede a new process."""
+
+_refused_for: list[str] = []
+"""The unit test that is running, if one is."""
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = (_names(each) for each in code.co_consts if isinstance(each, CodeType))
+    return set(code.co_names).union(*inner)
+
+
+def _starts_processes(function: object, seen: set[object]) -> bool:
+    """Tell whether a function, or one of its own module that it calls, names what starts processes."""
+    function = getattr(function, "hypothesis", function)
+    function = getattr(function, "inner_test", function)
+    if not isinstance(function, FunctionType) or function in seen:
+        return False
+    seen.add(function)
+    names = _names(function.__code__)
+    own = (function.__globals__.get(name) for name in names)
+    return bool(names & STARTS_PROCESSES) or any(
+        _starts_processes(each, seen)
+        for each in own
+        if isinstance(each, FunctionType) and each.__module__ == function.__module__
+    )
+
+
+def _is_system(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function):
+        return True
+    if any(fnmatch(item.path.relative_to(Path(__file__).parent).as_posix(), files) for files in TRAINING):
+        return True
+    if SYSTEM_FIXTURES & set(item.fixturenames) or any(item.get_closest_marker(m) for m in SYSTEM_MARKS):
+        return True
+    fixtures = [
+        one.func for name in item.fixturenames for one in item._fixtureinfo.name2fixturedefs.get(name, ())
+    ]
+    seen: set[object] = set()
+    return any(_starts_processes(function, seen) for function in (item.function, *fixtures))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test with its tier; files of unit tests come first, then the largest of the others."""
+    for item in items:
+        if not any(item.get_closest_marker(tier) for tier in ("slow", "unit")):
+            item.add_marker(pytest.mark.system if _is_system(item) else pytest.mark.unit)
+    weight = Counter(item.path for item in items if not item.get_closest_marker("unit"))
+    items.sort(key=lambda item: (weight[item.path] > 0, -weight[item.path]))
+
+
+def _refuse_processes(event: str, _arguments: tuple[object, ...]) -> None:
+    if _refused_for and event in PROCESS_EVENTS:
+        raise RuntimeError(
+            f"{_refused_for[-1]} is a unit test and starts a process ({event}); mark it `pytest.mark.system`"
+        )
+
+
+sys.addaudithook(_refuse_processes)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item):
+    """Refuse processes while a unit test runs, its fixtures included."""
+    if item.get_closest_marker("unit"):
+        _refused_for.append(item.nodeid)
+    try:
+        return (yield)
+    finally:
+        _refused_for.clear()
+
+
+# --- what whole runs share --------------------------------------------------------------------------------
 
 PLUGINS = Path(__file__).parent / "plugins"
 
@@ -88,20 +187,77 @@ def tiny(tiny_path, settings):
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="session")
+def common(tmp_path_factory):
+    """Return a folder that all workers of this call of pytest share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "common"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def once(common):
+    """Return a function that makes a folder the first time any worker asks for it, and gives it ever after.
+
+    ``make`` gets the folder's path; a folder whose making failed is made anew.
+    """
+
+    def made(name, make):
+        folder, done = common / name, common / f"{name}.done"
+        with FileLock(common / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                make(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+def _times(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.fixture(scope="module")
-def evaluate(tiny, tmp_path_factory):
-    """Return a function that runs a matrix on tiny faces in this process, on one store, and gives what was run."""
+def evaluate(tiny, common, once, tmp_path_factory):
+    """Return a function that runs a matrix on tiny faces in this process and gives what was run.
+
+    Without a store of its own a matrix is run once for all tests, on one store: a test that changes a run's folder
+    changes a copy (fixture `copy_of`).
+    """
     del tiny
-    store = tmp_path_factory.mktemp("store")
+    given = {}
 
-    def run(*, store=store, batch_size=64, **fields):
+    def options(out, store, batch_size):
+        return Options(threads=1, store=store, out=out, batch_size=batch_size)
+
+    def run(*, store=None, batch_size=64, **fields):
         requested = make_spec({"dataset": "tiny", "backbones": ("tiny-a",), **fields})
-        out = tmp_path_factory.mktemp("run")
-        prepared = prepare(requested, Options(threads=1, store=store, out=out, batch_size=batch_size))
-        execute(prepared)
-        return prepared
+        if store is not None:
+            prepared = prepare(requested, options(tmp_path_factory.mktemp("run"), store, batch_size))
+            execute(prepared)
+            return prepared
+        key = json.dumps([requested.model_dump(mode="json"), batch_size], sort_keys=True)
+        name = f"run-{sha256(key.encode()).hexdigest()[:16]}"
+        shared = options(common / name, common / "store", batch_size)
+        folder = once(name, lambda _: execute(prepare(requested, shared)))
+        given.setdefault(folder, _times(folder))
+        return prepare(requested, shared)
 
-    return run
+    yield run
+    changed = [folder for folder, times in given.items() if _times(folder) != times]
+    assert not changed, f"a test of this module changed {changed}, which others read: let it change a copy"
+
+
+@pytest.fixture
+def copy_of(tmp_path):
+    """Return a function that copies a run's folder, to be changed."""
+
+    def copy(folder):
+        return RunFolder(shutil.copytree(folder.path, tmp_path / "copy"))
+
+    return copy
 
 
 @pytest.fixture
@@ -169,11 +325,18 @@ def matrix():
 
 
 @pytest.fixture(scope="session")
-def finished(command, matrix, tmp_path_factory):
+def finished(command, matrix, once):
     """Run that matrix once, as a process; gives the process, the run's folder, its store and the CSV requested."""
-    root = tmp_path_factory.mktemp("finished")
-    process = command(
-        "run", *matrix, "--store", root / "store", "--out", root / "run", "--csv", root / "table.csv"
-    )
-    assert process.returncode == 0, process.stderr
+
+    def make(root):
+        root.mkdir()
+        process = command(
+            "run", *matrix, "--store", root / "store", "--out", root / "run", "--csv", root / "table.csv"
+        )
+        assert process.returncode == 0, process.stderr
+        (root / "stdout").write_text(process.stdout)
+        (root / "stderr").write_text(process.stderr)
+
+    root = once("finished", make)
+    process = SimpleNamespace(stdout=(root / "stdout").read_text(), stderr=(root / "stderr").read_text())
     return SimpleNamespace(process=process, run=root / "run", store=root / "store", csv=root / "table.csv")

@@ -129,7 +129,7 @@ def test_the_warnings_are_printed_and_written(broken, cli, tmp_path):
     assert set(rows.loc["none", "warnings"]) == {""}
 
 
-def test_a_surrogate_that_cannot_be_asked_fails_no_cell(broken, evaluate, monkeypatch):
+def test_a_surrogate_that_cannot_be_asked_fails_no_cell(broken, evaluate, monkeypatch, tmp_path):
     from bench.errors import MethodError
     from bench.quality import diagnosis
 
@@ -138,7 +138,7 @@ def test_a_surrogate_that_cannot_be_asked_fails_no_cell(broken, evaluate, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(diagnosis, "probe_attack", refuse)
-        prepared = evaluate(attacks=("pgd:steps=1",))
+        prepared = evaluate(attacks=("pgd:steps=1",), store=tmp_path / "store")
     rows = build(prepared.folder)
     assert set(rows["status"]) == {"ok"}
     ((warning,),) = rows.loc[rows["attack"] == "pgd:steps=1", "warnings"]
@@ -146,14 +146,14 @@ def test_a_surrogate_that_cannot_be_asked_fails_no_cell(broken, evaluate, monkey
     assert warning.sentence.endswith("no, never")
 
 
-def test_a_run_of_before_says_that_it_was_not_diagnosed(evaluate):
-    prepared = evaluate(attacks=("tiny-noise",), defenses=("tiny-negative",))
-    path = prepared.folder.path / "cells.json"
+def test_a_run_of_before_says_that_it_was_not_diagnosed(evaluate, copy_of):
+    folder = copy_of(evaluate(attacks=("tiny-noise",), defenses=("tiny-negative",)).folder)
+    path = folder.path / "cells.json"
     cells = json.loads(path.read_text())
     for cell in cells:
         del cell["attack_diagnosis"], cell["purifier_diagnosis"]
     path.write_text(json.dumps(cells))
-    rows = build(RunFolder(prepared.folder.path)).set_index(["attack", "defense"])["warnings"]
+    rows = build(RunFolder(folder.path)).set_index(["attack", "defense"])["warnings"]
     assert {place: codes(warnings) for place, warnings in rows.items()} == {
         ("none", "none"): [],
         ("none", "tiny-negative"): ["not-diagnosed"],

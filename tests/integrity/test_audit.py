@@ -149,8 +149,8 @@ def test_a_leak_names_the_cells_it_concerns(leaky_run):
     assert set(identities) == {both, f"none × {LEAKY_PURIFIER} × tiny-a × nn × seed 0"}
 
 
-def test_a_row_that_claims_what_nobody_can_tell(evaluate):
-    folder = evaluate(defenses=("tiny-trained:identities=unknown",)).folder
+def test_a_row_that_claims_what_nobody_can_tell(evaluate, copy_of):
+    folder = copy_of(evaluate(defenses=("tiny-trained:identities=unknown",)).folder)
     found = audit(folder, images=False)
     assert found.unmarked == ()
     (missed,) = (missed for missed in found.unchecked if "identities" in missed.what)
@@ -326,8 +326,8 @@ def test_a_note_marks_duplicates_only_by_their_number(note, stated):
     assert _stated_duplicates(note) == stated
 
 
-def test_the_note_that_counts_is_the_run_s(evaluate):
-    folder = evaluate(dataset=f"{LEAKY}:KnownLeakyFaces:twins=identity").folder
+def test_the_note_that_counts_is_the_run_s(evaluate, copy_of):
+    folder = copy_of(evaluate(dataset=f"{LEAKY}:KnownLeakyFaces:twins=identity").folder)
     for note, marked in (("", False), ("holds 2 near-duplicate photos", False), (None, True)):
         if note is not None:
             kept = (folder.path / "spec.json").read_bytes()

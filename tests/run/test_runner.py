@@ -99,10 +99,10 @@ def test_missing_weights_stop_before_work(tiny, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_log_returns_to_what_it_was(evaluate):
+def test_the_log_returns_to_what_it_was(evaluate, tmp_path):
     log = logging.getLogger("bench")
     before = (log.level, list(log.handlers))
-    evaluate()
+    evaluate(store=tmp_path / "store")
     assert (log.level, list(log.handlers)) == before
 
 
