@@ -1,4 +1,4 @@
-"""Tasks: ``nox -s lint``, ``tests``, ``full``, ``docs``. Each runs in an environment of its own; ``-R`` keeps it."""
+"""Tasks: ``nox -s lint``, ``unit``, ``tests``, ``full``, ``docs``. Each runs in an environment of its own; ``-R`` keeps it."""
 
 import nox
 
@@ -21,18 +21,29 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports")
 
 
+def pytest(session: nox.Session, tiers: str) -> None:
+    """Run the tests of some tiers as tests/run.sh does; arguments go to pytest."""
+    install(session, "test,detector")
+    workers = ("--numprocesses", "logical", "--maxprocesses", "8", "--dist", "loadfile", "--no-loadscope-reorder")
+    session.run("pytest", *workers, "-m", tiers, *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """Run the tests that need nothing but one process."""
+    pytest(session, "unit")
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests that are not slow; arguments go to pytest."""
-    install(session, "test,detector")
-    session.run("pytest", "-m", "not slow", *session.posargs)
+    """Run the tests that are not slow; ``-- --cov`` measures line coverage."""
+    pytest(session, "not slow")
 
 
 @nox.session
 def full(session: nox.Session) -> None:
     """Run every test."""
-    install(session, "test,detector")
-    session.run("pytest", "-m", "slow or not slow", *session.posargs)
+    pytest(session, "slow or not slow")
 
 
 @nox.session

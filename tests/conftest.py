@@ -32,6 +32,7 @@ from bench.run.spec import make_spec
 
 # --- tiers ------------------------------------------------------------------------------------------------
 
+TESTS = Path(__file__).parent
 SYSTEM_FIXTURES = frozenset({"browser", "command", "evaluate", "finished", "real_data", "real_run"})
 SYSTEM_MARKS = frozenset({"real_data", "system"})
 STARTS_PROCESSES = frozenset({"subprocess", "multiprocessing", "NotebookClient", "sync_playwright"})
@@ -53,7 +54,7 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _starts_processes(function: object, seen: set[object]) -> bool:
-    """Tell whether a function, or one of its own module that it calls, names what starts processes."""
+    """Tell whether a function, or one of the tests' own that it calls, names what starts processes."""
     function = getattr(function, "hypothesis", function)
     function = getattr(function, "inner_test", function)
     if not isinstance(function, FunctionType) or function in seen:
@@ -64,14 +65,14 @@ def _starts_processes(function: object, seen: set[object]) -> bool:
     return bool(names & STARTS_PROCESSES) or any(
         _starts_processes(each, seen)
         for each in own
-        if isinstance(each, FunctionType) and each.__module__ == function.__module__
+        if isinstance(each, FunctionType) and Path(each.__code__.co_filename).is_relative_to(TESTS)
     )
 
 
 def _is_system(item: pytest.Item) -> bool:
     if not isinstance(item, pytest.Function):
         return True
-    if any(fnmatch(item.path.relative_to(Path(__file__).parent).as_posix(), files) for files in TRAINING):
+    if any(fnmatch(item.path.relative_to(TESTS).as_posix(), files) for files in TRAINING):
         return True
     if SYSTEM_FIXTURES & set(item.fixturenames) or any(item.get_closest_marker(m) for m in SYSTEM_MARKS):
         return True
@@ -115,7 +116,7 @@ def pytest_runtest_protocol(item: pytest.Item):
 
 # --- what whole runs share --------------------------------------------------------------------------------
 
-PLUGINS = Path(__file__).parent / "plugins"
+PLUGINS = TESTS / "plugins"
 
 ENTRY_POINTS = """\
 [cloakbench.attacks]

@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
 # Makes a virtual environment, installs the project with its test tools, and runs every check.
 # Usage: bash tests/run.sh [pytest arguments]
+#   bash tests/run.sh                          all but the slow tests, as continuous integration does
+#   bash tests/run.sh -m unit                  what needs nothing but this process; minutes
+#   bash tests/run.sh -m "slow or not slow"    everything, as .ci/full does
+#   bash tests/run.sh --cov                    with line coverage of the four packages, its total last
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python3 -m venv .venv
@@ -10,6 +14,7 @@ ruff check .
 ruff format --check .
 mypy
 lint-imports
-# One process with one thread per core is fastest for torch; tests that start processes set their own.
-# Tests marked slow are for .ci/full; `bash tests/run.sh -m "slow or not slow"` runs them too.
-python -m pytest -m "not slow" "$@"
+# One worker a core and one thread a worker: torch's threads of two processes slow each other down. A file's tests
+# stay together, as they share what they make; files of unit tests come first, then the largest of the others.
+export OMP_NUM_THREADS=1
+python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder -m "not slow" "$@"

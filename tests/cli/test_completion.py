@@ -24,6 +24,7 @@ def complete(tiny):
     return ask
 
 
+@pytest.mark.system  # click asks bash for its version
 @pytest.mark.parametrize(
     ("shell", "mark"), [("bash", "complete -o nosort"), ("zsh", "#compdef bench"), ("fish", "complete --")]
 )
