@@ -1,4 +1,4 @@
-"""Tasks: ``nox -s lint``, ``unit``, ``tests``, ``full``, ``docs``. Each runs in an environment of its own; ``-R`` keeps it."""
+"""Tasks: ``nox -s lint``, ``unit``, ``tests``, ``full``, ``docs``, each in an environment of its own; ``-R`` keeps it."""
 
 import nox
 
@@ -21,7 +21,7 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports")
 
 
-def pytest(session: nox.Session, tiers: str) -> None:
+def run_tests(session: nox.Session, tiers: str) -> None:
     """Run the tests of some tiers as tests/run.sh does; arguments go to pytest."""
     install(session, "test,detector")
     workers = ("--numprocesses", "logical", "--maxprocesses", "8", "--dist", "loadfile", "--no-loadscope-reorder")
@@ -31,19 +31,19 @@ def pytest(session: nox.Session, tiers: str) -> None:
 @nox.session
 def unit(session: nox.Session) -> None:
     """Run the tests that need nothing but one process."""
-    pytest(session, "unit")
+    run_tests(session, "unit")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests that are not slow; ``-- --cov`` measures line coverage."""
-    pytest(session, "not slow")
+    run_tests(session, "not slow")
 
 
 @nox.session
 def full(session: nox.Session) -> None:
     """Run every test."""
-    pytest(session, "slow or not slow")
+    run_tests(session, "slow or not slow")
 
 
 @nox.session

@@ -39,7 +39,7 @@ def test_every_session_that_is_told_of_is_there() -> None:
     nox = pytest.importorskip("nox")
     runpy.run_path(str(ROOT / "noxfile.py"))
     told = set(re.findall(r"nox -s (\w+)", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
-    assert told == set(nox.registry.get()) == {"lint", "tests", "full", "docs"}
+    assert told == set(nox.registry.get()) == {"lint", "unit", "tests", "full", "docs"}
 
 
 @pytest.mark.parametrize("page", PAGES)
