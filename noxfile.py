@@ -24,7 +24,15 @@ def lint(session: nox.Session) -> None:
 def run_tests(session: nox.Session, tiers: str) -> None:
     """Run the tests of some tiers as tests/run.sh does; arguments go to pytest."""
     install(session, "test,detector")
-    workers = ("--numprocesses", "logical", "--maxprocesses", "8", "--dist", "loadfile", "--no-loadscope-reorder")
+    workers = (
+        "--numprocesses",
+        "logical",
+        "--maxprocesses",
+        "8",
+        "--dist",
+        "loadfile",
+        "--no-loadscope-reorder",
+    )
     session.run("pytest", *workers, "-m", tiers, *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
