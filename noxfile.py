@@ -1,4 +1,4 @@
-"""Tasks: ``nox -s lint``, ``unit``, ``tests``, ``full``, ``docs``, each in an environment of its own; ``-R`` keeps it."""
+"""Tasks of a developer, each in an environment of its own: ``nox -l`` lists them. ``tests/run.sh`` needs no nox."""
 
 import nox
 

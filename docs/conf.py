@@ -38,8 +38,11 @@ autodoc_pydantic_model_show_validator_members = False
 autodoc_pydantic_model_show_validator_summary = False
 autodoc_pydantic_field_list_validators = False
 python_use_unqualified_type_names = True
-# Only types of the documented modules have a place to link to.
-nitpick_ignore_regex = [("py:.*", rf"(?!({'|'.join(sorted(MODULES.keys() - {'bench'}))})\.[A-Za-z_.]+$).*")]
+# Only types of the documented modules have a place to link to, and of these neither private ones nor type variables.
+nitpick_ignore_regex = [
+    ("py:.*", rf"(?!({'|'.join(sorted(MODULES.keys() - {'bench'}))})\.[A-Za-z_.]+$).*"),
+    ("py:.*", r".*\.(_\w+|[A-Z]\w?_co)"),
+]
 
 html_theme = "furo"
 html_title = "CloakBench"

@@ -185,14 +185,14 @@ class AppliedAttack(Applied[Attack]):
             DataError: photos of theirs are missing.
             NodeError: what the attack learns could not be made.
         """
-        pipeline, executor = self._pipeline, self._executor()
+        executor, machine = self._executor(), self._pipeline.machine
         targets = None
         if key is not None and self.method.threat.needs_targets:
-            faces = executor.fetch(pipeline.training_faces("targets"))
-            targets = decode_pixels(faces).faces(pipeline.machine.device)
-        bound = pipeline.method("attacks", self.name, _NOBODY, self.seed)
+            faces = executor.fetch(self._pipeline.training_faces("targets"))
+            targets = decode_pixels(faces).faces(machine.device)
+        bound = self._pipeline.method(self.kind, self.name, _NOBODY, self.seed)
         learnt = {node.address: executor.fetch(node) for node in bound.learnt}
-        return bound.context(pipeline.machine, learnt, targets=targets, key=Secret(key or b""))
+        return bound.context(machine, learnt, targets=targets, key=Secret(key or b""))
 
 
 class AppliedDefense(Applied[Purifier]):
@@ -229,9 +229,11 @@ class AppliedDefense(Applied[Purifier]):
             DataError: photos of theirs are missing.
             NodeError: what the defence learns could not be made.
         """
-        pipeline, executor = self._pipeline, self._executor()
-        bound = pipeline.method("defenses", self.name, _NOBODY, self.seed)
-        return bound.context(pipeline.machine, {node.address: executor.fetch(node) for node in bound.learnt})
+        executor = self._executor()
+        bound = self._pipeline.method(self.kind, self.name, _NOBODY, self.seed)
+        return bound.context(
+            self._pipeline.machine, {node.address: executor.fetch(node) for node in bound.learnt}
+        )
 
 
 def machine_of(device: str, threads: int | None) -> Machine:

@@ -23,7 +23,7 @@ def check() -> None:
     """
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
-        places = (spec.submodule_search_locations if spec else None) or [spec.origin if spec else None]
+        places = [*((spec and spec.submodule_search_locations) or ()), spec and spec.origin]
         found = next((Path(place).resolve() for place in places if place), None)
         own = (HOME / name).resolve()
         if found is not None and found != own:
