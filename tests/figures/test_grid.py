@@ -127,7 +127,7 @@ def test_an_erasable_attack_shows_what_each_key_does(evaluate):
     done = evaluate(
         attacks=(PLUGIN,),
         defenses=("none",),
-        dataset="tiny:training_n_identities=24",
+        dataset="tiny:training_identities=24",
         protocol="erasure:far=0.4",
         heads=("pair",),
     )
