@@ -32,14 +32,21 @@ def report(
     html is one file that needs nothing else and loads nothing. md puts the figures beside the file, in FILE_files.
     A report of a dataset of real identities shows real identities unless --no-photos is given.
     """
+    from bench.files import write_atomically
     from bench.leaderboard.view import RunView
     from bench.report.content import ReportOptions, collect
-    from bench.report.writing import ENDINGS, write
+    from bench.report.html import to_html
+    from bench.report.markdown import to_markdown
     from bench.run.planning import check_writable
 
-    file = out or Path(f"report{ENDINGS[form]}")
+    file = out or Path(f"report.{form}")
     check_writable(file.parent, "--out")
     found = collect(RunView.of(run), ReportOptions(photos=not no_photos, store=store, threads=threads))
-    written = write(found, form, file)
-    more = f" with {len(written) - 1} files beside it" if len(written) > 1 else ""
-    click.echo(f"{file} written{more}, {sum(path.stat().st_size for path in written) / 1e6:.1f} MB")
+    beside = file.with_name(f"{file.name}_files")
+    text, figures = (to_html(found), {}) if form == "html" else to_markdown(found, beside.name)
+    for name, payload in figures.items():
+        write_atomically(beside / name, payload)
+    write_atomically(file, text.encode())
+    more = f" with {len(figures)} files beside it" if figures else ""
+    size = len(text.encode()) + sum(map(len, figures.values()))
+    click.echo(f"{file} written{more}, {size / 1e6:.1f} MB")

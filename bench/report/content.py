@@ -27,7 +27,7 @@ from bench.report.document import (
     with_texts,
 )
 from bench.report.drawings import drawn, photos
-from bench.report.focus import real
+from bench.report.key_results import real
 from bench.report.summary import summary
 from bench.report.wording import count, percent, sentence
 from bench.run.folder import MANIFEST

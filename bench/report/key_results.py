@@ -1,27 +1,48 @@
-"""The key results of a run: the few numbers a reader takes away, each with its reference and its test.
+"""The key results of a run: which of its many comparisons they are about, their headline and their table.
 
-What lives here: which numbers these are, taken from the tables below them in the report. What must not: any rate,
-interval or test of its own, nor a text longer than a label (`bench.report.phrases`).
+What lives here: which numbers a reader takes away, each from the frames of `bench.leaderboard.view.RunView`. What must
+not: any rate, interval or test of its own, nor a text longer than a label (`bench.report.phrases`).
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from bench.analysis.claims import MARGIN
 from bench.analysis.comparison_groups import EVERY, Axis
+from bench.analysis.results import Results
 from bench.leaderboard import erasure
+from bench.leaderboard.significance_tables import PAIRS
 from bench.leaderboard.view import RunView
+from bench.plugins import syntax
 from bench.report import phrases
-from bench.report.document import Column, Table
-from bench.report.focus import Focus, Row, order, protocol_of
-from bench.report.wording import count, difference, is_missing, p_text, percent, points, records
+from bench.report.document import Column
+from bench.report.wording import (
+    count,
+    difference,
+    matching,
+    names,
+    p_text,
+    percent,
+    points,
+    records,
+    sentence,
+)
+from bench.stats.rankings import Ranking
 from bench.stats.significance import ALPHA
 
 MOST = 8
-"""Methods of one kind that become key results; the others are in the tables of significance."""
+"""Rows of one kind; the others are in the tables of significance."""
+
+CONDITIONS: Mapping[str, str] = {
+    "verification": "dodging, FAR 1 %",
+    "identification": "rank 1",
+    "scenarios": "cloaked gallery, clean query",
+    "robustness": "no channel",
+    "erasure": erasure.POSTED,
+}
+"""Protocol → the condition the key results are about, where the run has it; else the first that is ranked."""
 
 COLUMNS = (
     Column("What"),
@@ -30,25 +51,19 @@ COLUMNS = (
     Column("Against", numeric=True),
     Column("Difference", "in percentage points; of normal accuracy with its 90 % interval", numeric=True),
     Column("p (Holm)", phrases.P, numeric=True),
-    Column("Detectable", phrases.DETECTABLE, numeric=True),
+    Column("Detectable", f"points; {PAIRS['minimum_detectable_difference']}", numeric=True),
     Column("Verdict", "significant: p after Holm, and Friedman's test over all methods, at most 5 %"),
 )
 
+PLACE = ("head", "condition", "access")
+"""Columns in which a comparison's methods agree; results at two places are never averaged."""
 
-@dataclass(frozen=True)
-class KeyResult:
-    """One number with its evidence: the texts of a row, in the order of `COLUMNS`.
+Row = Mapping[str, Any]
+"""Column → value, None where it is empty."""
 
-    Attributes:
-        what: which rate of which method.
-        where: attacks, defence or tracker, as far as results differ in it.
-        value: in per cent, with its 95 % interval over identities.
-        against: what it is compared with, and that rate; "" where it is compared with nothing.
-        difference: value − reference, in percentage points.
-        p: of the difference, NA where there is none.
-        detectable: minimum detectable difference at 80 % power, in percentage points.
-        verdict: what the test shows, or why there is none.
-    """
+
+class KeyResult(NamedTuple):
+    """A row of the table, in the order of `COLUMNS`; "" where there is nothing to compare with."""
 
     what: str
     where: str
@@ -60,253 +75,224 @@ class KeyResult:
     verdict: str = ""
 
 
-def key_results(view: RunView, focus: Focus | None) -> tuple[KeyResult, ...]:
-    """Return the key results of a run, () where no cell has a rate.
+class KeyResults(NamedTuple):
+    """What a run shows: the first sentence, the rows of the table, and what they are to be read with."""
 
-    Args:
-        view: of a finished run.
-        focus: what `bench.report.focus.choose_focus` chose.
-    """
-    if focus is None:
-        return tuple(_without_attack(view))
+    headline: str
+    rows: Sequence[KeyResult] = ()
+    read_with: Sequence[tuple[str, str]] = ()
+
+
+def key_results(view: RunView, focus: pd.DataFrame) -> KeyResults:
+    """Return the key results of a run with its `focus_of`: of defences, else of attacks, else why there are none."""
+    cells = list(view.results.cells.values())
+    if all(cell.status != "ok" for cell in cells):
+        return KeyResults(phrases.ALL_FAILED.format(reason=sentence(cells[0].reason)))
+    if focus.empty:
+        return _without_attack(view)
     if protocol_of(view) == "erasure":
-        return tuple(_erased(view, focus))
-    if len(focus.defenses) > 1:
-        return tuple(_defenses(focus))
-    return tuple(_attacks(view, focus))
+        return _erasers(view, focus)
+    return _defenses(view, focus) if any(focus["defense"] != "none") else _attacks(view, focus)
 
 
-def table(results: Sequence[KeyResult], where: str) -> Table:
-    """Return key results as a table of a report.
+def real(results: Results, axis: Axis) -> tuple[str, ...]:
+    """Return the methods of one axis of the run but ``none``."""
+    return tuple(name for name in results.values(axis) if name != "none")
 
-    Args:
-        results: at least one.
-        where: what all of them have in common.
+
+def protocol_of(view: RunView) -> str:
+    """Return the name of the run's protocol, without its parameters."""
+    return syntax.parse(view.facts.spec.protocol).name
+
+
+def focus_of(view: RunView) -> pd.DataFrame:
+    """Return the rows of ``view.means`` the key results are about: one a defence, the lowest ASR first.
+
+    The run's first head; the protocol's own question (`CONDITIONS`); black-box before white-box, as a tracker's
+    backbone is seldom known; the mean of all attacks before a single one. Empty where no attack has a rate.
     """
-    return Table(phrases.KEY_RESULTS.format(where=where), COLUMNS, tuple(map(astuple, results)))
-
-
-def common_ground(view: RunView, focus: Focus | None) -> str:
-    """Return what all key results have in common: head, condition, access, trackers and sample."""
-    if focus is None:
-        return f"protocol {view.facts.spec.protocol}"
-    head, condition, access = focus.key
-    trackers = str(focus.any_row["backbones"]).split("|")
-    sample = count(int(focus.any_row["n_identities"]), "identity", "identities")
-    tracker = f"mean of {len(trackers)} trackers" if len(trackers) > 1 else f"tracker `{trackers[0]}`"
-    return ", ".join(part for part in (f"head `{head}`", condition, access, tracker, sample) if part)
-
-
-def best_defense(focus: Focus) -> str | None:
-    """Return the defence with the lowest ASR, significant or not; None where the run has none but ``none``."""
-    ranked = order(focus.ranking("defense", focus.against)) or list(focus.defenses)
-    return next((name for name in ranked if name != "none"), None)
-
-
-def attacks_named(focus: Focus) -> str:
-    """Return the attacks of a focus as a place: one by name, several as their mean."""
-    if focus.against != EVERY:
-        return f"`{focus.against}`"
-    return f"mean of {count(len(str(focus.any_row['attacks']).split('|')), 'attack')}"
-
-
-# -- defences -----------------------------------------------------------------------------------------------
-
-
-def _defenses(focus: Focus) -> Iterator[KeyResult]:
-    """Yield each defence against none, the best against each attack, and what the best costs."""
-    ranked = order(focus.ranking("defense", focus.against)) or list(focus.defenses)
-    real = [name for name in ranked if name != "none"]
-    for name in real[:MOST]:
-        yield _defended(focus, focus.against, name, attacks_named(focus))
-    if focus.against == EVERY:
-        for attack in [one for one in focus.attacks if (one, real[0]) in focus.rows][:MOST]:
-            yield _defended(focus, attack, real[0], f"`{attack}`")
-    yield from _baseline(focus)
-    yield accuracy(focus, real[0])
-
-
-def _defended(focus: Focus, against: str, defense: str, where: str) -> KeyResult:
-    """Return a defence's ASR against that of no defence."""
-    return _compared(focus, "defense", against, (defense, "none"), where)
-
-
-def _compared(focus: Focus, axis: Axis, opponent: str, methods: tuple[str, str], where: str) -> KeyResult:
-    """Return the ASR of the first of two methods against that of the second, with the test of the pair."""
-    one, other = methods
-    row, reference = (
-        focus.rows.get((opponent, name) if axis == "defense" else (name, opponent)) for name in methods
-    )
-    pair = focus.pair(axis, opponent, one, other)
-    return KeyResult(
-        what=f"ASR, `{one}`",
-        value=_rate(row),
-        where=where,
-        against="" if reference is None else f"`{other}`: {percent(reference['asr'])}",
-        **_tested(pair, one, focus.ranking(axis, opponent).reason),
-    )
-
-
-def _tested(pair: Row | None, one: str, reason: str) -> dict[str, str]:
-    """Return difference, p, verdict and detectable difference of a row of `significance_tables.PAIRS`."""
-    if pair is None:
-        return {"p": "NA", "verdict": _untested(reason)}
-    ends = [pair[name] for name in ("difference", "difference_low", "difference_high")]
-    if pair["first"] != one:
-        ends = [None if is_missing(end) else -end for end in (ends[0], ends[2], ends[1])]
-    untested = is_missing(pair["p_holm"])
-    return {
-        "difference": difference(*ends),
-        "p": p_text(pair["p_holm"]),
-        "detectable": points(pair["minimum_detectable_difference"]),
-        "verdict": _untested(pair["reason"]) if untested else _verdict(bool(pair["significant"]), ends[0]),
+    results, rows = view.results, view.means
+    known = rows[rows["asr"].notna()]
+    wanted = {
+        "head": results.values("head"),
+        "condition": (CONDITIONS.get(protocol_of(view), ""), *results.ranked_conditions()),
+        "access": ("black-box", "white-box"),
+        "against": (EVERY, *real(results, "attack")),
     }
+    for column, preferred in wanted.items():
+        there = set(known[column])
+        choice = {column: next((one for one in preferred if one in there), min(there, default=""))}
+        known, rows = matching(known, **choice), matching(rows, **choice)
+    return rows.sort_values("asr", kind="stable")
 
 
-def _untested(reason: str) -> str:
-    return phrases.UNTESTED.format(reason=reason or "no reason was recorded")
+def place(row: Row) -> dict[str, str]:
+    """Return head, condition and access of a row."""
+    return {name: row[name] for name in PLACE}
 
 
-def _verdict(significant: bool, change: float) -> str:
-    if not significant:
-        return "not significantly different"
-    return "significantly lower" if change < 0 else "significantly higher"
+def place_text(row: Row) -> str:
+    """Return the same as a text."""
+    return ", ".join(filter(None, (f"head `{row['head']}`", row["condition"], row["access"])))
 
 
-def _rate(row: Row | None) -> str:
-    if row is None:
-        return "NA: the run has no such cells"
-    if is_missing(row["asr"]):
-        return f"NA: {row['asr_reason']}"
-    if is_missing(row["asr_low"]):
-        return f"{percent(row['asr'])} ({row['asr_reason']})"
-    return percent(row["asr"], row["asr_low"], row["asr_high"])
+def rate(row: Row, name: str) -> str:
+    """Return a rate of a row with its interval, or why it or its interval is empty."""
+    value = percent(row[name], row[f"{name}_low"], row[f"{name}_high"])
+    return value if row[f"{name}_low"] is not None else f"{value} ({row[f'{name}_reason']})"
 
 
-def _baseline(focus: Focus) -> Iterator[KeyResult]:
-    baseline = focus.any_row["baseline_error"]
-    if not is_missing(baseline):
-        yield KeyResult("Error rate without any cloak", "", percent(baseline))
+def _ranking(view: RunView, axis: Axis, opponent: str, row: Row) -> Ranking:
+    """Return the ranking of one comparison at a row's place, an empty one where the run has none."""
+    wanted = (axis, opponent, *place(row).values())
+    for one, ranking in view.ranked:
+        if (one.axis, one.opponent, one.head, one.condition, one.access) == wanted:
+            return ranking
+    return Ranking((), reason="the run has no such comparison")
 
 
-def accuracy(focus: Focus, defense: str) -> KeyResult:
-    """Return a defence's normal accuracy against that of no defence, by the test of non-inferiority."""
-    row = focus.rows[focus.against, defense]
-    change = [row[f"accuracy_difference{end}"] for end in ("", "_low", "_high")]
-    reason = row["not_worse_reason"] or row["normal_accuracy_reason"] or "no test was made"
-    shown = None if is_missing(row["not_worse"]) else bool(row["not_worse"])
-    verdict = phrases.KEPT.format(margin=f"{100 * MARGIN:g}", shown=phrases.SHOWN[shown])
-    return KeyResult(
-        what=f"Normal accuracy, `{defense}`",
-        where="",
-        value=percent(*(row[f"normal_accuracy{end}"] for end in ("", "_low", "_high"))),
-        against=f"`none`: {percent(row['undefended_accuracy'])}",
-        difference=difference(*change),
-        p=p_text(row["accuracy_p"]),
-        verdict=f"{verdict}: {reason}" if shown is None else verdict,
-    )
+def _tied(ranking: Ranking, best: str) -> tuple[str, str]:
+    """Return the methods that are not significantly different from the best, ``none`` among them, as a fact."""
+    letters = {one.method: set(one.tie_group) for one in ranking.methods}
+    tied = [name for name in letters if name != best and letters[name] & letters[best]]
+    text = names(tied) if tied else "no other" if letters else ranking.reason
+    return f"Not significantly different from `{best}`", text
 
 
-# -- attacks ------------------------------------------------------------------------------------------------
+def _compared(view: RunView, axis: Axis, row: Row, other: str, value_of_other: Any, where: str) -> KeyResult:
+    """Return the ASR of a row's method with the test of its difference from another method's."""
+    method, opponent = row["defense"], row["against"]
+    if axis == "attack":
+        method, opponent = opponent, method
+    pairs = matching(view.pairs, ranked=axis, against=opponent, **place(row))
+    found = records(pairs[pairs["first"].isin((method, other)) & pairs["second"].isin((method, other))])
+    untested = dict.fromkeys(PAIRS) | {"reason": _ranking(view, axis, opponent, row).reason}
+    test = next(iter(found), untested)
+    if test["first"] == other:
+        ends = {"": test["difference"], "_low": test["difference_high"], "_high": test["difference_low"]}
+        test |= {f"difference{end}": None if value is None else -value for end, value in ends.items()}
+    return _tested(method, test, where, rate(row, "asr"), f"`{other}`: {percent(value_of_other)}")
 
 
-def _attacks(view: RunView, focus: Focus) -> Iterator[KeyResult]:
-    """Yield the strongest attack against no attack on each tracker, every other one against it, and PSNR."""
-    defense = focus.defenses[0]
-    under = f"defence `{defense}`"
-    ranked = order(focus.ranking("attack", defense)) or list(focus.attacks)
-    yield from (_against_nothing(row) for row in _rows(view, focus, ranked[0], defense)[:MOST])
-    if len(ranked) > 1:
-        yield KeyResult(f"ASR, `{ranked[0]}`", under, _rate(focus.rows.get((ranked[0], defense))))
-    for name in ranked[1 : MOST + 1]:
-        yield _compared(focus, "attack", defense, (name, ranked[0]), under)
-    psnr = focus.any_row["cloak_psnr"]
-    if not is_missing(psnr):
-        yield KeyResult("PSNR of the cloaks against the photos", attacks_named(focus), f"{psnr:.1f} dB")
+def _tested(method: str, test: Row, where: str, value: str, against: str) -> KeyResult:
+    """Return a method's ASR with a test that has the columns of ``view.pairs``."""
+    change, low, high = (test[f"difference{end}"] for end in ("", "_low", "_high"))
+    verdict = f"not tested: {test['reason']}"
+    if change is not None and test["p_holm"] is not None:
+        direction = "lower" if change < 0 else "higher"
+        verdict = f"significantly {direction}" if test["significant"] else "not significantly different"
+    tested = (difference(change, low, high), p_text(test["p_holm"]))
+    detectable = points(test["minimum_detectable_difference"])
+    return KeyResult(f"ASR, `{method}`", where, value, against, *tested, detectable, verdict)
 
 
-def _rows(view: RunView, focus: Focus, attack: str, defense: str) -> list[dict[str, Any]]:
-    """Return an attack's rows of the leaderboard under the focus, one a tracker and seed."""
-    head, condition, access = focus.key
+def _defenses(view: RunView, focus: pd.DataFrame) -> KeyResults:
+    """Return each defence against none, the best against each attack and elsewhere, and what it costs."""
+    found = records(focus[focus["defense"] != "none"].head(MOST))
+    best, name = found[0], found[0]["defense"]
+    elsewhere = [
+        row
+        for row in records(matching(view.means, defense=name))
+        if (place(row) == place(best)) != (row["against"] == best["against"])
+    ]
+    elsewhere.sort(key=lambda row: place(row) != place(best))
+    rows = [_defended(view, row, best) for row in (*found, *elsewhere[:MOST])]
+    rows += [KeyResult("Error rate without any cloak", "", percent(best["baseline_error"])), accuracy(best)]
+    undefended = percent(best["undefended_asr"])
+    headline = phrases.DEFENDED.format(defense=name, undefended=undefended, **rows[0]._asdict())
+    tied = _tied(_ranking(view, "defense", best["against"], best), name)
+    return KeyResults(headline, rows, (tied, _trained(view, name)))
+
+
+def _defended(view: RunView, row: Row, best: Row) -> KeyResult:
+    """Return the ASR behind a defence against that behind none."""
+    attacks = count(len(row["attacks"].split("|")), "attack")
+    where = f"mean of {attacks}" if row["against"] == EVERY else f"against `{row['against']}`"
+    elsewhere = "" if place(row) == place(best) else f", {place_text(row)}"
+    return _compared(view, "defense", row, "none", row["undefended_asr"], where + elsewhere)
+
+
+def accuracy(row: Row) -> KeyResult:
+    """Return a defence's normal accuracy against that of no defence, from its row of ``view.means``."""
+    shown = {True: "shown", False: "not shown", None: f"not tested: {row['not_worse_reason']}"}
+    verdict = f"loss below {100 * MARGIN:g} point (one-sided): {shown[row['not_worse']]}"
+    value, undefended = rate(row, "normal_accuracy"), f"`none`: {percent(row['undefended_accuracy'])}"
+    change = difference(*(row[f"accuracy_difference{end}"] for end in ("", "_low", "_high")))
+    what, p = f"Normal accuracy, `{row['defense']}`", p_text(row["accuracy_p"])
+    return KeyResult(what, "", value, undefended, change, p, verdict=verdict)
+
+
+def _trained(view: RunView, defense: str) -> tuple[str, str]:
+    """Return which attacks, surrogates and trackers a defence was trained with, by the marks of its rows."""
     board = view.leaderboard
-    chosen = board["access"].replace("", "black-box") == access
-    for column, value in (("attack", attack), ("defense", defense), ("head", head), ("condition", condition)):
-        chosen &= board[column] == value
-    return records(board[chosen])
+    rows = board[(board["defense"] == defense) & (board["attack"] != "none")]
+    found = [
+        text.format(names(list(rows.loc[rows[column] == value, whom].unique())))
+        for (column, value, whom), text in phrases.TRAINED.items()
+        if (rows[column] == value).any()
+    ]
+    return f"Training of `{defense}`", "; ".join(found) or phrases.UNTRAINED
+
+
+def _attacks(view: RunView, focus: pd.DataFrame) -> KeyResults:
+    """Return the strongest attack against no cloak on each tracker, every other one against it, and PSNR."""
+    at = place(records(focus)[0])
+    means = matching(view.means, **at, defense="none").sort_values("asr", ascending=False, kind="stable")
+    best, *others = records(means[means["against"] != EVERY])
+    name, board = best["against"], view.leaderboard
+    board = board.assign(access=board["access"].replace("", "black-box"))
+    tested = records(matching(board, attack=name, defense="none", **at).head(MOST))
+    rows = [
+        *(_against_nothing(row) for row in tested),
+        *(_compared(view, "attack", row, name, best["asr"], "mean") for row in others[:MOST]),
+    ]
+    if best["cloak_psnr"] is not None:
+        rows.append(KeyResult(f"PSNR, cloaks of `{name}`", "", f"{best['cloak_psnr']:.1f} dB"))
+    baseline = percent(best["baseline_error"])
+    headline = phrases.ATTACKED.format(attack=name, value=rate(best, "asr"), baseline=baseline)
+    return KeyResults(headline, rows, (_tied(_ranking(view, "attack", "none", best), name),))
 
 
 def _against_nothing(row: Row) -> KeyResult:
     """Return a leaderboard row's ASR against the error rate without any cloak."""
-    known = not is_missing(row["asr"]) and not is_missing(row["baseline_error"])
-    change = row["asr"] - row["baseline_error"] if known else None
-    p, verdict = row["p_holm"], _untested(row["p_holm_reason"] or "")
-    if not is_missing(p) and change is not None:
-        verdict = _verdict(p <= ALPHA, change)
-    return KeyResult(
-        what=f"ASR, `{row['attack']}`",
-        value=percent(row["asr"], row["asr_low"], row["asr_high"]),
-        against=f"no cloak: {percent(row['baseline_error'])}",
-        difference=difference(change),
-        p=p_text(p),
-        detectable=points(row["minimum_detectable_difference"]),
-        verdict=verdict,
-        where=f"tracker `{row['backbone']}`, seed {row['seed']}",
-    )
+    asr, baseline, p = row["asr"], row["baseline_error"], row["p_holm"]
+    change = None if asr is None or baseline is None else asr - baseline
+    test = {**dict.fromkeys(PAIRS), **row, "difference": change, "reason": row["p_holm_reason"]}
+    test["significant"] = p is not None and p <= ALPHA
+    where = f"tracker `{row['backbone']}`, seed {row['seed']}"
+    value = percent(asr, row["asr_low"], row["asr_high"])
+    return _tested(row["attack"], test, where, value, f"no cloak: {percent(baseline)}")
 
 
-def _without_attack(view: RunView) -> Iterator[KeyResult]:
-    """Yield the error rates of a run without attacks."""
-    board = view.leaderboard
-    for row in records(board[board["asr"].notna()].head(MOST)):
-        parts = (f"tracker `{row['backbone']}`", f"head `{row['head']}`", row["condition"])
-        yield KeyResult(
-            what=f"Error rate without any cloak, `{row['defense']}`",
-            value=percent(row["asr"], row["asr_low"], row["asr_high"]),
-            where=", ".join(filter(None, parts)),
-        )
+def _without_attack(view: RunView) -> KeyResults:
+    """Return the error rates of a run in which no attack has a rate."""
+    board = view.leaderboard[view.leaderboard["asr"].notna()]
+    rows = []
+    for row in records(board.head(MOST)):
+        where = ", ".join(filter(None, (f"tracker `{row['backbone']}`", row["head"], row["condition"])))
+        value = percent(row["asr"], row["asr_low"], row["asr_high"])
+        rows.append(KeyResult(f"Error rate without any cloak, `{row['defense']}`", where, value))
+    if real(view.results, "attack") or not rows:
+        return KeyResults(phrases.NO_RATE, rows)
+    low, high = percent(board["asr"].min()), percent(board["asr"].max())
+    return KeyResults(phrases.NO_ATTACK.format(low=low, high=high), rows)
 
 
-# -- erasure ------------------------------------------------------------------------------------------------
-
-
-def _erased(view: RunView, focus: Focus) -> Iterator[KeyResult]:
-    """Yield what the first attack protects, and what each key and the strongest defences bring back of it."""
-    rows = erased_rows(view)
-    for row in records(rows.drop_duplicates(["backbone", "head"])):
-        yield KeyResult("Protected pairs", f"tracker `{row['backbone']}`", _share(row, "protected"))
-    for eraser in (*erasure.KEYS, *strongest_erasers(rows)):
-        for row in records(rows[rows["eraser"] == eraser]):
-            seen = row["attack_seen_by_defense"]
-            yield KeyResult(
-                what=f"Protected pairs undone, {eraser if row['kind'] == 'key' else f'defence `{eraser}`'}",
-                value=_share(row, "undone"),
-                where=f"tracker `{row['backbone']}`" + (f", attack {seen}" if seen else ""),
-            )
-    for eraser in strongest_erasers(rows):
-        if (focus.against, eraser) in focus.rows:
-            yield accuracy(focus, eraser)
-
-
-def erased_rows(view: RunView) -> pd.DataFrame:
-    """Return the rows of the run's first attack, with the columns of `bench.leaderboard.erasure.COLUMNS`."""
-    rows = erasure.table(view.results)
-    first: pd.DataFrame = rows[rows["attack"] == rows["attack"].iloc[0]]
-    return first
-
-
-def strongest_erasers(rows: pd.DataFrame) -> list[str]:
-    """Return the defence with the highest mean over trackers, and where it has seen the attack the highest unseen.
-
-    Args:
-        rows: those of one attack, with the columns of `bench.leaderboard.erasure.COLUMNS`.
-    """
-    tried = rows[(rows["kind"] == "defence") & rows["undone"].notna()]
-    unseen = tried[~tried["attack_seen_by_defense"].str.startswith("seen")]
-    best = [str(some.groupby("eraser")["undone"].mean().idxmax()) for some in (tried, unseen) if len(some)]
-    return list(dict.fromkeys(best))
-
-
-def _share(row: Row, name: str) -> str:
-    if is_missing(row[name]):
-        return f"NA: {row[f'{name}_reason']}"
-    return percent(row[name], row[f"{name}_low"], row[f"{name}_high"])
+def _erasers(view: RunView, focus: pd.DataFrame) -> KeyResults:
+    """Return what the first attack protects, what keys and defences undo of it, and what the strongest costs."""
+    table = erasure.table(view.results)
+    table = matching(table, attack=table["attack"].iloc[0])
+    undone = table[table["kind"] != "key"].groupby("eraser")["undone"].mean()
+    ranked = list(undone.sort_values(ascending=False).index[:MOST])
+    rows = [
+        KeyResult("Protected pairs", f"tracker `{row['backbone']}`", rate(row, "protected"))
+        for row in records(table.drop_duplicates(["backbone", "head"]))
+    ]
+    for eraser in (*erasure.KEYS, *ranked):
+        for row in records(matching(table, eraser=eraser)):
+            where = f"tracker `{row['backbone']}`"
+            where += f", attack {row['attack_seen_by_defense']}" if eraser in ranked else ""
+            rows.append(KeyResult(f"Protected pairs undone, eraser `{eraser}`", where, rate(row, "undone")))
+    rows += [accuracy(row) for row in records(focus[focus["defense"].isin(ranked[:1])])]
+    headline = phrases.ERASED.format(attack=table["attack"].iloc[0])
+    return KeyResults(headline, rows, [_trained(view, name) for name in ranked[:1]])

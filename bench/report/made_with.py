@@ -10,7 +10,7 @@ from bench.leaderboard.view import RunView
 from bench.plugins import factory, syntax
 from bench.report import literature
 from bench.report.document import Block, Column, Facts, Folded, Paragraph, Section, Table
-from bench.report.focus import real
+from bench.report.key_results import real
 from bench.report.literature import PublishedNumber
 from bench.report.wording import count
 from bench.run.folder import CellResult

@@ -4,90 +4,40 @@ A template is filled with names and numbers and is never bent to them: a list fo
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
-Case = Literal[
-    "all failed",
-    "no attack",
-    "no rate",
-    "not ranked",
-    "best",
-    "lowest, tied",
-    "not significant",
-    "no defence is lower",
-    "one attack",
-    "strongest",
-    "highest, tied",
-    "attacks not ranked",
-    "erasure",
-]
-"""What a run can say of itself at the top."""
-
-HEADLINES: Mapping[Case, str] = {
-    "all failed": "No result: every cell failed. First reason: {reason}",
-    "no attack": "No attack was run. Error rate without any cloak, over the rows of the leaderboard: {low} to {high}.",
-    "no rate": "No attack has a rate: cells failed, or have no identities in common.",
-    "not ranked": "Defences {against} are {reason}.",
-    "best": "Best defence {against}: `{best}`. ASR {asr}, without a defence {undefended}; the difference is "
-    "significant ({test}).",
-    "lowest, tied": "Lowest ASR {against}: `{best}`, {asr}, without a defence {undefended}; the difference is "
-    "significant ({test}). Not significantly different from `{best}`: {tied}.",
-    "not significant": "No defence significantly lowers the ASR {against}. Lowest: `{best}`, {asr}; without a "
-    "defence {undefended} ({test}).",
-    "no defence is lower": "No defence lowers the ASR {against}: without a defence {undefended}. Lowest with one: "
-    "`{best}`, {asr} ({test}).",
-    "one attack": "`{best}` {under}: ASR {asr}, error rate without any cloak {baseline}.",
-    "strongest": "Strongest attack {under}: `{best}`, ASR {asr}, error rate without any cloak {baseline}; "
-    "significantly different from every other attack.",
-    "highest, tied": "Highest ASR {under}: `{best}`, {asr}, error rate without any cloak {baseline}. Not "
-    "significantly different from `{best}`: {tied}.",
-    "attacks not ranked": "Attacks {under} are {reason}.",
-    "erasure": "`{attack}`: which of the pairs that it protects are undone with the right key, a wrong one, none, and "
-    "by defences, is in the table of key results. No test compares erasers.",
-}
-"""Case → the first sentence of a report. Names and numbers are filled in; see `bench.report.summary.headline`."""
-
-TESTED = "p after Holm {p}"
-UNTESTED = "not tested: {reason}"
-"""The test of a pair, in brackets in a headline and as a verdict in a table."""
+ALL_FAILED = "No result: every cell failed. First reason: {reason}"
+NO_ATTACK = (
+    "No attack was run. Error rate without any cloak, over the rows of the leaderboard: {low} to {high}."
+)
+NO_RATE = "No attack has a rate: cells failed, or have no identities in common."
+DEFENDED = (
+    "Lowest ASR with a defence, {where}: `{defense}`, {value}; without a defence {undefended}; {verdict} "
+    "(p after Holm: {p})."
+)
+ATTACKED = "Highest ASR without a defence: `{attack}`, {value}; error rate without any cloak {baseline}."
+ERASED = (
+    "`{attack}`: which of the pairs that it protects are undone with the right key, a wrong one, none, and by "
+    "defences, is in the table of key results. No test compares erasers."
+)
+"""The first sentence of a report, one for each kind of run."""
 
 KEY_RESULTS = (
     "Key results ({where}). Rates are means over identities with 95 % intervals; ASR: attack success rate, high "
     "where the cloak works."
 )
-"""Caption of the table of key results."""
-
 P = (
     "two-sided sign-flip test over identities, after Holm over the pairs of the comparison or, against no cloak, over "
     "the rows of the leaderboard; of normal accuracy the one-sided non-inferiority test, not corrected"
 )
-
-DETECTABLE = (
-    "minimum detectable difference at 80 % power, in percentage points: the smallest difference of the two rates that "
-    "80 of 100 such runs would have found significant"
-)
-
-KEPT = "loss below {margin} point: {shown} (one-sided)"
-"""Verdict of the non-inferiority test of normal accuracy; `shown` is one of `SHOWN`."""
-SHOWN: Mapping[bool | None, str] = {True: "shown", False: "not shown", None: "not tested"}
-
-MIXED_GOALS = (
-    "mixes untargeted attacks, whose goal is dodging, with attacks that aim at another face: {targeted}."
-)
-
-TRAINED: Mapping[str, str] = {
-    "seen": "trained on {}",
-    "seen-with-other-parameters": "trained on other parameters of {}",
-    "surrogates": "extractors are surrogates of {}",
-    "tracker": "extractors include a tracker's backbone ({})",
-    "adaptive": "made against by {}",
+TRAINED: Mapping[tuple[str, str | bool, str], str] = {
+    ("attack_seen_by_defense", "seen", "attack"): "trained on {}",
+    ("attack_seen_by_defense", "seen-with-other-parameters", "attack"): "trained on other parameters of {}",
+    ("extractors_are_surrogates", True, "attack"): "extractors are surrogates of {}",
+    ("extractor_is_tracker", True, "backbone"): "extractors include a tracker's backbone ({})",
+    ("attack_adapts_to_defense", True, "attack"): "made against by {}",
 }
-"""Mark of a threat model → what it says of a defence and attacks or trackers."""
-
+"""Column of the leaderboard, its value and the column that names whom it concerns → what is said of a defence."""
 UNTRAINED = "none of the attacks, their surrogates or the trackers' backbones"
-
-ELSEWHERE = "lowest ASR and significantly below no defence: {agree} of {others}"
-"""How often the same defence is best under the run's other heads, conditions and accesses."""
 
 NO_LEAK = "none found"
 NO_LEAK_IN_PART = "none found in what could be looked up"
@@ -131,6 +81,7 @@ READING = (
     "Rank and letters: a rank is a range, from 1 + the number of methods significantly better to the number of "
     "methods - those significantly worse. Methods that share a letter are not significantly different.",
     "Intervals are 95 % over identities. NA is never a zero; its reason stands beside it.",
+    "A mean over attacks takes in all of them, whatever they aim at; their goals are under Threat models.",
     "Threat model: white-box means that the attack knew the tracker's backbone, black-box that it did not. The two "
     "are never averaged. seen means that the defence was trained on this attack.",
 )

@@ -11,8 +11,7 @@ from bench.leaderboard import significance_tables
 from bench.leaderboard.significance_tables import KEPT, PAIRS, RANKINGS, SEEDS
 from bench.leaderboard.view import RunView
 from bench.report.document import Column, Folded, Table
-from bench.report.focus import key_of, of_group
-from bench.report.wording import count, difference, p_text, percent, records
+from bench.report.wording import count, difference, matching, p_text, percent, records
 from bench.stats.rankings import Ranking
 
 _RANKED = (
@@ -74,7 +73,8 @@ def comparisons(view: RunView, axis: Axis) -> list[Folded]:
 
 
 def _of(table: pd.DataFrame, one: ComparisonGroup) -> pd.DataFrame:
-    return of_group(table, one.axis, one.opponent, key_of(one))
+    group = {"head": one.head, "condition": one.condition, "access": one.access}
+    return matching(table, ranked=one.axis, against=one.opponent, **group)
 
 
 def _named(one: ComparisonGroup) -> str:

@@ -1,4 +1,4 @@
-"""Numbers and names as they stand in a report."""
+"""Numbers, names and rows of tables as they stand in a report."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,25 +10,14 @@ NAMED = 6
 
 
 def count(number: int, one: str, many: str = "") -> str:
-    """Return a number with its noun: ``0 cells``, ``1 cell``, ``1,069 photos``.
-
-    Args:
-        number: at least 0.
-        one: the noun for one.
-        many: the noun for others; default: `one` with an s.
-    """
+    """Return a number with its noun: ``0 cells``, ``1 cell``, ``1,069 photos``; `many` where an s is not enough."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def names(items: Sequence[str], most: int = NAMED) -> str:
-    """Return methods' names as code, ``none`` where there is none, the first `most` where there are more."""
-    shown = ", ".join(f"`{item}`" for item in items[:most])
-    return f"{shown}, … ({len(items)} in all)" if len(items) > most else shown or "none"
-
-
-def is_missing(value: Any) -> bool:
-    """Say whether a cell of a table is empty: None or NaN."""
-    return value is None or bool(pd.isna(value))
+def names(items: Sequence[str]) -> str:
+    """Return methods' names as code, ``none`` where there is none, the first `NAMED` where there are more."""
+    shown = ", ".join(f"`{item}`" for item in items[:NAMED])
+    return f"{shown}, … ({len(items)} in all)" if len(items) > NAMED else shown or "none"
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -37,38 +26,35 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in plain.to_dict("records")]
 
 
-def percent(value: Any, low: Any = None, high: Any = None) -> str:
-    """Return a rate in [0, 1] in per cent, with its interval where there is one; ``NA`` where it is empty.
+def matching(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
+    """Return the rows of a table that have the given values in the columns named."""
+    return table[(table[list(values)] == pd.Series(values)).all(axis=1)]
 
-    Args:
-        value: the rate.
-        low: lower end of its interval.
-        high: upper end.
-    """
-    if is_missing(value):
+
+def percent(value: Any, low: Any = None, high: Any = None) -> str:
+    """Return a rate in [0, 1] in per cent, with its interval where there is one; ``NA`` where it is empty."""
+    if pd.isna(value):
         return "NA"
-    if is_missing(low) or is_missing(high):
-        return f"{100 * value:.1f} %"
-    return f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    ends = "" if pd.isna(low) or pd.isna(high) else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * value:.1f} %{ends}"
 
 
 def difference(value: Any, low: Any = None, high: Any = None) -> str:
     """Return a difference of rates in signed percentage points, with its interval; ``NA`` where it is empty."""
-    if is_missing(value):
+    if pd.isna(value):
         return "NA"
-    if is_missing(low) or is_missing(high):
-        return f"{100 * value:+.1f}"
-    return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    ends = "" if pd.isna(low) or pd.isna(high) else f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return f"{100 * value:+.1f}{ends}"
 
 
 def points(value: Any) -> str:
     """Return the size of a difference in percentage points, ``NA`` where it is empty."""
-    return "NA" if is_missing(value) else f"{100 * value:.1f}"
+    return "NA" if pd.isna(value) else f"{100 * value:.1f}"
 
 
 def p_text(value: Any) -> str:
     """Return a p value for a table, ``NA`` where there is none."""
-    if is_missing(value):
+    if pd.isna(value):
         return "NA"
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
 
