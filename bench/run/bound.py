@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+from typing import Any, Generic, TypeVar, cast, overload
 
 import safetensors.torch
 
@@ -19,10 +19,8 @@ from bench.plugins import factory
 from bench.randomness import stream_seed
 from bench.run import calls
 from bench.run.code_hashes import code_digest
+from bench.run.device import Machine
 from bench.run.graph import Advance, FieldsOnly, Node, Payloads
-
-if TYPE_CHECKING:
-    from bench.run.device import Machine
 
 M_co = TypeVar("M_co", bound=Method, covariant=True)
 

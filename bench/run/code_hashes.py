@@ -24,7 +24,8 @@ NOT_NUMERICAL = frozenset(
         "bench.run.calls",  # checks what plugins return, undoes what they leave; behind CONTRACT_VERSION
         "bench.run.code_hashes",  # makes keys
         "bench.run.code_syntax",  # likewise
-        "bench.run.digest",  # likewise
+        "bench.run.device",  # where it is computed; what of that decides a byte enters as `environment`
+        "bench.run.digest",  # makes keys
         "bench.run.graph",  # remembers what was computed
         "bench.data.folders",  # where a user's folders lie; their photos enter by fingerprint
         "bench.errors",  # words

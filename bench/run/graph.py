@@ -12,31 +12,31 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from bench.contracts import CONTRACT
+from bench.contracts import CONTRACT, CROP_SIZE
 from bench.errors import BenchError, MethodError
 from bench.files import StoreError
 from bench.run.code_hashes import code_digest
+from bench.run.device import Machine
 from bench.run.digest import digest
 from bench.run.store import Store
 
-if TYPE_CHECKING:
-    from bench.run.device import Machine
-
 log = logging.getLogger("bench")
 
-STAGES = (
-    "faces",
-    "fit",
-    "cloak",
-    "target_assignment",
-    "erase",
-    "purify",
-    "measure",
-    "diagnose",
-    "embed",
-    "decide",
+STAGES = tuple(
+    [
+        "faces",
+        "fit",
+        "cloak",
+        "target_assignment",
+        "erase",
+        "purify",
+        "measure",
+        "diagnose",
+        "embed",
+        "decide",
+    ]
 )
 """In the order the data flows."""
 
@@ -63,11 +63,13 @@ class Node(FieldsOnly, ABC):
 
     Attributes:
         stage: one of `STAGES`; the folder of the store.
+        image_bytes: what one image takes in the store, about.
         label: what an identity reads in progress bars and logs; nodes of one label are shards of one thing.
         environment: what of the machine decides bytes (`bench.run.digest.environment`).
     """
 
     stage: ClassVar[str]
+    image_bytes: ClassVar[int] = 3 * CROP_SIZE**2
     label: str
     environment: Mapping[str, Any] = field(repr=False)
 
@@ -77,14 +79,14 @@ class Node(FieldsOnly, ABC):
         """The artefacts it is made from."""
 
     @property
-    @abstractmethod
     def images(self) -> int:
-        """The number of images it covers, for progress and timings."""
+        """The number of images it covers, for progress and timings: by default its first input's."""
+        return self.inputs[0].images
 
     @property
-    @abstractmethod
     def size(self) -> int:
         """Bytes it will take, about."""
+        return self.images * self.image_bytes
 
     @abstractmethod
     def key_fields(self) -> Mapping[str, Any]:

@@ -129,7 +129,7 @@ SCOPES = "bench.run.stages.scopes"
     [
         (Crops, {"bench.run.stages.faces"}),
         (Fit, {"bench.run.stages.fit"}),
-        (Cloak, {"bench.run.stages.cloak", "bench.run.stages.faces", SCOPES}),
+        (Cloak, {"bench.run.stages.cloak", SCOPES}),
         (TargetAssignment, {"bench.run.stages.target_assignment", SCOPES}),
         (Erase, {"bench.run.stages.erase", SCOPES}),
         (Purify, {"bench.run.stages.purify", SCOPES}),

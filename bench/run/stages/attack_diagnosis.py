@@ -1,19 +1,15 @@
 """What an attack's own surrogates make of a sample of its cloaks."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from bench.faces.pixels import decode_pixels
 from bench.quality import diagnosis
 from bench.run.bound import BoundBackbone
 from bench.run.calls import calling
+from bench.run.device import Machine
 from bench.run.graph import Advance, Node, Payloads
-
-if TYPE_CHECKING:
-    from bench.run.device import Machine
 
 
 @dataclass(frozen=True, eq=False)

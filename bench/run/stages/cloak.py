@@ -1,10 +1,8 @@
 """The cloaks of a shard of photos, as they are posted."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,12 +11,9 @@ from bench.contracts import Attack, Context
 from bench.faces.pixels import Pixels, decode_pixels, encode_pixels, to_bytes_range
 from bench.run import calls
 from bench.run.bound import BoundMethod
+from bench.run.device import Machine
 from bench.run.graph import Advance, Node, Payloads
-from bench.run.stages.faces import CROP_BYTES
 from bench.run.stages.scopes import scopes
-
-if TYPE_CHECKING:
-    from bench.run.device import Machine
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +43,6 @@ class Cloak(Node):
     def images(self) -> int:
         """The number of photos the attack is given."""
         return len(self.chosen)
-
-    @property
-    def size(self) -> int:
-        """Bytes of as many crops."""
-        return len(self.chosen) * CROP_BYTES
 
     def key_fields(self) -> Mapping[str, Any]:
         """Return the attack and the photos it is given."""

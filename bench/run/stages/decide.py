@@ -1,11 +1,9 @@
 """The answers of one cell: the protocol, with all its views and the tracker."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from threadpoolctl import threadpool_limits
 
@@ -14,11 +12,9 @@ from bench.faces.pixels import Pixels, decode_pixels, join_pixels, overlay_pixel
 from bench.run import calls, decisions
 from bench.run.bound import Plugin, Tracker
 from bench.run.code_hashes import code_digest
+from bench.run.device import Machine
 from bench.run.embeddings import decode_embedded, join, overlay
 from bench.run.graph import Advance, Node, Payloads
-
-if TYPE_CHECKING:
-    from bench.run.device import Machine
 
 
 @dataclass(frozen=True)

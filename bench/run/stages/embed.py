@@ -1,10 +1,8 @@
 """The embeddings of a shard of images by the tracker's backbone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,12 +11,10 @@ from bench.contracts import Backbone, Embedded, Purifier
 from bench.faces.pixels import Pixels, decode_pixels
 from bench.run import calls
 from bench.run.bound import BoundMethod, Tracker
+from bench.run.device import Machine
 from bench.run.embeddings import encode_embedded
 from bench.run.graph import Advance, Node, Payloads
 from bench.run.stages.purify import purifier_fields, purify
-
-if TYPE_CHECKING:
-    from bench.run.device import Machine
 
 EMBED_BATCH = 32
 """Images per forward pass when embedding, always padded to this many (see `contracts.MICRO_BATCH`)."""
@@ -45,11 +41,6 @@ class Embed(Node):
         """The images, and what hardening and channel learnt."""
         learnt = (node for purifier in self.channel for node in purifier.learnt)
         return (self.pictures, *self.tracker.learnt, *learnt)
-
-    @property
-    def images(self) -> int:
-        """The number of images."""
-        return self.pictures.images
 
     @property
     def size(self) -> int:

@@ -1,10 +1,8 @@
 """What an attack's own inverse makes of its cloaks."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -12,11 +10,9 @@ from bench.contracts import Attack, Context
 from bench.faces.pixels import Pixels, decode_pixels, encode_pixels, to_bytes_range
 from bench.run import calls
 from bench.run.bound import BoundMethod, secret
+from bench.run.device import Machine
 from bench.run.graph import Advance, Node, Payloads
 from bench.run.stages.scopes import scopes
-
-if TYPE_CHECKING:
-    from bench.run.device import Machine
 
 KEY_OF = {"right": "key", "wrong": "another key", "none": ""}
 """View.key → the stream its secret is drawn from; none: the empty key."""
@@ -41,16 +37,6 @@ class Erase(Node):
     def inputs(self) -> tuple[Node, ...]:
         """The cloaks, and what the attack learnt."""
         return (self.cloaks, *self.attack.learnt)
-
-    @property
-    def images(self) -> int:
-        """The number of cloaks."""
-        return self.cloaks.images
-
-    @property
-    def size(self) -> int:
-        """Bytes of the cloaks."""
-        return self.cloaks.size
 
     def key_fields(self) -> Mapping[str, Any]:
         """Return the attack and the key."""

@@ -1,22 +1,16 @@
 """Aligned crops of a shard of photos."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from bench.contracts import CROP_SIZE, Dataset
+from bench.contracts import Dataset
 from bench.faces.pixels import Pixels, encode_pixels
 from bench.run import calls
 from bench.run.bound import Plugin
 from bench.run.code_hashes import code_digest
+from bench.run.device import Machine
 from bench.run.graph import Advance, Node, Payloads
-
-if TYPE_CHECKING:
-    from bench.run.device import Machine
-
-CROP_BYTES = CROP_SIZE * CROP_SIZE * 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +39,6 @@ class Crops(Node):
     def images(self) -> int:
         """The number of photos."""
         return len(self.ids)
-
-    @property
-    def size(self) -> int:
-        """Bytes of the crops."""
-        return len(self.ids) * CROP_BYTES
 
     def key_fields(self) -> Mapping[str, Any]:
         """Return the dataset with its fingerprint, and the photos."""

@@ -1,10 +1,8 @@
 """What an attack or a defence learns on training identities."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import safetensors.torch
 
@@ -12,10 +10,8 @@ from bench.contracts import Attack, Defense, Hardening
 from bench.faces.pixels import decode_pixels
 from bench.run import calls
 from bench.run.bound import BoundBackbone, BoundMethod
+from bench.run.device import Machine
 from bench.run.graph import Advance, Node, Payloads
-
-if TYPE_CHECKING:
-    from bench.run.device import Machine
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +33,6 @@ class Fit(Node):
     def inputs(self) -> tuple[Node, ...]:
         """The training faces."""
         return (self.faces,)
-
-    @property
-    def images(self) -> int:
-        """The number of training faces."""
-        return self.faces.images
 
     @property
     def size(self) -> int:

@@ -1,19 +1,15 @@
 """How visible changes are: image measures of a shard."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from bench.errors import UsageError
 from bench.faces.pixels import Pixels, decode_pixels, join_pixels
 from bench.quality import per_image
 from bench.quality.lpips import Lpips
+from bench.run.device import Machine
 from bench.run.graph import Advance, Node, Payloads
-
-if TYPE_CHECKING:
-    from bench.run.device import Machine
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +24,7 @@ class Measure(Node):
     """
 
     stage: ClassVar[str] = "measure"
+    image_bytes: ClassVar[int] = 64
     original: Node
     changed: Node
     given: tuple[str, ...] = ()
@@ -42,11 +39,6 @@ class Measure(Node):
     def images(self) -> int:
         """The number of changed images, at most."""
         return self.changed.images
-
-    @property
-    def size(self) -> int:
-        """Bytes of the rows."""
-        return 64 * self.images
 
     def key_fields(self) -> Mapping[str, Any]:
         """Return which measures, of which images."""

@@ -1,17 +1,13 @@
 """What a purifier did to each image of a shard."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from bench.faces.pixels import decode_pixels
 from bench.quality import diagnosis
+from bench.run.device import Machine
 from bench.run.graph import Advance, Node, Payloads
-
-if TYPE_CHECKING:
-    from bench.run.device import Machine
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +20,7 @@ class PurifierDiagnosis(Node):
     """
 
     stage: ClassVar[str] = "diagnose"
+    image_bytes: ClassVar[int] = 32
     given: Node
     returned: Node
 
@@ -31,16 +28,6 @@ class PurifierDiagnosis(Node):
     def inputs(self) -> tuple[Node, ...]:
         """What was given, then what was returned."""
         return (self.given, self.returned)
-
-    @property
-    def images(self) -> int:
-        """The number of images."""
-        return self.returned.images
-
-    @property
-    def size(self) -> int:
-        """Bytes of the rows."""
-        return 32 * self.images
 
     def key_fields(self) -> Mapping[str, Any]:
         """Return nothing: the images decide."""

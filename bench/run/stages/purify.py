@@ -1,10 +1,8 @@
 """What a purifier makes of a shard of images."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -12,11 +10,9 @@ from bench.contracts import Context, Purifier
 from bench.faces.pixels import Pixels, decode_pixels, encode_pixels, to_bytes_range
 from bench.run import calls
 from bench.run.bound import BoundMethod
+from bench.run.device import Machine
 from bench.run.graph import Advance, Node, Payloads
 from bench.run.stages.scopes import batches
-
-if TYPE_CHECKING:
-    from bench.run.device import Machine
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,16 +32,6 @@ class Purify(Node):
     def inputs(self) -> tuple[Node, ...]:
         """The images, and what the purifier learnt."""
         return (self.images_given, *self.purifier.learnt)
-
-    @property
-    def images(self) -> int:
-        """The number of images."""
-        return self.images_given.images
-
-    @property
-    def size(self) -> int:
-        """Bytes of the images."""
-        return self.images_given.size
 
     def key_fields(self) -> Mapping[str, Any]:
         """Return the purifier."""

@@ -1,21 +1,17 @@
 """Whom the cloaks of a targeted attack imitate."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from bench.contracts import Attack, Context
 from bench.faces.pixels import Pixels, decode_pixels
 from bench.run import calls
 from bench.run.bound import BoundMethod
+from bench.run.device import Machine
 from bench.run.graph import Advance, Node, Payloads
 from bench.run.stages.scopes import scopes
-
-if TYPE_CHECKING:
-    from bench.run.device import Machine
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +26,7 @@ class TargetAssignment(Node):
     """
 
     stage: ClassVar[str] = "target_assignment"
+    image_bytes: ClassVar[int] = 64
     attack: BoundMethod[Attack]
     photos: Node
     chosen: tuple[str, ...]
@@ -44,11 +41,6 @@ class TargetAssignment(Node):
     def images(self) -> int:
         """The number of cloaked photos."""
         return len(self.chosen)
-
-    @property
-    def size(self) -> int:
-        """Bytes of two ids a photo."""
-        return 64 * len(self.chosen)
 
     def key_fields(self) -> Mapping[str, Any]:
         """Return the attack and the photos it is given."""
