@@ -35,7 +35,7 @@ class Plugin(Generic[M_co]):
     """A plugin with the text it was built from.
 
     Attributes:
-        kind: ``attacks``, ``defenses``, ``backbones``, ``datasets`` or ``protocols``.
+        kind: of plugin, in the plural.
         text: what `bench.plugins.factory.create` makes it from.
         method: the instance; another process makes its own.
     """
@@ -71,11 +71,6 @@ class BoundBackbone(FieldsOnly):
     name: str
     plugin: Plugin[Backbone]
     binding: Binding
-
-    @property
-    def dimension(self) -> int:
-        """Length of an embedding."""
-        return self.plugin.method.card.embedding_dim
 
     def key_fields(self) -> Mapping[str, Any]:
         """Return what decides its embeddings: card, code and weights."""
@@ -206,13 +201,7 @@ class BoundMethod(FieldsOnly, Generic[M_co]):
         )
 
     def _reach(
-        self,
-        method: Method,
-        binding: Binding,
-        seed: int,
-        machine: Machine,
-        targets: Faces | None,
-        key: bytes,
+        self, method: Method, binding: Binding, seed: int, machine: Machine, targets: Faces | None, key: bytes
     ) -> dict[str, Any]:
         """Return the fields of a context, those of parts with it."""
         # A part has a stream of its own: two parts that draw must not draw the same, nor may an attack that tries
@@ -256,12 +245,7 @@ class Tracker:
         return {"backbone": self.backbone.key_fields(), "hardening": hardening}
 
     def on(self, machine: Machine, payloads: Payloads) -> Backbone:
-        """Return it loaded.
-
-        Args:
-            machine: where to compute.
-            payloads: `learnt` among them.
-        """
+        """Return it loaded; `learnt` is among the payloads."""
         backbone = self.backbone.on(machine)
         if self.hardening is None:
             return backbone

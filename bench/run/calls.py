@@ -31,7 +31,7 @@ from bench.contracts import (
     Purifier,
     Split,
     Trial,
-)
+)  # fmt: skip
 from bench.errors import MethodError
 
 log = logging.getLogger("bench")
@@ -141,18 +141,23 @@ def crops(dataset: Dataset, ids: Sequence[str]) -> Tensor:
 
 def fit(method: Attack | Defense, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
     """Return `Attack.fit` or `Defense.fit`: named tensors."""
-    who = _named(method)
-    with calling(who):
-        state = method.fit(faces, ctx)
-    return _checked_state(who, state)
+    return _learnt(method, lambda: method.fit(faces, ctx))
 
 
 def train(hardening: Hardening, tracker: Backbone, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
     """Return `Hardening.train`: named tensors."""
-    who = _named(hardening)
+    return _learnt(hardening, lambda: hardening.train(tracker, faces, ctx))
+
+
+def _learnt(method: Attack | Defense, learn: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    who = _named(method)
     with calling(who):
-        state = hardening.train(tracker, faces, ctx)
-    return _checked_state(who, state)
+        state = learn()
+    _check_mapping(who, state, "name → tensor")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise MethodError(f"{who} learnt {name!r}: {type(value).__name__}, not name → tensor")
+    return state
 
 
 def harden(hardening: Hardening, tracker: Backbone, state: Mapping[str, Tensor]) -> Backbone:
@@ -258,15 +263,6 @@ def _named(method: Attack | Defense) -> str:
 def _check_mapping(who: str, found: object, of: str) -> None:
     if not isinstance(found, Mapping):
         raise MethodError(f"{who} returned {type(found).__name__}, not a mapping {of}")
-
-
-def _checked_state(who: str, state: object) -> Mapping[str, Tensor]:
-    _check_mapping(who, state, "name → tensor")
-    assert isinstance(state, Mapping)
-    for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise MethodError(f"{who} learnt {name!r}: {type(value).__name__}, not name → tensor")
-    return state
 
 
 def _check_images(who: str, images: object, shape: tuple[int, ...]) -> Tensor:

@@ -38,10 +38,6 @@ NOT_NUMERICAL = frozenset(
 """Modules that decide no byte, or whose say enters the key another way: neither followed nor hashed."""
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def _beside(module: str) -> set[str]:
     """Return what a plugin loaded from a file may import from its own folder."""
     origin = getattr(sys.modules.get(module), "__file__", None)
@@ -99,7 +95,7 @@ class _Closure:
     def hashes(self) -> tuple[str, ...]:
         """Return each module's hash once, sorted; a module that only imports has none."""
         codes = [code.text for code in self.modules.values() if code and code.text]
-        return tuple(sorted({_sha256(_USE.sub(self._deep_use, text).encode()) for text in codes}))
+        return tuple(sorted({self._hash(text, named_only=False) for text in codes}))
 
     def shallow(self, module: str) -> str:
         """Return the hash of one module's code, blind to the modules that imported names come from."""
@@ -107,14 +103,14 @@ class _Closure:
         if code is None:
             return ""
         if module not in self._shallow:
-            self._shallow[module] = _sha256(_USE.sub(self._shallow_use, code.text).encode())
+            self._shallow[module] = self._hash(code.text, named_only=True)
         return self._shallow[module]
 
-    def _shallow_use(self, use: re.Match[str]) -> str:
-        return f"Name(id='import {use[1] or ''}{self._lead(use[2], named_only=True)}'"
+    def _hash(self, text: str, *, named_only: bool) -> str:
+        def lead(use: re.Match[str]) -> str:
+            return f"Name(id='import {use[1] or ''}{self._lead(use[2], named_only=named_only)}'"
 
-    def _deep_use(self, use: re.Match[str]) -> str:
-        return f"Name(id='import {use[1] or ''}{self._lead(use[2], named_only=False)}'"
+        return hashlib.sha256(_USE.sub(lead, text).encode()).hexdigest()
 
     def _lead(self, path: str, *, named_only: bool, seen: tuple[str, ...] = ()) -> str:
         """Return where a path leads: its own name in a project module, with that module's shallow hash on demand."""

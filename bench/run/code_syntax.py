@@ -79,19 +79,15 @@ class _Stripper(ast.NodeTransformer):
             return [self._source(node)]
         return [alias.name for alias in node.names]
 
-    def visit_Import(self, node: ast.Import) -> list[ast.stmt]:
-        return self._imports(node)
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> list[ast.stmt]:
-        return self._imports(node)
-
-    def _imports(self, node: ast.Import | ast.ImportFrom) -> list[ast.stmt]:
+    def visit_Import(self, node: ast.Import | ast.ImportFrom) -> list[ast.stmt]:
         """Keep an import only where the place decides what a name means there."""
         return [
             ast.Expr(ast.Tuple([ast.Name(name, ast.Store()), ast.Name(f"import {target}", ast.Load())]))
             for name, target in self._targets(node)
             if name in self.loose
         ]
+
+    visit_ImportFrom = visit_Import  # noqa: N815  # ast's spelling
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if node.id in self.loose or node.id not in self.bindings:
@@ -128,15 +124,11 @@ class _Stripper(ast.NodeTransformer):
         node.annotation = None
         return node
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        return self._function(node)
-
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
-        return self._function(node)
-
-    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
         node.returns = None
         return self._inside(node, in_class=False)
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815  # ast's spelling
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
         return self._inside(node, in_class=True)

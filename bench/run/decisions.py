@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -166,13 +165,9 @@ def from_bytes(data: bytes, source: str = "decisions") -> Decided:
     plain = pa.schema([pa.field(f.name, pa.string() if f.name in _NAMES else f.type) for f in SCHEMA])
     decisions: pd.DataFrame = table.cast(plain).to_pandas()
     _check(decisions, source)
-    return Decided(decisions, _facts(table.schema.metadata, source))
-
-
-def _facts(metadata: Mapping[bytes, bytes], source: str) -> dict[str, ConditionFacts]:
     try:
-        facts = json.loads(metadata[_FACTS])
-        return {name: ConditionFacts.model_validate(fact) for name, fact in facts.items()}
+        facts = json.loads(table.schema.metadata[_FACTS])
+        return Decided(decisions, {name: ConditionFacts.model_validate(fact) for name, fact in facts.items()})
     except (KeyError, ValueError, AttributeError) as error:
         raise DataError(
             f"{source} lacks the facts of its conditions ({error}). Run the cell again."
@@ -180,11 +175,7 @@ def _facts(metadata: Mapping[bytes, bytes], source: str) -> dict[str, ConditionF
 
 
 def read(path: Path) -> Decided:
-    """Return the decisions in the file at `path`.
-
-    Raises:
-        DataError: the file is missing or not valid decisions.
-    """
+    """Return the decisions in a file; raises DataError where it is missing or not valid."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -202,15 +193,12 @@ def _dictionary(names: pd.Series[Any]) -> Any:
 def _check(decisions: pd.DataFrame, source: str) -> None:
     """Raise DataError unless the frame has the columns, types and sense of `SCHEMA`."""
     if sorted(decisions.columns) != sorted(SCHEMA.names):
-        raise DataError(
-            f"{source} has columns {', '.join(map(str, decisions.columns))}; "
-            f"expected {', '.join(SCHEMA.names)}."
-        )
+        there = ", ".join(map(str, decisions.columns))
+        raise DataError(f"{source} has columns {there}; expected {', '.join(SCHEMA.names)}.")
     for name, dtype in _DTYPES.items():
         if decisions[name].dtype != dtype:
-            raise DataError(
-                f"column '{name}' of {source} is {decisions[name].dtype}, expected {np.dtype(dtype)}."
-            )
+            there = decisions[name].dtype
+            raise DataError(f"column '{name}' of {source} is {there}, expected {np.dtype(dtype)}.")
     for name in _NAMES:
         kind = pd.api.types.infer_dtype(decisions[name], skipna=True)
         if kind not in ("string", "categorical", "empty"):

@@ -19,38 +19,24 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
 from bench.contracts import Frozen, Split
 from bench.errors import DataError, UsageError
 from bench.files import write_atomically
-from bench.run.digest import digest, package_versions
+from bench.run.digest import NUMERICAL_PACKAGES, digest, package_versions
 from bench.run.provenance import MethodFacts
 from bench.run.renamed import with_names_of_today
 from bench.run.spec import BENCHMARK_VERSION, Cell, RunSpec
 from bench.run.threat import CellThreat
 
-REPORTED_PACKAGES = (
-    "cloakbench",
-    "facenet-pytorch",
-    "lpips",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "opencv-python-headless",
-    "pandas",
-    "Pillow",
-    "pyarrow",
-    "pydantic",
-    "scikit-learn",
-    "scipy",
-    "torch",
-    "torchvision",
-)
+REPORTED_PACKAGES = (*NUMERICAL_PACKAGES, "cloakbench", "facenet-pytorch", "onnx", "pydantic")
+
+T = TypeVar("T")
 
 
 class CellResult(Frozen):
@@ -116,14 +102,8 @@ class ManifestEntry(Frozen):
 MANIFEST = "manifest.json"
 
 FILES = (
-    "spec.json",
-    "environment.json",
-    "splits.json",
-    "cells.json",
-    "leaderboard.csv",
-    "timings.csv",
-    "run.log",
-)
+    "spec.json", "environment.json", "splits.json", "cells.json", "leaderboard.csv", "timings.csv", "run.log",
+)  # fmt: skip
 """What a run writes at the top of its folder, besides the manifest."""
 
 FOLDERS = ("decisions", "images", "diagnoses")
@@ -223,11 +203,10 @@ class RunFolder:
         Raises:
             DataError: there is no manifest, or it is damaged.
         """
-        try:
-            found = json.loads(self._read(MANIFEST))
-            return {name: ManifestEntry.model_validate(entry) for name, entry in found.items()}
-        except (ValidationError, ValueError, AttributeError) as error:
-            raise DataError(f"{self.path / MANIFEST} is damaged: {error}.") from None
+        return self._parsed(
+            MANIFEST,
+            lambda found: {name: ManifestEntry.model_validate(entry) for name, entry in found.items()},
+        )
 
     def split(self) -> Split:
         """Return who was evaluated, on which photos.
@@ -235,14 +214,14 @@ class RunFolder:
         Raises:
             DataError: the folder is not a run, or its file is damaged.
         """
-        try:
-            found = json.loads(self._read("splits.json"))
+
+        def made(found: Any) -> Split:
             named = {
                 key: {k: tuple(v) for k, v in found[key].items()} for key in ("gallery", "probes", "cloaked")
             }
             return Split(fold=found["fold"], **named)
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise DataError(f"{self.path / 'splits.json'} is damaged: {error!r}.") from None
+
+        return self._parsed("splits.json", made)
 
     def machine(self) -> dict[str, Any]:
         """Return the machine the run was made on.
@@ -250,11 +229,7 @@ class RunFolder:
         Raises:
             DataError: the folder is not a run, or its file is damaged.
         """
-        try:
-            found: dict[str, Any] = json.loads(self._read("environment.json"))
-        except ValueError as error:
-            raise DataError(f"{self.path / 'environment.json'} is damaged: {error}.") from None
-        return found
+        return self._parsed("environment.json", dict)
 
     def facts(self) -> RunFacts:
         """Return what was asked.
@@ -262,12 +237,11 @@ class RunFolder:
         Raises:
             DataError: the folder is not a run, or its file is damaged.
         """
-        try:
-            return RunFacts.model_validate_json(json.dumps(self._json("spec.json")))
-        except ValidationError as error:
-            raise self._not_readable("spec.json", error) from None
-        except ValueError as error:
-            raise DataError(f"{self.path / 'spec.json'} is damaged: {error}.") from None
+        where = str(self.path / "spec.json")
+        return self._parsed(
+            "spec.json",
+            lambda found: RunFacts.model_validate_json(json.dumps(with_names_of_today(found, where))),
+        )
 
     def cells(self) -> list[CellResult]:
         """Return every cell.
@@ -275,12 +249,19 @@ class RunFolder:
         Raises:
             DataError: the folder is not a run, or its file is damaged.
         """
+        where = str(self.path / "cells.json")
+        return self._parsed(
+            "cells.json",
+            lambda found: [CellResult.model_validate(item) for item in with_names_of_today(found, where)],
+        )
+
+    def _parsed(self, name: str, make: Callable[[Any], T]) -> T:
         try:
-            return [CellResult.model_validate(item) for item in self._json("cells.json")]
+            return make(json.loads(self._read(name)))
         except ValidationError as error:
-            raise self._not_readable("cells.json", error) from None
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{self.path / 'cells.json'} is damaged: {error}.") from None
+            raise self._not_readable(name, error) from None
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise DataError(f"{self.path / name} is damaged: {error!r}.") from None
 
     def _not_readable(self, name: str, error: ValidationError) -> DataError:
         """Tell a file of another version, which has other fields, from a damaged one."""
@@ -302,10 +283,6 @@ class RunFolder:
             return str(json.loads(self._read("spec.json"))["benchmark_version"])
         except (ValueError, KeyError, TypeError, DataError):
             return "unknown"
-
-    def _json(self, name: str) -> Any:
-        """Return what a file holds, under today's names where an earlier version wrote it."""
-        return with_names_of_today(json.loads(self._read(name)), str(self.path / name))
 
     def _read(self, name: str) -> bytes:
         try:
@@ -329,12 +306,9 @@ def file_stem(*parts: Any) -> str:
 
 def split_json(split: Split) -> dict[str, Any]:
     """Return a split as it is written."""
-    return {
-        "gallery": {key: list(value) for key, value in split.gallery.items()},
-        "probes": {key: list(value) for key, value in split.probes.items()},
-        "fold": dict(split.fold),
-        "cloaked": {key: list(value) for key, value in split.cloaked.items()},
-    }
+    photos = {"gallery": split.gallery, "probes": split.probes, "cloaked": split.cloaked}
+    listed = {name: {key: list(value) for key, value in part.items()} for name, part in photos.items()}
+    return {**listed, "fold": dict(split.fold)}
 
 
 def describe_machine(device: str, threads: int) -> dict[str, Any]:
@@ -378,9 +352,7 @@ def _describe_cuda(device: str) -> dict[str, str]:
 def _cuda_driver() -> str:
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        found = subprocess.run(  # noqa: S603  # a fixed command
-            command, capture_output=True, text=True, timeout=10, check=True
-        )
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603  # fixed
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return (found.stdout.splitlines() or ["unknown"])[0].strip()

@@ -24,20 +24,9 @@ from bench.run.store import Store
 
 log = logging.getLogger("bench")
 
-STAGES = tuple(
-    [
-        "faces",
-        "fit",
-        "cloak",
-        "target_assignment",
-        "erase",
-        "purify",
-        "measure",
-        "diagnose",
-        "embed",
-        "decide",
-    ]
-)
+STAGES = (
+    "faces", "fit", "cloak", "target_assignment", "erase", "purify", "measure", "diagnose", "embed", "decide",
+)  # fmt: skip
 """In the order the data flows."""
 
 Payloads = Mapping[str, bytes]
@@ -131,36 +120,31 @@ class NodeError(MethodError):
 
 def every_node(targets: Iterable[Node]) -> list[Node]:
     """Return nodes and all they are made from, each once."""
-    found: dict[str, Node] = {}
-    waiting = list(targets)
-    while waiting:
-        node = waiting.pop()
-        if node.address not in found:
-            found[node.address] = node
-            waiting += node.inputs
-    return list(found.values())
+    return _reached(targets, lambda _node: True)
 
 
 def missing(store: Store, targets: Iterable[Node]) -> list[Node]:
     """Return the nodes that must be computed for `targets`, each once, inputs first, by stage."""
+    found = _reached(targets, lambda node: (node.stage, node.address) not in store)[::-1]
+    return sorted(found, key=lambda node: (STAGES.index(node.stage), node.label))
+
+
+def _reached(targets: Iterable[Node], wanted: Callable[[Node], bool]) -> list[Node]:
     found: dict[str, Node] = {}
     seen: set[str] = set()
     waiting = list(targets)
     while waiting:
         node = waiting.pop()
-        if node.address in seen:
-            continue
-        seen.add(node.address)
-        if (node.stage, node.address) not in store:
+        if node.address not in seen and wanted(node):
             found[node.address] = node
             waiting += node.inputs
-    order = list(reversed(found.values()))
-    return sorted(order, key=lambda node: (STAGES.index(node.stage), node.label))
+        seen.add(node.address)
+    return list(found.values())
 
 
 @dataclass
 class Tally:
-    """What an execution did, by `Node.group`: artefacts computed and reused, images and seconds."""
+    """What an execution computed, by `Node.group`: artefacts, images and seconds."""
 
     computed: dict[tuple[str, str], int] = field(default_factory=dict)
     images: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -168,10 +152,9 @@ class Tally:
 
     def add(self, node: Node, seconds: float) -> None:
         """Count one computed node."""
-        group = node.group
-        self.computed[group] = self.computed.get(group, 0) + 1
-        self.images[group] = self.images.get(group, 0) + node.images
-        self.seconds[group] = self.seconds.get(group, 0.0) + seconds
+        self.computed[node.group] = self.computed.get(node.group, 0) + 1
+        self.images[node.group] = self.images.get(node.group, 0) + node.images
+        self.seconds[node.group] = self.seconds.get(node.group, 0.0) + seconds
 
 
 class Executor:

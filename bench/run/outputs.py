@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -18,19 +17,6 @@ log = logging.getLogger("bench")
 
 Fetch = Callable[[Node], bytes]
 """Gives an artefact's payload, or raises `NodeError`."""
-
-
-@dataclass(frozen=True)
-class CellOutput:
-    """What became of one cell.
-
-    Attributes:
-        result: its entry in ``cells.json``.
-        files: name → content of its files, without those that an earlier cell shares with it.
-    """
-
-    result: CellResult
-    files: Mapping[str, bytes]
 
 
 class Outputs:
@@ -50,17 +36,17 @@ class Outputs:
         """Write the files of every cell, then what became of each; returns that."""
         results = []
         for cell in self.prepared.run.cells:
-            output = self.cell(cell)
-            for name, content in output.files.items():
+            result, files = self.cell(cell)
+            for name, content in files.items():
                 folder.write_bytes(name, content)
-            results.append(output.result)
+            results.append(result)
         folder.write_cells(results)
         failed = sum(result.status != "ok" for result in results)
         log.info("%d cells done, %d failed", len(results) - failed, failed)
         return results
 
-    def cell(self, cell: Cell) -> CellOutput:
-        """Return what became of a cell, with its files unless something it needs has failed."""
+    def cell(self, cell: Cell) -> tuple[CellResult, Mapping[str, bytes]]:
+        """Return a cell's entry in ``cells.json``, and name → content of those of its files no earlier cell had."""
         files: dict[str, bytes] = {}
         named: Mapping[str, Any] = {}
         status, reason = "ok", ""
@@ -77,26 +63,23 @@ class Outputs:
             threat=self.prepared.threats[cell],
             **named,
         )
-        return CellOutput(result, files)
+        return result, files
 
     def _named(self, cell: Cell, files: dict[str, bytes]) -> Mapping[str, Any]:
         """Add a cell's files to `files` and return their names as `CellResult` has them."""
         nodes = self.prepared.nodes[cell]
         decisions = f"decisions/{file_stem(*cell)}.parquet"
         files[decisions] = self.fetch(nodes.decision)
-        restored = {
-            kind: {condition: self.measures(kind, shards, files) for condition, shards in found.items()}
-            for kind, found in (
-                ("restored", nodes.restored_measures),
-                ("restored_to_cloak", nodes.restored_to_cloak_measures),
-            )
-        }
+
+        def restored(kind: str, found: Mapping[str, Sequence[Node]]) -> dict[str, str]:
+            return {condition: self.measures(kind, shards, files) for condition, shards in found.items()}
+
         return {
             "decisions": decisions,
             "cloak_measures": self.measures("cloak_measures", nodes.cloak_measures, files),
             "purified_measures": self.measures("purified_measures", nodes.purified_measures, files),
-            "restored_measures": restored["restored"],
-            "restored_to_cloak_measures": restored["restored_to_cloak"],
+            "restored_measures": restored("restored", nodes.restored_measures),
+            "restored_to_cloak_measures": restored("restored_to_cloak", nodes.restored_to_cloak_measures),
             **self.diagnoses(cell, files),
         }
 
@@ -122,8 +105,8 @@ class Outputs:
             named["purifier_diagnosis"] = f"diagnoses/{file_stem('purifier', cell.defense, *point)}.json"
         for kind, name in named.items():
             if name not in self._made and name not in files:
-                about = self._attack(cell) if kind == "attack_diagnosis" else self._purifier(cell)
-                files[name] = diagnosis.to_bytes(about)
+                made = self._attack(cell) if kind == "attack_diagnosis" else self._purifier(cell)
+                files[name] = diagnosis.to_bytes(made)
         return named
 
     def _attack(self, cell: Cell) -> diagnosis.AttackDiagnosis:

@@ -62,10 +62,10 @@ class CellNodes:
 
     def all(self) -> tuple[Node, ...]:
         """Every node of the cell."""
-        both = (*self.restored_measures.values(), *self.restored_to_cloak_measures.values())
-        restored = (node for nodes in both for node in nodes)
-        probes = (*self.attack_probes, *self.purifier_probes)
-        return (self.decision, *self.cloak_measures, *self.purified_measures, *restored, *probes)
+        restored = (*self.restored_measures.values(), *self.restored_to_cloak_measures.values())
+        probes = (self.attack_probes, self.purifier_probes)
+        groups = (self.cloak_measures, self.purified_measures, *restored, *probes)
+        return (self.decision, *(node for nodes in groups for node in nodes))
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,13 @@ class Prepared:
         found: dict[tuple[str, str], list[Node]] = {}
         for node in self.missing:
             found.setdefault(node.group, []).append(node)
-        return [_group(key, nodes, paces.get(key)) for key, nodes in found.items()]
+        groups = []
+        for key, nodes in found.items():
+            images, size = sum(node.images for node in nodes), sum(node.size for node in nodes)
+            groups.append(
+                Group(*key, len(nodes), images, size, paces[key] * images if key in paces else None)
+            )
+        return groups
 
     def begin(self) -> None:
         """Write what is requested into the run's folder, and remove what killed runs left in the store."""
@@ -174,15 +180,15 @@ def prepare(requested: RunSpec, options: Options) -> Prepared:
     _check_weights(run)
     threats = Threats(run)
     threats.check()
-    nodes = {cell: _cell_nodes(run, pipeline, cell) for cell in run.cells}
+    nodes = {cell: _cell_nodes(pipeline, cell) for cell in run.cells}
     for cell in nodes.values():
         for node in cell.all():
             _ = node.address  # computing the key looks at every file that decides it
     store = Store(options.store or default_folder())
     check_writable(store.folder, "--store")
-    marks = {cell: threats.of(cell) for cell in run.cells}
+    of_cells = {cell: threats.of(cell) for cell in run.cells}
     facts = _facts(run, machine, options.command)
-    prepared = Prepared(run, machine, pipeline, store, options, nodes, marks, facts)
+    prepared = Prepared(run, machine, pipeline, store, options, nodes, of_cells, facts)
     check_writable(prepared.folder.path, "--out")
     if any(node.stage == "faces" for node in prepared.missing):
         with calling(f"dataset '{run.dataset.name}'"):
@@ -218,15 +224,18 @@ def _check_weights(run: Resolved) -> None:
         backbone.files(Binding(run.spec.dataset, run.dataset.domain, (), name))
 
 
-def _cell_nodes(run: Resolved, pipeline: Pipeline, cell: Cell) -> CellNodes:
-    cloak = pipeline.cloak_measures(cell.attack, cell.backbone, cell.seed)
-    purified = pipeline.purified_measures(cell.attack, cell.defense, cell.backbone, cell.seed)
-    restored = pipeline.restored_measures(cell.attack, cell.backbone, cell.seed, "photo")
-    to_cloak = pipeline.restored_measures(cell.attack, cell.backbone, cell.seed, "cloak")
-    attack_probes = pipeline.attack_probes(cell.attack, cell.backbone, cell.seed)
-    purifier_probes = pipeline.purifier_probes(cell.attack, cell.defense, cell.backbone, cell.seed)
-    decision = pipeline.decision(cell)
-    return CellNodes(decision, cloak, purified, restored, to_cloak, attack_probes, purifier_probes)
+def _cell_nodes(pipeline: Pipeline, cell: Cell) -> CellNodes:
+    cloaked = (cell.attack, cell.backbone, cell.seed)
+    defended = (cell.attack, cell.defense, cell.backbone, cell.seed)
+    return CellNodes(
+        cloak_measures=pipeline.cloak_measures(*cloaked),
+        purified_measures=pipeline.purified_measures(*defended),
+        restored_measures=pipeline.restored_measures(*cloaked, "photo"),
+        restored_to_cloak_measures=pipeline.restored_measures(*cloaked, "cloak"),
+        attack_probes=pipeline.attack_probes(*cloaked),
+        purifier_probes=pipeline.purifier_probes(*defended),
+        decision=pipeline.decision(cell),
+    )
 
 
 def prepare_again(folder: RunFolder, options: Options) -> Prepared:
@@ -287,9 +296,3 @@ def _why_unknown(nodes: Sequence[Node], key: Mapping[str, Any] | None) -> str:
         return "This machine plans other artefacts than the machine that asked."
     differences = min(alike, key=len)
     return f"Where it was planned and here: {'; '.join(differences)}."
-
-
-def _group(key: tuple[str, str], nodes: list[Node], pace: float | None) -> Group:
-    images = sum(node.images for node in nodes)
-    size = sum(node.size for node in nodes)
-    return Group(*key, len(nodes), images, size, None if pace is None else pace * images)

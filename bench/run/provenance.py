@@ -10,11 +10,9 @@ from bench.contracts import Binding, Frozen, Method, with_parts
 from bench.data.files import sha256_of
 from bench.errors import DataError
 from bench.plugins import factory, syntax
-from bench.plugins import factory as methods
 from bench.run.code_hashes import code_digest
 from bench.run.digest import digest
 from bench.run.resolve import Resolved
-from bench.run.spec import RunSpec
 
 
 class MethodFacts(Frozen):
@@ -36,35 +34,28 @@ def describe_methods(run: Resolved) -> tuple[MethodFacts, ...]:
         UsageError: a method has no fitting weights.
         DataError: weights are missing or corrupt.
     """
-    return tuple(_facts(run, kind, text) for kind, text in _texts(run))
-
-
-def _texts(run: Resolved) -> Iterator[tuple[str, str]]:
-    requested: RunSpec = run.requested
-    yield from (("attacks", text) for text in dict.fromkeys(requested.attacks))
-    yield from (("defenses", text) for text in dict.fromkeys(requested.defenses))
+    requested = run.requested
     helpers = {
         name
         for method in (*run.attacks.values(), *run.defenses.values())
         for tracker in run.backbones
         for name in run.helpers(method, tracker)
     }
-    named = requested.backbones or tuple(run.backbones)
-    yield from (("backbones", text) for text in dict.fromkeys((*named, *sorted(helpers))))
-    yield "datasets", requested.dataset
-    yield "protocols", requested.protocol
+    texts = {
+        "attacks": requested.attacks,
+        "defenses": requested.defenses,
+        "backbones": (*(requested.backbones or run.backbones), *sorted(helpers)),
+        "datasets": (requested.dataset,),
+        "protocols": (requested.protocol,),
+    }
+    return tuple(_facts(run, kind, text) for kind, named in texts.items() for text in dict.fromkeys(named))
 
 
 def _facts(run: Resolved, kind: str, text: str) -> MethodFacts:
     method = factory.create(kind, text)
-    files = {*_named_files(method, text), *_weights(run, kind, method)}
-    return MethodFacts(
-        kind=kind,
-        text=text,
-        name=methods.canonical(method),
-        source=_source(method),
-        files=tuple(sorted(files)),
-    )
+    files = tuple(sorted({*_named_files(method, text), *_weights(run, kind, method)}))
+    name, source = factory.canonical(method), _source(method)
+    return MethodFacts(kind=kind, text=text, name=name, source=source, files=files)
 
 
 def _source(method: Method) -> str:
@@ -74,7 +65,7 @@ def _source(method: Method) -> str:
 
 def _named_files(method: Method, text: str) -> Iterator[tuple[str, str]]:
     """Yield the files a method's text names: the plugin itself, parameters marked as paths, those of its parts."""
-    for kind, inner in methods.nested(method):
+    for kind, inner in factory.nested(method):
         yield from _named_files(factory.create(kind, inner), inner)
     name = "" if method.joins else syntax.parse(text).name
     if ".py:" in name:
@@ -88,7 +79,7 @@ def _named_files(method: Method, text: str) -> Iterator[tuple[str, str]]:
 
 def _weights(run: Resolved, kind: str, method: Method) -> Iterator[tuple[str, str]]:
     if kind == "backbones":
-        name = methods.canonical(method)
+        name = factory.canonical(method)
         for path in method.files(Binding(run.spec.dataset, run.dataset.domain, (), name)):
             yield path.name, sha256_of(path)
     elif kind in ("attacks", "defenses"):

@@ -25,11 +25,8 @@ def today(names: Iterable[str], where: str) -> list[str]:
     given = list(names)
     old = [name for name in dict.fromkeys(given) if name in RENAMED]
     if old:
-        log.info(
-            "%s has the names of an earlier version: %s",
-            where,
-            ", ".join(f"{name} is now {RENAMED[name]}" for name in old),
-        )
+        changes = ", ".join(f"{name} is now {RENAMED[name]}" for name in old)
+        log.info("%s has the names of an earlier version: %s", where, changes)
     return [RENAMED.get(name, name) for name in given]
 
 
@@ -40,16 +37,16 @@ def with_names_of_today(value: Any, where: str) -> Any:
         value: of the file; lists and objects are gone through, all else is returned as it is.
         where: the file, for the log.
     """
-    old: dict[str, None] = {}
-    found = _renamed(value, old)
+    old: list[str] = []
+
+    def renamed(inner: Any) -> Any:
+        if isinstance(inner, list):
+            return [renamed(one) for one in inner]
+        if not isinstance(inner, dict):
+            return inner
+        old.extend(inner.keys() & RENAMED.keys())
+        return {RENAMED.get(name, name): renamed(one) for name, one in inner.items()}
+
+    found = renamed(value)
     today(old, where)
     return found
-
-
-def _renamed(value: Any, old: dict[str, None]) -> Any:
-    if isinstance(value, list):
-        return [_renamed(one, old) for one in value]
-    if not isinstance(value, dict):
-        return value
-    old |= dict.fromkeys(name for name in value if name in RENAMED)
-    return {RENAMED.get(name, name): _renamed(one, old) for name, one in value.items()}

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from typing import Any, TypeVar
 
 from bench.contracts import Attack, Backbone, BackbonePool, Binding, Dataset, Defense, Method, Protocol, Split
@@ -66,9 +67,8 @@ class Resolved:
 
         The order in which methods were named does not count.
         """
-        requested = {
-            k: sorted(v) if isinstance(v, list) else v for k, v in self.spec.model_dump(mode="json").items()
-        }
+        fields = self.spec.model_dump(mode="json").items()
+        requested = {k: sorted(v) if isinstance(v, list) else v for k, v in fields}
         facts = {"spec": requested, "photos": self.fingerprint, "benchmark": BENCHMARK_VERSION}
         return digest(facts)[:12]
 
@@ -152,17 +152,10 @@ def resolve(requested: RunSpec) -> Resolved:
     texts["protocols", spec.protocol] = requested.protocol
     attacks.setdefault("none", factory.attack("none"))
     defenses.setdefault("none", factory.defense("none"))
-    _check_combinations(protocol, attacks, defenses)
+    for (name, attack), (other, defense) in product(attacks.items(), defenses.items()):
+        if reason := protocol.refuse(attack, defense):
+            raise UsageError(f"protocol {protocol.name} cannot measure {name} × {other}: {reason}")
     return Resolved(requested, spec, dataset, protocol, attacks, defenses, backbones, pool, texts)
-
-
-def _check_combinations(
-    protocol: Protocol, attacks: Mapping[str, Attack], defenses: Mapping[str, Defense]
-) -> None:
-    for name, attack in attacks.items():
-        for other, defense in defenses.items():
-            if reason := protocol.refuse(attack, defense):
-                raise UsageError(f"protocol {protocol.name} cannot measure {name} × {other}: {reason}")
 
 
 def _by_name(
@@ -173,18 +166,17 @@ def _by_name(
     for text in requested:
         method = create(text)
         name = factory.canonical(method)
-        other = found.get(name)
-        if other is not None and type(other) is not type(method):
+        other = found.setdefault(name, method)
+        if type(other) is not type(method):
             raise UsageError(
                 f"two {kind} of this run are called '{name}': {_qualified(other)} and {_qualified(method)}. "
                 "Give one another name."
             )
-        if other is not None and other.params != method.params:
+        if other.params != method.params:
             raise UsageError(
                 f"two {kind} of this run are both called '{name}', as tables show the file's name only. "
                 "Rename one of the files."
             )
-        found.setdefault(name, method)
         texts.setdefault((kind, name), text)
     return found
 

@@ -1,12 +1,18 @@
-"""Runs a planned matrix: computes what is missing and writes the run's folder."""
+"""Runs a planned matrix: computes what is missing, writes the run's folder, and notes what it took."""
 
-from collections.abc import Callable
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from bench.run import journal
+from bench.run import timings
 from bench.run.folder import CellResult
 from bench.run.graph import Executor, Node, Tally
 from bench.run.outputs import Outputs
 from bench.run.planning import Prepared
+
+log = logging.getLogger("bench")
 
 
 def execute(
@@ -21,9 +27,40 @@ def execute(
     """
     prepared.begin()
     tally = Tally()
-    with journal.kept(prepared, tally):
+    with _log_to(prepared.folder.path / "run.log"), _timed(prepared, tally):
         executor = Executor(prepared.store, prepared.machine, advance, tally)
         executor.compute(prepared.missing)
         results = Outputs(prepared, executor.fetch).write_cells(prepared.folder)
     prepared.folder.write_manifest()
     return results
+
+
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    level = log.level
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def _timed(prepared: Prepared, tally: Tally) -> Iterator[None]:
+    """Log what is to be done and what was done, and write ``timings.csv``, also when interrupted."""
+    start = time.perf_counter()
+    for line in prepared.lines():
+        log.info("%s", line)
+    try:
+        yield
+    finally:
+        timings.remember(prepared.store, tally)
+        log.info("run time %.1f s", time.perf_counter() - start)
+        timed = timings.as_csv(prepared.store, prepared.artefacts)
+        prepared.folder.write_bytes("timings.csv", timed.encode())

@@ -163,16 +163,14 @@ class Store:
         record = Record(dict(key), sha256(payload).hexdigest(), len(payload), round(seconds, 3), images)
         payload_path, record_path = self._paths(stage, address)
         write_atomically(payload_path, payload, "--store")
-        write_atomically(
-            record_path, json.dumps(record.__dict__, indent=1, sort_keys=True).encode(), "--store"
-        )
+        described = json.dumps(record.__dict__, indent=1, sort_keys=True)
+        write_atomically(record_path, described.encode(), "--store")
         return record
 
     def sweep(self, older_than_s: float = 86_400) -> int:
         """Remove temporary files that killed runs left; returns how many."""
-        stale = [
-            path for path in self.folder.rglob(".*.tmp") if time.time() - path.stat().st_mtime > older_than_s
-        ]
+        before = time.time() - older_than_s
+        stale = [path for path in self.folder.rglob(".*.tmp") if path.stat().st_mtime < before]
         for path in stale:
             path.unlink(missing_ok=True)
         return len(stale)

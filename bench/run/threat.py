@@ -4,9 +4,10 @@ Black-box and white-box cells are never averaged; a defence that trained on the 
 against says so. All of it is known before work starts; what would be impossible or unfair is refused there.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal
 
 from pydantic import Field
@@ -22,11 +23,10 @@ from bench.contracts import (
     Identity,
     Method,
     with_parts,
-)
+)  # fmt: skip
 from bench.data.files import sha256_of
 from bench.errors import BenchError, DataError, UsageError
 from bench.plugins import factory, registry, syntax
-from bench.plugins import factory as plugins_factory
 from bench.run.resolve import Resolved
 from bench.run.spec import Cell
 
@@ -96,8 +96,8 @@ class Threats:
     def __init__(self, run: Resolved, evaluated: frozenset[str] | None = None) -> None:
         self.run = run
         self.evaluated = frozenset(run.split.gallery) if evaluated is None else evaluated
-        self._overlaps: dict[str, OverlapFinding] = {}
-        self._weights: dict[str, frozenset[str]] = {}
+        self.source_overlap = cache(self._source_overlap)
+        self.weights = cache(self._weights)
 
     def of(self, cell: Cell) -> CellThreat:
         """Return the threat model of a cell."""
@@ -125,11 +125,8 @@ class Threats:
         """Return the extractors of the cell's defence and of the defences its attack works against, sorted."""
         run = self.run
         attack, defense = run.attacks[cell.attack], run.defenses[cell.defense]
-        known = [
-            bound
-            for part, bound in with_parts(attack, run.binding(attack, cell.backbone))
-            if isinstance(part, Defense)
-        ]
+        inside = with_parts(attack, run.binding(attack, cell.backbone))
+        known = [bound for part, bound in inside if isinstance(part, Defense)]
         bindings = [run.binding(defense, cell.backbone), *known]
         return tuple(sorted({name for binding in bindings for name in binding.backbones}))
 
@@ -178,13 +175,8 @@ class Threats:
         own = self.weights(tracker)
         return tuple(name for name in names if name == tracker or own & self.weights(name))
 
-    def weights(self, name: str) -> frozenset[str]:
+    def _weights(self, name: str) -> frozenset[str]:
         """Return the SHA-256 of a backbone's weights; empty where it has no file."""
-        if name not in self._weights:
-            self._weights[name] = self._look_up_weights(name)
-        return self._weights[name]
-
-    def _look_up_weights(self, name: str) -> frozenset[str]:
         backbone = self._backbone(name)
         if backbone.card.sha256:
             return frozenset({backbone.card.sha256})
@@ -193,7 +185,7 @@ class Threats:
         return frozenset(sha256_of(path) for path in files if path.suffix != ".json")
 
     def _backbone(self, name: str) -> Backbone:
-        return self.run.backbones.get(name) or plugins_factory.backbone(name)
+        return self.run.backbones.get(name) or factory.backbone(name)
 
     def _access(self, surrogates: tuple[str, ...], tracker: str) -> str:
         if not surrogates:
@@ -230,26 +222,20 @@ class Threats:
         found = [("tracker", self._backbone(cell.backbone).card.training_data)]
         for role, whole in (("defence", defense), ("attack", attack)):
             for method, binding in with_parts(whole, run.binding(whole, cell.backbone)):
-                if isinstance(method, Defense):
-                    found.append((role, defense_source(method, binding, run.spec.dataset)))
-                elif isinstance(method, Attack):
-                    found.append((role, attack_source(method, binding, run.spec.dataset)))
+                if isinstance(method, Attack | Defense):
+                    found.append((role, training_source(method, binding, run.spec.dataset)))
         return [(part, source) for part, source in dict.fromkeys(found) if source != "none"]
 
-    def source_overlap(self, source: str) -> OverlapFinding:
+    def _source_overlap(self, source: str) -> OverlapFinding:
         """Return whether evaluated identities are among those of a source.
 
         Args:
             source: ``<dataset>/training``, ``<dataset>/evaluation`` or any other text.
         """
-        if source not in self._overlaps:
-            self._overlaps[source] = self._look_up(source)
-        return self._overlaps[source]
-
-    def _look_up(self, source: str) -> OverlapFinding:
-        said = self._identities_in(source)
-        if said is not None:
-            return _counted(self.evaluated, said, f"'{source}'")
+        with suppress(BenchError):  # the dataset's files are not here any more
+            reported = self.run.dataset.identities_in(source)
+            if reported is not None:
+                return _counted(self.evaluated, reported, f"'{source}'")
         try:
             dataset, identities = self.identities_of(source)
             why = self._why_other_identities(dataset)
@@ -258,16 +244,6 @@ class Threats:
         if why is None:
             return _counted(self.evaluated, (identity.id for identity in identities), f"'{source}'")
         return OverlapFinding("no" if why == "" else "unknown", why)
-
-    def _identities_in(self, corpus: str) -> frozenset[str] | None:
-        """Return whom of its identities the run's dataset says to be in a corpus; None where it does not say.
-
-        See `bench.contracts.Dataset.identities_in`.
-        """
-        try:
-            return self.run.dataset.identities_in(corpus)
-        except BenchError:
-            return None  # its files are not here any more
 
     def identities_of(self, source: str) -> tuple[Dataset, tuple[Identity, ...]]:
         """Return the dataset a source names and the identities of the role it names.
@@ -291,7 +267,7 @@ class Threats:
             return own
         parsed = syntax.parse(text)
         if parsed.name != own.name:
-            return plugins_factory.dataset(text)
+            return factory.dataset(text)
         made = factory.build(type(own), parsed)  # also where the class came from a file
         assert isinstance(made, Dataset)
         return made
@@ -311,22 +287,11 @@ class Threats:
         )
 
 
-def cell_threat(run: Resolved, cell: Cell) -> CellThreat:
-    """Return the threat model of one cell (see `Threats` for many)."""
-    return Threats(run).of(cell)
-
-
-def defense_source(defense: Defense, binding: Binding, dataset: str) -> str:
-    """Return on whose photos a defence was trained; one that learns in the run does so on the dataset's."""
-    said = defense.training_identities(binding)
-    requires_fit = defense.requires_fit or isinstance(defense, Hardening)
-    return f"{dataset}/training" if said == "none" and requires_fit else said
-
-
-def attack_source(attack: Attack, binding: Binding, dataset: str) -> str:
-    """Return on whose photos an attack was trained; one that learns in the run does so on the dataset's."""
-    said = attack.training_identities(binding)
-    return f"{dataset}/training" if said == "none" and attack.requires_fit else said
+def training_source(method: Attack | Defense, binding: Binding, dataset: str) -> str:
+    """Return on whose photos a method was trained; one that learns in the run does so on the dataset's."""
+    declared = method.training_identities(binding)
+    learns_here = method.requires_fit or isinstance(method, Hardening)
+    return f"{dataset}/training" if declared == "none" and learns_here else declared
 
 
 def _counted(evaluated: frozenset[str], identities: Iterable[str], where: str) -> OverlapFinding:
@@ -366,9 +331,8 @@ def _check_photos(dataset: Dataset) -> None:
 
 
 def _check_split(run: Resolved) -> None:
-    photos: Mapping[str, tuple[str, ...]] = run.split.gallery
     for identity, probes in run.split.probes.items():
-        both = set(photos.get(identity, ())) & set(probes)
+        both = set(run.split.gallery.get(identity, ())) & set(probes)
         if both:
             raise UsageError(
                 f"protocol {run.protocol.name} puts photo '{min(both)}' both into the gallery and among the probes; a "

@@ -32,19 +32,11 @@ def history(store: Store) -> dict[tuple[str, str], float]:
 
 def remember(store: Store, tally: Tally) -> None:
     """Log what an execution computed, and keep its pace for later estimates."""
-    rows = [
-        {
-            "stage": stage,
-            "label": label,
-            "images": tally.images[stage, label],
-            "seconds": round(tally.seconds[stage, label], 3),
-        }
-        for stage, label in tally.computed
-    ]
-    for row in rows:
-        log.info(
-            "computed %s %s: %d images, %.1f s", row["stage"], row["label"], row["images"], row["seconds"]
-        )
+    rows = []
+    for stage, label in tally.images:
+        images, seconds = tally.images[stage, label], round(tally.seconds[stage, label], 3)
+        log.info("computed %s %s: %d images, %.1f s", stage, label, images, seconds)
+        rows.append({"stage": stage, "label": label, "images": images, "seconds": seconds})
     # A full disk has been reported by then; the history only serves estimates.
     with suppress(OSError), (store.folder / HISTORY).open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
@@ -61,11 +53,8 @@ def as_csv(store: Store, nodes: Iterable[Node]) -> str:
             total[1] += record.images
             total[2] += record.seconds
     lines = ["stage,method,artefacts,images,seconds,seconds_per_image"]
-    for (stage, label), (count, images, seconds) in sorted(totals.items(), key=lambda item: _order(item[0])):
+    ordered = sorted(totals.items(), key=lambda item: (STAGES.index(item[0][0]), item[0][1]))
+    for (stage, label), (count, images, seconds) in ordered:
         pace = seconds / images if images else 0
         lines.append(f'{stage},"{label}",{count:.0f},{images:.0f},{seconds:.3f},{pace:.5f}')
     return "\n".join(lines) + "\n"
-
-
-def _order(group: tuple[str, str]) -> tuple[int, str]:
-    return STAGES.index(group[0]), group[1]

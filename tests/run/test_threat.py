@@ -11,7 +11,7 @@ from bench.plugins import factory
 from bench.run import threat
 from bench.run.resolve import resolve
 from bench.run.spec import Cell, make_spec
-from bench.run.threat import Threats, cell_threat, defense_source
+from bench.run.threat import Threats, training_source
 
 TRACKERS = ("tiny-a", "tiny-b", "tiny-c")
 
@@ -22,7 +22,7 @@ def threats(tiny):
 
     def by_point(**fields):
         run = resolve(make_spec({"dataset": "tiny", "backbones": TRACKERS, **fields}))
-        return {(cell.attack, cell.defense, cell.backbone): cell_threat(run, cell) for cell in run.cells}
+        return {(cell.attack, cell.defense, cell.backbone): Threats(run).of(cell) for cell in run.cells}
 
     return by_point
 
@@ -135,7 +135,7 @@ def test_how_many_evaluated_people_trained_the_defence(tiny, identities, overlap
     run = resolve(make_spec({"dataset": leaky("LeakyFaces", "first=4"), "backbones": ("tiny-a",)}))
     trained = factory.defense("tiny-trained")
     trained = type(trained)(trained.Params(identities=identities))
-    source = defense_source(trained, Binding("", "", (), ""), run.spec.dataset)
+    source = training_source(trained, Binding("", "", (), ""), run.spec.dataset)
     defenses = {**run.defenses, "tiny-trained": trained}
     found = Threats(replace(run, defenses=defenses)).of(Cell("none", "tiny-trained", "tiny-a", "nn", 0))
     assert source == identities

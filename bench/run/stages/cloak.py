@@ -62,13 +62,10 @@ def cloak(attack: Attack, pixels: Pixels, ctx: Context, batch_size: int) -> Pixe
     """Return the images an attack changed, rounded to 8 bits.
 
     Args:
-        attack: the attack.
+        attack: called through `bench.run.calls`, in the batches of `scopes`.
         pixels: photos of protected identities, whole scopes.
         ctx: with surrogates, targets and state.
-        batch_size: at most this many images a call where the attack's scope is the image.
-
-    Raises:
-        MethodError: the attack broke its contract.
+        batch_size: see `scopes`.
     """
     edits: dict[str, Tensor] = {}
     for rows in scopes(attack.scope, pixels, batch_size):

@@ -31,11 +31,6 @@ class Shown:
     natural: tuple[Node, ...]
     edits: tuple[Node, ...]
 
-    @property
-    def nodes(self) -> tuple[Node, ...]:
-        """All shards."""
-        return (*self.natural, *self.edits)
-
 
 @dataclass(frozen=True, eq=False)
 class Decide(Node):
@@ -65,7 +60,7 @@ class Decide(Node):
     @property
     def inputs(self) -> tuple[Node, ...]:
         """Views, target assignments, and what a hardening learnt."""
-        views = (node for shown in self.views.values() for node in shown.nodes)
+        views = (node for shown in self.views.values() for node in (*shown.natural, *shown.edits))
         return (*views, *self.assignments, *(self.tracker.learnt if self.tracker else ()))
 
     @property

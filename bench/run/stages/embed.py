@@ -45,7 +45,7 @@ class Embed(Node):
     @property
     def size(self) -> int:
         """Bytes of the vectors."""
-        return self.images * self.tracker.backbone.dimension * 4
+        return self.images * self.tracker.backbone.plugin.method.card.embedding_dim * 4
 
     def key_fields(self) -> Mapping[str, Any]:
         """Return tracker and channel."""

@@ -44,10 +44,10 @@ class Erase(Node):
 
     def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:
         """Return `Pixels` as stored."""
-        ctx = self.attack.context(machine, payloads, key=b"")
         stream = KEY_OF[self.tried]
         key = secret(self.attack.seed, stream) if stream else b""
         cloaks = decode_pixels(payloads[self.cloaks.address])
+        ctx = self.attack.context(machine, payloads, key=b"")
         erased = erase(self.attack.method, cloaks, key, ctx, machine.batch_size)
         advance(len(erased.ids))
         return encode_pixels(erased)
@@ -61,10 +61,7 @@ def erase(attack: Attack, cloaks: Pixels, key: bytes, ctx: Context, batch_size: 
         cloaks: as posted.
         key: what is tried as the secret.
         ctx: without the secret.
-        batch_size: at most this many images a call where the attack's scope is the image.
-
-    Raises:
-        MethodError: the attack broke its contract.
+        batch_size: see `scopes`.
     """
     images = torch.empty_like(cloaks.images)
     for rows in scopes(attack.scope, cloaks, batch_size):

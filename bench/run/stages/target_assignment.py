@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from bench.contracts import Attack, Context
-from bench.faces.pixels import Pixels, decode_pixels
+from bench.contracts import Attack
+from bench.faces.pixels import decode_pixels
 from bench.run import calls
 from bench.run.bound import BoundMethod
 from bench.run.device import Machine
@@ -51,18 +51,9 @@ class TargetAssignment(Node):
         targets = decode_pixels(payloads[self.targets.address]).faces(machine.device)
         ctx = self.attack.context(machine, payloads, targets=targets)
         photos = decode_pixels(payloads[self.photos.address]).only(frozenset(self.chosen))
-        found = assign_targets(self.attack.method, photos, ctx, machine.batch_size)
+        found: dict[str, str] = {}
+        for rows in scopes(self.attack.method.scope, photos, machine.batch_size):
+            faces = photos.faces(machine.device).subset(rows)
+            found |= calls.assign_targets(self.attack.method, faces, ctx)
         advance(len(found))
-        return json.dumps(found).encode()
-
-
-def assign_targets(attack: Attack, pixels: Pixels, ctx: Context, batch_size: int) -> dict[str, str]:
-    """Return image id → identity id whom the image's cloak imitates.
-
-    Raises:
-        MethodError: the attack names nobody for a photo, or someone outside its pool.
-    """
-    found: dict[str, str] = {}
-    for rows in scopes(attack.scope, pixels, batch_size):
-        found |= calls.assign_targets(attack, pixels.faces(ctx.device).subset(rows), ctx)
-    return {name: found[name] for name in pixels.ids}
+        return json.dumps({name: found[name] for name in photos.ids}).encode()
