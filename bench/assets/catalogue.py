@@ -21,8 +21,9 @@ from pydantic import Field
 
 from bench.contracts import AssetEntry, AssetFile, Frozen, Method
 from bench.data.files import VARIABLE, data_folder, sha256_of
-from bench.data.folders import FOLDERS, registered, write_whole
+from bench.data.folders import FOLDERS, registered
 from bench.errors import DataError, UsageError, unknown
+from bench.files import write_atomically
 from bench.plugins import factory, registry, syntax
 
 Kind = Literal["dataset", "weights"]
@@ -385,5 +386,6 @@ def add(name: str, path: Path) -> Mapping[str, Path]:
         raise DataError(f"{folder} is not a folder. Give one with a subfolder of photos for each identity.")
     Folder(Folder.Params(path=str(folder), min_photos=2, skip_small=True)).verify_photos()
     content = {**{n: str(p) for n, p in known.items()}, name: str(folder)}
-    write_whole(data_folder() / FOLDERS, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    write_atomically(data_folder() / FOLDERS, text.encode(), f"another {VARIABLE}")
     return registered()

@@ -5,7 +5,7 @@ read. What a card says beyond that is its method's.
 """
 
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -102,7 +102,7 @@ class Shelf(Generic[C]):
         return weights, weights.with_suffix(".json")
 
     def own(self, method: str, weights: Path, fits: Callable[[C], bool], unlike: Callable[[C], str]) -> Path:
-        """Return weights that the user named, if they fit.
+        """Return weights that the user named for a method, if they fit.
 
         Args:
             method: who asks, for messages.
@@ -138,18 +138,6 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-@dataclass(frozen=True)
-class _Call(Generic[T]):
-    """A reading with its arguments, but for the path; equal where these are."""
-
-    read: Callable[..., T]
-    arguments: tuple[Hashable, ...]
-    named: tuple[tuple[str, Hashable], ...]
-
-    def __call__(self, path: Path) -> T:
-        return self.read(path, *self.arguments, **dict(self.named))
-
-
 def kept(read: Callable[Concatenate[Path, P], T]) -> Callable[Concatenate[Path, P], T]:
     """Keep what a function reads from a file until the file changes; the last eight are kept.
 
@@ -160,18 +148,18 @@ def kept(read: Callable[Concatenate[Path, P], T]) -> Callable[Concatenate[Path, 
             not there, so that it says what is missing.
     """
 
-    @lru_cache(maxsize=8)
-    def of_content(path: Path, _modified: int, _size: int, call: _Call[T]) -> T:
+    def of_content(path: Path, _modified: int, _size: int, *arguments: P.args, **named: P.kwargs) -> T:
         # Weights read where gradients are off could not carry one later.
         with torch.inference_mode(False):
-            return call(path)
+            return read(path, *arguments, **named)
+
+    remembered: Callable[..., T] = lru_cache(maxsize=8)(of_content)
 
     def kept_read(path: Path, /, *arguments: P.args, **named: P.kwargs) -> T:
-        call = _Call(read, arguments, tuple(sorted(named.items())))
         try:
             state = path.stat()
         except OSError:
-            return call(path)
-        return of_content(path, state.st_mtime_ns, state.st_size, call)
+            return read(path, *arguments, **named)
+        return remembered(path, state.st_mtime_ns, state.st_size, *arguments, **named)
 
     return kept_read

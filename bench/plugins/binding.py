@@ -51,15 +51,7 @@ def helpers(method: Method, pool: BackbonePool, tracker: str) -> tuple[str, ...]
 def bind(method: Method, dataset: str, domain: str, pool: BackbonePool, tracker: str) -> Binding:
     """Return what a plan resolves for a method, and for all that it is made of, in one cell.
 
-    Args:
-        method: as for `helpers`.
-        dataset: canonical name of the dataset.
-        domain: its kind of faces.
-        pool: as for `helpers`.
-        tracker: as for `helpers`.
-
-    Raises:
-        UsageError: as `helpers`.
+    Args and errors are those of `helpers`, with the dataset's canonical name and its kind of faces.
     """
     parts = tuple(bind(part, dataset, domain, pool, tracker) for part in method.parts())
     return Binding(dataset, domain, helpers(method, pool, tracker), tracker, parts)

@@ -30,7 +30,7 @@ from bench.contracts import (
     Protocol,
     Purifier,
     Trainer,
-)
+)  # fmt: skip
 from bench.errors import UsageError, unknown
 from bench.plugins import registry
 from bench.plugins.composition import Composition
@@ -149,19 +149,14 @@ def _type_name(annotation: Any) -> str:
 
 
 def _bounds(info: FieldInfo) -> str:
-    low = high = ""
-    for item in info.metadata:
-        for key, sign in (("ge", ""), ("gt", "> ")):
-            if getattr(item, key, None) is not None:
-                low = f"{sign}{as_text(getattr(item, key))}"
-        for key, sign in (("le", ""), ("lt", "< ")):
-            if getattr(item, key, None) is not None:
-                high = f"{sign}{as_text(getattr(item, key))}"
-    if low and high:
-        return f"{low} … {high}"
-    if low:
-        return low if low.startswith(">") else f"≥ {low}"
-    return (high if high.startswith("<") else f"≤ {high}") if high else ""
+    signs = {"ge": "≥ ", "gt": "> ", "le": "≤ ", "lt": "< "}
+    limits = [
+        f"{sign}{as_text(value)}"
+        for key, sign in signs.items()
+        for item in info.metadata
+        if (value := getattr(item, key, None)) is not None
+    ]
+    return " … ".join(limit.lstrip("≥≤ ") for limit in limits) if len(limits) == 2 else "".join(limits)
 
 
 def as_text(value: Any) -> str:
@@ -222,9 +217,7 @@ def normal(kind: str, text: str) -> str:
     method = create(kind, text)
     if method.joins:
         return method.joins.join(normal(kind, member) for _, member in nested(method))
-    shown = _shown(method, whole=True)
-    name = parse(text).name
-    return f"{name}:{','.join(shown)}" if shown else name
+    return ":".join(filter(None, (parse(text).name, ",".join(_shown(method, whole=True)))))
 
 
 def canonical(method: Method) -> str:
@@ -235,8 +228,7 @@ def canonical(method: Method) -> str:
     """
     if method.joins:
         return method.joins.join(canonical(part) for part in method.parts())
-    shown = _shown(method, whole=False)
-    return f"{method.name}:{','.join(shown)}" if shown else method.name
+    return ":".join(filter(None, (method.name, ",".join(_shown(method, whole=False)))))
 
 
 def _shown(method: Method, *, whole: bool) -> list[str]:

@@ -51,8 +51,7 @@ class Entry:
     def summary(self) -> str:
         """Return the first line of the module's docstring, read without importing the module."""
         module = self.target.partition(":")[0]
-        path = _source_of(module)
-        if path is None:
+        if (path := _source_of(module)) is None:
             return f"(module {module} cannot be found)"
         try:
             return _docstring(path).strip().partition("\n")[0]
@@ -129,18 +128,9 @@ class _Named(ABC, Generic[T_co]):
 
     @abstractmethod
     def load(self, name: str) -> object:
-        """Import a plugin by name.
-
-        Raises:
-            UsageError: unknown name, its import fails, or it is of another kind.
-        """
+        """Import a plugin by name."""
 
     def _imported(self, name: str) -> object:
-        """Return what is registered under a name.
-
-        Raises:
-            UsageError: nothing is, or its import fails.
-        """
         known = self.entries()
         if name not in known:
             fix = f"See `bench list {self.kind}`, or give a file: ./mine.py:MyClass."
@@ -168,16 +158,12 @@ class Registry(_Named[M_co]):
             UsageError: unknown name; the file, class or import fails; or it is no plugin of this kind.
         """
         found = _class_from_file(name) if _FILE_SIGN in name else self._imported(name)
-        contract = self.contract
-        if not (isinstance(found, type) and issubclass(found, contract)):
-            raise UsageError(
-                f"'{name}' is not one of the {self.kind}: it does not subclass bench.contracts.{contract.__name__}."
-            )
+        contract = f"bench.contracts.{self._contract}"
+        if not (isinstance(found, type) and issubclass(found, self.contract)):
+            raise UsageError(f"'{name}' is not one of the {self.kind}: it does not subclass {contract}.")
         if inspect.isabstract(found):
             lacking = ", ".join(sorted(found.__abstractmethods__))
-            raise UsageError(
-                f"'{name}' lacks {lacking}; bench.contracts.{contract.__name__} says what it must do."
-            )
+            raise UsageError(f"'{name}' lacks {lacking}; {contract} says what it must do.")
         if not found.name:
             raise UsageError(f"'{name}' has no name; write name = \"…\" in its class, tables will carry it.")
         return found
@@ -196,11 +182,11 @@ class ObjectRegistry(_Named[T_co]):
         Raises:
             UsageError: unknown name, its import fails, or it is something else.
         """
-        found, contract = self._imported(name), self.contract
-        if not isinstance(found, contract):
+        found = self._imported(name)
+        if not isinstance(found, self.contract):
             target = self.entries()[name].target
             raise UsageError(
-                f"{self.singular} '{name}' at {target} is not a bench.contracts.{contract.__name__}."
+                f"{self.singular} '{name}' at {target} is not a bench.contracts.{self._contract}."
             )
         return found
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from bench.contracts import Backbone, Dataset, Identity, TrainRequest
 from bench.errors import DataError, UsageError
+from bench.files import write_atomically
 from bench.plugins.factory import canonical
 
 
@@ -76,9 +77,7 @@ class Clock:
         now = time.monotonic()
         self.seconds += now - self._since
         self._since = now
-        temporary = _beside(self.path)
-        temporary.write_text(json.dumps({"seconds": self.seconds}), encoding="utf-8")
-        temporary.replace(self.path)
+        write_atomically(self.path, json.dumps({"seconds": self.seconds}).encode())
         return self.seconds
 
 
@@ -116,9 +115,7 @@ def save_checkpoint(
     for index, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{name}": tensor for name, tensor in moments.items()}
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    temporary = _beside(path)
-    save_file(plain, temporary, {"facts": json.dumps(facts)})
-    temporary.replace(path)
+    write_tensors(path, plain, {"facts": json.dumps(facts)})
 
 
 def load_checkpoint(
@@ -145,11 +142,6 @@ def load_checkpoint(
             f"checkpoint {path} cannot be read ({error}). Delete it to start the training anew."
         ) from error
     return facts
-
-
-def _beside(path: Path) -> Path:
-    """Return where to write what then replaces `path` at once; trainings may share a folder."""
-    return path.with_name(f"{path.name}.{os.getpid()}.tmp")
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -22,9 +22,7 @@ def decode_embedded(payload: bytes) -> Embedded:
     """Return embeddings from their stored form."""
     names = decode_names(payload)
     return Embedded(
-        safetensors.torch.load(payload)["vectors"].numpy(),
-        tuple(names["ids"]),
-        tuple(names["identities"]),
+        safetensors.torch.load(payload)["vectors"].numpy(), tuple(names["ids"]), tuple(names["identities"])
     )
 
 

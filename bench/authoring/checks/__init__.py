@@ -3,13 +3,13 @@
 `bench check` and `bench.authoring.parametrize_with_checks` run the same checks. Each returns a finding and never
 raises: an exception of the plugin is a finding too. Attacks and defences see a few rendered faces and fake backbones.
 
-One file a kind; `suite` runs them; `samples`, `contexts`, `observation` and `tensors` are what they share.
+One file a kind; `suite` runs them; `given` and `observation` are what they share.
 """
 
 from collections.abc import Iterator
 
 from bench.authoring.checks import attack, backbone, dataset, declarations, hardening, protocol, purifier
-from bench.authoring.checks.samples import fake_backbones, sample_faces, training_faces
+from bench.authoring.checks.given import fake_backbones, sample_faces, training_faces
 from bench.authoring.checks.suite import Check, Finding, Suite
 from bench.contracts import Attack, Backbone, Dataset, Defense, Hardening, Method, Protocol, Purifier
 

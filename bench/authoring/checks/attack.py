@@ -11,13 +11,27 @@ import torch
 from torch import Tensor
 
 from bench.analysis.warning_rules import LINF_TOLERANCE
-from bench.authoring.checks.contexts import FILES, KEY, context, pools, with_targets
 from bench.authoring.checks.declarations import wrong_choice
-from bench.authoring.checks.learning import Learning
-from bench.authoring.checks.observation import GLOBALS, Observation, disturbed, manners, observe
-from bench.authoring.checks.samples import sample_faces, training_faces
+from bench.authoring.checks.given import (
+    FILES,
+    KEY,
+    context,
+    pools,
+    sample_faces,
+    training_faces,
+    with_targets,
+)
+from bench.authoring.checks.observation import (
+    GLOBALS,
+    Learning,
+    Observation,
+    difference,
+    disturbed,
+    manners,
+    observe,
+    wrong_images,
+)
 from bench.authoring.checks.suite import Check, attempt
-from bench.authoring.checks.tensors import difference, wrong_images
 from bench.contracts import Attack, Context, Faces, ThreatModel
 
 CLOAKS = "cloaks without an error"
@@ -70,16 +84,16 @@ def checks(attack: Attack) -> Iterator[Check]:
     yield Check(FILES, attempt(lambda: work.unfitted))
     if attack.requires_fit:
         yield from work.fit.checks()
-    yield Check(CLOAKS, attempt(lambda: work.twice), (learnt,))
-    yield Check(SOUND, lambda: _wrong_edits(work.faces, work.edits), (CLOAKS,))
+    yield Check(CLOAKS, attempt(lambda: work.twice), learnt)
+    yield Check(SOUND, lambda: _wrong_edits(work.faces, work.edits), CLOAKS)
     yield from manners(attack, lambda: work.twice[0], len(work.faces), CLOAKS)
-    yield Check(GLOBALS, lambda: disturbed(*(seen.disturbed for seen in work.twice)), (CLOAKS,))
+    yield Check(GLOBALS, lambda: disturbed(*(seen.disturbed for seen in work.twice)), CLOAKS)
     bound = attack.threat.max_linf if isinstance(attack.threat, ThreatModel) else None
     if bound is not None:
         yield Check(
             "posted cloaks keep within the declared max_linf",
             lambda: _over(work.faces, work.edits, bound),
-            (SOUND,),
+            SOUND,
         )
     yield from _repetitions(attack, work)
     if attack.erasable:
@@ -88,12 +102,12 @@ def checks(attack: Attack) -> Iterator[Check]:
 
 def _repetitions(attack: Attack, work: _Cloaking) -> Iterator[Check]:
     everyone = range(len(work.faces))
-    yield Check("same seed, same bytes", lambda: difference(work.edits, work.twice[1].result), (SOUND,))
-    yield Check("another order gives the same bytes", lambda: work.repeated(everyone[::-1]), (SOUND,))
+    yield Check("same seed, same bytes", lambda: difference(work.edits, work.twice[1].result), SOUND)
+    yield Check("another order gives the same bytes", lambda: work.repeated(everyone[::-1]), SOUND)
     yield Check(
         f"one {attack.scope} alone gives the same bytes as among others",
         lambda: work.repeated(_one_scope(attack, work.faces)),
-        (SOUND,),
+        SOUND,
     )
 
 
@@ -135,17 +149,17 @@ class _Erasing:
 
 def _erasing(attack: Attack, work: _Cloaking) -> Iterator[Check]:
     erasing = _Erasing(attack, work)
-    yield Check(ERASES, attempt(lambda: erasing.erased), (SOUND,))
-    yield Check(ERASED, erasing.unsound, (ERASES,))
+    yield Check(ERASES, attempt(lambda: erasing.erased), SOUND)
+    yield Check(ERASED, erasing.unsound, ERASES)
     yield Check(
         "same key, same bytes",
         lambda: difference({"erased": erasing.erased[0]}, {"erased": erasing.erase(KEY)}),
-        (ERASED,),
+        ERASED,
     )
     yield Check(
         "the right key brings photos nearer to the originals than another key, none, or nothing",
         erasing.no_nearer,
-        (ERASED,),
+        ERASED,
     )
 
 

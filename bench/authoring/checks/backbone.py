@@ -8,10 +8,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bench.authoring.checks.observation import GLOBALS, INPUT, disturbed, watched
-from bench.authoring.checks.samples import sample_faces
+from bench.authoring.checks.given import sample_faces
+from bench.authoring.checks.observation import GLOBALS, INPUT, disturbed, largest, watched, wrong_gradient
 from bench.authoring.checks.suite import Check, attempt
-from bench.authoring.checks.tensors import largest, wrong_gradient
 from bench.contracts import Backbone, BackboneCard
 
 EMBED_TOLERANCE = 1e-3
@@ -59,37 +58,37 @@ def checks(backbone: Backbone) -> Iterator[Check]:
     images = sample_faces().images
     yield Check("its card is complete", lambda: _wrong_card(backbone))
     yield Check(LOADS, attempt(lambda: work.loaded))
-    yield Check(EMBEDS, attempt(lambda: work.embedded), (LOADS,))
+    yield Check(EMBEDS, attempt(lambda: work.embedded), LOADS)
     yield Check(
         "embeds to finite float32 N×D as its card says",
         lambda: wrong_vectors(backbone, backbone.embed),
-        (EMBEDS,),
+        EMBEDS,
     )
-    yield Check("embed_batch does too", lambda: wrong_vectors(backbone, backbone.embed_batch), (EMBEDS,))
-    yield Check(INPUT, work.overwritten, (EMBEDS,))
-    yield Check(GLOBALS, lambda: disturbed(work.loaded, work.embedded[1]), (EMBEDS,))
+    yield Check("embed_batch does too", lambda: wrong_vectors(backbone, backbone.embed_batch), EMBEDS)
+    yield Check(INPUT, work.overwritten, EMBEDS)
+    yield Check(GLOBALS, lambda: disturbed(work.loaded, work.embedded[1]), EMBEDS)
     yield Check(
         f"embed_batch agrees with embed to {EMBED_TOLERANCE:g}",
         lambda: _too_far(backbone.embed_batch(images), work.vectors, EMBED_TOLERANCE),
-        (EMBEDS,),
+        EMBEDS,
     )
     yield Check(
         "an image's embedding does not depend on its place in the batch",
         lambda: _too_far(backbone.embed(images.flip(0)).detach().flip(0), work.vectors, ROW_TOLERANCE),
-        (EMBEDS,),
+        EMBEDS,
     )
     yield Check(
         "an image's embedding does not depend on the others",
         lambda: _too_far(backbone.embed(images[1:2]).detach(), work.vectors[1:2], ROW_TOLERANCE),
-        (EMBEDS,),
+        EMBEDS,
     )
-    yield Check("different faces have different embeddings", work.merged, (EMBEDS,))
+    yield Check("different faces have different embeddings", work.merged, EMBEDS)
     yield Check(
-        "loading it again gives the same embeddings", lambda: _wrong_reload(backbone, work.vectors), (EMBEDS,)
+        "loading it again gives the same embeddings", lambda: _wrong_reload(backbone, work.vectors), EMBEDS
     )
     if backbone.differentiable:
         yield Check(
-            "gradients reach the images, as declared", lambda: _wrong_backbone_gradient(backbone), (EMBEDS,)
+            "gradients reach the images, as declared", lambda: _wrong_backbone_gradient(backbone), EMBEDS
         )
 
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from bench.authoring.checks.declarations import wrong_choice
-from bench.authoring.checks.observation import GLOBALS, disturbed, watched
+from bench.authoring.checks.observation import GLOBALS, difference, disturbed, watched
 from bench.authoring.checks.suite import Check, attempt
-from bench.authoring.checks.tensors import difference
 from bench.contracts import CROP_SIZE, Dataset, Identity
 
 LISTS = "lists its identities"
@@ -60,44 +59,38 @@ def checks(dataset: Dataset) -> Iterator[Check]:
     """Yield the checks of a dataset."""
     work = _Reading(dataset)
     yield Check(LISTS, attempt(lambda: work.identities))
-    yield Check(
-        "identities are unique and sorted by id", lambda: _wrong_identities(work.identities), (LISTS,)
-    )
-    yield Check(
-        "image ids are unique, and everyone has some", lambda: _wrong_photos(work.identities), (LISTS,)
-    )
+    yield Check("identities are unique and sorted by id", lambda: _wrong_identities(work.identities), LISTS)
+    yield Check("image ids are unique, and everyone has some", lambda: _wrong_photos(work.identities), LISTS)
     yield Check(
         "at least two identities are evaluated; roles are valid",
         lambda: _wrong_roles(work.identities, dataset),
-        (LISTS,),
+        LISTS,
     )
     yield Check(
         "lists the same identities again",
         lambda: "" if work.fresh.identities() == work.identities else "they differ",
-        (LISTS,),
+        LISTS,
     )
     yield Check(
-        "its fingerprint is a hex digest and stays", lambda: _wrong_fingerprint(dataset, work.fresh), (LISTS,)
+        "its fingerprint is a hex digest and stays", lambda: _wrong_fingerprint(dataset, work.fresh), LISTS
     )
-    yield Check(CROPS, attempt(lambda: work.twice), (LISTS,))
-    yield Check("crops are uint8 N×3×112×112", work.misshapen, (CROPS,))
-    yield Check(GLOBALS, lambda: disturbed(work.twice[0][1], work.twice[1][1]), (CROPS,))
+    yield Check(CROPS, attempt(lambda: work.twice), LISTS)
+    yield Check("crops are uint8 N×3×112×112", work.misshapen, CROPS)
+    yield Check(GLOBALS, lambda: disturbed(work.twice[0][1], work.twice[1][1]), CROPS)
     yield Check(
         "crops are the same again",
         lambda: difference({"crops": work.crops}, {"crops": work.twice[1][0]}),
-        (CROPS,),
+        CROPS,
     )
     yield Check(
         "crops do not depend on order",
         lambda: _wrong_crops(dataset, work.ids, work.ids[::-1], work.crops),
-        (CROPS,),
+        CROPS,
     )
     yield Check(
-        "a crop alone is the same",
-        lambda: _wrong_crops(dataset, work.ids, work.ids[1:2], work.crops),
-        (CROPS,),
+        "a crop alone is the same", lambda: _wrong_crops(dataset, work.ids, work.ids[1:2], work.crops), CROPS
     )
-    yield Check("no images give no crops", lambda: _wrong_empty(dataset), (CROPS,))
+    yield Check("no images give no crops", lambda: _wrong_empty(dataset), CROPS)
 
 
 def _wrong_identities(identities: Sequence[Identity]) -> str:

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from bench.authoring.checks.given import bindings
 from bench.authoring.checks.suite import Check
-from bench.contracts import Attack, Method, MethodParams
+from bench.contracts import Attack, Defense, Method, MethodParams
+from bench.errors import UsageError
 from bench.plugins import factory, syntax
 
+TRAINED = "says on which attacks and whose photos it was trained"
 ROUND_TRIP = "its canonical name describes it again"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -35,6 +38,17 @@ def wrong_type(what: str, value: object, expected: type) -> str:
 def wrong_choice(what: str, value: str, valid: tuple[str, ...]) -> str:
     """Say that a value is none of those that are valid."""
     return "" if value in valid else f"{what} is {value!r}. Valid: {', '.join(valid)}"
+
+
+def wrong_training(defense: Defense) -> str:
+    """Say what is wrong with what a defence says of its own training."""
+    binding = next(bindings(defense))
+    try:
+        trained, identities = defense.trained_on(binding), defense.training_identities(binding)
+    except UsageError:
+        return ""  # no weights for this cell: the plan refuses it
+    named = isinstance(trained, tuple) and all(isinstance(name, str) for name in trained)
+    return "" if named and isinstance(identities, str) and identities else f"{trained!r}, {identities!r}"
 
 
 def _wrong_name(method: Method) -> str:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
-from bench.authoring.checks import defense as declared
 from bench.authoring.checks.backbone import wrong_vectors
-from bench.authoring.checks.contexts import FILES, SEED, context
-from bench.authoring.checks.declarations import wrong_type
-from bench.authoring.checks.learning import Learning
-from bench.authoring.checks.observation import GLOBALS, INPUT, Observation, disturbed, observe
-from bench.authoring.checks.samples import sample_faces, training_faces
+from bench.authoring.checks.declarations import TRAINED, wrong_training, wrong_type
+from bench.authoring.checks.given import FILES, SEED, context, sample_faces, training_faces
+from bench.authoring.checks.observation import (
+    GLOBALS,
+    INPUT,
+    Learning,
+    Observation,
+    difference,
+    disturbed,
+    observe,
+)
 from bench.authoring.checks.suite import Check, attempt
-from bench.authoring.checks.tensors import difference
 from bench.authoring.fakes import FakeBackbone
 from bench.contracts import Backbone, Context, Hardening
 
@@ -59,35 +63,27 @@ class _Training:
         now = self.tracker.embed_batch(sample_faces().images)
         return "" if torch.equal(self.before, now) else "it changed"
 
+    def unrepeated(self) -> str:
+        images, again = sample_faces().images, self.defense.harden(self.tracker, self.training.state)
+        first = self.hardened.embed_batch(images)
+        return difference({"embedding": first}, {"embedding": again.embed_batch(images)})
+
 
 def checks(defense: Hardening) -> Iterator[Check]:
     """Yield the checks of a hardening."""
     work = _Training(defense)
     learnt = work.training.learns
-    yield from declared.checks(defense)
+    yield Check(TRAINED, lambda: wrong_training(defense))
     yield Check(FILES, attempt(lambda: work.ctx))
     yield from work.training.checks()
-    yield Check(INPUT, lambda: "it wrote into it" if work.training.first[0].input_changed else "", (learnt,))
-    yield Check(GLOBALS, work.disturbed, (learnt,))
-    yield Check(HARDENS, attempt(lambda: work.hardened), (learnt,))
-    yield Check("returns a backbone", lambda: wrong_type("the result", work.hardened, Backbone), (HARDENS,))
+    yield Check(INPUT, lambda: "it wrote into it" if work.training.first[0].input_changed else "", learnt)
+    yield Check(GLOBALS, work.disturbed, learnt)
+    yield Check(HARDENS, attempt(lambda: work.hardened), learnt)
+    yield Check("returns a backbone", lambda: wrong_type("the result", work.hardened, Backbone), HARDENS)
     yield Check(
         "the backbone embeds as its card says",
         lambda: wrong_vectors(work.hardened, work.hardened.embed),
-        (HARDENS,),
+        HARDENS,
     )
-    yield Check(
-        "hardens the same again",
-        lambda: _wrong_hardening(defense, work.tracker, work.training.state, work.hardened),
-        (HARDENS,),
-    )
-    yield Check("leaves the tracker's backbone as it was", work.spoilt, (HARDENS,))
-
-
-def _wrong_hardening(
-    defense: Hardening, tracker: Backbone, state: Mapping[str, Tensor], hardened: Backbone
-) -> str:
-    images = sample_faces().images
-    first = hardened.embed_batch(images)
-    again = defense.harden(tracker, state).embed_batch(images)
-    return difference({"embedding": first}, {"embedding": again})
+    yield Check("hardens the same again", work.unrepeated, HARDENS)
+    yield Check("leaves the tracker's backbone as it was", work.spoilt, HARDENS)

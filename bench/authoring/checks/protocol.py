@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.authoring.checks.contexts import SEED
+from bench.authoring.checks.given import SEED
 from bench.authoring.checks.observation import disturbed, watched
 from bench.authoring.checks.suite import Check, attempt
 from bench.contracts import Decided, Embedded, Identity, Protocol, Split, Trial, View
@@ -49,16 +49,16 @@ def checks(protocol: Protocol) -> Iterator[Check]:
     yield Check(
         "deals every evaluated identity's own photos, and nobody else's",
         lambda: _wrong_owners(work.split, work.identities),
-        (SPLITS,),
+        SPLITS,
     )
-    yield Check("gallery and probes are disjoint", lambda: _wrong_overlap(work.split), (SPLITS,))
+    yield Check("gallery and probes are disjoint", lambda: _wrong_overlap(work.split), SPLITS)
     yield Check(
         "everyone is protected in one fold, with cloaked photos of the gallery",
         lambda: _wrong_folds(work.split),
-        (SPLITS,),
+        SPLITS,
     )
-    yield Check("the same seed deals the same, in any order of identities", work.unrepeated, (SPLITS,))
-    yield Check("another identity moves nobody's photos", work.moved, (SPLITS,))
+    yield Check("the same seed deals the same, in any order of identities", work.unrepeated, SPLITS)
+    yield Check("another identity moves nobody's photos", work.moved, SPLITS)
     for head in protocol.heads:
         if head not in protocol.end_to_end_heads:  # those train a network, which takes a run
             yield from _head_checks(_Deciding(work, head))
@@ -95,23 +95,23 @@ class _Deciding:
 def _head_checks(work: _Deciding) -> Iterator[Check]:
     head = f"head {work.head}"
     decides = f"{head}: decides without an error"
-    yield Check(decides, attempt(lambda: work.twice), (SPLITS,))
+    yield Check(decides, attempt(lambda: work.twice), SPLITS)
     yield Check(
         f"{head}: rows have the documented schema and facts",
         attempt(lambda: decisions.to_bytes(work.decided)),
-        (decides,),
+        decides,
     )
     yield Check(
         f"{head}: decides every identity's probes",
         lambda: _wrong_rows(work.decided, work.work.split),
-        (decides,),
+        decides,
     )
     yield Check(
         f"{head}: leaves global random state and settings alone",
         lambda: disturbed(*(changed for _, changed in work.twice)),
-        (decides,),
+        decides,
     )
-    yield Check(f"{head}: answers do not depend on the order of embeddings", work.reordered, (decides,))
+    yield Check(f"{head}: answers do not depend on the order of embeddings", work.reordered, decides)
 
 
 def _identities(counts: Sequence[int], role: Any = "evaluation") -> list[Identity]:

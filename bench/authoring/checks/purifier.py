@@ -8,13 +8,28 @@ from functools import cached_property
 
 import torch
 
-from bench.authoring.checks import defense as declared
-from bench.authoring.checks.contexts import FILES, SEED, context, with_seed
-from bench.authoring.checks.learning import Learning
-from bench.authoring.checks.observation import GLOBALS, Observation, disturbed, manners, observe
-from bench.authoring.checks.samples import fake_backbones, sample_faces, training_faces
+from bench.authoring.checks.declarations import TRAINED, wrong_training
+from bench.authoring.checks.given import (
+    FILES,
+    SEED,
+    context,
+    fake_backbones,
+    sample_faces,
+    training_faces,
+    with_seed,
+)
+from bench.authoring.checks.observation import (
+    GLOBALS,
+    Learning,
+    Observation,
+    difference,
+    disturbed,
+    manners,
+    observe,
+    wrong_gradient,
+    wrong_images,
+)
 from bench.authoring.checks.suite import Check, attempt
-from bench.authoring.checks.tensors import difference, wrong_gradient, wrong_images
 from bench.contracts import Context, Faces, Purifier
 
 PURIFIES = "purifies without an error"
@@ -65,29 +80,27 @@ class _Purifying:
 def checks(defense: Purifier) -> Iterator[Check]:
     """Yield the checks of a purifier."""
     work = _Purifying(defense)
-    yield from declared.checks(defense)
+    yield Check(TRAINED, lambda: wrong_training(defense))
     yield Check(FILES, attempt(lambda: work.unfitted))
     if defense.requires_fit:
         yield from work.fit.checks()
     learnt = work.fit.learns if defense.requires_fit else FILES
-    yield Check(PURIFIES, attempt(lambda: work.twice), (learnt,))
-    yield Check(SOUND, work.unsound, (PURIFIES,))
+    yield Check(PURIFIES, attempt(lambda: work.twice), learnt)
+    yield Check(SOUND, work.unsound, PURIFIES)
     yield from manners(defense, lambda: work.twice[0], len(work.faces), PURIFIES)
-    yield Check(GLOBALS, lambda: disturbed(*(seen.disturbed for seen in work.twice)), (PURIFIES,))
+    yield Check(GLOBALS, lambda: disturbed(*(seen.disturbed for seen in work.twice)), PURIFIES)
     everyone = range(len(work.faces))
-    yield Check("same seed, same bytes", work.unrepeated, (SOUND,))
+    yield Check("same seed, same bytes", work.unrepeated, SOUND)
     if defense.deterministic:
         yield Check(
-            "another seed gives the same bytes, as declared",
-            lambda: work.repeated(everyone, SEED + 1),
-            (SOUND,),
+            "another seed gives the same bytes, as declared", lambda: work.repeated(everyone, SEED + 1), SOUND
         )
-    yield Check("another order gives the same bytes", lambda: work.repeated(everyone[::-1]), (SOUND,))
-    yield Check("one image alone gives the same bytes as among others", lambda: work.repeated([1]), (SOUND,))
-    yield Check("different images stay different", work.merged, (SOUND,))
+    yield Check("another order gives the same bytes", lambda: work.repeated(everyone[::-1]), SOUND)
+    yield Check("one image alone gives the same bytes as among others", lambda: work.repeated([1]), SOUND)
+    yield Check("different images stay different", work.merged, SOUND)
     if defense.differentiable:
         yield Check(
-            "gradients pass through it, as declared", lambda: _wrong_gradient(defense, work.ctx), (SOUND,)
+            "gradients pass through it, as declared", lambda: _wrong_gradient(defense, work.ctx), SOUND
         )
 
 

@@ -28,12 +28,12 @@ class Check:
     Attributes:
         name: what must hold, in words; unique within a suite.
         run: returns what is wrong, "" where nothing is. An exception is something wrong.
-        needs: names of the checks without which this one says nothing.
+        needs: name of the check without which this one says nothing.
     """
 
     name: str
     run: Callable[[], str]
-    needs: tuple[str, ...] = ()
+    needs: str = ""
 
 
 def attempt(call: Callable[[], object]) -> Callable[[], str]:
@@ -69,10 +69,9 @@ class Suite:
         return self._findings[name]
 
     def _run(self, check: Check) -> Finding | None:
-        for need in check.needs:
-            needed = self.finding(need)
-            if needed is None or not needed.passed:
-                return None
+        needed = self.finding(check.needs) if check.needs else None
+        if check.needs and (needed is None or not needed.passed):
+            return None
         try:
             detail = check.run()
         except Exception as error:  # whatever a plugin raises is a finding
