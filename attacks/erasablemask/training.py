@@ -54,7 +54,7 @@ from bench.plugins.training import (
 from bench.randomness import numpy_generator, torch_generator
 from bench.run.code_hashes import code_digest
 from bench.run.digest import environment
-from bench.run.targets import shown_photos, target_identities
+from bench.run.photo_sets import shown_photos, target_identities
 
 REFINED_FROM = 0.4
 """Share of all steps after which the restorer meets refined masks."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, Generic, TypeVar, cast
 
 import safetensors.torch
 
@@ -72,12 +72,9 @@ class BoundBackbone(FieldsOnly):
     plugin: Plugin[Backbone]
     binding: Binding
 
-    def key_fields(self) -> Mapping[str, Any]:
-        """Return what decides its embeddings: card, code and weights."""
-        return self._key_fields
-
     @cached_property
-    def _key_fields(self) -> Mapping[str, Any]:
+    def key_fields(self) -> Mapping[str, Any]:
+        """What decides its embeddings: card, code and weights."""
         backbone = self.plugin.method
         files = () if backbone.card.sha256 else backbone.files(self.binding)
         return {
@@ -105,11 +102,7 @@ class Helpers(Sequence[Backbone]):
     def __len__(self) -> int:
         return len(self._backbones)
 
-    @overload
-    def __getitem__(self, index: int) -> Backbone: ...
-    @overload
-    def __getitem__(self, index: slice) -> Helpers: ...
-    def __getitem__(self, index: int | slice) -> Backbone | Helpers:
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return Helpers(self._backbones[index], self._machine)
         return self._backbones[index].on(self._machine)
@@ -167,7 +160,7 @@ class BoundMethod(FieldsOnly, Generic[M_co]):
             "params": method.params.model_dump(mode="json"),
             "code": code_digest(type(method)),
             "files": [sha256_of(path) for path in method.files(binding)],
-            "helpers": [self.backbones[name].key_fields() for name in binding.backbones],
+            "helpers": [self.backbones[name].key_fields for name in binding.backbones],
         }
         if binding.parts:
             bound = zip(method.parts(), binding.parts, strict=True)
@@ -242,7 +235,7 @@ class Tracker:
     def key_fields(self) -> Mapping[str, Any]:
         """Return what decides its embeddings."""
         hardening = self.hardening.key_fields() if self.hardening else None
-        return {"backbone": self.backbone.key_fields(), "hardening": hardening}
+        return {"backbone": self.backbone.key_fields, "hardening": hardening}
 
     def on(self, machine: Machine, payloads: Payloads) -> Backbone:
         """Return it loaded; `learnt` is among the payloads."""

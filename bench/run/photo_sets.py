@@ -1,17 +1,24 @@
-"""Which photos go through the stages, and how they are dealt into shards."""
+"""Which photos go through the stages, how they are dealt into shards, and whom targeted attacks imitate.
+
+Targets are always identities of role ``training``, never evaluated ones. Half of a target's photos are shown to
+attacks; the others measure whether an imitation holds on photos that no attack has seen.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from bench.contracts import Identity
 from bench.randomness import numpy_generator
-from bench.run.targets import held_out_photos, shown_photos, target_identities
 
 SHARD_IMAGES = 64
 """A shard takes whole identities until it has this many images: what a killed run may lose."""
 
 TRAINING_IMAGES = 512
 """Photos of training identities that `fit` and `train` see, at most."""
+
+TARGET_IDENTITIES = 50
+TARGET_PHOTOS = 4
+"""Size of the pool; as many photos of an identity again are held out."""
 
 Purpose = Literal["training", "targets", "held-out targets"]
 """Photos of identities that are not evaluated: to learn from, to imitate, or to be measured against."""
@@ -49,3 +56,30 @@ def training_photos(identities: Sequence[Identity], purpose: Purpose, split_seed
     photos_of = shown_photos if purpose == "targets" else held_out_photos
     targets = target_identities(identities, split_seed)
     return [(image, who.id) for who in targets for image in photos_of(who)]
+
+
+def target_identities(identities: Sequence[Identity], split_seed: int) -> tuple[Identity, ...]:
+    """Return the identities that can be imitated, those with most photos first.
+
+    An identity with several photos is a steadier target, and leaves some that the attack has not seen.
+
+    Args:
+        identities: of a dataset; only those of role ``training`` count.
+        split_seed: the same for all cells of a dataset; a method trained for some targets must name it.
+    """
+    pool = [identity for identity in identities if identity.role == "training"]
+    order = [pool[i] for i in numpy_generator(split_seed, "targets").permutation(len(pool))]
+    several = [identity for identity in order if len(identity.photos) > 1]
+    ranked = sorted(several or order, key=lambda identity: -min(len(identity.photos), 2 * TARGET_PHOTOS))
+    return tuple(ranked[:TARGET_IDENTITIES])
+
+
+def shown_photos(target: Identity) -> tuple[str, ...]:
+    """Return the photos of a target an attack sees: half of them, at most `TARGET_PHOTOS`."""
+    return target.photos[: min(TARGET_PHOTOS, (len(target.photos) + 1) // 2)]
+
+
+def held_out_photos(target: Identity) -> tuple[str, ...]:
+    """Return as many of the others, which measure whether an imitation holds."""
+    seen = len(shown_photos(target))
+    return target.photos[seen : seen + TARGET_PHOTOS]

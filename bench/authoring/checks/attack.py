@@ -95,12 +95,6 @@ def checks(attack: Attack) -> Iterator[Check]:
             lambda: _over(work.faces, work.edits, bound),
             SOUND,
         )
-    yield from _repetitions(attack, work)
-    if attack.erasable:
-        yield from _erasing(attack, work)
-
-
-def _repetitions(attack: Attack, work: _Cloaking) -> Iterator[Check]:
     everyone = range(len(work.faces))
     yield Check("same seed, same bytes", lambda: difference(work.edits, work.twice[1].result), SOUND)
     yield Check("another order gives the same bytes", lambda: work.repeated(everyone[::-1]), SOUND)
@@ -109,6 +103,8 @@ def _repetitions(attack: Attack, work: _Cloaking) -> Iterator[Check]:
         lambda: work.repeated(_one_scope(attack, work.faces)),
         SOUND,
     )
+    if attack.erasable:
+        yield from _erasing(attack, work)
 
 
 # -- erasing -----------------------------------------------------------------------------------------------
@@ -132,9 +128,8 @@ class _Erasing:
 
     def erase(self, key: bytes) -> Tensor:
         ctx = replace(self.work.ctx, key=b"")
-        result: Tensor = observe(
-            lambda cloaks, used: self.attack.erase(cloaks, key, used), self.posted, ctx
-        ).result
+        seen = observe(lambda cloaks, used: self.attack.erase(cloaks, key, used), self.posted, ctx)
+        result: Tensor = seen.result
         return result
 
     def unsound(self) -> str:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors.torch
@@ -82,11 +82,7 @@ class _Watched(Sequence[Backbone]):
     def __len__(self) -> int:
         return len(self.backbones)
 
-    @overload
-    def __getitem__(self, index: int) -> Backbone: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Backbone]: ...
-    def __getitem__(self, index: int | slice) -> Backbone | Sequence[Backbone]:
+    def __getitem__(self, index: Any) -> Any:
         self.used = True
         return self.backbones[index]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,11 @@ class _Splitting:
 
     def moved(self) -> str:
         photos = tuple(f"someone-else/{j:02d}" for j in range(15))
-        more = [*self.identities, Identity("someone-else", photos, "evaluation")]
-        return _moved(self.split, self.protocol.split(more, SEED))
+        more = self.protocol.split([*self.identities, Identity("someone-else", photos, "evaluation")], SEED)
+        for name in self.split.gallery:
+            if (self.split.gallery[name], self.split.probes[name]) != (more.gallery[name], more.probes[name]):
+                return f"photos of '{name}' were dealt anew"
+        return ""
 
 
 def checks(protocol: Protocol) -> Iterator[Check]:
@@ -73,13 +76,17 @@ class _Deciding:
     @cached_property
     def twice(self) -> tuple[tuple[Decided, frozenset[str]], tuple[Decided, frozenset[str]]]:
         """The answers in either order, and the global state that changed meanwhile."""
-        protocol = self.work.protocol
-        trial = _trial(protocol, self.work.split, self.head)
-        views = _seen(protocol, self.work.split)
-        return (
-            watched(lambda: protocol.decide(views, trial)),
-            watched(lambda: protocol.decide(_mirrored(views), trial)),
-        )
+        protocol, split = self.work.protocol, self.work.split
+        cloaked = enumerate(sum(split.cloaked.values(), ()))
+        targets = {image: f"target-{i % 5}" for i, image in cloaked}
+        trial = Trial(split, self.head, protocol.impostors(_training_identities(), 0), targets)
+        views = _seen(protocol, split)
+        mirrored = {
+            name: Embedded(one.vectors[::-1].copy(), one.ids[::-1], one.identities[::-1])
+            for name, one in views.items()
+        }
+        first, second = (partial(protocol.decide, each, trial) for each in (views, mirrored))
+        return watched(first), watched(second)
 
     @property
     def decided(self) -> Decided:
@@ -163,13 +170,6 @@ def _wrong_folds(split: Split) -> str:
     return ""
 
 
-def _moved(split: Split, more: Split) -> str:
-    for name in split.gallery:
-        if (split.gallery[name], split.probes[name]) != (more.gallery[name], more.probes[name]):
-            return f"photos of '{name}' were dealt anew"
-    return ""
-
-
 def _seen(protocol: Protocol, split: Split) -> dict[str, Embedded]:
     """Return made-up embeddings of every view: one direction an identity, noise a photo, cloaks half turned away."""
 
@@ -204,27 +204,13 @@ def _training_identities() -> tuple[Identity, ...]:
     )
 
 
-def _trial(protocol: Protocol, split: Split, head: str) -> Trial:
-    target_assignment = {image: f"target-{i % 5}" for i, image in enumerate(sum(split.cloaked.values(), ()))}
-    return Trial(split, head, protocol.impostors(_training_identities(), 0), target_assignment)
-
-
-def _mirrored(views: Mapping[str, Embedded]) -> dict[str, Embedded]:
-    return {
-        name: Embedded(one.vectors[::-1].copy(), one.ids[::-1], one.identities[::-1])
-        for name, one in views.items()
-    }
-
-
 def _wrong_rows(decided: Decided, split: Split) -> str:
     rows = decided.rows
     if impostors := set(rows["identity"]) - set(split.gallery):
         return f"rows are of identities that are not evaluated, first '{min(impostors)}'"
     conditions = rows["condition"] if "condition" in rows else [""] * len(rows)
-    silent = [
-        name for name, fact in decided.conditions.items() if not fact.reason and name not in set(conditions)
-    ]
-    if silent:
+    without_rows = decided.conditions.keys() - set(conditions)
+    if silent := sorted(name for name in without_rows if not decided.conditions[name].reason):
         return f"condition '{silent[0]}' has neither rows nor a reason"
     for condition, chosen in rows.groupby(np.array(conditions, dtype=object)):
         lacking = set(split.gallery) - set(chosen[chosen["protected"]]["identity"])

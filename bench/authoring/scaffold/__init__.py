@@ -17,7 +17,7 @@ import shutil
 import string
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata, resources
 from pathlib import Path
 
@@ -53,14 +53,7 @@ class Names:
     @property
     def values(self) -> Mapping[str, str]:
         """What the templates' names stand for."""
-        return {
-            "kind": self.kind,
-            "kinds": f"{self.kind}s",
-            "plugin": self.plugin,
-            "module": self.module,
-            "cls": self.cls,
-            "version": metadata.version("cloakbench"),
-        }
+        return {**asdict(self), "kinds": f"{self.kind}s", "version": metadata.version("cloakbench")}
 
 
 def names(kind: str, name: str) -> Names:
@@ -116,8 +109,8 @@ def _refuse_taken(kind: str, plugin: str, module: str) -> None:
     known = registry.EVERY[f"{kind}s"].entries()
     if plugin in known:
         raise UsageError(
-            f"there is {_article(kind)} called '{plugin}' already, from {known[plugin].distribution}. "
-            "Choose another name."
+            f"there is {'an' if kind[0] in 'aeiou' else 'a'} {kind} called '{plugin}' already, from "
+            f"{known[plugin].distribution}. Choose another name."
         )
     if keyword.iskeyword(module) or keyword.issoftkeyword(module):
         raise UsageError(f"'{module}' is a word of Python's own. Choose another name, e.g. my_{module}.")
@@ -125,10 +118,6 @@ def _refuse_taken(kind: str, plugin: str, module: str) -> None:
         raise UsageError(
             f"a module '{module}' can be imported here already. Choose another name, e.g. my_{module}."
         )
-
-
-def _article(kind: str) -> str:
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def files(of: Names) -> Mapping[str, str]:
@@ -143,9 +132,8 @@ def files(of: Names) -> Mapping[str, str]:
     for folder in (sources / "common", sources / of.kind):
         for source in folder.iterdir():
             name = source.name.removesuffix(_SUFFIX)
-            found[places.get(name, name)] = string.Template(source.read_text(encoding="utf-8")).substitute(
-                of.values
-            )
+            template = string.Template(source.read_text(encoding="utf-8"))
+            found[places.get(name, name)] = template.substitute(of.values)
     found[f"src/{of.module}/py.typed"] = ""
     return dict(sorted(found.items()))
 

@@ -33,23 +33,19 @@ class AttackDiagnosis(Node):
 
     @property
     def inputs(self) -> tuple[Node, ...]:
-        """Photos, then cloaks."""
         return (self.photos, self.cloaks)
 
     @property
     def images(self) -> int:
-        """The number of cloaks that are looked at."""
         return len(self.chosen)
 
     @property
     def size(self) -> int:
-        """Bytes of the probes."""
         return 256 * len(self.chosen) * len(self.surrogates)
 
     def key_fields(self) -> Mapping[str, Any]:
-        """Return surrogates, sample and seed."""
         return {
-            "surrogates": [surrogate.key_fields() for surrogate in self.surrogates],
+            "surrogates": [surrogate.key_fields for surrogate in self.surrogates],
             "chosen": self.chosen,
             "seed": self.seed,
         }

@@ -35,17 +35,14 @@ class Cloak(Node):
 
     @property
     def inputs(self) -> tuple[Node, ...]:
-        """The photos, the targets, and what the attack learnt."""
         targets = () if self.targets is None else (self.targets,)
         return (self.photos, *targets, *self.attack.learnt)
 
     @property
     def images(self) -> int:
-        """The number of photos the attack is given."""
         return len(self.chosen)
 
     def key_fields(self) -> Mapping[str, Any]:
-        """Return the attack and the photos it is given."""
         return {"attack": self.attack.key_fields(), "chosen": self.chosen}
 
     def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:

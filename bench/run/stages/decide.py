@@ -59,22 +59,18 @@ class Decide(Node):
 
     @property
     def inputs(self) -> tuple[Node, ...]:
-        """Views, target assignments, and what a hardening learnt."""
         views = (node for shown in self.views.values() for node in (*shown.natural, *shown.edits))
         return (*views, *self.assignments, *(self.tracker.learnt if self.tracker else ()))
 
     @property
     def images(self) -> int:
-        """One: a cell."""
         return 1
 
     @property
     def size(self) -> int:
-        """Bytes of the rows."""
         return sum(len(images) for images in self.split.probes.values()) * self.split.folds * 12
 
     def key_fields(self) -> Mapping[str, Any]:
-        """Return protocol, head, views, split and, for heads that train end to end, the tracker."""
         protocol = self.protocol.method
         return {
             "protocol": self.protocol.name,

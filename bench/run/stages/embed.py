@@ -38,17 +38,14 @@ class Embed(Node):
 
     @property
     def inputs(self) -> tuple[Node, ...]:
-        """The images, and what hardening and channel learnt."""
         learnt = (node for purifier in self.channel for node in purifier.learnt)
         return (self.pictures, *self.tracker.learnt, *learnt)
 
     @property
     def size(self) -> int:
-        """Bytes of the vectors."""
         return self.images * self.tracker.backbone.plugin.method.card.embedding_dim * 4
 
     def key_fields(self) -> Mapping[str, Any]:
-        """Return tracker and channel."""
         channel = [purifier_fields(purifier) for purifier in self.channel]
         return {"tracker": self.tracker.key_fields(), "channel": channel}
 

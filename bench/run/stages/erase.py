@@ -35,11 +35,9 @@ class Erase(Node):
 
     @property
     def inputs(self) -> tuple[Node, ...]:
-        """The cloaks, and what the attack learnt."""
         return (self.cloaks, *self.attack.learnt)
 
     def key_fields(self) -> Mapping[str, Any]:
-        """Return the attack and the key."""
         return {"attack": self.attack.key_fields(), "key": self.tried}
 
     def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:

@@ -32,16 +32,13 @@ class Crops(Node):
 
     @property
     def inputs(self) -> tuple[Node, ...]:
-        """None: here the data enter."""
         return ()
 
     @property
     def images(self) -> int:
-        """The number of photos."""
         return len(self.ids)
 
     def key_fields(self) -> Mapping[str, Any]:
-        """Return the dataset with its fingerprint, and the photos."""
         return {
             "dataset": self.dataset.name,
             "dataset_code": code_digest(type(self.dataset.method)),

@@ -31,17 +31,14 @@ class Fit(Node):
 
     @property
     def inputs(self) -> tuple[Node, ...]:
-        """The training faces."""
         return (self.faces,)
 
     @property
     def size(self) -> int:
-        """A mebibyte, about."""
         return 1 << 20
 
     def key_fields(self) -> Mapping[str, Any]:
-        """Return the method and, for a hardening, the tracker."""
-        tracker = self.tracker.key_fields() if self.tracker else None
+        tracker = self.tracker.key_fields if self.tracker else None
         return {"method": self.method.key_fields(), "tracker": tracker}
 
     def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:

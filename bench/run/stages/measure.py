@@ -32,16 +32,13 @@ class Measure(Node):
 
     @property
     def inputs(self) -> tuple[Node, ...]:
-        """Originals, then changed images."""
         return (self.original, self.changed)
 
     @property
     def images(self) -> int:
-        """The number of changed images, at most."""
         return self.changed.images
 
     def key_fields(self) -> Mapping[str, Any]:
-        """Return which measures, of which images."""
         return {"lpips_trunk": self.lpips_trunk, "given": self.given}
 
     def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:

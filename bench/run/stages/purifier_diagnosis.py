@@ -26,11 +26,9 @@ class PurifierDiagnosis(Node):
 
     @property
     def inputs(self) -> tuple[Node, ...]:
-        """What was given, then what was returned."""
         return (self.given, self.returned)
 
     def key_fields(self) -> Mapping[str, Any]:
-        """Return nothing: the images decide."""
         return {}
 
     def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:

@@ -30,11 +30,9 @@ class Purify(Node):
 
     @property
     def inputs(self) -> tuple[Node, ...]:
-        """The images, and what the purifier learnt."""
         return (self.images_given, *self.purifier.learnt)
 
     def key_fields(self) -> Mapping[str, Any]:
-        """Return the purifier."""
         return {"purifier": purifier_fields(self.purifier)}
 
     def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:

@@ -34,16 +34,13 @@ class TargetAssignment(Node):
 
     @property
     def inputs(self) -> tuple[Node, ...]:
-        """The photos, the targets, and what the attack learnt."""
         return (self.photos, self.targets, *self.attack.learnt)
 
     @property
     def images(self) -> int:
-        """The number of cloaked photos."""
         return len(self.chosen)
 
     def key_fields(self) -> Mapping[str, Any]:
-        """Return the attack and the photos it is given."""
         return {"attack": self.attack.key_fields(), "chosen": self.chosen}
 
     def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:

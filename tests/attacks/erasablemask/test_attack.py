@@ -27,7 +27,7 @@ from bench.contracts import MICRO_BATCH, Binding, Context, Faces
 from bench.data.files import sha256_of
 from bench.errors import DataError, UsageError
 from bench.quality.metrics import linf, psnr, to_8_bits
-from bench.run.targets import shown_photos, target_identities
+from bench.run.photo_sets import shown_photos, target_identities
 
 _path = Path(__file__).parents[2] / "plugins" / "tiny_methods.py"
 _spec = importlib.util.spec_from_file_location("tiny_methods_of_masks", _path)

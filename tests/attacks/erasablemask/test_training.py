@@ -22,7 +22,7 @@ from bench.data.files import sha256_of
 from bench.errors import DataError, MethodError, UsageError
 from bench.plugins import factory, syntax
 from bench.quality.metrics import psnr, to_8_bits
-from bench.run.targets import shown_photos, target_identities
+from bench.run.photo_sets import shown_photos, target_identities
 
 _path = Path(__file__).parents[2] / "plugins" / "tiny_methods.py"
 _spec = importlib.util.spec_from_file_location("tiny_methods_of_training", _path)

@@ -9,7 +9,7 @@ from attacks.erasablemask.attack import SHELF, ErasableMask
 from bench.contracts import Binding, Context, Faces
 from bench.plugins import factory
 from bench.quality.metrics import linf, psnr, to_8_bits
-from bench.run.targets import shown_photos, target_identities
+from bench.run.photo_sets import shown_photos, target_identities
 
 CPU = torch.device("cpu")
 KEY, OTHER = b"the owner's", b"somebody else's"

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.contracts import Identity
-from bench.run.targets import (
+from bench.run.photo_sets import (
     TARGET_IDENTITIES,
     TARGET_PHOTOS,
     held_out_photos,
