@@ -392,7 +392,7 @@ BROKEN_ATTACKS = [
     (DrawsGlobally, {LEAVES_GLOBALS, SAME, ORDER, ALONE}, "torch's global random state"),
     (UsesPython, {LEAVES_GLOBALS}, "Python's global random state"),
     (UsesNumpy, {LEAVES_GLOBALS}, "NumPy's global random state"),
-    (SetsThreads, {LEAVES_GLOBALS}, "torch's threads"),
+    (SetsThreads, {LEAVES_GLOBALS}, "torch's number of threads"),
     (OneStream, {ORDER, ALONE}, "differs by up to 0.0"),
     (LooksAround, {ALONE}, "differs by up to"),
     (OutOfRange, {SOUND}, "not in [0, 1]"),

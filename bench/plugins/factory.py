@@ -184,7 +184,7 @@ def nested(method: Method) -> list[tuple[str, str]]:
     for key, info in type(method.params).model_fields.items():
         if kind := nested_kind(info):
             texts = _nested_texts(getattr(method.params, key), kind)
-            found += [(f"{kind.removesuffix('s')}s", text) for text in texts]
+            found += [(_plural(kind), text) for text in texts]
     return found
 
 
@@ -199,7 +199,7 @@ def _nested_texts(value: Any, kind: str) -> list[str]:
 def _normal_nested(value: Any, kind: str) -> Any:
     if value is None:
         return None
-    texts = [normal(f"{kind.removesuffix('s')}s", text) for text in _nested_texts(value, kind)]
+    texts = [normal(_plural(kind), text) for text in _nested_texts(value, kind)]
     return texts if isinstance(value, (tuple, list)) else " & ".join(texts)
 
 
@@ -256,10 +256,13 @@ def _shown(method: Method, *, whole: bool) -> list[str]:
     return shown
 
 
+def _plural(kind: str) -> str:
+    return f"{kind.removesuffix('s')}s"
+
+
 def _nested_text(value: Any, kind: str, *, whole: bool) -> str:
-    plural = f"{kind.removesuffix('s')}s"
-    texts = _nested_texts(value, kind)
-    return " & ".join(normal(plural, text) if whole else _canonical_of(plural, text) for text in texts)
+    written = normal if whole else _canonical_of
+    return " & ".join(written(_plural(kind), text) for text in _nested_texts(value, kind))
 
 
 @lru_cache(maxsize=256)

@@ -60,22 +60,14 @@ class Entry:
 
 
 def _docstring(path: Path) -> str:
-    """Return a module's docstring, "" where it has none; reads no further, as `bench list` reads every plugin.
-
-    Raises:
-        SyntaxError: it has none and is not Python.
-        ValueError: likewise.
-    """
+    """Return a module's docstring, "" where it has none; reads no further, as `bench list` reads every plugin."""
     with tokenize.open(path) as file:
         for token in tokenize.generate_tokens(file.readline):
             if token.type == tokenize.STRING:
                 return str(ast.literal_eval(token.string))
-            if token.type not in _BEFORE_DOCSTRING:
+            if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENCODING):
                 break
     return ast.get_docstring(ast.parse(path.read_bytes())) or ""
-
-
-_BEFORE_DOCSTRING = frozenset({tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENCODING})
 
 
 def _source_of(module: str) -> Path | None:
@@ -252,21 +244,17 @@ def kinds_of(name: str) -> list[str]:
         UsageError: it is of none, or the file cannot be imported.
     """
     if _FILE_SIGN in name:
-        return [_kind_of_file(name)]
+        cls = _class_from_file(name)
+        for kind, one in CLASSES.items():
+            if issubclass(cls, one.contract):
+                one.load(name)  # says what else is wrong with it
+                return [kind]
+        raise UsageError(f"'{name}' subclasses none of the contracts in bench.contracts.")
     found = [kind for kind, one in CLASSES.items() if name in one.entries()]
     if not found:
         every = [entry for one in CLASSES.values() for entry in one.entries()]
         raise unknown("plugin", name, every, "See `bench list`, or give a file: ./mine.py:MyClass.")
     return found
-
-
-def _kind_of_file(name: str) -> str:
-    found = _class_from_file(name)
-    for kind, one in CLASSES.items():
-        if issubclass(found, one.contract):
-            one.load(name)  # says what else is wrong with it
-            return kind
-    raise UsageError(f"'{name}' subclasses none of the contracts in bench.contracts.")
 
 
 def _class_from_file(name: str) -> type:

@@ -50,6 +50,11 @@ _SETTINGS: Mapping[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
 """What holds for the whole process → how it is read and set."""
 
 
+def settings() -> dict[str, Any]:
+    """Return what holds for the whole process, by name."""
+    return {what: get() for what, (get, _) in _SETTINGS.items()}
+
+
 def _cuda_states() -> list[Tensor]:
     # Asking CUDA before anybody used it would start it.
     there = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
@@ -75,7 +80,7 @@ def calling(plugin: str) -> Iterator[None]:
     Raises:
         MethodError: the plugin left the process with `sys.exit`.
     """
-    settings = {what: get() for what, (get, _) in _SETTINGS.items()}
+    before = settings()
     states = [get() for get, _ in _GENERATORS]
     try:
         yield
@@ -85,8 +90,8 @@ def calling(plugin: str) -> Iterator[None]:
         ) from leave
     finally:
         for what, (get, restore) in _SETTINGS.items():
-            if get() != settings[what]:
-                restore(settings[what])
+            if get() != before[what]:
+                restore(before[what])
                 _report(plugin, what)
         for (_, restore), state in zip(_GENERATORS, states, strict=True):
             restore(state)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 
 import pytest
 
@@ -29,9 +30,10 @@ def former_csv(leaderboard):
 
 
 @pytest.fixture(scope="module")
-def earlier(evaluate):
+def earlier(evaluate, tmp_path_factory):
     """A finished run as version 0.1 would have left it, and its leaderboard."""
-    folder = evaluate(attacks=("tiny-noise",), defenses=("tiny-negative",)).folder
+    made = evaluate(attacks=("tiny-noise",), defenses=("tiny-negative",)).folder
+    folder = RunFolder(shutil.copytree(made.path, tmp_path_factory.mktemp("earlier") / "run"))
     leaderboard = build(folder)
     for name in ("spec.json", "cells.json"):
         folder.write_json(name, former(json.loads((folder.path / name).read_bytes())))

@@ -96,14 +96,10 @@ def _wrong_card(backbone: Backbone) -> str:
     card = getattr(backbone, "card", None)
     if not isinstance(card, BackboneCard):
         return f"card is {card!r}, not a bench.contracts.BackboneCard"
-    empty = [
-        key for key in ("name", "licence", "training_data", "domain") if not str(getattr(card, key)).strip()
-    ]
-    return (
-        f"{', '.join(empty)} of its card: empty; write 'unknown' where the source does not say"
-        if empty
-        else ""
-    )
+    stated = card.model_dump(include={"name", "licence", "training_data", "domain"})
+    empty = [key for key, value in stated.items() if not str(value).strip()]
+    wrong = f"{', '.join(empty)} of its card: empty; write 'unknown' where the source does not say"
+    return wrong if empty else ""
 
 
 def wrong_vectors(backbone: Backbone, embed: Callable[[Tensor], Tensor]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 import torch
@@ -37,6 +38,10 @@ class _Reading:
     @property
     def ids(self) -> list[str]:
         return [image for identity in self.identities[:3] for image in identity.photos[:2]]
+
+    def crops_like(self, requested: Sequence[str]) -> str:
+        expected = {image: self.crops[self.ids.index(image)] for image in requested}
+        return difference(expected, dict(zip(requested, self.dataset.crops(requested), strict=True)))
 
     @cached_property
     def twice(self) -> tuple[tuple[Tensor, frozenset[str]], tuple[Tensor, frozenset[str]]]:
@@ -82,21 +87,15 @@ def checks(dataset: Dataset) -> Iterator[Check]:
         lambda: difference({"crops": work.crops}, {"crops": work.twice[1][0]}),
         CROPS,
     )
-    yield Check(
-        "crops do not depend on order",
-        lambda: _wrong_crops(dataset, work.ids, work.ids[::-1], work.crops),
-        CROPS,
-    )
-    yield Check(
-        "a crop alone is the same", lambda: _wrong_crops(dataset, work.ids, work.ids[1:2], work.crops), CROPS
-    )
+    yield Check("crops do not depend on order", lambda: work.crops_like(work.ids[::-1]), CROPS)
+    yield Check("a crop alone is the same", lambda: work.crops_like(work.ids[1:2]), CROPS)
     yield Check("no images give no crops", lambda: _wrong_empty(dataset), CROPS)
 
 
 def _wrong_identities(identities: Sequence[Identity]) -> str:
     ids = [identity.id for identity in identities]
-    if len(set(ids)) < len(ids):
-        return f"'{max(ids, key=ids.count)}' is listed twice"
+    if twice := _listed_twice(ids):
+        return f"'{twice}' is listed twice"
     return "" if ids == sorted(ids) else "they are not sorted"
 
 
@@ -104,12 +103,12 @@ def _wrong_photos(identities: Sequence[Identity]) -> str:
     bare = [identity.id for identity in identities if not identity.photos]
     if bare:
         return f"'{bare[0]}' has no photos"
-    photos = [image for identity in identities for image in identity.photos]
-    if len(set(photos)) == len(photos):
-        return ""
-    seen: set[str] = set()
-    double = next(image for image in photos if image in seen or seen.add(image))  # type: ignore[func-returns-value]
-    return f"image '{double}' is listed twice"
+    twice = _listed_twice(image for identity in identities for image in identity.photos)
+    return f"image '{twice}' is listed twice" if twice else ""
+
+
+def _listed_twice(names: Iterable[str]) -> str:
+    return next((name for name, times in Counter(names).items() if times > 1), "")
 
 
 def _wrong_roles(identities: Sequence[Identity], dataset: Dataset) -> str:
@@ -127,11 +126,6 @@ def _wrong_fingerprint(dataset: Dataset, fresh: Dataset) -> str:
     if not (isinstance(first, str) and _HEX.fullmatch(first)):
         return f"{first!r} is not a hex digest"
     return "" if first == second else f"{first} became {second}"
-
-
-def _wrong_crops(dataset: Dataset, ids: Sequence[str], requested: Sequence[str], crops: Tensor) -> str:
-    expected = {image: crops[ids.index(image)] for image in requested}
-    return difference(expected, dict(zip(requested, dataset.crops(requested), strict=True)))
 
 
 def _wrong_empty(dataset: Dataset) -> str:

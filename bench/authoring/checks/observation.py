@@ -18,6 +18,7 @@ from bench.authoring.checks.suite import Check, attempt
 from bench.authoring.fakes import FakeBackbone
 from bench.contracts import Backbone, Context, Faces, Method
 from bench.randomness import torch_generator
+from bench.run import calls
 
 
 def wrong_images(images: object, shape: tuple[int, ...]) -> str:
@@ -95,10 +96,7 @@ def _global_state() -> dict[str, Any]:
         _STREAMS[0]: torch.get_rng_state().numpy().tobytes(),
         _STREAMS[1]: (legacy["state"]["key"].tobytes(), legacy["state"]["pos"], legacy["has_gauss"]),
         _STREAMS[2]: random.getstate(),
-        "torch's threads": torch.get_num_threads(),
-        "torch's default dtype": torch.get_default_dtype(),
-        "torch's grad mode": torch.is_grad_enabled(),
-        "torch's deterministic mode": torch.are_deterministic_algorithms_enabled(),
+        **calls.settings(),
     }
 
 
