@@ -96,6 +96,7 @@ class Threats:
     def __init__(self, run: Resolved, evaluated: frozenset[str] | None = None) -> None:
         self.run = run
         self.evaluated = frozenset(run.split.gallery) if evaluated is None else evaluated
+        # Cells share trackers and sources: each is looked up once.
         self.source_overlap = cache(self._source_overlap)
         self.weights = cache(self._weights)
 
