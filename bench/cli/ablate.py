@@ -1,21 +1,25 @@
 """`bench ablate`."""
 
-import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import (
+from bench.cli.options import device_option, json_option, store_option, threads_option
+from bench.cli.output import (
+    check_files,
     console,
-    device_option,
-    json_option,
-    store_option,
-    threads_option,
+    is_silent,
+    log_to_stderr,
+    number,
+    percent,
+    print_json,
+    reporting,
+    rows_of,
     verbosity,
 )
 
@@ -23,7 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bench.ablation.suite import Plan, SuiteOutcome, Training
-    from bench.run.planning import Options
+    from bench.run.graph import Node
+    from bench.run.planning import Options, Prepared
 
 _EXAMPLES = """\b
 Examples:
@@ -69,20 +74,23 @@ def ablate(
     """
     from bench.ablation import suite
     from bench.ablation import table as ablation_table
-    from bench.cli.logs import log_to_stderr
-    from bench.run.planning import Options
+    from bench.figures.files import check_suffix
+    from bench.run.planning import Options, check_writable
 
     folder = out or Path("runs") / file.stem
-    _check_files(folder, csv_file, figure)
+    if figure:
+        check_suffix(figure)
+    check_files({"--figure": figure, "--csv": csv_file})
+    check_writable(folder, "--out")
     options = Options(**values, command=shlex.join(["bench", *sys.argv[1:]]))
     requested = suite.plan(suite.load(file), folder)
     if dry_run:
         _show_plan(requested, options, as_json)
         return
     log_to_stderr(verbosity())
-    outcome = _execute(requested, options, quiet or as_json)
+    outcome = _execute(requested, options)
     table = ablation_table.table(requested, outcome)
-    _write(table, csv_file, figure, announced=not (quiet or as_json))
+    _write(table, csv_file, figure)
     if as_json:
         click.echo(table.to_json(orient="records", indent=1))
     elif not quiet:
@@ -92,23 +100,6 @@ def ablate(
     if outcome.failures:
         click.echo("Error: some levels were not measured; their rows say why.", err=True)
         sys.exit(1)
-
-
-def _check_files(folder: Path, csv_file: Path | None, figure: Path | None) -> None:
-    """Check that what was requested can be written.
-
-    Raises:
-        UsageError: a folder cannot be written, or the figure has no format's ending.
-    """
-    from bench.figures.files import check_suffix
-    from bench.run.planning import check_writable
-
-    if figure:
-        check_suffix(figure)
-        check_writable(figure.absolute().parent, "--figure")
-    if csv_file:
-        check_writable(csv_file.absolute().parent, "--csv")
-    check_writable(folder, "--out")
 
 
 def _show_plan(requested: "Plan", options: "Options", as_json: bool) -> None:
@@ -125,7 +116,7 @@ def _show_plan(requested: "Plan", options: "Options", as_json: bool) -> None:
                 for one in suite.missing(requested, options)
             ],
         }
-        click.echo(json.dumps(document, indent=1))
+        print_json(document)
         return
     click.echo(
         f"{len(requested.places)} levels; {len(requested.trainings)} sets of weights, {len(todo)} to be trained:"
@@ -135,62 +126,50 @@ def _show_plan(requested: "Plan", options: "Options", as_json: bool) -> None:
         against = " & ".join(training.attacks)
         click.echo(f"  {training.digest}  {training.trainer} against {against} for {', '.join(users)}")
     click.echo(f"{len(requested.matrices)} runs:")
-    cells = cached = 0
-    for one in suite.missing(requested, options):
+    missing = suite.missing(requested, options)
+    for one in missing:
         untrained = f"; {one.untrained} defences wait for their weights" if one.untrained else ""
         click.echo(f"  {one.run}  {one.cells} cells, {one.cells - one.cached} missing{untrained}")
-        cells += one.cells
-        cached += one.cached
-    click.echo(f"{cells - cached} of {cells} cells are missing.")
+    cells = sum(one.cells for one in missing)
+    click.echo(f"{cells - sum(one.cached for one in missing)} of {cells} cells are missing.")
 
 
-def _execute(requested: "Plan", options: "Options", quiet: bool) -> "SuiteOutcome":
-    from rich.markup import escape
-    from rich.progress import Progress
-
+def _execute(requested: "Plan", options: "Options") -> "SuiteOutcome":
     from bench.ablation import suite
     from bench.cli.run import progress
 
-    def report(training: "Training") -> Callable[[str, int, int], None]:
-        tasks: dict[str, Any] = {}
+    with ExitStack() as bars:  # closed before a run shows its own: two at a time would write over each other
+        shown = bars.enter_context(reporting())
 
-        def advance(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(escape(f"{training.digest} {what}"), total=total)
-            bar.update(tasks[what], completed=done, total=total)
+        def report(training: "Training") -> Callable[[str, int, int], None]:
+            return lambda what, done, total: shown(f"{training.digest} {what}", done, total)
 
-        return advance
+        def watch(prepared: "Prepared") -> AbstractContextManager[Callable[["Node", int], None]]:
+            bars.close()
+            return progress(prepared)
 
-    @contextmanager
-    def watch(prepared: Any) -> Iterator[Any]:
-        bar.stop()  # two bars at a time would write over each other
-        with progress(prepared, hidden=quiet) as advance:
-            yield advance
-
-    with Progress(console=console(stderr=True), disable=quiet) as bar:
         return suite.execute(requested, options, report=report, watch=watch)
 
 
-def _write(table: "pd.DataFrame", csv_file: Path | None, figure: Path | None, *, announced: bool) -> None:
+def _write(table: "pd.DataFrame", csv_file: Path | None, figure: Path | None) -> None:
     from bench.ablation.figure import ablation_figure
     from bench.files import write_atomically
     from bench.leaderboard.as_csv import to_csv
 
     if csv_file:
         write_atomically(csv_file, to_csv(table).encode(), "--csv")
-        if announced:
-            click.echo(f"{csv_file} written")
     if figure:
         ablation_figure(table, figure)
-        if announced:
-            click.echo(f"{figure} written")
+    for path in filter(None, (csv_file, figure)):
+        if not is_silent():
+            click.echo(f"{path} written")
 
 
 def _show(table: "pd.DataFrame") -> None:
     from rich.table import Table
 
     shown = Table("factor", "level", "attack", "tracker", "head")
-    for heading in (
+    headings = (
         "ASR % [95 %]",
         "undefended",
         "against base",
@@ -198,24 +177,18 @@ def _show(table: "pd.DataFrame") -> None:
         "accuracy %",
         "undefended",
         "natural dB",
-    ):
+    )
+    for heading in headings:
         shown.add_column(heading, justify="right")
-    for row in table.astype(object).where(table.notna(), None).to_dict("records"):
-        asr = _percent(row["asr"])
-        if row["asr_low"] is not None:
-            asr += f" [{_percent(row['asr_low'])}, {_percent(row['asr_high'])}]"
+    for row in rows_of(table):
         shown.add_row(
             *(str(row[name]) for name in ("factor", "level", "attack", "backbone", "head")),
-            asr,
-            _percent(row["undefended_asr"]),
-            "base" if row["is_base"] else _percent(row["difference"]),
+            percent(row["asr"], row["asr_low"], row["asr_high"]),
+            percent(row["undefended_asr"]),
+            "base" if row["is_base"] else percent(row["difference"]),
             "" if row["p_holm"] is None else f"{row['p_holm']:.4f}",
-            _percent(row["normal_accuracy"]),
-            _percent(row["undefended_accuracy"]),
-            "" if row["natural_psnr"] is None else f"{row['natural_psnr']:.1f}",
+            percent(row["normal_accuracy"]),
+            percent(row["undefended_accuracy"]),
+            number(row["natural_psnr"]),
         )
-    console(width=None if sys.stdout.isatty() else 220).print(shown)
-
-
-def _percent(value: float | None) -> str:
-    return "NA" if value is None else f"{round(100 * value, 1) + 0.0:.1f}"
+    console(width=220).print(shown)

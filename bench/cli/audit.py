@@ -2,8 +2,6 @@
 
 import csv
 import io
-import json
-from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.options import json_option
+from bench.cli.output import counting, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from bench.integrity.audit import Audit, Leak
 
 
@@ -23,27 +20,22 @@ if TYPE_CHECKING:
 @click.option("--no-images", is_flag=True, help="Do not look for near-duplicate photos.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write the findings here too.")
 @json_option
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def audit(run: Path, no_images: bool, csv_file: Path | None, as_json: bool, quiet: bool) -> None:
+def audit(run: Path, no_images: bool, csv_file: Path | None, as_json: bool) -> None:
     """List every leakage that can be found in the finished run in folder RUN, and whether its rows say so.
 
     Exit code 0: every leak found is marked in its rows; 1: one is not; 2: the folder cannot be read, or
     weights, training identities or photos could not be looked up at all. Single things that could not be
     checked are listed and do not change the exit code.
     """
-    from bench.cli.progress import counting
     from bench.files import write_atomically
     from bench.integrity import audit as auditing
     from bench.run.folder import RunFolder
 
-    def bar(what: str, total: int) -> "AbstractContextManager[Callable[[int], None]]":
-        return counting(what, total, hidden=quiet or as_json)
-
-    found = auditing.audit(RunFolder(run), images=not no_images, counting=bar)
+    found = auditing.audit(RunFolder(run), images=not no_images, counting=counting)
     if csv_file:
         write_atomically(csv_file, _csv(found).encode(), "--csv")
     if as_json:
-        click.echo(json.dumps({**asdict(found), "unmarked": len(found.unmarked)}, indent=1))
+        print_json({**asdict(found), "unmarked": len(found.unmarked)})
     else:
         _print(found)
     if found.exit_code:

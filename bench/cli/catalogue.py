@@ -1,13 +1,13 @@
 """`bench list`."""
 
 import difflib
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bench.cli.options import KindOrPlugin, json_option
+from bench.cli.output import print_json
 from bench.errors import unknown
 from bench.plugins import registry
 
@@ -15,16 +15,19 @@ if TYPE_CHECKING:
     from bench.contracts import Method
 
 
+kind_option = click.option(
+    "--kind",
+    type=click.Choice([one.singular for one in registry.CLASSES.values()]),
+    help="Where a name is used by several kinds (none is an attack and a defence).",
+)
+
+
 @click.command(
     "list",
     epilog="\b\nExamples:\n  bench list attacks\n  bench list fawkes\n  bench list none --kind defense",
 )
 @click.argument("what", metavar="[KIND | PLUGIN]", required=False, type=KindOrPlugin(*registry.CLASSES))
-@click.option(
-    "--kind",
-    type=click.Choice([one.singular for one in registry.CLASSES.values()]),
-    help="Where a name is used by several kinds (none is an attack and a defence).",
-)
+@kind_option
 @json_option
 def list_plugins(what: str | None, kind: str | None, as_json: bool) -> None:
     """List the plugins of KIND (attacks, defenses, backbones, datasets, protocols, ...), or of all kinds.
@@ -64,7 +67,7 @@ def _list(kinds: Sequence[str], *, as_json: bool) -> None:
             name: [{"name": e.name, "from": e.distribution, "what": e.summary()} for e in entries.values()]
             for name, entries in found.items()
         }
-        click.echo(json.dumps(document, indent=1))
+        print_json(document)
         return
     for name, entries in found.items():
         if len(found) > 1:
@@ -81,7 +84,7 @@ def _describe_all(name: str, kind: str | None, *, as_json: bool) -> None:
     kinds = factory.kinds_of_text(name) if kind is None else [f"{kind}s"]
     documents = [describe(one, factory.create(one, name)) for one in kinds]
     if as_json:  # one document: a list where several kinds have the name
-        click.echo(json.dumps(documents if documents[1:] else documents[0], indent=1))
+        print_json(documents if documents[1:] else documents[0])
         return
     for document in documents:
         _print(document)
@@ -114,22 +117,14 @@ def describe(kind: str, method: "Method") -> dict[str, Any]:
         document["made_of"] = [methods.canonical(part) for part in parts]
     if isinstance(method, contracts.Attack):
         document["threat_model"] = method.threat.model_dump()
-        document["requires_fit"], document["scope"], document["erasable"] = (
-            method.requires_fit,
-            method.scope,
-            method.erasable,
-        )
+        document |= {"requires_fit": method.requires_fit, "scope": method.scope, "erasable": method.erasable}
     if isinstance(method, contracts.Defense):
         document["requires_fit"] = method.requires_fit
         document["deterministic"], document["differentiable"] = method.deterministic, method.differentiable
     if isinstance(method, contracts.Backbone):
         document["card"] = method.card.model_dump(mode="json")
     if isinstance(method, contracts.Dataset):
-        document["domain"], document["pool"], document["note"] = (
-            method.domain,
-            method.default_pool,
-            method.note,
-        )
+        document |= {"domain": method.domain, "pool": method.default_pool, "note": method.note}
     if isinstance(method, contracts.Protocol):
         document["heads"] = list(method.heads)
     return document

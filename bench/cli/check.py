@@ -1,11 +1,12 @@
 """`bench check`."""
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli.options import PluginName, console, json_option
+from bench.cli.catalogue import kind_option
+from bench.cli.options import PluginName, json_option
+from bench.cli.output import console, print_json
 from bench.errors import UsageError
 from bench.plugins import factory, registry
 
@@ -15,11 +16,7 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: bench check ./mine.py:MyCloak")
 @click.argument("plugin", type=PluginName(*registry.CLASSES))
-@click.option(
-    "--kind",
-    help="Where a name is used by several kinds (none is an attack and a defence).",
-    type=click.Choice([one.singular for one in registry.CLASSES.values()]),
-)
+@kind_option
 @json_option
 def check(plugin: str, kind: str | None, as_json: bool) -> None:
     """Run the contract checks on PLUGIN: ./mine.py:MyClass or a registered name, with parameters or without.
@@ -39,7 +36,7 @@ def check(plugin: str, kind: str | None, as_json: bool) -> None:
             "passed": not failed,
             "findings": [finding.__dict__ for finding in findings],
         }
-        click.echo(json.dumps(document, indent=1))
+        print_json(document)
     else:
         _print(f"{plugin} ({registry.EVERY[chosen].singular})", findings)
         click.echo(

@@ -1,6 +1,5 @@
 """`bench compare`."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,10 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.options import json_option
+from bench.cli.output import percent, print_json
 
 if TYPE_CHECKING:
     from bench.analysis.claims import Claim, RecoveryComparison
-    from bench.analysis.results import Results
     from bench.stats.intervals import Estimate
 
 _EXAMPLES = """\b
@@ -31,21 +30,13 @@ Examples:
 @click.option("--defense", metavar="METHOD", help="Only under this defence. [default: none]")
 @click.option("--backbone", metavar="METHOD", help="Only on this tracker. [default: mean of all]")
 @json_option
-def compare(
-    run: Path,
-    what: tuple[str, ...],
-    kind: str | None,
-    attack: str | None,
-    defense: str | None,
-    backbone: str | None,
-    as_json: bool,
-) -> None:
+def compare(run: Path, what: tuple[str, ...], as_json: bool, **chosen: str | None) -> None:
     """Say whether A is better than B in the finished run in folder RUN, with the evidence over identities.
 
     A and B are two attacks (better: higher ASR), two defences or two trackers' backbones (better: lower ASR).
     With OTHER_RUN in their place, compares the cells that two runs have in common.
     """
-    from bench.analysis.claims import compare_defenses, compare_methods, compare_runs
+    from bench.analysis import claims
     from bench.analysis.comparability import require_comparable
     from bench.analysis.results import Results
     from bench.errors import UsageError
@@ -54,8 +45,7 @@ def compare(
     results = Results.of(RunFolder(run))
     recoveries: list[RecoveryComparison] = []
     if len(what) == 1:
-        given = {"--kind": kind, "--attack": attack, "--defense": defense, "--backbone": backbone}
-        if odd := [name for name, value in given.items() if value is not None]:
+        if odd := [f"--{name}" for name, value in chosen.items() if value is not None]:
             raise UsageError(
                 f"{', '.join(odd)} is for two methods of one run; two runs are compared as they are."
             )
@@ -63,25 +53,18 @@ def compare(
             raise UsageError(f"'{what[0]}' is no folder of a run; compare takes two methods, or another run.")
         other = Results.of(RunFolder(Path(what[0])))
         require_comparable(results.facts, other.facts)
-        claims = compare_runs(results, other, (str(run), what[0]))
+        found = claims.compare_runs(results, other, (str(run), what[0]))
     elif len(what) == 2:
-        first, second = what
-        claims = compare_methods(
-            results, first, second, kind=kind, attack=attack, defense=defense, backbone=backbone
-        )
-        if claims and claims[0].kind == "defense":
-            recoveries = [
-                r for name in _attacks(results, attack) for r in compare_defenses(results, name, *what)
-            ]
+        found = claims.compare_methods(results, what[0], what[1], **chosen)
+        if found and found[0].kind == "defense":
+            given = chosen["attack"]
+            attacks = (
+                [name for name in results.values("attack") if name != "none"] if given is None else [given]
+            )
+            recoveries = [one for name in attacks for one in claims.compare_defenses(results, name, *what)]
     else:
         raise UsageError(f"compare takes two methods or one other run, got {len(what)}: {', '.join(what)}.")
-    _print(claims, recoveries, as_json=as_json)
-
-
-def _attacks(results: "Results", attack: str | None) -> tuple[str, ...]:
-    if attack is not None:
-        return (attack,)
-    return tuple(name for name in results.values("attack") if name != "none")
+    _print(found, recoveries, as_json=as_json)
 
 
 def _print(claims: "list[Claim]", recoveries: "list[RecoveryComparison]", *, as_json: bool) -> None:
@@ -89,7 +72,7 @@ def _print(claims: "list[Claim]", recoveries: "list[RecoveryComparison]", *, as_
         found = [
             {**asdict(claim), "verdict": claim.verdict, "sentence": claim.sentence()} for claim in claims
         ]
-        click.echo(json.dumps({"claims": found, "recovery": [asdict(one) for one in recoveries]}, indent=1))
+        print_json({"claims": found, "recovery": [asdict(one) for one in recoveries]})
         return
     for claim in claims:
         click.echo(claim.sentence())
@@ -113,6 +96,4 @@ def _recovery(one: "RecoveryComparison") -> str:
 def _percent(estimate: "Estimate") -> str:
     if estimate.value is None:
         return f"NA ({estimate.reason})"
-    if estimate.low is None or estimate.high is None:
-        return f"{100 * estimate.value:.1f}"
-    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+    return percent(estimate.value, estimate.low, estimate.high)

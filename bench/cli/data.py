@@ -1,14 +1,12 @@
 """`bench data`: list, add and fetch datasets."""
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from bench.cli.options import console, is_quiet, json_option
+from bench.cli.options import json_option
+from bench.cli.output import print_json, reporting
 
 if TYPE_CHECKING:
     from bench.assets.catalogue import Listed
@@ -44,7 +42,7 @@ def list_data(as_json: bool) -> None:
 
     found = catalogue.listing("dataset")
     if as_json:
-        click.echo(json.dumps([item.model_dump(mode="json") for item in found], indent=1))
+        print_json([item.model_dump(mode="json") for item in found])
         return
     click.echo(f"Data folder: {data_folder()}")
     click.echo("synthetic: embedded, drawn by the project; needs no files")
@@ -73,7 +71,7 @@ def add(name: str, path: Path, as_json: bool) -> None:
 
     catalogue.add(name, path)
     if as_json:
-        click.echo(json.dumps({"name": name, "dataset": f"folder:path={name}"}, indent=1))
+        print_json({"name": name, "dataset": f"folder:path={name}"})
         return
     click.echo(f"{name} added; use it as --dataset folder:path={name}")
 
@@ -91,10 +89,10 @@ def fetch_files(name: str, source: str, kind: Literal["dataset", "weights"], *, 
     """Fetch an entry of the catalogue with progress and print where its files are."""
     from bench.assets import catalogue
 
-    with _progress(name) as report:
+    with reporting() as report:
         paths = catalogue.fetch(name, source, kind=kind, report=report)
     if as_json:
-        click.echo(json.dumps({"name": name, "files": [str(path) for path in paths]}, indent=1))
+        print_json({"name": name, "files": [str(path) for path in paths]})
         return
     for path in paths:
         click.echo(str(path))
@@ -109,12 +107,3 @@ def show_listed(item: "Listed") -> None:
             click.echo(f"    {file.file.path}: {file.state}")
     if item.state != "present":
         click.echo(f"    {item.entry.how}")
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
-    from rich.progress import Progress
-
-    with Progress(console=console(stderr=True), disable=is_quiet()) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda path, done, total: bar.update(task, description=path, completed=done, total=total)

@@ -1,11 +1,13 @@
 """`bench doctor`."""
 
-import json
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
+
+from bench.cli.options import json_option
+from bench.cli.output import print_json
 
 if TYPE_CHECKING:
     from bench.assets.doctor import Finding
@@ -25,7 +27,7 @@ _OTHER_VARIABLES = frozenset(
 
 
 @click.command(epilog=_EPILOG)
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option
 @click.option("-q", "--quiet", is_flag=True, help="Print only what is missing or broken.")
 def doctor(as_json: bool, quiet: bool) -> None:
     """Say what is here, what is missing, and how to get it; changes nothing.
@@ -36,11 +38,10 @@ def doctor(as_json: bool, quiet: bool) -> None:
     from bench.assets import doctor as examination
     from bench.plugins import registry
 
-    findings = (*examination.examine(), *_settings())
+    findings = (*examination.examine(), _config(), *_environment())
     fit = examination.can_run(findings)
     if as_json:
-        document = {"can_run": fit, "findings": [finding.model_dump() for finding in findings]}
-        click.echo(json.dumps(document, indent=1))
+        print_json({"can_run": fit, "findings": [finding.model_dump() for finding in findings]})
     else:
         _print([finding for finding in findings if not (quiet and finding.state == "ok")])
         if not quiet or not fit:
@@ -66,30 +67,25 @@ def _print(findings: "list[Finding]") -> None:
 # -- the settings in force -----------------------------------------------------------------------------------
 
 
-def _settings() -> "Iterator[Finding]":
-    yield _config()
-    yield from _environment()
-
-
 def _config() -> "Finding":
     from bench.assets.doctor import Finding
-    from bench.cli import config
-    from bench.cli.commands import known_names, load_command
+    from bench.cli import settings
+    from bench.cli.commands import load_command
     from bench.errors import UsageError
 
     try:
-        path = config.find()
+        path = settings.find()
         if path is None:
-            detail = f"no {config.FILE} in this folder, and {config.VARIABLE} is not set"
+            detail = f"no {settings.FILE} in this folder, and {settings.VARIABLE} is not set"
             return Finding(area="settings", name="file", state="ok", detail=detail, needed=True)
-        tables = config.read(path, known_names())
+        tables = settings.read(path)
         for name, table in tables.items():
-            config.defaults(path, load_command(name), table, name)
+            settings.defaults(path, load_command(name), table, name)
     except UsageError as error:
         fix = "Correct or remove it; commands refuse it as it is."
         return Finding(area="settings", name="file", state="broken", detail=str(error), fix=fix, needed=True)
-    told = f"{path} sets options of {', '.join(tables) or 'no command'}"
-    return Finding(area="settings", name="file", state="ok", detail=told, needed=True)
+    detail = f"{path} sets options of {', '.join(tables) or 'no command'}"
+    return Finding(area="settings", name="file", state="ok", detail=detail, needed=True)
 
 
 def _environment() -> "Iterator[Finding]":

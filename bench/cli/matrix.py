@@ -11,18 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from bench.cli.options import (
-    device_option,
-    is_quiet,
-    long_name,
-    lpips_trunk_option,
-    store_option,
-    threads_option,
-)
+from bench.cli.options import device_option, long_name, lpips_trunk_option, store_option, threads_option
+from bench.cli.output import is_quiet
 
 if TYPE_CHECKING:
-    from bench.run.planning import Options, Prepared
-    from bench.run.spec import RunSpec
+    from bench.run.planning import Prepared
 
 Command = Callable[..., Any]
 
@@ -81,13 +74,6 @@ def matrix_options(command: Command) -> Command:
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
 
 
-def _spec(values: dict[str, Any]) -> "RunSpec":
-    from bench.run.spec import make_spec
-
-    suite = _suite(values)
-    return make_spec(suite | {key: values[key] for key in _used(values, suite)})
-
-
 def _suite(values: dict[str, Any]) -> dict[str, Any]:
     from bench.run.spec import load_suite
 
@@ -95,15 +81,8 @@ def _suite(values: dict[str, Any]) -> dict[str, Any]:
 
 
 _REQUESTED = (
-    "attacks",
-    "defenses",
-    "backbones",
-    "heads",
-    "seeds",
-    "dataset",
-    "protocol",
-    "split_seed",
-    "identities",
+    *("attacks", "defenses", "backbones", "heads", "seeds"),
+    *("dataset", "protocol", "split_seed", "identities"),
 )
 """Parameters that are fields of a `RunSpec`."""
 
@@ -115,8 +94,10 @@ def _used(values: dict[str, Any], suite: dict[str, Any]) -> list[str]:
     return [key for key in given if key not in suite or source(key) is not ParameterSource.DEFAULT_MAP]
 
 
-_ELSEWHERE = frozenset({ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP})
-"""Where values come from that the command line does not show."""
+def _requested(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a `RunSpec` that the suite file and the options give."""
+    suite = _suite(values)
+    return suite | {key: values[key] for key in _used(values, suite)}
 
 
 def command_line(values: dict[str, Any]) -> str:
@@ -125,22 +106,17 @@ def command_line(values: dict[str, Any]) -> str:
     What environment, settings file and suite file say of it is written out.
     """
     source = click.get_current_context().get_parameter_source
-    suite = _suite(values)
-    requested = suite | {key: values[key] for key in _used(values, suite)}
+    requested = _requested(values)
     if values["device"] != "auto":
         requested["device"] = values["device"]
-    options = _long_names()
+    params = click.get_current_context().command.params
+    options = {param.name: long_name(param) for param in params if isinstance(param, click.Option)}
     words = ["bench", *_without("--config", sys.argv[1:])]
     for key in (*_REQUESTED, "device"):
         if key in requested and source(key) is not ParameterSource.COMMANDLINE:
             each = requested[key] if isinstance(requested[key], (list, tuple)) else (requested[key],)
             words += [word for value in each for word in (f"--{options[key]}", str(value))]
     return shlex.join(words)
-
-
-def _long_names() -> dict[str, str]:
-    params = click.get_current_context().command.params
-    return {str(param.name): long_name(param) for param in params if isinstance(param, click.Option)}
 
 
 def _without(option: str, words: list[str]) -> list[str]:
@@ -157,15 +133,18 @@ def _without(option: str, words: list[str]) -> list[str]:
 
 def _say_what_is_set(values: dict[str, Any]) -> None:
     """Say on stderr which options that decide the run the command line does not show, and where they stand."""
+    if is_quiet():
+        return
     source = click.get_current_context().get_parameter_source
     decisive = ["config", *_used(values, _suite(values))] + ["device"] * (values["device"] != "auto")
     names: dict[str, list[str]] = {}
     for param in click.get_current_context().command.params:
         if not isinstance(param, click.Option) or param.name not in decisive:
             continue
-        if values[param.name] is not None and source(param.name) in _ELSEWHERE:
+        elsewhere = source(param.name) in {ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP}
+        if values[param.name] is not None and elsewhere:
             names.setdefault(_place(param), []).append(long_name(param))
-    if names and not is_quiet():
+    if names:
         set_elsewhere = "; ".join(f"{place} sets {', '.join(options)}" for place, options in names.items())
         click.echo(f"Note: {set_elsewhere}.", err=True)
 
@@ -174,16 +153,9 @@ def _place(option: click.Parameter) -> str:
     """Return the environment variable or the settings file that an option's value is from."""
     if click.get_current_context().get_parameter_source(str(option.name)) is ParameterSource.ENVIRONMENT:
         return next(name for name in option.envvar or () if os.environ.get(name))
-    from bench.cli import config
+    from bench.cli import settings
 
-    return str(config.find())
-
-
-def _options(values: dict[str, Any]) -> "Options":
-    from bench.run.planning import Options
-
-    keys = ("device", "threads", "batch_size", "store", "out", "lpips_trunk")
-    return Options(**{key: values[key] for key in keys}, command=command_line(values))
+    return str(settings.find())
 
 
 def prepare(values: dict[str, Any]) -> "Prepared":
@@ -196,11 +168,14 @@ def prepare(values: dict[str, Any]) -> "Prepared":
     from bench.errors import DataError
     from bench.plugins import factory
     from bench.run import planning
+    from bench.run.spec import make_spec
 
     _say_what_is_set(values)
-    spec = _spec(values)
+    spec = make_spec(_requested(values))
+    keys = ("device", "threads", "batch_size", "store", "out", "lpips_trunk")
+    options = planning.Options(**{key: values[key] for key in keys}, command=command_line(values))
     try:
-        return planning.prepare(spec, _options(values))
+        return planning.prepare(spec, options)
     except DataError:
         # Where the data set is missing too, its photos come before the weights made for them.
         factory.dataset(spec.dataset).identities()

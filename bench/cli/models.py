@@ -1,13 +1,13 @@
 """`bench models`: list, fetch, verify and calibrate backbones."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bench.cli.data import FROM, fetch_files
-from bench.cli.options import PluginName, console, device_option, is_quiet, json_option, threads_option
+from bench.cli.options import PluginName, device_option, json_option, threads_option
+from bench.cli.output import counting, print_json
 
 if TYPE_CHECKING:
     from bench.contracts import Backbone
@@ -36,7 +36,7 @@ def list_models(as_json: bool) -> None:
     known = registry.BACKBONES
     rows = [_describe(factory.backbone(name)) for name in known.entries() if not known.load(name).required]
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        print_json(rows)
         return
     for row in rows:
         accuracy = "" if row["lfw_accuracy"] is None else f", LFW {100 * row['lfw_accuracy']:.2f} % (stated)"
@@ -105,13 +105,13 @@ def verify(name: str, dataset: str, pairs: Path | None, flip: bool, as_json: boo
 
     backbone, device = _loaded(name, machine)
     path = pairs or locate("lfw/pairs.txt", fix="`bench data fetch lfw` gets it; or give --pairs FILE.")
-    with _progress("photos embedded") as advance:
+    with counting("photos embedded", None) as advance:
         result = lfw_pairs.verify_backbone(
             backbone, factory.dataset(dataset), path, device, advance, flip=flip
         )
     difference = result.difference
     if as_json:
-        click.echo(json.dumps({**vars(result), "difference": difference}, indent=1))
+        print_json({**vars(result), "difference": difference})
     else:
         click.echo(
             f"{result.backbone}: {100 * result.accuracy:.2f} % ± {100 * result.std:.2f} on {result.pairs} pairs, "
@@ -143,7 +143,7 @@ def calibrate(name: str, dataset: str, as_json: bool, **machine: Any) -> None:
     from bench.protocols import lfw_pairs
 
     backbone, device = _loaded(name, machine)
-    with _progress("photos embedded") as advance:
+    with counting("photos embedded", None) as advance:
         found = lfw_pairs.calibrate_thresholds(
             backbone,
             factory.dataset(dataset),
@@ -152,8 +152,7 @@ def calibrate(name: str, dataset: str, as_json: bool, **machine: Any) -> None:
             advance=advance,
         )
     if as_json:
-        rows = [{**item.threshold.model_dump(), "low": item.low, "high": item.high} for item in found]
-        click.echo(json.dumps(rows, indent=1))
+        print_json([{**item.threshold.model_dump(), "low": item.low, "high": item.high} for item in found])
         return
     for item in found:
         click.echo(
@@ -172,23 +171,3 @@ def _loaded(name: str, machine: dict[str, Any]) -> "tuple[Backbone, Any]":
     device, _ = use_device(machine["device"], machine["threads"])
     backbone.load(device)
     return backbone, device
-
-
-def _progress(what: str) -> Any:
-    """Return a context manager that gives an ``advance`` function and shows its count on the terminal."""
-    from contextlib import contextmanager
-
-    from rich.progress import Progress
-
-    @contextmanager
-    def counting() -> Any:
-        with Progress(
-            *Progress.get_default_columns()[:1],
-            "{task.completed}",
-            console=console(stderr=True),
-            disable=is_quiet(),
-        ) as bar:
-            task = bar.add_task(what, total=None)
-            yield lambda n: bar.advance(task, n)
-
-    return counting()

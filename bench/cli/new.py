@@ -1,6 +1,5 @@
 """`bench new`."""
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.options import json_option
+from bench.cli.output import print_json
 
 if TYPE_CHECKING:
     from bench.authoring.scaffold import Names
@@ -44,14 +44,9 @@ def new(kind: str, name: str, out: Path | None, as_json: bool, quiet: bool) -> N
     scaffold.write(folder, contents)
     steps = _next(named, folder)
     if as_json:
-        document = {
-            "kind": kind,
-            "name": named.plugin,
-            "folder": str(folder),
-            "files": list(contents),
-            "next": steps,
-        }
-        click.echo(json.dumps(document, indent=1))
+        made = {"kind": kind, "name": named.plugin, "folder": str(folder)}
+        document = {**made, "files": list(contents), "next": steps}
+        print_json(document)
     elif not quiet:
         click.echo(
             f"{folder}: {kind} '{named.plugin}', class {named.cls} in src/{named.module}/__init__.py. Next:\n"

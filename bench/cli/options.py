@@ -1,11 +1,9 @@
 """What every command has without saying so: ``-q``, ``-v``, settings by environment, completion of names.
 
 `equip` adds it when a command is imported, a plugin's command like one of ours. Also the types that
-complete themselves, and the console that tables are printed on.
+complete themselves.
 """
 
-import errno
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,18 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.logs import log_to_stderr
 from bench.cli.names import FORMER, LEANS_ON
+from bench.cli.output import QUIET, VERBOSE, log_to_stderr
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-    from rich.console import Console
 
 PREFIX = "CLOAKBENCH"
 """What the environment variables of options begin with."""
-
-_QUIET = "bench.quiet"
-_VERBOSE = "bench.verbose"
 
 
 @dataclass
@@ -43,31 +37,20 @@ class Ending:
 # -- quiet and verbose ---------------------------------------------------------------------------------------
 
 
-def is_quiet() -> bool:
-    """Say whether ``-q`` was given, before or after the command's name."""
-    ctx = click.get_current_context(silent=True)
-    return ctx is not None and bool(ctx.meta.get(_QUIET))
-
-
-def verbosity() -> int:
-    """Return how often ``-v`` was given, before or after the command's name."""
-    ctx = click.get_current_context(silent=True)
-    return 0 if ctx is None else int(ctx.meta.get(_VERBOSE, 0))
-
-
 def _note_quiet(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
     # The root's and the command's contexts share `meta`; either place turns it on.
-    ctx.meta[_QUIET] = bool(value) or bool(ctx.meta.get(_QUIET))
-    return bool(ctx.meta[_QUIET])
+    ctx.meta[QUIET] = bool(value) or bool(ctx.meta.get(QUIET))
+    return bool(ctx.meta[QUIET])
 
 
 def _note_verbose(ctx: click.Context, _param: click.Parameter, value: int) -> int:
-    ctx.meta[_VERBOSE] = value + int(ctx.meta.get(_VERBOSE, 0))
+    count = value + int(ctx.meta.get(VERBOSE, 0))
+    ctx.meta[VERBOSE] = count
     if isinstance(ctx.obj, Ending):
-        ctx.obj.tracebacks = ctx.meta[_VERBOSE] > 1
-    if ctx.meta[_VERBOSE] and not ctx.resilient_parsing:
-        log_to_stderr(ctx.meta[_VERBOSE])
-    return int(ctx.meta[_VERBOSE])
+        ctx.obj.tracebacks = count > 1
+    if count and not ctx.resilient_parsing:
+        log_to_stderr(count)
+    return count
 
 
 def quiet_option() -> click.Option:
@@ -86,33 +69,6 @@ def verbose_option() -> click.Option:
         callback=_note_verbose,
         help="Report each step; -vv: tracebacks too.",
     )
-
-
-def console(*, stderr: bool = False, width: int | None = None) -> "Console":
-    """Return a console for tables and progress: no style where NO_COLOR is set, brackets printed as they are.
-
-    Args:
-        stderr: print there; for what is not the command's result.
-        width: columns; the terminal's by default.
-    """
-    plain = bool(os.environ.get("NO_COLOR"))
-    return _console_class()(
-        stderr=stderr, width=width, markup=False, highlight=not plain, color_system=None if plain else "auto"
-    )
-
-
-@cache
-def _console_class() -> "type[Console]":
-    from rich.console import Console
-
-    class Piped(Console):
-        """A console whose reader may go away: rich would leave with code 1."""
-
-        def on_broken_pipe(self) -> None:
-            self.quiet = True
-            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-
-    return Piped
 
 
 # -- options of several commands -----------------------------------------------------------------------------
@@ -137,18 +93,6 @@ lpips_trunk_option = click.option(
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON document, and nothing else."
 )
-
-
-def print_columns(meanings: Mapping[str, str], *, as_json: bool) -> None:
-    """Print what the columns of a table mean."""
-    if as_json:
-        import json
-
-        click.echo(json.dumps(dict(meanings), indent=1))
-        return
-    width = max(map(len, meanings))
-    for name, meaning in meanings.items():
-        click.echo(f"{name:{width}}  {meaning}")
 
 
 # -- types that complete themselves --------------------------------------------------------------------------
@@ -229,9 +173,8 @@ class RunPath(click.Path):
         from click.shell_completion import CompletionItem
 
         begun = Path(incomplete)
-        parent, stem = (
-            (begun, "") if incomplete.endswith("/") or not incomplete else (begun.parent, begun.name)
-        )
+        whole = incomplete.endswith("/") or not incomplete
+        parent, stem = (begun, "") if whole else (begun.parent, begun.name)
         folders = [path for path in _folders(parent) if path.name.startswith(stem)]
         runs = [run for path in folders for run in (path, *_folders(path)) if (run / "spec.json").is_file()]
         return [CompletionItem(str(run)) for run in runs] or [CompletionItem(incomplete, type="dir")]
@@ -259,9 +202,6 @@ _KINDS: Mapping[str, str] = {
 }
 """Parameters called so take the name of a plugin."""
 
-_RUNS = frozenset({"run", "runs"})
-"""Arguments called so are folders of runs."""
-
 
 @cache
 def equip(command: click.Command, *path: str) -> click.Command:
@@ -275,23 +215,28 @@ def equip(command: click.Command, *path: str) -> click.Command:
         for name, below in command.commands.items():
             equip(below, *path, name)
         return command
-    given = {param.name for param in command.params}
-    if "quiet" not in given:
+    if not any(param.name == "quiet" for param in command.params):
         command.params.append(quiet_option())
     command.params.append(verbose_option())
     for param in command.params:
         if param.name == "quiet":
             param.callback = _note_quiet
         _complete_by_name(param)
-        if isinstance(param, click.Option):
-            _settable_by_environment(param, path)
+        if isinstance(param, click.Option) and long_name(param):
+            # The variable of this command is closer than one for all commands, as CLOAKBENCH_LPIPS_TRUNK.
+            own = [param.envvar] if isinstance(param.envvar, str) else param.envvar or ()
+            param.envvar = [*variables_of(param, path), *own]
     return command
 
 
 def _complete_by_name(param: click.Parameter) -> None:
     if param.type is click.STRING and param.name in _KINDS:
         param.type = PluginName(_KINDS[param.name])
-    if isinstance(param, click.Argument) and param.name in _RUNS and isinstance(param.type, click.Path):
+    if (
+        isinstance(param, click.Argument)
+        and param.name in {"run", "runs"}
+        and isinstance(param.type, click.Path)
+    ):
         param.type = RunPath()
 
 
@@ -301,27 +246,16 @@ def long_name(option: click.Option) -> str:
     return names[0] if names else ""
 
 
-def variable(option: click.Option, path: Sequence[str]) -> str:
-    """Return the environment variable of a command's option, e.g. ``CLOAKBENCH_RUN_BATCH_SIZE``."""
-    return "_".join((PREFIX, *path, long_name(option))).replace("-", "_").upper()
-
-
 OWN = frozenset({"as_json", "quiet", "verbose"})
 """Parameters that say how to answer, not what is requested; no other command's setting counts for them."""
 
 
 def variables_of(option: click.Option, path: Sequence[str]) -> list[str]:
-    """Return the environment variables of a command's option, by the command's name and its former ones."""
-    former = [(old,) for old, words in FORMER.items() if words == tuple(path)]
-    return [variable(option, name) for name in (path, *former)]
+    """Return an option's environment variables, e.g. ``CLOAKBENCH_RUN_BATCH_SIZE``, the nearest first.
 
-
-def _settable_by_environment(option: click.Option, path: Sequence[str]) -> None:
-    if not long_name(option):
-        return
-    given = [option.envvar] if isinstance(option.envvar, str) else list(option.envvar or ())
-    names = variables_of(option, path)
+    By the command's name, its former ones, and that of the command whose settings it takes.
+    """
+    names = [tuple(path), *((old,) for old, words in FORMER.items() if words == tuple(path))]
     if path[0] in LEANS_ON and option.name not in OWN:
-        names.append(variable(option, [LEANS_ON[path[0]], *path[1:]]))
-    # The variable of this command is closer than one for all commands, as CLOAKBENCH_LPIPS_TRUNK.
-    option.envvar = [*names, *given]
+        names.append((LEANS_ON[path[0]], *path[1:]))
+    return ["_".join((PREFIX, *name, long_name(option))).replace("-", "_").upper() for name in names]

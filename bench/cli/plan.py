@@ -1,12 +1,12 @@
 """`bench plan`, which is `bench run --dry-run`."""
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bench.cli.matrix import EXAMPLES, matrix_options, prepare
-from bench.cli.options import console, json_option
+from bench.cli.options import json_option
+from bench.cli.output import console, duration, print_json
 
 if TYPE_CHECKING:
     from bench.run.planning import Prepared
@@ -43,15 +43,14 @@ def show_plan(prepared: "Prepared", as_json: bool) -> None:
             "bytes": size,
             "groups": [vars(group) for group in groups],
         }
-        click.echo(json.dumps(document, indent=1))
+        print_json(document)
         return
     from rich.table import Table
 
-    from bench.cli.progress import duration
-
     table = Table("stage", "method", "images", "about", title=f"To compute for run {prepared.run.digest}")
     for group in groups:
-        table.add_row(group.stage, group.label, str(group.images), _time(group.seconds))
+        time = "not timed yet" if group.seconds is None else duration(group.seconds)
+        table.add_row(group.stage, group.label, str(group.images), time)
     screen = console()
     if groups:
         screen.print(table)
@@ -61,9 +60,3 @@ def show_plan(prepared: "Prepared", as_json: bool) -> None:
         + (f", {len(untimed)} groups never timed" if untimed else "")
         + f"; about {size / 1e6:.0f} MB in {prepared.store.folder}."
     )
-
-
-def _time(seconds: float | None) -> str:
-    from bench.cli.progress import duration
-
-    return "not timed yet" if seconds is None else duration(seconds)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from bench.figures import Drawing, FigureOptions
     from bench.leaderboard.view import RunView
-
-EVERY_KIND = "all"
 
 
 class _Plot(click.Command):
@@ -81,16 +79,7 @@ class _Plot(click.Command):
 @click.option(
     "--threads", type=click.IntRange(1), help="grid: threads torch computes with. [default: the run's]"
 )
-def plot(
-    run: Path,
-    kind: str,
-    out: Path | None,
-    formats: str | None,
-    width: Literal["column", "page"],
-    identities: tuple[str, ...],
-    store: Path | None,
-    **chosen: Any,
-) -> None:
+def plot(run: Path, kind: str, out: Path | None, formats: str | None, **chosen: Any) -> None:
     """Draw figure KIND of the finished run in folder RUN, or all kinds it has.
 
     Figures are sized for a paper, are readable without colour, and are the same bytes each time. The caption and
@@ -101,18 +90,17 @@ def plot(
     from bench import figures
     from bench.figures import files
     from bench.leaderboard.view import RunView
+    from bench.run.planning import check_writable
 
-    every = kind == EVERY_KIND
+    every = kind == "all"
     if not every:
         figures.kind(kind)
     names = list(figures.KINDS) if every else [kind]
     requested = _formats(formats, None if every else out)
     stem = out or Path("figures" if every else kind)
-    _check_writable(stem if every else stem.parent)
+    check_writable(stem if every else stem.parent, "--out")
     view = RunView.of(run)
-    options = figures.FigureOptions(
-        width=width, identities=identities, store=store, progress=_computing, **chosen
-    )
+    options = figures.FigureOptions(progress=_computing, **chosen)
     drawn = 0
     for name in names:
         drawing = _drawn(view, name, options, skips=every)
@@ -122,7 +110,9 @@ def plot(
         for path in written:
             files.save(drawing, path)
         drawn += 1
-        _say(drawing, written)
+        click.echo(f"{', '.join(map(str, written))} written")
+        click.echo(f"  Caption: {drawing.caption}")
+        click.echo(f"  Text: {drawing.alt}\n")
     if not drawn:
         raise figures.NotDrawableError(f"{run} has nothing to draw; the reasons are above.")
 
@@ -177,23 +167,10 @@ def _formats(text: str | None, out: Path | None) -> tuple[str, ...]:
 
 def _computing(images: int) -> AbstractContextManager[Callable[[int], None]]:
     """Say what the store lacks before it is computed, which takes minutes, and show how far it is."""
-    from bench.cli.options import is_quiet
-    from bench.cli.progress import counting
+    from bench.cli.output import counting, is_quiet
 
     if images and not is_quiet():
         click.echo(
             f"{images} images (crops, cloaks, purified) are not in the store; computing them now.", err=True
         )
     return counting("photos", images)
-
-
-def _check_writable(folder: Path) -> None:
-    from bench.run.planning import check_writable
-
-    check_writable(folder, "--out")
-
-
-def _say(drawing: Drawing, written: tuple[Path, ...]) -> None:
-    click.echo(f"{', '.join(map(str, written))} written")
-    click.echo(f"  Caption: {drawing.caption}")
-    click.echo(f"  Text: {drawing.alt}\n")

@@ -1,58 +1,44 @@
 """`bench power`."""
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bench.cli.options import json_option
+from bench.cli.output import print_json
 from bench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from bench.run.folder import CellResult, RunFolder
-    from bench.stats.power import Assumptions
 
 _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+_CORRELATION = click.FloatRange(-1, 1, min_open=True, max_open=True)
 _IDENTITIES = (20, 50, 100, 158, 300, 500, 1000)
 
 
+def _assumption(
+    name: str, kind: Any, default: float, meaning: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(name, type=kind, default=default, show_default=True, help=meaning)
+
+
 @click.command(epilog="Example: bench power --difference 0.05 --identities 158 --rate 0.3")
-@click.option("--difference", type=_SHARE, default=0.05, show_default=True, help="Difference to be found.")
-@click.option(
-    "--identities", type=click.IntRange(min=2), default=158, show_default=True, help="Identities of a run."
-)
-@click.option(
-    "--probes",
-    type=click.FloatRange(min=1),
-    default=5.35,
-    show_default=True,
-    help="Probes per identity (harmonic mean).",
-)
-@click.option("--rate", type=_SHARE, default=0.3, show_default=True, help="Mean rate of one of the cells.")
-@click.option(
-    "--intraclass",
-    type=click.FloatRange(0, 1),
-    default=0.3,
-    show_default=True,
-    help="Correlation between two probes of one identity.",
-)
-@click.option(
-    "--correlation",
-    type=click.FloatRange(-1, 1, min_open=True, max_open=True),
-    default=0.5,
-    show_default=True,
-    help="Correlation between an identity's rates in the two cells.",
-)
-@click.option("--alpha", type=_SHARE, default=0.05, show_default=True, help="Two-sided level.")
-@click.option(
+@_assumption("--difference", _SHARE, 0.05, "Difference to be found.")
+@_assumption("--identities", click.IntRange(min=2), 158, "Identities of a run.")
+@_assumption("--probes", click.FloatRange(min=1), 5.35, "Probes per identity (harmonic mean).")
+@_assumption("--rate", _SHARE, 0.3, "Mean rate of one of the cells.")
+@_assumption("--intraclass", click.FloatRange(0, 1), 0.3, "Correlation between two probes of one identity.")
+@_assumption("--correlation", _CORRELATION, 0.5, "Correlation between an identity's rates in the two cells.")
+@_assumption("--alpha", _SHARE, 0.05, "Two-sided level.")
+@_assumption(
     "--tests",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Comparisons of the table it will stand in; the level is divided by them, as Holm's first step does.",
+    click.IntRange(1),
+    1,
+    "Comparisons of the table it will stand in; the level is divided by them, as Holm's first step does.",
 )
-@click.option("--power", "wanted", type=_SHARE, default=0.8, show_default=True, help="Chance to find it.")
+@_assumption("--power", _SHARE, 0.8, "Chance to find it.")
 @click.option(
     "--run",
     "runs",
@@ -65,69 +51,54 @@ _IDENTITIES = (20, 50, 100, 158, 300, 500, 1000)
 def power(
     difference: float,
     identities: int,
-    probes: float,
-    rate: float,
-    intraclass: float,
-    correlation: float,
     alpha: float,
     tests: int,
-    wanted: float,
+    power: float,
     runs: tuple[Path, ...],
     as_json: bool,
+    **spread: float,
 ) -> None:
     """Say, before a run, which difference it could show and how many identities a wanted one needs.
 
     The difference is between two cells' mean rates over the same identities, by a paired t test. Without a run,
     the spread between identities follows from the rate, the probes and the two correlations.
     """
-    alpha /= tests
-    if alpha >= wanted:
+    level = {"alpha": alpha / tests, "power": power}
+    if level["alpha"] >= power:
         raise UsageError(
-            f"--power {wanted:g} must be above --alpha {alpha:g}: a test finds so much by chance."
+            f"--power {power:g} must be above --alpha {level['alpha']:g}: a test finds so much by chance."
         )
     if runs:
-        rows = [row for run in runs for row in _observed(run, difference, alpha, wanted)]
-        document: Any = {"difference": difference, "alpha": alpha, "power": wanted, "cells": rows}
-        click.echo(json.dumps(document, indent=1)) if as_json else _print_observed(document)
+        rows = [row for run in runs for row in _observed(run, difference, level)]
+        document = {"difference": difference, **level, "cells": rows}
+        print_json(document) if as_json else _print_observed(document)
         return
-    assumed = _assumed(rate, difference, probes, intraclass, correlation)
-    document = _plan(assumed, identities, alpha, wanted)
-    click.echo(json.dumps(document, indent=1)) if as_json else _print_plan(document)
+    document = _plan(difference, identities, level, spread)
+    print_json(document) if as_json else _print_plan(document)
 
 
-def _assumed(
-    rate: float, difference: float, probes: float, intraclass: float, correlation: float
-) -> "Assumptions":
-    from bench.stats.power import Assumptions
+def _plan(
+    difference: float, identities: int, level: dict[str, float], spread: dict[str, float]
+) -> dict[str, Any]:
+    from bench.stats.power import Assumptions, identities_needed, minimum_detectable_difference
 
-    if rate + difference > 1 and difference > rate:
+    rate = spread["rate"]
+    above = rate + difference <= 1
+    if not above and difference > rate:
         raise UsageError(
             f"no rate is {difference:g} above or below --rate {rate:g}. Give a smaller --difference."
         )
-    return Assumptions(
-        rate=rate,
-        difference=difference if rate + difference <= 1 else -difference,
-        probes=probes,
-        intraclass=intraclass,
-        correlation=correlation,
-    )
-
-
-def _plan(assumed: "Assumptions", identities: int, alpha: float, wanted: float) -> dict[str, Any]:
-    from bench.stats.power import identities_needed, minimum_detectable_difference
-
+    assumed = Assumptions(difference=difference if above else -difference, **spread)
     sd = assumed.sd_of_differences()
-    table = {
-        n: minimum_detectable_difference(sd, n, alpha, wanted) for n in sorted({*_IDENTITIES, identities})
-    }
+    sizes = sorted({*_IDENTITIES, identities})
+    table = {n: minimum_detectable_difference(sd, n, **level) for n in sizes}
     return {
         "assumptions": assumed.model_dump(),
-        "alpha": alpha,
-        "power": wanted,
+        **level,
         "sd_of_differences": sd,
         "identities": identities,
         "minimum_detectable_difference": table[identities],
-        "identities_needed": identities_needed(assumed.difference, sd, alpha, wanted),
+        "identities_needed": identities_needed(assumed.difference, sd, **level),
         "by_identities": table,
     }
 
@@ -146,12 +117,12 @@ def _print_plan(document: dict[str, Any]) -> None:
         f"{assumed['correlation']:g} between an identity's two rates, so that differences have a standard "
         f"deviation of {100 * document['sd_of_differences']:.1f} points."
     )
-    click.echo("\npeople  smallest difference, points")
+    click.echo("\nidentities  smallest difference, points")
     for n, least in document["by_identities"].items():
-        click.echo(f"{n:6}  {100 * least:.1f}")
+        click.echo(f"{n:10}  {100 * least:.1f}")
 
 
-def _observed(path: Path, difference: float, alpha: float, wanted: float) -> list[dict[str, Any]]:
+def _observed(path: Path, difference: float, level: dict[str, float]) -> list[dict[str, Any]]:
     """Return what each cell of a run could have shown against its reference.
 
     Raises:
@@ -160,8 +131,8 @@ def _observed(path: Path, difference: float, alpha: float, wanted: float) -> lis
     import numpy as np
 
     from bench.run.folder import RunFolder
-    from bench.stats import rates as measures
     from bench.stats.power import identities_needed, minimum_detectable_difference
+    from bench.stats.rates import paired
 
     folder = RunFolder(path)
     cells = {(c.attack, c.defense, c.backbone, c.head, c.seed): c for c in folder.cells() if c.decisions}
@@ -171,11 +142,9 @@ def _observed(path: Path, difference: float, alpha: float, wanted: float) -> lis
         reference = cells.get(((attack if defense != "none" else "none"), "none", *key[2:]))
         if reference is None or reference is cell:
             continue
-        theirs = _rates(folder, reference)
-        for condition, rates in _rates(folder, cell).items():
-            if condition not in theirs:
-                continue
-            one, two = measures.paired(rates, theirs[condition]).T
+        own, theirs = _rates(folder, cell), _rates(folder, reference)
+        for condition in [name for name in own if name in theirs]:
+            one, two = paired(own[condition], theirs[condition]).T
             known = np.isfinite(one) & np.isfinite(two)
             n = int(known.sum())
             sd = float((one - two)[known].std(ddof=1)) if n > 1 else 0.0
@@ -186,10 +155,10 @@ def _observed(path: Path, difference: float, alpha: float, wanted: float) -> lis
                     "condition": condition,
                     "identities": n,
                     "sd_of_differences": sd,
-                    "minimum_detectable_difference": minimum_detectable_difference(sd, n, alpha, wanted)
+                    "minimum_detectable_difference": minimum_detectable_difference(sd, n, **level)
                     if sd
                     else None,
-                    "identities_needed": identities_needed(difference, sd, alpha, wanted) if sd else None,
+                    "identities_needed": identities_needed(difference, sd, **level) if sd else None,
                 }
             )
     if not found:
@@ -200,10 +169,10 @@ def _observed(path: Path, difference: float, alpha: float, wanted: float) -> lis
 def _rates(folder: "RunFolder", cell: "CellResult") -> dict[str, Any]:
     """Return the identities' rates of a cell by condition."""
     from bench.run import decisions
-    from bench.stats import rates as measures
+    from bench.stats.rates import per_identity
 
     rows = decisions.read(folder.path / cell.decisions).rows
-    return {name: measures.per_identity(some)["asr"] for name, some in rows.groupby("condition", sort=False)}
+    return {name: per_identity(some)["asr"] for name, some in rows.groupby("condition", sort=False)}
 
 
 def _print_observed(document: dict[str, Any]) -> None:

@@ -5,15 +5,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.cli.commands import load_command, plugin_commands
-from bench.cli.completion import completion_option
 from bench.cli.names import COMMANDS, FORMER, SECTIONS, renamed
 from bench.cli.options import quiet_option, verbose_option
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-
-OUR_OWN = "cloakbench"
-"""The distribution whose plugin commands are for a person's own photos."""
 
 _EPILOG = """\b
 Examples:
@@ -105,9 +101,21 @@ def _sections() -> dict[str, dict[str, str]]:
         for heading, commands in SECTIONS.items()
     }
     for name, entry in plugin_commands().items():
-        heading = "Your own photos" if entry.distribution == OUR_OWN else "Commands of plugins"
+        heading = "Your own photos" if entry.distribution == "cloakbench" else "Commands of plugins"
         found.setdefault(heading, {})[name] = entry.summary()
     return found
+
+
+def _print_completion(ctx: click.Context, _param: click.Parameter, shell: str | None) -> None:
+    if shell is None or ctx.resilient_parsing:
+        return
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None, "click's own three shells are those of --completion"
+    # The script asks `bench` itself, so that plugins installed later are completed too.
+    click.echo(found(ctx.command, {}, "bench", "_BENCH_COMPLETE").source())
+    ctx.exit()
 
 
 @click.group(
@@ -116,7 +124,16 @@ def _sections() -> dict[str, dict[str, str]]:
     epilog=_EPILOG,
 )
 @click.version_option(package_name="cloakbench", prog_name="bench")
-@completion_option
+@click.option(
+    "--completion",
+    type=click.Choice(("bash", "zsh", "fish")),
+    metavar="SHELL",
+    is_eager=True,
+    expose_value=False,
+    callback=_print_completion,
+    help="Print the script that makes SHELL (bash, zsh, fish) complete commands, options, names of methods and "
+    'folders of runs: eval "$(bench --completion bash)".',
+)
 def bench(**_given: Any) -> None:
     """Cross face-cloaking attacks, defences and face-recognition backbones; measure what protects."""
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.cli.matrix import EXAMPLES, matrix_options, prepare
-from bench.cli.options import console, is_quiet, json_option, verbosity
+from bench.cli.options import json_option
+from bench.cli.output import check_files, console, is_silent, log_to_stderr, verbosity
 
 if TYPE_CHECKING:
-    from bench.run.folder import CellResult
     from bench.run.graph import Node
     from bench.run.planning import Prepared
 
@@ -32,21 +32,18 @@ def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **valu
     """
     from bench.leaderboard import as_csv
     from bench.leaderboard.table import build
-    from bench.run import planning, runner
+    from bench.run import runner
 
-    if csv_file:
-        planning.check_writable(csv_file.absolute().parent, "--csv")
+    check_files({"--csv": csv_file})
     prepared = prepare(values)
     if dry_run:
         from bench.cli.plan import show_plan
 
         show_plan(prepared, as_json)
         return
-    from bench.cli.logs import log_to_stderr
-
     prepared.folder.check_free_for(prepared.run.digest)
     log_to_stderr(verbosity())
-    with progress(prepared, hidden=quiet or as_json) as advance:
+    with progress(prepared) as advance:
         results = runner.execute(prepared, advance)
     leaderboard = build(prepared.folder)
     text = as_csv.to_csv(leaderboard)
@@ -61,23 +58,17 @@ def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **valu
     elif not quiet:
         _show_leaderboard(leaderboard, prepared)
     _warn(leaderboard)
-    _leave(results)
-
-
-def _leave(results: "list[CellResult]") -> None:
-    failed = [result for result in results if result.status != "ok"]
-    if failed:
-        reasons = {result.reason: result for result in failed}
-        for reason in reasons:
+    if failed := [result for result in results if result.status != "ok"]:
+        for reason in dict.fromkeys(result.reason for result in failed):
             click.echo(f"Failed: {reason}", err=True)
         click.echo(f"Error: {len(failed)} of {len(results)} cells failed.", err=True)
         sys.exit(1)
 
 
 @contextmanager
-def progress(prepared: "Prepared", *, hidden: bool) -> Iterator[Callable[["Node", int], None]]:
+def progress(prepared: "Prepared") -> Iterator[Callable[["Node", int], None]]:
     """Show the progress of a run and give the function that moves it on."""
-    if hidden or is_quiet():
+    if is_silent():
         yield lambda _node, _n: None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -100,17 +91,16 @@ def progress(prepared: "Prepared", *, hidden: bool) -> Iterator[Callable[["Node"
 
         def advance(node: "Node", count: int) -> None:
             task_id = tasks.get(node.group)
-            if task_id is None:
-                return
-            progress.start_task(task_id)
-            progress.advance(task_id, count)
-            speed = progress.tasks[task_id].speed
-            progress.update(task_id, rate=f"{speed:.1f}/s" if speed else "")
+            if task_id is not None:
+                progress.start_task(task_id)
+                progress.advance(task_id, count)
+                speed = progress.tasks[task_id].speed
+                progress.update(task_id, rate=f"{speed:.1f}/s" if speed else "")
 
         yield advance
 
 
-_AXES = frozenset({"backbone", "head", "seed"})
+_AXES = ("backbone", "head", "seed")
 """Columns that go into a table's title where they have one value."""
 
 
@@ -141,18 +131,15 @@ def _show_leaderboard(leaderboard: Any, prepared: "Prepared") -> None:
     spec = prepared.run.spec
     rows = [row.model_dump() for row in condense(leaderboard)]
     same = {name: {row[name] for row in rows} for name in Condensed.model_fields}
-    constant = [
-        f"{name} {next(iter(same[name]))}" for name in ("backbone", "head", "seed") if len(same[name]) == 1
-    ]
-    shown = [
-        name for name, values in same.items() if values != {""} and not (name in _AXES and len(values) == 1)
-    ]
-    table = Table(title=f"{', '.join([spec.protocol, spec.dataset, *constant])} (run {prepared.run.digest})")
+    constant = {name: next(iter(same[name])) for name in _AXES if len(same[name]) == 1}
+    shown = [name for name, values in same.items() if values != {""} and name not in constant]
+    where = [spec.protocol, spec.dataset, *(f"{name} {value}" for name, value in constant.items())]
+    table = Table(title=f"{', '.join(where)} (run {prepared.run.digest})")
     for name in shown:
         table.add_column(headings.get(name, name), justify="right" if name in headings else "left")
     for row in rows:
         table.add_row(*(str(row[name]) for name in shown))
-    screen = console(width=None if sys.stdout.isatty() else 200)
+    screen = console(width=200)
     screen.print(table)
     if leaderboard["n_identities"].notna().any():
         identities, probes = leaderboard["n_identities"].max(), leaderboard["n_probes"].max()

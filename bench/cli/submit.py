@@ -1,16 +1,15 @@
 """`bench submit`."""
 
-import json
-from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from bench.cli.options import json_option
+from bench.cli.output import counting, print_json
 
+if TYPE_CHECKING:
     from bench.publish.submission import Submission
 
 _EPILOG = """\b
@@ -31,9 +30,8 @@ Examples:
 )
 @click.option("--by", default="", metavar="TEXT", help="Who submits it; published. [default: nobody]")
 @click.option("--dry-run", is_flag=True, help="Only check; write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON, and nothing else.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def submit(run: Path, to: Path, by: str, dry_run: bool, as_json: bool, quiet: bool) -> None:
+@json_option
+def submit(run: Path, to: Path, by: str, dry_run: bool, as_json: bool) -> None:
     """Check the finished run in folder RUN for the public leaderboard, and add it where every check passes.
 
     Writes a table and a record, named by the run's digest, both or none. The run's folder stays as it is.
@@ -41,19 +39,15 @@ def submit(run: Path, to: Path, by: str, dry_run: bool, as_json: bool, quiet: bo
     Exit code 0: every check passed, and the files are written (not with --dry-run) or were there already; 1: a
     check failed, and nothing is written; 2: RUN is no finished run, or another submission of it is there.
     """
-    from bench.cli.progress import counting
     from bench.publish import submission
     from bench.run.folder import RunFolder
 
-    def bar(what: str, total: int) -> "AbstractContextManager[Callable[[int], None]]":
-        return counting(what, total, hidden=quiet or as_json)
-
-    found = submission.examine(RunFolder(run), by, bar)
+    found = submission.examine(RunFolder(run), by, counting)
     state = "failed" if not found.passed else "passed" if dry_run else submission.publish(found, to)
     if as_json:
         checks = [asdict(check) for check in found.checks]
         files = [str(to / name) for name in found.files()]
-        click.echo(json.dumps({"run": found.run, "state": state, "files": files, "checks": checks}, indent=1))
+        print_json({"run": found.run, "state": state, "files": files, "checks": checks})
     else:
         _print(found, state, to)
     if not found.passed:

@@ -1,12 +1,12 @@
 """`bench train`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import console, device_option, json_option, threads_option
+from bench.cli.options import device_option, json_option, threads_option
+from bench.cli.output import print_json, reporting
 
 if TYPE_CHECKING:
     from bench.contracts import TrainRequest
@@ -36,8 +36,7 @@ Examples:
 @device_option
 @threads_option
 @json_option
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def train(trainer: str, out: Path, as_json: bool, quiet: bool, **values: Any) -> None:
+def train(trainer: str, out: Path, as_json: bool, **values: Any) -> None:
     """Train weights with TRAINER, one of `bench list trainers`, e.g. puface:steps=900.
 
     A training that was killed goes on from its checkpoint when the same command is given again. The card
@@ -51,20 +50,10 @@ def train(trainer: str, out: Path, as_json: bool, quiet: bool, **values: Any) ->
     for needed, option in ((chosen.needs_attacks, "attack"), (chosen.needs_backbones, "backbone")):
         if needed and not values[f"{option}s"]:
             raise click.UsageError(f"{trainer} needs at least one --{option}.")
-    from rich.markup import escape
-    from rich.progress import Progress
-
-    with Progress(console=console(stderr=True), disable=quiet or as_json) as progress:
-        tasks: dict[str, Any] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(escape(what), total=total)
-            progress.update(tasks[what], completed=done, total=total)
-
+    with reporting() as report:
         card = chosen.train(_request(out, report, values))
     if as_json:
-        click.echo(json.dumps({"weights": str(out), "card": dict(card)}, indent=1, default=str))
+        print_json({"weights": str(out), "card": dict(card)})
         return
     click.echo(f"{out} written; card beside it.")
     for key, value in card.items():

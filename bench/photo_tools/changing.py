@@ -12,11 +12,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from bench.contracts import Context
+from bench.contracts import Context, Frozen
 from bench.errors import UsageError
 from bench.photo_tools.applied import Applied, MethodRequest
-from bench.photo_tools.face_editing import Edit, OutFolder, Written, batches, copies, notes, pending, weak
-from bench.photo_tools.photo_folders import Photo, Refusal, find_photos, load_detector, needs_detector
+from bench.photo_tools.face_editing import Edit, Mode, OutFolder, Written, copies, notes, pending, weak
+from bench.photo_tools.photo_files import Format
+from bench.photo_tools.photo_folders import (
+    Photo,
+    Refusal,
+    batches,
+    find_photos,
+    load_detector,
+    needs_detector,
+)
 from bench.photo_tools.records import (
     CLOAKS,
     ERASED,
@@ -80,16 +88,24 @@ class PhotosRequest:
         photos: the folder of photos, or one photo.
         out: the folder to write.
         method: by what.
-        how: whole photos or crops, and in which format; None for whole photos, as PNG where the attack is erasable
-            (erasing needs every value) and else in each photo's own format.
         key: the key file of an erasable attack; made where it does not exist.
+        mode: whole photos or crops.
+        files: in which format; None for PNG where the attack is erasable (erasing needs every value), and else each
+            photo's own.
+        without_location: whether the place is taken out of EXIF.
     """
 
     photos: Path
     out: Path
     method: MethodRequest
-    how: Written | None = None
     key: Path | None = None
+    mode: Mode = "photos"
+    files: Format | None = None
+    without_location: bool = False
+
+    def how(self, default: Format) -> Written:
+        """Return how photos are written."""
+        return Written(self.mode, self.files or default, self.without_location)
 
 
 @dataclass(frozen=True)
@@ -149,6 +165,7 @@ class PhotosOutcome:
         noted: photos that are not as they were in something else too, likewise.
         weak: changed photos that show little of their change, likewise.
         detected: how many of the changed are crops cut out of a larger photo.
+        record: what is in the folder now.
     """
 
     changed: tuple[Photo, ...]
@@ -157,6 +174,7 @@ class PhotosOutcome:
     noted: tuple[Refusal, ...]
     weak: tuple[Refusal, ...]
     detected: int
+    record: MadeRecord = field(repr=False)
 
 
 def check_photos(request: PhotosRequest, change: Change[Any]) -> None:
@@ -200,7 +218,8 @@ def plan(
     there = change.record.read(out / change.record_file)
     record = record_of(there)
     if there is not None:
-        _check_same(there, record, out, change)
+        called = {name: f"{change.called} {word}" for name, word in {**change.same, **_SAME}.items()}
+        check_same(there, record, called, out)
         record = there.settled(out)
     check_writable(out.absolute(), "the folder")
     photos, too_long = without_long_names(with_free_outputs(photos, record.photos), out)
@@ -253,13 +272,8 @@ def carry_out(
         notes(reported, folder.record),
         weak(reported, folder.record),
         folder.detected,
+        folder.record,
     )
-
-
-def shown(value: object) -> str:
-    """Return a field of a record as it stands in a sentence."""
-    text = ", ".join(value) if isinstance(value, tuple) else str(value)
-    return text or "none"
 
 
 def _wanted_outputs(photos: Sequence[Photo], how: Written) -> dict[str, str]:
@@ -270,18 +284,21 @@ def _wanted_outputs(photos: Sequence[Photo], how: Written) -> dict[str, str]:
     return wanted
 
 
-def _check_same(there: RecordT, requested: RecordT, out: Path, change: Change[RecordT]) -> None:
-    """Check that a folder's record and what is requested agree.
+def check_same(there: Frozen, requested: Frozen, called: Mapping[str, str], out: Path) -> None:
+    """Check that a folder's record and what is requested agree in the fields called so.
 
     Raises:
         UsageError: a field differs; the message has both values.
     """
     olds, news = there.model_dump(), requested.model_dump()
-    for name, called in {**change.same, **_SAME}.items():
+    for name, what in called.items():
         if olds[name] != news[name]:
+            old, new = (
+                (", ".join(value) if isinstance(value, tuple) else str(value)) or "none"
+                for value in (olds[name], news[name])
+            )
             raise UsageError(
-                f"{out} holds {change.called} {called} {shown(olds[name])}, and this is {shown(news[name])}. Name "
-                "another folder to write to, or ask for the same."
+                f"{out} holds {what} {old}, and this is {new}. Name another folder to write to, or ask for the same."
             )
 
 

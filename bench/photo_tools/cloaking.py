@@ -73,7 +73,7 @@ def plan(request: PhotosRequest) -> CloakPlan:
     applied = AppliedAttack(request.method)
     if not applied.method.changes_images:
         raise UsageError(f"attack '{applied.name}' changes no photo, so that nothing would be protected.")
-    how = request.how or Written(files="png" if applied.method.erasable else "keep")
+    how = request.how("png" if applied.method.erasable else "keep")
     applied.check_surrogates_are_there()
     key: Key | None = None
 

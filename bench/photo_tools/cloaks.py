@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from bench.contracts import CROP_SIZE, MICRO_BATCH
+from bench.contracts import CROP_SIZE
 from bench.errors import DataError
 from bench.faces.paste_back import Place, place_of, take_crop
 from bench.faces.whole_photo import PhotoFile
@@ -25,7 +25,6 @@ class Cloak:
     Attributes:
         photo: the file.
         image_id: what it was called when it was cloaked.
-        person: whose it was.
         crops: each face, 3×112×112 uint8.
         places: where they lie in the photo; () where the photo is a crop itself.
         sha256: of the file.
@@ -33,10 +32,14 @@ class Cloak:
 
     photo: Photo
     image_id: str
-    person: str
     crops: tuple[torch.Tensor, ...] = field(repr=False)
     places: tuple[Place, ...]
     sha256: str
+
+    @property
+    def person(self) -> str:
+        """Whose it was."""
+        return self.photo.person
 
 
 def copied_photos(photos: Sequence[Photo], made: CloakRecord | None) -> tuple[Photo, ...]:
@@ -75,9 +78,9 @@ class _Known:
     def __init__(self, made: CloakRecord | None) -> None:
         self._made = made
         protected = [photo for photo in made.photos.values() if photo.is_made] if made else []
-        self._by_content: Mapping[str, CloakedPhoto] = {photo.output_sha256: photo for photo in protected}
-        self._by_name: Mapping[str, CloakedPhoto] = {photo.output: photo for photo in protected}
-        self._by_id: Mapping[str, CloakedPhoto] = {without_ending(photo.output): photo for photo in protected}
+        self._by_content = {photo.output_sha256: photo for photo in protected}
+        self._by_name = {photo.output: photo for photo in protected}
+        self._by_id = {without_ending(photo.output): photo for photo in protected}
 
     def cloak(self, photo: Photo, content: PhotoFile) -> tuple[Cloak, str]:
         """Return a cloak and what speaks against it.
@@ -97,7 +100,7 @@ class _Known:
         if record is not None and record.output_sha256 != content.sha256:
             remark = "it was changed since it was cloaked, so that less of it may come back"
         origin = without_ending(record.output) if record else photo.id
-        return Cloak(photo, origin, photo.person, crops, places, content.sha256), remark
+        return Cloak(photo, origin, crops, places, content.sha256), remark
 
     def _faces(
         self, content: PhotoFile, record: CloakedPhoto | None
@@ -136,11 +139,3 @@ def _is_done(cloak: Cloak, record: EraseRecord, out: Path) -> bool:
         and known.output == cloak.photo.output
         and known.is_there(out)
     )
-
-
-def batches_of(cloaks: Sequence[Cloak], *, by_person: bool) -> list[list[Cloak]]:
-    """Return what is erased, and can be lost, together."""
-    if by_person:
-        people = dict.fromkeys(cloak.person for cloak in cloaks)
-        return [[cloak for cloak in cloaks if cloak.person == person] for person in people]
-    return [list(cloaks[start : start + MICRO_BATCH]) for start in range(0, len(cloaks), MICRO_BATCH)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -12,18 +10,17 @@ from pathlib import Path
 import torch
 
 from bench.contracts import MICRO_BATCH, Context
-from bench.errors import BenchError, DataError, MethodError
+from bench.errors import DataError
 from bench.faces.paste_back import paste_back_all
 from bench.faces.pixels import Pixels
 from bench.photo_tools import photo_files
 from bench.photo_tools.applied import AppliedAttack
 from bench.photo_tools.cloaks import Cloak
+from bench.photo_tools.face_editing import Edit
 from bench.photo_tools.keys import Key
 from bench.photo_tools.photo_folders import Photo, Refusal, png, read_bytes
 from bench.photo_tools.records import ERASED, EraseRecord, PhotoRecord, write_made
 from bench.run.stages import erase as erase_stage
-
-log = logging.getLogger("bench")
 
 NOTHING_CAME_OFF = "nothing came off: to the attack it is no cloak under this key"
 
@@ -41,34 +38,28 @@ class ErasedFolder:
 
     def erase(self, cloaks: Sequence[Cloak], ctx: Context) -> None:
         """Erase cloaks that belong together and write what came off."""
-        attack, name, key = self._applied.method, self._applied.name, self._key
+        applied, secret = self._applied, self._key.secret
         named = [(cloak, replace(cloak.photo, output=f"{cloak.image_id}.png")) for cloak in cloaks]
         pixels = Pixels(
             torch.stack([crop for cloak in cloaks for crop in cloak.crops]),
             tuple(name for cloak, photo in named for name in photo.face_ids(len(cloak.crops))),
             tuple(person for cloak, photo in named for person in photo.people(len(cloak.crops))),
         )
-        try:
-            erased = erase_stage.erase(attack, pixels, key.secret, ctx, MICRO_BATCH)
-        except MethodError as error:
-            self._failed(cloaks, ctx, key.hidden_in(str(error)))
-        except BenchError as error:  # missing weights or data fail every photo alike
-            error.args = (key.hidden_in(str(error)),)
-            raise
-        except Exception as error:
-            log.error("%s failed\n%s", name, key.hidden_in(traceback.format_exc()))
-            reason = f"{name} failed on it: {type(error).__name__}: {error}"
-            self._failed(cloaks, ctx, key.hidden_in(reason))
-        else:
+        edit = Edit(
+            applied.name,
+            applied.by_person,
+            lambda faces, ctx: erase_stage.erase(applied.method, faces, secret, ctx, MICRO_BATCH),
+            hide=self._key.hidden_in,
+        )
+        erased = edit.attempt(pixels, ctx)
+        if isinstance(erased, Pixels):
             parts = torch.split(erased.images, [len(cloak.crops) for cloak in cloaks])
             self._write(list(zip(cloaks, parts, strict=True)))
-
-    def _failed(self, cloaks: Sequence[Cloak], ctx: Context, reason: str) -> None:
-        if len(cloaks) > 1 and not self._applied.by_person:
-            for cloak in cloaks:  # one photo's failure is not the others'
+        elif len(cloaks) > 1 and not applied.by_person:  # one photo's failure is not the others'
+            for cloak in cloaks:
                 self.erase([cloak], ctx)
-            return
-        self.refused += [Refusal(cloak.photo.name, reason) for cloak in cloaks]
+        else:
+            self.refused += [Refusal(cloak.photo.name, erased) for cloak in cloaks]
 
     def _write(self, erased: Sequence[tuple[Cloak, torch.Tensor]]) -> None:
         files, left = {}, {}

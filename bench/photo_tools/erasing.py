@@ -14,11 +14,11 @@ from bench import __version__
 from bench.errors import UsageError
 from bench.photo_tools import keys
 from bench.photo_tools.applied import AppliedAttack, MethodRequest, erasable_attacks
-from bench.photo_tools.changing import Advance, Counted, shown
-from bench.photo_tools.cloaks import Cloak, batches_of, copied_photos, pending_cloaks, read_cloaks
+from bench.photo_tools.changing import Advance, Counted, check_same
+from bench.photo_tools.cloaks import Cloak, copied_photos, pending_cloaks, read_cloaks
 from bench.photo_tools.erased_folder import ErasedFolder
 from bench.photo_tools.keys import Key
-from bench.photo_tools.photo_folders import Photo, Refusal, find_photos
+from bench.photo_tools.photo_folders import Photo, Refusal, batches, find_photos
 from bench.photo_tools.records import (
     CLOAKS,
     ERASED,
@@ -41,26 +41,17 @@ class EraseRequest:
     Attributes:
         photos: the folder of cloaks, as `bench cloak` wrote it.
         out: the folder to write.
+        method: the attack; attack, dataset and surrogates that are empty are taken from the record beside the cloaks,
+            and the seed always is.
         key: the key file.
-        attack: text of the attack; "" to take it from the record beside the cloaks.
         force: try a key that is not the cloaks' all the same.
-        device: ``auto``, ``cpu`` or ``cuda[:N]``.
-        threads: threads torch computes with; None for all cores.
-        store: where what the attack learnt is kept; None for the default.
-        dataset: whose pool counts; "" to take it from the record.
-        backbones: surrogates; () to take them from the record.
     """
 
     photos: Path
     out: Path
+    method: MethodRequest
     key: Path | None
-    attack: str = ""
     force: bool = False
-    device: str = "auto"
-    threads: int | None = None
-    store: Path | None = None
-    dataset: str = ""
-    backbones: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +99,7 @@ def plan(request: EraseRequest) -> ErasePlan:
     key = keys.read(request.key)
     warnings = _check_key(key, made, request)
     _check_runs_no_file_of_a_record(made, request)
-    _check_erasable(request.attack or (made.attack_text if made else ""), request.photos)
+    _check_erasable(request.method.method or (made.attack_text if made else ""), request.photos)
     applied = _applied(request, made)
     warnings += _check_weights(applied, made)
     check_writable(request.out.absolute(), "the folder")
@@ -170,7 +161,7 @@ def erase(planned: ErasePlan, advance: Advance = lambda _n: None) -> Erased:
     folder = ErasedFolder(request.out, planned.record, applied, planned.key)
     if planned.pending:
         context = applied.context(key=None)
-        for cloaks in batches_of(planned.pending, by_person=applied.by_person):
+        for cloaks in batches(planned.pending, by_person=applied.by_person):
             counted = Counted(advance, len(cloaks))
             folder.erase(cloaks, replace(context, advance=counted))
             counted.complete()
@@ -212,9 +203,9 @@ def _check_runs_no_file_of_a_record(made: CloakRecord | None, request: EraseRequ
     """Refuse code by path that only a record names: the folder may be somebody else's."""
     if made is None:
         return
-    named = [] if request.attack else [("attack", made.attack_text, "--attack")]
-    named += [] if request.dataset else [("dataset", made.dataset, "--dataset")]
-    if not request.backbones:
+    named = [] if request.method.method else [("attack", made.attack_text, "--attack")]
+    named += [] if request.method.dataset else [("dataset", made.dataset, "--dataset")]
+    if not request.method.backbones:
         named += [("backbone", name, "--backbone, once for each surrogate") for name in made.surrogates]
     for what, text, option in named:
         if ".py:" in text:
@@ -225,19 +216,15 @@ def _check_runs_no_file_of_a_record(made: CloakRecord | None, request: EraseRequ
 
 
 def _applied(request: EraseRequest, made: CloakRecord | None) -> AppliedAttack:
-    requested = MethodRequest(
-        method=request.attack or (made.attack_text if made else ""),
-        device=request.device,
-        threads=request.threads,
-        store=request.store,
-    )
+    given = request.method
     if made is None:
-        return AppliedAttack(replace(requested, dataset=request.dataset, backbones=request.backbones))
+        return AppliedAttack(given)
     requested = replace(
-        requested,
-        dataset=request.dataset or made.dataset,
+        given,
+        method=given.method or made.attack_text,
+        dataset=given.dataset or made.dataset,
         seed=made.seed,
-        backbones=request.backbones or made.surrogates,
+        backbones=given.backbones or made.surrogates,
     )
     attack = factory.attack(requested.method)
     if factory.canonical(attack) != made.attack:
@@ -274,16 +261,6 @@ def _record(applied: AppliedAttack, key: Key, out: Path) -> EraseRecord:
     there = EraseRecord.read(out / ERASED)
     if there is None:
         return requested
-    for name, called in (
-        ("attack", "attack"),
-        ("key_fingerprint", "key"),
-        ("weights", "weights"),
-        ("code", "code"),
-    ):
-        old, new = getattr(there, name), getattr(requested, name)
-        if old != new:
-            raise UsageError(
-                f"{out} holds what was erased with {called} {shown(old)}, and this is {shown(new)}. Name another "
-                "folder to write to."
-            )
+    same = {"attack": "attack", "key_fingerprint": "key", "weights": "weights", "code": "code"}
+    check_same(there, requested, {name: f"what was erased with {word}" for name, word in same.items()}, out)
     return there

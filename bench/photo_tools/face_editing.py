@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.contracts import MICRO_BATCH, Context
+from bench.contracts import Context
 from bench.errors import BenchError, DataError, MethodError
 from bench.faces.alignment import Pixels as Image
 from bench.faces.paste_back import Place, paste_back_all, take_crop
@@ -86,6 +86,23 @@ class Edit:
     must_change: bool = True
     hide: Callable[[str], str] = lambda text: text
 
+    def attempt(self, faces: Pixels, ctx: Context) -> Pixels | str:
+        """Return the changed faces, or why the method failed on them.
+
+        Raises:
+            BenchError: weights or data are missing, which fails every photo alike.
+        """
+        try:
+            return self.change(faces, ctx)
+        except MethodError as error:
+            return self.hide(str(error))
+        except BenchError as error:
+            error.args = (self.hide(str(error)),)
+            raise
+        except Exception as error:
+            log.error("%s failed\n%s", self.name, self.hide(traceback.format_exc()))
+            return self.hide(f"{self.name} failed on it: {type(error).__name__}: {error}")
+
 
 @dataclass(frozen=True)
 class _Made:
@@ -94,16 +111,6 @@ class _Made:
     photo: Photo
     payload: bytes
     record: CloakedPhoto
-
-
-def batches(photos: Sequence[Photo], *, by_person: bool) -> Iterator[Sequence[Photo]]:
-    """Yield what is changed, and can be lost, together."""
-    if by_person:
-        for person in dict.fromkeys(photo.person for photo in photos):
-            yield [photo for photo in photos if photo.person == person]
-        return
-    for start in range(0, len(photos), MICRO_BATCH):
-        yield photos[start : start + MICRO_BATCH]
 
 
 def pending(photos: Sequence[Photo], record: MadeRecord, out: Path, *, by_person: bool) -> tuple[Photo, ...]:
@@ -186,9 +193,10 @@ class OutFolder(Generic[RecordT]):
     def read(self, photos: Sequence[Photo]) -> list[FacedPhoto]:
         """Return the photos with a face; those without are copied, or named where only crops are written."""
         found = []
+        read = read_faces if self._how.mode == "photos" else read_crop
         for photo in photos:
             try:
-                faced = self._read(photo)
+                faced = read(photo)
             except DataError as error:
                 self._refuse(photo, "", str(error))
                 continue
@@ -198,38 +206,19 @@ class OutFolder(Generic[RecordT]):
                 self._copy(faced)
         return found
 
-    def _read(self, photo: Photo) -> FacedPhoto:
-        if self._how.mode == "photos":
-            return read_faces(photo)
-        crop = read_crop(photo)
-        return FacedPhoto(photo, crop.sha256, (crop.image,), is_crop=not crop.detected)
-
     def edit(self, faced: Sequence[FacedPhoto], ctx: Context) -> None:
         """Change the faces of photos that belong together, and write those where that went well."""
         if not faced:
             return
-        edit = self._edit
-        try:
-            changed = edit.change(faces_of(faced), ctx)
-        except MethodError as error:
-            self._failed(faced, ctx, edit.hide(str(error)))
-        except BenchError as error:  # missing weights or data fail every photo alike
-            error.args = (edit.hide(str(error)),)
-            raise
-        except Exception as error:
-            log.error("%s failed\n%s", edit.name, edit.hide(traceback.format_exc()))
-            reason = f"{edit.name} failed on it: {type(error).__name__}: {error}"
-            self._failed(faced, ctx, edit.hide(reason))
-        else:
+        changed = self._edit.attempt(faces_of(faced), ctx)
+        if isinstance(changed, Pixels):
             self._write(faced, changed)
-
-    def _failed(self, faced: Sequence[FacedPhoto], ctx: Context, reason: str) -> None:
-        if len(faced) > 1 and not self._edit.by_person:  # one photo's failure is not the others'
+        elif len(faced) > 1 and not self._edit.by_person:  # one photo's failure is not the others'
             for one in faced:
                 self.edit([one], ctx)
-            return
-        for one in faced:
-            self._refuse(one.photo, one.sha256, reason)
+        else:
+            for one in faced:
+                self._refuse(one.photo, one.sha256, changed)
 
     def _write(self, faced: Sequence[FacedPhoto], changed: Pixels) -> None:
         rows = {name: row for row, name in enumerate(changed.ids)}

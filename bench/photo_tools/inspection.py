@@ -120,25 +120,6 @@ class Inspection:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class InspectRequest:
-    """What is requested.
-
-    Attributes:
-        before: a photo, or a folder of photos.
-        after: a photo, or a folder of photos of the same names; endings do not count.
-        backbones: who is asked; () for all whose weights are there.
-        device: ``auto``, ``cpu`` or ``cuda[:N]``.
-        threads: threads torch computes with; None for all cores.
-    """
-
-    before: Path
-    after: Path
-    backbones: tuple[str, ...] = ()
-    device: str = "auto"
-    threads: int | None = None
-
-
 @dataclass(frozen=True, eq=False)
 class _Seen:
     """A photo as it is seen, with its faces."""
@@ -163,34 +144,44 @@ class _FacePair:
 
 
 def inspect(
-    request: InspectRequest, lpips: Lpips | Unavailable, advance: Advance = lambda _n: None
+    before: Path,
+    after: Path,
+    lpips: Lpips | Unavailable,
+    *,
+    backbones: tuple[str, ...] = (),
+    device: str = "auto",
+    threads: int | None = None,
+    advance: Advance = lambda _n: None,
 ) -> Inspection:
     """Compare photos before and after a change.
 
     Args:
-        request: what is requested.
+        before: a photo, or a folder of photos.
+        after: a photo, or a folder of photos of the same names; endings do not count.
         lpips: measures LPIPS, or says why not.
+        backbones: who is asked; () for all whose weights are there.
+        device: ``auto``, ``cpu`` or ``cuda[:N]``.
+        threads: threads torch computes with; None for all cores.
         advance: called with the number of pairs compared.
 
     Raises:
         UsageError: the two are not two photos or two folders, or nothing fits together, or an unknown backbone.
         DataError: the weights of a backbone that was named are missing.
     """
-    device, _ = use_device(request.device, request.threads)
-    backbones, notes = _backbones(request.backbones)
-    pairs, refused = pairs_of(request.before, request.after)
+    machine, _ = use_device(device, threads)
+    recognisers, notes = _backbones(backbones)
+    pairs, refused = pairs_of(before, after)
     comparisons, faces, failed = [], [], []
-    for name, before, after in pairs:
+    for name, one, other in pairs:
         try:
-            comparison, pairs_of_faces = _compared(name, before, after, lpips)
+            comparison, pairs_of_faces = _compared(name, one, other, lpips)
         except DataError as error:
             failed.append(Refusal(name, str(error)))
         else:
             comparisons.append(comparison)
             faces.append(pairs_of_faces)
         advance(1)
-    moved = _movements([pair for found in faces for pair in found], backbones, device)
-    rows = iter(moved)
+    rows = iter(_movements([pair for found in faces for pair in found], recognisers, machine))
     done = tuple(
         comparison.model_copy(
             update={
@@ -199,7 +190,7 @@ def inspect(
         )
         for comparison, found in zip(comparisons, faces, strict=True)
     )
-    names = tuple(backbone.card.name for backbone in backbones)
+    names = tuple(backbone.card.name for backbone in recognisers)
     return Inspection(done, (*refused, *failed), names, notes)
 
 

@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bench.contracts import CROP_SIZE
+from bench.contracts import CROP_SIZE, MICRO_BATCH
 from bench.errors import DataError, UsageError
 from bench.faces import search
 from bench.faces.alignment import Pixels, align
@@ -28,6 +29,15 @@ from bench.faces.paste_back import Place, place_at, place_of, take_crop
 from bench.faces.whole_photo import PhotoFile
 from bench.photo_tools import photo_files
 from bench.photo_tools.photo_files import SUFFIXES
+
+
+class _Personal(Protocol):
+    @property
+    def person(self) -> str: ...
+
+
+OfPerson = TypeVar("OfPerson", bound=_Personal)
+"""A photo, or what is made of one."""
 
 _LITTER = frozenset({"thumbs.db", "desktop.ini"})
 
@@ -79,21 +89,6 @@ class Refusal:
 
     name: str
     reason: str
-
-
-@dataclass(frozen=True)
-class Crop:
-    """An aligned face.
-
-    Attributes:
-        image: 3×112×112 uint8.
-        sha256: of the file it was read from.
-        detected: whether the face was looked for and cut out; False where the photo is a crop already.
-    """
-
-    image: Tensor
-    sha256: str
-    detected: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,11 +204,7 @@ def _visible(path: Path) -> bool:
 
 def possible_ids(name: str) -> tuple[str, str, str]:
     """Return what a photo may be called, without an ending, the nicest name first; nothing else can have the last."""
-    return (
-        without_ending(name),
-        name,
-        f"{name}.{sha256(name.encode()).hexdigest()[:12]}",
-    )
+    return (without_ending(name), name, f"{name}.{sha256(name.encode()).hexdigest()[:12]}")
 
 
 def without_ending(name: str) -> str:
@@ -226,6 +217,14 @@ def without_ending(name: str) -> str:
 def _person(name: str) -> str:
     """Return the id of the person whose folder a photo lies in: an id, never a name (`bench.contracts.Faces`)."""
     return f"person-{sha256(name.rpartition('/')[0].encode()).hexdigest()[:12]}"
+
+
+def batches(items: Sequence[OfPerson], *, by_person: bool) -> list[Sequence[OfPerson]]:
+    """Return what is changed, and can be lost, together."""
+    if by_person:
+        people = dict.fromkeys(item.person for item in items)
+        return [[item for item in items if item.person == person] for person in people]
+    return [items[start : start + MICRO_BATCH] for start in range(0, len(items), MICRO_BATCH)]
 
 
 def needs_detector(photos: Sequence[Photo]) -> bool:
@@ -262,17 +261,17 @@ def load_detector() -> None:
         ) from None
 
 
-def read_crop(photo: Photo) -> Crop:
-    """Return the aligned face of a photo; one of 112×112 pixels is taken as it is.
+def read_crop(photo: Photo) -> FacedPhoto:
+    """Return the largest face of a photo, aligned; one of 112×112 pixels is taken as it is.
 
     Raises:
         DataError: it cannot be decoded or shows no face.
     """
-    payload = read_bytes(photo.path)
-    pixels = photo_files.read(payload).seen()
-    detected = pixels.shape != (CROP_SIZE, CROP_SIZE, 3)
-    face = _largest_face(pixels) if detected else pixels
-    return Crop(to_tensor(face), sha256(payload).hexdigest(), detected)
+    content = photo_files.read(read_bytes(photo.path))
+    pixels = content.seen()
+    is_crop = pixels.shape == (CROP_SIZE, CROP_SIZE, 3)
+    face = pixels if is_crop else _largest_face(pixels)
+    return FacedPhoto(photo, content.sha256, (to_tensor(face),), is_crop=is_crop)
 
 
 def read_faces(photo: Photo) -> FacedPhoto:
@@ -324,16 +323,6 @@ def _largest_face(pixels: Pixels) -> Pixels:
     if found is None:
         raise DataError("it shows no face that the detector finds")
     return align(pixels, found.points)
-
-
-def read_pixels(photo: Photo) -> tuple[Tensor, str]:
-    """Return a photo as it is, 3×H×W uint8, and the SHA-256 of its file.
-
-    Raises:
-        DataError: it cannot be decoded.
-    """
-    content = photo_files.read(read_bytes(photo.path))
-    return to_tensor(content.seen()), content.sha256
 
 
 def to_tensor(pixels: Pixels) -> Tensor:

@@ -36,7 +36,7 @@ def plan(request: PhotosRequest) -> PurifyPlan:
     """
     changing.check_photos(request, _PURIFYING)
     applied = AppliedDefense(request.method)
-    how = request.how or Written()
+    how = request.how("keep")
     return changing.plan(request, _PURIFYING, applied, how, lambda _there: _record(applied, how))
 
 

@@ -6,7 +6,7 @@ import click
 import pytest
 from click.core import ParameterSource
 
-from bench.cli import bench, config
+from bench.cli import bench, settings
 from bench.cli.commands import variables
 from bench.cli.matrix import command_line
 from bench.cli.options import PluginName
@@ -229,4 +229,4 @@ def test_variables_of_all_options_differ_and_split_as_a_shell_does():
 def test_a_settings_file_is_read_by_its_commands_names(tmp_path):
     path = tmp_path / "a.toml"
     path.write_text("[run]\nthreads = 1\n")
-    assert config.read(path, ["run"]) == {"run": {"threads": 1}}
+    assert settings.read(path) == {"run": {"threads": 1}}

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from bench.analysis.results import Results
-from bench.cli.table.erasure import learnt_from
+from bench.cli.table import learnt_from
 from bench.contracts import ConditionFacts, Decided
 from bench.errors import UsageError
 from bench.leaderboard import erasure

@@ -62,7 +62,9 @@ def test_what_is_planned_is_done_and_counted(photos, tmp_path):
     assert (again.pending, len(again.done), again.makes_key) == ((), 11, False)
     counts.clear()
     planned = erasing.plan(
-        EraseRequest(tmp_path / "out", tmp_path / "back", tmp_path / "my.key", PATTERN, threads=1)
+        EraseRequest(
+            tmp_path / "out", tmp_path / "back", MethodRequest(PATTERN, threads=1), tmp_path / "my.key"
+        )
     )
     assert len(erasing.erase(planned, counts.append).restored) == sum(counts) == 11
 

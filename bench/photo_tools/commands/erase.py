@@ -3,16 +3,14 @@
 `bench erase`.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from bench.cli.options import device_option, store_option, threads_option
-
-if TYPE_CHECKING:
-    from bench.photo_tools.photo_folders import Refusal
+from bench.cli.output import counting
+from bench.photo_tools.commands.changing import count, name_all, there_already
 
 _EXAMPLES = """\b
 Examples:
@@ -46,20 +44,8 @@ Examples:
 @threads_option
 @store_option
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def erase(
-    photos: Path,
-    out: Path,
-    key: Path | None,
-    attack: str,
-    backbones: tuple[str, ...],
-    dataset: str,
-    force: bool,
-    device: str,
-    threads: int | None,
-    store: Path | None,
-    dry_run: bool,
-    quiet: bool,
+    photos: Path, out: Path, key: Path | None, attack: str, force: bool, dry_run: bool, **how: Any
 ) -> None:
     """Take the cloaks off the photos in folder PHOTOS, as `bench cloak` wrote it, and write them into folder OUT.
 
@@ -70,35 +56,28 @@ def erase(
     Exit code 0: every photo was erased; 1: some, or a face of some, could not be, they are named; 2: what was requested
     cannot be done.
     """
-    from bench.cli.progress import counting
     from bench.photo_tools import erasing
-    from bench.photo_tools.commands.cloak import count, name_all, name_photos
+    from bench.photo_tools.applied import MethodRequest
 
-    requested = erasing.EraseRequest(
-        photos, out, key, attack, force, device, threads, store, dataset, backbones
-    )
-    planned = erasing.plan(requested)
+    planned = erasing.plan(erasing.EraseRequest(photos, out, MethodRequest(attack, **how), key, force))
     for warning in planned.warnings:
         click.echo(f"Warning: {warning}", err=True)
-    refused: Sequence[Refusal] = planned.refused
-    partly: Sequence[Refusal] = ()
+    done = erasing.Erased((), planned.refused)
     if dry_run:
         click.echo(
-            f"{count(len(planned.pending))} would be erased with key {planned.key.fingerprint} and written into {out}; "
+            f"{count(planned.pending)} would be erased with key {planned.key.fingerprint} and written into {out}; "
             f"{len(planned.done)} are there already."
         )
     else:
-        with counting("photos", len(planned.pending), hidden=quiet) as advance:
+        with counting("photos", len(planned.pending)) as advance:
             done = erasing.erase(planned, advance)
-        there = f"; {len(planned.done)} were there already" if planned.done else ""
-        click.echo(f"{count(len(done.restored))} erased with key {planned.key.fingerprint} in {out}{there}.")
-        refused = done.refused
-        partly = done.partly
+        there = there_already(planned.done)
+        click.echo(f"{count(done.restored)} erased with key {planned.key.fingerprint} in {out}{there}.")
     name_all("tried all the same", planned.remarks)
-    name_photos("with nothing to erase: no face was found in them", planned.uncloaked)
-    name_all("erased in part", partly)
-    name_all("not erased", refused)
+    name_all("with nothing to erase: no face was found in them", planned.uncloaked)
+    name_all("erased in part", done.partly)
+    name_all("not erased", done.refused)
     if dry_run:
         click.echo("Nothing was written.")
-    elif refused or partly:
+    elif done.refused or done.partly:
         click.get_current_context().exit(1)

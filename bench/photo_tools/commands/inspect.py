@@ -3,11 +3,14 @@
 `bench inspect`.
 """
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from bench.cli.options import device_option, json_option, lpips_trunk_option, threads_option
+from bench.cli.output import counting, print_json
+from bench.photo_tools.commands.changing import name_all, named_reasons, on_one_line
 
 if TYPE_CHECKING:
     from bench.photo_tools.inspection import Comparison, Inspection, Movement, Verdict, Visibility
@@ -30,25 +33,11 @@ Examples:
     metavar="NAME",
     help="Recogniser to ask. May be repeated. [default: all whose weights are here]",
 )
-@click.option(
-    "--lpips-trunk",
-    type=click.Path(path_type=Path),
-    help="AlexNet's weights for LPIPS. [env: CLOAKBENCH_LPIPS_TRUNK; default: torch.hub's cache]",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(1), help="Threads torch computes with. [default: all cores]")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def inspect(
-    before: Path,
-    after: Path,
-    backbones: tuple[str, ...],
-    lpips_trunk: Path | None,
-    device: str,
-    threads: int | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@lpips_trunk_option
+@device_option
+@threads_option
+@json_option
+def inspect(before: Path, after: Path, lpips_trunk: Path | None, as_json: bool, **asked: Any) -> None:
     """Say what a change did: A and B are two photos, or two folders whose photos have the same names.
 
     For the whole photo and for each face: largest difference (L∞), PSNR, SSIM and LPIPS; and for each recogniser how
@@ -58,15 +47,12 @@ def inspect(
 
     Exit code 0: all was compared; 1: some photos could not be, they are named; 2: what was requested cannot be done.
     """
-    from bench.cli.progress import counting
     from bench.photo_tools import inspection
-    from bench.photo_tools.commands.cloak import name_all, named_reasons
     from bench.quality.lpips import load_lpips
 
-    requested = inspection.InspectRequest(before, after, backbones, device, threads)
     pairs = len(inspection.pairs_of(before, after)[0])
-    with counting("photos", pairs, hidden=quiet) as advance:
-        found = inspection.inspect(requested, load_lpips(lpips_trunk), advance)
+    with counting("photos", pairs) as advance:
+        found = inspection.inspect(before, after, load_lpips(lpips_trunk), advance=advance, **asked)
     if as_json:
         value = {
             "comparisons": [comparison.model_dump(mode="json") for comparison in found.comparisons],
@@ -74,7 +60,7 @@ def inspect(
             "notes": list(found.notes),
             "failed": named_reasons(found.refused),
         }
-        click.echo(json.dumps(value, indent=1))
+        print_json(value)
     else:
         _say(found)
         name_all("not compared", found.refused)
@@ -95,8 +81,6 @@ def _say(found: "Inspection") -> None:
 
 
 def _say_one(comparison: "Comparison") -> None:
-    from bench.photo_tools.commands.cloak import on_one_line
-
     one, other = comparison.before, comparison.after
     click.echo(f"{on_one_line(one.file)} → {on_one_line(other.file)}")
     click.echo(

@@ -13,13 +13,8 @@ if TYPE_CHECKING:
     from PIL.Image import Exif, Image
 
 ORIENTATION = 0x0112
-
-
 _EXIF_IFD = 0x8769
-
-
 GPS_IFD = 0x8825
-
 
 _KEPT_TAGS = frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, ORIENTATION})
 """Of EXIF's first directory: description, camera, software, date, artist, copyright, orientation.
@@ -27,89 +22,28 @@ _KEPT_TAGS = frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, 
 All else there says how a TIFF lies in its file, or holds a thumbnail of the photo as it was.
 """
 
-
 _KEPT_DETAILS = frozenset(
-    {
-        0x829A,
-        0x829D,
-        0x8822,
-        0x8827,
-        0x8830,
-        0x8831,
-        0x8832,
-        0x9000,
-        0x9003,
-        0x9004,
-        0x9010,
-        0x9011,
-        0x9012,
-        0x9101,
-    }
-    | {
-        0x9102,
-        0x9201,
-        0x9202,
-        0x9203,
-        0x9204,
-        0x9205,
-        0x9206,
-        0x9207,
-        0x9208,
-        0x9209,
-        0x920A,
-        0x9290,
-        0x9291,
-        0x9292,
-    }
-    | {
-        0xA000,
-        0xA001,
-        0xA002,
-        0xA003,
-        0xA20E,
-        0xA20F,
-        0xA210,
-        0xA217,
-        0xA300,
-        0xA301,
-        0xA401,
-        0xA402,
-        0xA403,
-        0xA404,
-    }
-    | {
-        0xA405,
-        0xA406,
-        0xA407,
-        0xA408,
-        0xA409,
-        0xA40A,
-        0xA40C,
-        0xA420,
-        0xA430,
-        0xA431,
-        0xA432,
-        0xA433,
-        0xA434,
-        0xA435,
-    }
+    number
+    for first, last in (
+        *((0x829A, 0x829A), (0x829D, 0x829D), (0x8822, 0x8822), (0x8827, 0x8827), (0x8830, 0x8832)),
+        *((0x9000, 0x9000), (0x9003, 0x9004), (0x9010, 0x9012), (0x9101, 0x9102), (0x9201, 0x920A)),
+        *((0x9290, 0x9292), (0xA000, 0xA003), (0xA20E, 0xA210), (0xA217, 0xA217), (0xA300, 0xA301)),
+        *((0xA401, 0xA40A), (0xA40C, 0xA40C), (0xA420, 0xA420), (0xA430, 0xA435)),
+    )
+    for number in range(first, last + 1)
 )
 """Of EXIF's second directory: exposure, dates, colour, camera, lens and owner.
 
 Not maker's notes, comments and private tags, any of which may hold a smaller picture of the photo as it was.
 """
 
-
 _KEPT_PLACE = frozenset(range(0x20))
 """Of the directory of the place: what EXIF 3.0 defines."""
-
 
 _LONGEST_VALUE = 2_000
 """Bytes, or numbers, of a value that is kept of EXIF: a picture needs more."""
 
-
 _JPEG_BEGIN = b"\xff\xd8\xff"
-
 
 _MAX_EXIF = 65_000
 """Bytes of EXIF that fit into a JPEG."""

@@ -16,16 +16,12 @@ if TYPE_CHECKING:
 Kind = Literal["JPEG", "PNG", "WEBP"]
 """What is written."""
 
-
 Format = Literal["keep", "png", "jpeg"]
 """What is requested."""
 
-
 FORMATS: Final[tuple[str, ...]] = get_args(Format)
 
-
 SUFFIX_OF: Mapping[Kind, str] = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
-
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"}
@@ -33,10 +29,8 @@ SUFFIXES = frozenset(
 )
 """File name endings of photos, in any case."""
 
-
 _READ = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF")
 """Formats that Pillow is let loose on; others are rare among photos, and one of them runs programs."""
-
 
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 COLOUR_CHUNKS = frozenset({b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI"})
 """Chunks that say, besides the profile, what colours a PNG's values mean."""
 
-
 KEPT_CHUNKS = COLOUR_CHUNKS | {b"iCCP", b"tRNS", b"pHYs", b"bKGD", b"sBIT", b"hIST", b"sPLT"}
 """Chunks beside the pixels' own that hold neither a place nor a picture."""
 

@@ -1,0 +1,319 @@
+"""`bench table`: tables of a finished run besides its leaderboard."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from bench.cli.options import json_option
+from bench.cli.output import check_files, console, number, percent, print_columns, print_json, rows_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.analysis.results import Results
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+_EXAMPLES = """\b
+Examples:
+  bench table significance runs/3f2a
+  bench table means runs/3f2a --attack fawkes --csv means.csv
+  bench table erasure runs/3f2a --latex erasure.tex
+"""
+
+
+@click.group(epilog=_EXAMPLES)
+def table() -> None:
+    """Write a table of a finished run besides its leaderboard: rankings with tests, means, or erasure."""
+
+
+def _results(run: Path) -> "Results":
+    from bench.analysis.results import Results
+    from bench.run.folder import RunFolder
+
+    return Results.of(RunFolder(run))
+
+
+def _table_options(command: Command) -> Command:
+    """Add the options of where a table goes: those that `_give` takes."""
+    for option in (
+        click.option("--columns", is_flag=True, help="Explain the columns and do nothing else."),
+        json_option,
+        click.option("--latex", type=_FILE, help="Write it for a paper here (booktabs)."),
+        click.option("--md", type=_FILE, help="Write it as Markdown here."),
+        click.option("--csv", type=_FILE, help="Write every column here."),
+    ):
+        command = option(command)
+    return command
+
+
+def _give(
+    make: "Callable[[], pd.DataFrame]",
+    meanings: Mapping[str, str],
+    show: "Callable[[pd.DataFrame], None]",
+    *,
+    as_json: bool,
+    columns: bool,
+    **files: Path | None,
+) -> None:
+    """Make a table, write it to files and print it; or explain its columns.
+
+    Args:
+        make: returns the table.
+        meanings: column → what it means.
+        show: prints the table for a reader.
+        as_json: print it as JSON instead.
+        columns: explain the columns and do nothing else.
+        files: option without its dashes → file, None where it was not given.
+
+    Raises:
+        UsageError: a folder cannot be written.
+        StoreError: a file cannot be written.
+    """
+    if columns:
+        print_columns(meanings, as_json=as_json)
+        return
+    from bench.files import write_atomically
+    from bench.leaderboard.significance_tables import FORMS
+
+    wanted = check_files({f"--{form}": path for form, path in files.items()})
+    found = make()
+    for option, path in wanted.items():
+        form = FORMS["tex" if option == "--latex" else option[2:]]
+        write_atomically(path, form(found).encode(), option)
+    if as_json:
+        print_json(json.loads(found.to_json(orient="records")))
+        return
+    show(found)
+    for path in wanted.values():
+        click.echo(f"{path} written")
+
+
+# -- significance --------------------------------------------------------------------------------------------
+
+
+@table.command(epilog="Example: bench table significance runs/3f2a --out tables")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for the tables. [default: RUN/significance]"
+)
+@json_option
+def significance(run: Path, out: Path | None, as_json: bool) -> None:
+    """Rank the methods of the finished run in folder RUN and test every pair of them, over identities.
+
+    Writes rankings, pairs, accuracy-kept and seeds as CSV, Markdown and LaTeX, and prints the rankings. With
+    --json all tables are printed and none is written.
+    """
+    from bench.files import write_atomically
+    from bench.leaderboard import significance_tables as tables
+
+    results = _results(run)
+    ranked = tables.ranked_groups(results)
+    found = {
+        "rankings": tables.rankings(ranked),
+        "pairs": tables.pairs(ranked),
+        "accuracy-kept": tables.accuracy_kept(results),
+        "seeds": tables.seeds(results),
+    }
+    if as_json:
+        print_json({name: json.loads(table.to_json(orient="records")) for name, table in found.items()})
+        return
+    folder = out or run / "significance"
+    for name, table in found.items():
+        for ending, form in tables.FORMS.items():
+            write_atomically(folder / f"{name}.{ending}", form(table).encode())
+    _show_rankings(found["rankings"])
+    _show_accuracy_kept(found["accuracy-kept"])
+    click.echo(f"Tables: {', '.join(str(folder / f'{name}.csv') for name in found)} (and .md, .tex)")
+
+
+def _show_rankings(rankings: "pd.DataFrame") -> None:
+    for names, rows in rankings.groupby(["ranked", "against", "head", "condition", "access"], sort=False):
+        ranked, against, *where = map(str, names)
+        word = "Defences against" if ranked == "defense" else "Attacks under"
+        first, *others = rows_of(rows)
+        identities = f"{first['n_identities']} identities"
+        click.echo(f"{word} {against} (head {', '.join(filter(None, where))}; {identities})")
+        if first["reason"]:
+            click.echo(f"  {first['reason']}")
+        for row in (first, *others):
+            click.echo(f"  {_ranked(row)}")
+        if rows["minimum_detectable_difference"].notna().all():
+            least = percent(first["minimum_detectable_difference"])
+            click.echo(f"  minimum detectable difference of a pair at 80 % power: {least} points")
+
+
+def _ranked(row: dict[str, Any]) -> str:
+    text = "ASR    NA  " if row["asr"] is None else f"ASR {100 * row['asr']:5.1f} %"
+    low, high = row["rank_low"], row["rank_high"]
+    if low is None:
+        return f"{text}  {row['method']}"
+    place = f"{low:.0f}" if low == high else f"{low:.0f}-{high:.0f}"
+    return f"{text}  rank {place:<5} {row['tie_group']:<4} {row['method']}"
+
+
+def _show_accuracy_kept(kept: "pd.DataFrame") -> None:
+    from bench.analysis.comparison_groups import EVERY
+
+    kept = kept[kept["against"] != EVERY]
+    if len(kept):
+        shown = int(kept["not_worse"].eq(True).sum())
+        click.echo(
+            f"Normal accuracy: {shown} of {len(kept)} combinations of defence and attack are non-inferior at a margin "
+            f"of {100 * kept['margin'].iloc[0]:.0f} point; see accuracy-kept."
+        )
+
+
+# -- means ---------------------------------------------------------------------------------------------------
+
+_HEADINGS = (
+    *("ASR % [95 %]", "undefended", "no cloak", "accuracy %", "lost", "< 1 point"),
+    *("natural dB", "cloak dB", "cloak L∞"),
+)
+"""Of the printed table, after attack and defence; `--columns` explains them all."""
+
+
+@table.command(
+    epilog="""\b
+Examples:
+  bench table means runs/3f2a
+  bench table means runs/3f2a --attack fawkes --attack lowkey --csv results/headline.csv
+"""
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--attack",
+    "attacks",
+    multiple=True,
+    metavar="METHOD",
+    help="Only this attack. May be repeated. [default: all]",
+)
+@click.option(
+    "--backbone",
+    "backbones",
+    multiple=True,
+    metavar="METHOD",
+    help="Only this tracker. May be repeated. [default: all]",
+)
+@_table_options
+def means(run: Path, attacks: tuple[str, ...], backbones: tuple[str, ...], **form: Any) -> None:
+    """Average the finished run in folder RUN over attacks and trackers, within each identity first.
+
+    One row a head, defence and attack, and one for the mean of all attacks: ASR with its interval over
+    identities, beside it undefended and without attack; normal accuracy, and whether it is non-inferior at a
+    margin of one point; image quality of defence and cloaks. Black-box and white-box cells are never averaged.
+    """
+    from bench.leaderboard import means as averages
+
+    def make() -> "pd.DataFrame":
+        return averages.table(averages.means(_results(run), attacks, backbones))
+
+    _give(make, averages.COLUMNS, _show_means, **form)
+
+
+def _show_means(found: "pd.DataFrame") -> None:
+    from rich.table import Table
+
+    screen = console(width=200)
+    for (head, condition, access), rows in found.groupby(["head", "condition", "access"], sort=False):
+        first = rows.iloc[0]
+        where = ", ".join(filter(None, [f"head {head}", str(condition), str(access)]))
+        trackers = first["backbones"].replace("|", ", ")
+        shown = Table("attack", "defence", title=f"{where}; mean over {trackers}")
+        for heading in _HEADINGS:
+            shown.add_column(heading, justify="right")
+        for row in rows_of(rows):
+            shown.add_row(str(row["against"]), str(row["defense"]), *_means(row))
+        screen.print(shown)
+        screen.print(f"{first['n_identities']} identities.")
+        for reason in sorted(set(rows["asr_reason"]) - {""}):
+            screen.print(f"Without ASR or interval: {reason}.")
+
+
+def _means(row: dict[str, Any]) -> tuple[str, ...]:
+    lost = None if row["accuracy_difference"] is None else -row["accuracy_difference"]
+    return (
+        percent(row["asr"], row["asr_low"], row["asr_high"]),
+        *map(percent, (row["undefended_asr"], row["baseline_error"], row["normal_accuracy"], lost)),
+        {True: "yes", False: "not shown", None: ""}[row["not_worse"]],
+        *map(number, (row["natural_psnr"], row["cloak_psnr"], row["cloak_linf_max"])),
+    )
+
+
+# -- erasure -------------------------------------------------------------------------------------------------
+
+
+@table.command(
+    epilog="""\b
+Examples:
+  bench table erasure runs/3f2a
+  bench table erasure runs/3f2a --csv results/erasure.csv
+"""
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@_table_options
+def erasure(run: Path, **form: Any) -> None:
+    """Tabulate the finished run of protocol erasure in folder RUN: which share of protected pairs is accepted again.
+
+    Per attack and tracker: the share of pairs that the cloak protects, and which share of these is accepted again with
+    the right key, a wrong one, none, and behind each defence of the run, with what that defence was trained on;
+    with intervals over identities, and PSNRs.
+    """
+    from bench.leaderboard import erasure as erasures
+
+    _give(lambda: erasures.table(_results(run)), erasures.COLUMNS, _show_erasure, **form)
+
+
+def _show_erasure(found: "pd.DataFrame") -> None:
+    from rich.table import Table
+
+    screen = console(width=200)
+    for (attack, backbone, _), rows in found.groupby(["attack", "backbone", "head"], sort=False):
+        first, *others = rows_of(rows)
+        title = ", ".join(filter(None, [f"{attack} on {backbone}", str(first["access"])]))
+        if first["surrogates"]:
+            title += f" (made with {first['surrogates']})"
+        shown = Table("eraser", "what it learnt from", title=title)
+        for heading in ("accepted again %", "to original dB", "to cloak dB"):
+            shown.add_column(heading, justify="right")
+        for row in (first, *others):
+            to_cloak = "unchanged" if row["to_cloak_unchanged"] == 1 else number(row["to_cloak_psnr"], "NA")
+            again = percent(row["undone"], row["undone_low"], row["undone_high"])
+            shown.add_row(str(row["eraser"]), learnt_from(row), again, number(row["psnr"], "NA"), to_cloak)
+        screen.print(shown)
+        screen.print(_protection(first))
+        for reason in sorted(
+            {text for name in ("undone_reason", "psnr_reason") for text in rows[name]} - {""}
+        ):
+            screen.print(f"Without number or interval: {reason}.")
+
+
+def _protection(row: dict[str, Any]) -> str:
+    if row["protected"] is None:
+        return f"No share of protected pairs: {row['protected_reason']}."
+    return (
+        f"{percent(row['protected'], row['protected_low'], row['protected_high'])} % of {row['n_pairs']} pairs of "
+        f"{row['n_identities']} identities are protected: {row['protected_pairs']} pairs of "
+        f"{row['protected_identities']} identities. Cloaks: {number(row['cloak_psnr'], 'NA')} dB."
+    )
+
+
+def learnt_from(row: dict[str, Any]) -> str:
+    """Return what an eraser knew before it met the cloak, and which identities it may have known."""
+    seen = {
+        "seen": "this attack",
+        "seen-with-other-parameters": "this attack, other parameters",
+        "unseen": "other attacks",
+    }
+    known = [seen[mark] for mark in row["attack_seen_by_defense"].split("|") if mark in seen]
+    if row["extractors"]:
+        known.append(row["extractors"] + (" (the tracker's)" if row["extractor_is_tracker"] else ""))
+    overlap = {"yes": "evaluated identities", "unknown": "identities unknown"}
+    if row["kind"] == "defence" and row["identity_overlap"] in overlap:
+        known.append(overlap[row["identity_overlap"]])
+    return "; ".join(known)
