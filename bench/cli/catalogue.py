@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import KindOrPlugin, json_option
+from bench.cli.options import PluginName, json_option
 from bench.cli.output import print_json
 from bench.errors import unknown
 from bench.plugins import registry
@@ -26,7 +26,9 @@ kind_option = click.option(
     "list",
     epilog="\b\nExamples:\n  bench list attacks\n  bench list fawkes\n  bench list none --kind defense",
 )
-@click.argument("what", metavar="[KIND | PLUGIN]", required=False, type=KindOrPlugin(*registry.CLASSES))
+@click.argument(
+    "what", metavar="[KIND | PLUGIN]", required=False, type=PluginName(*registry.CLASSES, or_kind=True)
+)
 @kind_option
 @json_option
 def list_plugins(what: str | None, kind: str | None, as_json: bool) -> None:

@@ -1,15 +1,12 @@
 """`bench data`: list, add and fetch datasets."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
 from bench.cli.options import json_option
 from bench.cli.output import print_json, reporting
-
-if TYPE_CHECKING:
-    from bench.assets.catalogue import Listed
 
 FROM = click.option(
     "--from",
@@ -47,7 +44,13 @@ def list_data(as_json: bool) -> None:
     click.echo(f"Data folder: {data_folder()}")
     click.echo("synthetic: embedded, drawn by the project; needs no files")
     for item in found:
-        show_listed(item)
+        click.echo(f"{item.entry.name}: {item.state}; {item.entry.what}")
+        click.echo(f"    licence: {item.entry.licence}")
+        for file in item.files:
+            if file.state != "present":
+                click.echo(f"    {file.file.path}: {file.state}")
+        if item.state != "present":
+            click.echo(f"    {item.entry.how}")
     for entry in catalogue.BY_HAND:
         place = catalogue.place_of(entry)
         click.echo(f"{entry.name}: {'folder here' if place.is_dir() else 'absent'}; {entry.what}")
@@ -96,14 +99,3 @@ def fetch_files(name: str, source: str, kind: Literal["dataset", "weights"], *, 
         return
     for path in paths:
         click.echo(str(path))
-
-
-def show_listed(item: "Listed") -> None:
-    """Print one entry of the catalogue with the state of its files."""
-    click.echo(f"{item.entry.name}: {item.state}; {item.entry.what}")
-    click.echo(f"    licence: {item.entry.licence}")
-    for file in item.files:
-        if file.state != "present":
-            click.echo(f"    {file.file.path}: {file.state}")
-    if item.state != "present":
-        click.echo(f"    {item.entry.how}")

@@ -12,16 +12,10 @@ NO_READER = 141
 """Exit codes besides those of `bench.errors`; the last two as a shell has them (128 + signal)."""
 
 _NO_PLACE = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EROFS,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EIO,
-        errno.EFBIG,
-        errno.EBADF,
-    }
+    (
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES),
+        *(errno.EPERM, errno.EIO, errno.EFBIG, errno.EBADF),
+    )
 )
 """What the system may answer that is the matter of the user, not of the program."""
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Measure": {
         "run": ("bench.cli.run:run", "Run a matrix of attacks x defences x backbones."),
-        "plan": ("bench.cli.plan:plan", "Show what a run would compute, how long and how much disk."),
+        "plan": ("bench.cli.run:plan", "Show what a run would compute, how long and how much disk."),
         "ablate": ("bench.cli.ablate:ablate", "Vary one factor at a time: train, run, test, draw."),
         "power": ("bench.cli.power:power", "Power analysis: detectable effect and sample size."),
         "train": ("bench.cli.train:train", "Train a backbone, a purifier or an attack."),

@@ -109,12 +109,14 @@ class PluginName(_Text):
 
     Args:
         kinds: kinds of plugins, as in `bench.plugins.registry.EVERY`.
+        or_kind: whether the name of a kind will do too.
     """
 
     name = "text"
 
-    def __init__(self, *kinds: str) -> None:
+    def __init__(self, *kinds: str, or_kind: bool = False) -> None:
         self.kinds = kinds
+        self.or_kind = or_kind
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the text; the registry judges it."""
@@ -128,7 +130,7 @@ class PluginName(_Text):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> "list[CompletionItem]":
-        """Return the registered names that begin so; imports no plugin."""
+        """Return the kinds and registered names that begin so; imports no plugin."""
         del ctx, param
         from click.shell_completion import CompletionItem
 
@@ -137,26 +139,11 @@ class PluginName(_Text):
         if incomplete.startswith((".", "/", "~")):
             return [CompletionItem(incomplete, type="file")]
         found = {name: entry for kind in self.kinds for name, entry in registry.EVERY[kind].entries().items()}
+        helps = dict.fromkeys(registry.EVERY) if self.or_kind else {}
+        helps |= {name: found[name].summary() for name in sorted(found)}
         return [
-            CompletionItem(name, help=found[name].summary())
-            for name in sorted(found)
-            if name.startswith(incomplete)
+            CompletionItem(name, help=text) for name, text in helps.items() if name.startswith(incomplete)
         ]
-
-
-class KindOrPlugin(PluginName):
-    """A kind of plugin, in the plural or singular, or a plugin; completed."""
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> "list[CompletionItem]":
-        """Return the kinds that begin so, then the plugins."""
-        from click.shell_completion import CompletionItem
-
-        from bench.plugins.registry import EVERY
-
-        kinds = [CompletionItem(kind) for kind in EVERY if kind.startswith(incomplete)]
-        return [*kinds, *super().shell_complete(ctx, param, incomplete)]
 
 
 class RunPath(click.Path):

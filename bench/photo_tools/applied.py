@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from bench.assets.catalogue import DATASETS
 from bench.assets.doctor import EMBEDDED
@@ -70,17 +70,20 @@ class Applied(ABC, Generic[MethodT]):
     """
 
     kind: ClassVar[Literal["attacks", "defenses"]]
+    by_person = False
+    """Whether all photos of a person are changed together."""
 
     def __init__(self, requested: MethodRequest) -> None:
         self.text = factory.normal(self.kind, requested.method)
         self.dataset_text = requested.dataset or default_dataset()
+        self.seed = requested.seed
         self._requested = requested
         spec = {self.kind: (self.text,), "dataset": self.dataset_text, "seeds": (requested.seed,)}
         run = resolve(make_spec(spec))
         self.name, self.method = self._chosen(run)
         self.run: Resolved = with_weights(run, self.method, requested.backbones)
         self.binding: Binding = self.run.binding(self.method, _NOBODY)
-        self._check(requested.backbones)
+        self.backbones = self.binding.backbones
         self.weights = tuple(sha256_of(path) for path in files_of(self.method, self.binding))
 
     @abstractmethod
@@ -91,28 +94,6 @@ class Applied(ABC, Generic[MethodT]):
             UsageError: it is none that changes photos.
         """
 
-    def _check(self, backbones: tuple[str, ...]) -> None:
-        """Check that the method takes the backbones that were named.
-
-        Raises:
-            UsageError: it does not.
-        """
-
-    @property
-    def backbones(self) -> tuple[str, ...]:
-        """The surrogates or extractors it uses, by name."""
-        return self.binding.backbones
-
-    @property
-    def seed(self) -> int:
-        """The seed of its randomness."""
-        return self._requested.seed
-
-    @property
-    @abstractmethod
-    def by_person(self) -> bool:
-        """Whether all photos of a person are changed together."""
-
     @property
     @abstractmethod
     def code(self) -> str:
@@ -121,19 +102,24 @@ class Applied(ABC, Generic[MethodT]):
     @property
     def note(self) -> str:
         """The dataset's caution, where backbones, weights or other people's faces make it count; or ""."""
-        counts = self.backbones or self.weights or self._needs_people()
+        imitates = isinstance(self.method, Attack) and self.method.threat.needs_targets
+        counts = self.backbones or self.weights or self.method.requires_fit or imitates
         return self.run.dataset.note if counts else ""
-
-    def _needs_people(self) -> bool:
-        """Say whether it imitates or learns from the dataset's training people."""
-        return self.method.requires_fit
 
     @cached_property
     def _pipeline(self) -> Pipeline:
-        return Pipeline(self.run, machine_of(self._requested.device, self._requested.threads))
+        device, threads = use_device(self._requested.device, self._requested.threads)
+        return Pipeline(self.run, Machine(device, threads, 1, Unavailable("not measured here")))
 
+    @cached_property
     def _executor(self) -> Executor:
         return Executor(Store(self._requested.store or default_folder()), self._pipeline.machine)
+
+    def _context(self, **given: Any) -> Context:
+        """Return the method's context, with what it learnt; computed where it is not stored."""
+        bound = self._pipeline.method(self.kind, self.name, _NOBODY, self.seed)
+        learnt = {node.address: self._executor.fetch(node) for node in bound.learnt}
+        return bound.context(self._pipeline.machine, learnt, **given)
 
 
 class AppliedAttack(Applied[Attack]):
@@ -141,16 +127,19 @@ class AppliedAttack(Applied[Attack]):
 
     kind = "attacks"
 
+    def __init__(self, requested: MethodRequest) -> None:
+        super().__init__(requested)
+        self.by_person = self.method.scope == "identity"
+        named = requested.backbones
+        if named and set(named) != set(self.backbones):
+            takes = f"uses {', '.join(self.backbones)}" if self.backbones else "uses no surrogates"
+            raise UsageError(
+                f"{self.name} {takes}, not {', '.join(named)}: leave out --backbone, or the attack's own parameter."
+            )
+
     def _chosen(self, run: Resolved) -> tuple[str, Attack]:
         name = run.spec.attacks[0]
         return name, run.attacks[name]
-
-    def _check(self, backbones: tuple[str, ...]) -> None:
-        if backbones and set(backbones) != set(self.backbones):
-            takes = f"uses {', '.join(self.backbones)}" if self.backbones else "uses no surrogates"
-            raise UsageError(
-                f"{self.name} {takes}, not {', '.join(backbones)}: leave out --backbone, or the attack's own parameter."
-            )
 
     def check_surrogates_are_there(self) -> None:
         """Look for the weights of every surrogate; `Attack.erase` may do without them.
@@ -162,17 +151,9 @@ class AppliedAttack(Applied[Attack]):
             factory.backbone(name).files(Binding(self.run.spec.dataset, self.run.dataset.domain, (), name))
 
     @property
-    def by_person(self) -> bool:
-        """Whether the attack looks at all photos of a person together."""
-        return self.method.scope == "identity"
-
-    @property
     def code(self) -> str:
         """The digest of its code."""
         return code_digest(type(self.method), "bench.run.stages.cloak")
-
-    def _needs_people(self) -> bool:
-        return self.method.threat.needs_targets or self.method.requires_fit
 
     def context(self, key: bytes | None) -> Context:
         """Return the context for `Attack.cloak`, or for `Attack.erase`.
@@ -185,14 +166,11 @@ class AppliedAttack(Applied[Attack]):
             DataError: photos of theirs are missing.
             NodeError: what the attack learns could not be made.
         """
-        executor, machine = self._executor(), self._pipeline.machine
         targets = None
         if key is not None and self.method.threat.needs_targets:
-            faces = executor.fetch(self._pipeline.training_faces("targets"))
-            targets = decode_pixels(faces).faces(machine.device)
-        bound = self._pipeline.method(self.kind, self.name, _NOBODY, self.seed)
-        learnt = {node.address: executor.fetch(node) for node in bound.learnt}
-        return bound.context(machine, learnt, targets=targets, key=Secret(key or b""))
+            faces = self._executor.fetch(self._pipeline.training_faces("targets"))
+            targets = decode_pixels(faces).faces(self._pipeline.machine.device)
+        return self._context(targets=targets, key=Secret(key or b""))
 
 
 class AppliedDefense(Applied[Purifier]):
@@ -212,11 +190,6 @@ class AppliedDefense(Applied[Purifier]):
         return name, defense
 
     @property
-    def by_person(self) -> bool:
-        """A purifier takes each photo on its own."""
-        return False
-
-    @property
     def code(self) -> str:
         """The digest of its code, and of that of its parts."""
         return code_digest(type(self.method), *map(type, self.method.parts()), "bench.run.stages.purify")
@@ -229,21 +202,7 @@ class AppliedDefense(Applied[Purifier]):
             DataError: photos of theirs are missing.
             NodeError: what the defence learns could not be made.
         """
-        executor = self._executor()
-        bound = self._pipeline.method(self.kind, self.name, _NOBODY, self.seed)
-        return bound.context(
-            self._pipeline.machine, {node.address: executor.fetch(node) for node in bound.learnt}
-        )
-
-
-def machine_of(device: str, threads: int | None) -> Machine:
-    """Return the machine a method works on outside a run.
-
-    Raises:
-        UsageError: the device is not there.
-    """
-    found, used = use_device(device, threads)
-    return Machine(found, used, 1, Unavailable("not measured here"))
+        return self._context()
 
 
 def with_weights(run: Resolved, method: Attack | Defense, named: tuple[str, ...] = ()) -> Resolved:
@@ -262,7 +221,8 @@ def with_weights(run: Resolved, method: Attack | Defense, named: tuple[str, ...]
     if named:
         return replace(run, pool=BackbonePool(name="given", groups=(tuple(named),)))
     refusal: UsageError | None = None
-    for names in dict.fromkeys(run.pool.helpers(tracker) for tracker in (_NOBODY, *_trackers(run.pool))):
+    trackers = (_NOBODY, *(group[0] for group in run.pool.groups))
+    for names in dict.fromkeys(map(run.pool.helpers, trackers)):
         candidate = replace(run, pool=BackbonePool(name=run.pool.name, groups=(names,)))
         try:
             files_of(method, candidate.binding(method, _NOBODY))
@@ -271,10 +231,6 @@ def with_weights(run: Resolved, method: Attack | Defense, named: tuple[str, ...]
         else:
             return candidate
     raise refusal or UsageError(f"the pool {run.pool.name} has no backbones. Name some with --backbone.")
-
-
-def _trackers(pool: BackbonePool) -> tuple[str, ...]:
-    return tuple(group[0] for group in pool.groups)
 
 
 def files_of(method: Attack | Defense, binding: Binding) -> tuple[Path, ...]:

@@ -6,6 +6,7 @@ has only this photo: with the landmarks found in it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,19 +219,14 @@ def pairs_of(before: Path, after: Path) -> tuple[list[tuple[str, Path, Path]], t
     made = _made(after)
     partners = _partners(first, second, made)
     pairs = [(photo.name, photo.path, partners[photo].path) for photo in first if photo in partners]
-    alone = [
-        Refusal(photo.name, f"{after} has no photo of this name that is not another's")
-        if without_ending(photo.name).lower() in {without_ending(one.name).lower() for one in second}
-        else Refusal(photo.name, f"{after} has no photo of this name")
-        for photo in first
-        if photo not in partners
-    ]
+    namesakes = {without_ending(photo.name).lower() for photo in second}
+    alone = []
+    for photo in [photo for photo in first if photo not in partners]:
+        another = " that is not another's" if without_ending(photo.name).lower() in namesakes else ""
+        alone.append(Refusal(photo.name, f"{after} has no photo of this name{another}"))
     taken = {photo.path for photo in partners.values()}
-    left = [
-        Refusal(str(photo.path), f"{before} has no photo of this name")
-        for photo in second
-        if photo.path not in taken
-    ]
+    reason = f"{before} has no photo of this name"
+    left = [Refusal(str(photo.path), reason) for photo in second if photo.path not in taken]
     if not pairs:
         raise UsageError(f"no photo in {after} has the name of one in {before}; endings do not count.")
     return pairs, (*refused, *others, *alone, *left)
@@ -257,18 +253,10 @@ def _partners(first: Sequence[Photo], second: Sequence[Photo], made: Mapping[str
 
 def _made(folder: Path) -> dict[str, str]:
     """Return source → what a folder's record says was made of it."""
-    kinds: Mapping[str, type[CloakRecord | PurifyRecord | EraseRecord]] = {
-        CLOAKS: CloakRecord,
-        PURIFIED: PurifyRecord,
-        ERASED: EraseRecord,
-    }
-    for name, kind in kinds.items():
-        try:
-            record = kind.read(folder / name)
-        except DataError:
-            continue
-        if record is not None:
-            return {source: one.output for source, one in record.photos.items() if one.output}
+    for name, kind in ((CLOAKS, CloakRecord), (PURIFIED, PurifyRecord), (ERASED, EraseRecord)):
+        with contextlib.suppress(DataError):
+            if (record := kind.read(folder / name)) is not None:
+                return {source: one.output for source, one in record.photos.items() if one.output}
     return {}
 
 
@@ -314,14 +302,8 @@ def _seen(path: Path) -> _Seen:
         points: tuple[np.ndarray, ...] = (TEMPLATE,)
     else:
         points = tuple(face.points for face in search.find_faces(pixels))
-    facts = FileFacts(
-        file=str(path),
-        format=content.format,
-        width=width,
-        height=height,
-        bytes=len(payload),
-        faces=len(points),
-    )
+    sizes = {"width": width, "height": height, "bytes": len(payload), "faces": len(points)}
+    facts = FileFacts(file=str(path), format=content.format, **sizes)
     return _Seen(facts, pixels, content.upright(), points)
 
 
@@ -353,10 +335,7 @@ def _found_again(one: _Seen, other: _Seen, points: np.ndarray, index: int) -> np
         return None
     if one.is_crop:
         return other.points[0]
-    scale = np.array(
-        [other.pixels.shape[1] / one.pixels.shape[1], other.pixels.shape[0] / one.pixels.shape[0]]
-    )
-    expected = points * scale
+    expected = points * np.divide(other.pixels.shape[1::-1], one.pixels.shape[1::-1])
     size = float(np.ptp(expected, axis=0).max())
     distances = [float(np.linalg.norm(found - expected, axis=1).mean()) for found in other.points]
     nearest = int(np.argmin(distances))
@@ -499,22 +478,16 @@ def _movements(
 
 
 def _movement(backbone: Backbone, cosine: float) -> Movement:
-    return Movement(
-        backbone=backbone.card.name,
-        cosine=cosine,
-        distance=1 - cosine,
-        verdicts=tuple(_verdict(backbone, far, cosine) for far in FARS),
-    )
+    verdicts = tuple(_verdict(backbone, far, cosine) for far in FARS)
+    return Movement(backbone=backbone.card.name, cosine=cosine, distance=1 - cosine, verdicts=verdicts)
 
 
 def _verdict(backbone: Backbone, far: float, cosine: float) -> Verdict:
-    name = backbone.card.name
     for threshold in backbone.card.thresholds:
         if np.isclose(threshold.far, far):
             return Verdict(far=far, threshold=threshold.cosine, same_person=cosine >= threshold.cosine)
-    return Verdict(
-        far=far,
-        threshold=None,
-        same_person=None,
-        reason=f"the card of {name} has no threshold for FAR {100 * far:g} %; `bench models calibrate` gives one",
+    name = backbone.card.name
+    reason = (
+        f"the card of {name} has no threshold for FAR {100 * far:g} %; `bench models calibrate` gives one"
     )
+    return Verdict(far=far, threshold=None, same_person=None, reason=reason)
