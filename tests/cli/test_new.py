@@ -27,6 +27,26 @@ def test_a_plugin_by_path_needs_no_installation(cli, here):
     assert "All 19 checks passed." in out
 
 
+BAD = """
+from bench.contracts import Attack, ThreatModel
+
+
+class OutOfRange(Attack):
+    name = "out-of-range"
+    threat = ThreatModel(goal="untargeted")
+
+    def cloak(self, faces, ctx):
+        return {name: image + 3 for name, image in zip(faces.ids, faces.images, strict=True)}
+"""
+
+
+def test_a_failed_check_is_exit_code_1(cli, here):
+    (here / "bad.py").write_text(BAD)
+    code, out, _ = cli("check", here / "bad.py:OutOfRange")
+    assert "checks failed." in out
+    assert code == 1
+
+
 def test_as_json(cli, here):
     code, out, err = cli("new", "backbone", "my_net", "--out", here / "elsewhere", "--json")
     assert (code, err) == (0, "")

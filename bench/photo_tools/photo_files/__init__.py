@@ -4,30 +4,14 @@ What lives here: decoding without losing anything unsaid, encoding again, and co
 faces and what is done to them. In memory a photo is `bench.faces.whole_photo.PhotoFile`.
 """
 
-from bench.faces.whole_photo import PhotoFile
-from bench.photo_tools.photo_files.exif import without_location
-from bench.photo_tools.photo_files.kinds import (
-    FORMATS,
-    SUFFIX_OF,
-    SUFFIXES,
-    Format,
-    Kind,
-    is_heif,
-    kind_by_suffix,
-    kind_of,
-)
+from bench.photo_tools.photo_files.exif import copy_without_location, without_location
+from bench.photo_tools.photo_files.kinds import SUFFIXES, Format, is_heif, kind_by_suffix, kind_of
 from bench.photo_tools.photo_files.reading import read
-from bench.photo_tools.photo_files.stripping import copy_without_location
-from bench.photo_tools.photo_files.writing import JPEG_QUALITY, encode, notes_as
+from bench.photo_tools.photo_files.writing import encode, notes_as
 
 __all__ = [
-    "FORMATS",
-    "JPEG_QUALITY",
     "SUFFIXES",
-    "SUFFIX_OF",
     "Format",
-    "Kind",
-    "PhotoFile",
     "copy_without_location",
     "encode",
     "is_heif",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from bench.errors import DataError
 from bench.faces.photos import _opened
@@ -18,8 +18,6 @@ Kind = Literal["JPEG", "PNG", "WEBP"]
 
 Format = Literal["keep", "png", "jpeg"]
 """What is requested."""
-
-FORMATS: Final[tuple[str, ...]] = get_args(Format)
 
 SUFFIX_OF: Mapping[Kind, str] = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 
@@ -68,16 +66,13 @@ def kind_of(path: Path, wanted: Format) -> tuple[Kind, str]:
     """
     form = _form(path)
     own = path.suffix
+    fits = kind_by_suffix(own)
     if wanted == "jpeg":
-        return "JPEG", own if form in {"JPEG", "MPO"} and _fits("JPEG", own) else ".jpg"
+        return "JPEG", own if form in {"JPEG", "MPO"} and fits == "JPEG" else ".jpg"
     if wanted == "png" or form in {"", "BMP", "DIB", "GIF", "TIFF"}:
         return "PNG", ".png"
     kind: Kind = "PNG" if form == "PNG" else "WEBP" if form == "WEBP" else "JPEG"
-    return kind, own if _fits(kind, own) else SUFFIX_OF[kind]
-
-
-def _fits(kind: Kind, suffix: str) -> bool:
-    return kind_by_suffix(suffix) == kind
+    return kind, own if fits == kind else SUFFIX_OF[kind]
 
 
 def kind_by_suffix(suffix: str) -> Kind | None:
