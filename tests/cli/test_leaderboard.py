@@ -27,7 +27,7 @@ def test_json_is_a_list_of_rows(cli, finished):
 def test_columns_explains_every_column(cli, finished):
     code, out, _ = cli("leaderboard", finished.run, "--columns")
     assert code == 0
-    assert dict(line.split(": ", 1) for line in out.splitlines()) == dict(COLUMNS)
+    assert dict(line.split(maxsplit=1) for line in out.splitlines()) == dict(COLUMNS)
 
 
 @pytest.mark.parametrize("made", [True, False])

@@ -67,7 +67,7 @@ def test_a_run_does_not_differ_from_itself(finished, command):
     ("arguments", "message"),
     [
         (("none", "jpeg:quality=21"), "are not two attacks, defences or backbones of this run"),
-        (("none", "none"), "may be attack or defense; say which with --kind"),
+        (("none", "none"), "may be attack or defense; name it with --kind"),
         (("a", "b", "c"), "two methods or one other run, got 3"),
         (("/nowhere",), "is no folder of a run"),
     ],
