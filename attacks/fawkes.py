@@ -399,7 +399,7 @@ class _Choice:
 
     @classmethod
     def of(cls, faces: Faces, ctx: Context, backbones: Sequence[Backbone]) -> _Choice:
-        """Choose; an identity's target is the pool's identity whose nearest photo of theirs is farthest.
+        """Choose; an identity's target is the pool's identity whose nearest photo is farthest.
 
         Distances are between the surrogates' unit embeddings side by side; a target's embedding is the mean
         of its photos'.

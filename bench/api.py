@@ -2,7 +2,7 @@
 
 Methods are texts such as ``fawkes:mode=mid``, as on the command line (`bench.plugins.syntax`). A matrix (`RunSpec`)
 crosses them into cells, dataset × attack × defence × backbone × head × protocol × seed. How it is computed (`Options`)
-stands apart: device, batch size and folders are not part of what is asked.
+stands apart: device, batch size and folders are not part of what is requested.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def run(
         backbones: the trackers' FR models; empty: the first group of the dataset's pool.
         heads: how the tracker recognises; empty: the protocol's first.
         dataset: whose faces.
-        protocol: how the tracker is trained and asked.
+        protocol: how the tracker is trained and tested.
         seeds: of the methods' randomness; each makes cells of its own.
         split_seed: of galleries, probes and folds, and of the choice of identities.
         identities: how many are evaluated; None for all.

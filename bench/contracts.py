@@ -426,7 +426,7 @@ class Purifier(Defense):
     def purify(self, faces: Faces, ctx: Context) -> Tensor:
         """Return N×3×H×W float32 in [0, 1], one image for each given.
 
-        It gets cloaked and natural training photos alike and is not told which is which.
+        It gets cloaked and natural training photos alike, without knowing which is which.
         """
 
 
@@ -723,7 +723,7 @@ class View(Frozen):
     """
 
     photos: PhotoSet = Field(
-        description="gallery or probes of the split; background: `Protocol.impostors`, identities that are not "
+        description="gallery or probes of the split; impostors: `Protocol.impostors`, identities that are not "
         "evaluated; targets: the identities a targeted attack imitates"
     )
     state: Literal["natural", "cloaked", "erased"] = Field(

@@ -1,4 +1,4 @@
-"""FFDNet, a denoiser that is told the level of noise, as a purifier."""
+"""FFDNet, a denoiser that is given the level of noise, as a purifier."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -43,7 +43,7 @@ def denoise(network: Callable[[Tensor], Tensor], images: Tensor, sigma: float) -
 
 
 class FFDNet(Denoiser):
-    """Denoises each image with the published model, told to expect a level of noise."""
+    """Denoises each image with the published model for a given level of noise."""
 
     name: ClassVar[str] = "ffdnet"
     paper: ClassVar[str] = (

@@ -79,7 +79,7 @@ def decode_perturbation(payload: bytes, requested: Gradient) -> Perturbation:
     sizes = tuple(values.shape), tuple(requested.values.shape)
     if sizes[0] != sizes[1] or eps != requested.eps:
         raise DataError(
-            f"The server's answer is for {sizes[0]} within ±{eps} grey levels, asked was {sizes[1]} within "
+            f"The server's answer is for {sizes[0]} within ±{eps} grey levels, requested {sizes[1]} within "
             f"±{requested.eps}. Ask again, or another server."
         )
     return answer

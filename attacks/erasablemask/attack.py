@@ -127,8 +127,8 @@ class ErasableMask(Attack):
     def assign_targets(self, faces: Faces, ctx: Context) -> Mapping[str, str]:
         """Return whom each photo's mask imitates: drawn for each identity from those the weights learnt.
 
-        Where the pool has none of these, from everyone in it: the generator is told what its target looks like
-        and can imitate impostors, though less well.
+        Where the pool has none of these, from everyone in it: the generator is given what its target looks like
+        and can imitate identities it was not trained on, though less well.
 
         Raises:
             UsageError: there is nobody to imitate.

@@ -88,7 +88,7 @@ def meta_auxiliary(
     """Return the meta-auxiliary gradient, and the N losses averaged over the surrogates.
 
     The first surrogate is primary, the others are auxiliary. Some are meta-train: their gradients, of equal
-    length, give an inner step, and the others (meta-test) are asked at where it leads (first order: the step is
+    length, give an inner step, and the others (meta-test) are evaluated at where it leads (first order: the step is
     a constant). So what counts is a change that still works after another backbone has had its way. Every
     gradient is scaled to the mean length of all (balance), and an auxiliary one loses its part against the
     primary one (stability; Yu et al., "Gradient Surgery", NeurIPS 2020, eq. in section 2.3). Costs as much as

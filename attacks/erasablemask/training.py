@@ -213,7 +213,7 @@ class _Targets:
 
     @property
     def condition(self) -> Tensor:
-        """What the generator is told of each, T×C; the surrogates in the order of their names."""
+        """What the generator is given of each, T×C; the surrogates in the order of their names."""
         return torch.cat(self.centres, dim=1)
 
 

@@ -32,7 +32,7 @@ def ablation_figure(table: pd.DataFrame, path: Path) -> None:
 
     Points with 95 % intervals over identities, one colour an attack (and one marker a head where there are
     several), in the mean over the level's trackers; crosses are the same without a defence, the ring is the
-    base. The scale of ASR is a square root, so that one per cent and ninety can be told from their neighbours.
+    base. The scale of ASR is a square root, so that one per cent and ninety can be distinguished from their neighbours.
     A level that failed is named and has no points.
 
     Args:

@@ -286,7 +286,7 @@ def plan(suite: Suite, folder: Path) -> Plan:
     """Resolve a suite: every name is checked, and what levels share is found.
 
     Args:
-        suite: what is asked.
+        suite: what is requested.
         folder: where weights, training cloaks and runs go.
 
     Raises:

@@ -135,7 +135,7 @@ BY_HAND: tuple[ByHand, ...] = (
     ),
     ByHand(
         name="ffhq",
-        what="FFHQ: 70,000 photos of impostors, without identities; for training and calibration only",
+        what="FFHQ: 70,000 photos without identity labels; for training and calibration only",
         licence="CC BY-NC-SA 4.0 (the set); each photo has its own licence and author in the metadata",
         how="Get images1024x1024 and ffhq-dataset-v2.json with https://github.com/NVlabs/ffhq-dataset",
     ),

@@ -64,7 +64,7 @@ def _print(found: "Audit") -> None:
         where = f"{len(each.cells)} cells, e.g. {each.cells[0]}" if each.cells else "the whole run"
         click.echo(f"{_status(each)}: {each.kind}")
         click.echo(f"    {each.evidence}")
-        click.echo(f"    {where}; {'said by' if each.marked else 'would be said by'} {each.column}")
+        click.echo(f"    {where}; {'marked by' if each.marked else 'would be marked by'} {each.column}")
     for missed in found.unchecked:
         click.echo(f"not checked: {missed.what}")
         click.echo(f"    {missed.reason}")

@@ -31,7 +31,7 @@ Examples:
 @click.option("--backbone", metavar="METHOD", help="Only on this tracker. [default: mean of all]")
 @json_option
 def compare(run: Path, what: tuple[str, ...], as_json: bool, **chosen: str | None) -> None:
-    """Say whether A is better than B in the finished run in folder RUN, with the evidence over identities.
+    """Test whether A is significantly better than B in the finished run in folder RUN, over identities.
 
     A and B are two attacks (better: higher ASR), two defences or two trackers' backbones (better: lower ASR).
     With OTHER_RUN in their place, compares the cells that two runs have in common.

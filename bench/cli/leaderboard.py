@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _EPILOG = """\b
 Examples:
   bench leaderboard runs/3f2a --csv table.csv
-  bench leaderboard runs/3f2a runs/77c0 --html board.html --latex board.tex
+  bench leaderboard runs/3f2a runs/77c0 --html leaderboard.html --latex leaderboard.tex
   bench leaderboard results/leaderboard --html site.html
 """
 

@@ -58,7 +58,7 @@ def power(
     as_json: bool,
     **spread: float,
 ) -> None:
-    """Say, before a run, which difference it could show and how many identities a wanted one needs.
+    """Power analysis before a run: the detectable effect, and the sample size that a given effect needs.
 
     The difference is between two cells' mean rates over the same identities, by a paired t test. Without a run,
     the spread between identities follows from the rate, the probes and the two correlations.

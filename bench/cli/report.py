@@ -30,7 +30,7 @@ def report(
     """Write a report of the finished run in folder RUN: key results, tables, figures, threat models, cautions.
 
     html is one file that needs nothing else and loads nothing. md puts the figures beside the file, in FILE_files.
-    A report of a dataset of real identities shows real identities unless --no-photos is given.
+    A report of real photos shows real people unless --no-photos is given.
     """
     from bench.files import write_atomically
     from bench.leaderboard.view import RunView

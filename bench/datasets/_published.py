@@ -1,4 +1,4 @@
-"""Datasets that identities already have on disk, in the layout their publishers gave them.
+"""Datasets that users already have on disk, in the layout their publishers gave them.
 
 What lives here: opaque ids, who is evaluated, lazy reading, alignment, the fingerprint. What must not: any one
 dataset's files. A subclass says which photos belong to whom (`_find`) and where the landmarks come from (`_points_of`).

@@ -1,4 +1,4 @@
-"""FFHQ: 70,000 photos of impostors at 1024×1024, for training and calibration only; the user brings it.
+"""FFHQ: 70,000 photos without identity labels at 1024×1024, for training and calibration only; the user brings it.
 
 Karras, Laine, Aila, A Style-Based Generator Architecture, CVPR 2019. Layout and metadata as in NVlabs/ffhq-dataset
 (README, download_ffhq.py): images1024x1024/00000/00000.png or thumbnails128x128/…, and ffhq-dataset-v2.json with 68
@@ -44,15 +44,15 @@ _CHUNK = 1 << 20
 
 
 class FFHQ(PublishedDataset):
-    """Photos of identities on Flickr; each photo counts as an identity of its own, and all are for training.
+    """Photos of people on Flickr; each photo counts as an identity of its own, and all are for training.
 
     Use it where impostors are wanted: ``bench train`` and calibration. A run that evaluates needs another dataset. The
-    same stranger may be in it twice. CC BY-NC-SA 4.0; the metadata name each photo's own licence and author.
+    same person may be in it twice. CC BY-NC-SA 4.0; the metadata name each photo's own licence and author.
     """
 
     name = "ffhq"
     paper = "Karras et al., A Style-Based Generator Architecture, CVPR 2019"
-    note = "FFHQ: impostors without identities, nobody is evaluated; non-commercial use only"
+    note = "FFHQ: no identity labels, nobody is evaluated; non-commercial use only"
     impostors_only = True
 
     class Params(FolderParams):

@@ -324,7 +324,7 @@ class _Auditor:
 
     @cached_property
     def changed(self) -> frozenset[str]:
-        """The methods whose code is another than the run's; none where that cannot be told."""
+        """The methods whose code is another than the run's; none where that is unknown."""
         try:
             return frozenset(changed_code(self.facts.methods, describe_methods(self._run)))
         except BenchError:

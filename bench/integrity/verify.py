@@ -236,7 +236,7 @@ def _recompute_artefact(store: Store, node: Node, machine: Machine, advance: Adv
 
 
 def reconcile(found: Iterable[Check]) -> list[Check]:
-    """Drop what is said to be unchecked of cells that were made again: making them was the check."""
+    """Drop what is reported as unchecked of cells that were made again: making them was the check."""
     checks = list(found)
     made = {check.name for check in checks if check.kind == "recomputed cell"}
     return [check for check in checks if check.state != "unchecked" or check.name not in made]

@@ -227,7 +227,7 @@ def merge(sources: Sequence[Source], *, keep_both: bool = False) -> Merged:
     """Return several leaderboards as one, rows in the order of the sources.
 
     A cell (`columns.KEY`) that two sources have with the same results (`RESULTS`) is there once, as the
-    first has it, requested where one of them asked. Runs of the same identities, photos, split and protocol are ranked
+    first has it, requested where either says so. Runs of the same identities, photos, split and protocol are ranked
     and tested over all their cells. Else ranks and corrected p values are of each run alone, and `ranking_reason`
     says why where another source ranks defences against the same attack.
 

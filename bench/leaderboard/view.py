@@ -1,4 +1,4 @@
-"""A finished run as figures, reports and leaderboards see it: read once, asked many times."""
+"""A finished run as figures, reports and leaderboards see it: read once, used many times."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,7 +37,7 @@ class RunView:
 
     @property
     def facts(self) -> RunFacts:
-        """Return what was asked."""
+        """Return what was requested."""
         return self.results.facts
 
     @cached_property

@@ -208,7 +208,7 @@ class AppliedDefense(Applied[Purifier]):
 def with_weights(run: Resolved, method: Attack | Defense, named: tuple[str, ...] = ()) -> Resolved:
     """Return the run with the helpers named, or the first of its pool that the method has its files for.
 
-    First those against a stranger to the pool, then those against each group's trackers: weights are trained for these.
+    First those against an unknown tracker, then those against each group's trackers: weights are trained for these.
 
     Args:
         run: with the dataset's pool.

@@ -86,7 +86,7 @@ def training_command(trainer: str, request: TrainRequest, backbones: Sequence[Ba
 
     Args:
         trainer: its canonical text.
-        request: what was asked; an absolute ``--out`` is named by its file alone.
+        request: what was requested; an absolute ``--out`` is named by its file alone.
         backbones: in the order in which they are to be named.
     """
     words = ["bench", "train", trainer, "--dataset", canonical(request.dataset)]

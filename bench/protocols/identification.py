@@ -46,7 +46,7 @@ class IdentificationProtocol(Rotation):
     renamed: ClassVar[Mapping[str, str]] = {"strangers": "impostors"}
 
     class Params(RotationParams):
-        """Ranks, and the impostors in and before the gallery."""
+        """Ranks, distractors in the gallery, and impostors outside it."""
 
         ranks: tuple[int, ...] = Field(
             (1, 5, 10),
@@ -83,7 +83,7 @@ class IdentificationProtocol(Rotation):
 
         @property
         def needed_identities(self) -> int:
-            """How many identities are needed who are not evaluated."""
+            """How many identities are needed that are not evaluated."""
             return self.distractors + (0 if self.fpir is None else self.impostors)
 
     params: Params
@@ -324,7 +324,7 @@ def open_set(search: Search, presented: Embedded, roles: Roles, fpir: float) -> 
         search: the gallery.
         presented: the impostors' photos.
         roles: who sets and who tests.
-        fpir: share of (stranger, rotation) that may get an answer.
+        fpir: share of (impostor, rotation) pairs that may get an answer.
     """
     facts = ConditionFacts(rate_name="FPIR", rate_wanted=fpir)
     if fpir * len(roles.setting) < LEAST_ACCEPTED:

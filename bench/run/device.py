@@ -15,7 +15,7 @@ from bench.quality.lpips import Lpips, Unavailable, load_lpips
 
 @dataclass(frozen=True)
 class Machine:
-    """How a run is executed; nothing here changes what is asked, `batch_size` not even a byte.
+    """How a run is executed; nothing here changes what is requested, `batch_size` not even a byte.
 
     Attributes:
         device: torch device.

@@ -1,6 +1,6 @@
-"""A run on disk: what was asked, on what machine, every decision and image measure, and nothing aggregated.
+"""A run on disk: what was requested, on what machine, every decision and image measure, and nothing aggregated.
 
-spec.json          what was asked and its canonical form, the command, the benchmark's version
+spec.json          what was requested and its canonical form, the command, the benchmark's version
 environment.json   packages, hardware, threads, device, determinism
 splits.json        who is evaluated, on which photos, protected in which rotation (opaque ids)
 cells.json         one entry a cell: status, reason, threat model, files
@@ -75,7 +75,7 @@ class CellResult(Frozen):
 
 
 class RunFacts(Frozen):
-    """What was asked of a run."""
+    """What was requested of a run."""
 
     run: str = Field(description="digest of the specification")
     benchmark_version: str = BENCHMARK_VERSION
@@ -125,7 +125,7 @@ class RunFolder:
         write_atomically(self.path / name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
     def write_facts(self, facts: RunFacts, split: Split, machine: Mapping[str, Any]) -> None:
-        """Write what was asked, who is evaluated and on what machine, before any work.
+        """Write what was requested, who is evaluated and on what machine, before any work.
 
         What an earlier execution of the same run left is replaced: a folder without ``cells.json`` is not finished.
 
@@ -232,7 +232,7 @@ class RunFolder:
         return self._parsed("environment.json", dict)
 
     def facts(self) -> RunFacts:
-        """Return what was asked.
+        """Return what was requested.
 
         Raises:
             DataError: the folder is not a run, or its file is damaged.

@@ -27,7 +27,7 @@ from bench.run.timings import history
 
 @dataclass(frozen=True)
 class Options:
-    """How to execute; none of it changes what is asked.
+    """How to execute; none of it changes what is requested.
 
     Attributes:
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
@@ -293,6 +293,6 @@ def _why_unknown(nodes: Sequence[Node], key: Mapping[str, Any] | None) -> str:
         environment_differences(key, node.key) for node in nodes if key and node.stage == key.get("stage")
     ]
     if not alike:
-        return "This machine plans other artefacts than the machine that asked."
+        return "This machine plans other artefacts than the machine that made the plan."
     differences = min(alike, key=len)
     return f"Where it was planned and here: {'; '.join(differences)}."

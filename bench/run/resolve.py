@@ -26,7 +26,7 @@ class Resolved:
         requested: the specification as it was given.
         spec: the same in canonical form.
         dataset: where the faces come from.
-        protocol: how the tracker is asked.
+        protocol: how the tracker is trained and tested.
         attacks: canonical name → attack, ``none`` included.
         defenses: canonical name → defence, ``none`` included.
         backbones: canonical name → tracker's backbone.

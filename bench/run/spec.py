@@ -1,4 +1,4 @@
-"""What a run is asked to do: the matrix as text, and nothing about how it is executed.
+"""What a run is to do: the matrix as text, and nothing about how it is executed.
 
 Batch size, threads, device and folders are not part of it.
 """
@@ -93,7 +93,7 @@ def cells(spec: RunSpec) -> tuple[tuple[Cell, ...], frozenset[Cell]]:
     """Return every cell of a resolved specification, and those among them that were requested.
 
     The reference cells none×none, attack×none and none×defence are always added: the table needs them to
-    say what a cloak did not earn.
+    report the error rate without any cloak.
     """
 
     def cross(attacks: tuple[str, ...], defenses: tuple[str, ...]) -> list[Cell]:

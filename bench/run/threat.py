@@ -202,7 +202,7 @@ class Threats:
     @cached_property
     def impostor_overlap(self) -> OverlapFinding:
         """Whether evaluated identities are among those that thresholds and distractors come from."""
-        return _counted(self.evaluated, self.run.impostors, "the protocol's background")
+        return _counted(self.evaluated, self.run.impostors, "the protocol's impostors")
 
     def identity_overlap(self, cell: Cell) -> OverlapFinding:
         """Return whether an evaluated identity's photos trained the tracker's backbone, the defence or the attack."""
@@ -274,7 +274,7 @@ class Threats:
         return made
 
     def _why_other_identities(self, dataset: Dataset) -> str | None:
-        """Return None where ids mean the same identities in both, "" where nobody is in both, else the warning."""
+        """Return None where ids mean the same identities in both, "" where none is in both, else why it is unknown."""
         own = self.run.dataset
         if dataset is own or (dataset.name == own.name and dataset.fingerprint() == own.fingerprint()):
             return None

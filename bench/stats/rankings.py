@@ -1,7 +1,7 @@
-"""Rankings of methods within a slice, and what are not significantly different (DESIGN 7).
+"""Rankings of methods within a comparison group, and which are not significantly different (DESIGN 7).
 
 What lives here: ranks with their range, tie groups as compact letters, critical differences. What must not:
-which cells make a slice, and tables (their callers). A slice is one dataset, protocol and head with a fixed
+which cells make a comparison group, and tables (their callers). A group is one dataset, protocol and head with a fixed
 set of opponents and backbones; the numbers here are each identity's mean rate over those.
 """
 
@@ -34,7 +34,7 @@ Name = TypeVar("Name", bound=Hashable)
 
 @dataclass(frozen=True)
 class Ranked:
-    """One method's place in a slice.
+    """One method's place in a comparison group.
 
     Attributes:
         method: its name.
@@ -55,12 +55,12 @@ class Ranked:
 
 @dataclass(frozen=True)
 class PairTest:
-    """Two methods of a slice.
+    """Two methods of a comparison group.
 
     Attributes:
         found: their difference over the same identities, with the p value of this pair alone.
-        p_holm: p corrected over the pairs of the slice, None where there is none.
-        significant: whether they can be significantly different.
+        p_holm: p corrected over the pairs of the group, None where there is none.
+        significant: whether they are significantly different.
     """
 
     found: PairedDifference
@@ -70,13 +70,13 @@ class PairTest:
 
 @dataclass(frozen=True)
 class Ranking:
-    """A slice's methods, the best first.
+    """A comparison group's methods, the best first.
 
     Attributes:
-        methods: empty where the slice is not ranked.
+        methods: empty where the group is not ranked.
         omnibus: Friedman's test over three methods or more, else None.
-        pairs: each pair (the better mean first), with its tests; empty where the slice is not ranked.
-        reason: why the slice is not ranked, or why all its methods are tied without pairwise tests; else "".
+        pairs: each pair (the better mean first), with its tests; empty where the group is not ranked.
+        reason: why the group is not ranked, or why all its methods are tied without pairwise tests; else "".
     """
 
     methods: tuple[Ranked, ...]
@@ -93,7 +93,7 @@ def rank_methods(
     alpha: float = ALPHA,
     resamples: int | None = None,
 ) -> Ranking:
-    """Rank the methods of a slice.
+    """Rank the methods of a comparison group.
 
     Friedman's test over identities says whether any differ; where it does not reject, all are tied. Else each
     pair is tested by sign flips, corrected by Holm over the pairs.
@@ -109,7 +109,7 @@ def rank_methods(
         ValueError: a method or an identity is there twice.
     """
     if not (rates.columns.is_unique and rates.index.is_unique):
-        raise ValueError("a slice names every method and every identity once")
+        raise ValueError("a comparison group names every method and every identity once")
     k = rates.shape[1]
     whole = int(rates.notna().all().sum()) if len(rates) else 0
     if whole < k or not k:

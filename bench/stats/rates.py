@@ -228,7 +228,7 @@ def recovery_of(
 
 
 def reference_error(decisions: pd.DataFrame | None, name: str) -> Estimate:
-    """Return the ASR of a reference cell: the error that no cloak earned.
+    """Return the ASR of a reference cell: the error rate without any cloak.
 
     Args:
         decisions: of attack ``none``; None where the cell failed.

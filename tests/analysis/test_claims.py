@@ -1,4 +1,4 @@
-"""Claims, slices and tables of significance, on answers made up identity by identity."""
+"""Claims, comparison groups and tables of significance, on results made up identity by identity."""
 
 import numpy as np
 import pandas as pd

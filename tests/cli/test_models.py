@@ -44,6 +44,6 @@ def test_data_list_says_where_datasets_of_publishers_are(cli, tmp_path, monkeypa
     (tmp_path / "ffhq").mkdir()
     code, out, _ = cli("data", "list")
     assert code == 0
-    assert "ffhq: folder here; FFHQ: 70,000 photos of impostors" in out
+    assert "ffhq: folder here; FFHQ: 70,000 photos without identity labels" in out
     assert "celeba: absent; CelebA" in out
     assert "mmlab.ie.cuhk.edu.hk/projects/CelebA.html" in out

@@ -1,4 +1,4 @@
-"""`bench run` as a stranger uses it: real processes, real folders, a real SIGKILL."""
+"""`bench run` as a user runs it: real processes, real folders, a real SIGKILL."""
 
 import json
 import os

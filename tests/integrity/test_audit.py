@@ -350,7 +350,7 @@ def test_the_command_says_what_is_marked_and_leaves_with_the_answer(cli, leaky_r
     code, out, _ = cli("audit", folder.path, "--no-images", "--csv", tmp_path / "found.csv")
     assert code == 1
     assert out.startswith("UNMARKED: defence trained with the tracker's features\n")
-    assert "would be said by extractor_is_tracker = True" in out
+    assert "would be marked by extractor_is_tracker = True" in out
     with (tmp_path / "found.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows[0]["status"] == "UNMARKED"

@@ -114,7 +114,7 @@ def test_two_results_of_one_run_are_refused_even_then(parts):
 
 
 def test_a_ranking_over_runs_is_one_and_names_them(parts, others):
-    """Two runs are ranked together and a table of the same slice apart: the best is bold within each ranking."""
+    """Two runs are ranked together and a table of the same group apart: the best is bold within each ranking."""
     sources = read_sources([*parts[:2], others])
     sources[2] = type(sources[2])("table", sources[2].leaderboard.assign(seed=9))
     leaderboard = merge(sources).leaderboard
@@ -136,7 +136,7 @@ def test_runs_of_other_identities_without_a_common_cell_are_ranked_apart(evaluat
     ).folder.path
     merged = merge(read_sources([parts[0], other])).leaderboard
     assert len(merged) == 10
-    assert not merged["ranking_reason"].str.contains("within its run").any()  # other heads are other slices
+    assert not merged["ranking_reason"].str.contains("within its run").any()  # other heads, other groups
 
 
 def test_other_versions_are_refused_by_name(parts):

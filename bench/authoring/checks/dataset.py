@@ -117,7 +117,7 @@ def _wrong_roles(identities: Sequence[Identity], dataset: Dataset) -> str:
         return wrong_choice(f"role of '{odd[0].id}'", odd[0].role, ("evaluation", "training"))
     evaluated = sum(identity.role == "evaluation" for identity in identities)
     if dataset.impostors_only:  # photos without identities, for training and calibration
-        return "it has impostors only, and some are evaluated" if evaluated else ""
+        return "all its identities are for training only, and some are evaluated" if evaluated else ""
     return "" if evaluated >= 2 else f"{evaluated} identities are evaluated"
 
 

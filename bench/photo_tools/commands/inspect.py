@@ -38,7 +38,7 @@ Examples:
 @threads_option
 @json_option
 def inspect(before: Path, after: Path, lpips_trunk: Path | None, as_json: bool, **asked: Any) -> None:
-    """Say what a change did: A and B are two photos, or two folders whose photos have the same names.
+    """Measure what a change did: A and B are two photos, or two folders whose photos have the same names.
 
     For the whole photo and for each face: largest difference (L∞), PSNR, SSIM and LPIPS; and for each recogniser how
     far its embedding of the face moved, and whether it still takes both for one person's at its thresholds for false

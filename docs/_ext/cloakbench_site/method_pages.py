@@ -200,7 +200,7 @@ def _written_example(option: str, name: str, cls: type[contracts.Method]) -> str
     ]
     if not shown:
         return ""
-    return "Written on the command line, with the default values said:\n\n" + fenced(
+    return "Written on the command line, with the default values written out:\n\n" + fenced(
         f"bench run {option} {name}:{','.join(shown)}", "bash"
     )
 
