@@ -365,4 +365,4 @@ def _cpu_model() -> str:
     except OSError:
         return platform.processor() or "unknown"
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or "unknown")
+    return next(names, "unknown")
