@@ -26,7 +26,7 @@ ORDINARY = {
 }  # fmt: skip
 """Names that are words or file formats as well; they are looked for only where they are written as methods."""
 
-PROSE = {"epilog", "help", "paper", "_EXAMPLES", "_EPILOG"}
+PROSE = {"epilog", "help", "paper", "_EXAMPLES", "EXAMPLES", "_EPILOG"}
 """Help that shows how a command is used, and citations, may name methods."""
 
 

@@ -125,8 +125,7 @@ class _Named(ABC, Generic[T_co]):
     def _imported(self, name: str) -> object:
         known = self.entries()
         if name not in known:
-            fix = f"See `bench list {self.kind}`, or give a file: ./mine.py:MyClass."
-            raise unknown(self.singular, name, known, fix)
+            raise unknown(self.singular, name, known, _UNKNOWN.format(command=f"bench list {self.kind}"))
         entry = known[name]
         module, _, attribute = entry.target.partition(":")
         try:
@@ -138,6 +137,12 @@ class _Named(ABC, Generic[T_co]):
                 f"{self.singular} '{name}' of {entry.distribution} cannot be imported from {entry.target}: "
                 f"{type(error).__name__}: {error}"
             ) from error
+
+
+_UNKNOWN = (
+    "See `{command}`, or give a file: ./mine.py:MyClass. What was just added to a package's entry points is found once "
+    "the package is installed again."
+)
 
 
 class Registry(_Named[M_co]):
@@ -252,8 +257,8 @@ def kinds_of(name: str) -> list[str]:
         raise UsageError(f"'{name}' subclasses none of the contracts in bench.contracts.")
     found = [kind for kind, one in CLASSES.items() if name in one.entries()]
     if not found:
-        every = [entry for one in CLASSES.values() for entry in one.entries()]
-        raise unknown("plugin", name, every, "See `bench list`, or give a file: ./mine.py:MyClass.")
+        every = {entry for one in CLASSES.values() for entry in one.entries()}
+        raise unknown("plugin", name, every, _UNKNOWN.format(command="bench list"))
     return found
 
 

@@ -296,6 +296,14 @@ def test_the_page_lists_every_rule_in_order():
     assert listed == list(RULES)
 
 
+def test_every_rule_can_be_given():
+    sources = (
+        Path(module.__file__).read_text(encoding="utf-8") for module in (warning_rules, warning_columns)
+    )
+    named = re.findall(r'"([a-z-]+)"', "".join(sources))
+    assert [code for code in RULES if named.count(code) < 2] == []  # once in RULES, once where it is given
+
+
 def test_the_page_states_the_thresholds():
     text = PAGE.read_text(encoding="utf-8")
     for number in (warning_rules.DSSIM_TOLERANCE, warning_rules.LEAST_MOVE, warning_rules.LEAST_SLOPE):
