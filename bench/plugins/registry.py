@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from bench.errors import BenchError, UsageError, unknown
-from bench.plugins import shadowing
+from bench.plugins import shadowing, sources
 
 if TYPE_CHECKING:
     from bench import contracts
@@ -155,6 +155,7 @@ class Registry(_Named[M_co]):
             UsageError: unknown name; the file, class or import fails; or it is no plugin of this kind.
         """
         found = _class_from_file(name) if _FILE_SIGN in name else self._imported(name)
+        sources.note_imported()
         contract = f"bench.contracts.{self._contract}"
         if not (isinstance(found, type) and issubclass(found, self.contract)):
             raise UsageError(f"'{name}' is not one of the {self.kind}: it does not subclass {contract}.")
@@ -275,6 +276,7 @@ def _class_from_file(name: str) -> type:
             raise UsageError(f"'{file_name}' is not a Python file.")
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
+        sources.note(path)
         try:
             spec.loader.exec_module(module)
         except Exception as error:

@@ -8,12 +8,15 @@ import hashlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from bench.errors import UsageError
+from bench.plugins import sources
 from bench.plugins.registry import FILE_MODULE
-from bench.run.code_syntax import Code, code_of, read_code, state_of
+from bench.plugins.sources import State
+from bench.run.code_syntax import Code, code_of, read_code
 from bench.run.digest import digest
 
 NOT_NUMERICAL = frozenset(
@@ -32,6 +35,7 @@ NOT_NUMERICAL = frozenset(
         "bench.files",  # writes what was computed
         "bench.plugins.factory",  # builds what a text names; name and parameters enter by value
         "bench.plugins.registry",  # finds plugins; those used enter by their own code
+        "bench.plugins.sources",  # notices edited files
         "bench.plugins.syntax",  # reads a method's text
     }
 )
@@ -76,7 +80,7 @@ class _Closure:
         packages = frozenset({"bench", "attacks", "defenses", "fr_models", *own})
         # The root package only hands out, when asked, what is followed under its own name.
         self.modules: dict[str, Code | None] = {"bench": None, **dict.fromkeys(NOT_NUMERICAL - {*names})}
-        self.files: dict[Path, tuple[int, int]] = {}
+        self.files: dict[Path, State] = {}
         waiting = list(names)
         while waiting:
             name = waiting.pop()
@@ -85,8 +89,8 @@ class _Closure:
             path = _project_file(name, packages)
             if path is None:
                 continue
-            code = self.modules[name] = code_of(name, path)
-            self.files[path] = state_of(path)
+            self.files[path] = sources.state(path)
+            code = self.modules[name] = code_of(name, path, self.files[path])
             if "." in name:
                 waiting.append(name.rpartition(".")[0])  # a module's packages run before it
             waiting += code.imported
@@ -140,7 +144,9 @@ def module_hash(module: str) -> str:
     return _Closure([module]).shallow(module)
 
 
-_found: dict[tuple[tuple[str, str], ...], tuple[dict[Path, tuple[int, int]], tuple[str, ...]]] = {}
+_found: dict[tuple[tuple[str, str], ...], tuple[Mapping[Path, State], tuple[str, ...]]] = {}
+_files_of: dict[str, Mapping[Path, State]] = {}
+"""Code digest → the files it is of, as they were read."""
 
 
 def code_hashes(*roots: str | type) -> tuple[str, ...]:
@@ -154,30 +160,63 @@ def code_hashes(*roots: str | type) -> tuple[str, ...]:
         roots: module names or classes.
 
     Raises:
-        UsageError: there is no module of a name.
+        UsageError: there is no module of a name, or a file was edited after this process imported it.
     """
+    return _read(*roots)[1]
+
+
+def _read(*roots: str | type) -> tuple[Mapping[Path, State], tuple[str, ...]]:
+    """Return the files of `code_hashes` as they were read, and the hashes."""
+    sources.note_imported()
     for root in roots:
         if isinstance(root, str) and _project_file(root, frozenset({root.partition(".")[0]})) is None:
             raise UsageError(f"'{root}' is no module whose code could be part of a key; check the name.")
     names = sorted({root if isinstance(root, str) else root.__module__ for root in roots})
     requested = tuple((name, str(getattr(sys.modules.get(name), "__file__", ""))) for name in names)
-    files, hashes = _found.get(requested, ({}, ()))
-    if not files or any(state_of(path) != state for path, state in files.items()):
+    known = _found.get(requested)
+    if known is None or any(sources.state(path) != state for path, state in known[0].items()):
         # A context's generator is in every method's reach.
         closure = _Closure([*names, "bench.randomness"])
-        hashes = closure.hashes()
-        _found[requested] = closure.files, hashes
-    return hashes
+        known = _found[requested] = closure.files, closure.hashes()
+    return known
 
 
 def code_digest(*roots: str | type) -> str:
     """Return the digest of `code_hashes` and of the contract they were written for."""
     from bench.contracts import CONTRACT
 
-    return digest({"code": code_hashes(*roots), **CONTRACT})
+    files, hashes = _read(*roots)
+    found = digest({"code": hashes, **CONTRACT})
+    _files_of[found] = files
+    return found
+
+
+def check_unchanged(key: Mapping[str, Any]) -> None:
+    """Check that the code a key stands for is still in its files, before a result is stored under the key.
+
+    Raises:
+        UsageError: a file was edited since.
+    """
+    sources.note_imported()  # a method may import when it is called
+    for text in _texts(key):
+        for path, state in _files_of.get(text, {}).items():
+            sources.check(path, state)
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _texts(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(each)
 
 
 def forget() -> None:
-    """Forget what was read, for files that change within one tick of the file system's clock."""
+    """Forget what was read, as a new process would: for tests that edit files."""
     read_code.cache_clear()
     _found.clear()
+    _files_of.clear()
+    sources.forget()

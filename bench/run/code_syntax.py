@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from bench.plugins.sources import State
+
 
 @dataclass(frozen=True)
 class Code:
@@ -195,8 +197,8 @@ def _bound(node: ast.AST) -> set[str]:
 
 
 @cache
-def read_code(path: Path, package: str, _size: int, _mtime_ns: int) -> Code:
-    """Return the code in a file of one size and time of change; `package` is where its relative imports start."""
+def read_code(path: Path, package: str, _state: State) -> Code:
+    """Return the code in a file in one state; `package` is where its relative imports start."""
     if path.suffix != ".py":
         return Code(hashlib.sha256(path.read_bytes()).hexdigest())  # compiled
     tree = ast.parse(path.read_bytes())
@@ -220,13 +222,7 @@ def _dump(node: object) -> str:
     return f"{type(node).__name__}({', '.join(f'{name}={_dump(value)}' for name, value in fields)})"
 
 
-def code_of(module: str, path: Path) -> Code:
-    """Return the code of a module, read once until its file changes."""
+def code_of(module: str, path: Path, state: State) -> Code:
+    """Return the code of a module whose file is in a state, read once."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    return read_code(path, package, *state_of(path))
-
-
-def state_of(path: Path) -> tuple[int, int]:
-    """Return size and time of the last change of a file, by which a change is noticed."""
-    state = path.stat()
-    return state.st_size, state.st_mtime_ns
+    return read_code(path, package, state)

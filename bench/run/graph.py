@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from bench.contracts import CONTRACT, CROP_SIZE
 from bench.errors import BenchError, MethodError
 from bench.files import StoreError
-from bench.run.code_hashes import code_digest
+from bench.run.code_hashes import check_unchanged, code_digest
 from bench.run.device import Machine
 from bench.run.digest import digest
 from bench.run.store import Store
@@ -211,6 +211,7 @@ class Executor:
             start = time.perf_counter()
             payload = node.run(inputs, self.machine, lambda n: self.advance(node, n))
             seconds = time.perf_counter() - start
+            check_unchanged(node.key)
         except StoreError:
             raise
         except NodeError as error:

@@ -14,7 +14,6 @@ from bench.contracts import CONTRACT_VERSION
 from bench.errors import UsageError
 from bench.plugins import registry
 from bench.run import code_hashes as hashes
-from bench.run import code_syntax
 from bench.run.code_hashes import code_digest, code_hashes, module_hash
 from bench.run.digest import digest, environment, package_versions
 
@@ -265,17 +264,27 @@ def test_what_is_not_imported_does_not_count(package):
     assert package.digest() == before
 
 
-def test_a_file_is_read_once_until_it_changes(package):
-    package.digest()
-    for _ in range(3):
-        code_digest("demo_package.method")
-        code_digest("demo_package.method", "demo_package.helper")
-    read = {path for files, _ in hashes._found.values() for path in files}
-    assert package.folder / "far.py" in read
-    assert code_syntax.read_code.cache_info().misses == len(read)
+def test_code_that_was_edited_after_its_import_has_no_digest(package):
+    importlib.import_module("demo_package.method")
+    before = code_digest("demo_package.method")
     package.replace("far.py", ("x + 1", "x + 10"))
-    changed = code_digest("demo_package.method")
-    assert changed == package.digest()
+    with pytest.raises(UsageError, match=r"far\.py changed since it was imported.*start anew"):
+        code_digest("demo_package.method")
+    assert before != package.digest()
+
+
+def test_code_that_was_edited_before_its_import_counts_as_it_is(package):
+    before = code_digest("demo_package.method")
+    package.replace("far.py", ("x + 1", "x + 10"))
+    assert before != code_digest("demo_package.method") == package.digest()
+
+
+def test_a_result_is_refused_where_its_code_was_edited_meanwhile(package):
+    key = {"stage": "cloak", "attack": {"parts": [{"code": code_digest("demo_package.method")}]}}
+    hashes.check_unchanged(key)
+    package.replace("far.py", ("x + 1", "x + 10"))
+    with pytest.raises(UsageError, match=r"far\.py changed"):
+        hashes.check_unchanged(key)
 
 
 @pytest.fixture(scope="module")
