@@ -79,6 +79,7 @@ class BoundBackbone(FieldsOnly):
         files = () if backbone.card.sha256 else backbone.files(self.binding)
         return {
             "name": self.name,
+            "class": type(backbone).__qualname__,
             "card": backbone.card.model_dump(mode="json", exclude=set(DESCRIPTIVE)),
             "code": code_digest(type(backbone)),
             "weights": backbone.card.sha256 or [sha256_of(path) for path in files],
@@ -87,9 +88,14 @@ class BoundBackbone(FieldsOnly):
     def on(self, machine: Machine) -> Backbone:
         """Return it loaded onto the machine's device, once."""
         if self.name not in machine.loaded:
-            calls.load(self.plugin.method, machine.device)
-            machine.loaded[self.name] = self.plugin.method
+            machine.keep(self.name, self.fresh(machine))
         return machine.loaded[self.name]
+
+    def fresh(self, machine: Machine) -> Backbone:
+        """Return it loaded for one user alone, who may change it."""
+        backbone: Backbone = Plugin.of(self.plugin.kind, self.plugin.text).method
+        calls.load(backbone, machine.device)
+        return backbone
 
 
 class Helpers(Sequence[Backbone]):
@@ -157,6 +163,7 @@ class BoundMethod(FieldsOnly, Generic[M_co]):
     def _fields_of(self, method: Method, binding: Binding) -> dict[str, Any]:
         found = {
             "method": factory.canonical(method),
+            "class": type(method).__qualname__,
             "params": method.params.model_dump(mode="json"),
             "code": code_digest(type(method)),
             "files": [sha256_of(path) for path in method.files(binding)],
@@ -175,6 +182,7 @@ class BoundMethod(FieldsOnly, Generic[M_co]):
         *,
         targets: Faces | None = None,
         key: bytes | None = None,
+        draws: bool = True,
     ) -> Context:
         """Return the context it works in.
 
@@ -184,11 +192,12 @@ class BoundMethod(FieldsOnly, Generic[M_co]):
             advance: called with the number of images finished; by default the harness counts them itself.
             targets: whom an attack may imitate.
             key: the secret it gets if it is erasable; None for the run's.
+            draws: as in `key_fields`; without, it gets the same seed in every run.
         """
         own = secret(self.seed, "key") if key is None else key
         learnt = safetensors.torch.load(payloads[self.fitted.address]) if self.fitted else {}
         return Context(
-            **self._reach(self.method, self.binding, self.seed, machine, targets, own),
+            **self._reach(self.method, self.binding, self.seed if draws else 0, machine, targets, own),
             state={name: value.to(machine.device) for name, value in learnt.items()},
             advance=advance,
         )

@@ -5,11 +5,12 @@ import os
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bench.contracts import Backbone
-from bench.errors import UsageError
+from bench.errors import MethodError, UsageError
 from bench.quality.lpips import Lpips, Unavailable, load_lpips
 
 
@@ -23,6 +24,7 @@ class Machine:
         batch_size: images handed to a method per call.
         lpips: the LPIPS measure, or why there is none.
         loaded: name → backbone that was loaded onto the device.
+        as_loaded: name → its version then (`version_of`).
     """
 
     device: torch.device
@@ -30,6 +32,40 @@ class Machine:
     batch_size: int
     lpips: Lpips | Unavailable
     loaded: dict[str, Backbone] = field(default_factory=dict, repr=False, compare=False)
+    as_loaded: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
+
+    def keep(self, name: str, backbone: Backbone) -> None:
+        """Keep a loaded backbone under a name for all that use it."""
+        self.loaded[name] = backbone
+        self.as_loaded[name] = version_of(backbone)
+
+    def check_backbones(self, user: str) -> None:
+        """Check that nobody changed a backbone that others use as well; one that was changed is kept no more.
+
+        Args:
+            user: who used them last, for the message.
+
+        Raises:
+            MethodError: somebody did.
+        """
+        moved = [name for name, each in self.loaded.items() if version_of(each) != self.as_loaded.get(name)]
+        for name in moved:
+            del self.loaded[name]
+        if moved:
+            raise MethodError(
+                f"{user} changed the loaded backbone '{moved[0]}' in place, which others use too. Change a copy: "
+                "copy.deepcopy, or Backbone.trainable."
+            )
+
+
+def version_of(backbone: Backbone) -> tuple[Any, ...]:
+    """Return what differs once a loaded backbone was changed in place: cheap counters, no values."""
+    networks = [value for value in vars(backbone).values() if isinstance(value, torch.nn.Module)]
+    tensors = (each for network in networks for each in (*network.parameters(), *network.buffers()))
+    # Tensors of inference mode count no versions; nobody can train them either.
+    versions = ((id(each), 0 if each.is_inference() else each._version) for each in tensors)
+    modes = (module.training for network in networks for module in network.modules())
+    return (*map(id, networks), *versions, *modes)
 
 
 def _usable_cores() -> int:

@@ -209,7 +209,10 @@ class Executor:
         try:
             inputs = {source.address: self.fetch(source) for source in node.inputs}
             start = time.perf_counter()
-            payload = node.run(inputs, self.machine, lambda n: self.advance(node, n))
+            try:
+                payload = node.run(inputs, self.machine, lambda n: self.advance(node, n))
+            finally:
+                self.machine.check_backbones(node.label)
             seconds = time.perf_counter() - start
             check_unchanged(node.key)
         except StoreError:

@@ -74,6 +74,7 @@ class Decide(Node):
         protocol = self.protocol.method
         return {
             "protocol": self.protocol.name,
+            "class": type(protocol).__qualname__,
             "params": protocol.params.model_dump(mode="json"),
             "protocol_code": code_digest(type(protocol)),
             "head": self.head,

@@ -14,7 +14,7 @@ from bench.run.bound import BoundMethod, Tracker
 from bench.run.device import Machine
 from bench.run.embeddings import encode_embedded
 from bench.run.graph import Advance, Node, Payloads
-from bench.run.stages.purify import purifier_fields, purify
+from bench.run.stages.purify import purifier_context, purifier_fields, purify
 
 EMBED_BATCH = 32
 """Images per forward pass when embedding, always padded to this many (see `contracts.MICRO_BATCH`)."""
@@ -53,7 +53,7 @@ class Embed(Node):
         """Return `Embedded` as stored."""
         pixels = decode_pixels(payloads[self.pictures.address])
         for purifier in self.channel:
-            ctx = purifier.context(machine, payloads)
+            ctx = purifier_context(purifier, machine, payloads)
             pixels = purify(purifier.method, pixels, ctx, machine.batch_size)
         backbone = self.tracker.on(machine, payloads)
         return encode_embedded(embed(backbone, pixels, machine.device, advance))

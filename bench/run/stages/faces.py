@@ -41,6 +41,7 @@ class Crops(Node):
     def key_fields(self) -> Mapping[str, Any]:
         return {
             "dataset": self.dataset.name,
+            "class": type(self.dataset.method).__qualname__,
             "dataset_code": code_digest(type(self.dataset.method)),
             "fingerprint": self.fingerprint,
             "ids": self.ids,

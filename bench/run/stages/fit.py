@@ -48,7 +48,7 @@ class Fit(Node):
         ctx = self.method.context(machine, payloads, advance)
         if isinstance(method, Hardening):
             assert self.tracker is not None, "a hardening trains a tracker"
-            state = calls.train(method, self.tracker.on(machine), faces, ctx)
+            state = calls.train(method, self.tracker.fresh(machine), faces, ctx)
         else:
             state = calls.fit(method, faces, ctx)
         return safetensors.torch.save({name: value.contiguous().cpu() for name, value in state.items()})

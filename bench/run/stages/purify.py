@@ -37,7 +37,7 @@ class Purify(Node):
 
     def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:
         """Return `Pixels` as stored."""
-        ctx = self.purifier.context(machine, payloads, advance)
+        ctx = purifier_context(self.purifier, machine, payloads, advance)
         pixels = decode_pixels(payloads[self.images_given.address])
         return encode_pixels(purify(self.purifier.method, pixels, ctx, machine.batch_size))
 
@@ -45,6 +45,16 @@ class Purify(Node):
 def purifier_fields(purifier: BoundMethod[Purifier]) -> Mapping[str, Any]:
     """Return the key fields of a purifier: its seed is among them where it draws random numbers."""
     return purifier.key_fields(draws=not purifier.method.deterministic)
+
+
+def purifier_context(
+    purifier: BoundMethod[Purifier],
+    machine: Machine,
+    payloads: Payloads,
+    advance: Advance = lambda _images: None,
+) -> Context:
+    """Return the context of a purifier: what its key fields lack does not reach it."""
+    return purifier.context(machine, payloads, advance, draws=not purifier.method.deterministic)
 
 
 def purify(defense: Purifier, pixels: Pixels, ctx: Context, batch_size: int) -> Pixels:
