@@ -34,6 +34,7 @@ from bench.contracts import (
 from bench.errors import UsageError, unknown
 from bench.plugins import registry
 from bench.plugins.composition import Composition
+from bench.plugins.process import calling
 from bench.plugins.syntax import MethodText, parse, split
 
 M = TypeVar("M", bound=Method)
@@ -62,7 +63,8 @@ def build(cls: type[M], text: MethodText) -> M:
     typed = {key: _from_text(value, fields[key]) for key, value in values.items()}
     typed |= {key: _normal_nested(typed[key], kind) for key in typed if (kind := nested_kind(fields[key]))}
     try:
-        return cls(cls.Params.model_validate(typed))
+        with calling(f"'{text.name}'"):
+            return cls(cls.Params.model_validate(typed))
     except ValidationError as error:
         raise UsageError(_explain(error, text.name, cls.Params)) from None
 

@@ -128,8 +128,11 @@ class _Named(ABC, Generic[T_co]):
             raise unknown(self.singular, name, known, _UNKNOWN.format(command=f"bench list {self.kind}"))
         entry = known[name]
         module, _, attribute = entry.target.partition(":")
+        from bench.plugins.process import calling  # imports torch
+
         try:
-            return getattr(importlib.import_module(module), attribute)
+            with calling(f"{self.singular} '{name}'"):
+                return getattr(importlib.import_module(module), attribute)
         except BenchError:
             raise
         except Exception as error:  # a module may fail in any way
@@ -277,8 +280,11 @@ def _class_from_file(name: str) -> type:
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
         sources.note(path)
+        from bench.plugins.process import calling  # imports torch
+
         try:
-            spec.loader.exec_module(module)
+            with calling(f"plugin '{name}'"):
+                spec.loader.exec_module(module)
         except Exception as error:
             del sys.modules[module_name]
             raise UsageError(f"{file_name} cannot be imported: {type(error).__name__}: {error}") from error

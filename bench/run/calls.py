@@ -4,14 +4,9 @@ Every stage calls plugins through here. A plugin that breaks its contract fails 
 no other: the process-wide settings it changed are as before once the call is over.
 """
 
-import logging
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cache
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,75 +28,7 @@ from bench.contracts import (
     Trial,
 )  # fmt: skip
 from bench.errors import MethodError
-
-log = logging.getLogger("bench")
-
-_SETTINGS: Mapping[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
-    "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
-    "torch's gradient mode": (torch.is_grad_enabled, torch.set_grad_enabled),
-    "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
-    "torch's deterministic algorithms": (
-        torch.are_deterministic_algorithms_enabled,
-        torch.use_deterministic_algorithms,
-    ),
-    "torch's anomaly detection": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
-    "numpy's error handling": (np.geterr, lambda value: np.seterr(**value)),
-}
-"""What holds for the whole process → how it is read and set."""
-
-
-def settings() -> dict[str, Any]:
-    """Return what holds for the whole process, by name."""
-    return {what: get() for what, (get, _) in _SETTINGS.items()}
-
-
-def _cuda_states() -> list[Tensor]:
-    # Asking CUDA before anybody used it would start it.
-    there = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-    return torch.cuda.get_rng_state_all() if there else []
-
-
-_GENERATORS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
-    (torch.get_rng_state, torch.set_rng_state),
-    (_cuda_states, torch.cuda.set_rng_state_all),
-    (np.random.get_state, np.random.set_state),  # the global generator is what is guarded
-    (random.getstate, random.setstate),
-)
-"""Global generators of random numbers: how their states are read and set."""
-
-
-@contextmanager
-def calling(plugin: str) -> Iterator[None]:
-    """Call a plugin: afterwards settings and generators of the whole process are as they were.
-
-    Args:
-        plugin: its kind and name, for messages.
-
-    Raises:
-        MethodError: the plugin left the process with `sys.exit`.
-    """
-    before = settings()
-    states = [get() for get, _ in _GENERATORS]
-    try:
-        yield
-    except SystemExit as leave:
-        raise MethodError(
-            f"{plugin} called sys.exit({leave.code!r}), which would have ended the run. Raise an error instead."
-        ) from leave
-    finally:
-        for what, (get, restore) in _SETTINGS.items():
-            if get() != before[what]:
-                restore(before[what])
-                _report(plugin, what)
-        for (_, restore), state in zip(_GENERATORS, states, strict=True):
-            restore(state)
-
-
-@cache
-def _report(plugin: str, what: str) -> None:
-    """Say once what a plugin changes."""
-    log.warning("%s changed %s for the whole process; it was set back", plugin, what)
-
+from bench.plugins.process import calling
 
 # -- datasets and their split --------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ NOT_NUMERICAL = frozenset(
         "bench.errors",  # words
         "bench.files",  # writes what was computed
         "bench.plugins.factory",  # builds what a text names; name and parameters enter by value
+        "bench.plugins.process",  # undoes what plugins leave; behind CONTRACT_VERSION
         "bench.plugins.registry",  # finds plugins; those used enter by their own code
         "bench.plugins.sources",  # notices edited files
         "bench.plugins.syntax",  # reads a method's text

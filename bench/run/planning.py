@@ -10,9 +10,9 @@ from typing import Any
 from bench.contracts import Binding
 from bench.errors import DataError, UsageError
 from bench.plugins import factory
+from bench.plugins.process import calling
 from bench.quality.lpips import Unavailable
 from bench.run import graph, resolve
-from bench.run.calls import calling
 from bench.run.device import Machine, make_machine
 from bench.run.folder import RunFacts, RunFolder, describe_machine
 from bench.run.graph import Node

@@ -1,10 +1,13 @@
 """A plugin that breaks its contract, or the process around it, is named, and touches nobody else."""
 
+import os
 import random
 import sys
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
+import PIL.ImageFile
 import pytest
 import torch
 
@@ -13,9 +16,10 @@ from bench.contracts import Attack, Context, Defense, Faces, Hardening, Purifier
 from bench.errors import MethodError
 from bench.faces.pixels import Pixels
 from bench.leaderboard.table import build
+from bench.plugins import factory
+from bench.plugins.process import calling, settings
 from bench.quality import diagnosis
 from bench.run import calls
-from bench.run.calls import calling
 
 CPU = torch.device("cpu")
 FACES = Faces(torch.rand(2, 3, 4, 4), ("a", "b"), ("p", "q"))
@@ -121,27 +125,34 @@ def test_an_interrupt_is_the_users(call):
         call(interrupted)
 
 
-def settings():
-    return {
-        "torch's default dtype": torch.get_default_dtype(),
-        "torch's gradient mode": torch.is_grad_enabled(),
-        "torch's number of threads": torch.get_num_threads(),
-        "torch's deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
-        "torch's anomaly detection": torch.is_anomaly_enabled(),
-        "numpy's error handling": np.geterr(),
-    }
-
-
 def disturb(_given=None):
     """Change every setting and every global generator."""
     torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
     torch.set_grad_enabled(not torch.is_grad_enabled())
     torch.set_num_threads(torch.get_num_threads() + 1)
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
     torch.autograd.set_detect_anomaly(True)
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
+    torch.backends.mkldnn.enabled = False
+    torch.set_autocast_enabled("cpu", True)
+    torch.set_flush_denormal(True)
     np.seterr(all="raise")
-    for seed in (torch.manual_seed, np.random.seed, random.seed):
+    cv2.setNumThreads(cv2.getNumThreads() + 1)
+    cv2.setUseOptimized(False)
+    PIL.ImageFile.LOAD_TRUNCATED_IMAGES = True
+    os.environ["CLOAKBENCH_DATA"] = "/elsewhere"
+    for seed in (torch.default_generator.manual_seed, np.random.seed, random.seed):
         seed(1)
+
+
+def test_disturbing_changes_every_setting():
+    with calling("nobody"):
+        before = settings()
+        disturb()
+        assert [name for name, value in settings().items() if value == before[name]] == []
 
 
 def drawn():
@@ -194,6 +205,28 @@ def test_random_numbers_of_others_do_not_depend_on_what_a_plugin_drew():
     with calling("attack 'gambler'"):
         drawn()
     assert drawn() == expected
+
+
+def test_a_plugin_finds_the_global_generators_alike_in_every_call():
+    found = []
+    for _ in range(2):
+        drawn()
+        with calling("attack 'gambler'"):
+            found.append(drawn())
+    assert found[0] == found[1]
+
+
+def test_a_plugin_is_imported_and_built_at_the_seam_too(tmp_path):
+    before = settings()
+    path = tmp_path / "rude.py"
+    path.write_text(
+        "import torch\ntorch.set_default_dtype(torch.float64)\nfrom bench.contracts import Purifier\n\n\n"
+        "class Rude(Purifier):\n    name = 'rude'\n\n    def __init__(self, params=None):\n"
+        "        super().__init__(params)\n        torch.set_flush_denormal(True)\n\n"
+        "    def purify(self, faces, ctx):\n        return faces.images\n"
+    )
+    factory.defense(f"{path}:Rude")
+    assert settings() == before
 
 
 VECTORS = torch.rand(2, 32)

@@ -17,8 +17,8 @@ from bench.authoring.checks.given import FILES, SEED, fake_backbones, pools
 from bench.authoring.checks.suite import Check, attempt
 from bench.authoring.fakes import FakeBackbone
 from bench.contracts import Backbone, Context, Faces, Method
+from bench.plugins import process
 from bench.randomness import torch_generator
-from bench.run import calls
 
 
 def wrong_images(images: object, shape: tuple[int, ...]) -> str:
@@ -96,7 +96,7 @@ def _global_state() -> dict[str, Any]:
         _STREAMS[0]: torch.get_rng_state().numpy().tobytes(),
         _STREAMS[1]: (legacy["state"]["key"].tobytes(), legacy["state"]["pos"], legacy["has_gauss"]),
         _STREAMS[2]: random.getstate(),
-        **calls.settings(),
+        **process.settings(),
     }
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from bench.faces.pixels import decode_pixels
+from bench.plugins.process import calling
 from bench.quality import diagnosis
 from bench.run.bound import BoundBackbone
-from bench.run.calls import calling
 from bench.run.device import Machine
 from bench.run.graph import Advance, Node, Payloads
 
