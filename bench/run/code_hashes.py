@@ -4,9 +4,7 @@ Code counts as its syntax tree (`bench.run.code_syntax`) and without the names o
 that moves recomputes nothing; a changed constant does.
 """
 
-import hashlib
 import importlib.util
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -65,9 +63,6 @@ def _project_file(module: str, packages: frozenset[str]) -> Path | None:
     return Path(found.origin) if found and found.origin and found.origin.endswith(".py") else None
 
 
-_USE = re.compile(r"Name\(id='import (\w+=)?([\w.*]+)'")
-
-
 class _Closure:
     """Modules with the project modules they import, directly or not.
 
@@ -95,30 +90,45 @@ class _Closure:
             if "." in name:
                 waiting.append(name.rpartition(".")[0])  # a module's packages run before it
             waiting += code.imported
-        self._shallow: dict[str, str] = {}
+        self._shallow = self._round({}, named_only=True)
+        """Module → hash of its code, blind to the modules that imported names come from."""
 
     def hashes(self) -> tuple[str, ...]:
-        """Return each module's hash once, sorted; a module that only imports has none."""
-        codes = [code.text for code in self.modules.values() if code and code.text]
-        return tuple(sorted({self._hash(text, named_only=False) for text in codes}))
+        """Return each module's hash once, sorted; a module that only imports has none.
+
+        A module's hash holds those of the modules that its names lead to, and each round sees one import further:
+        until no two modules are told apart that were not before.
+        """
+        known = self._shallow
+        while True:
+            found = self._round(known, named_only=False)
+            if len({*found.values()}) <= len({*known.values()}):
+                return tuple(sorted({*found.values()} - {""}))
+            known = found
 
     def shallow(self, module: str) -> str:
         """Return the hash of one module's code, blind to the modules that imported names come from."""
-        code = self.modules.get(module)
-        if code is None:
-            return ""
-        if module not in self._shallow:
-            self._shallow[module] = self._hash(code.text, named_only=True)
-        return self._shallow[module]
+        return self._shallow.get(module, "")
 
-    def _hash(self, text: str, *, named_only: bool) -> str:
-        def lead(use: re.Match[str]) -> str:
-            return f"Name(id='import {use[1] or ''}{self._lead(use[2], named_only=named_only)}'"
+    def _round(self, known: Mapping[str, str], *, named_only: bool) -> dict[str, str]:
+        """Return module → hash of its code, with what is known of the modules that its names lead to."""
+        leads: dict[str, str] = {}
 
-        return hashlib.sha256(_USE.sub(lead, text).encode()).hexdigest()
+        def lead(path: str) -> str:
+            if path not in leads:
+                leads[path] = self._lead(path, known, named_only=named_only)
+            return leads[path]
 
-    def _lead(self, path: str, *, named_only: bool, seen: tuple[str, ...] = ()) -> str:
-        """Return where a path leads: its own name in a project module, with that module's shallow hash on demand."""
+        return {
+            module: digest([code.text, [lead(use) for use in code.uses]]) if code.text else ""
+            for module, code in self.modules.items()
+            if code
+        }
+
+    def _lead(
+        self, path: str, known: Mapping[str, str], *, named_only: bool, seen: tuple[str, ...] = ()
+    ) -> str:
+        """Return where a path leads: its own name in a project module, with what is known of that module."""
         parts = path.split(".")
         ends = (end for end in range(len(parts), 0, -1) if ".".join(parts[:end]) in self.modules)
         end = next(ends, 0)
@@ -127,16 +137,20 @@ class _Closure:
         if path in seen:
             return ""
         module, rest = ".".join(parts[:end]), parts[end:]
-        own = ".".join(["" if named_only else self.shallow(module), *rest])
+        own = ".".join([known.get(module, ""), *rest])
         code = self.modules[module]
         if code is None:
             return own
-        if rest and rest[0] != "*":
-            handed_on = [".".join([target, *rest[1:]]) for target in code.bindings.get(rest[0], ())]
-        else:  # the module itself may give whatever it imports
-            handed_on = [] if named_only else [one for targets in code.bindings.values() for one in targets]
-        leads = [self._lead(one, named_only=named_only, seen=(*seen, path)) for one in handed_on]
-        only_handed_on = bool(rest) and len(leads) == 1 and rest[0] not in code.loose
+
+        def further(target: str) -> str:
+            return self._lead(target, known, named_only=named_only, seen=(*seen, path))
+
+        if not rest or rest[0] == "*":  # the module itself may give whatever it imports, under its own names
+            given = () if named_only else sorted(code.bindings.items())
+            handed_on = [f"{name}={further(target)}" for name, targets in given for target in targets]
+            return "|".join([own, *handed_on, *([code.exported] if rest else [])])
+        leads = [further(".".join([target, *rest[1:]])) for target in code.bindings.get(rest[0], ())]
+        only_handed_on = len(leads) == 1 and rest[0] not in code.loose
         return leads[0] if only_handed_on else "|".join([own, *leads])
 
 

@@ -221,13 +221,64 @@ def test_what_can_change_a_byte_counts_in_every_module_imported_directly_or_not(
         # A field of a dataclass is none where it is a ClassVar.
         ("class A:\n x: int = 1", "class A:\n x: ClassVar[int] = 1"),
         ("class A:\n x: int = 1", "class A:\n x = 1"),
+        # Annotations that dataclasses, pydantic and decorators read.
+        ("class A:\n x: InitVar[int] = 1", "class A:\n x: int = 1"),
+        ("class A:\n x: int\n _: KW_ONLY\n y: int", "class A:\n x: int\n _: int\n y: int"),
+        ("@k.register\ndef f(x: int): return 1", "@k.register\ndef f(x: str): return 1"),
+        # Modules that look alike and import different ones.
+        ("from . import a, b\na.shown() - b.shown()", "from . import a, b\nb.shown() - a.shown()"),
+        # An import of a builtin's name.
+        ("T = max([5])\nfrom .one import shown as max", "from .one import shown as max\nT = max([5])"),
+        ("def f():\n from .one import shown as abs\nabs(1)", "from .one import shown as abs\nabs(1)"),
+        # What a star gives comes before or after.
+        ("from .two import shown\nfrom .one import *\nshown()", "from .one import *\nfrom .two import shown\nshown()"),
+        ("from .alpha import *\np()", "from .beta import *\np()"),
+        # Names that are looked up: in a class, by text, on a module.
+        ("from . import one, two\nclass M:\n from .one import shown",
+         "from . import one, two\nclass M:\n from .two import shown"),
+        ("from .one import shown\nfrom .two import shown as g\nglobals()['shown']()",
+         "from .two import shown\nfrom .one import shown as g\nglobals()['shown']()"),
+        ("from . import alpha\ngetattr(alpha, 'p')()", "from . import beta\ngetattr(beta, 'p')()"),
+        ("from . import alpha\ndef f(o=alpha): return o.p()", "from . import beta\ndef f(o=beta): return o.p()"),
+        # A text that a raised error computes with.
+        ("def f(t): raise Found(t['near'])", "def f(t): raise Found(t['far'])"),
     ],
 )  # fmt: skip
 def test_names_that_only_look_alike_are_told_apart(package, one, other):
+    package.write("a.py", "from .one import shown as f\n\n\ndef shown():\n    return f()\n")
+    package.write("b.py", "from .two import shown as f\n\n\ndef shown():\n    return f()\n")
+    package.write("alpha.py", "from .one import shown as p\nfrom .two import shown as q\n")
+    package.write("beta.py", "from .one import shown as q\nfrom .two import shown as p\n")
     package.write("method.py", one)
     before = package.digest()
     package.write("method.py", other)
     assert package.digest() != before
+
+
+HEAD = (
+    "import logging\nfrom pydantic import Field, BaseModel\n"
+    "from typing import TypeVar, overload\nlog = logging.getLogger('x')\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("class P(BaseModel):\n x: int = Field(1, description='a')", "class P(BaseModel):\n x: int = Field(1)"),
+        ("x = Field(1, json_schema_extra={'unit': 'px'})", "x = Field(1, json_schema_extra={'unit': 'pixels'})"),
+        ("def f(x): log.info('a %s', x)", "def f(x): log.info('b %s', x)"),
+        ("class A:\n paper = 'x'", "class A:\n paper = 'y'"),
+        ("X = 1", "X = 1\nT = TypeVar('T')"),
+        ("def f(x): return x", "@overload\ndef f(x: int) -> int: ...\ndef f(x): return x"),
+        ("X = 1", "X = 1\n__all__ = ['X']"),
+        ("X = 1", "X = 1\nif __name__ == '__main__':\n import json\n print(X)"),
+    ],
+)  # fmt: skip
+def test_words_types_and_scripts_do_not_count(package, one, other):
+    package.write("method.py", HEAD + one)
+    before = package.digest()
+    package.write("method.py", HEAD + other)
+    assert package.digest() == before
 
 
 @pytest.mark.parametrize(
