@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from weakref import WeakKeyDictionary
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -300,7 +301,17 @@ def _create(known: registry.Registry[M], text: str) -> M:
             f"'{text}' joins {known.kind} by '+', which only purifiers can be. Name them one by one."
         )
     parsed = parse(text)
-    return build(known.load(parsed.name), parsed)
+    made = build(known.load(parsed.name), parsed)
+    _MODULES[made] = known.module_of(parsed.name)
+    return made
+
+
+_MODULES: WeakKeyDictionary[Method, str] = WeakKeyDictionary()
+
+
+def modules_of(method: Method) -> tuple[str, ...]:
+    """Return the module that a plugin's text names, which may not be its class's own; () if no text made it."""
+    return tuple(filter(None, (_MODULES.get(method),)))
 
 
 def attack(text: str) -> Attack:

@@ -169,6 +169,12 @@ class Registry(_Named[M_co]):
             raise UsageError(f"'{name}' has no name; write name = \"…\" in its class, tables will carry it.")
         return found
 
+    def module_of(self, name: str) -> str:
+        """Return the module that a name says the class is in, which may only import it, by registered name or file."""
+        if _FILE_SIGN in name:
+            return _file_module(Path(name.rpartition(":")[0]).resolve())
+        return self.entries()[name].target.partition(":")[0]
+
     def baseline(self) -> str:
         """Return the name of the first plugin that declares itself a `Method.baseline`, "none" where none does."""
         return next((name for name in self.entries() if self.load(name).baseline), "none")
@@ -266,12 +272,16 @@ def kinds_of(name: str) -> list[str]:
     return found
 
 
+def _file_module(path: Path) -> str:
+    return f"{FILE_MODULE}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+
+
 def _class_from_file(name: str) -> type:
     file_name, _, class_name = name.rpartition(":")
     path = Path(file_name).resolve()
     if not path.is_file():
         raise UsageError(f"'{file_name}' is not a file; a plugin by path is written ./mine.py:MyClass.")
-    module_name = f"{FILE_MODULE}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    module_name = _file_module(path)
     module = sys.modules.get(module_name)
     if module is None:
         spec = importlib.util.spec_from_file_location(module_name, path)

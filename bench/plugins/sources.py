@@ -19,6 +19,11 @@ def _now(path: Path) -> State:
     return found.st_size, found.st_mtime_ns
 
 
+def is_own(place: str) -> bool:
+    """Whether a file or folder is neither Python's nor an installed package's."""
+    return bool(place) and place not in ("built-in", "frozen") and not place.startswith(_INSTALLED)
+
+
 def note(path: Path) -> None:
     """Note a file's state, just before it is imported."""
     _states.setdefault(path, _now(path))
@@ -31,7 +36,7 @@ def note_imported() -> None:
     for name in new:
         module = sys.modules.get(name)
         origin = getattr(module, "__file__", None)
-        if isinstance(origin, str) and not origin.startswith(_INSTALLED) and (path := Path(origin)).is_file():
+        if isinstance(origin, str) and is_own(origin) and (path := Path(origin)).is_file():
             note(path)
 
 
@@ -53,7 +58,11 @@ def check(path: Path, known: State) -> None:
     Raises:
         UsageError: it was edited, or is gone.
     """
-    if not path.is_file() or _now(path) != known:
+    try:
+        same = _now(path) == known
+    except FileNotFoundError:
+        same = False
+    if not same:
         raise UsageError(
             f"{path.name} changed since it was imported, and this process runs the code of before; start anew."
         )

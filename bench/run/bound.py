@@ -81,7 +81,7 @@ class BoundBackbone(FieldsOnly):
             "name": self.name,
             "class": type(backbone).__qualname__,
             "card": backbone.card.model_dump(mode="json", exclude=set(DESCRIPTIVE)),
-            "code": code_digest(type(backbone)),
+            "code": code_digest(type(backbone), *factory.modules_of(backbone)),
             "weights": backbone.card.sha256 or [sha256_of(path) for path in files],
         }
 
@@ -165,7 +165,7 @@ class BoundMethod(FieldsOnly, Generic[M_co]):
             "method": factory.canonical(method),
             "class": type(method).__qualname__,
             "params": method.params.model_dump(mode="json"),
-            "code": code_digest(type(method)),
+            "code": code_digest(type(method), *factory.modules_of(method)),
             "files": [sha256_of(path) for path in method.files(binding)],
             "helpers": [self.backbones[name].key_fields for name in binding.backbones],
         }

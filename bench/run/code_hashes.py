@@ -6,7 +6,11 @@ that moves recomputes nothing; a changed constant does.
 
 import importlib.util
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -41,26 +45,49 @@ NOT_NUMERICAL = frozenset(
 """Modules that decide no byte, or whose say enters the key another way: neither followed nor hashed."""
 
 
-def _beside(module: str) -> set[str]:
-    """Return what a plugin loaded from a file may import from its own folder."""
-    origin = getattr(sys.modules.get(module), "__file__", None)
-    if origin is None or not module.startswith(FILE_MODULE):
-        return set()
-    siblings = Path(origin).parent.iterdir()
-    return {path.stem for path in siblings if path.suffix == ".py" or (path / "__init__.py").is_file()}
+_NO_NUMBERS = frozenset({"pydantic", "typing_extensions"})
+"""Third-party packages that check or describe parameters; the values enter keys themselves."""
 
 
-def _project_file(module: str, packages: frozenset[str]) -> Path | None:
-    if module.partition(".")[0] not in packages:
-        return None
+_SUFFIXES = (".py", *EXTENSION_SUFFIXES)
+
+
+def _file_of(module: str) -> Path | None:
     origin = getattr(sys.modules.get(module), "__file__", None)
     if origin:
         return Path(origin)
     try:
         found = importlib.util.find_spec(module)
-    except (ModuleNotFoundError, AttributeError, ValueError):
-        return None  # `from package import name` where name is no module
-    return Path(found.origin) if found and found.origin and found.origin.endswith(".py") else None
+    except (ImportError, AttributeError, ValueError):
+        return (
+            None  # `from package import name` where name is no module, or a part that cannot be imported here
+        )
+    return Path(found.origin) if found and found.origin and found.origin.endswith(_SUFFIXES) else None
+
+
+def _is_installed(top: str) -> bool:
+    """Whether a top-level module is Python's or an installed package's; so is what cannot be found."""
+    try:
+        found = importlib.util.find_spec(top)
+    except (ImportError, AttributeError, ValueError):
+        return True
+    places = [found.origin or "", *(found.submodule_search_locations or ())] if found else []
+    return not any(sources.is_own(place) for place in places)
+
+
+@cache
+def _version(top: str) -> str:
+    """Return name and version of the distribution that a top-level module is of, "" where it is of none."""
+    try:
+        return f"{top} {metadata.version(top)}"
+    except metadata.PackageNotFoundError:
+        names = _distributions().get(top, ())
+        return " ".join(f"{name} {metadata.version(name)}" for name in sorted({*names}))
+
+
+@cache
+def _distributions() -> Mapping[str, Sequence[str]]:
+    return metadata.packages_distributions()
 
 
 class _Closure:
@@ -72,26 +99,42 @@ class _Closure:
 
     def __init__(self, roots: Iterable[str]) -> None:
         names = [*roots]
-        own = {name.partition(".")[0] for name in names}.union(*map(_beside, names))
-        packages = frozenset({"bench", "attacks", "defenses", "fr_models", *own})
+        self._tops = dict.fromkeys(("bench", "attacks", "defenses", "fr_models"), True)
+        self._tops |= dict.fromkeys((name.partition(".")[0] for name in names), True)
+        # A plugin in a file has no package of its own: it may be made of all that is not installed.
+        self._in_file = any(name.startswith(FILE_MODULE) for name in names)
         # The root package only hands out, when asked, what is followed under its own name.
         self.modules: dict[str, Code | None] = {"bench": None, **dict.fromkeys(NOT_NUMERICAL - {*names})}
         self.files: dict[Path, State] = {}
         waiting = list(names)
+        passed: set[str] = set()
         while waiting:
             name = waiting.pop()
-            if name in self.modules or name.rpartition(".")[0] in NOT_NUMERICAL:
+            if name in self.modules or name in passed or name.rpartition(".")[0] in NOT_NUMERICAL:
                 continue
-            path = _project_file(name, packages)
+            passed.add(name)
+            if not self._is_followed(name.partition(".")[0]):
+                continue
+            if "." in name:
+                waiting.append(name.rpartition(".")[0])  # a module's packages run before it
+            path = _file_of(name)
             if path is None:
                 continue
             self.files[path] = sources.state(path)
             code = self.modules[name] = code_of(name, path, self.files[path])
-            if "." in name:
-                waiting.append(name.rpartition(".")[0])  # a module's packages run before it
             waiting += code.imported
         self._shallow = self._round({}, named_only=True)
         """Module → hash of its code, blind to the modules that imported names come from."""
+
+    def _is_followed(self, top: str) -> bool:
+        if top not in self._tops:
+            self._tops[top] = self._in_file and not _is_installed(top)
+        return self._tops[top]
+
+    def packages(self) -> tuple[str, ...]:
+        """Return the third-party packages that the code imports, with their versions, sorted."""
+        tops = {top for top, followed in self._tops.items() if not followed}
+        return tuple(sorted(filter(None, map(_version, tops - sys.stdlib_module_names - _NO_NUMBERS))))
 
     def hashes(self) -> tuple[str, ...]:
         """Return each module's hash once, sorted; a module that only imports has none.
@@ -159,7 +202,16 @@ def module_hash(module: str) -> str:
     return _Closure([module]).shallow(module)
 
 
-_found: dict[tuple[tuple[str, str], ...], tuple[Mapping[Path, State], tuple[str, ...]]] = {}
+@dataclass(frozen=True)
+class _Read:
+    """What was read of the code that roots are made of."""
+
+    files: Mapping[Path, State]
+    hashes: tuple[str, ...]
+    packages: tuple[str, ...]
+
+
+_found: dict[tuple[tuple[str, str], ...], _Read] = {}
 _files_of: dict[str, Mapping[Path, State]] = {}
 """Code digest → the files it is of, as they were read."""
 
@@ -167,9 +219,9 @@ _files_of: dict[str, Mapping[Path, State]] = {}
 def code_hashes(*roots: str | type) -> tuple[str, ...]:
     """Return the hashes of the code of modules and of the numerical modules they import, directly or not.
 
-    Followed are the harness' own packages and the root's own top-level package, without `NOT_NUMERICAL`;
-    third-party packages enter by version (`environment`). A plugin loaded from a file is followed to the modules
-    beside it. No hash holds a module's name or place.
+    Followed are the harness' own packages and the root's own top-level package, without `NOT_NUMERICAL`; a class
+    counts with all the classes it inherits from. A plugin loaded from a file is followed to whatever is not
+    installed. No hash holds a module's name or place.
 
     Args:
         roots: module names or classes.
@@ -177,32 +229,38 @@ def code_hashes(*roots: str | type) -> tuple[str, ...]:
     Raises:
         UsageError: there is no module of a name, or a file was edited after this process imported it.
     """
-    return _read(*roots)[1]
+    return _read(*roots).hashes
 
 
-def _read(*roots: str | type) -> tuple[Mapping[Path, State], tuple[str, ...]]:
-    """Return the files of `code_hashes` as they were read, and the hashes."""
-    sources.note_imported()
-    for root in roots:
-        if isinstance(root, str) and _project_file(root, frozenset({root.partition(".")[0]})) is None:
+def _modules_of(root: str | type) -> set[str]:
+    """Return the modules a root is made of: for a class, those of the classes it inherits from too."""
+    if isinstance(root, str):
+        if _file_of(root) is None:
             raise UsageError(f"'{root}' is no module whose code could be part of a key; check the name.")
-    names = sorted({root if isinstance(root, str) else root.__module__ for root in roots})
+        return {root}
+    bases = {base.__module__ for base in root.__mro__} - NOT_NUMERICAL
+    return {root.__module__, *(name for name in bases if sources.is_own(str(_file_of(name) or "")))}
+
+
+def _read(*roots: str | type) -> _Read:
+    sources.note_imported()
+    names = sorted(set().union(*map(_modules_of, roots)))
     requested = tuple((name, str(getattr(sys.modules.get(name), "__file__", ""))) for name in names)
     known = _found.get(requested)
-    if known is None or any(sources.state(path) != state for path, state in known[0].items()):
+    if known is None or any(sources.state(path) != state for path, state in known.files.items()):
         # A context's generator is in every method's reach.
         closure = _Closure([*names, "bench.randomness"])
-        known = _found[requested] = closure.files, closure.hashes()
+        known = _found[requested] = _Read(closure.files, closure.hashes(), closure.packages())
     return known
 
 
 def code_digest(*roots: str | type) -> str:
-    """Return the digest of `code_hashes` and of the contract they were written for."""
+    """Return the digest of `code_hashes`, of the versions of what they import, and of their contract."""
     from bench.contracts import CONTRACT
 
-    files, hashes = _read(*roots)
-    found = digest({"code": hashes, **CONTRACT})
-    _files_of[found] = files
+    known = _read(*roots)
+    found = digest({"code": known.hashes, "packages": known.packages, **CONTRACT})
+    _files_of[found] = known.files
     return found
 
 

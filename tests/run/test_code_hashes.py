@@ -10,10 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.contracts import CONTRACT_VERSION
+from bench.contracts import CONTRACT_VERSION, Binding
 from bench.errors import UsageError
-from bench.plugins import registry
+from bench.plugins import factory, registry
 from bench.run import code_hashes as hashes
+from bench.run.bound import BoundMethod, Plugin
 from bench.run.code_hashes import code_digest, code_hashes, module_hash
 from bench.run.digest import digest, environment, package_versions
 
@@ -462,6 +463,78 @@ def test_a_plugin_from_a_file_counts_with_the_modules_beside_it(from_file, file,
     path.write_text(path.read_text().replace(old, new))
     hashes.forget()
     assert code_digest(cls) != before
+
+
+def written(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+PURIFIER = "from bench.contracts import Purifier\n"
+WORKS = "    name = 'd'\n\n    def purify(self, faces, ctx):\n        return faces.images * K\n"
+PLUGIN = f"{PURIFIER}\n\nclass D(Purifier):\n{WORKS}"
+
+
+@pytest.mark.parametrize(
+    ("files", "edited", "text"),
+    [
+        # Beside the file without __init__.py, and a package on the path.
+        ({"f.py": f"from demo_ns.core import K\n{PLUGIN}"}, "demo_ns/core.py", "f.py:D"),
+        ({"f.py": f"from demo_lib.core import K\n{PLUGIN}", "demo_lib/__init__.py": ""},
+         "demo_lib/core.py", "f.py:D"),
+        # A base class in another package of the author; the file only hands the class on.
+        ({"f.py": "from demo_plug.m import D\n", "demo_plug/__init__.py": "",
+          "demo_plug/m.py": "from demo_lib.base import Base\n\n\nclass D(Base):\n    K = 1\n",
+          "demo_lib/base.py": f"from .core import K\n{PURIFIER}\n\nclass Base(Purifier):\n{WORKS}"},
+         "demo_lib/core.py", "f.py:D"),
+    ],
+)  # fmt: skip
+def test_whatever_of_the_users_a_plugin_is_made_of_counts(tmp_path, monkeypatch, files, edited, text):
+    monkeypatch.syspath_prepend(tmp_path)
+    written(tmp_path, {**files, edited: "K = 0.5\n"})
+    cls = registry.DEFENSES.load(f"{tmp_path}/{text}")
+    before = code_digest(cls)
+    written(tmp_path, {edited: "K = 0.25\n"})
+    hashes.forget()
+    assert code_digest(cls) != before
+    forget("demo_ns", "demo_lib", "demo_plug")
+
+
+def test_the_module_that_names_a_class_counts_with_the_class(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    written(tmp_path, {"demo_maker.py": f"{PURIFIER}K = 1\n\n\nclass D(Purifier):\n{WORKS}"})
+    written(tmp_path, {"f.py": "from demo_maker import D\n\nD.K = 0.5\n"})
+    method = factory.create("defenses", f"{tmp_path}/f.py:D")
+    fields = BoundMethod(Plugin("defenses", "d", method), Binding("x", "real", (), "k"), {}, 0).key_fields()
+    assert (
+        fields["code"] == code_digest(type(method), *factory.modules_of(method)) != code_digest(type(method))
+    )
+    forget("demo_maker")
+
+
+def test_a_part_that_cannot_be_imported_is_none(package):
+    package.write("opt/__init__.py", "raise ImportError('needs more')\n")
+    package.write("opt/z.py", "q = 1\n")
+    package.write("method.py", "try:\n    from .opt.z import q\nexcept ImportError:\n    q = None\n")
+    assert package.digest()
+
+
+def test_a_package_above_a_folder_without_init_counts(package):
+    package.write("over/__init__.py", "A = 1\n")
+    package.write("over/ns/z.py", "Z = 1\n")
+    package.write("method.py", "from .over.ns import z\n\nK = z.Z\n")
+    before = package.digest()
+    package.write("over/__init__.py", "A = 2\n")
+    assert package.digest() != before
+
+
+def test_versions_of_what_the_code_imports_count(package, monkeypatch):
+    before = package.digest()
+    package.write("far.py", "import tqdm\n\n\ndef away(x):\n    return tqdm.tqdm(x)\n")
+    one = package.digest()
+    monkeypatch.setattr(hashes, "_version", lambda top: f"{top} 99")
+    assert len({before, one, package.digest()}) == 3
 
 
 SUMMARY_COLUMNS = st.text("abé", max_size=3)

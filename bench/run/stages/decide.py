@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from bench.contracts import Embedded, Protocol, Split, Trial, View
 from bench.faces.pixels import Pixels, decode_pixels, join_pixels, overlay_pixels
+from bench.plugins import factory
 from bench.run import calls, decisions
 from bench.run.bound import Plugin, Tracker
 from bench.run.code_hashes import code_digest
@@ -76,7 +77,7 @@ class Decide(Node):
             "protocol": self.protocol.name,
             "class": type(protocol).__qualname__,
             "params": protocol.params.model_dump(mode="json"),
-            "protocol_code": code_digest(type(protocol)),
+            "protocol_code": code_digest(type(protocol), *factory.modules_of(protocol)),
             "head": self.head,
             "views": {name: shown.view.model_dump(mode="json") for name, shown in self.views.items()},
             "groups": {name: [len(each.natural), len(each.edits)] for name, each in self.views.items()},

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from bench.contracts import Dataset
 from bench.faces.pixels import Pixels, encode_pixels
+from bench.plugins import factory
 from bench.run import calls
 from bench.run.bound import Plugin
 from bench.run.code_hashes import code_digest
@@ -42,7 +43,7 @@ class Crops(Node):
         return {
             "dataset": self.dataset.name,
             "class": type(self.dataset.method).__qualname__,
-            "dataset_code": code_digest(type(self.dataset.method)),
+            "dataset_code": code_digest(type(self.dataset.method), *factory.modules_of(self.dataset.method)),
             "fingerprint": self.fingerprint,
             "ids": self.ids,
             "identities": self.identities,
