@@ -76,13 +76,12 @@ class BoundBackbone(FieldsOnly):
     def key_fields(self) -> Mapping[str, Any]:
         """What decides its embeddings: card, code and weights."""
         backbone = self.plugin.method
-        files = () if backbone.card.sha256 else backbone.files(self.binding)
         return {
             "name": self.name,
             "class": type(backbone).__qualname__,
             "card": backbone.card.model_dump(mode="json", exclude=set(DESCRIPTIVE)),
             "code": code_digest(type(backbone), *factory.modules_of(backbone)),
-            "weights": backbone.card.sha256 or [sha256_of(path) for path in files],
+            "weights": [backbone.card.sha256, *map(sha256_of, backbone.files(self.binding))],
         }
 
     def on(self, machine: Machine) -> Backbone:

@@ -15,11 +15,11 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from bench.contracts import CONTRACT, CROP_SIZE
-from bench.errors import BenchError, MethodError
+from bench.errors import BenchError, MethodError, UsageError
 from bench.files import StoreError
 from bench.run.code_hashes import check_unchanged, code_digest
 from bench.run.device import Machine
-from bench.run.digest import digest
+from bench.run.digest import digest, environment
 from bench.run.store import Store
 
 log = logging.getLogger("bench")
@@ -205,8 +205,25 @@ class Executor:
         payload = self.store.read(node.stage, node.address)
         return self._compute(node) if payload is None else payload
 
+    @cached_property
+    def _here(self) -> Mapping[str, Any]:
+        return environment(str(self.machine.device), self.machine.threads)
+
+    def _check_environment(self, node: Node) -> None:
+        """Check that a node was planned for this machine: one that was sent here may be for another."""
+        wrong = [
+            f"{name} {value} planned, {self._here.get(name)} here"
+            for name, value in node.environment.items()
+            if value != self._here.get(name)
+        ]
+        if wrong:
+            raise UsageError(
+                f"it was planned for another machine: {'; '.join(wrong)}. Plan the run anew here."
+            )
+
     def _compute(self, node: Node) -> bytes:
         try:
+            self._check_environment(node)
             inputs = {source.address: self.fetch(source) for source in node.inputs}
             start = time.perf_counter()
             try:

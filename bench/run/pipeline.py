@@ -247,6 +247,7 @@ class Pipeline:
             label=f"{cell.attack} × {cell.defense} × {cell.backbone} × {cell.head}",
             environment=self._here,
             protocol=self.run.plugin("protocols", self.run.spec.protocol),
+            binding=Binding(self.run.spec.dataset, self.run.dataset.domain, (), cell.backbone),
             head=cell.head,
             split=self.run.split,
             impostors=self.run.impostors,

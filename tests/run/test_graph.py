@@ -10,12 +10,15 @@ from bench.contracts import CONTRACT
 from bench.errors import MethodError, UsageError
 from bench.files import StoreError
 from bench.quality.lpips import Unavailable
+from bench.run import graph
 from bench.run.code_hashes import code_digest
 from bench.run.device import Machine
+from bench.run.digest import environment
 from bench.run.graph import STAGES, Executor, Node, NodeError, missing
 from bench.run.store import Store
 
 MACHINE = Machine(torch.device("cpu"), 1, 64, Unavailable("not needed"))
+HERE = environment("cpu", 1)
 
 
 @pytest.fixture
@@ -65,7 +68,7 @@ class Fake(Node):
 def node(name, *inputs, stage="cloak", error=None, label="", **key_fields):
     return Fake(
         label=label or name,
-        environment={"device": "cpu"},
+        environment=HERE,
         stage=stage,
         name=name,
         sources=inputs,
@@ -228,3 +231,20 @@ def test_progress_and_tally_say_what_was_done(store):
     }
     assert executor.tally.images[("embed", "d")] == 2
     assert all(seconds >= 0 for seconds in executor.tally.seconds.values())
+
+
+def test_a_node_planned_for_another_machine_is_not_computed(store, executor):
+    other = replace(node("x"), environment={**HERE, "threads": 7})
+    with pytest.raises(NodeError, match="threads 7 planned, 1 here"):
+        executor.fetch(other)
+    assert (other.stage, other.address) not in store
+
+
+def test_a_result_whose_code_was_edited_meanwhile_is_not_stored(store, executor, monkeypatch):
+    def edited(_key):
+        raise UsageError("cloak.py changed since it was imported")
+
+    monkeypatch.setattr(graph, "check_unchanged", edited)
+    with pytest.raises(NodeError, match=r"cloak\.py changed"):
+        executor.fetch(node("x"))
+    assert ("cloak", node("x").address) not in store

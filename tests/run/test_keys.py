@@ -1,5 +1,7 @@
 """What is in a key reaches a method, and what is not does not; nothing one method does reaches another's result."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,6 +10,8 @@ from bench.contracts import Binding, Purifier
 from bench.errors import MethodError
 from bench.run.bound import BoundBackbone, BoundMethod, Plugin
 from bench.run.device import Machine
+from bench.run.planning import Options, prepare
+from bench.run.spec import make_spec
 from bench.run.stages.purify import purifier_context, purifier_fields
 
 CPU = torch.device("cpu")
@@ -85,3 +89,33 @@ def test_a_backbone_to_train_is_nobody_elses(monkeypatch):
     monkeypatch.setattr("bench.plugins.factory.create", lambda _kind, _text: Networked())
     here, one = machine(), BoundBackbone("k", Plugin("backbones", "k", Networked()), BINDING)
     assert one.on(here) is one.on(here) is not one.fresh(here)
+
+
+def test_every_file_of_a_backbone_counts_with_the_digest_of_its_card(tmp_path):
+    weights, projection = tmp_path / "w.bin", tmp_path / "pca.bin"
+    weights.write_bytes(b"1")
+
+    class Two(Networked):
+        def files(self, binding):
+            return weights, projection
+
+    def fields():
+        backbone = Two()
+        backbone.card = backbone.card.model_copy(update={"sha256": "0" * 64})
+        return BoundBackbone("k", Plugin("backbones", "k", backbone), BINDING).key_fields
+
+    projection.write_bytes(b"1")
+    before = fields()
+    projection.write_bytes(b"22")
+    assert fields() != before
+
+
+@pytest.mark.parametrize("part", ["gallery", "probes"])
+def test_all_of_a_split_decides_a_decision(tiny, tmp_path, part):
+    spec = make_spec(
+        {"dataset": "tiny", "backbones": ("tiny-a",), "attacks": ("none",), "defenses": ("none",)}
+    )
+    prepared = prepare(spec, Options("cpu", 1, store=tmp_path / "store", out=tmp_path / "out"))
+    decide = next(node for node in prepared.artefacts if node.stage == "decide")
+    fewer = {name: images[:1] for name, images in vars(decide.split)[part].items()}
+    assert replace(decide, split=replace(decide.split, **{part: fewer})).address != decide.address

@@ -7,13 +7,15 @@ from typing import Any, ClassVar
 
 from threadpoolctl import threadpool_limits
 
-from bench.contracts import Embedded, Protocol, Split, Trial, View
+from bench.contracts import Binding, Embedded, Protocol, Split, Trial, View
+from bench.data.files import sha256_of
 from bench.faces.pixels import Pixels, decode_pixels, join_pixels, overlay_pixels
 from bench.plugins import factory
 from bench.run import calls, decisions
 from bench.run.bound import Plugin, Tracker
 from bench.run.code_hashes import code_digest
 from bench.run.device import Machine
+from bench.run.digest import digest
 from bench.run.embeddings import decode_embedded, join, overlay
 from bench.run.graph import Advance, Node, Payloads
 
@@ -39,6 +41,7 @@ class Decide(Node):
 
     Attributes:
         protocol: takes views and tracker, returns decisions.
+        binding: of the protocol, for its files.
         head: of the tracker.
         split: as `Protocol.split` returned it.
         impostors: as `Protocol.impostors` returned it.
@@ -50,6 +53,7 @@ class Decide(Node):
 
     stage: ClassVar[str] = "decide"
     protocol: Plugin[Protocol]
+    binding: Binding
     head: str
     split: Split
     impostors: Mapping[str, tuple[str, ...]]
@@ -82,7 +86,11 @@ class Decide(Node):
             "views": {name: shown.view.model_dump(mode="json") for name, shown in self.views.items()},
             "groups": {name: [len(each.natural), len(each.edits)] for name, each in self.views.items()},
             "impostors": self.impostors,
+            "files": [sha256_of(path) for path in protocol.files(self.binding)],
             "split": {"fold": self.split.fold, "cloaked": self.split.cloaked},
+            "photos": digest(
+                {"gallery": self.split.gallery, "probes": self.split.probes}
+            ),  # long, and in the inputs
             "tracker": self.tracker.key_fields() if self.tracker else None,
             "seed": self.seed,
         }
