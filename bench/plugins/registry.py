@@ -170,10 +170,11 @@ class Registry(_Named[M_co]):
         return found
 
     def module_of(self, name: str) -> str:
-        """Return the module that a name says the class is in, which may only import it, by registered name or file."""
+        """Return the module that a name says the class is in, which may only import it: "" where none is registered."""
         if _FILE_SIGN in name:
             return _file_module(Path(name.rpartition(":")[0]).resolve())
-        return self.entries()[name].target.partition(":")[0]
+        entry = self.entries().get(name)
+        return entry.target.partition(":")[0] if entry else ""
 
     def baseline(self) -> str:
         """Return the name of the first plugin that declares itself a `Method.baseline`, "none" where none does."""

@@ -124,7 +124,7 @@ def test_the_key_is_stored_beside_the_artefact(store, executor):
         "stage": "cloak",
         **CONTRACT,
         "code": code_digest(Fake),
-        "environment": {"device": "cpu"},
+        "environment": HERE,
         "name": "b",
         "inputs": [a.address],
     }
