@@ -85,7 +85,7 @@ def test_a_former_section_counts_less_than_todays_and_not_for_another_command(tm
 
 def test_former_environment_variables_count():
     means = bench.get_command(None, "table").commands["means"]
-    option = next(param for param in means.params if param.name == "csv_file")
+    option = next(param for param in means.params if param.name == "csv")
     assert variables_of(option, ("table", "means")) == ["CLOAKBENCH_TABLE_MEANS_CSV", "CLOAKBENCH_MEANS_CSV"]
     assert option.envvar == variables_of(option, ("table", "means"))
 

@@ -384,7 +384,7 @@ def test_a_file_named_by_a_part_is_recorded(tiny, tmp_path):
 
 
 def test_the_command_line_takes_compositions(cli):
-    code, out, err = cli("show", "jpeg:quality=60 + median", "--json")
+    code, out, err = cli("list", "jpeg:quality=60 + median", "--json")
     assert (code, err) == (0, "")
     assert '"canonical": "jpeg:quality=60 + median"' in out
     assert '"made_of"' in out

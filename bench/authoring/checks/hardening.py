@@ -64,8 +64,10 @@ class _Training:
         return "" if torch.equal(self.before, now) else "it changed"
 
     def unrepeated(self) -> str:
-        images, again = sample_faces().images, self.defense.harden(self.tracker, self.training.state)
+        images = sample_faces().images
+        # Before hardening again, which may spoil the tracker of both.
         first = self.hardened.embed_batch(images)
+        again = self.defense.harden(self.tracker, self.training.state)
         return difference({"embedding": first}, {"embedding": again.embed_batch(images)})
 
 
