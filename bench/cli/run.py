@@ -153,14 +153,14 @@ _AXES = ("backbone", "head", "seed")
 
 
 def _detectable(leaderboard: Any) -> str:
-    """Say how small a difference the rows' tests would have found."""
+    """Return the minimum detectable difference of the rows' tests, in words."""
     known = leaderboard["minimum_detectable_difference"].dropna()
     if known.empty:
         return "No row could be tested against its reference; p_holm_reason says why."
     return (
-        f"Rows are tested against no defence (defence none: against no attack); {len(known)} such tests would have "
-        f"found differences in ASR of {100 * known.median():.1f} points (median; largest {100 * known.max():.1f}) "
-        "in 80 of 100 such runs."
+        "Rows are tested against no defence (defence none: against no attack). Minimum detectable difference in ASR at "
+        f"80 % power, over {len(known)} such tests: {100 * known.median():.1f} points (median; largest "
+        f"{100 * known.max():.1f})."
     )
 
 
