@@ -148,17 +148,52 @@ class Binding:
     parts: tuple[Binding, ...] = ()
 
 
+Convert = Callable[[tuple[Path, ...], Path], None]
+"""Makes a file of the data folder (second argument, which does not exist yet) out of the publishers' files (first, in
+the order of `Recipe.sources`). Deterministic: the same sources give the same bytes anywhere. Raises DataError where a
+source is not what it should be."""
+
+
+class Source(Frozen):
+    """A file as its publisher hands it out."""
+
+    name: str = Field(description="the publisher's name of it; a mirror holds it under this name")
+    url: str = Field("", description="where anyone gets it; empty: only inside `package`")
+    sha256: str = Field(
+        "",
+        pattern=r"^([0-9a-f]{8,64})?$",
+        description="expected digest, or its first digits where no more is stated; empty: none is stated",
+    )
+    bytes: int = Field(0, ge=0, description="size; 0: not stated")
+    package: str = Field(
+        "", description="PACKAGE:PATH where an installed Python package carries the same file"
+    )
+
+
+class Recipe(Frozen):
+    """One way to a file of the data folder."""
+
+    sources: tuple[Source, ...] = Field(min_length=1)
+    convert: Convert | None = Field(None, exclude=True, description="None: the only source is the file")
+
+
 class AssetFile(Frozen):
     """One file that belongs in the data folder."""
 
     path: str = Field(description="inside the data folder")
     sha256: str = Field(pattern=r"^([0-9a-f]{64})?$", description="expected digest; empty: not pinned")
     bytes: int = Field(0, ge=0, description="size; 0: not stated")
-    url: str = Field("", description="public source of exactly this file; empty: none known")
+    equivalents: tuple[str, ...] = Field(
+        (),
+        description="digests of other files that serve as well: the same network, written by another program",
+    )
+    recipes: tuple[Recipe, ...] = Field(
+        (), description="ways to get it, the first that can be had; none known"
+    )
 
 
 class AssetEntry(Frozen):
-    """A data set or a set of weights that is not shipped, as ``bench data`` and ``bench models`` list it."""
+    """A data set or a set of weights that is not shipped: ``bench fetch NAME`` gets it."""
 
     name: str
     kind: Literal["dataset", "weights"]
@@ -166,6 +201,9 @@ class AssetEntry(Frozen):
     licence: str = Field(description="as stated by the source")
     source: str = Field("", description="where it comes from")
     files: tuple[AssetFile, ...]
+    terms: str = Field(
+        "", description="what its publisher asks to be agreed to before it is fetched; empty: nothing"
+    )
     how: str = Field(description="how to get what has no public source of its own")
 
 
@@ -254,7 +292,7 @@ class Method(ABC):  # noqa: B024 -- what is abstract is up to each kind
         return ()
 
     def assets(self) -> tuple[AssetEntry, ...]:
-        """Name what belongs in the data folder and is not shipped: ``bench models fetch NAME`` gets it."""
+        """Name what belongs in the data folder and is not shipped: ``bench fetch NAME`` gets it."""
         return ()
 
     def health_checks(self, binding: Binding) -> tuple[HealthCheck, ...]:
@@ -486,6 +524,14 @@ class BackboneCard(Frozen):
     name: str
     file: str = Field("", description="path of the weights inside the data folder or the package")
     sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$", description="of the weights; empty: not pinned")
+    equivalents: tuple[str, ...] = Field(
+        (), description="digests of other files of the same network, whose embeddings are within 1e-5"
+    )
+    released: str = Field(
+        "",
+        pattern=r"^(\d{4}(-\d{2}(-\d{2})?)?)?$",
+        description="when the weights were published: YYYY[-MM[-DD]]",
+    )
     licence: str = Field(description="as stated by the source")
     source: str = Field("", description="where the weights come from")
     training_data: str = Field("unknown", description="as stated by the source, else 'unknown'")
@@ -510,6 +556,7 @@ class Backbone(Method):
     Attributes:
         card: licence, data, preprocessing, dimension, thresholds.
         how: how to get the weights, in a sentence or two; "" where no more is known than the card's source.
+        recipes: ways to get the file of the card, the first that can be had; () where none is known.
         accuracy_fuses_mirrored: whether the card's accuracy is of a photo's embedding and its mirror image's, added.
         accuracy_unlike: why the card's accuracy is not to be compared with one measured here, "" where it is.
     """
@@ -517,6 +564,7 @@ class Backbone(Method):
     card: BackboneCard
     differentiable: ClassVar[bool] = True
     how: ClassVar[str] = ""
+    recipes: ClassVar[tuple[Recipe, ...]] = ()
     accuracy_fuses_mirrored: ClassVar[bool] = False
     accuracy_unlike: ClassVar[str] = ""
 
@@ -536,7 +584,14 @@ class Backbone(Method):
                 what=f"{card.embedding_dim}-dimensional backbone, trained on: {card.training_data}",
                 licence=card.licence,
                 source=card.source,
-                files=(AssetFile(path=card.file, sha256=card.sha256),),
+                files=(
+                    AssetFile(
+                        path=card.file,
+                        sha256=card.sha256,
+                        equivalents=card.equivalents,
+                        recipes=self.recipes,
+                    ),
+                ),
                 how=how,
             ),
         )

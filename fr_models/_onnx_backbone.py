@@ -81,8 +81,9 @@ class OnnxBackbone(Backbone):
         Raises:
             DataError: it is missing or not that of the card.
         """
-        fix = f"Run 'bench models fetch {self.name}', or point CLOAKBENCH_DATA to a folder that has it."
-        return locate(self.card.file, self.card.sha256, fix=fix)
+        fix = f"Run 'bench fetch {self.name}', or point CLOAKBENCH_DATA to a folder that has it."
+        card = self.card
+        return locate(card.file, card.sha256, equivalents=card.equivalents, fix=fix)
 
     def files(self, binding: Binding) -> tuple[Path, ...]:
         """Name the ONNX file: its digest enters the key."""

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 
-from bench.contracts import AssetEntry, AssetFile, Frozen, Method
+from bench.contracts import AssetEntry, AssetFile, Frozen, Method, Recipe, Source
 from bench.data.files import VARIABLE, data_folder, sha256_of
 from bench.data.folders import FOLDERS, registered
 from bench.errors import DataError, UsageError, unknown
@@ -63,6 +63,10 @@ class Listed(Frozen):
         return "corrupt" if "corrupt" in states else "absent" if "absent" in states else "present"
 
 
+def _as_published(name: str, url: str) -> tuple[Recipe, ...]:
+    return (Recipe(sources=(Source(name=name, url=url),)),)
+
+
 _LFW = AssetEntry(
     name="lfw",
     kind="dataset",
@@ -87,13 +91,13 @@ _LFW = AssetEntry(
             path="lfw/pairs.txt",
             bytes=155_335,
             sha256="ea42330c62c92989f9d7c03237ed5d591365e89b3e649747777b70e692dc1592",
-            url="http://vis-www.cs.umass.edu/lfw/pairs.txt",
+            recipes=_as_published("pairs.txt", "http://vis-www.cs.umass.edu/lfw/pairs.txt"),
         ),
         AssetFile(
             path="lfw/people.txt",
             bytes=94_770,
             sha256="bc8fa2b7f25c895cf7efb6de4f4fc27ca8b8d1cfa63350ad8b96eae2b198d365",
-            url="http://vis-www.cs.umass.edu/lfw/people.txt",
+            recipes=_as_published("people.txt", "http://vis-www.cs.umass.edu/lfw/people.txt"),
         ),
     ),
     how=(
@@ -209,7 +213,11 @@ def _state(file: AssetFile) -> FileState:
     if not path.is_file():
         state: State = "absent"
     else:
-        state = "corrupt" if file.sha256 and sha256_of(path) != file.sha256 else "present"
+        state = (
+            "corrupt"
+            if file.sha256 and sha256_of(path) not in (file.sha256, *file.equivalents)
+            else "present"
+        )
     return FileState(file=file, path=path, state=state)
 
 
@@ -234,7 +242,7 @@ def fetch(
     """
     entry = _entry(name, kind)
     wanted = [s for s in map(_state, entry.files) if s.state != "present"]
-    known = [s for s in wanted if source or s.file.url]
+    known = [s for s in wanted if source or url_of(s.file)]
     for done, state in enumerate(known):
         if report is not None:
             report(state.file.path, done, len(known))
@@ -333,9 +341,14 @@ def _local_folder(source: str) -> Path | None:
     return Path(source).expanduser()
 
 
+def url_of(file: AssetFile) -> str:
+    """Return where exactly this file is published, "" where it has to be made."""
+    return next((r.sources[0].url for r in file.recipes if r.convert is None), "")
+
+
 def _candidate_urls(file: AssetFile, source: str) -> tuple[str, ...]:
     if not source:
-        return (file.url,)
+        return (url_of(file),)
     base = source.rstrip("/")
     return f"{base}/{file.path}", f"{base}/{Path(file.path).name}"
 

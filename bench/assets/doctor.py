@@ -264,6 +264,7 @@ def _where(variable: str) -> str:
 
 def _files_of(area: str, entry: AssetEntry, fetch: str) -> Finding:
     """Judge a catalogue entry by the presence and size of its files."""
+    from bench.assets import catalogue
     from bench.data.files import data_folder
 
     absent, wrong = [], []
@@ -277,7 +278,7 @@ def _files_of(area: str, entry: AssetEntry, fetch: str) -> Finding:
     detail = "; ".join(wrong) or (
         f"{len(absent)} of {len(entry.files)} files are missing" if absent else "here"
     )
-    public = all(file.url for file in entry.files)
+    public = all(catalogue.url_of(file) for file in entry.files)
     fix = "" if state == "ok" else f"`{fetch}`" if public else _by_hand(entry, fetch)
     return Finding(area=area, name=entry.name, state=state, detail=detail, fix=fix)
 

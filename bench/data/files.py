@@ -6,6 +6,7 @@ The data folder is `CLOAKBENCH_DATA`, else the platform's user data folder; `ben
 
 import hashlib
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -36,12 +37,13 @@ def sha256_of(path: Path) -> str:
     return _sha256_of_state(path, state.st_size, state.st_mtime_ns)
 
 
-def locate(relative: str, sha256: str = "", *, fix: str = "") -> Path:
+def locate(relative: str, sha256: str = "", *, equivalents: Sequence[str] = (), fix: str = "") -> Path:
     """Return the path of a file of the data folder.
 
     Args:
         relative: path inside the data folder.
         sha256: expected digest; not checked when empty.
+        equivalents: digests of files that serve as well.
         fix: a sentence that says how to get the file.
 
     Raises:
@@ -51,6 +53,6 @@ def locate(relative: str, sha256: str = "", *, fix: str = "") -> Path:
     if not path.is_file():
         how = fix or f"Point {VARIABLE} to a folder that has it."
         raise DataError(f"'{relative}' is not in the data folder {data_folder()}. {how}")
-    if sha256 and (found := sha256_of(path)) != sha256:
+    if sha256 and (found := sha256_of(path)) not in (sha256, *equivalents):
         raise DataError(f"{path} has SHA-256 {found}, expected {sha256}. Fetch it again.")
     return path

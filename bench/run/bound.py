@@ -25,7 +25,18 @@ from bench.run.graph import Advance, FieldsOnly, Node, Payloads
 M_co = TypeVar("M_co", bound=Method, covariant=True)
 
 DESCRIPTIVE = frozenset(
-    {"licence", "source", "training_data", "domain", "family", "lfw_accuracy", "note", "thresholds"}
+    {
+        "licence",
+        "source",
+        "training_data",
+        "domain",
+        "family",
+        "lfw_accuracy",
+        "note",
+        "thresholds",
+        "equivalents",
+        "released",
+    }
 )
 """Fields of a card that say where weights come from; they decide marks in a row, not a byte of an embedding."""
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from bench.assets import catalogue
 from bench.assets.catalogue import add, fetch, listing
-from bench.contracts import AssetEntry, AssetFile
+from bench.contracts import AssetEntry, AssetFile, Recipe, Source
 from bench.data.files import VARIABLE
 from bench.data.folders import registered
 from bench.datasets.folder import Folder
@@ -26,7 +26,10 @@ CONTENT = {"toy/a.bin": b"first" * 5000, "toy/b.bin": b"second"}
 
 def pinned(path: str, url: str = "") -> AssetFile:
     content = CONTENT[path]
-    return AssetFile(path=path, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), url=url)
+    recipes = (Recipe(sources=(Source(name=path.rpartition("/")[2], url=url),)),) if url else ()
+    return AssetFile(
+        path=path, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), recipes=recipes
+    )
 
 
 def toy(*files: AssetFile) -> AssetEntry:

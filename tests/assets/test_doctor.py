@@ -119,7 +119,7 @@ def test_weights_that_are_missing_say_how_to_get_them(found, tmp_path):
     findings = found(doctor._weights)
     for entry in catalogue.catalogue("weights"):
         assert findings[entry.name].state == "missing"
-        public = all(file.url for file in entry.files)
+        public = all(catalogue.url_of(file) for file in entry.files)
         fix = findings[entry.name].fix
         if public:
             assert fix == f"`bench models fetch {entry.name}`"

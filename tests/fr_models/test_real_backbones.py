@@ -62,7 +62,7 @@ def test_card_states_what_a_table_needs(name):
 
 def test_missing_weights_are_refused_with_the_way_to_get_them(name, tmp_path, monkeypatch):
     monkeypatch.setenv("CLOAKBENCH_DATA", str(tmp_path))
-    with pytest.raises(DataError, match=rf"'weights/fr/{name}\.onnx' is not in .*bench models fetch {name}"):
+    with pytest.raises(DataError, match=rf"'weights/fr/{name}\.onnx' is not in .*bench fetch {name}"):
         factory.backbone(name).load(CPU)
 
 
