@@ -574,7 +574,9 @@ class Backbone(Method):
         if len(PurePosixPath(card.file).parts) < 2:
             return ()
         how = self.how or (
-            f"The file was made from {card.source or 'a source the card does not state'}; it has no public "
+            ""
+            if self.recipes
+            else f"The file was made from {card.source or 'a source the card does not state'}; it has no public "
             "source of its own. Take it from a copy somebody has: --from URL_OR_FOLDER."
         )
         return (
@@ -634,10 +636,15 @@ class BackbonePool(Frozen):
     For a tracker in one group the helpers are those of the other groups: no method ever sees a relative of
     the backbone it is measured on. A tracker outside the pool gets the first group. In a pool of siblings
     (`within`) it is the other way round: the helpers are the others of the tracker's own group.
+
+    A pool grows by `trackers`, so that what was measured with its groups keeps its helpers.
     """
 
     name: str
     groups: tuple[tuple[str, ...], ...]
+    trackers: tuple[str, ...] = Field(
+        (), description="members of no group: measured against the first one, and never helpers themselves"
+    )
     within: bool = Field(False, description="helpers are of the tracker's own group, without the tracker")
 
     def helpers(self, tracker: str) -> tuple[str, ...]:
@@ -647,6 +654,8 @@ class BackbonePool(Frozen):
         ('c',)
         >>> BackbonePool(name="two", groups=(("a", "b"), ("c",)), within=True).helpers("a")
         ('b',)
+        >>> BackbonePool(name="two", groups=(("a", "b"), ("c",)), trackers=("d",)).helpers("d")
+        ('a', 'b')
         """
         if self.within:
             return tuple(sorted({n for group in self.groups if tracker in group for n in group} - {tracker}))

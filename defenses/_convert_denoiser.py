@@ -1,6 +1,7 @@
 """The denoisers of Zhang et al., as MatConvNet saved them → safetensors in the layout that `_denoiser` reads.
 
-A convolution's tensors are ``model.0.weight`` and ``model.0.bias``, the next one's ``model.2.…``, as the ReLUs between count.
+A convolution's tensors are ``model.0.weight`` and ``model.0.bias``, the next one's ``model.2.…``, as the ReLUs
+between count.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ def convert_dncnn(sources: tuple[Path, ...], target: Path) -> None:
 def convert_ffdnet(sources: tuple[Path, ...], target: Path) -> None:
     """Write FFDNet's tensors (`bench.contracts.Convert`).
 
-    Its first layer makes 12 channels of the image's 2×2 blocks, the second adds the level of noise as a 13th, its last puts
-    the blocks together again; these three are no weights. MATLAB counts a block's pixels down the columns, torch along the
-    rows, so the channels of the first and last convolution change places.
+    Its first layer makes 12 channels of the image's 2×2 blocks, the second adds the level of noise as a 13th,
+    its last puts the blocks together again; these three are no weights. MATLAB counts a block's pixels down the
+    columns, torch along the rows, so the channels of the first and last convolution change places.
 
     Raises:
         DataError: the source cannot be read, or holds another network.
@@ -47,7 +48,9 @@ def convert_ffdnet(sources: tuple[Path, ...], target: Path) -> None:
     (source,) = sources
     layers = read_layers(source)
     if [layer.kind for layer in (*layers[:2], *layers[-1:])] != ["SubP", "concat", "SubP"]:
-        raise DataError(f"{source} is another network: it does not make blocks, add a level and join the blocks.")
+        raise DataError(
+            f"{source} is another network: it does not make blocks, add a level and join the blocks."
+        )
     tensors = _tensors(source, layers[2:-1], ffdnet.WEIGHTS.channels)
     *_, last = (name.removesuffix(".weight") for name in tensors if name.endswith(".weight"))
     first = tensors["model.0.weight"]
@@ -66,7 +69,9 @@ def _tensors(path: Path, layers: tuple[Layer, ...], channels: tuple[int, ...]) -
     kinds = [layer.kind for layer in layers]
     wanted = ["conv", *["relu", "conv"] * (len(channels) - 2)]
     if kinds != wanted:
-        raise DataError(f"{path} is another network: {len(kinds)} layers, not {len(wanted)} of conv and relu.")
+        raise DataError(
+            f"{path} is another network: {len(kinds)} layers, not {len(wanted)} of conv and relu."
+        )
     tensors: dict[str, Array] = {}
     for place, (inputs, outputs) in enumerate(pairwise(channels)):
         layer = layers[2 * place]

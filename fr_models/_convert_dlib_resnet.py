@@ -1,9 +1,9 @@
 """dlib's face recognition network (``dlib_face_recognition_resnet_model_v1.dat``) → ONNX, its affine layers folded.
 
-The file holds layers and no wiring (`bench.data.dlib_files`); that is in dlib's dnn_face_recognition_ex.cpp (``anet_type``) and is
-written here again: residual blocks of two 3×3 convolutions; where a block halves the map, its input is averaged over
-2×2 and whichever of the two is smaller, in a side or in channels, is filled up with zeros. Pixels of 0 to 255 go in: the network
-subtracts the means and divides by 256 itself.
+The file holds layers and no wiring (`bench.data.dlib_files`); that is in dlib's dnn_face_recognition_ex.cpp
+(``anet_type``) and is written here again: residual blocks of two 3×3 convolutions; where a block halves the
+map, its input is averaged over 2×2 and whichever of the two is smaller, in a side or in channels, is filled up
+with zeros. Pixels of 0 to 255 go in: the network subtracts the means and divides by 256 itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,22 @@ _SAME = (MARK, *_TWICE, "add_prev_", "relu_")
 _HALVED = (MARK, *_TWICE, MARK, MARK, "avg_pool_2", "add_prev_", "relu_")
 _HEAD = ("avg_pool_2", "fc_2", "loss_metric_2")
 
-BLOCKS = (_SAME, _SAME, _SAME, _HALVED, _SAME, _SAME, _SAME, _HALVED, _SAME, _SAME, _HALVED, _SAME, _SAME, _HALVED)
+BLOCKS = (
+    _SAME,
+    _SAME,
+    _SAME,
+    _HALVED,
+    _SAME,
+    _SAME,
+    _SAME,
+    _HALVED,
+    _SAME,
+    _SAME,
+    _HALVED,
+    _SAME,
+    _SAME,
+    _HALVED,
+)
 """The residual blocks in order: of 32, 64, 128, 256 and 256 channels."""
 
 
@@ -77,7 +92,7 @@ class _Layers:
 def _write(layers: _Layers, writer: OnnxWriter) -> str:
     image, con, affine, _relu, pool = layers.take(_STEM)
     *means, height, width = image.numbers
-    if (height, width) != (SIDE, SIDE) or pool.numbers != (3, 3, 2, 2, 0, 0):
+    if (height, width) != (SIDE, SIDE) or [*pool.numbers] != [3, 3, 2, 2, 0, 0]:
         raise layers.other(f"its input is of {height:g} × {width:g}, its first pool {pool.numbers}")
     centred = writer.add("Sub", [INPUT, writer.constant(np.reshape(means, (1, 3, 1, 1)))])
     scaled = writer.add("Mul", [centred, writer.constant(1 / 256)])
@@ -88,7 +103,7 @@ def _write(layers: _Layers, writer: OnnxWriter) -> str:
     pool, matrix, _loss = layers.take(_HEAD)
     layers.finish()
     weight, bias = matrix.arrays["weight"], matrix.arrays["bias"]
-    if pool.numbers[:2] != (0, 0) or weight.shape != (x.channels, DIMENSION) or bias.size:
+    if [*pool.numbers[:2]] != [0, 0] or weight.shape != (x.channels, DIMENSION) or bias.size:
         raise layers.other(f"it ends in a pool {pool.numbers} and a matrix {weight.shape}")
     flat = writer.flatten(writer.add("GlobalAveragePool", [x.name]))
     return writer.linear(flat, weight.T, None)
@@ -100,7 +115,7 @@ def _block(x: _Map, layers: _Layers, kinds: Sequence[str], writer: OnnxWriter) -
     deep = _Map(writer.add("Relu", [deep.name]), deep.channels, deep.side)
     deep = _convolved(deep, second, second_affine, layers, writer)
     if kinds is _HALVED:
-        if rest[2].numbers != (2, 2, 2, 2, 0, 0):
+        if [*rest[2].numbers] != [2, 2, 2, 2, 0, 0]:
             raise layers.other(f"a block pools by {rest[2].numbers}")
         x = _pooled(x, "AveragePool", 2, writer)
     channels, side = max(x.channels, deep.channels), max(x.side, deep.side)
@@ -115,7 +130,9 @@ def _convolved(x: _Map, con: Layer, affine: Layer, layers: _Layers, writer: Onnx
     square = (stride, padding, kernel) == (stride_x, padding_x, kernel_x) and stride > 0 and padding >= 0
     side = (x.side + 2 * padding - kernel) // stride + 1 if square else 0
     if inputs != x.channels or len(factor) != outputs or not affine.numbers[0] or side < 1:
-        raise layers.other(f"a convolution of {weight.shape} reads {x.channels} channels of {x.side} × {x.side}")
+        raise layers.other(
+            f"a convolution of {weight.shape} reads {x.channels} channels of {x.side} × {x.side}"
+        )
     weight, bias = folded(weight, con.arrays["bias"], factor, affine.arrays["bias"])
     name = writer.conv(x.name, weight, bias, stride=(stride, stride), padding=(padding, padding))
     return _Map(name, outputs, side)

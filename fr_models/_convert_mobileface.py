@@ -36,7 +36,8 @@ def convert(sources: tuple[Path, ...], target: Path) -> None:
     """Write the network of a symbol and a parameter file (`bench.contracts.Convert`).
 
     Raises:
-        DataError: a source cannot be read, an operator or a setting is not among those read here, or the arrays do not fit the graph.
+        DataError: a source cannot be read, an operator or a setting is not among those read here, or the arrays
+            do not fit the graph.
     """
     symbol_file, parameter_file = sources
     network = _Network(read_symbols(symbol_file), read_arrays(parameter_file), symbol_file)
@@ -93,7 +94,11 @@ class _Network:
             else:
                 read = ", ".join(_OPERATORS)
                 raise self._wrong(symbol, f"is not among the operators read: {read}")
-        inputs = [place for place, name in self._written.items() if name == INPUT and not self._symbols[place].inputs]
+        inputs = [
+            place
+            for place, name in self._written.items()
+            if name == INPUT and not self._symbols[place].inputs
+        ]
         output = self._value(len(self._symbols) - 1)
         if len(inputs) != 1 or not self._dimension:
             raise DataError(f"{self._path}: the graph must lead from one image to a FullyConnected node.")
@@ -144,7 +149,7 @@ class _Network:
         taken = [self._array(node, (len(before.weight),)) for node in statistics]
         if settings.flag("fix_gamma", default=True):
             taken[0] = np.ones_like(taken[0])
-        factor, offset = batch_norm(*taken, settings.number("eps", EPSILON))
+        factor, offset = batch_norm(taken, settings.number("eps", EPSILON))
         weight, bias = folded(before.weight, before.bias, factor, offset)
         self._waiting[place] = replace(before, weight=weight, bias=bias)
 
@@ -235,7 +240,9 @@ class _Settings:
         return self._read(key, int, default)
 
     def flag(self, key: str, *, default: bool) -> bool:
-        return self._read(key, lambda text: {"True": True, "1": True, "False": False, "0": False}[text], default)
+        return self._read(
+            key, lambda text: {"True": True, "1": True, "False": False, "0": False}[text], default
+        )
 
     def pair(self, key: str, default: Pair | None = None) -> Pair:
         return self._read(key, _pair, default)

@@ -1,8 +1,8 @@
 """The checkpoint of Xiaoccer/MobileFaceNet_Pytorch (``068.ckpt``) → ONNX, its batch norm folded in float64.
 
 The network (Chen et al., MobileFaceNets, CCBR 2018, Table 1, with PReLU; the repository's core/model.py): 3×3
-convolution of stride 2, depthwise 3×3, fifteen bottlenecks, 1×1 to 512 channels, linear global depthwise convolution of 7×6,
-linear 1×1 to 128. Input 112 high, 96 wide.
+convolution of stride 2, depthwise 3×3, fifteen bottlenecks, 1×1 to 512 channels, linear global depthwise
+convolution of 7×6, linear 1×1 to 128. Input 112 high, 96 wide.
 """
 
 from __future__ import annotations
@@ -105,9 +105,7 @@ class _Network:
         x = self.normed(x, conv, norm, inputs, outputs, kernel, stride, groups, padding)
         return x if linear else self.writer.prelu(x, self.weights.take(slopes, outputs))
 
-    def bottleneck(
-        self, x: str, name: str, inputs: int, outputs: int, expansion: int, stride: int
-    ) -> str:
+    def bottleneck(self, x: str, name: str, inputs: int, outputs: int, expansion: int, stride: int) -> str:
         """Write an inverted residual: 1×1 up, depthwise 3×3, linear 1×1 down, and the input where it fits."""
         wide = inputs * expansion
         up = self.normed(x, f"{name}.0.weight", f"{name}.1", inputs, wide, (1, 1))
@@ -133,6 +131,6 @@ class _Network:
         weight = self.weights.take(conv, outputs, inputs // groups, *kernel)
         statistics = ("weight", "bias", "running_mean", "running_var")
         taken = [self.weights.take(f"{norm}.{each}", outputs) for each in statistics]
-        weight, bias = folded(weight, None, *batch_norm(*taken, EPSILON))
+        weight, bias = folded(weight, None, *batch_norm(taken, EPSILON))
         padding = (kernel[0] // 2, kernel[1] // 2) if padding is None else padding
         return self.writer.conv(x, weight, bias, stride=(stride, stride), padding=padding, groups=groups)

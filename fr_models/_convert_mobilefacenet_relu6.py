@@ -12,6 +12,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import helper
 
+from bench.data.cursor import read_whole
 from bench.errors import DataError
 from fr_models._onnx_writer import INPUT, IR_VERSION, OPSET, OUTPUT
 
@@ -52,11 +53,7 @@ def convert(sources: tuple[Path, ...], target: Path) -> None:
 
 def _read(path: Path) -> onnx.ModelProto:
     try:
-        if (size := path.stat().st_size) > _LARGEST:
-            raise DataError(f"{path} is not the network expected: it has {size:,} bytes.")
-        model = onnx.load_model_from_string(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+        model = onnx.load_model_from_string(read_whole(path, _LARGEST))
     except DecodeError as error:
         raise DataError(f"{path} is no ONNX file, or is broken.") from error
     assert isinstance(model, onnx.ModelProto)

@@ -40,12 +40,17 @@ def folded(
 
 
 def batch_norm(
-    gamma: Array, beta: Array, mean: Array, variance: Array, epsilon: float
+    statistics: Sequence[Array], epsilon: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return batch normalisation with fixed statistics as factor and offset a channel, in float64."""
-    wide = [np.asarray(each, np.float64) for each in (gamma, beta, mean, variance)]
-    factor = wide[0] / np.sqrt(wide[3] + epsilon)
-    return factor, wide[1] - wide[2] * factor
+    """Return batch normalisation with fixed statistics as factor and offset a channel, in float64.
+
+    Args:
+        statistics: gamma, beta, mean and variance, each (channels,).
+        epsilon: added to the variance.
+    """
+    gamma, beta, mean, variance = (np.asarray(each, np.float64) for each in statistics)
+    factor = gamma / np.sqrt(variance + epsilon)
+    return factor, beta - mean * factor
 
 
 class OnnxWriter:

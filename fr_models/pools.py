@@ -10,8 +10,13 @@ from bench.contracts import BackbonePool
 REAL = BackbonePool(
     name="real",
     groups=(("mobilefacenet-relu6", "mobilefacenet-casia"), ("mobileface-v2", "mobileface-v3")),
+    trackers=("dlib-resnet",),
 )
-"""The two-way split of DESIGN 6; the second group is of one family."""
+"""The two-way split of DESIGN 6; the second group is of one family.
+
+Trackers of other families stand beside the groups: as helpers they would change the surrogates of every cell of
+the four.
+"""
 
 REAL_SIBLINGS = BackbonePool(name="real-siblings", groups=REAL.groups, within=True)
 """The other way round: the other backbone of the tracker's group, so no surrogate of an attack on pool ``real``."""

@@ -22,7 +22,10 @@ from bench.errors import DataError, UsageError
 SAFE = ".safetensors"
 """Ending of files that hold tensors and nothing else."""
 
-_NESTED = ("state_dict", "net_state_dict")  # where training scripts put the weights, beside their epoch and optimiser
+_NESTED = (
+    "state_dict",
+    "net_state_dict",
+)  # where training scripts put the weights, beside their epoch and optimiser
 _BROKEN = (RuntimeError, EOFError, OSError, KeyError, IndexError, ValueError, TypeError, AttributeError)
 _NAMED = re.compile(r"GLOBAL ([\w.]+\w)")  # in torch's refusal
 _FILLED = re.compile(r"Can only (SETITEM|append|extend).*but got <class 'inert\.([^']+)'>", re.DOTALL)

@@ -21,28 +21,36 @@ LARGEST = 1 << 31
 """Bytes of the largest file that is read; the largest networks here have a tenth of that."""
 
 
+def read_whole(path: Path, largest: int = LARGEST) -> bytes:
+    """Return what is in a file.
+
+    Raises:
+        DataError: there is no such file, or it has more than `largest` bytes.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(largest + 1)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if len(content) > largest:
+        raise DataError(f"{path} has more than the {largest:,} bytes that are read.")
+    return content
+
+
 class Cursor:
     """A place in a file that was read whole.
 
     Args:
-        path: the file.
+        path: the file, for messages.
         what: what it should be, for messages: ``parameter file of MXNet``.
-
-    Raises:
-        DataError: there is no such file, or it is larger than `LARGEST`.
+        content: of the file.
     """
 
-    def __init__(self, path: Path, what: str) -> None:
+    def __init__(self, path: Path, what: str, content: bytes) -> None:
         self.path = path
         self.what = what
+        self._content = content
         self._place = 0
-        try:
-            size = path.stat().st_size
-            if size > LARGEST:
-                raise self.broken(f"{size:,} bytes are more than the {LARGEST:,} that are read")
-            self._content = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
     @property
     def left(self) -> int:

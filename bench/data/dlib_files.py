@@ -1,4 +1,4 @@
-"""Networks as dlib saves them (``.dat``): the layers of a nested C++ type, innermost first.
+"""Networks as dlib saves them (``.dat``) and publishes them (``.dat.bz2``): the layers of a nested C++ type.
 
 A file does not say what type it is of: which layer a tag names and what is added to what is known to the program that
 reads it. What is read here is the layers in the order they run, each with its numbers and arrays.
@@ -6,16 +6,18 @@ reads it. What is read here is the layers in the order they run, each with its n
 - An integer: one byte, its low four bits the number of bytes that follow, its high bit the sign.
 - A floating number: mantissa and exponent to the base 2, two integers.
 - A text: its length as an integer, its bytes. A truth value: ``1`` or ``0``.
-- A tensor: version 2, four sides as integers, float32 values, little-endian. An alias, which is a part of one, likewise without
-  values and of version 1.
+- A tensor: version 2, four sides as integers, float32 values, little-endian. An alias, which is a part of one,
+  likewise without values and of version 1.
 
-A network starts with the loss (version 1, name, numbers). Then come the versions of all layers, outermost first: 1 for
-a tag or a skip, which have no more to say, 2 for a layer, 3 for the innermost, after which the input follows. Then layer by layer,
-innermost first: name and content, three truth values, and the tensors of training, which are empty in a finished network.
+A network starts with the loss (version 1, name, numbers). Then come the versions of all layers, outermost
+first: 1 for a tag or a skip, which have no more to say, 2 for a layer, 3 for the innermost, after which the
+input follows. Then layer by layer, innermost first: name and content, three truth values, and the tensors of
+training, which are empty in a finished network.
 """
 
 from __future__ import annotations
 
+import bz2
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +27,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.data.cursor import Cursor
+from bench.data.cursor import Cursor, read_whole
+from bench.errors import DataError
 
 Array = npt.NDArray[Any]
 
@@ -35,6 +38,8 @@ MARK = "mark"
 _MARK, _LAYER, _INNERMOST = 1, 2, 3
 _LONGEST_NAME = 64
 _MOST_LAYERS = 4096
+_PACKED = 8
+"""Numbers that were trained hardly compress: what unpacks to more than this many times the file is refused."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +60,18 @@ class Layer:
 def read_network(path: Path) -> tuple[Layer, ...]:
     """Return a network's layers in the order they run, input first, loss last.
 
-    Numbers of each kind: ``input_rgb_image_sized``: means of red, green and blue, height, width; ``con_4``: strides
-    and paddings (vertical, horizontal), its arrays have the shapes (out, in, height, width) and (out,); ``affine_``: 1 for one
-    factor and offset a channel, its arrays have the shape (channels,); ``max_pool_2`` and ``avg_pool_2``: height, width, strides,
-    paddings, where height and width 0 stand for the whole map; ``fc_2``: none, its arrays have the shapes (in, out) and (out,);
-    ``relu_``, ``add_prev_``: none; ``loss_metric_2``: margin and threshold.
+    Numbers of each kind: ``input_rgb_image_sized``: means of red, green and blue, height, width; ``con_4``:
+    strides and paddings (vertical, horizontal), its arrays have the shapes (out, in, height, width) and (out,);
+    ``affine_``: 1 for one factor and offset a channel, its arrays have the shape (channels,); ``max_pool_2``
+    and ``avg_pool_2``: height, width, strides, paddings, where height and width 0 stand for the whole map;
+    ``fc_2``: none, its arrays have the shapes (in, out) and (out,); ``relu_``, ``add_prev_``: none;
+    ``loss_metric_2``: margin and threshold.
 
     Raises:
         DataError: the file is missing, cut off, of another format, declares more than it holds, or has a layer of
             another kind.
     """
-    cursor = Cursor(path, "network of dlib")
+    cursor = Cursor(path, "network of dlib", _unpacked(path))
     _version(cursor, 1, "the loss")
     loss = _named(cursor, _LOSSES)
     marks = _marks(cursor)
@@ -74,6 +80,21 @@ def read_network(path: Path) -> tuple[Layer, ...]:
         layers.append(Layer(MARK) if marked else _layer(cursor, innermost=place == 0))
     cursor.finish()
     return (*layers, loss)
+
+
+def _unpacked(path: Path) -> bytes:
+    content = read_whole(path)
+    if not content.startswith(b"BZh"):
+        return content
+    unpacker = bz2.BZ2Decompressor()
+    most = _PACKED * len(content)
+    try:
+        unpacked = unpacker.decompress(content, most)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is packed by bzip2 and broken: {error}.") from error
+    if not unpacker.eof:
+        raise DataError(f"{path} is packed by bzip2 and cut off, or unpacks to more than {most:,} bytes.")
+    return unpacked
 
 
 def _marks(cursor: Cursor) -> list[bool]:

@@ -1,7 +1,8 @@
 """Networks as MatConvNet saves them: ``net.layers`` of a ``.mat`` file.
 
-Read are files of MATLAB 7.3, which are HDF5 (those of FFDNet and DnCNN are). There a cell is an array of references and a structure a
-group; sides are in the opposite order, so a kernel, height × width × in × out in MATLAB, is out × in × width × height.
+Read are files of MATLAB 7.3, which are HDF5 (those of FFDNet and DnCNN are). There a cell is an array of
+references and a structure a group; sides are in the opposite order, so a kernel, height × width × in × out in
+MATLAB, is out × in × width × height.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from bench.data.cursor import LARGEST
 from bench.errors import DataError
 
 Array = npt.NDArray[Any]
@@ -25,7 +25,8 @@ _MOST_LAYERS = 1024
 _LONGEST_KIND = 64
 _MOST_NUMBERS = 16
 _PACKED = 8
-"""Numbers that were trained hardly compress: what is said to unpack to more than this many times the file is refused."""
+"""Numbers that were trained hardly compress: what is said to unpack to more than this many times the file is
+refused."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,8 @@ def read_layers(path: Path) -> tuple[Layer, ...]:
         DataError: the file is missing, of another format, broken, holds no such network, or more than it has bytes for.
     """
     try:
-        size = path.stat().st_size
-        if size > LARGEST:
-            raise DataError(f"{path} has {size:,} bytes, more than the {LARGEST:,} that are read.")
         with h5py.File(path, "r") as file:
-            return _Reader(path, file, _PACKED * size).layers()
+            return _Reader(file, _PACKED * path.stat().st_size).layers()
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
         # h5py's errors are of all these kinds, and a group stands where an array should, or the reverse.
         reason = " ".join(str(error).split())[:120]
@@ -64,8 +62,7 @@ def read_layers(path: Path) -> tuple[Layer, ...]:
 class _Reader:
     """Reads one file, and no more than it can hold."""
 
-    def __init__(self, path: Path, file: h5py.File, budget: int) -> None:
-        self._path = path
+    def __init__(self, file: h5py.File, budget: int) -> None:
         self._file = file
         self._budget = budget
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.data.cursor import Cursor
+from bench.data.cursor import Cursor, read_whole
 from bench.errors import DataError
 
 _LIST = 0x112
@@ -61,7 +61,9 @@ def read_symbols(path: Path) -> tuple[Symbol, ...]:
         symbols = tuple(_symbol(node) for node in document["nodes"])
         heads = [_edge(head) for head in document["heads"]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is no graph of MXNet: {type(error).__name__} in its nodes or heads.") from error
+        raise DataError(
+            f"{path} is no graph of MXNet: {type(error).__name__} in its nodes or heads."
+        ) from error
     for place, symbol in enumerate(symbols):
         if not all(0 <= source < place for source in symbol.inputs):
             raise DataError(f"{path} is no graph of MXNet: node '{symbol.name}' reads what comes after it.")
@@ -72,11 +74,7 @@ def read_symbols(path: Path) -> tuple[Symbol, ...]:
 
 def _json_of(path: Path) -> Any:
     try:
-        if (size := path.stat().st_size) > _LARGEST_SYMBOL:
-            raise DataError(f"{path} is no graph of MXNet: {size:,} bytes are more than {_LARGEST_SYMBOL:,}.")
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+        return json.loads(read_whole(path, _LARGEST_SYMBOL))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no JSON, so no graph of MXNet.") from error
 
@@ -113,7 +111,7 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         DataError: the file is missing, cut off, of another format, declares more than it holds, names an array twice
             or holds a sparse one.
     """
-    cursor = Cursor(path, "parameter file of MXNet")
+    cursor = Cursor(path, "parameter file of MXNet", read_whole(path))
     magic, _reserved, declared = cursor.unpack("<QQQ")
     if magic != _LIST:
         raise cursor.broken(f"it starts with {magic:#x}, not {_LIST:#x}")
