@@ -41,8 +41,10 @@ def convert(sources: tuple[Path, ...], target: Path) -> None:
     """
     symbol_file, parameter_file = sources
     network = _Network(read_symbols(symbol_file), read_arrays(parameter_file), symbol_file)
-    output, dimension = network.write()
-    network.writer.save(target, output, height=SIDE, width=SIDE, dimension=dimension)
+    output = network.write()
+    network.writer.save(
+        target, output, height=SIDE, width=SIDE, dimension=network.dimension, channels=network.channels
+    )
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,13 @@ class _AtLeast:
 
 
 class _Network:
-    """A graph of MXNet that is written node by node."""
+    """A graph of MXNet that is written node by node.
+
+    Attributes:
+        writer: where to.
+        channels: of its images, once it is written: 3, and 1 for the first version, which sees grey.
+        dimension: of its embeddings, likewise.
+    """
 
     def __init__(self, symbols: tuple[Symbol, ...], arrays: Mapping[str, Array], path: Path) -> None:
         self.writer = OnnxWriter()
@@ -81,10 +89,11 @@ class _Network:
         self._readers = Counter(place for symbol in symbols for place in symbol.inputs)
         self._waiting: dict[int, _Linear | _AtLeast] = {}
         self._written: dict[int, str] = {}
-        self._dimension = 0
+        self.channels = 0
+        self.dimension = 0
 
-    def write(self) -> tuple[str, int]:
-        """Write all nodes; return the embedding's name and dimension."""
+    def write(self) -> str:
+        """Write all nodes; return the name of the embedding."""
         for place, symbol in enumerate(self._symbols):
             if symbol.operator == "null":
                 if symbol.name not in self._arrays:
@@ -100,9 +109,11 @@ class _Network:
             if name == INPUT and not self._symbols[place].inputs
         ]
         output = self._value(len(self._symbols) - 1)
-        if len(inputs) != 1 or not self._dimension:
-            raise DataError(f"{self._path}: the graph must lead from one image to a FullyConnected node.")
-        return output, self._dimension
+        if len(inputs) != 1 or not self.channels or not self.dimension:
+            raise DataError(
+                f"{self._path}: the graph must lead from one image, by convolutions, to a FullyConnected node."
+            )
+        return output
 
     # -- operators ---------------------------------------------------------------------------------------------
 
@@ -125,6 +136,8 @@ class _Network:
             raise self._wrong(settings.symbol, f"has a weight of shape {weight.shape}, a kernel of {kernel}")
 
         def write(value: str, weight: Array, bias: Array | None) -> str:
+            if value == INPUT:
+                self.channels = weight.shape[1] * groups
             return self.writer.conv(value, weight, bias, stride=stride, padding=padding, groups=groups)
 
         self._waiting[place] = _Linear(settings.symbol.inputs[0], weight, bias, write)
@@ -136,7 +149,7 @@ class _Network:
         source = settings.symbol.inputs[0]
         if weight.ndim != 2 or self._symbols[source].operator != "Flatten":
             raise self._wrong(settings.symbol, "does not multiply what a Flatten gives with a matrix")
-        self._dimension = outputs
+        self.dimension = outputs
         self._waiting[place] = _Linear(source, weight, bias, self.writer.linear)
 
     def normalise(self, place: int, settings: _Settings) -> None:

@@ -114,7 +114,9 @@ class OnnxWriter:
         """Add N×C×H×W → N×CHW."""
         return self.add("Flatten", [value], axis=1)
 
-    def save(self, target: Path, output: str, *, height: int, width: int, dimension: int) -> None:
+    def save(
+        self, target: Path, output: str, *, height: int, width: int, dimension: int, channels: int = 3
+    ) -> None:
         """Write the file.
 
         Args:
@@ -123,13 +125,18 @@ class OnnxWriter:
             height: of the input, in pixels.
             width: likewise.
             dimension: of the embedding.
+            channels: of the input.
         """
         assert list(self._nodes[-1].output) == [output]
         self._nodes[-1].output[0] = OUTPUT
         graph = helper.make_graph(
             self._nodes,
             "network",
-            [helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, ["batch", 3, height, width])],
+            [
+                helper.make_tensor_value_info(
+                    INPUT, onnx.TensorProto.FLOAT, ["batch", channels, height, width]
+                )
+            ],
             [helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, ["batch", dimension])],
             list(self._weights.values()),
         )

@@ -7,6 +7,7 @@ before anything is allocated, so that a header that lies costs nothing.
 from __future__ import annotations
 
 import math
+import stat
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,13 +29,14 @@ def read_whole(path: Path, largest: int = LARGEST) -> bytes:
         DataError: there is no such file, or it has more than `largest` bytes.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(largest + 1)
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise DataError(f"{path} is not a file.")
+        if found.st_size > largest:
+            raise DataError(f"{path} has {found.st_size:,} bytes, more than the {largest:,} that are read.")
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if len(content) > largest:
-        raise DataError(f"{path} has more than the {largest:,} bytes that are read.")
-    return content
 
 
 class Cursor:

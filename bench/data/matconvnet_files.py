@@ -1,6 +1,6 @@
 """Networks as MatConvNet saves them: ``net.layers`` of a ``.mat`` file.
 
-Read are files of MATLAB 7.3, which are HDF5 (those of FFDNet and DnCNN are). There a cell is an array of
+Read are files of MATLAB 7.3, which are HDF5. There a cell is an array of
 references and a structure a group; sides are in the opposite order, so a kernel, height × width × in × out in
 MATLAB, is out × in × width × height.
 """
@@ -50,6 +50,8 @@ def read_layers(path: Path) -> tuple[Layer, ...]:
     Raises:
         DataError: the file is missing, of another format, broken, holds no such network, or more than it has bytes for.
     """
+    if not path.is_file():
+        raise DataError(f"{path} is not a file.")
     try:
         with h5py.File(path, "r") as file:
             return _Reader(file, _PACKED * path.stat().st_size).layers()
