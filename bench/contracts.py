@@ -555,6 +555,9 @@ class Backbone(Method):
 
     Attributes:
         card: licence, data, preprocessing, dimension, thresholds.
+        differentiable: whether gradients pass through `embed`; a backbone that finds out when it is loaded says so of
+            itself then.
+        black_box: why they do not, as a clause; "" where they do or no more is to be said.
         how: how to get the weights, in a sentence or two; "" where no more is known than the card's source.
         recipes: ways to get the file of the card, the first that can be had; () where none is known.
         accuracy_fuses_mirrored: whether the card's accuracy is of a photo's embedding and its mirror image's, added.
@@ -562,7 +565,8 @@ class Backbone(Method):
     """
 
     card: BackboneCard
-    differentiable: ClassVar[bool] = True
+    differentiable: bool = True
+    black_box: str = ""
     how: ClassVar[str] = ""
     recipes: ClassVar[tuple[Recipe, ...]] = ()
     accuracy_fuses_mirrored: ClassVar[bool] = False
