@@ -264,6 +264,11 @@ class Method(ABC):  # noqa: B024 -- what is abstract is up to each kind
     def __init__(self, params: MethodParams | None = None) -> None:
         self.params = self.Params() if params is None else params
 
+    @property
+    def given_name(self) -> str:
+        """The name that tables carry in place of the canonical one, for a method that is a user's own file; or ""."""
+        return ""
+
     def pool(self) -> str | None:
         """Say which helper backbones the method wants.
 
@@ -557,6 +562,7 @@ class Backbone(Method):
         card: licence, data, preprocessing, dimension, thresholds.
         how: how to get the weights, in a sentence or two; "" where no more is known than the card's source.
         recipes: ways to get the file of the card, the first that can be had; () where none is known.
+        terms: what the publisher of the weights asks to be agreed to before they are fetched, "" for nothing.
         accuracy_fuses_mirrored: whether the card's accuracy is of a photo's embedding and its mirror image's, added.
         accuracy_unlike: why the card's accuracy is not to be compared with one measured here, "" where it is.
     """
@@ -565,6 +571,7 @@ class Backbone(Method):
     differentiable: ClassVar[bool] = True
     how: ClassVar[str] = ""
     recipes: ClassVar[tuple[Recipe, ...]] = ()
+    terms: ClassVar[str] = ""
     accuracy_fuses_mirrored: ClassVar[bool] = False
     accuracy_unlike: ClassVar[str] = ""
 
@@ -592,6 +599,7 @@ class Backbone(Method):
                         recipes=self.recipes,
                     ),
                 ),
+                terms=self.terms,
                 how=how,
             ),
         )
@@ -639,6 +647,7 @@ class BackbonePool(Frozen):
     name: str
     groups: tuple[tuple[str, ...], ...]
     within: bool = Field(False, description="helpers are of the tracker's own group, without the tracker")
+    what: str = Field("", description="what it is for, in one sentence")
 
     def helpers(self, tracker: str) -> tuple[str, ...]:
         """Return the names of the helpers for `tracker`, sorted; () for one outside a pool of siblings.
