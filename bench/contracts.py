@@ -647,7 +647,6 @@ class BackbonePool(Frozen):
     name: str
     groups: tuple[tuple[str, ...], ...]
     within: bool = Field(False, description="helpers are of the tracker's own group, without the tracker")
-    what: str = Field("", description="what it is for, in one sentence")
 
     def helpers(self, tracker: str) -> tuple[str, ...]:
         """Return the names of the helpers for `tracker`, sorted; () for one outside a pool of siblings.

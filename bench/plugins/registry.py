@@ -57,12 +57,15 @@ class Entry:
         return self.target.partition(":")[0]
 
     def summary(self) -> str:
-        """Return the first line of the module's docstring, of the class's in a shared one; imports neither."""
+        """Return the first line of the docstring of its module, which is not imported.
+
+        In a module that it shares it is that of its class, or the text below the object's assignment.
+        """
         module, _, name = self.target.partition(":")
         if (path := _source_of(module)) is None:
             return f"(module {module} cannot be found)"
         try:
-            text = _class_docstring(path, name) if self.shared else _docstring(path)
+            text = _docstring_within(path, name) if self.shared else _docstring(path)
             return text.strip().partition("\n")[0]
         except (SyntaxError, ValueError):
             return f"(module {module} is not valid Python)"
@@ -79,11 +82,18 @@ def _docstring(path: Path) -> str:
     return ast.get_docstring(ast.parse(path.read_bytes())) or ""
 
 
-def _class_docstring(path: Path, name: str) -> str:
-    """Return a class's docstring, "" where it has none."""
+def _docstring_within(path: Path, name: str) -> str:
+    """Return the docstring of a class of a module, or the text below an assignment; "" where there is none."""
     body = ast.parse(path.read_bytes()).body
-    found = next((item for item in body if isinstance(item, ast.ClassDef) and item.name == name), None)
-    return ast.get_docstring(found) or "" if found else ""
+    for item, below in zip(body, [*body[1:], None], strict=True):
+        if isinstance(item, ast.ClassDef) and item.name == name:
+            return ast.get_docstring(item) or ""
+        if isinstance(item, ast.Assign) and any(
+            isinstance(t, ast.Name) and t.id == name for t in item.targets
+        ):
+            text = below.value if isinstance(below, ast.Expr) else None
+            return str(text.value) if isinstance(text, ast.Constant) and isinstance(text.value, str) else ""
+    return ""
 
 
 def _source_of(module: str) -> Path | None:
