@@ -12,7 +12,7 @@ from bench.cli.output import counting, print_json
 
 if TYPE_CHECKING:
     from bench.assets.backbones import BackboneState
-    from bench.contracts import Backbone
+    from bench.contracts import Backbone, Dataset
 
 TOLERANCE = 0.003
 """A backbone's LFW accuracy may differ this much from its card."""
@@ -159,25 +159,40 @@ def verify(name: str, dataset: str, pairs: Path | None, flip: bool, as_json: boo
         click.echo(f"Card: {100 * (result.expected or 0):.2f} % ({100 * difference:+.2f} points).")
 
 
-@models.command(epilog="Example: bench models calibrate mobileface-v2 --dataset lfw")
+@models.command(
+    epilog="""\b
+Examples:
+  bench models calibrate mobileface-v2 --dataset lfw
+  bench models calibrate model.onnx --dataset folder:PHOTOS
+"""
+)
 @click.argument("name", type=PluginName("backbones"))
 @click.option(
-    "--dataset", default="lfw", show_default=True, help="Its training identities give the impostor pairs."
+    "--dataset",
+    default="lfw",
+    show_default=True,
+    help="Its training identities give the impostor pairs; everybody where it has none, as folder:PHOTOS.",
 )
 @device_option
 @threads_option
 @json_option
 def calibrate(name: str, dataset: str, as_json: bool, **machine: Any) -> None:
-    """Calibrate backbone NAME's thresholds for FAR 10 %, 1 % and 0.1 % on identities that are not evaluated."""
+    """Calibrate backbone NAME's thresholds for FAR 10 %, 1 % and 0.1 % on identities that are not evaluated.
+
+    A rate that the identities are too few for is left out, and said.
+    """
     from bench.plugins import factory
     from bench.protocols import lfw_pairs
 
+    faces = factory.dataset(dataset)
+    rates = _rates_for(faces)
     backbone, device = _loaded(name, machine)
     with counting("photos embedded", None) as advance:
         found = lfw_pairs.calibrate_thresholds(
             backbone,
-            factory.dataset(dataset),
-            source=f"bench models calibrate {name} --dataset {dataset}",
+            faces,
+            rates=rates,
+            source=f"bench models calibrate {factory.canonical(backbone)} --dataset {factory.canonical(faces)}",
             device=device,
             advance=advance,
         )
@@ -191,6 +206,30 @@ def calibrate(name: str, dataset: str, as_json: bool, **machine: Any) -> None:
             f"cosine {item.threshold.cosine:.4f} [{item.low:.4f}, {item.high:.4f}] "
             f"on {item.threshold.pairs} impostor pairs"
         )
+
+
+def _rates_for(faces: "Dataset") -> tuple[float, ...]:
+    """Return the false-accept rates that a dataset has enough identities for; says which are left out, and why.
+
+    All where it has enough for none, so that the refusal names what is lacking.
+    """
+    from bench.protocols.lfw_pairs import CALIBRATED_ON, calibration_identities
+    from bench.protocols.thresholds import FAR_LEVELS, shortage
+
+    identities = calibration_identities(faces)
+    if all(identity.role == "evaluation" for identity in identities):
+        click.echo(
+            f"'{faces.name}' keeps nobody apart for calibration, so all {len(identities)} identities are used: these "
+            "thresholds are for other photos than these.",
+            err=True,
+        )
+    lacking = {rate: shortage(rate, min(len(identities), CALIBRATED_ON)) for rate in FAR_LEVELS}
+    if all(lacking.values()):
+        return FAR_LEVELS
+    for rate, lack in lacking.items():
+        if lack:
+            click.echo(f"FAR {100 * rate:g} % is left out: {lack}.", err=True)
+    return tuple(rate for rate, lack in lacking.items() if not lack)
 
 
 def _loaded(name: str, machine: dict[str, Any]) -> "tuple[Backbone, Any]":
