@@ -264,6 +264,11 @@ class Method(ABC):  # noqa: B024 -- what is abstract is up to each kind
     def __init__(self, params: MethodParams | None = None) -> None:
         self.params = self.Params() if params is None else params
 
+    @property
+    def given_name(self) -> str:
+        """The name that tables carry in place of the canonical one, for a method that is a user's own file; or ""."""
+        return ""
+
     def pool(self) -> str | None:
         """Say which helper backbones the method wants.
 
@@ -560,6 +565,7 @@ class Backbone(Method):
         black_box: why they do not, as a clause; "" where they do or no more is to be said.
         how: how to get the weights, in a sentence or two; "" where no more is known than the card's source.
         recipes: ways to get the file of the card, the first that can be had; () where none is known.
+        terms: what the publisher of the weights asks to be agreed to before they are fetched, "" for nothing.
         accuracy_fuses_mirrored: whether the card's accuracy is of a photo's embedding and its mirror image's, added.
         accuracy_unlike: why the card's accuracy is not to be compared with one measured here, "" where it is.
     """
@@ -569,6 +575,7 @@ class Backbone(Method):
     black_box: str = ""
     how: ClassVar[str] = ""
     recipes: ClassVar[tuple[Recipe, ...]] = ()
+    terms: ClassVar[str] = ""
     accuracy_fuses_mirrored: ClassVar[bool] = False
     accuracy_unlike: ClassVar[str] = ""
 
@@ -598,6 +605,7 @@ class Backbone(Method):
                         recipes=self.recipes,
                     ),
                 ),
+                terms=self.terms,
                 how=how,
             ),
         )

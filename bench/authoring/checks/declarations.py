@@ -77,7 +77,7 @@ def _wrong_joint_name(method: Method) -> str:
 
 
 def _wrong_round_trip(method: Method) -> str:
-    written = factory.canonical(method)
+    written = factory.described(method)
     extras = {key: info.json_schema_extra for key, info in method.Params.model_fields.items()}
     paths = [key for key, extra in extras.items() if isinstance(extra, dict) and extra.get("path")]
     text = syntax.parse(written)
