@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from bench.cli.options import meant
+
 FAILED = 1
 INTERRUPTED = 130
 NO_READER = 141
@@ -21,7 +23,7 @@ _NO_PLACE = frozenset(
 
 
 def judge(error: BaseException) -> tuple[str, int]:
-    """Return what is reported of an error that ended a command, and the exit code.
+    """Return what is reported of an error that ended a command, and the exit code; a bare command's help as it is.
 
     Raises:
         OSError: it is not the user's matter, so that the traceback should be seen.
@@ -30,6 +32,8 @@ def judge(error: BaseException) -> tuple[str, int]:
 
     if isinstance(error, BenchError):
         return f"Error: {error}", error.exit_code
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return error.format_message(), error.exit_code
     if isinstance(error, click.ClickException):
         return _sentence(error), error.exit_code
     if isinstance(error, BrokenPipeError):
@@ -49,6 +53,9 @@ def judge(error: BaseException) -> tuple[str, int]:
 def _sentence(error: click.ClickException) -> str:
     """Return click's message as one line, with where to read on."""
     text = " ".join(error.format_message().split())
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        hint = meant(error.option_name, error.ctx.command)
+        text = error.message.rstrip(".") + (f". Did you mean '{hint}'?" if hint else ".")
     text = text.replace(" (Did you", " Did you").replace("?)", "?")  # click writes two in brackets
     text = text if text.endswith((".", "?")) else f"{text}."
     ctx = error.ctx if isinstance(error, click.UsageError) else None
