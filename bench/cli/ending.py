@@ -23,7 +23,7 @@ _NO_PLACE = frozenset(
 
 
 def judge(error: BaseException) -> tuple[str, int]:
-    """Return what is reported of an error that ended a command, and the exit code; a bare command's help as it is.
+    """Return what is reported of an error that ended a command, and the exit code.
 
     Raises:
         OSError: it is not the user's matter, so that the traceback should be seen.
@@ -32,8 +32,6 @@ def judge(error: BaseException) -> tuple[str, int]:
 
     if isinstance(error, BenchError):
         return f"Error: {error}", error.exit_code
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        return error.format_message(), error.exit_code
     if isinstance(error, click.ClickException):
         return _sentence(error), error.exit_code
     if isinstance(error, BrokenPipeError):
@@ -51,7 +49,9 @@ def judge(error: BaseException) -> tuple[str, int]:
 
 
 def _sentence(error: click.ClickException) -> str:
-    """Return click's message as one line, with where to read on."""
+    """Return click's message as one line, with where to read on; the help of a command called bare as it is."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return error.format_message()
     text = " ".join(error.format_message().split())
     if isinstance(error, click.NoSuchOption) and error.ctx is not None:
         hint = meant(error.option_name, error.ctx.command)

@@ -94,12 +94,28 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON document, and nothing else."
 )
 
+intervals_option = click.option(
+    "--intervals", is_flag=True, help="Show every interval and column, however wide the table gets."
+)
+
 
 # -- options by what people call them ------------------------------------------------------------------------
 
 MEANT: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(
-        ("limit", "n", "num", "number", "subset", "sample", "samples", "people", "persons", "subjects", "max"),
+        (
+            "limit",
+            "n",
+            "num",
+            "number",
+            "subset",
+            "sample",
+            "samples",
+            "people",
+            "persons",
+            "subjects",
+            "max",
+        ),
         ("--identities",),
     ),
     **dict.fromkeys(("num-identities", "n-identities", "max-identities", "size"), ("--identities",)),
@@ -128,7 +144,7 @@ MEANT: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("format", "as-json"), ("--json", "--csv")),
     **dict.fromkeys(("silent", "no-progress", "s"), ("--quiet",)),
     **dict.fromkeys(("debug", "log", "log-level", "verbosity", "trace"), ("--verbose",)),
-    **dict.fromkeys(("intervals", "ci", "wide", "all", "full"), ("--long",)),
+    **dict.fromkeys(("ci", "wide", "all", "full", "long", "columns"), ("--intervals", "--columns")),
 }
 """What people call an option, without dashes → what to write here; the first that the command has counts."""
 
