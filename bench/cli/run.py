@@ -1,5 +1,6 @@
 """`bench run`, and `bench plan`, which is `bench run --dry-run`."""
 
+import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ def run(
     what was requested cannot be done.
     """
     from bench.leaderboard import as_csv
+    from bench.leaderboard.about import about
     from bench.leaderboard.table import build
     from bench.run import runner
 
@@ -57,7 +59,12 @@ def run(
 
         write_atomically(csv_file, text.encode(), "--csv")
     if as_json:
-        click.echo(leaderboard.to_json(orient="records", indent=1))
+        print_json(
+            {
+                "run": about(prepared.folder, leaderboard),
+                "rows": json.loads(leaderboard.to_json(orient="records")),
+            }
+        )
     elif not quiet:
         _show_leaderboard(leaderboard, prepared, full=intervals)
     _warn(leaderboard)
@@ -170,6 +177,7 @@ def _detectable(leaderboard: Any) -> str:
 
 def _show_leaderboard(leaderboard: Any, prepared: "Prepared", *, full: bool) -> None:
     """Print what the run shows: attacks without effect before all else, the table, and how to read it."""
+    from bench.leaderboard.about import notes
     from bench.leaderboard.summary import without_effect
 
     spec = prepared.run.spec
@@ -179,10 +187,8 @@ def _show_leaderboard(leaderboard: Any, prepared: "Prepared", *, full: bool) -> 
         leaderboard, f"Run {prepared.run.digest}: protocol {spec.protocol}, dataset {spec.dataset}", full=full
     )
     click.echo(_detectable(leaderboard))
-    if prepared.run.dataset.note:
-        click.echo(f"Note: {prepared.run.dataset.note}")
-    for reason in sorted(set(leaderboard["lpips_reason"].dropna()) - {""}):
-        click.echo(f"LPIPS is NA: {reason}")
+    for note in notes(leaderboard):
+        click.echo(f"Note: {note.rstrip('.')}.")
 
 
 def _say_what_next(prepared: "Prepared") -> None:
