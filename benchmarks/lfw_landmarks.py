@@ -53,13 +53,23 @@ def pack(landmarks: Path, archive: Path, out: Path = LANDMARKS) -> dict[str, obj
         scores=np.array(scores, np.int32),
     )
     content = out.read_bytes()
-    card = {"file": out.name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "photos": len(faces)}
-    out.with_suffix(".json").write_text(json.dumps(card | CARD, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    card = {
+        "file": out.name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "photos": len(faces),
+    }
+    out.with_suffix(".json").write_text(
+        json.dumps(card | CARD, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     return card
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Pack what the command line names."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("landmarks", type=Path)
     parser.add_argument("archive", type=Path)
     arguments = parser.parse_args()

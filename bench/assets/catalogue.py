@@ -201,7 +201,10 @@ def find(name: str, kind: Kind | None = None) -> AssetEntry:
             return own
     if kind in (None, "dataset"):
         _refuse_by_hand(name)
-    rooms = (*(_DATASETS if kind in (None, "dataset") else ()), *(_WITH_WEIGHTS if kind in (None, "weights") else ()))
+    rooms = (
+        *(_DATASETS if kind in (None, "dataset") else ()),
+        *(_WITH_WEIGHTS if kind in (None, "weights") else ()),
+    )
     of_name = [known for known in rooms if syntax.parse(name).name in known.entries()]
     entry = next((entry for known in of_name for entry in _declared(known, name)), None)
     if entry is not None:

@@ -98,7 +98,7 @@ class Patience:
 
     def pause(self, failures: int, requested: float) -> float:
         """Return the seconds to wait after so many failures in a row."""
-        return min(self.longest_pause_s, max(requested, self.pause_s * 2 ** (failures - 1)))
+        return min(self.longest_pause_s, max(requested, self.pause_s * 2.0 ** (failures - 1)))
 
 
 @dataclass
@@ -179,8 +179,8 @@ class ResumingDownloader:
             self._drop()
             begins = "" if len(self.sha256) == len(found) else "one that begins "
             raise WrongBytesError(
-                f"{url} has SHA-256 {found}, expected {begins}{self.sha256}. Nothing was kept; the publisher's file has "
-                f"changed or the way is not to be trusted. Give a copy with {FROM}."
+                f"{url} has SHA-256 {found}, expected {begins}{self.sha256}. Nothing was kept; the publisher's file "
+                f"has changed or the way is not to be trusted. Give a copy with {FROM}."
             )
 
     # -- attempts --------------------------------------------------------------------------------------------
@@ -194,7 +194,9 @@ class ResumingDownloader:
                 return
             except _CutError as cut:
                 failures = 1 if self._size - before >= _WORTH else failures + 1
-                limit = self.patience.attempts if cut.answered or self._kept(url) else self.patience.unanswered
+                limit = (
+                    self.patience.attempts if cut.answered or self._kept(url) else self.patience.unanswered
+                )
                 if failures >= limit:
                     raise self._given_up(url, cut) from cut
                 self.sleep(self.patience.pause(failures, cut.pause))
@@ -203,7 +205,11 @@ class ResumingDownloader:
         if not cut.answered:
             return UnreachableError(urlsplit(url).netloc, str(cut))
         kept = self._kept(url)
-        rest = f"{kept:,} bytes are kept: the same command goes on from there." if kept else "Try it again later."
+        rest = (
+            f"{kept:,} bytes are kept: the same command goes on from there."
+            if kept
+            else "Try it again later."
+        )
         return DataError(f"{url} cannot be had whole: {cut}. {rest} Or give a copy with {FROM}.")
 
     def _attempt(self, url: str) -> None:
@@ -227,13 +233,17 @@ class ResumingDownloader:
                 self._store(url, response, self._place(url, response, start))
         except requests.exceptions.SSLError as error:
             host = urlsplit(url).netloc
-            raise DataError(f"{host} shows a certificate that is not accepted here: {_words(error)}.") from error
+            raise DataError(
+                f"{host} shows a certificate that is not accepted here: {_words(error)}."
+            ) from error
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
             raise _CutError(_reason(error), answered=False) from error
         except (urllib3.exceptions.HTTPError, requests.exceptions.ChunkedEncodingError) as error:
             raise _CutError(_reason(error)) from error
         except requests.RequestException as error:
-            raise DataError(f"{url} cannot be asked for: {_words(error)}. Give a copy with {FROM}.") from error
+            raise DataError(
+                f"{url} cannot be asked for: {_words(error)}. Give a copy with {FROM}."
+            ) from error
 
     def _headers(self, start: int) -> dict[str, str]:
         # "identity": what arrives must be the file's own bytes, or no range of them would fit.
@@ -322,7 +332,8 @@ def require_space(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DataError(
-            f"{folder} has {free:,} bytes free, {what} needs {needed:,}. Free some space, or point {VARIABLE} elsewhere."
+            f"{folder} has {free:,} bytes free, {what} needs {needed:,}. Free some space, or point "
+            f"{VARIABLE} elsewhere."
         )
 
 

@@ -220,7 +220,11 @@ class _Work:
         if self.without:
             missing = ", ".join(state.file.path for state in self.without)
             places = ", ".join(str(state.path) for state in self.without)
-            lack = "no public source is known for" if self.fetcher.mirror is None else f"{self.fetcher.mirror} lacks"
+            lack = (
+                "no public source is known for"
+                if self.fetcher.mirror is None
+                else f"{self.fetcher.mirror} lacks"
+            )
             raise UsageError(f"{self.entry.name}: {lack} {missing}. {self.entry.how} The place is {places}.")
         if not self.fetcher.keep:
             shutil.rmtree(self.downloads, ignore_errors=True)
@@ -284,7 +288,9 @@ class _Work:
         """
         mirror = self.fetcher.mirror
         if path := packaged(source):
-            self.notes.append(f"{source.name} was taken from the installed package {source.package.partition(':')[0]}.")
+            self.notes.append(
+                f"{source.name} was taken from the installed package {source.package.partition(':')[0]}."
+            )
             return path
         if mirror is None or mirror.url:
             url = source.url if mirror is None else mirror.address(source.name)
@@ -293,7 +299,9 @@ class _Work:
         if path is None:
             raise NotThereError(f"{mirror} has no {source.name}. Give another {FROM}.")
         if not (found := digest_of(path)).startswith(source.sha256):
-            raise WrongBytesError(f"{path} has SHA-256 {found}, expected {source.sha256}. Give another {FROM}.")
+            raise WrongBytesError(
+                f"{path} has SHA-256 {found}, expected {source.sha256}. Give another {FROM}."
+            )
         return path
 
     # -- judging what was made -------------------------------------------------------------------------------
@@ -315,8 +323,8 @@ class _Work:
         if not file.sha256 and not first_digests.check(file.path, found, way.origin):
             first_digests.note(file.path, found)
             self.notes.append(
-                f"The publisher of {file.path} states no digest: the SHA-256 of this first download ({found}) was noted in "
-                f"{data_folder() / first_digests.FILE}, and another will be refused."
+                f"The publisher of {file.path} states no digest: the SHA-256 of this first download ({found}) was "
+                f"noted in {data_folder() / first_digests.FILE}, and another will be refused."
             )
 
 
@@ -348,12 +356,12 @@ def _disk(entry: AssetEntry) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFullError(
-                f"{entry.name} is not fetched: {data_folder()} is full ({error.strerror}). Nothing half is left; what was "
-                f"downloaded is kept. Free some space, or point {VARIABLE} elsewhere, and run the same command again."
+                f"{entry.name} is not fetched: {data_folder()} is full ({error.strerror}). Nothing half is left; what "
+                f"was downloaded is kept. Free some space, or point {VARIABLE} elsewhere, and run the command again."
             ) from error
         raise DataError(
-            f"{entry.name} is not fetched: {error.filename or data_folder()} cannot be written ({error.strerror or error}). "
-            f"Point {VARIABLE} to a folder that can."
+            f"{entry.name} is not fetched: {error.filename or data_folder()} cannot be written "
+            f"({error.strerror or error}). Point {VARIABLE} to a folder that can."
         ) from error
 
 
@@ -363,9 +371,8 @@ def failed(failures: Sequence[Failure]) -> BenchError:
     others = [failure for failure in failures if not isinstance(failure.error, UnreachableError)]
     parts = [str(error) if name in str(error) else f"{name}: {error}" for name, error in others]
     if silent:
-        names = ", ".join(dict.fromkeys(name for name, error in failures if isinstance(error, UnreachableError)))
-        (first, *more) = silent.values()
-        hosts = first.host if not more else f"{', '.join([first.host, *(e.host for e in more[:-1])])} and {more[-1].host}"
-        parts.insert(0, f"{names}: {UnreachableError(hosts, first.reason)}")
+        names = dict.fromkeys(name for name, error in failures if isinstance(error, UnreachableError))
+        reason = next(iter(silent.values())).reason
+        parts.insert(0, f"{', '.join(names)}: {UnreachableError(' and '.join(silent), reason)}")
     kind = UsageError if all(isinstance(error, UsageError) for _, error in failures) else DataError
     return kind("\n".join(parts))

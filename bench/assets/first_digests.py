@@ -63,4 +63,6 @@ def _read() -> Mapping[str, str]:
     try:
         return {str(key): str(value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is broken ({error}). Fix it, or remove it and the files it names.") from error
+        raise DataError(
+            f"{path} is broken ({error}). Fix it, or remove it and the files it names."
+        ) from error

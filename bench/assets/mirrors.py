@@ -35,10 +35,14 @@ class Mirror:
         if parts.scheme in ("http", "https"):
             return cls(None, text.rstrip("/"))
         if "://" in text and parts.scheme != "file":
-            raise UsageError(f"--from '{text}' cannot be read; valid: http://…, https://…, file://… or a folder.")
+            raise UsageError(
+                f"--from '{text}' cannot be read; valid: http://…, https://…, file://… or a folder."
+            )
         folder = Path(unquote(parts.path)) if parts.scheme == "file" else Path(text).expanduser()
         if not folder.is_dir():
-            raise UsageError(f"--from '{text}' is not a folder. Name one that holds the files, or the URL of one.")
+            raise UsageError(
+                f"--from '{text}' is not a folder. Name one that holds the files, or the URL of one."
+            )
         return cls(folder.absolute())
 
     def path(self, name: str) -> Path | None:

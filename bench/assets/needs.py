@@ -54,9 +54,9 @@ def needs_of(requested: RunSpec) -> Needs:
 
 
 def _methods(run: Resolved) -> Iterator[Method]:
-    """Yield every tracker, attack, defence and purifier of a channel with its parts and helpers, as the plan binds them."""
-    channels = {text.strip() for view in run.protocol.views.values() for text in view.channel.split("+")} - {""}
-    purifiers = [factory.defense(text) for text in sorted(channels)]
+    """Yield trackers, attacks, defences and purifiers of channels with parts and helpers, as the plan binds them."""
+    channels = {text.strip() for view in run.protocol.views.values() for text in view.channel.split("+")}
+    purifiers = [factory.defense(text) for text in sorted(channels - {""})]
     for tracker, backbone in run.backbones.items():
         yield backbone
         for method in (*run.attacks.values(), *run.defenses.values(), *purifiers):

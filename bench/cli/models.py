@@ -1,11 +1,10 @@
-"""`bench models`: list, fetch, verify and calibrate backbones."""
+"""`bench models`: list, convert, verify and calibrate backbones."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.data import FROM, fetch_files
 from bench.cli.options import PluginName, device_option, json_option, threads_option
 from bench.cli.output import counting, print_json
 
@@ -24,7 +23,7 @@ Examples:
 
 @click.group(epilog=_EXAMPLES)
 def models() -> None:
-    """List, fetch, convert, verify and calibrate backbones."""
+    """List, convert, verify and calibrate backbones; `bench fetch NAME` gets their weights."""
 
 
 @models.command("list", epilog="Example: bench models list")
@@ -58,15 +57,6 @@ def _describe(backbone: "Backbone") -> dict[str, Any]:
         weights, fix = "absent", str(error)
     keys = {"name", "embedding_dim", "licence", "training_data", "domain", "family", "lfw_accuracy", "note"}
     return {**card.model_dump(include=keys), "weights": weights, "fix": fix}
-
-
-@models.command(epilog="Example: bench models fetch mobileface-v2 --from ~/weights")
-@click.argument("name", type=PluginName("backbones", "defenses"))
-@FROM
-@json_option
-def fetch(name: str, source: str, as_json: bool) -> None:
-    """Fetch the weights of NAME, a backbone or a denoiser, into the data folder; checked against their SHA-256."""
-    fetch_files(name, source, "weights", as_json=as_json)
 
 
 @models.command(
@@ -104,7 +94,7 @@ def verify(name: str, dataset: str, pairs: Path | None, flip: bool, as_json: boo
     from bench.protocols import lfw_pairs
 
     backbone, device = _loaded(name, machine)
-    path = pairs or locate("lfw/pairs.txt", fix="`bench data fetch lfw` gets it; or give --pairs FILE.")
+    path = pairs or locate("lfw/pairs.txt", fix="`bench fetch lfw` gets it; or give --pairs FILE.")
     with counting("photos embedded", None) as advance:
         result = lfw_pairs.verify_backbone(
             backbone, factory.dataset(dataset), path, device, advance, flip=flip

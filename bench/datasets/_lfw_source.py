@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import IO, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -77,17 +77,13 @@ class _Member(tarfile.TarInfo):
         return member
 
 
-class _Bounded(io.RawIOBase):
+class _Bounded:
     """A stream that ends in an error where more comes out of it than an archive may hold."""
 
-    def __init__(self, stream: IO[bytes], limit: int) -> None:
+    def __init__(self, stream: gzip.GzipFile, limit: int) -> None:
         self._stream, self._left = stream, limit
 
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def read(self, size: int = -1, /) -> bytes:
+    def read(self, size: int, /) -> bytes:
         """Return up to `size` bytes.
 
         Raises:
@@ -96,7 +92,9 @@ class _Bounded(io.RawIOBase):
         content = self._stream.read(size)
         self._left -= len(content)
         if self._left < 0:
-            raise DataError(f"the archive unpacks to more than {LARGEST_ARCHIVE:,} bytes and is refused. {_AGAIN}")
+            raise DataError(
+                f"the archive unpacks to more than {LARGEST_ARCHIVE:,} bytes and is refused. {_AGAIN}"
+            )
         return content
 
 
@@ -109,13 +107,14 @@ def members(archive: Path) -> Iterator[tuple[str, bytes]]:
         DataError: it is no whole archive, names a path outside itself, or unpacks to absurd sizes.
     """
     try:
-        with (
-            gzip.open(archive, "rb") as unpacked,
-            tarfile.open(fileobj=_Bounded(unpacked, LARGEST_ARCHIVE), mode="r|", tarinfo=_Member) as tar,
-        ):
+        with gzip.open(archive, "rb") as unpacked:
+            stream: Any = _Bounded(unpacked, LARGEST_ARCHIVE)  # all of a file that tarfile uses
+            tar = tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member)  # noqa: SIM115 -- holds nothing open
             for member in tar:
                 if member.name.startswith("/") or ".." in member.name.split("/"):
-                    raise DataError(f"the archive names '{member.name}', outside itself, and is refused. {_AGAIN}")
+                    raise DataError(
+                        f"the archive names '{member.name}', outside itself, and is refused. {_AGAIN}"
+                    )
                 if member.isreg() and member.size <= LARGEST_FILE and (file := tar.extractfile(member)):
                     yield member.name, file.read()
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -97,7 +97,9 @@ class Lpips:
     @property
     def trunk_is_torchvisions(self) -> bool:
         """Whether the trunk is the one torchvision publishes: its file, by the digest in its name, or made of it."""
-        return self.trunk_sha256 == TRUNK_SHA256 or self.trunk_sha256.startswith(TRUNK_FILE.removesuffix(".pth").rpartition("-")[2])
+        return self.trunk_sha256 == TRUNK_SHA256 or self.trunk_sha256.startswith(
+            TRUNK_FILE.removesuffix(".pth").rpartition("-")[2]
+        )
 
     def distance(self, images: Tensor, reference: Tensor) -> Tensor:
         """Return the distance of each image from its reference (eq. 1 of the paper).
@@ -177,11 +179,14 @@ def lpips_files(trunk: Path | None = None) -> tuple[Path, Path] | Unavailable:
     """
     path = trunk or _named_by_environment()
     if path is not None and not path.is_file():
-        raise DataError(f"LPIPS trunk '{path}' does not exist. Name AlexNet's weights ({TRUNK_FILE}), or run {FETCH}.")
+        raise DataError(
+            f"LPIPS trunk '{path}' does not exist. Name AlexNet's weights ({TRUNK_FILE}), or run {FETCH}."
+        )
     path = path or _found_trunk()
     if path is None:
         return Unavailable(
-            f"AlexNet's weights are not here. {FETCH} gets them; or give {TRUNK_FILE} by --lpips-trunk FILE or {VARIABLE}."
+            f"AlexNet's weights are not here. {FETCH} gets them; or give {TRUNK_FILE} by --lpips-trunk FILE or "
+            f"{VARIABLE}."
         )
     heads = _heads_file()
     if heads is None:

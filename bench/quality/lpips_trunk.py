@@ -66,8 +66,12 @@ def _write(arrays: Mapping[str, NDArray[np.float32]], source: Path, target: Path
         array = arrays.get(name)
         if array is None or array.shape != shape or array.dtype != np.float32:
             found = "missing" if array is None else f"{array.dtype} of shape {array.shape}"
-            raise DataError(f"{source} is not AlexNet: '{name}' is {found}, expected float32 of {shape}. {_AGAIN}")
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, target, metadata=_METADATA)
+            raise DataError(
+                f"{source} is not AlexNet: '{name}' is {found}, expected float32 of {shape}. {_AGAIN}"
+            )
+    save_file(
+        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, target, metadata=_METADATA
+    )
 
 
 # -- pickles of arrays, and of nothing else ------------------------------------------------------------------
@@ -145,8 +149,18 @@ def read_arrays(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             return _arrays_of(_ArraysOnly(file).load())
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-        raise DataError(f"{path} is no pickle of numpy arrays ({error}); nothing of it was run. {_AGAIN}") from error
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        KeyError,
+    ) as error:
+        raise DataError(
+            f"{path} is no pickle of numpy arrays ({error}); nothing of it was run. {_AGAIN}"
+        ) from error
     except (MemoryError, OverflowError, RecursionError) as error:
         raise DataError(f"{path} states absurd sizes ({type(error).__name__}). {_AGAIN}") from error
 
