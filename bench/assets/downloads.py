@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -311,7 +311,7 @@ class ResumingDownloader:
     def _receive(self, response: requests.Response, file: Any, start: int, total: int, name: str) -> None:
         done = seen = start
         since = time.monotonic()
-        while content := response.raw.read1(_CHUNK, decode_content=False):
+        for content in _pieces(response):
             file.write(content)
             done += len(content)
             if total and done > total:
@@ -321,6 +321,15 @@ class ResumingDownloader:
                 if done - seen < self.patience.least_rate * self.patience.read_s:
                     raise _CutError(f"only {done - seen} bytes came in {now - since:.0f} s")
                 since, seen = now, done
+
+
+def _pieces(response: requests.Response) -> Iterator[bytes]:
+    """Yield the bytes of an answer as they come, undecoded."""
+    if response.raw.chunked:  # one by one, as `read1` does not see that the last chunk is missing
+        yield from response.raw.read_chunked(_CHUNK, decode_content=False)
+        return
+    while content := response.raw.read1(_CHUNK, decode_content=False):
+        yield content
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:
