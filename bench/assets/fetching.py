@@ -167,11 +167,19 @@ class Fetcher:
 
 
 class _Way(NamedTuple):
-    """One way to a file: what writes it, the digests it may have then, and where it is from, for messages."""
+    """One way to a file.
+
+    Attributes:
+        make: writes it.
+        accepted: digests it may have then; () for any.
+        origin: where it is from, for messages.
+        sources: what it is made of.
+    """
 
     make: Callable[[Path], None]
     accepted: tuple[str, ...]
     origin: str
+    sources: tuple[Source, ...] = ()
 
 
 @dataclass
@@ -202,7 +210,10 @@ class _Work:
                     way.make(part)
                     self._accept(state.file, part, way)
                     part.replace(state.path)
-            except (NotThereError, WrongBytesError, UnreachableError) as error:
+            except DataError as error:
+                self._drop_unchecked(way.sources)
+                if not isinstance(error, (NotThereError, WrongBytesError, UnreachableError)):
+                    raise
                 refused.append(error)
             else:
                 self.written.append(state.path)
@@ -247,7 +258,7 @@ class _Work:
         for recipe in sorted(possible, key=lambda each: not all(map(packaged, each.sources))):
             names = ", ".join(source.name for source in recipe.sources)
             origin = names if recipe.convert is None else f"what is made of {names}"
-            yield _Way(partial(self._cook, recipe, file), accepted[:1], origin)
+            yield _Way(partial(self._cook, recipe, file), accepted[:1], origin, recipe.sources)
 
     def _can_be_had(self, source: Source) -> bool:
         mirror = self.fetcher.mirror
@@ -271,14 +282,13 @@ class _Work:
             return
         require_space(part.parent, 2 * file.bytes, file.path)
         self.fetcher.say(f"Making {file.path} …")
-        try:
-            recipe.convert(sources, part)
-        except DataError:
-            # Without a digest nobody knows whether the download is at fault: the next one begins anew.
-            for source, path in zip(recipe.sources, sources, strict=True):
-                if not source.sha256 and path.is_relative_to(self.downloads):
-                    path.unlink(missing_ok=True)
-            raise
+        recipe.convert(sources, part)
+
+    def _drop_unchecked(self, sources: Sequence[Source]) -> None:
+        """Remove downloads that no digest checks: where they did not serve, nobody knows whether they are at fault."""
+        for source in sources:
+            if not source.sha256:
+                (self.downloads / source.name).unlink(missing_ok=True)
 
     def _source(self, source: Source) -> Path:
         """Return a publisher's file: of an installed package, of the mirror, or downloaded.

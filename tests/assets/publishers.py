@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import threading
-import time
 from collections import defaultdict
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -82,6 +81,19 @@ def stall(after, seconds=30.0):
     return act
 
 
+def held(after, event):
+    """Send so many bytes, and the rest once the event is set."""
+
+    def act(handler, content, headers):
+        handler.begin(200 if "Content-Range" not in headers else 206, headers)
+        handler.wfile.write(content[:after])
+        handler.wfile.flush()
+        event.wait(120)
+        handler.wfile.write(content[after:])
+
+    return act
+
+
 def drip(pause):
     """Send one byte after the other."""
 
@@ -96,23 +108,13 @@ def drip(pause):
     return act
 
 
-def slowly(pause, chunk):
-    """Send the whole in small parts."""
-
-    def act(handler, content, headers):
-        handler.begin(200 if "Content-Range" not in headers else 206, headers)
-        for start in range(0, len(content), chunk):
-            handler.wfile.write(content[start : start + chunk])
-            time.sleep(pause)
-
-    return act
-
-
 def chunked(broken=False):
     """Send without a length, as GitHub does its archives; the end may be missing."""
 
     def act(handler, content, headers):
-        kept = {key: value for key, value in headers.items() if key not in ("Content-Length", "Accept-Ranges")}
+        kept = {
+            key: value for key, value in headers.items() if key not in ("Content-Length", "Accept-Ranges")
+        }
         handler.begin(200, {**kept, "Transfer-Encoding": "chunked"})
         for start in range(0, len(content), 1 << 15):
             part = content[start : start + (1 << 15)]

@@ -10,7 +10,13 @@ import requests
 from publishers import chunked, cut, drip, redirect, stall, status
 
 from bench.assets import downloads
-from bench.assets.downloads import NotThereError, Patience, ResumingDownloader, UnreachableError, WrongBytesError
+from bench.assets.downloads import (
+    NotThereError,
+    Patience,
+    ResumingDownloader,
+    UnreachableError,
+    WrongBytesError,
+)
 from bench.errors import DataError
 
 URL = "https://publisher.example/weights/model.bin"
@@ -62,7 +68,9 @@ def test_a_cut_download_asks_for_the_rest_only(get, publishers):
 
 def test_what_a_broken_command_left_is_gone_on_with(get, tmp_path, publishers):
     publishers.fault(URL, *[cut(70_000), *[cut(0)] * 9])
-    with pytest.raises(DataError, match=r"cannot be had whole: .* 70,000 bytes are kept: the same command goes on"):
+    with pytest.raises(
+        DataError, match=r"cannot be had whole: .* 70,000 bytes are kept: the same command goes on"
+    ):
         get()
     assert left(tmp_path) == ["model.bin.part", "model.bin.part.json"]
     publishers.faults.clear()
@@ -74,7 +82,9 @@ def test_what_a_broken_command_left_is_gone_on_with(get, tmp_path, publishers):
 
 def test_the_part_of_another_address_is_not_gone_on_with(get, tmp_path, publishers):
     (tmp_path / "model.bin.part").write_bytes(b"x" * 5000)
-    (tmp_path / "model.bin.part.json").write_text(json.dumps({"url": "https://other.example/", "validator": ""}))
+    (tmp_path / "model.bin.part.json").write_text(
+        json.dumps({"url": "https://other.example/", "validator": ""})
+    )
     assert get() == CONTENT
     assert publishers.asked(URL) == [""]
 
@@ -243,7 +253,9 @@ def test_a_proxy_of_the_environment_is_used(tmp_path, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("no_proxy", "")
     downloader = ResumingDownloader(tmp_path / "a.part", "", requests.Session(), sleep=lambda _s: None)
-    with pytest.raises(UnreachableError, match=r"publisher\.example cannot be reached \(the proxy does not answer\)"):
+    with pytest.raises(
+        UnreachableError, match=r"publisher\.example cannot be reached \(the proxy does not answer\)"
+    ):
         downloader("http://publisher.example/a", str(tmp_path / "a"), None)
 
 
@@ -256,7 +268,9 @@ def test_a_name_nobody_knows_is_an_unreachable_host(tmp_path):
 def test_a_disk_that_is_too_small_is_told_before_a_byte_is_written(get, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _path: usage._replace(free=1000))
-    with pytest.raises(DataError, match=rf"has 1,000 bytes free, model\.bin needs {len(CONTENT):,}\. Free some"):
+    with pytest.raises(
+        DataError, match=rf"has 1,000 bytes free, model\.bin needs {len(CONTENT):,}\. Free some"
+    ):
         get()
     assert left(tmp_path) == []
 
