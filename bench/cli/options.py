@@ -88,7 +88,7 @@ lpips_trunk_option = click.option(
     "--lpips-trunk",
     type=click.Path(path_type=Path),
     envvar="CLOAKBENCH_LPIPS_TRUNK",
-    help="AlexNet weights for LPIPS (.pth or .safetensors). [default: torchvision's cache]",
+    help="AlexNet weights for LPIPS (.pth or .safetensors). [default: what `bench fetch lpips` got]",
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON document, and nothing else."
@@ -317,6 +317,9 @@ OWN = frozenset({"as_json", "quiet", "verbose"})
 """Parameters that say how to answer, not what is requested; no other command's setting counts for them."""
 
 
+_JOINTS = str.maketrans("- ", "__")
+
+
 def variables_of(option: click.Option, path: Sequence[str]) -> list[str]:
     """Return an option's environment variables, e.g. ``CLOAKBENCH_RUN_BATCH_SIZE``, the nearest first.
 
@@ -325,4 +328,4 @@ def variables_of(option: click.Option, path: Sequence[str]) -> list[str]:
     names = [tuple(path), *((old,) for old, words in FORMER.items() if words == tuple(path))]
     if path[0] in LEANS_ON and option.name not in OWN:
         names.append((LEANS_ON[path[0]], *path[1:]))
-    return ["_".join((PREFIX, *name, long_name(option))).replace("-", "_").upper() for name in names]
+    return ["_".join((PREFIX, *name, long_name(option))).translate(_JOINTS).upper() for name in names]
