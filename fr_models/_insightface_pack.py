@@ -7,6 +7,7 @@ accuracies, licence).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -53,6 +54,7 @@ class InsightFacePack(OnnxBackbone):
         how: where to get the file and where to put it, in a sentence or two.
     """
 
+    core_seconds: ClassVar[float] = 0.15
     paper = "Deng et al., ArcFace, CVPR 2019"
     Params = WeightsParams
     params: WeightsParams
