@@ -71,7 +71,7 @@ def run(
         seeds: of the methods' randomness; each makes cells of its own.
         split_seed: of galleries, probes and folds, and of the choice of identities.
         identities: how many are evaluated; None for all.
-        options: device, threads, folders.
+        options: device, threads, folders; with ``Options(progress=True)`` it says how far it is.
 
     Raises:
         UsageError: something requested cannot be done.

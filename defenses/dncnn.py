@@ -54,6 +54,7 @@ class DnCNN(Denoiser):
         "Zhang, Zuo, Chen, Meng, Zhang: Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image "
         "Denoising, IEEE TIP 26(7), 2017"
     )
+    core_seconds: ClassVar[float] = 0.2
     weights: ClassVar[DenoiserWeights] = WEIGHTS
 
     class Params(MethodParams):

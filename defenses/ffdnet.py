@@ -64,6 +64,7 @@ class FFDNet(Denoiser):
         "Zhang, Zuo, Zhang: FFDNet: Toward a Fast and Flexible Solution for CNN-Based Image Denoising, "
         "IEEE TIP 27(9), 2018"
     )
+    core_seconds: ClassVar[float] = 0.06
     weights: ClassVar[DenoiserWeights] = WEIGHTS
 
     class Params(MethodParams):

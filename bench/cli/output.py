@@ -74,34 +74,24 @@ def counting(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     if is_silent() or total == 0:
         yield lambda _n: None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from bench.run.progress import display
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console(stderr=True)) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(task, count)
+    with display(console(stderr=True)) as shown:
+        shown.add(what, total)
+        shown.advance(what, 0)
+        yield lambda count: shown.advance(what, count)
 
 
 @contextmanager
 def reporting() -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar on stderr for each thing that the function given reports: what, how much is done, of how much."""
-    from rich.markup import escape
-    from rich.progress import Progress, TaskID
+    if is_silent():
+        yield lambda _what, _done, _total: None
+        return
+    from bench.run.progress import display
 
-    tasks: dict[str, TaskID] = {}
-
-    def report(what: str, done: int, total: int) -> None:
-        if what not in tasks:
-            tasks[what] = progress.add_task(escape(what), total=total)
-        progress.update(tasks[what], completed=done, total=total)
-
-    with Progress(console=console(stderr=True), disable=is_silent()) as progress:
-        yield report
+    with display(console(stderr=True)) as shown:
+        yield shown.report
 
 
 # -- what is printed -----------------------------------------------------------------------------------------

@@ -84,32 +84,9 @@ def progress(prepared: "Prepared") -> Iterator[Callable[["Node", int], None]]:
     if is_silent():
         yield lambda _node, _n: None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from bench.run.progress import of_run
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console(stderr=True)) as progress:
-        tasks = {
-            (group.stage, group.label): progress.add_task(
-                f"{group.stage:8} {group.label}", total=group.images, start=False, rate=""
-            )
-            for group in prepared.groups()
-            if group.images
-        }
-
-        def advance(node: "Node", count: int) -> None:
-            task_id = tasks.get(node.group)
-            if task_id is not None:
-                progress.start_task(task_id)
-                progress.advance(task_id, count)
-                speed = progress.tasks[task_id].speed
-                progress.update(task_id, rate=f"{speed:.1f}/s" if speed else "")
-
+    with of_run(prepared, console(stderr=True)) as advance:
         yield advance
 
 
@@ -131,8 +108,8 @@ def _show_plan(prepared: "Prepared", as_json: bool) -> None:
 
     groups = prepared.groups()
     cells = prepared.run.cells
-    known = sum(group.seconds for group in groups if group.seconds is not None)
-    untimed = [f"{group.stage} {group.label}" for group in groups if group.seconds is None]
+    seconds = sum(group.seconds for group in groups)
+    untimed = [f"{group.stage} {group.label}" for group in groups if not group.timed]
     size = sum(group.size for group in groups)
     if as_json:
         document = {
@@ -141,7 +118,7 @@ def _show_plan(prepared: "Prepared", as_json: bool) -> None:
             "cells": len(cells),
             "cells_requested": len(prepared.run.cells_requested),
             "cells_cached": prepared.cached_cells(),
-            "seconds": known,
+            "seconds": seconds,
             "untimed": untimed,
             "bytes": size,
             "groups": [vars(group) for group in groups],
@@ -150,17 +127,21 @@ def _show_plan(prepared: "Prepared", as_json: bool) -> None:
         return
     table = Table("stage", "method", "images", "about", title=f"To compute for run {prepared.run.digest}")
     for group in groups:
-        time = "not timed yet" if group.seconds is None else duration(group.seconds)
-        table.add_row(group.stage, group.label, str(group.images), time)
+        time = duration(group.seconds)
+        table.add_row(group.stage, group.label, str(group.images), time if group.timed else f"roughly {time}")
     screen = console()
     if groups:
         screen.print(table)
     screen.print(
         f"{len(cells)} cells ({len(cells) - len(prepared.run.cells_requested)} of them added as references), "
-        f"{prepared.cached_cells()} cached; {duration(known)} for what was timed before on this store"
-        + (f", {len(untimed)} groups never timed" if untimed else "")
-        + f"; about {size / 1e6:.0f} MB in {prepared.store.folder}."
+        f"{prepared.cached_cells()} cached; about {duration(seconds)} and {size / 1e6:.0f} MB in "
+        f"{prepared.store.folder}."
     )
+    if untimed:
+        screen.print(
+            f"Roughly: by what methods declare, as {len(untimed)} of {len(groups)} lines were never timed on this "
+            "store; a factor of two or three is usual."
+        )
 
 
 def _detectable(leaderboard: Any) -> str:
