@@ -31,6 +31,10 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "submit": ("bench.cli.submit:submit", "Check a run for the public leaderboard, and add it."),
     },
     "Can a run be trusted": {
+        "reproduce": (
+            "bench.cli.reproduce:reproduce",
+            "Make a published table again by one command, and compare.",
+        ),
         "verify": (
             "bench.cli.verify:verify",
             "Check every digest and recompute a sample, or the whole run (--rerun).",
