@@ -89,13 +89,38 @@ def fetch(
         raise UsageError(
             "name what to fetch, e.g. `bench fetch lfw lpips`; `bench fetch --list` shows what there is."
         )
-    entries = _agreed(entries, yes)
-    fetched, more = _fetch(entries, source, keep)
+    fetched, failures = _fetch(_agreed(entries, yes), source, keep, failures)
     _print(fetched, as_json)
-    if failures + more:
+    _raise(failures)
+
+
+def fetch_for(suite: Path, source: str, *, yes: bool) -> None:
+    """Fetch what a suite wants and is not here, saying what it is.
+
+    Args:
+        suite: the suite file.
+        source: a mirror, or "".
+        yes: whether the user agrees to what publishers ask.
+
+    Raises:
+        UsageError: something cannot be fetched, or its terms are not agreed to.
+        DataError: a source does not answer or gives other bytes.
+    """
+    from bench.assets import catalogue
+
+    entries, failures = _entries((), suite)
+    wanted = [entry for entry in entries if catalogue.state_of(entry).state != "present"]
+    if wanted:
+        _say(f"To be fetched: {', '.join(entry.name for entry in wanted)}.")
+    _, failures = _fetch(_agreed(wanted, yes), source, keep=False, failures=failures)
+    _raise(failures)
+
+
+def _raise(failures: "list[Failure]") -> None:
+    if failures:
         from bench.assets.fetching import failed
 
-        raise failed(failures + more)
+        raise failed(failures)
 
 
 def _entries(names: Sequence[str], suite: Path | None) -> "tuple[list[AssetEntry], list[Failure]]":
@@ -148,14 +173,17 @@ def _agreed(entries: "list[AssetEntry]", yes: bool) -> "list[AssetEntry]":
     return entries
 
 
-def _fetch(entries: "list[AssetEntry]", source: str, keep: bool) -> "tuple[list[Fetched], list[Failure]]":
+def _fetch(
+    entries: "list[AssetEntry]", source: str, keep: bool, failures: "list[Failure]"
+) -> "tuple[list[Fetched], list[Failure]]":
+    """Fetch; returns what came, and the failures so far with those of now."""
     from bench.assets.fetching import Fetcher
     from bench.assets.mirrors import Mirror
 
     mirror = Mirror.at(source) if source else None
     with downloading() as report:
-        fetcher = Fetcher(mirror, keep, report, _say)
-        return fetcher.fetch_all(entries)
+        fetched, more = Fetcher(mirror, keep, report, _say).fetch_all(entries)
+    return fetched, failures + more
 
 
 def _say(sentence: str) -> None:
