@@ -4,10 +4,15 @@ import gzip
 import hashlib
 import io
 import json
+import sys
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from lfw_site import TOP, pack_site
 
 from bench.data.files import data_folder, sha256_of
 from bench.datasets import _lfw_source as source
@@ -15,7 +20,6 @@ from bench.datasets.lfw import LFW
 from bench.errors import DataError
 from bench.faces.alignment import read_landmarks
 
-TOP = source.ARCHIVE.name.removesuffix(".tar.gz")
 NAMES = ("Zoe_Last", "Ann_First", "Ann_Firs")
 """Invented."""
 
@@ -218,20 +222,7 @@ def test_the_shipped_landmarks_are_those_of_the_card_and_hold_no_name(shipped):
 @pytest.fixture(scope="session")
 def real_archive(tmp_path_factory):
     """Pack the data pack's photos and lists as GitHub would."""
-    path = tmp_path_factory.mktemp("github") / source.ARCHIVE.name
-    folder = data_folder() / "lfw"
-    with (
-        tarfile.open(folder / "lfw-deepfunneled.tar", "r:") as photos,
-        tarfile.open(path, "w:gz", compresslevel=1, format=tarfile.PAX_FORMAT) as tar,
-    ):
-        for name in ("pairs.txt", "people.txt"):
-            info, content = member(f"{TOP}/{name}", (folder / name).read_bytes())
-            tar.addfile(info, io.BytesIO(content))
-        for photo in photos:
-            content = photos.extractfile(photo).read()
-            info, _ = member(f"{TOP}/images/{photo.name.partition('/')[2]}", content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
+    return pack_site(data_folder() / "lfw", tmp_path_factory.mktemp("github") / source.ARCHIVE.name)
 
 
 @pytest.mark.slow
