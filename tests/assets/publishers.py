@@ -88,7 +88,7 @@ def held(after, event):
         handler.begin(200 if "Content-Range" not in headers else 206, headers)
         handler.wfile.write(content[:after])
         handler.wfile.flush()
-        event.wait(120)
+        event.wait(600)
         handler.wfile.write(content[after:])
 
     return act

@@ -274,8 +274,8 @@ def test_the_first_digest_is_noted_and_another_refused(fetcher, data, publishers
     file = made(Recipe(sources=(raw(sha256=""),)), sha256="", bytes=0)
     done = fetcher.fetch(entry(file))
     assert done.notes == (
-        f"The publisher of weights/toy/model.bin states no digest: the SHA-256 of this first download ({sha(RAW_CONTENT)}) "
-        f"was noted in {data / 'first-digests.json'}, and another will be refused.",
+        "The publisher of weights/toy/model.bin states no digest: the SHA-256 of this first download "
+        f"({sha(RAW_CONTENT)}) was noted in {data / 'first-digests.json'}, and another will be refused.",
     )
     noted = {"weights/toy/model.bin": sha(RAW_CONTENT)}
     assert json.loads((data / "first-digests.json").read_text()) == noted

@@ -1,11 +1,11 @@
 """``bench`` with entries of the tests in its catalogue."""
 
-import sys
 import time
+
+from test_fetching import entry, made, raw
 
 from bench.assets import catalogue
 from bench.cli import main
-from test_fetching import entry, made, raw
 from bench.contracts import Recipe
 
 
