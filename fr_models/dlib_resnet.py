@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.contracts import BackboneCard, Preprocessing, Recipe, Source
+from bench.contracts import BackboneCard, Preprocessing, Recipe, Source, Threshold
 from bench.data.converters import Converter
 from fr_models._onnx_backbone import OnnxBackbone
 
@@ -60,6 +60,32 @@ class DlibResNet(OnnxBackbone):
         family="dlib",
         embedding_dim=128,
         preprocessing=Preprocessing(height=150, width=150, crop=(20, 6, 92, 100), mean=0, scale=1),
+        thresholds=(
+            Threshold(
+                far=0.1,
+                cosine=0.8885,
+                pairs=1_999_000,
+                far_low=0.094987,
+                far_high=0.104385,
+                source=CALIBRATED_BY,
+            ),
+            Threshold(
+                far=0.01,
+                cosine=0.9164,
+                pairs=1_999_000,
+                far_low=0.009318,
+                far_high=0.01072,
+                source=CALIBRATED_BY,
+            ),
+            Threshold(
+                far=0.001,
+                cosine=0.9332,
+                pairs=1_999_000,
+                far_low=0.00086,
+                far_high=0.00114,
+                source=CALIBRATED_BY,
+            ),
+        ),
         lfw_accuracy=0.98333,
         embed_with="onnxruntime",
     )

@@ -25,6 +25,7 @@ from bench.plugins import factory
 from bench.randomness import torch_generator
 from fr_models import _convert_dlib_resnet, _convert_mobileface, _convert_mobilefacenet_casia
 from fr_models._convert_mobilefacenet_relu6 import convert as convert_relu6
+from fr_models._onnx_backbone import prepare
 from fr_models._onnx_reader import read_onnx
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
@@ -547,6 +548,25 @@ def test_a_published_file_becomes_the_file_its_card_pins(name, tmp_path):
     made = tmp_path / "made.onnx"
     recipe.convert(sources, made)
     assert hashlib.sha256(made.read_bytes()).hexdigest() == card.sha256
+
+
+@pytest.mark.real_data
+@needs_upstream
+@pytest.mark.parametrize("name", NAMES)
+def test_faces_embed_as_with_the_file_of_another_program(name, tmp_path):
+    recipe, card = recipe_of(name), factory.backbone(name).card
+    if not card.equivalents:
+        pytest.skip("the converter's file is the one that was there before")
+    other = data_folder() / card.file
+    if hashlib.sha256(other.read_bytes()).hexdigest() not in card.equivalents:
+        pytest.skip(f"{other} is the converter's own")
+    made = tmp_path / "made.onnx"
+    recipe.convert(tuple(UPSTREAM / source.name for source in recipe.sources), made)
+    faces = factory.dataset("lfw")
+    ids = [identity.photos[0] for identity in faces.identities() if identity.role == "training"][:16]
+    images = prepare(faces.crops(ids).float() / 255, card.preprocessing).contiguous()
+    found, expected = (F.normalize(torch.from_numpy(run(path, images))) for path in (made, other))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.real_data
