@@ -17,7 +17,8 @@ from bench.contracts import CROP_SIZE, Backbone, Binding, MethodParams, Preproce
 from bench.data.files import locate
 from bench.errors import DataError, UsageError
 from fr_models._onnx_file import external_files, load_model
-from fr_models._onnx_reader import OnnxNetwork, UnreadableNetworkError, embedding_output, read_onnx
+from fr_models._onnx_graph import UnreadableNetworkError, embedding_output
+from fr_models._onnx_reader import OnnxNetwork, read_onnx
 
 
 def prepare(images: Tensor, preprocessing: Preprocessing) -> Tensor:

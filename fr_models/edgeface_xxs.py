@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.contracts import BackboneCard, Preprocessing, Recipe, Source
+from bench.contracts import BackboneCard, Preprocessing, Recipe, Source, Threshold
 from fr_models._edgenext_onnx import convert
 from fr_models._onnx_backbone import OnnxBackbone
 
@@ -43,6 +43,32 @@ class EdgeFaceXXS(OnnxBackbone):
         family="edgeface",
         embedding_dim=512,
         preprocessing=Preprocessing(mean=127.5, scale=1 / 127.5),
+        thresholds=(
+            Threshold(
+                far=0.1,
+                cosine=0.1156,
+                pairs=1_999_000,
+                far_low=0.098161,
+                far_high=0.101721,
+                source=CALIBRATED_BY,
+            ),
+            Threshold(
+                far=0.01,
+                cosine=0.2049,
+                pairs=1_999_000,
+                far_low=0.009615,
+                far_high=0.010345,
+                source=CALIBRATED_BY,
+            ),
+            Threshold(
+                far=0.001,
+                cosine=0.2759,
+                pairs=1_999_000,
+                far_low=0.000908,
+                far_high=0.001072,
+                source=CALIBRATED_BY,
+            ),
+        ),
         lfw_accuracy=0.9957,
         embed_with="onnxruntime",
         note="the stated accuracy is that of the float network, of which this is the quantised one",
