@@ -39,10 +39,12 @@ class _Stated:
 
     Attributes:
         dimension: length of its embedding, None where it leaves that open.
+        shape: of its output in words where that is no N×D, else "".
         outside: files beside it that hold its weights, as it names them.
     """
 
     dimension: int | None
+    shape: str
     outside: tuple[str, ...]
 
 
@@ -227,6 +229,11 @@ class OnnxFile(OnnxBackbone):
         return f"{called or _shown(self._path.stem)}@{digits}"
 
     def _stated_dimension(self) -> int:
+        if self._stated.shape:
+            raise DataError(
+                f"{self._path} gives {self._stated.shape} where N×D is wanted. Flatten its output (in torch: "
+                "x.flatten(1)) and export it again."
+            )
         if self._stated.dimension is None:
             raise DataError(
                 f"{self._path} does not state the length of its embedding. "
@@ -251,9 +258,10 @@ def _stated(path: Path) -> _Stated:
         graph = onnx.load(str(path), load_external_data=False).graph
     except (DecodeError, ValueError, OSError) as error:
         raise DataError(f"{path} is no readable ONNX file ({error}). Export it again.") from error
-    shape = graph.output[0].type.tensor_type.shape.dim if graph.output else []
-    dimension = shape[1].dim_value if len(shape) == 2 and shape[1].dim_value > 0 else None
-    return _Stated(dimension, tuple(dict.fromkeys(_outside_files(graph))))
+    axes = graph.output[0].type.tensor_type.shape.dim if graph.output else []
+    dimension = axes[1].dim_value if len(axes) == 2 and axes[1].dim_value > 0 else None
+    shape = "×".join(str(axis.dim_value or "N") for axis in axes) if len(axes) not in (0, 2) else ""
+    return _Stated(dimension, shape, tuple(dict.fromkeys(_outside_files(graph))))
 
 
 def _outside_files(graph: Any) -> Iterator[str]:
