@@ -63,6 +63,12 @@ def log_to_stderr(verbosity: int) -> None:
 # -- progress ------------------------------------------------------------------------------------------------
 
 
+def begin(what: str) -> None:
+    """Say on stderr what begins, before what takes a while is imported or read."""
+    if not is_silent():
+        click.echo(f"{what} …", err=True)
+
+
 @contextmanager
 def counting(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show a bar of images finished on stderr and give the function that moves it on.

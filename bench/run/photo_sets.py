@@ -13,7 +13,7 @@ from bench.randomness import numpy_generator
 SHARD_IMAGES = 64
 """A shard takes whole identities until it has this many images."""
 
-PART_CORE_SECONDS = 30
+PART_CORE_SECONDS = 25
 """What an attack works on a part of a shard, at most, in seconds of one core by what it declares: what a killed run
 may lose. A micro-batch is never cut."""
 
