@@ -14,8 +14,9 @@ from pandas.testing import assert_frame_equal
 
 from bench.errors import DataError
 from bench.leaderboard.as_csv import from_csv, guarded, read_csv, to_csv, unguarded
+from bench.leaderboard.as_text import of_leaderboard
 from bench.leaderboard.columns import COLUMNS
-from bench.leaderboard.table import build, condense
+from bench.leaderboard.table import build
 from bench.run.folder import RunFolder
 
 DOCUMENT = Path(__file__).parents[2] / "docs/results.md"
@@ -276,13 +277,14 @@ def test_negative_numbers_stay_numbers(leaderboard):
 
 
 def test_the_terminal_shows_per_cents(leaderboard):
-    rows = condense(leaderboard)
-    assert len(rows) == len(leaderboard)
-    shown = {(row.attack, row.defense, row.head): row for row in rows}
-    full = shown["tiny-imitating", "none", "nn"]
-    assert re.fullmatch(r"100\.0 \[\d+\.\d, 100\.0\]", full.asr)
-    assert shown["tiny-failing", "none", "nn"].asr == "NA"
-    assert shown["none", "none", "nn"].psnr == "NA"
+    columns = {column.name: [str(field) for field in column.fields] for column in of_leaderboard(leaderboard)}
+    assert {len(fields) for fields in columns.values()} == {len(leaderboard)}
+    rows = zip(columns["attack"], columns["defense"], columns["head"], strict=True)
+    place = {row: index for index, row in enumerate(rows)}
+    full = columns["ASR"][place["tiny-imitating", "none", "nn"]]
+    assert re.fullmatch(r"100\.0 \[\d+\.\d, 100\.0\]", full)
+    assert columns["ASR"][place["tiny-failing", "none", "nn"]] == "NA"
+    assert columns["cloak PSNR"][place["none", "none", "nn"]] == "NA"
 
 
 @pytest.mark.parametrize("name", ["spec.json", "cells.json"])
