@@ -366,8 +366,8 @@ def without_effect(leaderboard: pd.DataFrame, *, quote: str = "") -> list[str]:
         if kind := _lacks_effect(rows):
             kinds.setdefault(kind, []).append(str(attack))
     return [
-        f"{kind}: {', '.join(f'{quote}{name}{quote}' for name in attacks)}. {_rates(known[known['attack'].isin(attacks)])}"
-        for kind, attacks in kinds.items()
+        f"{kind}: {', '.join(f'{quote}{name}{quote}' for name in names)}. {_rates(known[known['attack'].isin(names)])}"
+        for kind, names in kinds.items()
     ]
 
 

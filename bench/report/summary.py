@@ -1,4 +1,4 @@
-"""The summary of a report: attacks without effect, a headline, the key results, and the run at a glance with its cautions.
+"""The summary of a report: a headline, the key results, and the run at a glance with its cautions.
 
 Every number comes from the tables a reader finds below it; nothing is claimed that a test does not show.
 """

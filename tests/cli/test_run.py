@@ -33,7 +33,9 @@ def leaderboard(finished):
 def test_a_run_prints_a_table_and_where_its_leaderboard_is(finished):
     out = finished.process.stdout
     rows = re.findall(
-        r"^(?:none|tiny-noise|pgd:eps=32,steps=2) +(?:none|jpeg:quality=20) +(?:nn|linear) ", out, re.M
+        r"^(?:none|tiny-noise|pgd:eps=32,steps=2) +(?:none|jpeg:quality=20) +(?:nn|linear) ",
+        out,
+        re.MULTILINE,
     )
     assert len(rows) == 12
     assert "The same in every row: backbone tiny-a, seed 0, access " in out
