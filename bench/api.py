@@ -161,7 +161,7 @@ def leaderboard(folder: RunFolder) -> pd.DataFrame:
 
     built = build(folder)
     found = built[[*FIRST, *(name for name in built.columns if name not in FIRST)]]
-    facts: dict[Hashable | None, Any] = {**about(folder, built)}
+    facts: dict[Hashable | None, Any] = dict(about(folder, built).items())
     found.attrs = facts
     return found
 

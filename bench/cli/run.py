@@ -146,9 +146,12 @@ def _show_plan(prepared: "Prepared", as_json: bool) -> None:
 
 def _detectable(leaderboard: Any) -> str:
     """Return the minimum detectable difference of the rows' tests, in words."""
+    from bench.analysis.reference_tests import REFERENCE
+
     known = leaderboard["minimum_detectable_difference"].dropna()
     if known.empty:
-        return "No row could be tested against its reference; p_holm_reason says why."
+        reasons = [text for text in leaderboard["p_holm_reason"].dropna() if text not in ("", REFERENCE)]
+        return f"No row could be tested against its reference: {'; '.join(dict.fromkeys(reasons))}."
     return (
         "Rows are tested against no defence (defence none: against no attack). Minimum detectable difference in ASR at "
         f"80 % power, over {len(known)} such tests: {100 * known.median():.1f} points (median; largest "

@@ -349,7 +349,7 @@ def by_attack(leaderboard: pd.DataFrame) -> pd.DataFrame:
 # -- does the cloak do anything? -------------------------------------------------------------------------------
 
 
-def without_effect(leaderboard: pd.DataFrame) -> list[str]:
+def without_effect(leaderboard: pd.DataFrame, *, quote: str = "") -> list[str]:
     """Return what a reader must know first: attacks that undefended do no more than no cloak, a sentence a kind.
 
     They changed no photo; or in none of their rows under defence ``none`` is the ASR above the error without any
@@ -357,6 +357,7 @@ def without_effect(leaderboard: pd.DataFrame) -> list[str]:
 
     Args:
         leaderboard: with the columns of `bench.leaderboard.columns.COLUMNS`.
+        quote: before and after a name.
     """
     own = leaderboard[(leaderboard["attack"] != "none") & (leaderboard["defense"] == "none")]
     known = own[own["asr"].notna() & own["baseline_error"].notna()]
@@ -365,8 +366,8 @@ def without_effect(leaderboard: pd.DataFrame) -> list[str]:
         if kind := _lacks_effect(rows):
             kinds.setdefault(kind, []).append(str(attack))
     return [
-        f"{kind}: {', '.join(attacks)}. {_rates(known[known['attack'].isin(attacks)])}"
-        for kind, attacks in kinds.items()
+        f"{kind}: {', '.join(f'{quote}{name}{quote}' for name in names)}. {_rates(known[known['attack'].isin(names)])}"
+        for kind, names in kinds.items()
     ]
 
 
