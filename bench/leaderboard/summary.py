@@ -329,17 +329,6 @@ def notes(leaderboard: pd.DataFrame) -> list[str]:
     return list(short(leaderboard).notes)
 
 
-def references_last(leaderboard: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of attacks first, those without one after them: what a reader came for stands on top.
-
-    Args:
-        leaderboard: with the columns of `bench.leaderboard.columns.COLUMNS`.
-    """
-    return leaderboard.sort_values(
-        "attack", key=lambda column: column == "none", kind="stable", ignore_index=True
-    )
-
-
 def by_attack(leaderboard: pd.DataFrame) -> pd.DataFrame:
     """Return the rows by attack, the attacks and the rows of each in the order they had."""
     first = {attack: place for place, attack in enumerate(dict.fromkeys(leaderboard["attack"]))}
