@@ -58,16 +58,6 @@ _FIRST = ("attack", "defense", "asr")
 """Columns that stand before all others: what a phone shows of the table."""
 
 
-def references_last(leaderboard: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of an attack against a defence first, then those without a defence, then those without an attack.
-
-    Args:
-        leaderboard: with the columns of `bench.leaderboard.columns.COLUMNS`.
-    """
-    place = 2 * (leaderboard["attack"] == NONE) + (leaderboard["defense"] == NONE)
-    return leaderboard.iloc[place.argsort(kind="stable")].reset_index(drop=True)
-
-
 def html(
     leaderboard: pd.DataFrame, table_id: str = "leaderboard", labels: Mapping[str, str] | None = None
 ) -> str:
@@ -207,7 +197,9 @@ def boards(found: Sequence[Task], labels: Mapping[str, str] | None = None) -> st
     for own in groups.values():
         first = [task for task in own if task.condition == own[0].condition]
         rest = [task for task in own if task.condition != own[0].condition]
-        shown.append(([_task(task, labels or {}) for task in first], [_task(task, labels or {}) for task in rest]))
+        shown.append(
+            ([_task(task, labels or {}) for task in first], [_task(task, labels or {}) for task in rest])
+        )
     return str(environment().get_template("boards.html.j2").render(groups=shown))
 
 

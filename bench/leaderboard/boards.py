@@ -164,13 +164,17 @@ def _prepared(merged: Merged) -> pd.DataFrame:
     rows = rows.assign(_ground=ground, _access=rows["access"].replace("", "black-box"))
     # Runs that disagree about a cell (--keep-both) are no common ground.
     disputed = rows.duplicated(["_ground", *KEY], keep=False).groupby(rows["_ground"]).transform("any")
-    return rows.assign(_ground=rows["_ground"].where(~disputed, rows["_ground"] + " " + rows["run"].astype(str)))
+    return rows.assign(
+        _ground=rows["_ground"].where(~disputed, rows["_ground"] + " " + rows["run"].astype(str))
+    )
 
 
 def _grounds(merged: Merged) -> dict[str, str]:
     """Return run → what its rows may be compared with, "" where only the run itself is known."""
     return {
-        run: source.comparable for source in merged.sources for run in source.leaderboard["run"].astype(str).unique()
+        run: source.comparable
+        for source in merged.sources
+        for run in source.leaderboard["run"].astype(str).unique()
     }
 
 
@@ -241,7 +245,12 @@ def _order(one: Standing, axis: Axis) -> tuple[Any, ...]:
 
 
 def _standing(
-    name: str, rows: pd.DataFrame, counted: pd.DataFrame, axis: Axis, places: int, results: UnionResults | None
+    name: str,
+    rows: pd.DataFrame,
+    counted: pd.DataFrame,
+    axis: Axis,
+    places: int,
+    results: UnionResults | None,
 ) -> Standing:
     own = rows[rows[axis] == name]
     undefended = own[own["defense"] == NONE] if axis == "attack" else own.iloc[:0]

@@ -114,19 +114,25 @@ def labels(texts: Sequence[str], methods: Collection[str]) -> dict[str, str]:
         if not label or len(label) > LONGEST_CUT or not label.isprintable():
             raise UsageError(f"--name {text}: a label is one line of 1 to {LONGEST_CUT} characters.")
         if found.get(name, label) != label:
-            raise UsageError(f"--name {text}: {name} is called {found[name]!r} already. Leave one of them out.")
+            raise UsageError(
+                f"--name {text}: {name} is called {found[name]!r} already. Leave one of them out."
+            )
         found[name] = label
     spoken = [*found.values(), *NOTHING.values(), *(name for name in methods if name not in found)]
     for name, label in found.items():
         if spoken.count(label) > 1:
-            raise UsageError(f"--name {name}={label}: something else is called {label!r} too. Give another label.")
+            raise UsageError(
+                f"--name {name}={label}: something else is called {label!r} too. Give another label."
+            )
     return found
 
 
 def _labelled(text: str, methods: Collection[str]) -> tuple[str, str]:
     places = [place for place, letter in enumerate(text) if letter == "="]
     if not places:
-        raise UsageError(f"--name {text!r} is not METHOD=LABEL, e.g. --name 'fawkes:budget=0.12=strong Fawkes'.")
+        raise UsageError(
+            f"--name {text!r} is not METHOD=LABEL, e.g. --name 'fawkes:budget=0.12=strong Fawkes'."
+        )
     # Parameters have a = of their own, and so may a label.
     for place in reversed(places):
         if (name := _there(text[:place], methods)) is not None:
