@@ -236,7 +236,8 @@ class _Work:
                 if self.fetcher.mirror is None
                 else f"{self.fetcher.mirror} lacks"
             )
-            raise UsageError(f"{self.entry.name}: {lack} {missing}. {self.entry.how} The place is {places}.")
+            said = (f"{self.entry.name}: {lack} {missing}.", self.entry.how, f"The place is {places}.")
+            raise UsageError(" ".join(filter(None, said)))
         if not self.fetcher.keep:
             shutil.rmtree(self.downloads, ignore_errors=True)
         elif self.downloads.is_dir():
