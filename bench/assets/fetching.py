@@ -155,7 +155,9 @@ class Fetcher:
             raise self._dead[host]
         pooch.get_logger().setLevel("WARNING")  # the command itself says what is fetched
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{name}.part"
+        part, there = folder / f"{name}.part", folder / name
+        if there.is_file() and not digest_of(there).startswith(sha256):
+            there.unlink()  # pooch compares whole digests only
         require_space(folder, size - (part.stat().st_size if part.exists() else 0), name)
         downloader = ResumingDownloader(part, sha256, self.session, self.report, self.patience)
         known = f"sha256:{sha256}" if len(sha256) == _FULL_DIGEST else None
