@@ -434,7 +434,7 @@ def test_more_roots_are_part_of_the_digest():
 
 RECORDED = {
     1: {
-        "bench.contracts": "4f0d306cdd31d047666247fc12e7ab1134dfdd3497575bf2b56a22198000ec4a",
+        "bench.contracts": "dab9aec7d4d9b154bccb21e604c39914ab40a10e15af04c9ad16a5b4309c390e",
         "bench.plugins.process": "a15180dae3714f8f1a7a29200d981d758286ca4da2035421f42275a30bbabd41",
         "bench.run.calls": "36c0fa1377a6ba4785074c11254556e6f34af6214b52dbc1353cb22a64383cc0",
         "bench.run.graph": "fc0cb47a717ef13b3e94f26f5239d4c0c040b45c8146e076d867f81d759f340a",
