@@ -13,7 +13,7 @@ KINDS = ("attacks", "defenses", "backbones", "datasets", "protocols", "trainers"
 def test_list_names_every_plugin_of_a_kind_with_a_line(cli, kind):
     code, out, err = cli("list", kind)
     assert (code, err) == (0, "")
-    lines = {line.split()[0]: line for line in out.splitlines()}
+    lines = {line.split()[0]: line for line in out.splitlines() if line[2] != " "}  # the others are below one
     assert lines.keys() == registry.EVERY[kind].entries().keys()
     assert all(len(line.split()) > 3 for line in lines.values())
     assert "cannot be found" not in out
@@ -106,11 +106,7 @@ def test_list_of_pools_says_what_each_is_for_and_who_is_in_it(cli):
     code, out, _ = cli("list", "pools")
     assert code == 0
     lines = out.splitlines()
-    at = {
-        line.split()[0]: place
-        for place, line in enumerate(lines)
-        if line.startswith("  r") or "  s" in line[:3]
-    }
+    at = {line.split()[0]: place for place, line in enumerate(lines) if line[2] != " "}
     assert {"real", "real-siblings", "synthetic"} <= set(at)
     assert len({lines[place].split(maxsplit=1)[1] for place in at.values()}) == len(at)
     assert (
@@ -123,9 +119,8 @@ def test_list_of_pools_says_what_each_is_for_and_who_is_in_it(cli):
 
 def test_list_of_backbones_says_what_is_here(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("CLOAKBENCH_DATA", str(tmp_path))
-    code, out, err = cli("list", "backbones")
+    code, out, _ = cli("list", "backbones")
     assert code == 0
-    assert "bench models list" in err
     state = {line.split()[0]: line for line in out.splitlines()}
     assert "here " in state["synthetic-iresnet"]
     assert "absent " in state["uniface-mobilenetv2"]

@@ -246,8 +246,8 @@ def test_crops_without_aligned_are_told_of_once(tmp_path, caplog):
         for _ in range(2):
             Folder(Folder.Params(path=str(tmp_path))).identities()
         assert [record.message for record in caplog.records] == [
-            f"every photo of {tmp_path} is 112×112. If these are crops on ArcFace's template, add aligned=true: as it is, "
-            "faces are looked for in them and cut out again."
+            f"every photo of {tmp_path} is 112×112. If these are crops on ArcFace's template, add aligned=true: as it "
+            "is, faces are looked for in them and cut out again."
         ]
         caplog.clear()
         Folder(Folder.Params(path=str(tmp_path), aligned=True)).identities()
