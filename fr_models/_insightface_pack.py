@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import torch
 
@@ -120,6 +121,7 @@ class InsightFacePack(OnnxBackbone):
         how: where to get the file by hand and where to put it, in a sentence or two.
     """
 
+    core_seconds: ClassVar[float] = 0.15
     paper = "Deng et al., ArcFace, CVPR 2019"
     Params = WeightsParams
     params: WeightsParams

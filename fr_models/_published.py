@@ -10,6 +10,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -161,6 +162,7 @@ class CheckpointBackbone(TorchNetwork):
         how: where to get the file and where to put it, in a sentence or two.
     """
 
+    core_seconds: ClassVar[float] = 0.15
     Params = WeightsParams
     params: WeightsParams
 

@@ -43,7 +43,8 @@ def list_plugins(what: str | None, kind: str | None, as_json: bool) -> None:
     if what is not None and kind is None and _as_kind(what) is None:
         _refuse_kind_misspelt(what)
     if what is None or (kind is None and _as_kind(what)):
-        _list(tuple(registry.EVERY) if what is None else (str(_as_kind(what)),), as_json=as_json)
+        wanted = what or kind
+        _list(tuple(registry.EVERY) if wanted is None else (str(_as_kind(wanted)),), as_json=as_json)
     else:
         _describe_all(what, kind, as_json=as_json)
 

@@ -1,4 +1,4 @@
-"""`bench models`: list, fetch, verify and calibrate backbones."""
+"""`bench models`: list, convert, verify and calibrate backbones."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.data import FROM, fetch_files
 from bench.cli.options import PluginName, device_option, json_option, threads_option
 from bench.cli.output import counting, print_json
 
@@ -26,7 +25,7 @@ Examples:
 
 @click.group(epilog=_EXAMPLES)
 def models() -> None:
-    """List, fetch, convert, verify and calibrate backbones."""
+    """List, convert, verify and calibrate backbones; `bench fetch NAME` gets their weights."""
 
 
 @models.command("list", epilog="Example: bench models list")
@@ -90,15 +89,6 @@ def _lines(one: "BackboneState") -> Iterator[str]:
     yield from (f"      {line}" for line in more if line)
 
 
-@models.command(epilog="Example: bench models fetch mobileface-v2 --from ~/weights")
-@click.argument("name", type=PluginName("backbones", "defenses"))
-@FROM
-@json_option
-def fetch(name: str, source: str, as_json: bool) -> None:
-    """Fetch the weights of NAME, a backbone or a denoiser, into the data folder; checked against their SHA-256."""
-    fetch_files(name, source, "weights", as_json=as_json)
-
-
 @models.command(
     epilog="Example: bench models convert adaface_ir50_ms1mv2.ckpt adaface_ir50_ms1mv2.safetensors"
 )
@@ -134,7 +124,7 @@ def verify(name: str, dataset: str, pairs: Path | None, flip: bool, as_json: boo
     from bench.protocols import lfw_pairs
 
     backbone, device = _loaded(name, machine)
-    path = pairs or locate("lfw/pairs.txt", fix="`bench data fetch lfw` gets it; or give --pairs FILE.")
+    path = pairs or locate("lfw/pairs.txt", fix="`bench fetch lfw` gets it; or give --pairs FILE.")
     with counting("photos embedded", None) as advance:
         result = lfw_pairs.verify_backbone(
             backbone, factory.dataset(dataset), path, device, advance, flip=flip

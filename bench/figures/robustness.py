@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench.figures import Drawing, FigureOptions, NotDrawableError, style, words
-from bench.figures.names import explained, short_names
+from bench.leaderboard.names import NOTHING, explained, short_names
 from bench.figures.selection import NO_CLOAK, Selection, select
 from bench.leaderboard.view import RunView
 from bench.plugins import syntax
@@ -62,7 +62,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     from matplotlib.lines import Line2D
 
     handles.append(Line2D([], [], color=style.BASELINE, linewidth=0.9))
-    style.legend_on_top(figure, handles, [*labels, "no cloak"])
+    style.legend_on_top(figure, handles, [*labels, NOTHING["attack"]])
     caption = _caption(chosen, [_rows_of(chosen, panel) for panel in panels], channels, short)
     return Drawing(figure, "Attack success after each channel", caption, _alt(chosen, channels))
 
@@ -138,7 +138,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, channels: Sequence[str], looks: dict[
                 label="family",
             )
         if (own["status"] != "ok").any():
-            missing.append(f"{attack}: failed")
+            missing.append(f"{chosen.short_attacks[attack]}: failed")
     style.note(axes, "\n".join(missing))
     axes.set_xlim(-0.6, len(channels) - 0.4)
 

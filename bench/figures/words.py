@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.figures.names import explained
+from bench.leaderboard.names import explained
 from bench.figures.selection import ADAPTED, NO_CLOAK, Selection
 
 INTERVALS = "Bars are 95 % intervals over identities."

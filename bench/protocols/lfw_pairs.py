@@ -117,7 +117,7 @@ def read_pairs(path: Path) -> tuple[Pair, ...]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"LFW's pairs {path} cannot be read: {error}. `bench data fetch lfw` helps."
+            f"LFW's pairs {path} cannot be read: {error}. `bench fetch lfw` gets them."
         ) from error
     header = lines[0].split() if lines else []
     if len(header) != 2 or not all(word.isdecimal() for word in header):

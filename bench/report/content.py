@@ -9,7 +9,7 @@ from typing import Any
 from bench.analysis import warning_rules
 from bench.errors import BenchError
 from bench.integrity.audit import Audit, audit
-from bench.leaderboard.summary import references_last
+from bench.leaderboard.as_html import references_last
 from bench.leaderboard.view import RunView
 from bench.report import made_with, phrases, tables
 from bench.report.document import (

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Callable
 from functools import cache
-from hashlib import sha256
 from importlib import resources
 
 from jinja2 import Environment
@@ -55,7 +53,7 @@ def _page(report: Report, largest: int) -> str:
             shown=shown,
             css=f"{as_html.CSS}\n{_file('report.css')}",
             script=script,
-            script_digest=base64.b64encode(sha256(script.encode()).digest()).decode(),
+            script_digest=as_html.script_digest(script),
         )
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from bench.integrity.audit import Audit
+from bench.leaderboard.summary import without_effect
 from bench.leaderboard.view import RunView
 from bench.report import phrases
 from bench.report.document import Block, Facts, Paragraph, Section, Table
@@ -29,7 +30,9 @@ def summary(view: RunView, audit: Audit | None = None) -> Section:
     """
     focus = focus_of(view)
     found = key_results(view, focus)
-    blocks: list[Block] = [Paragraph(found.headline, "lead")]
+    # Of an attack that does nothing no defence can be judged: that comes before what defences do.
+    lead = " ".join((*without_effect(view.leaderboard, quote="`"), found.headline))
+    blocks: list[Block] = [Paragraph(lead, "lead")]
     if found.rows:
         caption = phrases.KEY_RESULTS.format(where=_common(view, focus))
         blocks.append(Table(caption, COLUMNS, tuple(found.rows)))

@@ -25,6 +25,18 @@ def test_list_without_a_kind_lists_all(cli):
     assert [line for line in out.splitlines() if not line.startswith(" ")] == list(KINDS)
 
 
+def test_list_of_a_kind_by_its_option(cli):
+    assert cli("list", "--kind", "attack") == cli("list", "attacks")
+
+
+def test_what_is_unknown_is_answered_without_a_name_twice(cli):
+    _, _, err = cli("list", "nosuch")
+    names = err.partition("Valid: ")[2].partition(".")[0].split(", ")
+    assert "none" in names  # of an attack and of a defence
+    assert len(set(names)) == len(names)
+    assert "Did you mean" not in err  # nothing is called alike
+
+
 def test_list_as_json_says_which_package_brings_a_plugin(cli):
     (document,) = json.loads(cli("list", "attack", "--json")[1]).items()
     assert document[0] == "attacks"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from bench.errors import UsageError
 from bench.figures import KINDS, WIDTHS, Drawing, FigureOptions, files, kind, style
-from bench.figures.names import LONGEST, LONGEST_CUT, explained, short_names
+from bench.leaderboard.names import LONGEST, LONGEST_CUT, explained, short_names
 
 
 def drawing(width="column"):

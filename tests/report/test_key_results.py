@@ -67,6 +67,16 @@ def test_every_shape_of_run_has_a_headline_key_results_and_facts(view_of, shape)
     assert facts["Caution"] == "Tiny: no figure says anything about faces."
 
 
+def test_an_attack_without_effect_stands_before_what_defences_do(view_of):
+    view = RunView(view_of(next(iter(SHAPES))).folder)
+    asr = view.leaderboard["baseline_error"].where(
+        view.leaderboard["attack"] != "none", view.leaderboard["asr"]
+    )
+    view.leaderboard = view.leaderboard.assign(asr=asr)
+    head, _, _ = parts(summary(view))
+    assert head.startswith("No effect: `")
+
+
 def test_without_a_rate_of_an_attack_the_headline_says_why(view_of):
     head, rows, _ = parts(summary(view_of("nothing")))
     rates = view_of("nothing").leaderboard["asr"]
