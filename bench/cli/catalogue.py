@@ -34,6 +34,9 @@ kind_option = click.option(
 def list_plugins(what: str | None, kind: str | None, as_json: bool) -> None:
     """List the plugins of KIND (attacks, defenses, backbones, datasets, protocols, ...), or of all kinds.
 
+    Of backbones alone it says whether their weights are here (`bench models list`: how to get them), of pools alone who
+    is in them.
+
     With PLUGIN, a name or ./file.py:Class, describe that one: parameters with types, ranges and defaults; threat
     model; paper.
     """
@@ -87,8 +90,6 @@ def _list(kinds: Sequence[str], *, as_json: bool) -> None:
             click.echo(f"  {entry.name:{width}}  {state}{entry.summary()}{origin}")
             for line in _below(said):
                 click.echo(f"  {'':{width}}  {line}")
-    if tuple(kinds) == ("backbones",):
-        click.echo("`bench models list` says more of each, and how to get what is absent.", err=True)
 
 
 def _nothing(_name: str) -> dict[str, Any]:
