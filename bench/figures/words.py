@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from bench.leaderboard.names import explained
 from bench.figures.selection import ADAPTED, NO_CLOAK, Selection
+from bench.leaderboard.names import explained
 
 INTERVALS = "Bars are 95 % intervals over identities."
 
