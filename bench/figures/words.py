@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from bench.figures.selection import ADAPTED, NO_CLOAK, Selection
+from bench.figures.selection import NO_CLOAK, Selection
+from bench.leaderboard.boards import ADAPTED
 from bench.leaderboard.names import explained
 
 INTERVALS = "Bars are 95 % intervals over identities."

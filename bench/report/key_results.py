@@ -156,7 +156,8 @@ def _tied(ranking: Ranking, best: str) -> tuple[str, str]:
     """Return the methods that are not significantly different from the best, ``none`` among them, as a fact."""
     letters = {one.method: set(one.tie_group) for one in ranking.methods}
     tied = [name for name in letters if name != best and letters[name] & letters[best]]
-    text = names(tied) if tied else "no other" if letters else ranking.reason
+    spoken = names(tied).replace(f"`{NONE}`", NOTHING["defense"])  # attack none is never ranked
+    text = spoken if tied else "no other" if letters else ranking.reason
     return f"Not significantly different from `{best}`", text
 
 
