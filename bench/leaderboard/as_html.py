@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bench.leaderboard.as_csv import to_csv
-from bench.leaderboard.boards import Board, Standing, Task, WorstCase
+from bench.leaderboard.boards import ADAPTED, Board, Standing, Task, WorstCase
 from bench.leaderboard.columns import COLUMNS
 from bench.leaderboard.names import NONE, NOTHING, explained, in_words, short_names
 from bench.leaderboard.summary import MISSING, SummaryTable, is_there, short
@@ -143,9 +143,6 @@ _TITLES: Mapping[str, str] = {
     "defense": "Defences, lowest ASR first",
     "attack": "Attacks, highest ASR first",
 }
-
-ADAPTED = "‡"
-"""Mark of a cell whose attack was made against this very defence."""
 
 
 @dataclass(frozen=True)
@@ -294,7 +291,10 @@ def _below(board: Board, opponents: Mapping[str, str]) -> Iterator[str]:
     """Yield the sentences that belong under a board."""
     noun = "attack" if board.axis == "defense" else "defence"
     over = ", ".join(opponents[name] for name in board.opponents)
-    yield f"Means are over {_number(board.places, 'cell')} a row: {_number(len(board.opponents), noun)} ({over}) on every tracker."
+    yield (
+        f"Means are over {_number(board.places, 'cell')} a row: {_number(len(board.opponents), noun)} ({over}) on "
+        "every tracker."
+    )
     failed = sum(one.failed for one in board.standings)
     every = board.places * len(board.standings)
     yield (
@@ -306,7 +306,10 @@ def _below(board: Board, opponents: Mapping[str, str]) -> Iterator[str]:
         yield "Rows that were not run in every cell stand below the others: their means are over other cells."
     if board.left_out:
         names = ", ".join(opponents[name] for name in board.left_out)
-        yield f"In no mean, as made against one of the defences, but in the worst case ({ADAPTED} where against this one): {names}."
+        yield (
+            "In no mean, as made against one of the defences, but in the worst case "
+            f"({ADAPTED} where against this one): {names}."
+        )
 
 
 def _task_notes(task: Task, names: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from itertools import combinations
 
 import pandas as pd
 
+from bench.analysis.results import Results
 from bench.errors import BenchError, UsageError, unknown
 from bench.plugins import factory, syntax
 
@@ -81,16 +82,10 @@ def in_words(leaderboard: pd.DataFrame, labels: Mapping[str, str] | None = None)
         labels: canonical name → label, as `labels` gives them.
     """
     given = labels or {}
+    words = {axis: {**given, **({NONE: NOTHING[axis]} if axis in NOTHING else {})} for axis in AXES}
     return leaderboard.assign(
-        **{
-            axis: leaderboard[axis].map(lambda name, none=NOTHING.get(axis): _word(name, none, given))
-            for axis in AXES
-        }
+        **{axis: [own.get(name, name) for name in leaderboard[axis]] for axis, own in words.items()}
     )
-
-
-def _word(name: str, none: str | None, given: Mapping[str, str]) -> str:
-    return none if none is not None and name == NONE else given.get(name, name)
 
 
 # -- labels -----------------------------------------------------------------------------------------------------
@@ -125,6 +120,11 @@ def labels(texts: Sequence[str], methods: Collection[str]) -> dict[str, str]:
                 f"--name {name}={label}: something else is called {label!r} too. Give another label."
             )
     return found
+
+
+def methods_of(results: Results) -> tuple[str, ...]:
+    """Return the canonical names of a run's attacks, defences and trackers' backbones."""
+    return tuple(dict.fromkeys(name for axis in AXES for name in results.values(axis)))
 
 
 def _labelled(text: str, methods: Collection[str]) -> tuple[str, str]:
