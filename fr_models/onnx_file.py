@@ -13,9 +13,10 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from bench.contracts import BackboneCard, Binding, MethodParams, Preprocessing
-from bench.data.files import sha256_of
 from bench.errors import DataError, UsageError
 from fr_models._onnx_backbone import OnnxBackbone
+from fr_models._onnx_file import digest_of, load_model
+from fr_models._onnx_graph import embedding_output
 
 _PREPROCESSING = ("height", "width", "crop", "mean", "scale", "channels")
 _HOW = (
@@ -93,7 +94,7 @@ class OnnxFile(OnnxBackbone):
         Raises:
             DataError: it is not the one its card names by SHA-256.
         """
-        if self.card.sha256 and (found := sha256_of(self._path)) != self.card.sha256:
+        if self.card.sha256 and (found := digest_of(self._path)) != self.card.sha256:
             raise DataError(
                 f"{self._path} has SHA-256 {found}, its card says {self.card.sha256}. Fix {self.card_path}."
             )
@@ -120,7 +121,7 @@ class OnnxFile(OnnxBackbone):
                 fields[key] = value
         fields["file"] = self._path.name
         # Known by its content, so that a renamed copy of a surrogate is seen to be one.
-        fields["sha256"] = fields.get("sha256") or sha256_of(self._path)
+        fields["sha256"] = fields.get("sha256") or digest_of(self._path)
         if "embedding_dim" not in fields:
             fields["embedding_dim"] = self._stated_dimension()
         try:
@@ -143,14 +144,10 @@ class OnnxFile(OnnxBackbone):
 
     def _stated_dimension(self) -> int:
         """Return the length of the embedding as the ONNX file states it; reads no outside weights."""
-        import onnx
-        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-        try:
-            outputs = onnx.load(str(self._path), load_external_data=False).graph.output
-            shape = outputs[0].type.tensor_type.shape.dim if outputs else []
-        except (DecodeError, ValueError, OSError) as error:
-            raise DataError(f"{self._path} is no readable ONNX file ({error}). Export it again.") from error
+        graph = load_model(self._path, weights=False).graph
+        shape = embedding_output(graph, self._path).type.tensor_type.shape.dim
+        while len(shape) > 2 and shape[-1].dim_value == 1:
+            shape = shape[:-1]
         if len(shape) != 2 or shape[1].dim_value <= 0:
             raise DataError(
                 f"{self._path} does not state the length of its embedding. "
