@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -10,6 +12,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from attacks._surrogates import require_surrogates
 from bench.contracts import Binding, Preprocessing
 from bench.data.files import sha256_of
 from bench.errors import DataError, UsageError
@@ -231,7 +234,7 @@ def test_weights_beside_the_graph_are_part_of_what_a_network_is(net, tmp_path):
     assert one.card.name != two.card.name
     assert one.files(BINDING) == (first, tmp_path / "a" / "model.onnx.data")
     (tmp_path / "b" / "model.onnx.data").unlink()
-    with pytest.raises(DataError, match=r"keeps its weights in .*model\.onnx\.data, which is not there"):
+    with pytest.raises(DataError, match=r"has weights in 'model\.onnx\.data', which is not beside it"):
         OnnxFile(OnnxFile.Params(path=str(second), mean=0))
 
 
@@ -242,7 +245,7 @@ def test_weights_elsewhere_are_not_followed(net):
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="../../secret")
     net.write_bytes(model.SerializeToString())
-    with pytest.raises(DataError, match=r"keeps weights in '\.\./\.\./secret', outside its folder"):
+    with pytest.raises(DataError, match=r"in '\.\./\.\./secret', outside its folder"):
         OnnxFile(OnnxFile.Params(path=str(net), mean=0))
 
 
@@ -298,9 +301,9 @@ def test_wrong_size_dimension_or_batch_is_found_when_loading(net, tmp_path):
         loaded(path=str(net), mean=0, embedding_dim=99)
     flat = write_net(tmp_path / "flat.onnx")
     model = onnx.load(str(flat))
-    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("683", TensorProto.FLOAT, ["n", 16, 1, 1]))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("683", TensorProto.FLOAT, ["n", 16, 7, 7]))
     flat.write_bytes(model.SerializeToString())
-    with pytest.raises(DataError, match=r"gives N×16×1×1 where N×D is wanted"):
+    with pytest.raises(DataError, match=r"gives N×16×7×7 where N×D is wanted"):
         OnnxFile(OnnxFile.Params(path=str(flat), mean=0))
     flat.write_bytes(b"")
     with pytest.raises(DataError, match=r"flat\.onnx is empty"):
@@ -343,3 +346,117 @@ def test_a_copy_can_be_trained_and_the_backbone_stays(net, images, embed_with, i
         assert torch.equal(backbone.embed_batch(images), before)
     again = backbone.trainable(CPU)
     torch.testing.assert_close(again(images).detach(), before, atol=1e-4, rtol=1e-4)
+
+
+def write_unread_net(path):
+    """Write a network with an operator that onnxruntime knows and the project's reader does not."""
+    model = onnx.load(str(write_net(path)))
+    last = model.graph.node[-1].output[0]
+    model.graph.node[-1].output[0] = "raw"
+    model.graph.node.append(helper.make_node("ThresholdedRelu", ["raw"], [last], name="odd", alpha=-1.0))
+    onnx.save(model, str(path))
+    return path
+
+
+def test_what_only_onnxruntime_reads_embeds_without_a_gradient_and_says_why(tmp_path, images):
+    path = write_unread_net(tmp_path / "odd.onnx")
+    assert OnnxFile(OnnxFile.Params(path=str(path), mean=0)).differentiable
+    backbone = loaded(path=str(path), mean=0)
+    assert not backbone.differentiable
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    expected = session.run(None, {"input.1": prepare(images, backbone.card.preprocessing).numpy()})[0]
+    for embed in (backbone.embed, backbone.embed_batch):
+        np.testing.assert_allclose(embed(images).numpy(), expected, rtol=1e-4, atol=1e-3)
+    why = r"operator 'ThresholdedRelu' of node 'odd' is not among the \d+ that are read with gradients"
+    with pytest.raises(UsageError, match=rf"'odd@[0-9a-f]{{8}}' has no gradient: .*{why}"):
+        backbone.embed(images.clone().requires_grad_())
+    with pytest.raises(UsageError, match=rf"cannot be trained: .*{why}\. Use a head that keeps"):
+        backbone.trainable(CPU)
+    context = SimpleNamespace(backbones=(backbone,))
+    with pytest.raises(
+        UsageError, match=rf"^surrogate 'odd' has no gradient, attack 'pgd' needs one \(.*{why}\)\. Choose"
+    ):
+        require_surrogates("pgd", context)
+
+
+def test_what_only_onnxruntime_reads_is_refused_where_that_is_missing_or_of_no_use(tmp_path, monkeypatch):
+    path = write_unread_net(tmp_path / "odd.onnx")
+    backbone = OnnxFile(OnnxFile.Params(path=str(path), mean=0))
+    with pytest.raises(DataError, match=r"'ThresholdedRelu' .*; onnxruntime may read it, on a CPU only"):
+        backbone.load(torch.device("meta"))
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(
+        DataError, match=r"needs onnxruntime .*not read with gradients either: .*'ThresholdedRelu'"
+    ):
+        backbone.load(CPU)
+
+
+def test_a_file_that_nobody_reads_is_refused_with_both_reasons(tmp_path):
+    path = write_net(tmp_path / "odd.onnx")
+    model = onnx.load(str(path))
+    model.graph.node[-1].op_type = "NoSuchOperator"
+    onnx.save(model, str(path))
+    with pytest.raises(
+        DataError, match=r"onnxruntime cannot read .*not read with gradients either: .*'NoSuchOperator'"
+    ):
+        loaded(path=str(path), mean=0)
+
+
+def test_two_models_of_one_graph_with_weights_elsewhere_are_told_apart(tmp_path):
+    cards = []
+    for key in "ab":
+        folder = tmp_path / key
+        folder.mkdir()
+        path = write_net(folder / "mine.onnx")
+        model = onnx.load(str(path))
+        for tensor in model.graph.initializer:
+            values = numpy_helper.to_array(tensor) + (key == "b")
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        onnx.save(model, str(path), save_as_external_data=True, location="mine.onnx.data", size_threshold=0)
+        backbone = OnnxFile(OnnxFile.Params(path=str(path), mean=0))
+        assert backbone.files(BINDING) == (path, folder / "mine.onnx.data")
+        cards.append(backbone.card.sha256)
+    assert (tmp_path / "a" / "mine.onnx").read_bytes() == (tmp_path / "b" / "mine.onnx").read_bytes()
+    assert cards[0] != cards[1]
+
+
+def test_an_embedding_with_trailing_axes_of_one_is_read(tmp_path, images):
+    path = write_net(tmp_path / "deep.onnx")
+    model = onnx.load(str(path))
+    last = model.graph.output[0]
+    model.graph.node[-1].output[0] = "rows"
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0, 16, 1, 1]), "deep"))
+    model.graph.node.append(helper.make_node("Reshape", ["rows", "deep"], [last.name]))
+    last.CopyFrom(helper.make_tensor_value_info(last.name, TensorProto.FLOAT, ["n", 16, 7, 7]))
+    onnx.save(model, str(path))
+    for how in ("torch", "onnxruntime"):
+        backbone = loaded(path=str(path), mean=0, embed_with=how)
+        assert backbone.card.embedding_dim == 16
+        assert backbone.embed_batch(images).shape == (len(images), 16)
+
+
+def test_a_batch_fixed_inside_the_graph_is_named_as_the_reason(tmp_path):
+    path = write_net(tmp_path / "one.onnx", batch=1)
+    model = onnx.load(str(path))
+    last = model.graph.output[0].name
+    model.graph.node[-1].output[0] = "rows"
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 16]), "one"))
+    model.graph.node.append(helper.make_node("Reshape", ["rows", "one"], [last]))
+    onnx.save(model, str(path))
+    with pytest.raises(DataError, match=r"Its batch is fixed at 1: export it with an open batch axis"):
+        loaded(path=str(path), mean=0)
+
+
+def test_half_precision_in_onnxruntime_is_refused_with_what_to_do(tmp_path):
+    path = write_net(tmp_path / "half.onnx")
+    model = onnx.load(str(path))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(
+            numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name)
+        )
+    onnx.save(model, str(path))
+    assert loaded(path=str(path), mean=0).embed(torch.zeros(1, 3, 112, 112)).dtype == torch.float32
+    with pytest.raises(DataError, match=r"tensor\(float16\), not float32.*Set embed_with to torch"):
+        loaded(path=str(path), mean=0, embed_with="onnxruntime")
