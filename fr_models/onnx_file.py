@@ -7,7 +7,7 @@ pack (`fr_models._user_card`); name, licence and embedding_dim may be missing. P
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from bench.data.files import sha256_of
 from bench.errors import DataError, UsageError
 from bench.plugins import registry
 from fr_models._onnx_backbone import OnnxBackbone
+from fr_models._onnx_file import digest_of, load_model
 from fr_models._user_card import NAME, read_user_card
 
 _PREPROCESSING = ("height", "width", "crop", "mean", "scale", "channels")
@@ -40,12 +41,10 @@ class _Stated:
     Attributes:
         dimension: length of its embedding, None where it leaves that open.
         shape: of its output in words where that is no N×D, else "".
-        outside: files beside it that hold its weights, as it names them.
     """
 
     dimension: int | None
     shape: str
-    outside: tuple[str, ...]
 
 
 class OnnxFile(OnnxBackbone):
@@ -132,34 +131,9 @@ class OnnxFile(OnnxBackbone):
         return self._path
 
     def files(self, binding: Binding) -> tuple[Path, ...]:
-        """Name the ONNX file, those that hold its weights, and its card: their digests enter the key."""
+        """Name the ONNX file, those beside it that hold its weights, and its card: their digests enter the key."""
         card = (self.card_path,) if self.card_path.is_file() else ()
-        return (*super().files(binding), *self._outside(), *card)
-
-    def _outside(self) -> tuple[Path, ...]:
-        """Return the files beside it that hold its weights.
-
-        Raises:
-            DataError: one is missing, or lies elsewhere.
-        """
-        found = []
-        for name in self._stated.outside:
-            path = self._path.parent / name
-            if not path.resolve().is_relative_to(self._path.parent.resolve()):
-                raise DataError(
-                    f"{self._path} keeps weights in '{name}', outside its folder. Export it into one folder."
-                )
-            if not path.is_file():
-                raise DataError(
-                    f"{self._path} keeps its weights in {path}, which is not there. Put it beside it."
-                )
-            found.append(path)
-        return tuple(found)
-
-    def _digest(self) -> str:
-        """Return the SHA-256 of the file; of all files' digests where others hold its weights."""
-        digests = [sha256_of(path) for path in (self._path, *self._outside())]
-        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+        return (*super().files(binding), *card)
 
     def _refuse_label(self) -> None:
         label = self.params.label
@@ -188,7 +162,7 @@ class OnnxFile(OnnxBackbone):
                 fields[key] = value
         fields["file"] = self._path.name
         # Known by its content, so that a renamed copy of a surrogate is seen to be one.
-        fields["sha256"] = self._digest()
+        fields["sha256"] = digest_of(self._path)
         if "embedding_dim" not in fields:
             fields["embedding_dim"] = self._stated_dimension()
         try:
@@ -249,34 +223,11 @@ def _stated(path: Path) -> _Stated:
     Raises:
         DataError: it is empty, or no readable ONNX file.
     """
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty. Export it again.")
-    try:
-        graph = onnx.load(str(path), load_external_data=False).graph
-    except (DecodeError, ValueError, OSError) as error:
-        raise DataError(f"{path} is no readable ONNX file ({error}). Export it again.") from error
+    graph = load_model(path, weights=False).graph
     axes = graph.output[0].type.tensor_type.shape.dim if graph.output else []
     dimension = axes[1].dim_value if len(axes) == 2 and axes[1].dim_value > 0 else None
     shape = "×".join(str(axis.dim_value or "N") for axis in axes) if len(axes) not in (0, 2) else ""
-    return _Stated(dimension, shape, tuple(dict.fromkeys(_outside_files(graph))))
-
-
-def _outside_files(graph: Any) -> Iterator[str]:
-    """Yield the names of the files that tensors of a graph, and of graphs inside it, lie in."""
-    from onnx import TensorProto
-
-    tensors = list(graph.initializer)
-    for node in graph.node:
-        for attribute in node.attribute:
-            tensors += [attribute.t, *attribute.tensors]
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _outside_files(inner)
-    for tensor in tensors:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            yield from (entry.value for entry in tensor.external_data if entry.key == "location")
+    return _Stated(dimension, shape)
 
 
 def _shown(stem: str) -> str:
