@@ -32,7 +32,8 @@ def convert_dncnn(sources: tuple[Path, ...], target: Path) -> None:
         DataError: the source cannot be read, or holds another network.
     """
     (source,) = sources
-    save_file(_tensors(source, read_layers(source), dncnn.WEIGHTS.channels), target)
+    layers = read_layers(source, dncnn.WEIGHTS.recipe.sources[0].sha256)
+    save_file(_tensors(source, layers, dncnn.WEIGHTS.channels), target)
 
 
 def convert_ffdnet(sources: tuple[Path, ...], target: Path) -> None:
@@ -46,7 +47,7 @@ def convert_ffdnet(sources: tuple[Path, ...], target: Path) -> None:
         DataError: the source cannot be read, or holds another network.
     """
     (source,) = sources
-    layers = read_layers(source)
+    layers = read_layers(source, ffdnet.WEIGHTS.recipe.sources[0].sha256)
     if [layer.kind for layer in (*layers[:2], *layers[-1:])] != ["SubP", "concat", "SubP"]:
         raise DataError(
             f"{source} is another network: it does not make blocks, add a level and join the blocks."

@@ -155,7 +155,9 @@ class Fetcher:
             raise self._dead[host]
         pooch.get_logger().setLevel("WARNING")  # the command itself says what is fetched
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{name}.part"
+        part, there = folder / f"{name}.part", folder / name
+        if there.is_file() and not digest_of(there).startswith(sha256):
+            there.unlink()  # pooch compares whole digests only
         require_space(folder, size - (part.stat().st_size if part.exists() else 0), name)
         downloader = ResumingDownloader(part, sha256, self.session, self.report, self.patience)
         known = f"sha256:{sha256}" if len(sha256) == _FULL_DIGEST else None
@@ -236,7 +238,8 @@ class _Work:
                 if self.fetcher.mirror is None
                 else f"{self.fetcher.mirror} lacks"
             )
-            raise UsageError(f"{self.entry.name}: {lack} {missing}. {self.entry.how} The place is {places}.")
+            said = (f"{self.entry.name}: {lack} {missing}.", self.entry.how, f"The place is {places}.")
+            raise UsageError(" ".join(filter(None, said)))
         if not self.fetcher.keep:
             shutil.rmtree(self.downloads, ignore_errors=True)
         elif self.downloads.is_dir():

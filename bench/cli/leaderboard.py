@@ -1,11 +1,13 @@
 """`bench leaderboard`."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from bench.cli.labels import name_option
 from bench.cli.options import intervals_option, json_option
 from bench.cli.output import is_silent, print_columns, print_table
 
@@ -39,6 +41,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     is_flag=True,
     help="Keep both rows of a cell that two runs answer differently. [default: refuse]",
 )
+@name_option
 @click.option("--columns", is_flag=True, help="Print what each column means, and nothing else.")
 def leaderboard(
     runs: tuple[Path, ...],
@@ -46,6 +49,7 @@ def leaderboard(
     as_json: bool,
     keep_both: bool,
     columns: bool,
+    names: tuple[str, ...],
     **files: Path | None,
 ) -> None:
     """Write the leaderboard of finished runs: one row a cell, rates in [0, 1].
@@ -67,15 +71,17 @@ def leaderboard(
         )
     from bench.files import write_atomically
     from bench.leaderboard.merge import merge, read_sources
+    from bench.leaderboard.names import labels
 
     merged = merge(read_sources(runs), keep_both=keep_both)
-    made = {form: _as_text(merged, form) for form, path in files.items() if path is not None}
+    called = labels(names, _methods(merged))
+    made = {form: _as_text(merged, form, called) for form, path in files.items() if path is not None}
     if as_json:
         click.echo(merged.leaderboard.to_json(orient="records", indent=1))
     elif not made and (intervals or sys.stdout.isatty()):
         show_table(merged.leaderboard, full=intervals)
     elif not made:
-        click.echo(_as_text(merged, "csv"), nl=False)
+        click.echo(_as_text(merged, "csv", called), nl=False)
     for form, text in made.items():  # once all of them are made
         write_atomically(Path(str(files[form])), text.encode(), f"--{form}")
         if not is_silent():
@@ -101,12 +107,21 @@ def show_table(leaderboard: "pd.DataFrame", title: str = "", *, full: bool = Fal
         click.echo(f"Not shown for want of room: {', '.join(left_out)}; `--intervals` shows all.")
 
 
-def _as_text(merged: "Merged", form: str) -> str:
+def _methods(merged: "Merged") -> list[str]:
+    """Return the canonical names of all methods of a leaderboard."""
+    from bench.leaderboard.names import AXES
+
+    return list(dict.fromkeys(str(name) for axis in AXES for name in merged.leaderboard[axis]))
+
+
+def _as_text(merged: "Merged", form: str, called: Mapping[str, str]) -> str:
     from bench.leaderboard import as_csv, as_latex, as_markdown
 
     if form == "html":
         from bench.publish.page import page
 
-        return page(merged)
-    forms = {"csv": as_csv.to_csv, "latex": as_latex.latex, "md": as_markdown.markdown}
-    return forms[form](merged.leaderboard)
+        return page(merged, labels=called)
+    if form == "csv":  # for programs: canonical names stay
+        return as_csv.to_csv(merged.leaderboard)
+    forms = {"latex": as_latex.latex, "md": as_markdown.markdown}
+    return forms[form](merged.leaderboard, called)

@@ -1,8 +1,10 @@
 """Networks as MatConvNet saves them: ``net.layers`` of a ``.mat`` file.
 
-Read are files of MATLAB 7.3, which are HDF5. There a cell is an array of
-references and a structure a group; sides are in the opposite order, so a kernel, height × width × in × out in
-MATLAB, is out × in × width × height.
+Read are files of MATLAB 7.3, which are HDF5. There a cell is an array of references and a structure a group; sides are
+in the opposite order, so a kernel, height × width × in × out in MATLAB, is out × in × width × height.
+
+HDF5's library believes what a file declares: a few changed bytes make it take all the memory there is. So nothing gets
+to it but a file whose digest is known.
 """
 
 from __future__ import annotations
@@ -16,17 +18,12 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from bench.data.files import sha256_of
 from bench.errors import DataError
 
 Array = npt.NDArray[Any]
 
 _EMPTY = "MATLAB_empty"
-_MOST_LAYERS = 1024
-_LONGEST_KIND = 64
-_MOST_NUMBERS = 16
-_PACKED = 8
-"""Numbers that were trained hardly compress: what is said to unpack to more than this many times the file is
-refused."""
 
 
 @dataclass(frozen=True)
@@ -44,63 +41,50 @@ class Layer:
     arrays: tuple[Array, ...]
 
 
-def read_layers(path: Path) -> tuple[Layer, ...]:
+def read_layers(path: Path, sha256: str) -> tuple[Layer, ...]:
     """Return the layers of a network of MatConvNet, in order.
 
+    Args:
+        path: the file.
+        sha256: its digest; a file of another one is not opened.
+
     Raises:
-        DataError: the file is missing, of another format, broken, holds no such network, or more than it has bytes for.
+        DataError: the file is missing, has another digest, is of another format or holds no such network.
     """
     if not path.is_file():
         raise DataError(f"{path} is not a file.")
+    if (found := sha256_of(path)) != sha256:
+        raise DataError(f"{path} has SHA-256 {found}, expected {sha256}; another file is not read.")
     try:
         with h5py.File(path, "r") as file:
-            return _Reader(file, _PACKED * path.stat().st_size).layers()
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
+            return tuple(_layer(file, group) for group in _cell(file, file["net"]["layers"]))
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         # h5py's errors are of all these kinds, and a group stands where an array should, or the reverse.
         reason = " ".join(str(error).split())[:120]
         raise DataError(f"{path} is no network of MatConvNet in MATLAB's format 7.3: {reason}.") from error
 
 
-class _Reader:
-    """Reads one file, and no more than it can hold."""
+def _layer(file: h5py.File, group: h5py.Group) -> Layer:
+    kind = "".join(map(chr, np.asarray(group["type"][()]).ravel()))
+    arrays = _cell(file, group["weights"]) if "weights" in group else []
+    return Layer(kind, dict(_numbers(group)), tuple(map(_weight, arrays)))
 
-    def __init__(self, file: h5py.File, budget: int) -> None:
-        self._file = file
-        self._budget = budget
 
-    def layers(self) -> tuple[Layer, ...]:
-        return tuple(self._layer(each) for each in self._cell(self._file["net"]["layers"], _MOST_LAYERS))
+def _numbers(group: h5py.Group) -> Iterable[tuple[str, tuple[float, ...]]]:
+    for name, value in group.items():
+        if isinstance(value, h5py.Dataset) and value.dtype.kind == "f":
+            yield name, tuple(map(float, np.asarray(value[()]).ravel()))
 
-    def _layer(self, group: h5py.Group) -> Layer:
-        codes = self._values(group["type"], _LONGEST_KIND).astype(np.int64).ravel()
-        arrays = self._cell(group["weights"], _MOST_NUMBERS) if "weights" in group else ()
-        return Layer("".join(map(chr, codes)), dict(self._numbers(group)), tuple(map(self._weight, arrays)))
 
-    def _numbers(self, group: h5py.Group) -> Iterable[tuple[str, tuple[float, ...]]]:
-        for name, value in group.items():
-            if isinstance(value, h5py.Dataset) and value.dtype.kind == "f" and value.size <= _MOST_NUMBERS:
-                yield name, tuple(map(float, self._values(value, _MOST_NUMBERS).ravel()))
+def _cell(file: h5py.File, dataset: h5py.Dataset) -> list[Any]:
+    if _EMPTY in dataset.attrs:
+        return []
+    return [file[reference] for reference in np.asarray(dataset[()]).ravel()]
 
-    def _weight(self, dataset: h5py.Dataset) -> Array:
-        values = self._values(dataset, self._budget)
-        if values.dtype.kind != "f":
-            raise ValueError(f"weights are of type {values.dtype}")
-        # A row is a vector; MATLAB drops sides of one at the end, here the front.
-        return values.ravel() if values.ndim <= 2 else values.swapaxes(-1, -2)
 
-    def _cell(self, dataset: h5py.Dataset, most: int) -> list[Any]:
-        if _EMPTY in dataset.attrs:
-            return []
-        references = self._values(dataset, most).ravel()
-        if references.dtype.kind != "O":
-            raise ValueError(f"'{dataset.name}' is no cell")
-        return [self._file[reference] for reference in references]
-
-    def _values(self, dataset: h5py.Dataset, most: int) -> Array:
-        """Return the values of a dataset that declares `most` or fewer, and no more bytes than are left to read."""
-        blocks = [dataset.size, int(np.prod(dataset.chunks or (0,), dtype=object))]
-        size = max(blocks) * dataset.dtype.itemsize
-        if dataset.size > most or size > self._budget or dataset.dtype.kind not in "fuiO":
-            raise ValueError(f"'{dataset.name}' declares {dataset.size:,} values of type {dataset.dtype}")
-        self._budget -= size
-        return np.asarray(dataset[()])
+def _weight(dataset: h5py.Dataset) -> Array:
+    values = np.asarray(dataset[()])
+    if values.dtype.kind != "f":
+        raise ValueError(f"weights are of type {values.dtype}")
+    # A vector is a row; a kernel's two last sides change places.
+    return values.ravel() if values.ndim <= 2 else values.swapaxes(-1, -2)

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from bench.figures import WIDTHS, Drawing, FigureOptions, style, words
-from bench.figures.selection import ADAPTED, NO_CLOAK, Panel, Selection, select
+from bench.figures.selection import NO_CLOAK, Panel, Selection, select
+from bench.leaderboard.boards import ADAPTED
 from bench.leaderboard.view import RunView
 from bench.stats.significance import ALPHA
 

@@ -16,15 +16,13 @@ import pandas as pd
 from bench.analysis.claims import name_in_run
 from bench.errors import unknown
 from bench.figures import FigureOptions, NotDrawableError
-from bench.leaderboard.names import NOTHING, short_names
 from bench.leaderboard import means as run_means
+from bench.leaderboard.boards import ADAPTED
+from bench.leaderboard.names import NOTHING, short_names
 from bench.leaderboard.view import RunView
 
 NO_CLOAK = "none"
 """The attack, or the defence, that does nothing."""
-
-ADAPTED = "‡"
-"""Mark of a rate of an attack that was made against the very defence it meets."""
 
 
 @dataclass(frozen=True)

@@ -247,8 +247,10 @@ def percent_axis(axes: Axes, label: str = "ASR, %") -> None:
 
 def unclip(axes: Axes) -> None:
     """Draw marks at the ends of an axis whole, and above its line."""
+    import numpy as np
+
     # What has no point would be laid out as if it were at the corner of the page.
-    for artist in (*(line for line in axes.lines if line.get_xydata().size), *axes.collections):
+    for artist in (*(line for line in axes.lines if np.size(line.get_xdata())), *axes.collections):
         artist.set_clip_on(False)
         artist.set_zorder(artist.get_zorder() + 1)
 

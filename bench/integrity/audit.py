@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from bench.contracts import Dataset, Defense, Hardening, with_parts
+from bench.contracts import Attack, Dataset, Defense, Hardening, Purifier, with_parts
 from bench.errors import BenchError
 from bench.integrity.consistency import called
 from bench.plugins import factory
@@ -466,9 +466,9 @@ class _Auditor:
         """Return the photos of training identities that some stage of the run read."""
         attacks = run.attacks.values()
         purposes: list[photo_sets.Purpose] = []
-        if any(
-            isinstance(each, Hardening) or each.requires_fit for each in (*attacks, *run.defenses.values())
-        ):
+        defenses = run.defenses.values()
+        fitted = (each.requires_fit for each in (*attacks, *defenses) if isinstance(each, Attack | Purifier))
+        if any(fitted) or any(isinstance(each, Hardening) for each in defenses):
             purposes.append("training")
         if any(attack.threat.needs_targets for attack in attacks):
             purposes.append("targets")

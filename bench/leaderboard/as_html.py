@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bench.leaderboard.as_csv import to_csv
-from bench.leaderboard.boards import Board, Standing, Task, WorstCase
+from bench.leaderboard.boards import ADAPTED, Board, Standing, Task, WorstCase
 from bench.leaderboard.columns import COLUMNS
 from bench.leaderboard.names import NONE, NOTHING, explained, in_words, short_names
 from bench.leaderboard.summary import MISSING, SummaryTable, is_there, short
@@ -56,16 +56,6 @@ _FILTERS_IF_SEVERAL = frozenset({"dataset", "protocol", "condition", "status"})
 
 _FIRST = ("attack", "defense", "asr")
 """Columns that stand before all others: what a phone shows of the table."""
-
-
-def references_last(leaderboard: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of an attack against a defence first, then those without a defence, then those without an attack.
-
-    Args:
-        leaderboard: with the columns of `bench.leaderboard.columns.COLUMNS`.
-    """
-    place = 2 * (leaderboard["attack"] == NONE) + (leaderboard["defense"] == NONE)
-    return leaderboard.iloc[place.argsort(kind="stable")].reset_index(drop=True)
 
 
 def html(
@@ -154,9 +144,6 @@ _TITLES: Mapping[str, str] = {
     "attack": "Attacks, highest ASR first",
 }
 
-ADAPTED = "‡"
-"""Mark of a cell whose attack was made against this very defence."""
-
 
 @dataclass(frozen=True)
 class _Figure:
@@ -207,7 +194,9 @@ def boards(found: Sequence[Task], labels: Mapping[str, str] | None = None) -> st
     for own in groups.values():
         first = [task for task in own if task.condition == own[0].condition]
         rest = [task for task in own if task.condition != own[0].condition]
-        shown.append(([_task(task, labels or {}) for task in first], [_task(task, labels or {}) for task in rest]))
+        shown.append(
+            ([_task(task, labels or {}) for task in first], [_task(task, labels or {}) for task in rest])
+        )
     return str(environment().get_template("boards.html.j2").render(groups=shown))
 
 
@@ -302,7 +291,10 @@ def _below(board: Board, opponents: Mapping[str, str]) -> Iterator[str]:
     """Yield the sentences that belong under a board."""
     noun = "attack" if board.axis == "defense" else "defence"
     over = ", ".join(opponents[name] for name in board.opponents)
-    yield f"Means are over {_number(board.places, 'cell')} a row: {_number(len(board.opponents), noun)} ({over}) on every tracker."
+    yield (
+        f"Means are over {_number(board.places, 'cell')} a row: {_number(len(board.opponents), noun)} ({over}) on "
+        "every tracker."
+    )
     failed = sum(one.failed for one in board.standings)
     every = board.places * len(board.standings)
     yield (
@@ -314,7 +306,10 @@ def _below(board: Board, opponents: Mapping[str, str]) -> Iterator[str]:
         yield "Rows that were not run in every cell stand below the others: their means are over other cells."
     if board.left_out:
         names = ", ".join(opponents[name] for name in board.left_out)
-        yield f"In no mean, as made against one of the defences, but in the worst case ({ADAPTED} where against this one): {names}."
+        yield (
+            "In no mean, as made against one of the defences, but in the worst case "
+            f"({ADAPTED} where against this one): {names}."
+        )
 
 
 def _task_notes(task: Task, names: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

@@ -9,6 +9,7 @@ A task is what rows must share to be compared: benchmark, protocol, photos, spli
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -24,6 +25,9 @@ from bench.leaderboard.names import NONE
 from bench.leaderboard.summary import is_there
 from bench.run.spec import Cell
 from bench.stats.intervals import Estimate
+
+ADAPTED = "‡"
+"""Mark of a rate of an attack that was made against the very defence it meets."""
 
 _OTHER: Mapping[Axis, Axis] = {"defense": "attack", "attack": "defense"}
 
@@ -164,13 +168,17 @@ def _prepared(merged: Merged) -> pd.DataFrame:
     rows = rows.assign(_ground=ground, _access=rows["access"].replace("", "black-box"))
     # Runs that disagree about a cell (--keep-both) are no common ground.
     disputed = rows.duplicated(["_ground", *KEY], keep=False).groupby(rows["_ground"]).transform("any")
-    return rows.assign(_ground=rows["_ground"].where(~disputed, rows["_ground"] + " " + rows["run"].astype(str)))
+    return rows.assign(
+        _ground=rows["_ground"].where(~disputed, rows["_ground"] + " " + rows["run"].astype(str))
+    )
 
 
 def _grounds(merged: Merged) -> dict[str, str]:
     """Return run → what its rows may be compared with, "" where only the run itself is known."""
     return {
-        run: source.comparable for source in merged.sources for run in source.leaderboard["run"].astype(str).unique()
+        run: source.comparable
+        for source in merged.sources
+        for run in source.leaderboard["run"].astype(str).unique()
     }
 
 
@@ -188,8 +196,15 @@ def _decided(merged: Merged, ground: str) -> UnionResults | None:
 
 def _task(rows: pd.DataFrame, boards: tuple[Board, ...]) -> Task:
     first = rows.iloc[0]
+    dataset, protocol, head, condition, access = (
+        str(first[name]) for name in ("dataset", "protocol", "head", "condition", "_access")
+    )
     return Task(
-        *(str(first[name]) for name in ("dataset", "protocol", "head", "condition", "_access")),
+        dataset=dataset,
+        protocol=protocol,
+        head=head,
+        condition=condition,
+        access=access,
         identities=int(rows["n_identities"].max()) if rows["n_identities"].notna().any() else 0,
         backbones=tuple(rows["backbone"].unique()),
         runs=tuple(rows["run"].unique()),
@@ -241,7 +256,12 @@ def _order(one: Standing, axis: Axis) -> tuple[Any, ...]:
 
 
 def _standing(
-    name: str, rows: pd.DataFrame, counted: pd.DataFrame, axis: Axis, places: int, results: UnionResults | None
+    name: str,
+    rows: pd.DataFrame,
+    counted: pd.DataFrame,
+    axis: Axis,
+    places: int,
+    results: UnionResults | None,
 ) -> Standing:
     own = rows[rows[axis] == name]
     undefended = own[own["defense"] == NONE] if axis == "attack" else own.iloc[:0]
@@ -268,21 +288,18 @@ def _mean(rows: pd.DataFrame, measure: Measure, results: UnionResults | None) ->
     """Return a rate over identities and cells, from decisions where they are there, else from the cells' rates."""
     if rows.empty:
         return Estimate.missing(_NO_COMMON)
-    if (rows["status"] != "ok").any():
-        return Estimate.missing(LACKING)
-    condition = str(rows["condition"].iloc[0])
-    if results is not None:
-        if measure == "normal_accuracy" and not results.recognises(condition):
-            return Estimate.missing(str(rows["normal_accuracy_reason"].iloc[0]) or LACKING)
-        points = _points(rows)
-        return means.estimate(results, points, condition, measure, results.dependence(points[0], condition))
     if rows[measure].isna().any():
-        reasons = rows.loc[rows[measure].isna(), f"{measure}_reason"]
-        return Estimate.missing(next(filter(None, reasons.astype(str)), LACKING))
-    ends = rows[[f"{measure}_low", f"{measure}_high"]]
-    if ends.isna().any(axis=None):
-        return Estimate(float(rows[measure].mean()), reason="a cell has no interval")
-    return Estimate(float(rows[measure].mean()), *map(float, ends.mean()))
+        reasons = rows.loc[rows[measure].isna(), ["reason", f"{measure}_reason"]].astype(str)
+        return Estimate.missing(next(filter(None, reasons.to_numpy().flat), LACKING))
+    if results is not None:
+        points, condition = _points(rows), str(rows["condition"].iloc[0])
+        return means.estimate(results, points, condition, measure, results.dependence(points[0], condition))
+    value, low, high = (
+        float(rows[name].mean(skipna=False)) for name in (measure, f"{measure}_low", f"{measure}_high")
+    )
+    if math.isnan(low) or math.isnan(high):
+        return Estimate(value, reason="a cell has no interval")
+    return Estimate(value, low, high)
 
 
 def _points(rows: pd.DataFrame) -> list[Cell]:
@@ -297,7 +314,7 @@ def _worst(rows: pd.DataFrame, axis: Axis, *, incomplete: bool) -> WorstCase | N
     known = rows[rows["asr"].notna()]
     if known.empty:
         return None
-    worst = known.loc[known["asr"].idxmax() if axis == "defense" else known["asr"].idxmin()]
+    worst = known.iloc[int(known["asr"].argmax() if axis == "defense" else known["asr"].argmin())]
     low, high = (float(worst[end]) if is_there(worst[end]) else None for end in ("asr_low", "asr_high"))
     return WorstCase(
         asr=float(worst["asr"]),

@@ -11,6 +11,7 @@ from itertools import combinations
 
 import pandas as pd
 
+from bench.analysis.results import Results
 from bench.errors import BenchError, UsageError, unknown
 from bench.plugins import factory, syntax
 
@@ -81,16 +82,10 @@ def in_words(leaderboard: pd.DataFrame, labels: Mapping[str, str] | None = None)
         labels: canonical name → label, as `labels` gives them.
     """
     given = labels or {}
+    words = {axis: {**given, **({NONE: NOTHING[axis]} if axis in NOTHING else {})} for axis in AXES}
     return leaderboard.assign(
-        **{
-            axis: leaderboard[axis].map(lambda name, none=NOTHING.get(axis): _word(name, none, given))
-            for axis in AXES
-        }
+        **{axis: [own.get(name, name) for name in leaderboard[axis]] for axis, own in words.items()}
     )
-
-
-def _word(name: str, none: str | None, given: Mapping[str, str]) -> str:
-    return none if none is not None and name == NONE else given.get(name, name)
 
 
 # -- labels -----------------------------------------------------------------------------------------------------
@@ -114,19 +109,30 @@ def labels(texts: Sequence[str], methods: Collection[str]) -> dict[str, str]:
         if not label or len(label) > LONGEST_CUT or not label.isprintable():
             raise UsageError(f"--name {text}: a label is one line of 1 to {LONGEST_CUT} characters.")
         if found.get(name, label) != label:
-            raise UsageError(f"--name {text}: {name} is called {found[name]!r} already. Leave one of them out.")
+            raise UsageError(
+                f"--name {text}: {name} is called {found[name]!r} already. Leave one of them out."
+            )
         found[name] = label
     spoken = [*found.values(), *NOTHING.values(), *(name for name in methods if name not in found)]
     for name, label in found.items():
         if spoken.count(label) > 1:
-            raise UsageError(f"--name {name}={label}: something else is called {label!r} too. Give another label.")
+            raise UsageError(
+                f"--name {name}={label}: something else is called {label!r} too. Give another label."
+            )
     return found
+
+
+def methods_of(results: Results) -> tuple[str, ...]:
+    """Return the canonical names of a run's attacks, defences and trackers' backbones."""
+    return tuple(dict.fromkeys(name for axis in AXES for name in results.values(axis)))
 
 
 def _labelled(text: str, methods: Collection[str]) -> tuple[str, str]:
     places = [place for place, letter in enumerate(text) if letter == "="]
     if not places:
-        raise UsageError(f"--name {text!r} is not METHOD=LABEL, e.g. --name 'fawkes:budget=0.12=strong Fawkes'.")
+        raise UsageError(
+            f"--name {text!r} is not METHOD=LABEL, e.g. --name 'fawkes:budget=0.12=strong Fawkes'."
+        )
     # Parameters have a = of their own, and so may a label.
     for place in reversed(places):
         if (name := _there(text[:place], methods)) is not None:

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from bench.leaderboard.columns import COLUMNS, WARNINGS
+from bench.leaderboard.names import NONE
 from bench.stats.significance import ALPHA
 
 Row = Mapping[str, Any]
@@ -327,6 +328,16 @@ def display(leaderboard: pd.DataFrame) -> pd.DataFrame:
 def notes(leaderboard: pd.DataFrame) -> list[str]:
     """Return why values of the short form are missing, each reason once."""
     return list(short(leaderboard).notes)
+
+
+def references_last(leaderboard: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of an attack against a defence first, then those without a defence, then those without an attack.
+
+    Args:
+        leaderboard: with the columns of `bench.leaderboard.columns.COLUMNS`.
+    """
+    place = 2 * (leaderboard["attack"] == NONE) + (leaderboard["defense"] == NONE)
+    return leaderboard.iloc[place.argsort(kind="stable")].reset_index(drop=True)
 
 
 def by_attack(leaderboard: pd.DataFrame) -> pd.DataFrame:

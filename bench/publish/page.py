@@ -12,6 +12,7 @@ from bench.leaderboard import as_html
 from bench.leaderboard.boards import tasks
 from bench.leaderboard.columns import COLUMNS
 from bench.leaderboard.merge import Merged, Source
+from bench.leaderboard.summary import references_last
 from bench.run.spec import BENCHMARK_VERSION, RunSpec
 
 
@@ -50,7 +51,7 @@ def page(
         title: its heading.
         labels: canonical name → what a method is called, as `bench.leaderboard.names.labels` gives them.
     """
-    leaderboard = as_html.references_last(merged.leaderboard)
+    leaderboard = references_last(merged.leaderboard)
     text = (
         as_html.environment()
         .get_template("leaderboard.page.html.j2")

@@ -133,10 +133,11 @@ def test_sources_are_kept_where_wanted_and_used_again(data, publishers):
     assert contents(data) == {"weights/toy/model.bin": MADE}
 
 
-def test_a_kept_source_that_rotted_is_downloaded_again(fetcher, data):
+@pytest.mark.parametrize("digits", [8, 64])
+def test_a_kept_source_that_rotted_is_downloaded_again(fetcher, data, digits):
     (data / "downloads/toy").mkdir(parents=True)
     (data / "downloads/toy/model.raw").write_bytes(b"rotten")
-    fetcher.fetch(entry())
+    fetcher.fetch(entry(made(Recipe(sources=(raw(sha256=sha(RAW_CONTENT)[:digits]),), convert=backwards))))
     assert contents(data) == {"weights/toy/model.bin": MADE}
 
 

@@ -8,6 +8,7 @@ import io
 import json
 import sys
 import tarfile
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -229,12 +230,27 @@ def published(module, tensors, path):
     mat.finish(layers if module is dncnn else [*layers, mat.layer("SubP", scale=2)])
 
 
+@pytest.fixture
+def pinned(monkeypatch):
+    """Return a function that makes a module's source be a file; gives the recipe."""
+
+    def pin(module, path):
+        (recipe,) = module.WEIGHTS.entry.files[0].recipes
+        (source,) = recipe.sources
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        changed = recipe.model_copy(update={"sources": (source.model_copy(update={"sha256": digest}),)})
+        monkeypatch.setattr(module, "WEIGHTS", replace(module.WEIGHTS, recipe=changed))
+        return changed
+
+    return pin
+
+
 @BOTH
-def test_what_its_authors_published_becomes_its_tensors(module, cls, drawn, tmp_path):
+def test_what_its_authors_published_becomes_its_tensors(module, cls, drawn, pinned, tmp_path):
     del cls
     source, target, again = (tmp_path / name for name in ("net.mat", "a.safetensors", "b.safetensors"))
     published(module, load_file(drawn(module)), source)
-    (recipe,) = module.WEIGHTS.entry.files[0].recipes
+    recipe = pinned(module, source)
     recipe.convert((source,), target)
     made, expected = load_file(target), load_file(drawn(module))
     assert made.keys() == expected.keys()
@@ -244,17 +260,21 @@ def test_what_its_authors_published_becomes_its_tensors(module, cls, drawn, tmp_
 
 
 @BOTH
-def test_other_networks_of_matconvnet_are_refused(module, cls, drawn, tmp_path):
+def test_other_networks_of_matconvnet_are_refused(module, cls, drawn, pinned, tmp_path):
     del cls
     other = ffdnet if module is dncnn else dncnn
     source = tmp_path / "net.mat"
     published(other, load_file(drawn(other)), source)
     (recipe,) = module.WEIGHTS.entry.files[0].recipes
+    with pytest.raises(DataError, match=rf"net\.mat has SHA-256 .*, expected {recipe.sources[0].sha256}"):
+        recipe.convert((source,), tmp_path / "a.safetensors")
+    recipe = pinned(module, source)
     with pytest.raises(DataError, match=r"net\.mat is another network"):
         recipe.convert((source,), tmp_path / "a.safetensors")
     strided = load_file(drawn(module)) | {"model.2.bias": torch.zeros(5)}
     source.unlink()
     published(module, strided, source)
+    recipe = pinned(module, source)
     with pytest.raises(DataError, match=r"net\.mat is another network: convolution 2 holds"):
         recipe.convert((source,), tmp_path / "a.safetensors")
 

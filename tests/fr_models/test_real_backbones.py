@@ -90,7 +90,8 @@ def test_gradient_is_finite_and_reaches_every_pixel_the_network_sees(name, backb
     crop = backbone.card.preprocessing.crop or (0, 0, 112, 112)
     inside = torch.zeros(112, 112, dtype=torch.bool)
     inside[crop[0] : crop[0] + crop[2], crop[1] : crop[1] + crop[3]] = True
-    assert (gradient[..., inside] != 0).float().mean() > 0.99
+    # dlib's first convolutions and pools, which are not padded, leave the last rows and columns out.
+    assert (gradient[..., inside] != 0).float().mean() > (0.97 if name == "dlib-resnet" else 0.99)
     assert (gradient[..., ~inside] == 0).all()
 
 
