@@ -115,7 +115,7 @@ class OnnxFile(OnnxBackbone):
         return self._path
 
     def files(self, binding: Binding) -> tuple[Path, ...]:
-        """Name the ONNX file, those that hold its weights, and its card: their digests enter the key."""
+        """Name the ONNX file, those beside it that hold its weights, and its card: their digests enter the key."""
         card = (self.card_path,) if self.card_path.is_file() else ()
         return (*super().files(binding), *card)
 
