@@ -69,7 +69,7 @@ def progress(prepared: "Prepared") -> Iterator[Callable[["Node", int], None]]:
     if is_silent():
         yield lambda _node, _n: None
         return
-    from bench.run.progress import of_run
+    from bench.run.watching import of_run
 
     with of_run(prepared, console(stderr=True)) as advance:
         yield advance

@@ -464,11 +464,12 @@ class _Auditor:
 
     def _used(self, run: Resolved) -> list[str]:
         """Return the photos of training identities that some stage of the run read."""
-        attacks = run.attacks.values()
+        attacks, defenses = run.attacks.values(), run.defenses.values()
+        learning = any(each.requires_fit for each in attacks) or any(
+            each.requires_fit or isinstance(each, Hardening) for each in defenses
+        )
         purposes: list[photo_sets.Purpose] = []
-        if any(
-            isinstance(each, Hardening) or each.requires_fit for each in (*attacks, *run.defenses.values())
-        ):
+        if learning:
             purposes.append("training")
         if any(attack.threat.needs_targets for attack in attacks):
             purposes.append("targets")

@@ -17,9 +17,6 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from bench.run.graph import Node
-    from bench.run.planning import Prepared
-
 LINE_SECONDS = 30.0
 """Where there is no terminal, nothing is silent for longer."""
 
@@ -223,7 +220,7 @@ def lines(shown: Display, stream: TextIO | None = None, seconds: float = LINE_SE
 
     def say(task: Task) -> None:
         tail = task.time(shown.now())
-        _print(f"{task.label}: {task.count()}{f', {tail}' if tail else ''}", out)
+        write(f"{task.label}: {task.count()}{f', {tail}' if tail else ''}", out)
 
     def begun(task: Task) -> None:
         if task.stage not in announced:
@@ -245,46 +242,9 @@ def lines(shown: Display, stream: TextIO | None = None, seconds: float = LINE_SE
         watcher.join()
 
 
-def _print(text: str, out: TextIO) -> None:
+def write(text: str, out: TextIO) -> None:
+    """Print a line at once, in whatever characters the stream has."""
     encoding = out.encoding or "utf-8"
     with suppress(OSError, ValueError):  # nobody reads any more; the work goes on
         out.write(f"{text}\n".encode(encoding, "replace").decode(encoding))
         out.flush()
-
-
-@contextmanager
-def of_run(prepared: Prepared, console: Console | None = None) -> Iterator[Callable[[Node, int], None]]:
-    """Show how far a run is, and give the function that `bench.run.runner.execute` moves it on by.
-
-    Args:
-        prepared: the run.
-        console: see `display`.
-    """
-    groups = {(group.stage, group.label): group for group in prepared.groups() if group.images}
-    labels = short_labels(groups)
-    if not prepared.missing:
-        _print(
-            f"All {len(prepared.artefacts)} artefacts were in the store; nothing was computed.", sys.stderr
-        )
-    with display(console) as shown:
-        for key, group in groups.items():
-            shown.add(labels[key], group.images, expected=group.seconds, stage=group.stage)
-
-        def advance(node: Node, count: int) -> None:
-            if node.group in labels:
-                shown.advance(labels[node.group], count)
-
-        yield advance
-
-
-def calling(prepared: Prepared, callback: Callable[[Step], None]) -> Callable[[Node, int], None]:
-    """Return the function that tells `callback` of every step of a run."""
-    totals = {(group.stage, group.label): group.images for group in prepared.groups()}
-    done: Counter[tuple[str, str]] = Counter()
-
-    def advance(node: Node, count: int) -> None:
-        if totals.get(node.group):
-            done[node.group] += count
-            callback(Step(*node.group, done[node.group], totals[node.group]))
-
-    return advance

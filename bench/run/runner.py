@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from bench.run import progress, timings
+from bench.run import timings, watching
 from bench.run.folder import CellResult
 from bench.run.graph import Executor, Node, Tally
 from bench.run.outputs import Outputs
@@ -47,9 +47,9 @@ def _progress(prepared: Prepared) -> Iterator[Callable[[Node, int], None]]:
     """Give the function that shows how far a run is, as its options say."""
     wanted = prepared.options.progress
     if callable(wanted):
-        yield progress.calling(prepared, wanted)
+        yield watching.telling(prepared, wanted)
     elif wanted:
-        with progress.of_run(prepared) as advance:
+        with watching.of_run(prepared) as advance:
             yield advance
     else:
         yield lambda _node, _n: None
