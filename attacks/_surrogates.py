@@ -38,8 +38,8 @@ def require_surrogates(attack: str, ctx: Context) -> Sequence[Backbone]:
     for backbone in ctx.backbones:
         if not backbone.differentiable:
             raise UsageError(
-                f"surrogate '{backbone.card.name}' has no gradient, attack '{attack}' needs one. "
-                "Choose differentiable surrogates."
+                f"surrogate '{backbone.card.name}' has no gradient, attack '{attack}' needs one"
+                f"{backbone.black_box and f' ({backbone.black_box})'}. Choose differentiable surrogates."
             )
     return ctx.backbones
 

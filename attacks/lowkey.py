@@ -163,8 +163,8 @@ class LowKey(Attack):
 
 def _refusal(lpips: Unavailable) -> UsageError:
     return UsageError(
-        f"attack 'lowkey' weighs cloaks by LPIPS. {lpips.reason} An attack asks {VARIABLE} and the cache "
-        "alone. Or use lowkey:perceptual=dssim, a variant with another penalty."
+        f"attack 'lowkey' weighs cloaks by LPIPS. {lpips.reason} An attack sees {VARIABLE} only, not "
+        "--lpips-trunk. Or use lowkey:perceptual=dssim, a variant with another penalty."
     )
 
 

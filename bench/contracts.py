@@ -265,6 +265,11 @@ class Method(ABC):  # noqa: B024 -- what is abstract is up to each kind
         self.params = self.Params() if params is None else params
 
     @property
+    def given_name(self) -> str:
+        """The name that tables carry in place of the canonical one, for a method that is a user's own file; or ""."""
+        return ""
+
+    @property
     def core_seconds(self) -> float:
         """About how many seconds of one core an image takes, the passes through helper backbones apart.
 
@@ -571,16 +576,22 @@ class Backbone(Method):
 
     Attributes:
         card: licence, data, preprocessing, dimension, thresholds.
+        differentiable: whether gradients pass through `embed`; a backbone that finds out when it is loaded says so of
+            itself then.
+        black_box: why they do not, as a clause; "" where they do or no more is to be said.
         how: how to get the weights, in a sentence or two; "" where no more is known than the card's source.
         recipes: ways to get the file of the card, the first that can be had; () where none is known.
+        terms: what the publisher of the weights asks to be agreed to before they are fetched, "" for nothing.
         accuracy_fuses_mirrored: whether the card's accuracy is of a photo's embedding and its mirror image's, added.
         accuracy_unlike: why the card's accuracy is not to be compared with one measured here, "" where it is.
     """
 
     card: BackboneCard
-    differentiable: ClassVar[bool] = True
+    differentiable: bool = True
+    black_box: str = ""
     how: ClassVar[str] = ""
     recipes: ClassVar[tuple[Recipe, ...]] = ()
+    terms: ClassVar[str] = ""
     accuracy_fuses_mirrored: ClassVar[bool] = False
     accuracy_unlike: ClassVar[str] = ""
 
@@ -595,7 +606,9 @@ class Backbone(Method):
         if len(PurePosixPath(card.file).parts) < 2:
             return ()
         how = self.how or (
-            f"The file was made from {card.source or 'a source the card does not state'}; it has no public "
+            ""
+            if self.recipes
+            else f"The file was made from {card.source or 'a source the card does not state'}; it has no public "
             "source of its own. Take it from a copy somebody has: --from URL_OR_FOLDER."
         )
         return (
@@ -613,6 +626,7 @@ class Backbone(Method):
                         recipes=self.recipes,
                     ),
                 ),
+                terms=self.terms,
                 how=how,
             ),
         )
@@ -655,10 +669,15 @@ class BackbonePool(Frozen):
     For a tracker in one group the helpers are those of the other groups: no method ever sees a relative of
     the backbone it is measured on. A tracker outside the pool gets the first group. In a pool of siblings
     (`within`) it is the other way round: the helpers are the others of the tracker's own group.
+
+    A pool grows by `trackers`, so that what was measured with its groups keeps its helpers.
     """
 
     name: str
     groups: tuple[tuple[str, ...], ...]
+    trackers: tuple[str, ...] = Field(
+        (), description="members of no group: measured against the first one, and never helpers themselves"
+    )
     within: bool = Field(False, description="helpers are of the tracker's own group, without the tracker")
 
     def helpers(self, tracker: str) -> tuple[str, ...]:
@@ -668,6 +687,8 @@ class BackbonePool(Frozen):
         ('c',)
         >>> BackbonePool(name="two", groups=(("a", "b"), ("c",)), within=True).helpers("a")
         ('b',)
+        >>> BackbonePool(name="two", groups=(("a", "b"), ("c",)), trackers=("d",)).helpers("d")
+        ('a', 'b')
         """
         if self.within:
             return tuple(sorted({n for group in self.groups if tracker in group for n in group} - {tracker}))

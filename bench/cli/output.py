@@ -5,17 +5,19 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
+
+    from bench.leaderboard.as_text import TextColumn, TextTable
 
 QUIET = "bench.quiet"
 VERBOSE = "bench.verbose"
@@ -171,6 +173,37 @@ def _console_class() -> "type[Console]":
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     return Piped
+
+
+def print_table(columns: "Sequence[TextColumn]", title: str = "", *, full: bool = False) -> "TextTable":
+    """Print a table, one line a row, and below it what it leaves out; return what was shown.
+
+    Args:
+        columns: all there are.
+        title: a line above it, "" for none.
+        full: every column and interval, however wide.
+    """
+    from rich import box
+    from rich.table import Table
+
+    from bench.leaderboard.as_text import fit
+
+    screen = console()
+    shown = fit(columns, None if full else screen.width)
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in shown.columns:
+        justify: Literal["left", "right"] = "right" if column.numeric else "left"
+        drawn.add_column(column.title(), justify=justify, overflow="fold")
+    for row in zip(*(column.fields for column in shown.columns), strict=True):
+        drawn.add_row(*map(str, row))
+    if title:
+        click.echo(title)
+    if full:
+        screen.width = max(screen.width, shown.width())
+    screen.print(drawn)
+    if shown.same:
+        click.echo(f"The same in every row: {', '.join(shown.same)}.")
+    return shown
 
 
 # -- files ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from bench.contracts import Dataset, Defense, Hardening, with_parts
+from bench.contracts import Attack, Dataset, Defense, Hardening, Purifier, with_parts
 from bench.errors import BenchError
 from bench.integrity.consistency import called
 from bench.plugins import factory
@@ -469,7 +469,13 @@ class _Auditor:
             each.requires_fit or isinstance(each, Hardening) for each in defenses
         )
         purposes: list[photo_sets.Purpose] = []
+<<<<<<< HEAD
         if learning:
+=======
+        defenses = run.defenses.values()
+        fitted = (each.requires_fit for each in (*attacks, *defenses) if isinstance(each, Attack | Purifier))
+        if any(fitted) or any(isinstance(each, Hardening) for each in defenses):
+>>>>>>> main
             purposes.append("training")
         if any(attack.threat.needs_targets for attack in attacks):
             purposes.append("targets")

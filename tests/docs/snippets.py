@@ -115,7 +115,7 @@ def environment(home: Path) -> dict[str, str]:
         "CLOAKBENCH_DATA": str(home / "data"),
         "TORCH_HOME": str(home / "torch"),
         "HOME": str(home),
-        "COLUMNS": "200",
+        "COLUMNS": "80",
         "NO_COLOR": "1",
     }
 

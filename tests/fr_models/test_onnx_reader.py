@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 
 from bench.errors import DataError
-from fr_models._onnx_operators import OPERATORS, prelu
+from fr_models._onnx_arithmetic import prelu
+from fr_models._onnx_operators import OPERATORS
 from fr_models._onnx_reader import read_onnx
 
 

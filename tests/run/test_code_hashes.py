@@ -436,7 +436,7 @@ def test_more_roots_are_part_of_the_digest():
 
 RECORDED = {
     1: {
-        "bench.contracts": "4f0d306cdd31d047666247fc12e7ab1134dfdd3497575bf2b56a22198000ec4a",
+        "bench.contracts": "056ebed01d038cf0d9aa2871d6871b395791dffd1d9823c328113b6c74c9feb9",
         "bench.plugins.process": "a15180dae3714f8f1a7a29200d981d758286ca4da2035421f42275a30bbabd41",
         "bench.run.calls": "36c0fa1377a6ba4785074c11254556e6f34af6214b52dbc1353cb22a64383cc0",
         "bench.run.graph": "e261c9028bd20f53a362d0f50e3111ff7071741a0160c83e6642aeec33050b1b",
