@@ -84,11 +84,7 @@ def progress(prepared: "Prepared") -> Iterator[Callable[["Node", int], None]]:
     if is_silent():
         yield lambda _node, _n: None
         return
-<<<<<<< HEAD
-    from bench.run.watching import of_run
-=======
     from bench.run.following import of_run
->>>>>>> main
 
     with of_run(prepared, console(stderr=True)) as advance:
         yield advance

@@ -464,18 +464,11 @@ class _Auditor:
 
     def _used(self, run: Resolved) -> list[str]:
         """Return the photos of training identities that some stage of the run read."""
-        attacks, defenses = run.attacks.values(), run.defenses.values()
-        learning = any(each.requires_fit for each in attacks) or any(
-            each.requires_fit or isinstance(each, Hardening) for each in defenses
-        )
+        attacks = run.attacks.values()
         purposes: list[photo_sets.Purpose] = []
-<<<<<<< HEAD
-        if learning:
-=======
         defenses = run.defenses.values()
         fitted = (each.requires_fit for each in (*attacks, *defenses) if isinstance(each, Attack | Purifier))
         if any(fitted) or any(isinstance(each, Hardening) for each in defenses):
->>>>>>> main
             purposes.append("training")
         if any(attack.threat.needs_targets for attack in attacks):
             purposes.append("targets")

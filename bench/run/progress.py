@@ -220,11 +220,7 @@ def lines(shown: Display, stream: TextIO | None = None, seconds: float = LINE_SE
 
     def say(task: Task) -> None:
         tail = task.time(shown.now())
-<<<<<<< HEAD
-        write(f"{task.label}: {task.count()}{f', {tail}' if tail else ''}", out)
-=======
         print_line(f"{task.label}: {task.count()}{f', {tail}' if tail else ''}", out)
->>>>>>> main
 
     def begun(task: Task) -> None:
         if task.stage not in announced:
@@ -246,13 +242,8 @@ def lines(shown: Display, stream: TextIO | None = None, seconds: float = LINE_SE
         watcher.join()
 
 
-<<<<<<< HEAD
-def write(text: str, out: TextIO) -> None:
-    """Print a line at once, in whatever characters the stream has."""
-=======
 def print_line(text: str, out: TextIO) -> None:
     """Print a line at once, with what the stream cannot show replaced; nothing happens where nobody reads any more."""
->>>>>>> main
     encoding = out.encoding or "utf-8"
     with suppress(OSError, ValueError):  # nobody reads any more; the work goes on
         out.write(f"{text}\n".encode(encoding, "replace").decode(encoding))

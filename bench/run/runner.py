@@ -6,11 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-<<<<<<< HEAD
-from bench.run import timings, watching
-=======
 from bench.run import following, timings
->>>>>>> main
 from bench.run.folder import CellResult
 from bench.run.graph import Executor, Node, Tally
 from bench.run.outputs import Outputs
@@ -51,15 +47,9 @@ def _progress(prepared: Prepared) -> Iterator[Callable[[Node, int], None]]:
     """Give the function that shows how far a run is, as its options say."""
     wanted = prepared.options.progress
     if callable(wanted):
-<<<<<<< HEAD
-        yield watching.telling(prepared, wanted)
-    elif wanted:
-        with watching.of_run(prepared) as advance:
-=======
         yield following.calling(prepared, wanted)
     elif wanted:
         with following.of_run(prepared) as advance:
->>>>>>> main
             yield advance
     else:
         yield lambda _node, _n: None
