@@ -56,14 +56,14 @@ class Synthetic(Dataset):
         """How many identities and photos, and which world they live in."""
 
         identities: int = Field(
-            20,
+            40,
             ge=2,
             le=10_000,
             description="identities to evaluate",
             json_schema_extra={"unit": "identities"},
         )
         photos: int = Field(
-            4, ge=1, le=1000, description="photos of each of them", json_schema_extra={"unit": "images"}
+            3, ge=1, le=1000, description="photos of each of them", json_schema_extra={"unit": "images"}
         )
         training_identities: int = Field(
             600,
