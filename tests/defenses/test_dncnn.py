@@ -207,7 +207,7 @@ def test_other_weights_are_refused(module, cls, drawn, tmp_path, monkeypatch):
 
 @BOTH
 def test_the_catalogue_fetches_what_the_defence_pins(module, cls):
-    entry = {entry.name: entry for entry in catalogue.weights()}[cls.name]
+    entry = {entry.name: entry for entry in catalogue.catalogue("weights")}[cls.name]
     assert [(file.path, file.sha256) for file in entry.files] == [
         (module.WEIGHTS.file, module.WEIGHTS.sha256)
     ]

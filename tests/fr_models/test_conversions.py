@@ -527,7 +527,7 @@ def recipe_of(name) -> Recipe:
 def test_every_converter_that_is_named_is_there():
     named = [
         recipe.convert
-        for entry in catalogue.weights()
+        for entry in catalogue.catalogue("weights")
         for file in entry.files
         for recipe in file.recipes
         if isinstance(recipe.convert, Converter)
