@@ -1,4 +1,4 @@
-"""The four real backbones from their ONNX files."""
+"""The real backbones from their ONNX files."""
 
 import numpy as np
 import onnxruntime
@@ -12,7 +12,8 @@ from bench.plugins import factory
 from bench.run.stages.embed import EMBED_BATCH
 from fr_models._onnx_backbone import OnnxBackbone, prepare
 
-NAMES = ("mobilefacenet-relu6", "mobilefacenet-casia", "mobileface-v2", "mobileface-v3")
+NAMES = ("mobilefacenet-relu6", "mobilefacenet-casia", "mobileface-v2", "mobileface-v3", "edgeface-xxs")
+FAMILIES = {"mobileface-v2": "MobileFace", "mobileface-v3": "MobileFace", "edgeface-xxs": "edgeface"}
 CPU = torch.device("cpu")
 
 pytestmark = pytest.mark.parametrize("name", NAMES)
@@ -57,7 +58,7 @@ def test_card_states_what_a_table_needs(name):
     assert [t.far for t in card.thresholds] == [0.1, 0.01, 0.001]
     assert sorted(t.cosine for t in card.thresholds) == [t.cosine for t in card.thresholds]
     assert all(t.far_low < t.far < t.far_high < 1.2 * t.far for t in card.thresholds)
-    assert card.family == ("MobileFace" if name.startswith("mobileface-") else name)
+    assert card.family == FAMILIES.get(name, name)
 
 
 def test_missing_weights_are_refused_with_the_way_to_get_them(name, tmp_path, monkeypatch):
