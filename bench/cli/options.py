@@ -144,7 +144,7 @@ MEANT: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("format", "as-json"), ("--json", "--csv")),
     **dict.fromkeys(("silent", "no-progress", "s"), ("--quiet",)),
     **dict.fromkeys(("debug", "log", "log-level", "verbosity", "trace"), ("--verbose",)),
-    **dict.fromkeys(("ci", "wide", "all", "full", "long", "columns"), ("--intervals", "--columns")),
+    **dict.fromkeys(("ci", "wide", "all", "full", "long"), ("--intervals", "--columns")),
 }
 """What people call an option, without dashes → what to write here; the first that the command has counts."""
 

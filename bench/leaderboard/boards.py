@@ -160,6 +160,8 @@ def _prepared(merged: Merged) -> pd.DataFrame:
     rows = merged.leaderboard
     unasked = (rows["status"] == "ok") & rows["asr"].isna() & (rows["condition_reason"] != "")
     rows = rows[(rows["attack"] != NONE) & ~unasked]
+    if rows.empty:
+        return rows.assign(_ground="", _access="")
     grounds = _grounds(merged)
     ground = [
         grounds.get(run) or ranked or run

@@ -131,7 +131,7 @@ def _labelled(text: str, methods: Collection[str]) -> tuple[str, str]:
     places = [place for place, letter in enumerate(text) if letter == "="]
     if not places:
         raise UsageError(
-            f"--name {text!r} is not METHOD=LABEL, e.g. --name 'fawkes:budget=0.12=strong Fawkes'."
+            f"--name {text!r} is not METHOD=LABEL: the method as the run names it, then what figures call it."
         )
     # Parameters have a = of their own, and so may a label.
     for place in reversed(places):

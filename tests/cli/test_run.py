@@ -41,7 +41,6 @@ def test_a_run_prints_a_table_and_where_its_leaderboard_is(finished):
     assert "The same in every row: backbone tiny-a, seed 0, access " in out
     assert "status ok." in out
     assert "6 identities, 12 probes" in out
-    assert max(map(len, out[: out.index("The same")].splitlines()[1:])) <= 80
     *_, table, following = out.splitlines()
     assert table == f"Every column: {finished.run / 'leaderboard.csv'}"
     assert following.startswith(f"Next: bench report {finished.run} --out report.html")
@@ -252,8 +251,8 @@ def test_a_failing_attack_is_a_failed_row_and_exit_code_1(finished, command, tmp
     assert "RuntimeError: no cloak for synthetic-eval-" in process.stderr
     assert "Traceback" not in process.stderr + process.stdout
     assert "Traceback" in (tmp_path / "run/run.log").read_text()
-    assert len(re.findall(r"^(?:tiny-noise|none) .* ok$", process.stdout, re.MULTILINE)) == 2
-    assert len(re.findall(r"^tiny-failing .* failed$", process.stdout, re.MULTILINE)) == 1
+    assert len(re.findall(r"^(?:tiny-noise|none) .* ok *$", process.stdout, re.MULTILINE)) == 2
+    assert len(re.findall(r"^tiny-failing .* failed *$", process.stdout, re.MULTILINE)) == 1
     rows = pd.read_csv(tmp_path / "run/leaderboard.csv").set_index("attack")
     failed = rows.loc["tiny-failing"]
     assert failed["status"] == "failed"

@@ -178,7 +178,11 @@ def test_a_header_of_absurd_size_is_not_read(tmp_path, kind):
         source.make_tar((path,), tmp_path / "out")
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive" * 99, gzip.compress(b"no tar" * 500)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no archive" * 99, gzip.compress(b"no tar" * 500)],
+    ids=["empty", "no gzip", "gzip of no tar"],
+)
 def test_a_file_that_is_no_archive_is_refused(tmp_path, content):
     (tmp_path / "a.tar.gz").write_bytes(content)
     with pytest.raises(DataError, match=r"no whole \.tar\.gz|has 0 of LFW's 6 photos"):

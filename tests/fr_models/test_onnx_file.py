@@ -374,7 +374,8 @@ def test_what_only_onnxruntime_reads_embeds_without_a_gradient_and_says_why(tmp_
         backbone.trainable(CPU)
     context = SimpleNamespace(backbones=(backbone,))
     with pytest.raises(
-        UsageError, match=rf"^surrogate 'odd@[0-9a-f]{{8}}' has no gradient, attack 'pgd' needs one \(.*{why}\)\. Choose"
+        UsageError,
+        match=rf"^surrogate 'odd@[0-9a-f]{{8}}' has no gradient, attack 'pgd' needs one \(.*{why}\)\. Choose",
     ):
         require_surrogates("pgd", context)
 

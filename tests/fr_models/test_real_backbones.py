@@ -1,4 +1,4 @@
-"""The real backbones of the default pool from their ONNX files."""
+"""The real backbones from their ONNX files."""
 
 import numpy as np
 import onnxruntime
@@ -12,8 +12,15 @@ from bench.plugins import factory
 from bench.run.stages.embed import EMBED_BATCH
 from fr_models._onnx_backbone import OnnxBackbone, prepare
 
-NAMES = ("mobilefacenet-relu6", "mobilefacenet-casia", "mobileface-v2", "mobileface-v3", "dlib-resnet")
-FAMILIES = {"mobileface-v2": "MobileFace", "mobileface-v3": "MobileFace", "dlib-resnet": "dlib"}
+NAMES = (
+    "mobilefacenet-relu6", "mobilefacenet-casia", "mobileface-v2", "mobileface-v3", "dlib-resnet", "edgeface-xxs",
+)  # fmt: skip
+FAMILIES = {
+    "mobileface-v2": "MobileFace",
+    "mobileface-v3": "MobileFace",
+    "dlib-resnet": "dlib",
+    "edgeface-xxs": "edgeface",
+}
 CPU = torch.device("cpu")
 
 pytestmark = pytest.mark.parametrize("name", NAMES)
