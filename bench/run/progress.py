@@ -85,7 +85,7 @@ class Task:
             return f"{clock(run / self.done * (self.total - self.done))} left"
         if self.expected is not None and run < self.expected:
             return f"~{clock(self.expected - run)} left"
-        return f"for {clock(run)}"
+        return f"for {clock(run)}" if run >= 1 else ""
 
 
 def clock(seconds: float) -> str:
