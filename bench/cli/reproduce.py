@@ -10,6 +10,8 @@ from bench.cli.options import device_option, json_option, lpips_trunk_option, st
 from bench.cli.output import percent, print_json
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bench.integrity.reproduction import Outcome, Published, Value
     from bench.run.planning import Prepared
 
@@ -64,9 +66,10 @@ def reproduce(
         _list(reproduction.published(place), as_json=as_json)
         return
     one = reproduction.find(place, name, quick=quick)
+    table = reproduction.read_table(one)
     _fetch(one, source, yes=yes)
     prepared = _prepared(one, machine)
-    outcome = _outcome(one, prepared)
+    outcome = reproduction.compare_run(one, table, prepared, _leaderboard(prepared))
     if as_json:
         _print_json(one, prepared, outcome)
     else:
@@ -108,10 +111,9 @@ def _prepared(one: "Published", machine: dict[str, Any]) -> "Prepared":
     return planning.prepare(make_spec(load_suite(one.suite)), options)
 
 
-def _outcome(one: "Published", prepared: "Prepared") -> "Outcome":
-    """Make the run, with its table in its folder, and hold it against the published one."""
+def _leaderboard(prepared: "Prepared") -> "pd.DataFrame":
+    """Make the run and return its leaderboard, which is written into its folder."""
     from bench.cli.run import progress
-    from bench.integrity import reproduction
     from bench.leaderboard import as_csv
     from bench.leaderboard.table import build
     from bench.run import runner
@@ -122,7 +124,7 @@ def _outcome(one: "Published", prepared: "Prepared") -> "Outcome":
     leaderboard = build(prepared.folder)
     prepared.folder.write_bytes("leaderboard.csv", as_csv.to_csv(leaderboard).encode())
     prepared.folder.write_manifest()
-    return reproduction.compare_run(one, prepared, leaderboard)
+    return leaderboard
 
 
 # -- what is printed ----------------------------------------------------------------------------------------------
@@ -141,7 +143,7 @@ def _print(one: "Published", prepared: "Prepared", outcome: "Outcome") -> None:
         click.echo(
             f"  {mean.head}, {mean.defense}: {percent(mean.published)}, {percent(mean.here)} ({mean.cells} cells)"
         )
-    _print_values([value for value in outcome.values if value.state in ("outside", "failed", "missing")])
+    _print_values([value for value in outcome.rates if value.state in ("outside", "failed", "missing")])
     _print_environment(outcome)
     click.echo(f"Published: {one.table}; made here: {prepared.folder.path / 'leaderboard.csv'}")
     click.echo(outcome.verdict)

@@ -30,10 +30,13 @@ RECORD = ("spec.json", "environment.json")
 MEASURES = ("asr", "normal_accuracy")
 """What is held against its published interval."""
 
+CELL = tuple(name for name in KEY if name not in ("dataset", "protocol"))
+"""What names a rate: a suite has one dataset and one protocol, which are compared as the other columns are."""
+
 _DIGITS = 5e-7
 """Half of the last digit that a table shows."""
 
-_ASKED = ("n_identities", "n_probes", "benchmark_version")
+_ASKED = ("dataset", "protocol", "n_identities", "n_probes", "benchmark_version")
 _MADE = ("surrogates", "extractors", "access", "attack_seen_by_defense", "threshold")
 _PICTURES = {
     "cloak_psnr": "the cloaks' PSNR, dB",
@@ -94,6 +97,11 @@ class Value:
     state: State
     why: str = ""
 
+    @property
+    def difference(self) -> float | None:
+        """Here minus published; None where one is missing."""
+        return None if self.here is None or self.published is None else self.here - self.published
+
 
 @dataclass(frozen=True)
 class Mean:
@@ -119,35 +127,44 @@ class Outcome:
     """What came of making a published table again.
 
     Attributes:
-        values: every rate of the table.
+        rates: every one of the table, in its order.
         means: the published means with ours.
         environment: what differs from the machine, packages, code and weights the table was made with, one sentence
             each; None where these are not recorded.
     """
 
-    values: tuple[Value, ...]
+    rates: tuple[Value, ...]
     means: tuple[Mean, ...]
     environment: tuple[str, ...] | None
 
     def count(self, *states: State) -> int:
         """Return how many rates have one of the states."""
-        return sum(value.state in states for value in self.values)
+        return sum(value.state in states for value in self.rates)
 
     @property
     def reproduced(self) -> bool:
         """Whether every rate is there and within its published interval."""
-        return bool(self.values) and self.count("same", "within") == len(self.values)
+        return bool(self.rates) and self.count("same", "within") == len(self.rates)
 
     @property
     def verdict(self) -> str:
         """What came of it, in a sentence."""
         counted = (
-            f"{self.count('same')} of {len(self.values)} rates are the published ones to the last digit, "
+            f"{self.count('same')} of {len(self.rates)} rates are the published ones to the last digit, "
             f"{self.count('within')} within their published 95 % intervals"
         )
         states: tuple[State, ...] = ("outside", "failed", "missing")
         rest = [f"{self.count(state)} {state}" for state in states if self.count(state)]
-        return ("Reproduced: " if self.reproduced else "Not reproduced: ") + ", ".join([counted, *rest]) + "."
+        moved = [value.difference for value in self.rates if value.difference]
+        shift = (
+            f" The largest difference is {100 * max(moved, key=abs):+.1f} points, the mean over all rates "
+            f"{100 * sum(moved) / len(self.rates):+.2f}; {sum(each > 0 for each in moved)} rates are higher here and "
+            f"{sum(each < 0 for each in moved)} lower."
+            if moved
+            else ""
+        )
+        head = "Reproduced: " if self.reproduced else "Not reproduced: "
+        return f"{head}{', '.join([counted, *rest])}.{shift}"
 
 
 def published(folder: Path) -> dict[str, Published]:
@@ -211,7 +228,7 @@ def compare(table: pd.DataFrame, here: pd.DataFrame, environment: tuple[str, ...
         here: that of the run made here.
         environment: what differs between the two machines; None where it is not known.
     """
-    columns = [name for name in KEY if name not in ("dataset", "protocol")]
+    columns = list(CELL)
     made = {_cell(row, columns): row for row in here.to_dict("records")}
     rows = [(_cell(row, columns), row) for row in table.to_dict("records")]
     values = [
@@ -223,21 +240,34 @@ def compare(table: pd.DataFrame, here: pd.DataFrame, environment: tuple[str, ...
     return Outcome(tuple(values), tuple(_means(table, here)), environment)
 
 
-def compare_run(one: Published, prepared: Prepared, here: pd.DataFrame) -> Outcome:
+def read_table(one: Published) -> pd.DataFrame:
+    """Return a suite's published table.
+
+    Raises:
+        DataError: it is damaged, or has no rows.
+    """
+    table = as_csv.read_csv(one.table)
+    if table.empty:
+        raise DataError(f"'{one.table}' has no rows. Take it from the project again.")
+    return table
+
+
+def compare_run(one: Published, table: pd.DataFrame, prepared: Prepared, here: pd.DataFrame) -> Outcome:
     """Hold the leaderboard of a finished run against a published suite's table.
 
     Args:
         one: the suite.
+        table: its table.
         prepared: the run.
         here: its leaderboard.
 
     Raises:
-        DataError: the table, or what is recorded of its making, is damaged.
+        DataError: what is recorded of the table's making is damaged.
     """
     record = RunFolder(one.record)
     recorded = all((record.path / name).is_file() for name in RECORD)
     environment = tuple(differences_of_environment(record, prepared)) if recorded else None
-    return compare(as_csv.read_csv(one.table), here, environment)
+    return compare(table, here, environment)
 
 
 def _cell(row: Mapping[Any, Any], columns: list[str]) -> str:
@@ -292,7 +322,7 @@ def _shown(value: Any) -> str:
 
 def _means(table: pd.DataFrame, here: pd.DataFrame) -> list[Mean]:
     """Return the means over the cells with a cloak that both tables have."""
-    both = table.merge(here, on=list(KEY), suffixes=("", "_here"))
+    both = table.merge(here, on=list(CELL), suffixes=("", "_here"))
     both = both[(both["attack"] != "none") & both["asr"].notna() & both["asr_here"].notna()]
     return [
         Mean(str(head), str(defense), len(rows), float(rows["asr"].mean()), float(rows["asr_here"].mean()))

@@ -136,6 +136,7 @@ class Display:
     now: Callable[[], float] = time.monotonic
     tasks: dict[str, Task] = field(default_factory=dict)
     begun: Callable[[Task], None] = lambda _task: None
+    latest: Task | None = None
 
     def add(self, label: str, total: int | None, *, expected: float | None = None, stage: str = "") -> None:
         """Add a task that has not begun."""
@@ -155,12 +156,13 @@ class Display:
     def _move(self, task: Task, done: int) -> None:
         new = task.started is None
         task.move(done, self.now())
+        self.latest = task
         if new:
             self.begun(task)
 
     def running(self) -> list[Task]:
-        """Return the tasks that have begun and are not done."""
-        return [task for task in list(self.tasks.values()) if task.started is not None and task.ended is None]
+        """Return what is being done: the task that moved last, unless it is done; one that failed moves no more."""
+        return [task for task in (self.latest,) if task is not None and task.ended is None]
 
     def shown(self, width: int, height: int) -> Iterator[str]:
         """Yield a line for each task that has begun, the last where they are too many, and how many are to come."""

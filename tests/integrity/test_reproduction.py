@@ -25,14 +25,14 @@ def where(table, **named):
 
 
 def odd(outcome):
-    return [value for value in outcome.values if value.state not in ("same", "within")]
+    return [value for value in outcome.rates if value.state not in ("same", "within")]
 
 
 def test_a_table_reproduces_itself(table):
     outcome = compare(table, table)
     assert outcome.reproduced
     assert (
-        outcome.count("same") == len(outcome.values) == table[["asr", "normal_accuracy"]].notna().sum().sum()
+        outcome.count("same") == len(outcome.rates) == table[["asr", "normal_accuracy"]].notna().sum().sum()
     )
     assert all(mean.published == mean.here for mean in outcome.means)
     assert outcome.verdict.startswith("Reproduced: ")
@@ -54,7 +54,7 @@ def test_a_rate_is_held_against_its_published_interval(table, share, state):
     here.loc[row, "asr"] = rate + share * (high - rate)
     outcome = compare(table, here)
     cell = "fawkes puface mobileface-v2 nn 0"
-    moved = next(v for v in outcome.values if (v.measure, v.cell) == ("asr", cell))
+    moved = next(v for v in outcome.rates if (v.measure, v.cell) == ("asr", cell))
     assert moved.state == state
     assert outcome.reproduced == (state != "outside")
     assert (moved.low, moved.high) == (table.loc[row, "asr_low"], high)

@@ -1,0 +1,101 @@
+"""`bench reproduce` on a small suite of drawn faces, through real subprocesses."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+SUITE = """
+attacks = ["pgd:steps=1"]
+defenses = ["jpeg"]
+backbones = ["synthetic-iresnet"]
+identities = 4
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Return a folder with results/ (a suite, its table, what the table was made with) and a store."""
+    place = tmp_path_factory.mktemp("reproduce")
+    results = place / "results"
+    results.mkdir()
+    (results / "tiny.toml").write_text(SUITE)
+    done = bench(
+        place, "run", "--config", "results/tiny.toml", "--csv", "results/tiny.csv", "--out", "results/tiny"
+    )
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+def bench(place, *words):
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("CLOAKBENCH")},
+        "CLOAKBENCH_STORE": str(place / "store"),
+        "CLOAKBENCH_DATA": str(place / "data"),
+        "TORCH_HOME": str(place / "torch"),
+    }
+    command = [sys.executable, "-m", "bench", *words]
+    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
+
+
+def with_table(place, tmp_path, change):
+    """Return a copy of results/ whose table was changed, without the record of its making."""
+    copy = tmp_path / "results"
+    copy.mkdir()
+    (copy / "tiny.toml").write_text(SUITE)
+    (copy / "tiny.csv").write_text(change((place / "results" / "tiny.csv").read_text()))
+    return str(copy)
+
+
+def test_the_tables_that_can_be_made_again_are_listed(place):
+    done = bench(place, "reproduce")
+    assert (done.returncode, done.stdout) == (0, "tiny: results/tiny.toml, results/tiny.csv\n")
+    assert json.loads(bench(place, "reproduce", "--json").stdout)[0]["quick"] is None
+
+
+def test_a_table_made_again_on_the_same_machine_is_the_same(place):
+    done = bench(place, "reproduce", "tiny", "--out", "runs/again", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["reproduced"]
+    assert {value["state"] for value in found["rates"]} == {"same"}
+    assert found["environment"] == []
+    assert (place / "runs" / "again" / "leaderboard.csv").read_text() == (
+        place / "results" / "tiny.csv"
+    ).read_text()
+
+
+def test_a_rate_outside_its_interval_is_shown_and_the_code_is_one(place, tmp_path):
+    def change(text):
+        header, *rows = text.splitlines()
+        columns = header.split(",")
+        at = [columns.index(name) for name in ("asr", "asr_low", "asr_high")]
+        fields = rows[-1].split(",")  # the warnings' texts stand behind these columns
+        for column, value in zip(at, ("0.990000", "0.980000", "1.000000"), strict=True):
+            fields[column] = value
+        return "\n".join([header, *rows[:-1], ",".join(fields)]) + "\n"
+
+    done = bench(
+        place, "reproduce", "tiny", "--results", with_table(place, tmp_path, change), "--out", "runs/other"
+    )
+    assert done.returncode == 1
+    assert (
+        "OUTSIDE pgd:steps=1 jpeg synthetic-iresnet nn 0: asr 99.0 [98.0, 100.0] published, " in done.stdout
+    )
+    assert "What the published table was made on is not recorded beside it." in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("Not reproduced: ")
+    assert "The largest difference is -" in done.stdout
+
+
+def test_what_cannot_be_made_again_is_refused(place, tmp_path):
+    done = bench(place, "reproduce", "tiney")
+    assert done.returncode == 2
+    assert "Did you mean 'tiny'?" in done.stderr
+    done = bench(place, "reproduce", "tiny", "--quick")
+    assert done.returncode == 2
+    assert "has no quick form" in done.stderr
+    done = bench(place, "reproduce", "tiny", "--results", str(tmp_path))
+    assert done.returncode == 2
+    assert "--results FOLDER" in done.stderr
