@@ -116,6 +116,19 @@ class Adaptive(Attack):
         """The inner attack's."""
         return self._inner.scope
 
+    @property
+    def core_seconds(self) -> float:
+        """The inner attack's own, and every view of the photo forward and back at each of its steps."""
+        draws = [1 if defense.deterministic else self.params.samples for defense in self._defenses]
+        views = sum(n * defense.core_seconds for n, defense in zip(draws, self._defenses, strict=True))
+        return self._inner.core_seconds + 2.5 * self._inner.passes * views
+
+    @property
+    def passes(self) -> int:
+        """The inner attack's, each with every view."""
+        views = sum(1 if defense.deterministic else self.params.samples for defense in self._defenses)
+        return self._inner.passes * (views + (self.params.mode == "joint"))
+
     def pool(self) -> str | None:
         """Return the surrogates the inner attack asks for."""
         return self._inner.pool()

@@ -263,6 +263,16 @@ class Fawkes(Attack):
         """Version 0.3 chooses its target by all photos of the identity."""
         return "identity" if VERSIONS[self.params.version].targeted else "image"
 
+    @property
+    def core_seconds(self) -> float:
+        """SSIM with its gradient, and Adadelta's step, at each step."""
+        return 0.0025 * self.passes
+
+    @property
+    def passes(self) -> int:
+        """The optimisation's steps."""
+        return self.params.setting.steps
+
     def pool(self) -> str | None:
         """Return the surrogates requested."""
         return self.params.surrogates

@@ -110,6 +110,16 @@ class LowKey(Attack):
             max_linf=min(255, max(1, reach)),
         )
 
+    @property
+    def core_seconds(self) -> float:
+        """The perceptual distance with its gradient, at each step."""
+        return (0.02 if self.params.perceptual == "lpips" else 0.0025) * self.params.steps
+
+    @property
+    def passes(self) -> int:
+        """At each step raw and blurred, upright and mirrored."""
+        return 4 * self.params.steps
+
     def pool(self) -> str | None:
         """Return the surrogates requested."""
         return self.params.surrogates
@@ -153,8 +163,8 @@ class LowKey(Attack):
 
 def _refusal(lpips: Unavailable) -> UsageError:
     return UsageError(
-        f"attack 'lowkey' weighs cloaks by LPIPS. {lpips.reason} An attack asks {VARIABLE} and the cache "
-        "alone. Or use lowkey:perceptual=dssim, a variant with another penalty."
+        f"attack 'lowkey' weighs cloaks by LPIPS. {lpips.reason} An attack sees {VARIABLE} only, not "
+        "--lpips-trunk. Or use lowkey:perceptual=dssim, a variant with another penalty."
     )
 
 

@@ -107,6 +107,11 @@ class PGD(Attack):
             max_linf=min(255.0, max(eps, math.floor(eps + 0.5))),
         )
 
+    @property
+    def passes(self) -> int:
+        """The steps."""
+        return self.params.steps
+
     def pool(self) -> str | None:
         """Return the surrogates requested."""
         return self.params.surrogates

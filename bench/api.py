@@ -7,8 +7,8 @@ stands apart: device, batch size and folders are not part of what is requested.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from bench.run.folder import CellResult, RunFolder
 from bench.run.planning import Options, Prepared, prepare
@@ -18,7 +18,22 @@ from bench.run.spec import RunSpec, make_spec
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Options", "RunSpec", "leaderboard", "measure", "plan", "run"]
+FIRST = (
+    *("attack", "defense", "backbone", "head", "condition", "seed"),
+    *(
+        "asr",
+        "asr_low",
+        "asr_high",
+        "defended_baseline_error",
+        "normal_accuracy",
+        "recovery",
+        "cloak_psnr",
+        "status",
+    ),
+)
+"""Columns that stand first in a data frame: whose row it is, and what a reader looks for."""
+
+__all__ = ["FIRST", "Options", "RunSpec", "leaderboard", "measure", "plan", "run"]
 
 
 def run(
@@ -36,12 +51,15 @@ def run(
 ) -> pd.DataFrame:
     """Run a matrix and return its leaderboard, one row a cell; the same as ``bench run``.
 
+    What is true of the whole run, its folder, notes and warnings among it, is in the data frame's ``attrs``
+    (`bench.leaderboard.about.ABOUT`).
+
     >>> from bench.api import run
     >>> table = run("pgd:steps=1", "jpeg", backbones="synthetic-iresnet", identities=4)
     >>> table[["attack", "defense", "status"]].values.tolist()  # doctest: +NORMALIZE_WHITESPACE
     [['none', 'none', 'ok'], ['none', 'jpeg', 'ok'], ['pgd:steps=1', 'none', 'ok'], ['pgd:steps=1', 'jpeg', 'ok']]
-    >>> bool(table["asr"].between(0, 1).all())
-    True
+    >>> bool(table["asr"].between(0, 1).all()), table.attrs["failed"]
+    (True, 0)
 
     Args:
         attacks: what cloaks gallery photos before they are posted.
@@ -53,7 +71,7 @@ def run(
         seeds: of the methods' randomness; each makes cells of its own.
         split_seed: of galleries, probes and folds, and of the choice of identities.
         identities: how many are evaluated; None for all.
-        options: device, threads, folders.
+        options: device, threads, folders; with ``Options(progress=True)`` it says how far it is.
 
     Raises:
         UsageError: something requested cannot be done.
@@ -131,14 +149,21 @@ def leaderboard(folder: RunFolder) -> pd.DataFrame:
     [{'attack': 'none', 'n_identities': 4, 'cloak_psnr': nan}]
 
     Returns:
-        One row a cell and condition, with the columns of `bench.leaderboard.columns.COLUMNS`; rates in [0, 1].
+        One row a cell and condition, with the columns of `bench.leaderboard.columns.COLUMNS`, those of `FIRST` before
+        the others; rates in [0, 1]. Its ``attrs`` are the facts of `bench.leaderboard.about.ABOUT`; pandas keeps them
+        when rows or columns are chosen, not when frames are merged.
 
     Raises:
         DataError: not a run's folder, or one of its files is missing or damaged.
     """
+    from bench.leaderboard.about import about
     from bench.leaderboard.table import build
 
-    return build(folder)
+    built = build(folder)
+    found = built[[*FIRST, *(name for name in built.columns if name not in FIRST)]]
+    facts: dict[Hashable | None, Any] = dict(about(folder, built).items())
+    found.attrs = facts
+    return found
 
 
 def _several(texts: str | Sequence[str]) -> tuple[str, ...]:

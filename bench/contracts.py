@@ -264,6 +264,27 @@ class Method(ABC):  # noqa: B024 -- what is abstract is up to each kind
     def __init__(self, params: MethodParams | None = None) -> None:
         self.params = self.Params() if params is None else params
 
+    @property
+    def given_name(self) -> str:
+        """The name that tables carry in place of the canonical one, for a method that is a user's own file; or ""."""
+        return ""
+
+    @property
+    def core_seconds(self) -> float:
+        """About how many seconds of one core an image takes, the passes through helper backbones apart.
+
+        Declared by the method and never measured, so that a plan is the same on every machine: a dear attack's photos
+        are dealt into parts by it, and it stands in an estimate until this machine has timed the method. It decides no
+        byte and is in no key. The factor of two that processors differ by does not matter. A class attribute will do
+        where it is constant. By default the sum over the method's parts, or a hundredth.
+        """
+        return sum(part.core_seconds for part in self.parts()) or 0.01
+
+    @property
+    def passes(self) -> int:
+        """How often an image goes forward and back through every helper backbone; by default as its dearest part."""
+        return max((part.passes for part in self.parts()), default=0)
+
     def pool(self) -> str | None:
         """Say which helper backbones the method wants.
 
@@ -560,6 +581,7 @@ class Backbone(Method):
         black_box: why they do not, as a clause; "" where they do or no more is to be said.
         how: how to get the weights, in a sentence or two; "" where no more is known than the card's source.
         recipes: ways to get the file of the card, the first that can be had; () where none is known.
+        terms: what the publisher of the weights asks to be agreed to before they are fetched, "" for nothing.
         accuracy_fuses_mirrored: whether the card's accuracy is of a photo's embedding and its mirror image's, added.
         accuracy_unlike: why the card's accuracy is not to be compared with one measured here, "" where it is.
     """
@@ -569,8 +591,14 @@ class Backbone(Method):
     black_box: str = ""
     how: ClassVar[str] = ""
     recipes: ClassVar[tuple[Recipe, ...]] = ()
+    terms: ClassVar[str] = ""
     accuracy_fuses_mirrored: ClassVar[bool] = False
     accuracy_unlike: ClassVar[str] = ""
+
+    @property
+    def core_seconds(self) -> float:
+        """See `Method.core_seconds`: of one embedding, forward only; by default a mobile network's."""
+        return 0.02
 
     def assets(self) -> tuple[AssetEntry, ...]:
         """Return the entry of the card's file; none where its path is a bare name: it ships with its package."""
@@ -578,7 +606,9 @@ class Backbone(Method):
         if len(PurePosixPath(card.file).parts) < 2:
             return ()
         how = self.how or (
-            f"The file was made from {card.source or 'a source the card does not state'}; it has no public "
+            ""
+            if self.recipes
+            else f"The file was made from {card.source or 'a source the card does not state'}; it has no public "
             "source of its own. Take it from a copy somebody has: --from URL_OR_FOLDER."
         )
         return (
@@ -596,6 +626,7 @@ class Backbone(Method):
                         recipes=self.recipes,
                     ),
                 ),
+                terms=self.terms,
                 how=how,
             ),
         )
@@ -638,10 +669,15 @@ class BackbonePool(Frozen):
     For a tracker in one group the helpers are those of the other groups: no method ever sees a relative of
     the backbone it is measured on. A tracker outside the pool gets the first group. In a pool of siblings
     (`within`) it is the other way round: the helpers are the others of the tracker's own group.
+
+    A pool grows by `trackers`, so that what was measured with its groups keeps its helpers.
     """
 
     name: str
     groups: tuple[tuple[str, ...], ...]
+    trackers: tuple[str, ...] = Field(
+        (), description="members of no group: measured against the first one, and never helpers themselves"
+    )
     within: bool = Field(False, description="helpers are of the tracker's own group, without the tracker")
 
     def helpers(self, tracker: str) -> tuple[str, ...]:
@@ -651,6 +687,8 @@ class BackbonePool(Frozen):
         ('c',)
         >>> BackbonePool(name="two", groups=(("a", "b"), ("c",)), within=True).helpers("a")
         ('b',)
+        >>> BackbonePool(name="two", groups=(("a", "b"), ("c",)), trackers=("d",)).helpers("d")
+        ('a', 'b')
         """
         if self.within:
             return tuple(sorted({n for group in self.groups if tracker in group for n in group} - {tracker}))

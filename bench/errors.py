@@ -41,8 +41,8 @@ def unknown(kind: str, value: str, valid: Iterable[str], fix: str = "") -> Usage
         valid: the names that would have been accepted.
         fix: one more sentence on how to go on.
     """
-    names = sorted(valid)
-    near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
+    names = sorted(set(valid))
+    near = difflib.get_close_matches(value, names, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     tail = f" {fix}" if fix else ""
     return UsageError(f"unknown {kind} '{value}'.{hint} Valid: {', '.join(names) or 'none'}.{tail}")

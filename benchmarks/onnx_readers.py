@@ -1,4 +1,4 @@
-"""The project's ONNX reader against onnx2torch: what each reads, and passes forth and back as a ratio in one process.
+"""The project's ONNX reader against onnx2torch: what each reads, and time forward and back as a ratio in one process.
 
 Run: ``pip install onnx2torch``, then ``python -m benchmarks.onnx_readers FILE.onnx …``. One thread; processor time.
 """

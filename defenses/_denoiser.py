@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bench.contracts import MICRO_BATCH, AssetEntry, AssetFile, Binding, Context, Faces, Purifier
+from bench.contracts import MICRO_BATCH, AssetEntry, AssetFile, Binding, Context, Faces, Purifier, Recipe
 from bench.data.cards import kept
 from bench.data.files import locate
 from bench.errors import DataError
@@ -28,12 +28,13 @@ class DenoiserWeights:
     """A chain of 3×3 convolutions in a file: stride 1, zero padding 1, bias, ReLU after all but the last.
 
     Attributes:
-        name: of the defence; ``bench models fetch NAME`` gets the file.
+        name: of the defence; ``bench fetch NAME`` gets the file.
         what: the network, in a line.
         file: path inside the data folder.
         bytes: its size.
         sha256: of the file.
-        source: the repository and commit it was made from.
+        source: the repository and commit it is made from.
+        recipe: how it is made from the file of its authors.
         channels: of the input, after each convolution, and so of the output: depth + 1 numbers.
     """
 
@@ -43,6 +44,7 @@ class DenoiserWeights:
     bytes: int
     sha256: str
     source: str
+    recipe: Recipe
     channels: tuple[int, ...]
 
     @property
@@ -54,20 +56,14 @@ class DenoiserWeights:
             what=self.what,
             licence=f"none stated in {self.source.partition(' ')[0]} (no licence file)",
             source=self.source,
-            files=(AssetFile(path=self.file, bytes=self.bytes, sha256=self.sha256),),
-            how=(
-                f"The file was made from {self.source} and has no public source of its own. "
-                "Take it from a copy somebody has: --from URL_OR_FOLDER."
-            ),
+            files=(AssetFile(path=self.file, bytes=self.bytes, sha256=self.sha256, recipes=(self.recipe,)),),
+            how="",
         )
 
     @property
     def fix(self) -> str:
         """The sentence that says how to get the file."""
-        return (
-            f"`bench models fetch {self.name} --from URL_OR_FOLDER` puts it there from a copy somebody has; "
-            "or point CLOAKBENCH_DATA to a folder that has it."
-        )
+        return f"Run 'bench fetch {self.name}', or point CLOAKBENCH_DATA to a folder that has it."
 
     def locate(self) -> Path:
         """Return the path of the file.

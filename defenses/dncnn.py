@@ -6,8 +6,11 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from bench.contracts import MethodParams
+from bench.contracts import MethodParams, Recipe, Source
+from bench.data.converters import Converter
 from defenses._denoiser import Denoiser, DenoiserWeights
+
+COMMIT = "e93b27812d3ff523a3a79d19e5e50d233d7a8d0a"
 
 WEIGHTS = DenoiserWeights(
     name="dncnn",
@@ -15,7 +18,18 @@ WEIGHTS = DenoiserWeights(
     file="weights/denoiser/dncnn-color-blind.safetensors",
     bytes=2_676_156,
     sha256="78264fdac757b6fe21ae735f06be33f7d7d64ab4371b63c4914e1b00d1e47de7",
-    source="cszn/DnCNN @ e93b27812d3ff523a3a79d19e5e50d233d7a8d0a",
+    source=f"cszn/DnCNN @ {COMMIT}",
+    recipe=Recipe(
+        sources=(
+            Source(
+                name="GD_Color_Blind.mat",
+                url=f"https://raw.githubusercontent.com/cszn/DnCNN/{COMMIT}/model/GD_Color_Blind.mat",
+                sha256="57db5437a44037e7675a99042fe7b14d3dcdf1c333d3ec665855566e8a59795c",
+                bytes=2_763_713,
+            ),
+        ),
+        convert=Converter("defenses._convert_denoiser:convert_dncnn"),
+    ),
     channels=(3, *[64] * 19, 3),
 )
 """The authors' blind colour model (20 layers, σ 0 to 55), its batch norms merged by them."""
@@ -40,6 +54,7 @@ class DnCNN(Denoiser):
         "Zhang, Zuo, Chen, Meng, Zhang: Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image "
         "Denoising, IEEE TIP 26(7), 2017"
     )
+    core_seconds: ClassVar[float] = 0.2
     weights: ClassVar[DenoiserWeights] = WEIGHTS
 
     class Params(MethodParams):

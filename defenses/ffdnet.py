@@ -8,8 +8,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from bench.contracts import MethodParams
+from bench.contracts import MethodParams, Recipe, Source
+from bench.data.converters import Converter
 from defenses._denoiser import Denoiser, DenoiserWeights
+
+COMMIT = "e787f46df2f374ff3591186706229cb9a0591fea"
 
 WEIGHTS = DenoiserWeights(
     name="ffdnet",
@@ -17,7 +20,18 @@ WEIGHTS = DenoiserWeights(
     file="weights/denoiser/ffdnet-color.safetensors",
     bytes=3_410_384,
     sha256="abf660cfd02ac45e099216891081c03ed8a0989ba5e864d642f05a062b4d41ee",
-    source="cszn/FFDNet @ e787f46df2f374ff3591186706229cb9a0591fea",
+    source=f"cszn/FFDNet @ {COMMIT}",
+    recipe=Recipe(
+        sources=(
+            Source(
+                name="FFDNet_color.mat",
+                url=f"https://raw.githubusercontent.com/cszn/FFDNet/{COMMIT}/models/FFDNet_color.mat",
+                sha256="a4b5a9da21294ab9ba6ed5c6cc459c46dff20c025eb7d3ab82e8e0bb00541793",
+                bytes=3_373_400,
+            ),
+        ),
+        convert=Converter("defenses._convert_denoiser:convert_ffdnet"),
+    ),
     channels=(13, *[96] * 11, 12),
 )
 """The authors' colour model (12 layers, σ 0 to 75)."""
@@ -50,6 +64,7 @@ class FFDNet(Denoiser):
         "Zhang, Zuo, Zhang: FFDNet: Toward a Fast and Flexible Solution for CNN-Based Image Denoising, "
         "IEEE TIP 27(9), 2018"
     )
+    core_seconds: ClassVar[float] = 0.06
     weights: ClassVar[DenoiserWeights] = WEIGHTS
 
     class Params(MethodParams):

@@ -25,6 +25,7 @@ def facenet_card(name: str, file: str, training_data: str, lfw_accuracy: float) 
     return BackboneCard(
         name=name,
         file=f"weights/facenet/{file}",
+        released="2018-04-10",  # davidsandberg/facenet, README, News; facenet-pytorch ported them
         licence="MIT (repository); nothing is stated of the training data",
         source=f"timesler/facenet-pytorch, release v2.2.9, {file}; ported from davidsandberg/facenet",
         training_data=training_data,

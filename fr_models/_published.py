@@ -10,14 +10,15 @@ import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from bench.contracts import AssetEntry, BackboneCard, Binding, MethodParams
+from bench.contracts import AssetEntry, Backbone, BackboneCard, Binding, MethodParams, Recipe, Source
 from bench.data.checkpoints import read_tensors
-from bench.data.files import data_folder
+from bench.data.files import locate
 from bench.errors import DataError
 from bench.plugins import factory
 from fr_models._layers import fold
@@ -53,7 +54,9 @@ def noted(card: BackboneCard, given: str) -> BackboneCard:
         return card
     called = misnamed(card, given)
     word = "what the file of weights= was trained on is the user's word"
-    return card.model_copy(update={"note": "; ".join(filter(None, (card.note, word, called)))})
+    # Its digest is not the card's: the file is known by its own.
+    update = {"note": "; ".join(filter(None, (card.note, word, called))), "sha256": "", "equivalents": ()}
+    return card.model_copy(update=update)
 
 
 def misnamed(card: BackboneCard, given: str) -> str:
@@ -74,23 +77,35 @@ def warn_misnamed(card: BackboneCard, given: str) -> None:
         )
 
 
-def locate_weights(card: BackboneCard, given: str, how: str) -> Path:
-    """Return the file of a backbone that the user brings.
+def locate_weights(backbone: Backbone, given: str) -> Path:
+    """Return the file of a backbone whose publisher's file it is.
 
     Args:
-        card: says where in the data folder it is looked for.
+        backbone: its card says where in the data folder it is looked for.
         given: the path a user gave instead, or "".
-        how: where to get it, in a sentence.
 
     Raises:
-        DataError: there is no such file; the message says where to get it and where to put it.
+        DataError: there is no such file, or it is another than its card's; the message says how to get it.
     """
-    path = Path(given).expanduser() if given else data_folder() / card.file
-    if path.is_file():
-        return path
-    if given:
-        raise DataError(f"{path} is not a file. {how}")
-    raise DataError(f"'{card.file}' is not in the data folder {data_folder()}. {how} Or give weights=FILE.")
+    card = backbone.card
+    fix = (
+        f"Run 'bench fetch {card.name}', or do so by hand: {backbone.how}"
+        if backbone.recipes
+        else backbone.how
+    )
+    if not given:
+        return locate(
+            card.file, card.sha256, equivalents=card.equivalents, fix=f"{fix} Or give weights=FILE."
+        )
+    path = Path(given).expanduser()
+    if not path.is_file():
+        raise DataError(f"{path} is not a file. {fix}")
+    return path
+
+
+def as_published(url: str) -> Recipe:
+    """Return the recipe of a file that is used as its publisher hands it out, who states no digest of it."""
+    return Recipe(sources=(Source(name=PurePosixPath(url).name, url=url),))
 
 
 def fitted(
@@ -147,6 +162,7 @@ class CheckpointBackbone(TorchNetwork):
         how: where to get the file and where to put it, in a sentence or two.
     """
 
+    core_seconds: ClassVar[float] = 0.15
     Params = WeightsParams
     params: WeightsParams
 
@@ -182,7 +198,7 @@ class CheckpointBackbone(TorchNetwork):
         Raises:
             DataError: it is missing; the message says where to get it.
         """
-        return locate_weights(self.card, self.params.weights, self.how)
+        return locate_weights(self, self.params.weights)
 
     def files(self, binding: Binding) -> tuple[Path, ...]:
         """Name the checkpoint: its digest enters the key."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, ValidationError
@@ -142,6 +142,7 @@ class TorchBackbone(TorchNetwork):
         folder: where `card.file` lies.
     """
 
+    core_seconds: ClassVar[float] = 0.002
     card: TrainedCard
     folder: Path = SHIPPED
 

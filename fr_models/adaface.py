@@ -1,4 +1,4 @@
-"""IResNet of 18, 50 or 101 layers by AdaFace (.ckpt, Kim et al., CVPR 2022); the user brings the file.
+"""IResNet of 18, 50 or 101 layers by AdaFace (.ckpt, Kim et al., CVPR 2022), from Google Drive by hand.
 
 Key names, shapes and preprocessing are those of mk-minchul/AdaFace (net.py, inference.py), accuracies those of its
 README. Untested on the real files.
@@ -33,6 +33,20 @@ LFW: Mapping[tuple[Depth, Data], float] = {
 }
 """The published networks → LFW accuracy as AdaFace's README states it; its R100 is ir_101 in its code."""
 
+_DRIVE: Mapping[tuple[Depth, Data], str] = {
+    (18, "casia"): "1BURBDplf2bXpmwOL1WVzqtaVmQl9NpPe",
+    (18, "vggface2"): "1k7onoJusC0xjqfjB-hNNaxz9u6eEzFdv",
+    (18, "webface4m"): "1J17_QW1Oq00EhSWObISnhWEYr2NNrg2y",
+    (50, "casia"): "1g1qdg7_HSzkue7_VrW64fnWuHl0YL2C2",
+    (50, "ms1mv2"): "1eUaSHG4pGlIZK7hBkqjyp2fc2epKoBvI",
+    (50, "webface4m"): "1BmDRrhPsHSbXcWZoYFPJg2KJn1sd3QpN",
+    (101, "ms1mv2"): "1m757p4-tUU5xlSHLaO04sqnhvqankimN",
+    (101, "ms1mv3"): "1hRI8YhlfTx2YMzyDwsqLTOxbyFVOqpSI",
+    (101, "webface4m"): "18jQkqB0avFqWa0Pas52g54xNshUOQJpQ",
+    (101, "webface12m"): "1dswnavflETcnAuplZj1IOKKP0eM8ITgT",
+}
+"""Where its README, table Pretrained Models, sends for them."""
+
 _TRAINED_ON: Mapping[Data, str] = {
     "casia": "CASIA-WebFace",
     "vggface2": "VGGFace2",
@@ -52,7 +66,11 @@ def card_of(depth: Depth, data: Data) -> BackboneCard:
         name="adaface",
         file=f"weights/adaface/adaface_ir{depth}_{_IN_FILES.get(data, data)}.ckpt",
         licence="MIT (repository, as others report it); nothing is stated for the weights or of the training data",
-        source="mk-minchul/AdaFace, README, Pretrained Models",
+        released="2022",  # its README has them all beside its news of NeurIPS 2022
+        source=(
+            "mk-minchul/AdaFace, README, Pretrained Models: "
+            f"https://drive.google.com/file/d/{_DRIVE[depth, data]}/view"
+        ),
         training_data=_TRAINED_ON[data],
         family="adaface",
         embedding_dim=EMBEDDING_DIM,
@@ -76,8 +94,8 @@ class AdaFace(CheckpointBackbone):
     # train_val.py, validation_step; the sum of embeddings is its average weighted by norms.
     accuracy_fuses_mirrored = True
     how = (
-        "Get it from the table Pretrained Models in the README of https://github.com/mk-minchul/AdaFace and put it "
-        "there."
+        "It is on Google Drive only, which hands it to a browser: get it from the table Pretrained Models in the "
+        "README of https://github.com/mk-minchul/AdaFace (`bench list` prints the address) and put it there."
     )
 
     class Params(WeightsParams):

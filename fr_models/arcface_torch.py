@@ -1,4 +1,4 @@
-"""IResNet of 18, 34, 50 or 100 layers by insightface's arcface_torch (.pth); the user brings the file.
+"""IResNet of 18, 34, 50 or 100 layers by insightface's arcface_torch (.pth), by hand.
 
 Key names, shapes and preprocessing are those of deepinsight/insightface, recognition/arcface_torch
 (backbones/iresnet.py, inference.py). Untested on the real files.
@@ -34,6 +34,7 @@ def card_of(depth: int, data: Data) -> BackboneCard:
         name="arcface-torch",
         file=f"weights/arcface-torch/{_FOLDERS[data].format(depth)}/backbone.pth",
         licence="non-commercial research purposes only (insightface, recognition/arcface_torch/README.md)",
+        released="2021",  # insightface's README: 2021-03-13
         source="deepinsight/insightface, recognition/arcface_torch, Model Zoo",
         training_data=_TRAINED_ON[data],
         family=f"insightface-{data}",
@@ -53,8 +54,8 @@ class ArcFaceTorch(CheckpointBackbone):
     paper = "Deng et al., ArcFace, CVPR 2019"
     card = card_of(50, "ms1mv3")
     how = (
-        "Get backbone.pth from the Model Zoo of recognition/arcface_torch in "
-        "https://github.com/deepinsight/insightface and put it there."
+        "It is on OneDrive or BaiduDrive only, which hand it to a browser: get backbone.pth from the Model Zoo of "
+        "recognition/arcface_torch in https://github.com/deepinsight/insightface and put it there."
     )
 
     class Params(WeightsParams):

@@ -1,4 +1,4 @@
-"""IResNet of 50 or 100 layers by MagFace (.pth, Meng et al., CVPR 2021); the user brings the file.
+"""IResNet of 50 or 100 layers by MagFace (.pth, Meng et al., CVPR 2021), from Google Drive or BaiduDrive by hand.
 
 Key names, shapes and preprocessing are those of IrvingMeng/MagFace (models/iresnet.py, inference/network_inf.py,
 inference/gen_feat.py). Untested on the real files.
@@ -24,6 +24,9 @@ PREFIXES = ("features.module.", "module.features.")
 
 _FILES: Mapping[int, str] = {100: "magface_epoch_00025.pth", 50: "magface_iresnet50_MS1MV2_ddp_fp32.pth"}
 
+_RELEASED: Mapping[int, str] = {100: "2021-03-12", 50: "2021-03-31"}
+"""Its README, Logs."""
+
 
 def card_of(depth: int) -> BackboneCard:
     """Return the card of the published network of a depth."""
@@ -34,6 +37,7 @@ def card_of(depth: int) -> BackboneCard:
             "Apache-2.0 as reported of the present repository, MIT in its first commit; nothing is stated for the "
             "weights or of the training data"
         ),
+        released=_RELEASED[depth],
         source="IrvingMeng/MagFace, README, Model Zoo",
         training_data="MS1MV2",
         family="magface",
@@ -53,7 +57,10 @@ class MagFace(CheckpointBackbone):
     name = "magface"
     paper = "Meng et al., MagFace, CVPR 2021"
     card = card_of(100)
-    how = "Get it from the Model Zoo in the README of https://github.com/IrvingMeng/MagFace and put it there."
+    how = (
+        "It is on Google Drive or BaiduDrive only, which hand it to a browser: get it from the Model Zoo in the "
+        "README of https://github.com/IrvingMeng/MagFace and put it there."
+    )
 
     class Params(WeightsParams):
         """Which of the published networks."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from bench.contracts import BackboneCard, Preprocessing, Threshold
+from bench.contracts import BackboneCard, Preprocessing, Recipe, Source, Threshold
+from bench.data.converters import Converter
 from fr_models._onnx_backbone import OnnxBackbone
 
+PUBLISHED = (
+    "https://raw.githubusercontent.com/diandianti/photo_analyze/"
+    "2715cee6d1f39fc63b431a4fa14b0fc4f8334309/models"
+)
 CALIBRATED_BY = "bench models calibrate mobilefacenet-relu6 --dataset lfw"
 
 
@@ -13,6 +18,19 @@ class MobileFaceNetRelu6(OnnxBackbone):
 
     name = "mobilefacenet-relu6"
     paper = "Chen et al., MobileFaceNets, CCBR 2018"
+    recipes = (
+        Recipe(
+            sources=(
+                Source(
+                    name="mobilefacenet.onnx",
+                    url=f"{PUBLISHED}/mobilefacenet.onnx",
+                    sha256="f055d9c9a4d826d198c42666590fdefa0fdc1374a75ccb6306c3d1b1bf8f74c5",
+                    bytes=3_973_728,
+                ),
+            ),
+            convert=Converter("fr_models._convert_mobilefacenet_relu6:convert"),
+        ),
+    )
     card = BackboneCard(
         name="mobilefacenet-relu6",
         file="weights/fr/mobilefacenet-relu6.onnx",

@@ -46,6 +46,7 @@ BROUGHT = {
         ("backbones", name)
         for name in ("adaface", "arcface-torch", "facenet-casia", "facenet-vggface2", "magface")
     ),
+    *(("backbones", name) for name in registry.BACKBONES.entries() if name.startswith("uniface-")),
     *(
         ("datasets", name)
         for name in ("casia-webface", "celeba", "celeba-hq", "facescrub", "ffhq", "vggface2")

@@ -93,10 +93,16 @@ def test_every_link_leads_somewhere() -> None:
     assert not dead, "\n".join(dead)
 
 
-def test_the_readme_lists_every_command() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_a_page_lists_every_command() -> None:
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     missing = [name for name in COMMANDS if f"bench {name}" not in text]
     assert not missing
+
+
+def test_the_readme_fits_on_two_screens() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 90
+    assert "## How to cite" in text
 
 
 def test_the_attack_of_the_readme_passes_the_checks(tmp_path: Path) -> None:

@@ -104,6 +104,11 @@ class APF(Attack):
         params = self.params
         return Ascent(params.eps, params.step, params.steps, params.diversity)
 
+    @property
+    def passes(self) -> int:
+        """The steps of module 1; the networks of the others are small beside them."""
+        return self.params.steps
+
     def pool(self) -> str | None:
         """Return the surrogates requested."""
         return self.params.surrogates

@@ -106,6 +106,11 @@ class ErasableMask(Attack):
             constraint="PSNR at least that on the weights' card, the key's pattern not counted",
         )
 
+    @property
+    def passes(self) -> int:
+        """The steps of the refinement, those of the shipped weights where the parameters leave them to a card."""
+        return 24 if self.params.refinement is None else self.params.refinement
+
     def pool(self) -> str | None:
         """Return the surrogates requested."""
         return self.params.surrogates

@@ -1,43 +1,41 @@
-"""What ``bench data list|add|fetch`` and ``bench models fetch`` do.
+"""What there is to fetch: data sets and weights that the project does not ship, with the state of their files.
 
-The catalogue knows data sets and weights that the project does not ship: what they are, their licence, their
-files pinned by SHA-256 and where to get them. Data sets are listed here, weights are declared by the registered
-backbones, defences and attacks (`bench.contracts.Method.assets`). The user's own folders are in ``folders.json`` of
-the data folder.
+Data sets, backbones, attacks and defences declare what they need (`bench.contracts.Method.assets`), the harness its
+own measure's weights (`OWN`). How files get here is `bench.assets.fetching`. The user's own folders are in
+``folders.json`` of the data folder.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 
-from bench.contracts import AssetEntry, AssetFile, Frozen, Method, Recipe, Source
+from bench.assets import first_digests
+from bench.contracts import AssetEntry, AssetFile, Frozen, Method
 from bench.data.files import VARIABLE, data_folder, sha256_of
 from bench.data.folders import FOLDERS, registered
 from bench.errors import DataError, UsageError, unknown
 from bench.files import write_atomically
 from bench.plugins import factory, registry, syntax
+from bench.quality import lpips_trunk
 
 Kind = Literal["dataset", "weights"]
 State = Literal["present", "absent", "corrupt"]
-Report = Callable[[str, int, int], None]
 
-TIMEOUT_S = 30
-"""Seconds without an answer after which a download is given up."""
+OWN: tuple[AssetEntry, ...] = (lpips_trunk.ENTRY,)
+"""What the harness itself uses."""
 
 _WITH_WEIGHTS: tuple[registry.Registry[Method], ...] = (
     registry.BACKBONES,
     registry.DEFENSES,
     registry.ATTACKS,
 )
+_DATASETS: tuple[registry.Registry[Method], ...] = (registry.DATASETS,)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
@@ -62,54 +60,18 @@ class Listed(Frozen):
         states = {f.state for f in self.files}
         return "corrupt" if "corrupt" in states else "absent" if "absent" in states else "present"
 
+    @property
+    def bytes(self) -> int:
+        """Size of its files: of those that are here as they are, else as stated; 0 where one is not stated."""
+        sizes = [f.path.stat().st_size if f.state == "present" else f.file.bytes for f in self.files]
+        return sum(sizes) if all(sizes) else 0
 
-def _as_published(name: str, url: str) -> tuple[Recipe, ...]:
-    return (Recipe(sources=(Source(name=name, url=url),)),)
-
-
-_LFW = AssetEntry(
-    name="lfw",
-    kind="dataset",
-    what="Labeled Faces in the Wild, deep-funneled: 13,233 photos of 5,749 identities, five landmarks each",
-    licence=(
-        "none stated; published by its authors as a public research benchmark "
-        "(cite Huang et al., UMass TR 07-49, 2007, and Huang et al., NIPS 2012)"
-    ),
-    source="umass-vis-lfw/umass-vis-lfw.github.io @ 2a620cd8cceb10430f8c7012fe9fa5f0837759e9",
-    files=(
-        AssetFile(
-            path="lfw/lfw-deepfunneled.tar",
-            bytes=126_760_960,
-            sha256="351075da5e18755678ee5851572a5b1c879476632a79e6cabed84430a11785f1",
-        ),
-        AssetFile(
-            path="lfw/landmarks.csv",
-            bytes=1_919_323,
-            sha256="3df48366ccf49e848d18dfbfb8d5382a2aec1e04a81110b3e6f85555a0675c4b",
-        ),
-        AssetFile(
-            path="lfw/pairs.txt",
-            bytes=155_335,
-            sha256="ea42330c62c92989f9d7c03237ed5d591365e89b3e649747777b70e692dc1592",
-            recipes=_as_published("pairs.txt", "http://vis-www.cs.umass.edu/lfw/pairs.txt"),
-        ),
-        AssetFile(
-            path="lfw/people.txt",
-            bytes=94_770,
-            sha256="bc8fa2b7f25c895cf7efb6de4f4fc27ca8b8d1cfa63350ad8b96eae2b198d365",
-            recipes=_as_published("people.txt", "http://vis-www.cs.umass.edu/lfw/people.txt"),
-        ),
-    ),
-    how=(
-        "The archive is an uncompressed tar of the authors' photos and the landmarks were computed for it; "
-        "neither has a public source of its own. Take both from a copy somebody has: --from URL_OR_FOLDER. "
-        "Or unpack the authors' lfw-deepfunneled.tgz (http://vis-www.cs.umass.edu/lfw/) and run "
-        "--dataset lfw:path=FOLDER,landmarks=detect."
-    ),
-)
-
-DATASETS: tuple[AssetEntry, ...] = (_LFW,)
-"""Data sets with files to fetch; a procedural or a user's own data set has none."""
+    @property
+    def download(self) -> int:
+        """Bytes to download for what is missing, 0 where a publisher states none."""
+        recipes = {f.file.recipes[0] for f in self.files if f.state != "present" and f.file.recipes}
+        sources = {source for recipe in recipes for source in recipe.sources}
+        return sum(s.bytes for s in sources) if all(s.bytes for s in sources) else 0
 
 
 class ByHand(Frozen):
@@ -176,17 +138,16 @@ def place_of(entry: ByHand) -> Path:
     return data_folder() / entry.name
 
 
-def weights() -> tuple[AssetEntry, ...]:
-    """Return the weights that belong in the data folder, as the registered methods declare them, each once."""
-    declared = [entry for known, name in _methods() for entry in _declared(known, name)]
-    return tuple({entry.name: entry for entry in declared}.values())
+def catalogue(kind: Kind | None = None) -> tuple[AssetEntry, ...]:
+    """Return the entries of a kind, or all, each name once, as the registered methods declare them."""
+    declared = [entry for known in (*_DATASETS, *_WITH_WEIGHTS) for entry in _of_registry(known)]
+    every = {entry.name: entry for entry in (*declared, *OWN) if kind in (None, entry.kind)}
+    return tuple(every.values())
 
 
-def _methods() -> Iterator[tuple[registry.Registry[Method], str]]:
-    """Yield each registered method that may need weights; those come first that are nothing without them."""
-    for known in _WITH_WEIGHTS:
-        for name in known.entries():
-            yield known, name
+def _of_registry(known: registry.Registry[Method]) -> Iterator[AssetEntry]:
+    for name in known.entries():
+        yield from _declared(known, name)
 
 
 def _declared(known: registry.Registry[Method], text: str) -> tuple[AssetEntry, ...]:
@@ -197,182 +158,71 @@ def _declared(known: registry.Registry[Method], text: str) -> tuple[AssetEntry, 
     return factory.create(known.kind, text).assets()
 
 
-def catalogue(kind: Kind | None = None) -> tuple[AssetEntry, ...]:
-    """Return the entries of a kind, or all."""
-    datasets = DATASETS if kind in (None, "dataset") else ()
-    return datasets + (weights() if kind in (None, "weights") else ())
-
-
 def listing(kind: Kind | None = None) -> tuple[Listed, ...]:
     """Return each entry with the state of its files; reads the files that are there to check them."""
-    return tuple(Listed(entry=e, files=tuple(map(_state, e.files))) for e in catalogue(kind))
+    return tuple(map(state_of, catalogue(kind)))
+
+
+def state_of(entry: AssetEntry) -> Listed:
+    """Return an entry with the state of its files; reads those that are there."""
+    return Listed(entry=entry, files=tuple(map(_state, entry.files)))
 
 
 def _state(file: AssetFile) -> FileState:
     path = data_folder() / file.path
     if not path.is_file():
-        state: State = "absent"
-    else:
-        state = (
-            "corrupt"
-            if file.sha256 and sha256_of(path) not in (file.sha256, *file.equivalents)
-            else "present"
-        )
-    return FileState(file=file, path=path, state=state)
+        return FileState(file=file, path=path, state="absent")
+    expected = accepted(file)
+    whole = not expected or sha256_of(path) in expected
+    return FileState(file=file, path=path, state="present" if whole else "corrupt")
 
 
-def fetch(
-    name: str, source: str = "", *, kind: Kind | None = None, report: Report | None = None
-) -> tuple[Path, ...]:
-    """Put the files of an entry into the data folder; those already there and whole are left alone.
-
-    Args:
-        name: of the entry.
-        source: a mirror: the URL of a folder, or a folder on this machine, that holds the files under their
-            path in the catalogue or directly under their name; the catalogue's own URLs when empty.
-        kind: look among these entries only.
-        report: called with (path, files done, files in all).
-
-    Returns:
-        paths of the files that were written.
-
-    Raises:
-        UsageError: unknown name, or some file has no known source (what has one is fetched first).
-        DataError: a source does not answer or gives other bytes; no half file is left.
-    """
-    entry = _entry(name, kind)
-    wanted = [s for s in map(_state, entry.files) if s.state != "present"]
-    known = [s for s in wanted if source or url_of(s.file)]
-    for done, state in enumerate(known):
-        if report is not None:
-            report(state.file.path, done, len(known))
-        _fetch_file(state.file, state.path, source)
-    by_hand = [s for s in wanted if s not in known and not s.file.sha256]
-    if by_hand:
-        places = ", ".join(str(s.path) for s in by_hand)
-        raise UsageError(
-            f"{name} is not fetched: its publisher states no digest to check it by. {entry.how} The place is {places}."
-        )
-    if len(known) < len(wanted):
-        missing = ", ".join(s.file.path for s in wanted if s not in known)
-        raise UsageError(f"{name}: no public source is known for {missing}. {entry.how}")
-    return tuple(state.path for state in known)
+def accepted(file: AssetFile) -> tuple[str, ...]:
+    """Return the digests a file of the data folder may have; () where none is known."""
+    if file.sha256:
+        return (file.sha256, *file.equivalents)
+    noted = first_digests.noted(file.path)
+    return (noted,) if noted else ()
 
 
-def _entry(name: str, kind: Kind | None) -> AssetEntry:
-    """Find an entry without importing other plugins than the one that is requested.
+def is_public(file: AssetFile) -> bool:
+    """Say whether there is a way to a file for anyone: every source has an address, or is in a package."""
+    return any(all(source.url or source.package for source in recipe.sources) for recipe in file.recipes)
+
+
+def find(name: str, kind: Kind | None = None) -> AssetEntry:
+    """Return the entry of a name, which may have parameters, without importing other plugins than the one of it.
 
     Raises:
         UsageError: there is none of this name, or it is not to be fetched.
     """
-    listed = {e.name: e for e in DATASETS} if kind in (None, "dataset") else {}
-    if name in listed:
-        return listed[name]
-    by_hand = {entry.name: entry for entry in BY_HAND} if kind in (None, "dataset") else {}
-    if name in by_hand:
-        entry = by_hand[name]
+    for own in OWN:
+        if own.name == name and kind in (None, own.kind):
+            return own
+    if kind in (None, "dataset"):
+        _refuse_by_hand(name)
+    rooms = (
+        *(_DATASETS if kind in (None, "dataset") else ()),
+        *(_WITH_WEIGHTS if kind in (None, "weights") else ()),
+    )
+    of_name = [known for known in rooms if syntax.parse(name).name in known.entries()]
+    entry = next((entry for known in of_name for entry in _declared(known, name)), None)
+    if entry is not None:
+        return entry
+    if of_name:
+        raise UsageError(f"nothing is to be fetched for '{name}': its files ship with it or are your own.")
+    by_hand = [entry.name for entry in BY_HAND if kind in (None, "dataset")]
+    valid = [*(entry.name for entry in catalogue(kind)), *by_hand]
+    raise unknown("data set or weights" if kind is None else kind, name, valid, "See `bench fetch --list`.")
+
+
+def _refuse_by_hand(name: str) -> None:
+    entry = next((entry for entry in BY_HAND if entry.name == name), None)
+    if entry is not None:
         raise UsageError(
             f"{name} is handed out by its publishers only. {entry.how}, and unpack it in {place_of(entry)} or "
             f"anywhere ({name}:path=FOLDER). Licence: {entry.licence}."
         )
-    methods = list(_methods()) if kind in (None, "weights") else []
-    of_name = [known for known, method in methods if method == syntax.parse(name).name]
-    found = next((entry for known in of_name for entry in _declared(known, name)), None)
-    if found is not None:
-        return found
-    if of_name:
-        raise UsageError(f"nothing is to be fetched for '{name}': its weights ship with it or are your own.")
-    valid = (*listed, *by_hand, *(entry.name for entry in (weights() if methods else ())))
-    raise unknown("data set or weights" if kind is None else kind, name, valid)
-
-
-def _fetch_file(file: AssetFile, path: Path, source: str) -> None:
-    if not file.sha256:
-        raise UsageError(
-            f"{file.path} is not pinned by a SHA-256 in its card, so it is not fetched. Put it at {path} yourself."
-        )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if (free := shutil.disk_usage(path.parent).free) < file.bytes:
-            raise DataError(f"{path.parent} has {free:,} bytes free, {file.path} needs {file.bytes:,}.")
-        # Within the same folder, so that the last step is a rename: the file is there whole or not at all.
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=path.parent) as folder:
-            part = Path(folder) / path.name
-            origin = _copy(file, part, source)
-            if (found := sha256_of(part)) != file.sha256:
-                raise DataError(
-                    f"{origin} has SHA-256 {found}, {file.path} must have {file.sha256}. "
-                    "Nothing was kept; try another source with --from."
-                )
-            part.replace(path)
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be written: {error}. Free some space, or point {VARIABLE} elsewhere."
-        ) from error
-
-
-def _copy(file: AssetFile, part: Path, source: str) -> str:
-    """Write the file to `part` from wherever it is; returns where that was, for messages."""
-    folder = _local_folder(source)
-    if folder is None:
-        urls = _candidate_urls(file, source)
-        for url in urls[:-1]:
-            try:
-                return _download(url, part)
-            except _NotThereError:
-                continue
-        return _download(urls[-1], part)
-    for candidate in (folder / file.path, folder / Path(file.path).name):
-        if candidate.is_file():
-            shutil.copyfile(candidate, part)
-            return str(candidate)
-    raise DataError(f"{folder} has neither {file.path} nor {Path(file.path).name}. Give another --from.")
-
-
-def _local_folder(source: str) -> Path | None:
-    """Return the folder `source` names, None where it is a URL of the net or empty."""
-    parts = urlsplit(source)
-    if not source or parts.scheme in ("http", "https"):
-        return None
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    if "://" in source:
-        raise UsageError(f"'{source}' cannot be read; valid: http://…, https://…, file://… or a folder.")
-    return Path(source).expanduser()
-
-
-def url_of(file: AssetFile) -> str:
-    """Return where exactly this file is published, "" where it has to be made."""
-    return next((r.sources[0].url for r in file.recipes if r.convert is None), "")
-
-
-def _candidate_urls(file: AssetFile, source: str) -> tuple[str, ...]:
-    if not source:
-        return (url_of(file),)
-    base = source.rstrip("/")
-    return f"{base}/{file.path}", f"{base}/{Path(file.path).name}"
-
-
-class _NotThereError(DataError):
-    """The server says that it has no such file."""
-
-
-def _download(url: str, part: Path) -> str:
-    import pooch
-    import requests
-
-    try:
-        pooch.HTTPDownloader(timeout=TIMEOUT_S, chunk_size=1 << 16)(url, part, None)
-    except requests.HTTPError as error:
-        status = error.response.status_code if error.response is not None else "nothing"
-        kind = _NotThereError if status == 404 else DataError
-        raise kind(f"{url} answers {status}. Try another source with --from.") from error
-    except requests.RequestException as error:
-        reason = type(error).__name__
-        raise DataError(
-            f"{url} cannot be reached ({reason}). Check the network, or give a copy with --from URL_OR_FOLDER."
-        ) from error
-    return url
 
 
 def add(name: str, path: Path) -> Mapping[str, Path]:

@@ -239,10 +239,10 @@ def _data() -> Iterator[Finding]:
         name="data folder",
         state="ok" if there else "missing",
         detail=f"{folder} ({_where(data_files.VARIABLE)})",
-        fix="" if there else f"`bench data fetch` makes it; or point {data_files.VARIABLE} to one.",
+        fix="" if there else f"`bench fetch NAME` makes it; or point {data_files.VARIABLE} to one.",
     )
     for entry in catalogue.catalogue("dataset"):
-        yield _files_of("data", entry, f"bench data fetch {entry.name}")
+        yield _files_of("data", entry)
     for name, path in folders.registered().items():
         here = path.is_dir()
         fix = "" if here else f"Add it again: bench data add {name} FOLDER."
@@ -254,15 +254,17 @@ def _data() -> Iterator[Finding]:
 def _weights() -> Iterator[Finding]:
     from bench.assets import catalogue
 
+    own = {entry.name for entry in catalogue.OWN}  # looked at in other places too: `_lpips`
     for entry in catalogue.catalogue("weights"):
-        yield _files_of("weights", entry, f"bench models fetch {entry.name}")
+        if entry.name not in own:
+            yield _files_of("weights", entry)
 
 
 def _where(variable: str) -> str:
     return variable if os.environ.get(variable) else f"{variable} is not set"
 
 
-def _files_of(area: str, entry: AssetEntry, fetch: str) -> Finding:
+def _files_of(area: str, entry: AssetEntry) -> Finding:
     """Judge a catalogue entry by the presence and size of its files."""
     from bench.assets import catalogue
     from bench.data.files import data_folder
@@ -278,20 +280,17 @@ def _files_of(area: str, entry: AssetEntry, fetch: str) -> Finding:
     detail = "; ".join(wrong) or (
         f"{len(absent)} of {len(entry.files)} files are missing" if absent else "here"
     )
-    public = all(catalogue.url_of(file) for file in entry.files)
-    fix = "" if state == "ok" else f"`{fetch}`" if public else _by_hand(entry, fetch)
+    public = all(map(catalogue.is_public, entry.files))
+    fix = "" if state == "ok" else f"`bench fetch {entry.name}`" if public else _by_hand(entry)
     return Finding(area=area, name=entry.name, state=state, detail=detail, fix=fix)
 
 
-def _by_hand(entry: AssetEntry, fetch: str) -> str:
+def _by_hand(entry: AssetEntry) -> str:
     """Return how to get what no address is known for, with the command and the places in full."""
     from bench.data.files import data_folder
 
     places = [str(data_folder() / file.path) for file in entry.files]
-    how = entry.how.replace("--from URL_OR_FOLDER", f"`{fetch} --from URL_OR_FOLDER`").replace(
-        "run --dataset lfw:path=FOLDER,landmarks=detect",
-        "`bench run --dataset lfw:path=FOLDER,landmarks=detect`",
-    )
+    how = entry.how.replace("--from URL_OR_FOLDER", f"`bench fetch {entry.name} --from URL_OR_FOLDER`")
     if len(places) == 1 and "put it there" in how:
         return how.replace("put it there", f"put it at {places[0]}")
     is_or_are = "place is" if len(places) == 1 else "places are"
@@ -302,7 +301,10 @@ def _lpips() -> Iterator[Finding]:
     from bench.errors import DataError
     from bench.quality import lpips as lpips_distance
 
-    fix = f"Give {lpips_distance.TRUNK_FILE} of torchvision by {lpips_distance.VARIABLE}; without it LPIPS is NA."
+    fix = (
+        f"{lpips_distance.FETCH}, or give {lpips_distance.TRUNK_FILE} of torchvision by {lpips_distance.VARIABLE}; "
+        "without it LPIPS is NA."
+    )
     try:
         found = lpips_distance.lpips_files()
     except DataError as error:

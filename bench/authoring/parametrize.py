@@ -33,7 +33,7 @@ class PluginCheck:
         if finding is None:
             pytest.skip("a check that this one needs failed")
         if not finding.passed:
-            pytest.fail(finding.detail, pytrace=False)
+            pytest.fail(f"{finding.detail}. Write: {finding.fix}", pytrace=False)
 
 
 def parametrize_with_checks(plugins: Iterable[Method | ParameterSet]) -> MarkDecorator:

@@ -14,6 +14,7 @@ from bench.cli.ending import NO_READER, judge
 from bench.cli.names import COMMANDS
 from bench.cli.options import Ending
 from bench.cli.root import bench
+from bench.cli.streams import forgive
 
 __all__ = ["COMMANDS", "bench", "load_command", "main", "plugin_commands"]
 
@@ -24,6 +25,7 @@ def main() -> None:
     from bench.plugins import shadowing
 
     ending = Ending()
+    forgive()
     try:
         shadowing.check()
         code = _run(ending)

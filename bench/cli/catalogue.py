@@ -1,7 +1,7 @@
 """`bench list`."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,13 +34,17 @@ kind_option = click.option(
 def list_plugins(what: str | None, kind: str | None, as_json: bool) -> None:
     """List the plugins of KIND (attacks, defenses, backbones, datasets, protocols, ...), or of all kinds.
 
+    Of backbones alone it says whether their weights are here (`bench models list`: how to get them), of pools alone who
+    is in them.
+
     With PLUGIN, a name or ./file.py:Class, describe that one: parameters with types, ranges and defaults; threat
     model; paper.
     """
     if what is not None and kind is None and _as_kind(what) is None:
         _refuse_kind_misspelt(what)
     if what is None or (kind is None and _as_kind(what)):
-        _list(tuple(registry.EVERY) if what is None else (str(_as_kind(what)),), as_json=as_json)
+        wanted = what or kind
+        _list(tuple(registry.EVERY) if wanted is None else (str(_as_kind(wanted)),), as_json=as_json)
     else:
         _describe_all(what, kind, as_json=as_json)
 
@@ -64,9 +68,13 @@ def _refuse_kind_misspelt(text: str) -> None:
 
 def _list(kinds: Sequence[str], *, as_json: bool) -> None:
     found = {name: registry.EVERY[name].entries() for name in kinds}
+    more = _MORE.get(kinds[0], _nothing) if len(kinds) == 1 else _nothing
     if as_json:
         document = {
-            name: [{"name": e.name, "from": e.distribution, "what": e.summary()} for e in entries.values()]
+            name: [
+                {"name": e.name, "from": e.distribution, "what": e.summary(), **more(e.name)}
+                for e in entries.values()
+            ]
             for name, entries in found.items()
         }
         print_json(document)
@@ -77,7 +85,41 @@ def _list(kinds: Sequence[str], *, as_json: bool) -> None:
         width = max(map(len, entries), default=0)
         for entry in entries.values():
             origin = "" if entry.distribution == "cloakbench" else f" [{entry.distribution}]"
-            click.echo(f"  {entry.name:{width}}  {entry.summary()}{origin}")
+            said = more(entry.name)
+            state = f"{said.get('weights', ''):8} " if name == "backbones" and len(found) == 1 else ""
+            click.echo(f"  {entry.name:{width}}  {state}{entry.summary()}{origin}")
+            for line in _below(said):
+                click.echo(f"  {'':{width}}  {line}")
+
+
+def _nothing(_name: str) -> dict[str, Any]:
+    return {}
+
+
+def _weights_of(name: str) -> dict[str, Any]:
+    """Return whether a backbone's weights are here; nothing where a file of the user's has to be given."""
+    from bench.assets import backbones
+
+    found = backbones.state_of(name)
+    return {} if found is None else {"weights": found.state}
+
+
+def _members_of(name: str) -> dict[str, Any]:
+    """Return who is in a pool."""
+    pool = registry.POOLS.load(name)
+    return pool.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
+
+
+_MORE: Mapping[str, Callable[[str], dict[str, Any]]] = {"backbones": _weights_of, "pools": _members_of}
+"""Kind → what is said of each of its plugins beside its summary, where that kind alone is asked for."""
+
+
+def _below(more: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines below a plugin's summary."""
+    for key, value in more.items():
+        if isinstance(value, list):
+            groups = [", ".join(one) if isinstance(one, list) else str(one) for one in value]
+            yield f"{key}: {(' | ' if any(isinstance(one, list) for one in value) else ', ').join(groups)}"
 
 
 def _describe_all(name: str, kind: str | None, *, as_json: bool) -> None:

@@ -64,11 +64,11 @@ def _kind_of(text: str) -> str:
 
 
 def _print(title: str, findings: "tuple[Finding, ...]") -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("", "check", "found instead", title=title, title_justify="left")
+    """Print a line a check; below one that failed what was found, and what to write instead."""
+    click.echo(click.style(title, bold=True))
     for finding in findings:
-        mark = Text("passed", "green") if finding.passed else Text("FAILED", "bold red")
-        table.add_row(mark, finding.check, Text(finding.detail))
-    console().print(table)
+        style = {"fg": "green"} if finding.passed else {"fg": "red", "bold": True}
+        click.echo(f"{click.style('passed' if finding.passed else 'FAILED', **style)}  {finding.check}")
+        for label, text in (("found", finding.detail), ("write", finding.fix)):
+            if text:
+                click.echo(click.wrap_text(text, console().width, f"        {label}: ", " " * 15))

@@ -1,21 +1,11 @@
-"""`bench data`: list, add and fetch datasets."""
+"""`bench data`: list datasets and add folders of one's own."""
 
 from pathlib import Path
-from typing import Literal
 
 import click
 
 from bench.cli.options import json_option
-from bench.cli.output import print_json, reporting
-
-FROM = click.option(
-    "--from",
-    "source",
-    default="",
-    metavar="URL_OR_FOLDER",
-    help="A copy somebody has: URL of a folder, or a folder here. [default: the public source]",
-)
-
+from bench.cli.output import print_json
 
 _EXAMPLES = """\b
 Examples:
@@ -26,7 +16,10 @@ Examples:
 
 @click.group(epilog=_EXAMPLES)
 def data() -> None:
-    """List, add and fetch datasets. The data folder is CLOAKBENCH_DATA, else the platform's user data folder."""
+    """List and add datasets; `bench fetch NAME` gets them.
+
+    The data folder is CLOAKBENCH_DATA, else the platform's user data folder.
+    """
 
 
 @data.command("list", epilog="Example: bench data list")
@@ -50,7 +43,7 @@ def list_data(as_json: bool) -> None:
             if file.state != "present":
                 click.echo(f"    {file.file.path}: {file.state}")
         if item.state != "present":
-            click.echo(f"    {item.entry.how}")
+            click.echo(f"    `bench fetch {item.entry.name}` gets it.")
     for entry in catalogue.BY_HAND:
         place = catalogue.place_of(entry)
         click.echo(f"{entry.name}: {'folder here' if place.is_dir() else 'absent'}; {entry.what}")
@@ -77,25 +70,3 @@ def add(name: str, path: Path, as_json: bool) -> None:
         print_json({"name": name, "dataset": f"folder:path={name}"})
         return
     click.echo(f"{name} added; use it as --dataset folder:path={name}")
-
-
-@data.command(epilog="Example: bench data fetch lfw")
-@click.argument("name")
-@FROM
-@json_option
-def fetch(name: str, source: str, as_json: bool) -> None:
-    """Fetch dataset NAME into the data folder; every file is checked against its SHA-256."""
-    fetch_files(name, source, "dataset", as_json=as_json)
-
-
-def fetch_files(name: str, source: str, kind: Literal["dataset", "weights"], *, as_json: bool) -> None:
-    """Fetch an entry of the catalogue with progress and print where its files are."""
-    from bench.assets import catalogue
-
-    with reporting() as report:
-        paths = catalogue.fetch(name, source, kind=kind, report=report)
-    if as_json:
-        print_json({"name": name, "files": [str(path) for path in paths]})
-        return
-    for path in paths:
-        click.echo(str(path))

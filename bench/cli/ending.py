@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from bench.cli.options import meant
+
 FAILED = 1
 INTERRUPTED = 130
 NO_READER = 141
@@ -47,8 +49,13 @@ def judge(error: BaseException) -> tuple[str, int]:
 
 
 def _sentence(error: click.ClickException) -> str:
-    """Return click's message as one line, with where to read on."""
+    """Return click's message as one line, with where to read on; the help of a command called bare as it is."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return error.format_message()
     text = " ".join(error.format_message().split())
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        hint = meant(error.option_name, error.ctx.command)
+        text = error.message.rstrip(".") + (f". Did you mean '{hint}'?" if hint else ".")
     text = text.replace(" (Did you", " Did you").replace("?)", "?")  # click writes two in brackets
     text = text if text.endswith((".", "?")) else f"{text}."
     ctx = error.ctx if isinstance(error, click.UsageError) else None

@@ -1,14 +1,19 @@
 """`bench leaderboard`."""
 
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli.options import json_option
-from bench.cli.output import is_silent, print_columns
+from bench.cli.labels import name_option
+from bench.cli.options import intervals_option, json_option
+from bench.cli.output import is_silent, print_columns, print_table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bench.leaderboard.merge import Merged
 
 _EPILOG = """\b
@@ -23,19 +28,29 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.command(epilog=_EPILOG)
 @click.argument("runs", metavar="RUN...", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--csv", type=_FILE, help="Write all columns here. [default: print them]")
+@click.option(
+    "--csv", type=_FILE, help="Write all columns here. [default: print them; on a terminal the summary table]"
+)
 @click.option("--html", type=_FILE, help="Write a page that sorts and filters here.")
 @click.option("--latex", type=_FILE, help="Write the short form for a paper here (booktabs).")
 @click.option("--md", type=_FILE, help="Write the short form as Markdown here.")
+@intervals_option
 @json_option
 @click.option(
     "--keep-both",
     is_flag=True,
     help="Keep both rows of a cell that two runs answer differently. [default: refuse]",
 )
+@name_option
 @click.option("--columns", is_flag=True, help="Print what each column means, and nothing else.")
 def leaderboard(
-    runs: tuple[Path, ...], as_json: bool, keep_both: bool, columns: bool, **files: Path | None
+    runs: tuple[Path, ...],
+    intervals: bool,
+    as_json: bool,
+    keep_both: bool,
+    columns: bool,
+    names: tuple[str, ...],
+    **files: Path | None,
 ) -> None:
     """Write the leaderboard of finished runs: one row a cell, rates in [0, 1].
 
@@ -56,25 +71,57 @@ def leaderboard(
         )
     from bench.files import write_atomically
     from bench.leaderboard.merge import merge, read_sources
+    from bench.leaderboard.names import labels
 
     merged = merge(read_sources(runs), keep_both=keep_both)
-    made = {form: _as_text(merged, form) for form, path in files.items() if path is not None}
+    called = labels(names, _methods(merged))
+    made = {form: _as_text(merged, form, called) for form, path in files.items() if path is not None}
     if as_json:
         click.echo(merged.leaderboard.to_json(orient="records", indent=1))
+    elif not made and (intervals or sys.stdout.isatty()):
+        show_table(merged.leaderboard, full=intervals)
     elif not made:
-        click.echo(_as_text(merged, "csv"), nl=False)
+        click.echo(_as_text(merged, "csv", called), nl=False)
     for form, text in made.items():  # once all of them are made
         write_atomically(Path(str(files[form])), text.encode(), f"--{form}")
         if not is_silent():
             click.echo(f"{len(merged.leaderboard)} rows written to {files[form]}")
 
 
-def _as_text(merged: "Merged", form: str) -> str:
+def show_table(leaderboard: "pd.DataFrame", title: str = "", *, full: bool = False) -> None:
+    """Print a leaderboard for a reader, and what its numbers are means of.
+
+    Args:
+        leaderboard: with the columns of `bench.leaderboard.columns.COLUMNS`.
+        title: a line above it.
+        full: every column and interval, however wide.
+    """
+    from bench.leaderboard.as_text import of_leaderboard
+
+    shown = print_table(of_leaderboard(leaderboard), title, full=full)
+    if leaderboard["n_identities"].notna().any():
+        identities, probes = leaderboard["n_identities"].max(), leaderboard["n_probes"].max()
+        click.echo(f"{identities} identities, {probes} probes; rates are means over identities.")
+    left_out = [*(["some intervals"] if shown.intervals else []), *shown.no_room]
+    if left_out:
+        click.echo(f"Not shown for want of room: {', '.join(left_out)}; `--intervals` shows all.")
+
+
+def _methods(merged: "Merged") -> list[str]:
+    """Return the canonical names of all methods of a leaderboard."""
+    from bench.leaderboard.names import AXES
+
+    return list(dict.fromkeys(str(name) for axis in AXES for name in merged.leaderboard[axis]))
+
+
+def _as_text(merged: "Merged", form: str, called: Mapping[str, str]) -> str:
     from bench.leaderboard import as_csv, as_latex, as_markdown
 
     if form == "html":
         from bench.publish.page import page
 
-        return page(merged)
-    forms = {"csv": as_csv.to_csv, "latex": as_latex.latex, "md": as_markdown.markdown}
-    return forms[form](merged.leaderboard)
+        return page(merged, labels=called)
+    if form == "csv":  # for programs: canonical names stay
+        return as_csv.to_csv(merged.leaderboard)
+    forms = {"latex": as_latex.latex, "md": as_markdown.markdown}
+    return forms[form](merged.leaderboard, called)

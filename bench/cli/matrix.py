@@ -16,6 +16,7 @@ from bench.cli.output import is_quiet
 
 if TYPE_CHECKING:
     from bench.run.planning import Prepared
+    from bench.run.spec import RunSpec
 
 Command = Callable[..., Any]
 
@@ -166,7 +167,6 @@ def prepare(values: dict[str, Any]) -> "Prepared":
         DataError: photos or weights are missing.
     """
     from bench.errors import DataError
-    from bench.plugins import factory
     from bench.run import planning
     from bench.run.spec import make_spec
 
@@ -176,7 +176,25 @@ def prepare(values: dict[str, Any]) -> "Prepared":
     options = planning.Options(**{key: values[key] for key in keys}, command=command_line(values))
     try:
         return planning.prepare(spec, options)
-    except DataError:
-        # Where the data set is missing too, its photos come before the weights made for them.
-        factory.dataset(spec.dataset).identities()
-        raise
+    except DataError as error:
+        raise DataError(f"{_first_of(error, spec.dataset)}{_one_command(spec)}") from error
+
+
+def _first_of(error: Exception, dataset: str) -> Exception:
+    """Return what is said first: where the data set is missing too, its photos come before weights made for them."""
+    from bench.errors import DataError
+    from bench.plugins import factory
+
+    try:
+        factory.dataset(dataset).identities()
+    except DataError as missing:
+        return missing
+    return error
+
+
+def _one_command(spec: "RunSpec") -> str:
+    """Return the sentence with the one command that gets all that a run lacks, "" where it lacks one thing at most."""
+    from bench.assets.needs import needs_of
+
+    missing = needs_of(spec).missing()
+    return f" All that this run lacks: `bench fetch {shlex.join(missing)}`." if len(missing) > 1 else ""

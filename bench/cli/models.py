@@ -1,16 +1,17 @@
-"""`bench models`: list, fetch, verify and calibrate backbones."""
+"""`bench models`: list, convert, verify and calibrate backbones."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.data import FROM, fetch_files
 from bench.cli.options import PluginName, device_option, json_option, threads_option
 from bench.cli.output import counting, print_json
 
 if TYPE_CHECKING:
-    from bench.contracts import Backbone
+    from bench.assets.backbones import BackboneState
+    from bench.contracts import Backbone, Dataset
 
 TOLERANCE = 0.003
 """A backbone's LFW accuracy may differ this much from its card."""
@@ -24,49 +25,68 @@ Examples:
 
 @click.group(epilog=_EXAMPLES)
 def models() -> None:
-    """List, fetch, convert, verify and calibrate backbones."""
+    """List, convert, verify and calibrate backbones; `bench fetch NAME` gets their weights."""
 
 
 @models.command("list", epilog="Example: bench models list")
 @json_option
 def list_models(as_json: bool) -> None:
-    """List backbones with dimension, training data, licence and whether their weights are here."""
-    from bench.plugins import factory, registry
+    """List backbones: those whose weights are here, those that `bench fetch` gets, those to be brought by hand.
 
-    known = registry.BACKBONES
-    rows = [_describe(factory.backbone(name)) for name in known.entries() if not known.load(name).required]
+    Of each its dimension, family, year of release, training data and licence.
+    """
+    from bench.assets import backbones
+
+    found = backbones.states()
     if as_json:
-        print_json(rows)
+        print_json([_as_document(one) for one in found])
         return
-    for row in rows:
-        accuracy = "" if row["lfw_accuracy"] is None else f", LFW {100 * row['lfw_accuracy']:.2f} % (stated)"
-        click.echo(f"{row['name']}: {row['weights']}; D = {row['embedding_dim']}{accuracy}")
-        click.echo(f"    trained on {row['training_data']}; licence: {row['licence']}")
-        for line in filter(None, (row["note"], row["fix"])):
-            click.echo(f"    {line}")
+    for state, heading in _HEADINGS.items():
+        group = [one for one in found if one.state == state]
+        if group:
+            click.echo(click.style(heading, bold=True))
+        for one in group:
+            for line in _lines(one):
+                click.echo(line)
 
 
-def _describe(backbone: "Backbone") -> dict[str, Any]:
-    from bench.contracts import Binding
-    from bench.errors import BenchError
+_HEADINGS = {
+    "here": "Here",
+    "broken": "Broken: a file is there that is not the card's",
+    "absent": "Absent: `bench fetch NAME` gets the weights, and asks where a publisher has terms",
+    "by hand": "By hand: the publisher hands out the weights in a way that only a person can follow",
+}
+"""State of `bench.assets.backbones` → what stands above the backbones in it."""
 
-    card = backbone.card
-    try:
-        backbone.files(Binding("", card.domain, (), card.name))
-        weights, fix = "weights here", ""
-    except BenchError as error:
-        weights, fix = "absent", str(error)
-    keys = {"name", "embedding_dim", "licence", "training_data", "domain", "family", "lfw_accuracy", "note"}
-    return {**card.model_dump(include=keys), "weights": weights, "fix": fix}
+_WORTH_LISTING = {
+    *("name", "embedding_dim", "family", "released", "licence", "training_data", "domain"),
+    *("lfw_accuracy", "note"),
+}
 
 
-@models.command(epilog="Example: bench models fetch mobileface-v2 --from ~/weights")
-@click.argument("name", type=PluginName("backbones", "defenses"))
-@FROM
-@json_option
-def fetch(name: str, source: str, as_json: bool) -> None:
-    """Fetch the weights of NAME, a backbone or a denoiser, into the data folder; checked against their SHA-256."""
-    fetch_files(name, source, "weights", as_json=as_json)
+def _as_document(one: "BackboneState") -> dict[str, Any]:
+    return {
+        **one.card.model_dump(mode="json", include=_WORTH_LISTING),
+        "weights": one.state,
+        "fix": one.fix,
+        "terms": one.terms,
+    }
+
+
+def _lines(one: "BackboneState") -> Iterator[str]:
+    card = one.card
+    facts = [f"{card.embedding_dim}-D", f"family {card.family}" if card.family else ""]
+    facts += [
+        f"released {card.released}" if card.released else "",
+        "" if card.domain == "real" else card.domain,
+    ]
+    facts += ["" if card.lfw_accuracy is None else f"LFW {100 * card.lfw_accuracy:.2f} % (stated)"]
+    facts += ["asks you to agree to its terms" if one.terms else ""]
+    yield f"  {one.name}: {', '.join(filter(None, facts))}"
+    yield f"      trained on {card.training_data}; licence: {card.licence}"
+    # What is absent is got in one way, which the heading says.
+    more = (card.note, "" if one.state == "absent" else one.fix)
+    yield from (f"      {line}" for line in more if line)
 
 
 @models.command(
@@ -104,7 +124,7 @@ def verify(name: str, dataset: str, pairs: Path | None, flip: bool, as_json: boo
     from bench.protocols import lfw_pairs
 
     backbone, device = _loaded(name, machine)
-    path = pairs or locate("lfw/pairs.txt", fix="`bench data fetch lfw` gets it; or give --pairs FILE.")
+    path = pairs or locate("lfw/pairs.txt", fix="`bench fetch lfw` gets it; or give --pairs FILE.")
     with counting("photos embedded", None) as advance:
         result = lfw_pairs.verify_backbone(
             backbone, factory.dataset(dataset), path, device, advance, flip=flip
@@ -129,25 +149,40 @@ def verify(name: str, dataset: str, pairs: Path | None, flip: bool, as_json: boo
         click.echo(f"Card: {100 * (result.expected or 0):.2f} % ({100 * difference:+.2f} points).")
 
 
-@models.command(epilog="Example: bench models calibrate mobileface-v2 --dataset lfw")
+@models.command(
+    epilog="""\b
+Examples:
+  bench models calibrate mobileface-v2 --dataset lfw
+  bench models calibrate model.onnx --dataset folder:PHOTOS
+"""
+)
 @click.argument("name", type=PluginName("backbones"))
 @click.option(
-    "--dataset", default="lfw", show_default=True, help="Its training identities give the impostor pairs."
+    "--dataset",
+    default="lfw",
+    show_default=True,
+    help="Its training identities give the impostor pairs; everybody where it has none, as folder:PHOTOS.",
 )
 @device_option
 @threads_option
 @json_option
 def calibrate(name: str, dataset: str, as_json: bool, **machine: Any) -> None:
-    """Calibrate backbone NAME's thresholds for FAR 10 %, 1 % and 0.1 % on identities that are not evaluated."""
+    """Calibrate backbone NAME's thresholds for FAR 10 %, 1 % and 0.1 % on identities that are not evaluated.
+
+    A rate that the identities are too few for is left out, and said.
+    """
     from bench.plugins import factory
     from bench.protocols import lfw_pairs
 
+    faces = factory.dataset(dataset)
+    rates = _rates_for(faces)
     backbone, device = _loaded(name, machine)
     with counting("photos embedded", None) as advance:
         found = lfw_pairs.calibrate_thresholds(
             backbone,
-            factory.dataset(dataset),
-            source=f"bench models calibrate {name} --dataset {dataset}",
+            faces,
+            rates=rates,
+            source=f"bench models calibrate {factory.canonical(backbone)} --dataset {factory.canonical(faces)}",
             device=device,
             advance=advance,
         )
@@ -161,6 +196,30 @@ def calibrate(name: str, dataset: str, as_json: bool, **machine: Any) -> None:
             f"cosine {item.threshold.cosine:.4f} [{item.low:.4f}, {item.high:.4f}] "
             f"on {item.threshold.pairs} impostor pairs"
         )
+
+
+def _rates_for(faces: "Dataset") -> tuple[float, ...]:
+    """Return the false-accept rates that a dataset has enough identities for; says which are left out, and why.
+
+    All where it has enough for none, so that the refusal names what is lacking.
+    """
+    from bench.protocols.lfw_pairs import CALIBRATED_ON, calibration_identities
+    from bench.protocols.thresholds import FAR_LEVELS, shortage
+
+    identities = calibration_identities(faces)
+    if all(identity.role == "evaluation" for identity in identities):
+        click.echo(
+            f"'{faces.name}' keeps nobody apart for calibration, so all {len(identities)} identities are used: these "
+            "thresholds are for other photos than these.",
+            err=True,
+        )
+    lacking = {rate: shortage(rate, min(len(identities), CALIBRATED_ON)) for rate in FAR_LEVELS}
+    if all(lacking.values()):
+        return FAR_LEVELS
+    for rate, lack in lacking.items():
+        if lack:
+            click.echo(f"FAR {100 * rate:g} % is left out: {lack}.", err=True)
+    return tuple(rate for rate, lack in lacking.items() if not lack)
 
 
 def _loaded(name: str, machine: dict[str, Any]) -> "tuple[Backbone, Any]":

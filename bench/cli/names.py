@@ -31,6 +31,10 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "submit": ("bench.cli.submit:submit", "Check a run for the public leaderboard, and add it."),
     },
     "Can a run be trusted": {
+        "reproduce": (
+            "bench.cli.reproduce:reproduce",
+            "Make a published table again by one command, and compare.",
+        ),
         "verify": (
             "bench.cli.verify:verify",
             "Check every digest and recompute a sample, or the whole run (--rerun).",
@@ -44,8 +48,9 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         ),
         "new": ("bench.cli.new:new", "Write a working plugin package of your own, with its test."),
         "check": ("bench.cli.check:check", "Run the contract checks on a plugin, yours or a registered one."),
-        "data": ("bench.cli.data:data", "List, add and fetch datasets."),
-        "models": ("bench.cli.models:models", "List, fetch, verify and calibrate backbones."),
+        "fetch": ("bench.cli.fetch:fetch", "Fetch data sets, weights and trunks, checked by digest."),
+        "data": ("bench.cli.data:data", "List datasets, add folders of your own."),
+        "models": ("bench.cli.models:models", "List, convert, verify and calibrate backbones."),
         "doctor": ("bench.cli.doctor:doctor", "Show what is installed, what is missing, and how to get it."),
     },
 }
@@ -63,8 +68,17 @@ FORMER: Mapping[str, tuple[str, ...]] = {
     "rerun": ("verify", "--rerun"),
     "show": ("list",),
     "completion": ("--completion",),
+    "data fetch": ("fetch",),
+    "models fetch": ("fetch",),
 }
-"""What a command was once called → the words that ask for the same today. Hidden; says the new name."""
+"""What a command was once called, one word or a group's and its own → the words that ask for the same today. Hidden;
+says the new name."""
+
+
+def former_below(group: str) -> frozenset[str]:
+    """Return the names of commands that a group once had and that are elsewhere today."""
+    return frozenset(old.split()[1] for old in FORMER if old.split()[0] == group and " " in old)
+
 
 LEANS_ON: Mapping[str, str] = {"plan": "run"}
 """A command → the command whose settings it takes where it has none of its own, as it describes what that would do."""
@@ -76,7 +90,9 @@ def renamed(words: list[str]) -> tuple[list[str], str]:
     Args:
         words: of the command line, without ``bench``.
     """
-    at = next((i for i, word in enumerate(words) if not word.startswith("-")), None)
-    if at is None or words[at] not in FORMER:
-        return words, ""
-    return [*words[:at], *FORMER[words[at]], *words[at + 1 :]], words[at]
+    at = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
+    for count in (2, 1):
+        old = " ".join(words[at : at + count])
+        if old in FORMER:
+            return [*words[:at], *FORMER[old], *words[at + count :]], old
+    return words, ""

@@ -88,11 +88,89 @@ lpips_trunk_option = click.option(
     "--lpips-trunk",
     type=click.Path(path_type=Path),
     envvar="CLOAKBENCH_LPIPS_TRUNK",
-    help="AlexNet weights for LPIPS (.pth or .safetensors). [default: torchvision's cache]",
+    help="AlexNet weights for LPIPS (.pth or .safetensors). [default: what `bench fetch lpips` got]",
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON document, and nothing else."
 )
+
+intervals_option = click.option(
+    "--intervals", is_flag=True, help="Show every interval and column, however wide the table gets."
+)
+
+
+# -- options by what people call them ------------------------------------------------------------------------
+
+MEANT: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        (
+            "limit",
+            "n",
+            "num",
+            "number",
+            "subset",
+            "sample",
+            "samples",
+            "people",
+            "persons",
+            "subjects",
+            "max",
+        ),
+        ("--identities",),
+    ),
+    **dict.fromkeys(("num-identities", "n-identities", "max-identities", "size"), ("--identities",)),
+    **dict.fromkeys(("model", "models", "tracker", "net", "network", "encoder", "fr-model"), ("--backbone",)),
+    **dict.fromkeys(("defence", "defences", "defenses", "purifier", "purify", "d"), ("--defense",)),
+    **dict.fromkeys(("attacks", "cloak", "cloaks", "a"), ("--attack",)),
+    **dict.fromkeys(("method", "methods"), ("--attack", "--defense")),
+    **dict.fromkeys(("classifier", "heads"), ("--head",)),
+    **dict.fromkeys(("data", "datasets", "faces", "photos", "images", "folder", "input"), ("--dataset",)),
+    **dict.fromkeys(("task", "scenario"), ("--protocol",)),
+    **dict.fromkeys(("seeds", "random-seed", "random-state", "repeat", "repeats", "runs"), ("--seed",)),
+    **dict.fromkeys(
+        ("output", "o", "dir", "outdir", "output-dir", "save", "dest", "file", "name"),
+        ("--out", "--csv", "--html", "--md"),
+    ),
+    **dict.fromkeys(("gpu", "cuda", "use-gpu"), ("--device cuda",)),
+    **dict.fromkeys(("cpu", "no-gpu", "no-cuda"), ("--device cpu",)),
+    **dict.fromkeys(("jobs", "j", "workers", "num-workers", "cores", "cpus", "n-jobs"), ("--threads",)),
+    **dict.fromkeys(("batch", "bs", "b"), ("--batch-size",)),
+    **dict.fromkeys(("suite", "configuration", "settings", "c"), ("--config",)),
+    **dict.fromkeys(("cache", "cache-dir", "artefacts", "artifacts"), ("--store",)),
+    **dict.fromkeys(("lpips", "alexnet"), ("--lpips-trunk",)),
+    **dict.fromkeys(("plan", "dry"), ("--dry-run",)),
+    **dict.fromkeys(("markdown",), ("--md",)),
+    **dict.fromkeys(("tex",), ("--latex",)),
+    **dict.fromkeys(("format", "as-json"), ("--json", "--csv")),
+    **dict.fromkeys(("silent", "no-progress", "s"), ("--quiet",)),
+    **dict.fromkeys(("debug", "log", "log-level", "verbosity", "trace"), ("--verbose",)),
+    **dict.fromkeys(("ci", "wide", "all", "full", "long"), ("--intervals", "--columns")),
+}
+"""What people call an option, without dashes → what to write here; the first that the command has counts."""
+
+
+def meant(given: str, command: click.Command) -> str:
+    """Return the option of a command that an unknown one stands for: by its meaning, else by its spelling.
+
+    >>> device, threads = click.Option(["--device"]), click.Option(["--threads"])
+    >>> command = click.Command("run", params=[device, threads])
+    >>> meant("--gpu", command), meant("--workers", command), meant("--thread", command), meant("--attack", command)
+    ('--device cuda', '--threads', '--threads', '')
+
+    Args:
+        given: as it was typed, e.g. ``--limit`` or ``-n``.
+        command: whose options were asked for.
+    """
+    import difflib
+
+    options = [name for param in command.params for name in param.opts if name.startswith("--")]
+    word = given.lstrip("-").replace("_", "-").lower()
+    for wanted in MEANT.get(word, ()):
+        if wanted.partition(" ")[0] in options:
+            return wanted
+    # Without the dashes, which would make any two options alike.
+    near = difflib.get_close_matches(word, [name[2:] for name in options], n=1)
+    return f"--{near[0]}" if near else ""
 
 
 # -- types that complete themselves --------------------------------------------------------------------------
@@ -202,6 +280,8 @@ def equip(command: click.Command, *path: str) -> click.Command:
         for name, below in command.commands.items():
             equip(below, *path, name)
         return command
+    if any(isinstance(param, click.Argument) and param.required for param in command.params):
+        command.no_args_is_help = True  # called bare, it is asked what it does
     if not any(param.name == "quiet" for param in command.params):
         command.params.append(quiet_option())
     command.params.append(verbose_option())
@@ -237,6 +317,9 @@ OWN = frozenset({"as_json", "quiet", "verbose"})
 """Parameters that say how to answer, not what is requested; no other command's setting counts for them."""
 
 
+_JOINTS = str.maketrans("- ", "__")
+
+
 def variables_of(option: click.Option, path: Sequence[str]) -> list[str]:
     """Return an option's environment variables, e.g. ``CLOAKBENCH_RUN_BATCH_SIZE``, the nearest first.
 
@@ -245,4 +328,4 @@ def variables_of(option: click.Option, path: Sequence[str]) -> list[str]:
     names = [tuple(path), *((old,) for old, words in FORMER.items() if words == tuple(path))]
     if path[0] in LEANS_ON and option.name not in OWN:
         names.append((LEANS_ON[path[0]], *path[1:]))
-    return ["_".join((PREFIX, *name, long_name(option))).replace("-", "_").upper() for name in names]
+    return ["_".join((PREFIX, *name, long_name(option))).translate(_JOINTS).upper() for name in names]

@@ -5,17 +5,19 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
+
+    from bench.leaderboard.as_text import TextColumn, TextTable
 
 QUIET = "bench.quiet"
 VERBOSE = "bench.verbose"
@@ -61,6 +63,12 @@ def log_to_stderr(verbosity: int) -> None:
 # -- progress ------------------------------------------------------------------------------------------------
 
 
+def begin(what: str) -> None:
+    """Say on stderr what begins, before what takes a while is imported or read."""
+    if not is_silent():
+        click.echo(f"{what} …", err=True)
+
+
 @contextmanager
 def counting(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show a bar of images finished on stderr and give the function that moves it on.
@@ -72,34 +80,24 @@ def counting(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     if is_silent() or total == 0:
         yield lambda _n: None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from bench.run.progress import display
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console(stderr=True)) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(task, count)
+    with display(console(stderr=True)) as shown:
+        shown.add(what, total)
+        shown.advance(what, 0)
+        yield lambda count: shown.advance(what, count)
 
 
 @contextmanager
 def reporting() -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar on stderr for each thing that the function given reports: what, how much is done, of how much."""
-    from rich.markup import escape
-    from rich.progress import Progress, TaskID
+    if is_silent():
+        yield lambda _what, _done, _total: None
+        return
+    from bench.run.progress import display
 
-    tasks: dict[str, TaskID] = {}
-
-    def report(what: str, done: int, total: int) -> None:
-        if what not in tasks:
-            tasks[what] = progress.add_task(escape(what), total=total)
-        progress.update(tasks[what], completed=done, total=total)
-
-    with Progress(console=console(stderr=True), disable=is_silent()) as progress:
-        yield report
+    with display(console(stderr=True)) as shown:
+        yield shown.report
 
 
 # -- what is printed -----------------------------------------------------------------------------------------
@@ -175,6 +173,37 @@ def _console_class() -> "type[Console]":
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     return Piped
+
+
+def print_table(columns: "Sequence[TextColumn]", title: str = "", *, full: bool = False) -> "TextTable":
+    """Print a table, one line a row, and below it what it leaves out; return what was shown.
+
+    Args:
+        columns: all there are.
+        title: a line above it, "" for none.
+        full: every column and interval, however wide.
+    """
+    from rich import box
+    from rich.table import Table
+
+    from bench.leaderboard.as_text import fit
+
+    screen = console()
+    shown = fit(columns, None if full else screen.width)
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in shown.columns:
+        justify: Literal["left", "right"] = "right" if column.numeric else "left"
+        drawn.add_column(column.title(), justify=justify, overflow="fold")
+    for row in zip(*(column.fields for column in shown.columns), strict=True):
+        drawn.add_row(*map(str, row))
+    if title:
+        click.echo(title)
+    if full:
+        screen.width = max(screen.width, shown.width())
+    screen.print(drawn)
+    if shown.same:
+        click.echo(f"The same in every row: {', '.join(shown.same)}.")
+    return shown
 
 
 # -- files ---------------------------------------------------------------------------------------------------

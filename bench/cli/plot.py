@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli.labels import name_option
+
 if TYPE_CHECKING:
     from bench.figures import Drawing, FigureOptions
     from bench.leaderboard.view import RunView
@@ -79,7 +81,10 @@ class _Plot(click.Command):
 @click.option(
     "--threads", type=click.IntRange(1), help="grid: threads torch computes with. [default: the run's]"
 )
-def plot(run: Path, kind: str, out: Path | None, formats: str | None, **chosen: Any) -> None:
+@name_option
+def plot(
+    run: Path, kind: str, out: Path | None, formats: str | None, names: tuple[str, ...], **chosen: Any
+) -> None:
     """Draw figure KIND of the finished run in folder RUN, or all kinds it has.
 
     Figures are sized for a paper, are readable without colour, and are the same bytes each time. The caption and
@@ -89,20 +94,22 @@ def plot(run: Path, kind: str, out: Path | None, formats: str | None, **chosen: 
     """
     from bench import figures
     from bench.figures import files
+    from bench.leaderboard.names import labels, methods_of
     from bench.leaderboard.view import RunView
     from bench.run.planning import check_writable
 
     every = kind == "all"
     if not every:
         figures.kind(kind)
-    names = list(figures.KINDS) if every else [kind]
+    kinds = list(figures.KINDS) if every else [kind]
     requested = _formats(formats, None if every else out)
     stem = out or Path("figures" if every else kind)
     check_writable(stem if every else stem.parent, "--out")
     view = RunView.of(run)
-    options = figures.FigureOptions(progress=_computing, **chosen)
+    called = labels(names, methods_of(view.results))
+    options = figures.FigureOptions(progress=_computing, names=called, **chosen)
     drawn = 0
-    for name in names:
+    for name in kinds:
         drawing = _drawn(view, name, options, skips=every)
         if drawing is None:
             continue

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from bench.cli.labels import name_option
+
 
 @click.command(
     epilog="Examples:\n\n\b\n  bench report runs/3f2a\n  bench report runs/3f2a --no-photos --out report.html\n"
@@ -24,8 +26,15 @@ import click
 @click.option("--no-photos", is_flag=True, help="Show no photo of an identity.")
 @click.option("--store", type=click.Path(path_type=Path), help="Folder of artefacts. [default: as for run]")
 @click.option("--threads", type=click.IntRange(1), help="Threads torch computes with. [default: the run's]")
+@name_option
 def report(
-    run: Path, out: Path | None, form: str, no_photos: bool, store: Path | None, threads: int | None
+    run: Path,
+    out: Path | None,
+    form: str,
+    no_photos: bool,
+    store: Path | None,
+    threads: int | None,
+    names: tuple[str, ...],
 ) -> None:
     """Write a report of the finished run in folder RUN: key results, tables, figures, threat models, cautions.
 
@@ -41,7 +50,8 @@ def report(
 
     file = out or Path(f"report.{form}")
     check_writable(file.parent, "--out")
-    found = collect(RunView.of(run), ReportOptions(photos=not no_photos, store=store, threads=threads))
+    wanted = ReportOptions(photos=not no_photos, store=store, threads=threads, names=names)
+    found = collect(RunView.of(run), wanted)
     beside = file.with_name(f"{file.name}_files")
     text, figures = (to_html(found), {}) if form == "html" else to_markdown(found, beside.name)
     for name, payload in figures.items():

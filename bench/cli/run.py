@@ -1,5 +1,7 @@
 """`bench run`, and `bench plan`, which is `bench run --dry-run`."""
 
+import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.cli.leaderboard import show_table
 from bench.cli.matrix import EXAMPLES, matrix_options, prepare
-from bench.cli.options import json_option
+from bench.cli.options import intervals_option, json_option
 from bench.cli.output import check_files, console, duration, is_silent, log_to_stderr, print_json, verbosity
 
 if TYPE_CHECKING:
@@ -21,9 +24,12 @@ if TYPE_CHECKING:
 @matrix_options
 @click.option("--dry-run", is_flag=True, help="Only show what would be computed, as `bench plan` does.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write the leaderboard here too.")
+@intervals_option
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no table; warnings stay.")
-def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **values: Any) -> None:
+def run(
+    dry_run: bool, csv_file: Path | None, intervals: bool, as_json: bool, quiet: bool, **values: Any
+) -> None:
     """Run a matrix of attacks x defences x backbones and print its leaderboard.
 
     Every stage is kept: a run that was killed goes on where it was, and a matrix with one more defence
@@ -31,6 +37,7 @@ def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **valu
     what was requested cannot be done.
     """
     from bench.leaderboard import as_csv
+    from bench.leaderboard.about import about
     from bench.leaderboard.table import build
     from bench.run import runner
 
@@ -52,14 +59,22 @@ def run(dry_run: bool, csv_file: Path | None, as_json: bool, quiet: bool, **valu
 
         write_atomically(csv_file, text.encode(), "--csv")
     if as_json:
-        click.echo(leaderboard.to_json(orient="records", indent=1))
+        print_json(
+            {
+                "run": about(prepared.folder, leaderboard),
+                "rows": json.loads(leaderboard.to_json(orient="records")),
+            }
+        )
     elif not quiet:
-        _show_leaderboard(leaderboard, prepared)
+        _show_leaderboard(leaderboard, prepared, full=intervals)
     _warn(leaderboard)
     if failed := [result for result in results if result.status != "ok"]:
         for reason in dict.fromkeys(result.reason for result in failed):
             click.echo(f"Failed: {reason}", err=True)
         click.echo(f"Error: {len(failed)} of {len(results)} cells failed.", err=True)
+    if not (as_json or quiet):
+        _say_what_next(prepared)
+    if failed:
         sys.exit(1)
 
 
@@ -69,32 +84,9 @@ def progress(prepared: "Prepared") -> Iterator[Callable[["Node", int], None]]:
     if is_silent():
         yield lambda _node, _n: None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from bench.run.following import of_run
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console(stderr=True)) as progress:
-        tasks = {
-            (group.stage, group.label): progress.add_task(
-                f"{group.stage:8} {group.label}", total=group.images, start=False, rate=""
-            )
-            for group in prepared.groups()
-            if group.images
-        }
-
-        def advance(node: "Node", count: int) -> None:
-            task_id = tasks.get(node.group)
-            if task_id is not None:
-                progress.start_task(task_id)
-                progress.advance(task_id, count)
-                speed = progress.tasks[task_id].speed
-                progress.update(task_id, rate=f"{speed:.1f}/s" if speed else "")
-
+    with of_run(prepared, console(stderr=True)) as advance:
         yield advance
 
 
@@ -116,8 +108,8 @@ def _show_plan(prepared: "Prepared", as_json: bool) -> None:
 
     groups = prepared.groups()
     cells = prepared.run.cells
-    known = sum(group.seconds for group in groups if group.seconds is not None)
-    untimed = [f"{group.stage} {group.label}" for group in groups if group.seconds is None]
+    seconds = sum(group.seconds for group in groups)
+    untimed = [f"{group.stage} {group.label}" for group in groups if not group.timed]
     size = sum(group.size for group in groups)
     if as_json:
         document = {
@@ -126,7 +118,7 @@ def _show_plan(prepared: "Prepared", as_json: bool) -> None:
             "cells": len(cells),
             "cells_requested": len(prepared.run.cells_requested),
             "cells_cached": prepared.cached_cells(),
-            "seconds": known,
+            "seconds": seconds,
             "untimed": untimed,
             "bytes": size,
             "groups": [vars(group) for group in groups],
@@ -135,28 +127,31 @@ def _show_plan(prepared: "Prepared", as_json: bool) -> None:
         return
     table = Table("stage", "method", "images", "about", title=f"To compute for run {prepared.run.digest}")
     for group in groups:
-        time = "not timed yet" if group.seconds is None else duration(group.seconds)
-        table.add_row(group.stage, group.label, str(group.images), time)
+        time = duration(group.seconds)
+        table.add_row(group.stage, group.label, str(group.images), time if group.timed else f"roughly {time}")
     screen = console()
     if groups:
         screen.print(table)
     screen.print(
         f"{len(cells)} cells ({len(cells) - len(prepared.run.cells_requested)} of them added as references), "
-        f"{prepared.cached_cells()} cached; {duration(known)} for what was timed before on this store"
-        + (f", {len(untimed)} groups never timed" if untimed else "")
-        + f"; about {size / 1e6:.0f} MB in {prepared.store.folder}."
+        f"{prepared.cached_cells()} cached; about {duration(seconds)} and {size / 1e6:.0f} MB in "
+        f"{prepared.store.folder}."
     )
-
-
-_AXES = ("backbone", "head", "seed")
-"""Columns that go into a table's title where they have one value."""
+    if untimed:
+        screen.print(
+            f"Roughly: by what methods declare, as {len(untimed)} of {len(groups)} lines were never timed on this "
+            "store; a factor of two or three is usual."
+        )
 
 
 def _detectable(leaderboard: Any) -> str:
     """Return the minimum detectable difference of the rows' tests, in words."""
+    from bench.analysis.reference_tests import REFERENCE
+
     known = leaderboard["minimum_detectable_difference"].dropna()
     if known.empty:
-        return "No row could be tested against its reference; p_holm_reason says why."
+        reasons = [text for text in leaderboard["p_holm_reason"].dropna() if text not in ("", REFERENCE)]
+        return f"No row could be tested against its reference: {'; '.join(dict.fromkeys(reasons))}."
     return (
         "Rows are tested against no defence (defence none: against no attack). Minimum detectable difference in ASR at "
         f"80 % power, over {len(known)} such tests: {100 * known.median():.1f} points (median; largest "
@@ -164,40 +159,27 @@ def _detectable(leaderboard: Any) -> str:
     )
 
 
-def _show_leaderboard(leaderboard: Any, prepared: "Prepared") -> None:
-    from rich.table import Table
+def _show_leaderboard(leaderboard: Any, prepared: "Prepared", *, full: bool) -> None:
+    """Print what the run shows: attacks without effect before all else, the table, and how to read it."""
+    from bench.leaderboard.about import notes
+    from bench.leaderboard.summary import without_effect
 
-    from bench.leaderboard.table import Condensed, condense
-
-    headings = {
-        "asr": "ASR % [95 %]",
-        "baseline": "ASR without cloak %",
-        "accuracy": "normal accuracy % [95 %]",
-        "recovery": "recovery %",
-        "psnr": "cloak PSNR dB",
-    }
     spec = prepared.run.spec
-    rows = [row.model_dump() for row in condense(leaderboard)]
-    same = {name: {row[name] for row in rows} for name in Condensed.model_fields}
-    constant = {name: next(iter(same[name])) for name in _AXES if len(same[name]) == 1}
-    shown = [name for name, values in same.items() if values != {""} and name not in constant]
-    where = [spec.protocol, spec.dataset, *(f"{name} {value}" for name, value in constant.items())]
-    table = Table(title=f"{', '.join(where)} (run {prepared.run.digest})")
-    for name in shown:
-        table.add_column(headings.get(name, name), justify="right" if name in headings else "left")
-    for row in rows:
-        table.add_row(*(str(row[name]) for name in shown))
-    screen = console(width=200)
-    screen.print(table)
-    if leaderboard["n_identities"].notna().any():
-        identities, probes = leaderboard["n_identities"].max(), leaderboard["n_probes"].max()
-        screen.print(f"{identities} identities, {probes} probes; rates are means over identities.")
-    screen.print(_detectable(leaderboard))
-    screen.print(f"Leaderboard: {prepared.folder.path / 'leaderboard.csv'}")
-    if prepared.run.dataset.note:
-        screen.print(f"Note: {prepared.run.dataset.note}")
-    for reason in sorted(set(leaderboard["lpips_reason"].dropna()) - {""}):
-        screen.print(f"LPIPS is NA: {reason}")
+    for sentence in without_effect(leaderboard):
+        click.echo(click.style(sentence, bold=True))
+    show_table(
+        leaderboard, f"Run {prepared.run.digest}: protocol {spec.protocol}, dataset {spec.dataset}", full=full
+    )
+    click.echo(_detectable(leaderboard))
+    for note in notes(leaderboard):
+        click.echo(f"Note: {note.rstrip('.')}.")
+
+
+def _say_what_next(prepared: "Prepared") -> None:
+    """Print the last lines: where it all is, and what can be done with it."""
+    folder = shlex.quote(str(prepared.folder.path))
+    click.echo(f"Every column: {prepared.folder.path / 'leaderboard.csv'}")
+    click.echo(f"Next: bench report {folder} --out report.html, or bench plot {folder} all --out figures")
 
 
 def _warn(leaderboard: Any) -> None:

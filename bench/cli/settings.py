@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from bench.cli.commands import known_names, load_command
-from bench.cli.names import FORMER, LEANS_ON
+from bench.cli.names import FORMER, LEANS_ON, former_below
 from bench.cli.options import OWN, long_name
 from bench.errors import UsageError, unknown
 
@@ -54,14 +54,22 @@ def defaults_of(name: str, words: list[str], command: click.Command) -> dict[str
         shared = {param.name for param in command.params} - OWN
         found = {key: value for key, value in theirs.items() if key in shared}
     for old, (first, *rest) in FORMER.items():
-        if (
-            old in tables and first == name and set(rest) <= set(words)
-        ):  # asked for as the old name stands for
-            own = defaults(path, load_command(old), tables[old], old)
+        table = _table_of(old, tables)
+        # Asked for as the old name stands for.
+        if table and first == name and set(rest) <= set(words):
+            own = defaults(path, load_command(old), table, old)
             for word in reversed([word for word in rest if not word.startswith("-")]):
                 own = {word: own}
             found = _merged(found, own)
     return {name: _merged(found, defaults(path, command, tables.get(name, {}), name))}
+
+
+def _table_of(old: str, tables: Tables) -> Tables:
+    """Return the table of a former name, which may be of a group and a command of it; {} without any."""
+    found: Any = tables
+    for word in old.split():
+        found = found.get(word, {}) if isinstance(found, Mapping) else {}
+    return found if isinstance(found, Mapping) else {}
 
 
 def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -124,6 +132,8 @@ def defaults(path: Path, command: click.Command, table: Mapping[str, Any], where
     found: dict[str, Any] = {}
     if isinstance(command, click.Group):
         for name, below in table.items():
+            if name in former_below(where):
+                continue
             if name not in command.commands:
                 raise _located(path, where, unknown("command", name, command.commands))
             if not isinstance(below, Mapping):

@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bench.cli.options import json_option
-from bench.cli.output import check_files, console, number, percent, print_columns, print_json, rows_of
+from bench.cli.options import intervals_option, json_option
+from bench.cli.output import (
+    check_files,
+    number,
+    percent,
+    print_columns,
+    print_json,
+    print_table,
+    rows_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from bench.analysis.results import Results
+    from bench.leaderboard.as_text import TextColumn
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -43,6 +52,7 @@ def _table_options(command: Command) -> Command:
     """Add the options of where a table goes: those that `_give` takes."""
     for option in (
         click.option("--columns", is_flag=True, help="Explain the columns and do nothing else."),
+        intervals_option,
         json_option,
         click.option("--latex", type=_FILE, help="Write it for a paper here (booktabs)."),
         click.option("--md", type=_FILE, help="Write it as Markdown here."),
@@ -55,8 +65,9 @@ def _table_options(command: Command) -> Command:
 def _give(
     make: "Callable[[], pd.DataFrame]",
     meanings: Mapping[str, str],
-    show: "Callable[[pd.DataFrame], None]",
+    show: "Callable[..., None]",
     *,
+    intervals: bool,
     as_json: bool,
     columns: bool,
     **files: Path | None,
@@ -66,7 +77,8 @@ def _give(
     Args:
         make: returns the table.
         meanings: column → what it means.
-        show: prints the table for a reader.
+        show: prints the table for a reader; takes ``full``, whether as much as there is.
+        intervals: print it in full.
         as_json: print it as JSON instead.
         columns: explain the columns and do nothing else.
         files: option without its dashes → file, None where it was not given.
@@ -89,7 +101,7 @@ def _give(
     if as_json:
         print_json(json.loads(found.to_json(orient="records")))
         return
-    show(found)
+    show(found, full=intervals)
     for path in wanted.values():
         click.echo(f"{path} written")
 
@@ -171,12 +183,6 @@ def _show_accuracy_kept(kept: "pd.DataFrame") -> None:
 
 # -- means ---------------------------------------------------------------------------------------------------
 
-_HEADINGS = (
-    *("ASR % [95 %]", "undefended", "no cloak", "accuracy %", "lost", "< 1 point"),
-    *("natural dB", "cloak dB", "cloak L∞"),
-)
-"""Of the printed table, after attack and defence; `--columns` explains them all."""
-
 
 @table.command(
     epilog="""\b
@@ -216,32 +222,42 @@ def means(run: Path, attacks: tuple[str, ...], backbones: tuple[str, ...], **for
     _give(make, averages.COLUMNS, _show_means, **form)
 
 
-def _show_means(found: "pd.DataFrame") -> None:
-    from rich.table import Table
-
-    screen = console(width=200)
+def _show_means(found: "pd.DataFrame", *, full: bool) -> None:
     for (head, condition, access), rows in found.groupby(["head", "condition", "access"], sort=False):
         first = rows.iloc[0]
         where = ", ".join(filter(None, [f"head {head}", str(condition), str(access)]))
         trackers = first["backbones"].replace("|", ", ")
-        shown = Table("attack", "defence", title=f"{where}; mean over {trackers}")
-        for heading in _HEADINGS:
-            shown.add_column(heading, justify="right")
-        for row in rows_of(rows):
-            shown.add_row(str(row["against"]), str(row["defense"]), *_means(row))
-        screen.print(shown)
-        screen.print(f"{first['n_identities']} identities.")
+        print_table(_means(rows_of(rows)), f"{where}; mean over {trackers}", full=full)
+        click.echo(f"{first['n_identities']} identities.")
         for reason in sorted(set(rows["asr_reason"]) - {""}):
-            screen.print(f"Without ASR or interval: {reason}.")
+            click.echo(f"Without ASR or interval: {reason}.")
 
 
-def _means(row: dict[str, Any]) -> tuple[str, ...]:
-    lost = None if row["accuracy_difference"] is None else -row["accuracy_difference"]
+def _means(rows: list[dict[str, Any]]) -> "tuple[TextColumn, ...]":
+    """Return the columns of the printed table; `--columns` explains them all."""
+    from bench.leaderboard.as_text import TextColumn, texts
+    from bench.leaderboard.summary import measured
+
+    def rate(name: str, of: str, heading: str, *, sign: int = 1, **more: Any) -> TextColumn:
+        show = measured(of, factor=sign * 100, interval="ends" in more)
+        return TextColumn(name, heading, tuple(map(show, rows)), numeric=True, unit=" %", **more)
+
+    def decibels(name: str, of: str, heading: str, unit: str = " dB") -> TextColumn:
+        return TextColumn(name, heading, tuple(map(measured(of), rows)), numeric=True, unit=unit)
+
+    words = {True: "yes", False: "not shown", None: ""}
     return (
-        percent(row["asr"], row["asr_low"], row["asr_high"]),
-        *map(percent, (row["undefended_asr"], row["baseline_error"], row["normal_accuracy"], lost)),
-        {True: "yes", False: "not shown", None: ""}[row["not_worse"]],
-        *map(number, (row["natural_psnr"], row["cloak_psnr"], row["cloak_linf_max"])),
+        TextColumn("attack", "attack", texts(row["against"] for row in rows), says="always"),
+        TextColumn("defence", "defence", texts(row["defense"] for row in rows), says="always"),
+        rate("ASR", "asr", "ASR %", says="always", ends=1),
+        rate("undefended ASR", "undefended_asr", "unde-\nfended"),
+        rate("ASR without cloak", "baseline_error", "without\ncloak %"),
+        rate("normal accuracy", "normal_accuracy", "normal\nacc. %"),
+        rate("accuracy lost", "accuracy_difference", "lost", sign=-1),
+        TextColumn("loss < 1 point", "< 1\npoint", texts(words[row["not_worse"]] for row in rows)),
+        decibels("PSNR of natural photos", "natural_psnr", "natural\ndB"),
+        decibels("cloak PSNR", "cloak_psnr", "cloak\ndB"),
+        decibels("cloak L∞", "cloak_linf_max", "cloak\nL∞", unit=""),
     )
 
 
@@ -269,28 +285,38 @@ def erasure(run: Path, **form: Any) -> None:
     _give(lambda: erasures.table(_results(run)), erasures.COLUMNS, _show_erasure, **form)
 
 
-def _show_erasure(found: "pd.DataFrame") -> None:
-    from rich.table import Table
-
-    screen = console(width=200)
+def _show_erasure(found: "pd.DataFrame", *, full: bool) -> None:
     for (attack, backbone, _), rows in found.groupby(["attack", "backbone", "head"], sort=False):
-        first, *others = rows_of(rows)
+        records = rows_of(rows)
+        first = records[0]
         title = ", ".join(filter(None, [f"{attack} on {backbone}", str(first["access"])]))
         if first["surrogates"]:
             title += f" (made with {first['surrogates']})"
-        shown = Table("eraser", "what it learnt from", title=title)
-        for heading in ("accepted again %", "to original dB", "to cloak dB"):
-            shown.add_column(heading, justify="right")
-        for row in (first, *others):
-            to_cloak = "unchanged" if row["to_cloak_unchanged"] == 1 else number(row["to_cloak_psnr"], "NA")
-            again = percent(row["undone"], row["undone_low"], row["undone_high"])
-            shown.add_row(str(row["eraser"]), learnt_from(row), again, number(row["psnr"], "NA"), to_cloak)
-        screen.print(shown)
-        screen.print(_protection(first))
+        print_table(_erasure(records), title, full=full)
+        click.echo(_protection(first))
         for reason in sorted(
             {text for name in ("undone_reason", "psnr_reason") for text in rows[name]} - {""}
         ):
-            screen.print(f"Without number or interval: {reason}.")
+            click.echo(f"Without number or interval: {reason}.")
+
+
+def _erasure(rows: list[dict[str, Any]]) -> "tuple[TextColumn, ...]":
+    from bench.leaderboard.as_text import TextColumn, texts
+    from bench.leaderboard.summary import measured
+
+    again = tuple(map(measured("undone", factor=100, interval=True), rows))
+    to_cloak = (
+        "unchanged" if row["to_cloak_unchanged"] == 1 else number(row["to_cloak_psnr"], "NA") for row in rows
+    )
+    return (
+        TextColumn("eraser", "eraser", texts(row["eraser"] for row in rows), says="always"),
+        TextColumn("accepted again", "accepted\nagain %", again, numeric=True, says="always", ends=1),
+        TextColumn(
+            "PSNR to the original", "to orig-\ninal dB", tuple(map(measured("psnr"), rows)), numeric=True
+        ),
+        TextColumn("PSNR to the cloak", "to\ncloak dB", texts(to_cloak), numeric=True),
+        TextColumn("what it learnt from", "what it learnt from", texts(map(learnt_from, rows))),
+    )
 
 
 def _protection(row: dict[str, Any]) -> str:

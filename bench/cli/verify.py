@@ -138,11 +138,11 @@ def _check(
     chosen = checks.sample_cells(folder, cells, seed, prepared.nodes)
     nodes = checks.work_of_cells(prepared, chosen)
     _announce(prepared, nodes, f"Making {len(chosen)} cells again from nothing")
-    with counting("cells", sum(node.images for node in nodes)) as advance:
+    with counting("cells", sum(node.work for node in nodes)) as advance:
         found += checks.recompute_cells(folder, prepared, chosen, lambda _node, n: advance(n))
     nodes = checks.sample_artefacts(prepared, artefacts, seed)
     _announce(prepared, nodes, f"Making {len(nodes)} artefacts again from their inputs")
-    with counting("artefacts", sum(node.images for node in nodes)) as advance:
+    with counting("artefacts", sum(node.work for node in nodes)) as advance:
         found += checks.recompute_artefacts(prepared, nodes, lambda _node, n: advance(n))
     found = checks.reconcile(found)
     failed = sum(cell.status != "ok" for cell in folder.cells())
@@ -161,7 +161,7 @@ def _announce(prepared: "Prepared", nodes: "list[Node]", what: str) -> None:
 
     if nodes and not is_silent():
         seconds, untimed = expected_seconds(prepared, nodes)
-        rest = f", and {untimed} artefacts that were never timed on this store" if untimed else ""
+        rest = f"; a rough estimate for {untimed} artefacts never timed on this store" if untimed else ""
         click.echo(f"{what}: about {duration(seconds)}{rest}.", err=True)
 
 
@@ -214,7 +214,7 @@ def _rerun(folder: "RunFolder", out: Path | None, machine: dict[str, Any], *, as
     changed = _environment(folder, prepared, "rows", as_json=as_json)
     if own:
         own.make()
-    with counting(f"run {prepared.run.digest}", sum(node.images for node in prepared.missing)) as advance:
+    with counting(f"run {prepared.run.digest}", sum(node.work for node in prepared.missing)) as advance:
         outcome = again.rerun(folder, prepared, lambda _node, n: advance(n))
     if own:
         own.remove()

@@ -22,7 +22,10 @@ from bench.errors import DataError, UsageError
 SAFE = ".safetensors"
 """Ending of files that hold tensors and nothing else."""
 
-_NESTED = "state_dict"  # where training scripts put the weights, beside their epoch and optimiser
+_NESTED = (
+    "state_dict",
+    "net_state_dict",
+)  # where training scripts put the weights, beside their epoch and optimiser
 _BROKEN = (RuntimeError, EOFError, OSError, KeyError, IndexError, ValueError, TypeError, AttributeError)
 _NAMED = re.compile(r"GLOBAL ([\w.]+\w)")  # in torch's refusal
 _FILLED = re.compile(r"Can only (SETITEM|append|extend).*but got <class 'inert\.([^']+)'>", re.DOTALL)
@@ -63,7 +66,7 @@ def _stand_in(published: str, base: type) -> type:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by name, on the CPU, as stored.
 
-    Where the file holds a mapping ``state_dict`` beside other things, that is what is read.
+    Where the file holds a mapping ``state_dict`` or ``net_state_dict`` beside other things, that is what is read.
 
     Args:
         path: ``.safetensors``, or whatever ``torch.save`` wrote.
@@ -204,8 +207,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, Mapping) and isinstance(content.get(_NESTED), Mapping):
-        content = content[_NESTED]
+    if isinstance(content, Mapping):
+        content = next((content[key] for key in _NESTED if isinstance(content.get(key), Mapping)), content)
     if not isinstance(content, Mapping):
         raise DataError(
             f"{path} holds a {type(content).__name__}, not tensors by name. Save the network's state_dict()."

@@ -1,7 +1,7 @@
 """Where data and weights that the project does not ship are found.
 
-The data folder is `CLOAKBENCH_DATA`, else the platform's user data folder; `bench data fetch` and
-`bench models fetch` fill the latter. Files are known by their path inside it and pinned by SHA-256.
+The data folder is `CLOAKBENCH_DATA`, else the platform's user data folder; `bench fetch` fills it. Files are known by
+their path inside it and pinned by SHA-256.
 """
 
 import hashlib

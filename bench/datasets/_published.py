@@ -217,7 +217,7 @@ class PublishedDataset(Dataset):
     @property
     def _fix(self) -> str:
         return (
-            f"Get {self.name} from its publisher (`bench data fetch {self.name}` says where) and unpack it there, "
+            f"Get {self.name} from its publisher (`bench fetch {self.name}` says where) and unpack it there, "
             f"or give its folder: {self.name}:path=FOLDER."
         )
 

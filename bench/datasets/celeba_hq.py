@@ -79,7 +79,7 @@ class CelebAHQ(PublishedDataset):
         """CelebA's photo → its number of the identity."""
         given = self.params.celeba
         folder = Path(given).expanduser() if given else data_folder() / "celeba"
-        fix = "Get it with CelebA (`bench data fetch celeba` says where), or say celeba=FOLDER."
+        fix = "Get it with CelebA (`bench fetch celeba` says where), or say celeba=FOLDER."
         file = existing(folder, IDENTITIES, FOLDERS, fix)
         return {photo: number for _, photo, number in identities_in(file)}
 

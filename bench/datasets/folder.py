@@ -6,9 +6,10 @@ Everyone is evaluated; the names of the subfolders stay in this class, tables ca
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal, Self
 
@@ -22,7 +23,9 @@ from bench.data.files import sha256_of
 from bench.data.folders import registered
 from bench.errors import DataError, UsageError
 from bench.faces.alignment import ALIGNMENT_VERSION, Landmarks, Pixels, align, read_landmarks
-from bench.faces.photos import read_photo, verify_photo
+from bench.faces.photos import photo_size, read_photo, verify_photo
+
+log = logging.getLogger("bench")
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 """File name endings of photos, in any case."""
@@ -129,6 +132,11 @@ class Folder(Dataset):
             UsageError: an identity has too few photos, or nobody is left.
             DataError: the folder is missing, empty, without subfolders or has a file that is no photo.
         """
+        if not (self.params.aligned or self.params.landmarks) and self._are_crops:
+            _say_once(
+                f"every photo of {self.root} is {CROP_SIZE}×{CROP_SIZE}. If these are crops on ArcFace's template, "
+                "add aligned=true: as it is, faces are looked for in them and cut out again."
+            )
         return tuple(Identity(p.id, tuple(p.photos), "evaluation") for p in self._identities)
 
     def names(self) -> Mapping[str, str]:
@@ -272,6 +280,14 @@ class Folder(Dataset):
         return {}
 
     @cached_property
+    def _are_crops(self) -> bool:
+        """Whether all photos have the size of a crop; reads headers up to the first that has not."""
+        try:
+            return all(photo_size(file) == (CROP_SIZE, CROP_SIZE) for file in self._files.values())
+        except DataError:
+            return False  # said where its pixels are read
+
+    @cached_property
     def _files(self) -> Mapping[str, Path]:
         return {image_id: file for p in self._identities for image_id, file in p.photos.items()}
 
@@ -326,6 +342,12 @@ class Folder(Dataset):
         first = seen.setdefault(_content(file), file)
         if first != file:
             raise DataError(f"{file} is the same photo as {first}. Remove one of them.")
+
+
+@cache
+def _say_once(text: str) -> None:
+    """Warn of a folder once, however many objects a run makes of it."""
+    log.warning(text)
 
 
 def _count(photos: int) -> str:

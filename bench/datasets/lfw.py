@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bench.contracts import CROP_SIZE, Dataset, Identity, MethodParams
+from bench.contracts import CROP_SIZE, AssetEntry, Dataset, Identity, MethodParams
 from bench.data.files import data_folder, sha256_of
 from bench.errors import DataError, UsageError
 from bench.faces.alignment import ALIGNMENT_VERSION, Landmarks, Pixels, align, read_landmarks
@@ -30,7 +30,7 @@ LANDMARKS = "lfw/landmarks.csv"
 DETECT = "detect"
 
 _MEMBER = re.compile(r"(?:^|/)(?P<person>[^/]+)/(?P=person)_(?P<number>\d{4,})\.jpg$")
-_FIX = "`bench data fetch lfw` says how to get it; lfw:path=FILE points to a copy."
+_FIX = "`bench fetch lfw` gets it; lfw:path=FILE points to a copy."
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,12 @@ class LFW(Dataset):
         if self.params.landmarks == DETECT:
             return None
         return _resolved(self.params.landmarks, LANDMARKS)
+
+    def assets(self) -> tuple[AssetEntry, ...]:
+        """Return what is fetched for it: photos, landmarks and lists; none where the photos are the user's own."""
+        from bench.datasets._lfw_source import ENTRY
+
+        return (ENTRY,) if self.params.path == ARCHIVE else ()
 
     def identities(self) -> tuple[Identity, ...]:
         """Return everyone, sorted by id; reads the archive's table of contents only."""

@@ -63,7 +63,7 @@ class Synthetic(Dataset):
             json_schema_extra={"unit": "identities"},
         )
         photos: int = Field(
-            5, ge=1, le=1000, description="photos of each of them", json_schema_extra={"unit": "images"}
+            3, ge=1, le=1000, description="photos of each of them", json_schema_extra={"unit": "images"}
         )
         training_identities: int = Field(
             600,

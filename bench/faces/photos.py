@@ -53,6 +53,16 @@ def verify_photo(source: Path | bytes, name: str = "") -> None:
         image.load()
 
 
+def photo_size(source: Path | bytes, name: str = "") -> tuple[int, int]:
+    """Return width and height in pixels as a photo's header states them; its pixels are not read.
+
+    Raises:
+        DataError: as `read_photo`.
+    """
+    with _opened(source, name) as image:
+        return image.size
+
+
 @contextmanager
 def _opened(source: Path | bytes, name: str) -> Iterator[Image]:
     from PIL import Image, UnidentifiedImageError

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -40,6 +40,7 @@ class FigureOptions:
         identities: identity ids of the rows instead, () to spread them evenly over all.
         store: folder of artefacts, for kinds that show photos.
         threads: threads torch computes with, for kinds that show photos.
+        names: canonical name of a method → its label, as `bench.leaderboard.names.labels` gives them.
         progress: called with the number of images that must be computed, before they are; gives a context whose
             value is called with the number of images that are ready. None shows nothing.
     """
@@ -54,6 +55,7 @@ class FigureOptions:
     identities: tuple[str, ...] = ()
     store: Path | None = None
     threads: int | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
     progress: Callable[[int], AbstractContextManager[Callable[[int], None]]] | None = None
 
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from bench.figures import Drawing, FigureOptions, NotDrawableError, style, words
+from bench.figures import WIDTHS, Drawing, FigureOptions, NotDrawableError, style, words
 from bench.figures.selection import NO_CLOAK, Selection, select
+from bench.leaderboard.names import NOTHING
 from bench.leaderboard.view import RunView
 
 if TYPE_CHECKING:
@@ -31,12 +32,13 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
         )
     if chosen.backbone is not None:
         raise NotDrawableError("this kind shows every backbone beside the others; leave --backbone out.")
-    across = 2 if options.width == "page" and len(chosen.attacks) > 1 else 1
-    rows = -(-len(chosen.attacks) // across)
     names = max(len(name) for name in chosen.short_backbones.values())
-    figure = style.new_figure(options, 0.4 + _HEIGHT * rows + min(0.05 * names, 1.1))
+    handles, labels = style.marks(looks := style.looks(chosen.defenses), chosen.short_defenses)
+    labels.append(NOTHING["attack"])
+    fixed = 0.4 + min(0.05 * names, 1.1) + style.legend_height(labels, WIDTHS[options.width])
+    across, rows, height = style.stacked(len(chosen.attacks), options.width, _HEIGHT, fixed)
+    figure = style.new_figure(options, fixed + height * rows)
     grid = style.grid_of(figure, len(chosen.attacks), across, sharex=True, sharey=True)
-    looks = style.looks(chosen.defenses)
     for place, (axes, attack) in enumerate(zip(grid, chosen.attacks, strict=True)):
         _panel(axes, chosen, attack, backbones, looks)
         axes.set_title(chosen.short_attacks[attack])
@@ -44,9 +46,8 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     style.label_columns(grid, across, [chosen.short_backbones[name] for name in backbones])
     from matplotlib.lines import Line2D
 
-    handles, labels = style.marks(looks, chosen.short_defenses)
     handles.append(Line2D([], [], color=style.BASELINE))
-    style.legend_on_top(figure, handles, [*labels, "no cloak"])
+    style.legend_on_top(figure, handles, labels)
     return Drawing(figure, "Attack success by backbone", _caption(chosen), _alt(chosen))
 
 

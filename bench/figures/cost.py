@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _HEIGHT = 1.9  # inches of a panel
+_ROOM = 1.6  # times the cheapest and the dearest that the axis goes on
+_NAMED = ((10, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (100, (1.0, 2.0, 5.0)), (np.inf, (1.0,)))
+"""How many times the cheapest the dearest is, at most → the parts of a decade that the axis names."""
 _STAGES = {"attack": "cloak", "defense": "purify"}
 
 
@@ -132,12 +135,16 @@ def _panel(axes: Axes, found: Sequence[CostPoint], looks: dict[str, style.Look])
         style.with_intervals(
             axes, [one.seconds], [one.asr], ([one.low], [one.high]), looks[one.name], label=one.name
         )
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.set_xscale("log")
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    low, high = min(one.seconds for one in found), max(one.seconds for one in found)
-    axes.set_xlim(10 ** np.floor(np.log10(low) - 0.05), 10 ** np.ceil(np.log10(high) + 0.05))
+    low, high = min(one.seconds for one in found) / _ROOM, max(one.seconds for one in found) * _ROOM
+    axes.set_xlim(low, high)
+    # Over a decade or two its parts are named too.
+    subs = next(own for times, own in _NAMED if high / low < times)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=30))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
     style.percent_axis(axes)
 
 

@@ -14,6 +14,7 @@ from bench.stats.significance import ALPHA
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_MOST = 100.0  # points
 _ROW, _TIGHT = 0.155, 0.125  # inches of a line, and where there are many
 
 
@@ -125,13 +126,14 @@ def _panel(
         if row is None:
             continue
         if pd.isna(row.difference):
-            axes.text(0, y, "NA", ha="center", va="center", color="0.3", fontsize=style.TYPE_SIZE - 1)
+            axes.text(0, y, "NA", ha="center", va="center", color="0.3")
             continue
         style.with_intervals(
             axes,
             [row.difference],
             [y],
-            ([row.low], [row.high]),
+            # No difference of two rates lies beyond 100 points, whatever its interval says.
+            ([max(row.low, -_MOST)], [min(row.high, _MOST)]),
             looks.get(group, plain),
             label=f"{group}|{label}",
             along="x",
@@ -139,6 +141,8 @@ def _panel(
         )
     axes.axvline(0, color="black", linewidth=0.8)
     axes.grid(axis="x")
+    style.within(axes, -_MOST, _MOST)
+    style.unclip(axes)
     axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)

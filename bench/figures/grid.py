@@ -19,13 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LEFT, _GAP = 0.17, 0.05  # inches: names of identities, between photos
-_LINE = 0.095  # inches of a line of an answer
-_SIZE = 6.0  # points of an answer
-_LARGEST, _LARGE, _NARROW = (
-    1.75,
-    1.35,
-    0.6,
-)  # inches of a photo: at most, in many rows, and where titles are smaller
+_LINE = 0.11  # inches of a line of an answer
+_SIZE = style.TYPE_SIZE  # points of an answer
+_LARGEST, _LARGE = 1.75, 1.35  # inches of a photo: at most, and in many rows
 
 
 @dataclass(frozen=True)
@@ -180,7 +176,7 @@ def paint(chosen: Selection, cell: Cell, photos: Photos, options: FigureOptions)
             )
             _photo(axes, column.images[row].permute(1, 2, 0).numpy())
             if y == 0:
-                axes.set_title(titles[x], loc="center", fontsize=_SIZE if side < _NARROW else style.TYPE_SIZE)
+                axes.set_title(titles[x], loc="center")
             if x == 0:
                 axes.set_ylabel(_cut(photos.identities[y], side + below - 0.1), fontsize=_SIZE, labelpad=1.5)
             text = "\n".join(lines.get((row, column.title), []))

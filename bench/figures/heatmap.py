@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from bench.figures import WIDTHS, Drawing, FigureOptions, style, words
-from bench.figures.selection import ADAPTED, NO_CLOAK, Panel, Selection, select
+from bench.figures.selection import NO_CLOAK, Panel, Selection, select
+from bench.leaderboard.boards import ADAPTED
 from bench.leaderboard.view import RunView
 from bench.stats.significance import ALPHA
 
@@ -96,8 +97,9 @@ def _side(options: FigureOptions, across: int, defenses: int) -> float:
 
 def _across(options: FigureOptions, panels: int, defenses: int) -> int:
     """Return how many panels stand side by side."""
-    fits = options.width == "page" and _side(options, 2, defenses) >= _LEAST
-    return 2 if fits and panels > 1 else 1
+    most = int((WIDTHS[options.width] - _NAMES) / (_LEAST * defenses)) if options.width == "page" else 1
+    found = style.across(panels, max(1, most))
+    return found if panels % found == 0 else 1
 
 
 def _square(chosen: Selection, panel: Panel, attack: str, defense: str, decimals: int) -> Square:

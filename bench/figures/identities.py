@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _HEIGHT = 1.7  # inches of a panel
+_DOT = "#56B4E9"
+_MEAN: Mapping[str, Any] = {"marker": "D", "color": "white", "markeredgecolor": "black", "markersize": 3.4}
+_FEW = 40  # identities whose dots may be larger
 _BINS = 26
 _REACH = 0.4
 _MANY = 1500  # points beyond which a vector file holds them as one picture
@@ -73,17 +77,18 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     drawn = {key: rates for key, rates in drawn.items() if len(rates)}
     if not drawn:
         raise NotDrawableError(f"no cell of head {chosen.head} has rates of identities; its cells failed.")
-    across = 2 if options.width == "page" and len(drawn) > 1 else 1
-    rows = -(-len(drawn) // across)
     names = max(len(chosen.short_defenses[name]) for name in chosen.defenses)
-    figure = style.new_figure(options, 0.15 + _HEIGHT * rows + min(0.05 * names, 1.1))
+    fixed = 0.35 + min(0.05 * names, 1.1)
+    across, rows, height = style.stacked(len(drawn), options.width, _HEIGHT, fixed)
+    figure = style.new_figure(options, fixed + height * rows)
     grid = style.grid_of(figure, len(drawn), across, sharex=True, sharey=True)
     for place, (axes, ((panel, attack), rates)) in enumerate(zip(grid, drawn.items(), strict=True)):
         _panel(axes, rates, chosen.defenses)
         white = f", {panel.access}" if len(panels) > 1 or panel.access != "black-box" else ""
         axes.set_title(f"{chosen.short_attacks[attack]}{white}")
-        style.percent_axis(axes, label="ASR of an identity, %" if place % across == 0 else "")
+        style.percent_axis(axes, label="ASR, %" if place % across == 0 else "")
     style.label_columns(grid, across, [chosen.short_defenses[name] for name in chosen.defenses])
+    style.legend_on_top(figure, *_legend())
     return Drawing(figure, "Attack success identity by identity", _caption(chosen, drawn), _alt(drawn))
 
 
@@ -99,8 +104,8 @@ def _panel(axes: Axes, rates: pd.DataFrame, defenses: tuple[str, ...]) -> None:
             place + spread(values),
             values,
             "o",
-            color="#56B4E9",
-            markersize=1.6,
+            color=_DOT,
+            markersize=1.6 if len(values) > _FEW else 2.6,
             markeredgewidth=0,
             label=f"identities|{defense}",
             rasterized=many,
@@ -116,16 +121,17 @@ def _panel(axes: Axes, rates: pd.DataFrame, defenses: tuple[str, ...]) -> None:
         axes.plot(
             [place - 0.12, place + 0.12], [middle, middle], color="black", linewidth=1.4, label="median"
         )
-        axes.plot(
-            [place],
-            [values.mean()],
-            "D",
-            color="white",
-            markeredgecolor="black",
-            markersize=3.4,
-            label=f"mean|{defense}",
-        )
+        axes.plot([place], [values.mean()], **_MEAN, label=f"mean|{defense}")
     axes.set_xlim(-0.6, len(defenses) - 0.4)
+
+
+def _legend() -> tuple[list[Any], list[str]]:
+    from matplotlib.lines import Line2D
+
+    dot = Line2D([], [], linestyle="none", marker="o", color=_DOT, markersize=2.5, markeredgewidth=0)
+    quartiles = Line2D([], [], color="black", linewidth=1.0)
+    mean = Line2D([], [], linestyle="none", **_MEAN)
+    return [dot, quartiles, mean], ["an identity", "quartiles, median across", "mean"]
 
 
 def _caption(chosen: Selection, drawn: dict[tuple[Panel, str], pd.DataFrame]) -> str:

@@ -153,7 +153,7 @@ def _nodes(prepared: Prepared, cell: Cell, wanted: frozenset[str]) -> dict[str, 
         raise UsageError(f"attack '{cell.attack}' changes no photo: there is nothing to show.")
     point = (cell.attack, cell.backbone, cell.seed)
     natural, cloaks = pipeline.natural("gallery"), pipeline.cloaks(*point, "gallery")
-    found = {ORIGINAL: natural, CLOAK: cloaks}
+    found: dict[str, tuple[Node, ...]] = {ORIGINAL: natural, CLOAK: cloaks}
     if isinstance(defense, Purifier) and defense.changes_images:
         own = (cell.defense, cell.backbone, cell.seed)
         found |= {

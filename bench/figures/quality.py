@@ -29,6 +29,8 @@ MEASURES: Mapping[str, tuple[str, str, bool]] = {
 }
 """Measure → its name, its unit, and whether more is better."""
 
+_POSSIBLE = {"psnr": (0.0, np.inf), "ssim": (-1.0, 1.0), "lpips": (0.0, np.inf)}
+
 _HEIGHT = 1.85  # inches of a panel
 _ACROSS = {"column": 2, "page": 3}
 
@@ -201,7 +203,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
             "cells failed, or every attack is made against a defence that it is compared over."
         )
     measures = {side: _measures(found[side]) for side in sides}
-    across = {side: min(_ACROSS[options.width], len(measures[side])) for side in sides}
+    across = {side: style.across(len(measures[side]), _ACROSS[options.width]) for side in sides}
     rows = {side: -(-len(measures[side]) // across[side]) for side in sides}
     short = {"cloak": chosen.short_attacks, "purified": chosen.short_defenses}
     legends = {side: [short[side][one.name] for one in found[side]] for side in sides}
@@ -220,7 +222,9 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
             style.percent_axis(axes, label="ASR, %" if place % across[side] == 0 else "")
             word = "cloak" if side == "cloak" else "purified image"
             axes.set_xlabel(f"{MEASURES[measure][0]} of the {word}{MEASURES[measure][1]}")
-        style.legend_on_top(part, *style.marks(looks, short[side]), width=figure.get_figwidth())
+        marks = style.marks(looks, short[side])
+        if not style.legend_in_spare_place(part, grid, across[side], *marks, height=_HEIGHT - 0.4):
+            style.legend_on_top(part, *marks, width=figure.get_figwidth())
     return Drawing(
         figure,
         "Privacy against image quality",
@@ -260,6 +264,7 @@ def _panel(
     if not MEASURES[measure][2]:
         axes.invert_xaxis()
     axes.margins(x=0.12)
+    style.within(axes, *_POSSIBLE[measure])
     missing = [one.name for one, value in known if value is None]
     style.note(axes, f"NA: {', '.join(missing)}" if missing else "")
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from bench.figures import Drawing, FigureOptions, NotDrawableError, style, words
-from bench.figures.names import explained, short_names
 from bench.figures.selection import NO_CLOAK, Selection, select
+from bench.leaderboard.names import NOTHING, explained, short_names
 from bench.leaderboard.view import RunView
 from bench.plugins import syntax
 
@@ -54,7 +54,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     grid = style.grid_of(figure, len(panels), 1, sharex=True, sharey=True)
     looks = style.looks(chosen.attacks)
     for axes, panel in zip(grid, panels, strict=True):
-        _panel(axes, _rows_of(chosen, panel), channels, looks)
+        _panel(axes, _rows_of(chosen, panel), channels, looks, chosen.short_attacks)
         axes.set_title(_title(chosen, panel))
         style.percent_axis(axes)
     grid[-1].set_xticks(range(len(channels)), [short[name] for name in channels], rotation=90)
@@ -62,7 +62,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     from matplotlib.lines import Line2D
 
     handles.append(Line2D([], [], color=style.BASELINE, linewidth=0.9))
-    style.legend_on_top(figure, handles, [*labels, "no cloak"])
+    style.legend_on_top(figure, handles, [*labels, NOTHING["attack"]])
     caption = _caption(chosen, [_rows_of(chosen, panel) for panel in panels], channels, short)
     return Drawing(figure, "Attack success after each channel", caption, _alt(chosen, channels))
 
@@ -97,7 +97,13 @@ def _rows_of(chosen: Selection, panel: tuple[str, str, str]) -> pd.DataFrame:
     ]
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, channels: Sequence[str], looks: dict[str, style.Look]) -> None:
+def _panel(
+    axes: Axes,
+    rows: pd.DataFrame,
+    channels: Sequence[str],
+    looks: dict[str, style.Look],
+    short: dict[str, str],
+) -> None:
     places = np.arange(len(channels))
     seeds = list(dict.fromkeys(rows["seed"]))
     baseline = _by_channel(rows[(rows["attack"] == NO_CLOAK) & (rows["seed"] == seeds[0])], channels)
@@ -138,7 +144,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, channels: Sequence[str], looks: dict[
                 label="family",
             )
         if (own["status"] != "ok").any():
-            missing.append(f"{attack}: failed")
+            missing.append(f"{short[attack]}: failed")
     style.note(axes, "\n".join(missing))
     axes.set_xlim(-0.6, len(channels) - 0.4)
 

@@ -16,15 +16,13 @@ import pandas as pd
 from bench.analysis.claims import name_in_run
 from bench.errors import unknown
 from bench.figures import FigureOptions, NotDrawableError
-from bench.figures.names import short_names
 from bench.leaderboard import means as run_means
+from bench.leaderboard.boards import ADAPTED
+from bench.leaderboard.names import NOTHING, short_names
 from bench.leaderboard.view import RunView
 
 NO_CLOAK = "none"
 """The attack, or the defence, that does nothing."""
-
-ADAPTED = "‡"
-"""Mark of a rate of an attack that was made against the very defence it meets."""
 
 
 @dataclass(frozen=True)
@@ -71,17 +69,22 @@ class Selection:
     @cached_property
     def short_attacks(self) -> dict[str, str]:
         """Return what attacks are called in figures; ``none`` is named for what it is."""
-        return short_names(self.view.results.values("attack")) | {NO_CLOAK: "no cloak"}
+        return self._called("attack")
 
     @cached_property
     def short_defenses(self) -> dict[str, str]:
         """Return what defences are called in figures; ``none`` is named for what it is."""
-        return short_names(self.view.results.values("defense")) | {NO_CLOAK: "no defence"}
+        return self._called("defense")
 
     @cached_property
     def short_backbones(self) -> dict[str, str]:
         """Return what trackers are called in figures."""
-        return short_names(self.view.results.values("backbone"))
+        return self._called("backbone")
+
+    def _called(self, axis: str) -> dict[str, str]:
+        """Return what the run's methods of one axis are called."""
+        nothing = {NO_CLOAK: NOTHING[axis]} if axis in NOTHING else {}
+        return short_names(self.view.results.values(axis), {**self.options.names, **nothing})
 
     @cached_property
     def table(self) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from bench.figures import WIDTHS, Drawing, FigureOptions, NotDrawableError, style, words
 from bench.figures.selection import NO_CLOAK, Panel, Selection, select
+from bench.leaderboard.names import NOTHING
 from bench.leaderboard.view import RunView
 
 if TYPE_CHECKING:
@@ -32,17 +33,19 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
             f"slopes lead from defence none to others, and the run has {words.listed(chosen.defenses)}. "
             "Run it with --defense none and another."
         )
-    widest = max(style.text_width(chosen.short_defenses[name]) for name in defenses)
+    widest = max(style.text_width(chosen.short_defenses[name], style.TITLE_SIZE) for name in defenses)
     room = int((WIDTHS[options.width] - 0.4) / (widest + 0.08))
-    across = max(1, min(_ACROSS[options.width], len(defenses), room))
+    across = style.across(len(defenses), max(1, min(_ACROSS[options.width], room)))
     lines = -(-len(defenses) // across)
     figure = style.new_figure(options, 0.45 + _HEIGHT * lines * len(chosen.panels))
     parts = style.parts_of(figure, len(chosen.panels))
     looks = style.looks(chosen.attacks)
+    grids = []
     for part, panel in zip(parts, chosen.panels, strict=True):
         if len(chosen.panels) > 1:
-            part.suptitle(panel.title(chosen.panels), x=0.01, ha="left", fontsize=style.TITLE_SIZE)
+            part.suptitle(panel.title(chosen.panels), x=0.01, ha="left")
         panels = style.grid_of(part, len(defenses), across, sharey=True)
+        grids.append(panels)
         for place, (axes, defense) in enumerate(zip(panels, defenses, strict=True)):
             _panel(axes, chosen, panel, defense, looks)
             style.percent_axis(axes, label="ASR, %" if place % across == 0 else "")
@@ -50,7 +53,9 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     from matplotlib.lines import Line2D
 
     handles.append(Line2D([], [], color=style.BASELINE, linewidth=0.8))
-    style.legend_on_top(figure, handles, [*labels, "no cloak"])
+    labels.append(NOTHING["attack"])
+    if not style.legend_in_spare_place(parts[0], grids[0], across, handles, labels, _HEIGHT - 0.3):
+        style.legend_on_top(figure, handles, labels)
     return Drawing(
         figure, "Attack success without and with each defence", _caption(chosen), _alt(chosen, defenses)
     )
@@ -73,7 +78,7 @@ def _panel(axes: Axes, chosen: Selection, panel: Panel, defense: str, looks: dic
     )
     axes.plot([0, 1], baseline, color=style.BASELINE, linewidth=0.8, label=NO_CLOAK)
     style.note(axes, "\n".join(missing))
-    axes.set_title(chosen.short_defenses[defense], loc="center", fontsize=style.TYPE_SIZE)
+    axes.set_title(chosen.short_defenses[defense], loc="center")
     axes.set_xticks([0, 1], ["without", "with"])
     # Names of neighbours would touch in the middle.
     left, right = axes.get_xticklabels()

@@ -32,6 +32,8 @@ neighbours in the list differ in grey too."""
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 _LEGEND_LINE = 0.145  # inches
+_LOWEST = 1.05  # inches of a panel that can still be read
+_MANY_ROWS = 4.5  # inches that panels above each other share before they become lower
 
 _MARKER, _LARGER, _FEW = 3.2, 4.2, 6
 """Points of a marker, of one where there are more series than `_FEW`: then the shape must be read."""
@@ -231,17 +233,32 @@ def marks(
     return list(handles), [names[name] for name in rows]
 
 
-def percent_axis(axes: Axes, which: str = "y", label: str = "ASR, %") -> None:
-    """Give an axis the range of a rate in per cent, with room for marks at its ends, and a grid."""
-    if which == "y":
-        axes.set_ylim(-4, 104)
-        axes.set_yticks([0, 25, 50, 75, 100])
-        axes.set_ylabel(label)
-    else:
-        axes.set_xlim(-4, 104)
-        axes.set_xticks([0, 25, 50, 75, 100])
-        axes.set_xlabel(label)
-    axes.grid(axis="y" if which == "y" else "x")
+def percent_axis(axes: Axes, label: str = "ASR, %") -> None:
+    """Give the upright axis the range of a rate in per cent, and a grid; to be called when all is drawn.
+
+    No rate lies beyond it; marks at its ends are drawn whole.
+    """
+    axes.set_ylim(0, 100)
+    axes.set_yticks([0, 25, 50, 75, 100])
+    axes.set_ylabel(label)
+    axes.grid(axis="y")
+    unclip(axes)
+
+
+def unclip(axes: Axes) -> None:
+    """Draw marks at the ends of an axis whole, and above its line."""
+    import numpy as np
+
+    # What has no point would be laid out as if it were at the corner of the page.
+    for artist in (*(line for line in axes.lines if np.size(line.get_xdata())), *axes.collections):
+        artist.set_clip_on(False)
+        artist.set_zorder(artist.get_zorder() + 1)
+
+
+def within(axes: Axes, low: float, high: float) -> None:
+    """Keep the level axis within what its values can be, whichever way it runs."""
+    ends = [min(max(end, low), high) for end in axes.get_xlim()]
+    axes.set_xlim(*ends)
 
 
 def slant(axes: Axes, labels: Sequence[str], *, above_gap: bool = False) -> None:
@@ -366,9 +383,42 @@ def note(axes: Axes, text: str) -> None:
             transform=axes.transAxes,
             va="top",
             color="0.3",
-            fontsize=TYPE_SIZE - 1,
+            fontsize=TYPE_SIZE,
             bbox=box,
         )
+
+
+def across(count: int, most: int, least: int | None = None) -> int:
+    """Return how many of `count` panels stand side by side, so that few places of the grid stay empty.
+
+    Args:
+        count: panels.
+        most: as many as there is room for.
+        least: as few as may be; None: more than half of `most`.
+    """
+    most = min(most, count)
+    least = most // 2 + 1 if least is None else least
+    return min(range(least, most + 1), key=lambda one: (-count % one, -one))
+
+
+def stacked(count: int, width: str, height: float, fixed: float) -> tuple[int, int, float]:
+    """Return panels side by side, rows and a panel's height of a grid whose columns share their labels.
+
+    No place is left empty where the rows then fit a page.
+
+    Args:
+        count: panels.
+        width: ``column`` or ``page``.
+        height: inches a panel has where there is room.
+        fixed: inches of what else the figure holds.
+    """
+    room = TALLEST - fixed
+    most = 2 if width == "page" else 1
+    side = across(count, most, least=1)
+    if room / -(-count // side) < _LOWEST:
+        side = min(most, count)
+    rows = -(-count // side)
+    return side, rows, min(height, max(_MANY_ROWS / rows, _LOWEST), room / rows)
 
 
 def grid_of(figure: Any, count: int, across: int, **shared: Any) -> list[Axes]:
@@ -377,6 +427,31 @@ def grid_of(figure: Any, count: int, across: int, **shared: Any) -> list[Axes]:
     for spare in panels[count:]:
         spare.set_visible(False)
     return list(panels[:count])
+
+
+def legend_in_spare_place(
+    part: Any, grid: Sequence[Axes], across: int, handles: Sequence[Any], labels: Sequence[str], height: float
+) -> bool:
+    """Put a legend where `grid_of` left a place empty; return whether there was one with room for it.
+
+    Args:
+        part: a figure or a part of one, as wide as the whole.
+        grid: its panels.
+        across: panels of a row.
+        handles: as `marks` gives them.
+        labels: likewise.
+        height: inches of a panel.
+    """
+    width = part.get_figure(root=True).get_figwidth() / across - 0.2
+    fits = (len(labels) + 1) * _LEGEND_LINE <= height and max(map(text_width, labels)) + 0.5 <= width
+    if not len(grid) % across or not fits:
+        return False
+    place = grid[-1].get_subplotspec()
+    assert place is not None
+    spare = part.add_subplot(place.get_gridspec()[place.rowspan.start, place.colspan.stop])
+    spare.axis("off")
+    spare.legend(handles, labels, loc="center left")
+    return True
 
 
 def parts_of(figure: Figure, rows: int, columns: int = 1, **shared: Any) -> list[Any]:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from bench.figures.names import explained
-from bench.figures.selection import ADAPTED, NO_CLOAK, Selection
+from bench.figures.selection import NO_CLOAK, Selection
+from bench.leaderboard.boards import ADAPTED
+from bench.leaderboard.names import explained
 
 INTERVALS = "Bars are 95 % intervals over identities."
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from bench.contracts import Dataset, Defense, with_parts
+from bench.contracts import Attack, Dataset, Defense, Hardening, Purifier, with_parts
 from bench.errors import BenchError
 from bench.integrity.consistency import called
 from bench.plugins import factory
 from bench.quality import near_duplicates
 from bench.quality.near_duplicates import Fingerprints, NearDuplicate
-from bench.run import resolve
+from bench.run import calls, photo_sets, resolve
 from bench.run.folder import CellResult, RunFolder, split_json
 from bench.run.provenance import changed_code, changed_files, describe_methods
 from bench.run.resolve import Resolved
@@ -82,10 +82,12 @@ class Audit:
     Attributes:
         findings: every leakage.
         unchecked: what could not be looked up.
+        photos: which photos were compared with each other; "" where none were.
     """
 
     findings: tuple[Leak, ...]
     unchecked: tuple[Unchecked, ...]
+    photos: str = ""
 
     @property
     def unmarked(self) -> tuple[Leak, ...]:
@@ -128,13 +130,15 @@ def audit(
     folder: RunFolder,
     *,
     images: bool = True,
+    all_images: bool = False,
     counting: Counting = lambda _what, _n: nullcontext(lambda _n: None),
 ) -> Audit:
     """Return every leakage of a run that can be found.
 
     Args:
         folder: a finished run.
-        images: whether to look for near-duplicate photos, which reads all photos of the dataset.
+        images: whether to look for near-duplicate photos, which reads the photos that the run used.
+        all_images: whether to look among all photos of the dataset instead.
         counting: (what, photos in all) → context manager that gives the function to count photos with.
 
     Raises:
@@ -150,7 +154,7 @@ def audit(
             auditor.training()
             auditor.impostors()
         if auditor.same_photos and images:
-            auditor.photos(auditor.run, counting)
+            auditor.photos(auditor.run, counting, everything=all_images)
     if not images:
         auditor.miss("near-duplicate photos", "left out by --no-images")
     return auditor.result()
@@ -165,6 +169,7 @@ class _Auditor:
     known: tuple[tuple[Cell, CellResult], ...] = ()
     run: Resolved | None = None
     same_photos: bool = False
+    looked_at: str = ""
     _found: dict[tuple[str, Literal["leak", "notice"], bool, str, str], list[str]] = field(
         default_factory=dict
     )
@@ -252,7 +257,7 @@ class _Auditor:
             for (kind, severity, marked, column, evidence), cells in self._found.items()
         ]
         found.sort(key=lambda finding: (finding.severity != "leak", finding.marked, finding.kind))
-        return Audit(tuple(found), tuple(self._missed.values()))
+        return Audit(tuple(found), tuple(self._missed.values()), self.looked_at)
 
     # -- backbones -------------------------------------------------------------------------------------
 
@@ -445,24 +450,53 @@ class _Auditor:
 
     # -- photos ----------------------------------------------------------------------------------------
 
-    def photos(self, run: Resolved, counting: Counting) -> None:
+    def photos(self, run: Resolved, counting: Counting, *, everything: bool) -> None:
         """Look for near-duplicates between gallery and probes, and between evaluated and other identities' photos."""
         try:
-            self._photos(run, counting)
+            self._photos(run, counting, self._others(run) if everything else self._used(run))
         except BenchError as error:
             self.miss("near-duplicate photos", str(error))
 
-    def _photos(self, run: Resolved, counting: Counting) -> None:
+    def _others(self, run: Resolved) -> list[str]:
+        """Return the photos of all training identities."""
+        training = calls.identities(run.dataset, "training")
+        return [photo for who in training if who.id not in self.evaluated for photo in who.photos]
+
+    def _used(self, run: Resolved) -> list[str]:
+        """Return the photos of training identities that some stage of the run read."""
+        attacks = run.attacks.values()
+        purposes: list[photo_sets.Purpose] = []
+        defenses = run.defenses.values()
+        fitted = (each.requires_fit for each in (*attacks, *defenses) if isinstance(each, Attack | Purifier))
+        if any(fitted) or any(isinstance(each, Hardening) for each in defenses):
+            purposes.append("training")
+        if any(attack.threat.needs_targets for attack in attacks):
+            purposes.append("targets")
+        if any(view.photos == "targets" for view in run.protocol.views.values()):
+            purposes.append("held-out targets")
+        training = calls.identities(run.dataset, "training") if purposes else []
+        drawn = [
+            photo
+            for each in purposes
+            for photo in photo_sets.training_photos(training, each, run.spec.split_seed)
+        ]
+        impostors = [(photo, who) for who, photos in run.impostors.items() for photo in photos]
+        return [photo for photo, who in dict.fromkeys((*impostors, *drawn)) if who not in self.evaluated]
+
+    def _photos(self, run: Resolved, counting: Counting, others: Sequence[str]) -> None:
         gallery, probes = (_photos_of(part) for part in (self.split.gallery, self.split.probes))
         own = list(dict.fromkeys((*gallery, *probes)))
-        others = [
-            photo
-            for identity in run.dataset.identities()
-            if identity.id not in self.evaluated and identity.role == "training"
-            for photo in identity.photos
-        ]
+        left = len(self._others(run)) - len(others)
+        self.looked_at = (
+            f"{len(own)} photos of {len(self.evaluated)} evaluated identities, and {len(others)} of training identities"
+            + (
+                f"; {left} more of these, which no stage of the run read, were not looked at"
+                if left > 0
+                else ""
+            )
+        )
         with counting("photos", len(own) + len(others)) as advance:
-            prints = near_duplicates.fingerprint_photos(run.dataset, own + others, advance)
+            prints = near_duplicates.fingerprint_photos(run.dataset, [*own, *others], advance)
         evaluated = prints.subset(own)
         self._duplicates(
             "near-duplicates between gallery and probes",

@@ -29,7 +29,7 @@ from bench.run.provenance import (
 )
 from bench.run.spec import Cell
 from bench.run.store import Store
-from bench.run.timings import history
+from bench.run.timings import declared_seconds, history
 
 Advance = Callable[[Node, int], None]
 
@@ -139,10 +139,11 @@ def work_of_cells(prepared: Prepared, cells: Iterable[Cell]) -> list[Node]:
 
 
 def expected_seconds(prepared: Prepared, nodes: Sequence[Node]) -> tuple[float, int]:
-    """Return the seconds that nodes took before on this store, and how many of them were never timed."""
+    """Return about how many seconds nodes take, and how many of them were never timed on this store."""
     paces = history(prepared.store)
-    known = [paces[node.group] * node.images for node in nodes if node.group in paces]
-    return sum(known), len(nodes) - len(known)
+    known = [paces[node.group] * node.work for node in nodes if node.group in paces]
+    others = [node for node in nodes if node.group not in paces]
+    return sum(known) + declared_seconds(others, prepared.machine.threads), len(others)
 
 
 def recompute_cells(

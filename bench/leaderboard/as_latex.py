@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from bench.leaderboard.names import in_words
 from bench.leaderboard.summary import MISSING, SummaryField, SummaryTable, by_attack, short
 
 LONG = 45
@@ -26,7 +27,7 @@ _LETTERS: Mapping[str, str] = {
 """Mark of a threat model → its letter in narrow tables."""
 
 
-def latex(leaderboard: pd.DataFrame) -> str:
+def latex(leaderboard: pd.DataFrame, labels: Mapping[str, str] | None = None) -> str:
     """Return the short form for a paper: needs the package ``booktabs``, and ``longtable`` beyond `LONG` rows.
 
     Rows stand by attack. Columns whose rows are all alike are in the notes; the marks of threat are letters. Every
@@ -34,8 +35,9 @@ def latex(leaderboard: pd.DataFrame) -> str:
 
     Args:
         leaderboard: with the columns of `bench.leaderboard.columns.COLUMNS`.
+        labels: canonical name → what a method is called in the table.
     """
-    table = _without_constants(short(by_attack(leaderboard)), _LETTERS)
+    table = _without_constants(short(in_words(by_attack(leaderboard), labels)), _LETTERS)
     heads = " & ".join(rf"\textbf{{{latex_text(column.heading)}}}" for column in table.columns) + r" \\"
     body = list(_latex_rows(table))
     form = "@{}" + "".join("r" if column.numeric else "l" for column in table.columns) + "@{}"

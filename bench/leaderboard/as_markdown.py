@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from bench.leaderboard.names import in_words
 from bench.leaderboard.summary import MISSING, SummaryField, SummaryTable, short
 
 
-def markdown(leaderboard: pd.DataFrame) -> str:
+def markdown(leaderboard: pd.DataFrame, labels: Mapping[str, str] | None = None) -> str:
     """Return the short form as a Markdown table with its notes; every text is escaped.
 
     Args:
         leaderboard: with the columns of `bench.leaderboard.columns.COLUMNS`.
+        labels: canonical name → what a method is called in the table.
     """
-    table = short(leaderboard)
+    table = short(in_words(leaderboard, labels))
     lines = [
         _markdown_line([column.heading for column in table.columns]),
         _markdown_line(["---:" if column.numeric else "---" for column in table.columns], escape=False),

@@ -169,8 +169,8 @@ def _mean(
     place = (one.opponent, one.head, one.condition, one.access)
     points = _points(results, one, defense)
     undefended = _points(results, one, "none")
-    asr = _estimate(results, points, one.condition, "asr", one.reason)
-    normal = _estimate(results, points, one.condition, "normal_accuracy", one.reason)
+    asr = estimate(results, points, one.condition, "asr", one.reason)
+    normal = estimate(results, points, one.condition, "normal_accuracy", one.reason)
     if accuracy is None:
         normal = Estimate.missing("this condition has no decisions without a cloak")
     test = kept.get((*place, defense), {"reason": "the row is the reference itself"})
@@ -212,10 +212,18 @@ def _without_attack(points: Sequence[Cell]) -> list[Cell]:
     return list(dict.fromkeys(point._replace(attack="none") for point in points))
 
 
-def _estimate(
+def estimate(
     results: Results, points: Sequence[Cell], condition: str, measure: Measure, reason: str
 ) -> Estimate:
-    """Return a rate averaged within each identity over cells, then over identities, with its interval."""
+    """Return a rate averaged within each identity over cells, then over identities, with its interval.
+
+    Args:
+        results: of a run, or of several that share identities and photos.
+        points: the cells; of a single one the interval is the leaderboard's.
+        condition: of the protocol.
+        measure: which rate.
+        reason: why identities are not independent, so that there is no interval; or "".
+    """
     rows = [results.rows(point, condition) for point in points]
     if not points or any(one is None for one in rows):
         return Estimate.missing(LACKING)

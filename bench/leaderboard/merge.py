@@ -26,7 +26,7 @@ from bench.leaderboard.columns import COLUMNS, KEY
 from bench.leaderboard.table import build
 from bench.run.digest import digest
 from bench.run.folder import RunFolder, split_json
-from bench.run.spec import Cell
+from bench.run.spec import BENCHMARK_VERSION, Cell
 
 RESULTS = (
     *("status", "n_identities", "n_probes", "asr", "asr_low", "asr_high", "asr_pooled"),
@@ -99,6 +99,22 @@ class Source:
         assert self.folder is not None
         return Results.of(self.folder)
 
+    @property
+    def comparable(self) -> str:
+        """Return a digest of what sources must share to stand on one board; "" where that is not known.
+
+        The fields of `bench.analysis.comparability`, but for LPIPS, which no board ranks by.
+        """
+        if self.folder is not None:
+            facts = self.results.facts
+            spec, fingerprint = facts.spec.model_dump(), facts.fingerprint
+        else:
+            spec, fingerprint = dict(self.record.get("spec", {})), str(self.record.get("fingerprint", ""))
+        if not fingerprint:
+            return ""
+        fields = ("protocol", "dataset", "split_seed", "identities")
+        return digest([BENCHMARK_VERSION, fingerprint, *(str(spec.get(name)) for name in fields)])
+
     @cached_property
     def ground(self) -> str:
         """Return a digest of what runs must share to be ranked together; "" where that is not known.
@@ -130,13 +146,13 @@ class Merged:
 
 
 @dataclass
-class _UnionResults(Results):
+class UnionResults(Results):
     """The results of several runs of the same identities and photos; a cell of two is that of the first."""
 
     owners: dict[Cell, Results] = field(default_factory=dict)
 
     @classmethod
-    def over(cls, parts: Sequence[Results]) -> _UnionResults:
+    def over(cls, parts: Sequence[Results]) -> UnionResults:
         """Return the union."""
         owners: dict[Cell, Results] = {}
         for part in parts:
@@ -358,7 +374,7 @@ def _rank_union(rows: pd.DataFrame, parts: Sequence[Results]) -> pd.DataFrame:
     A comparison group that cannot be ranked over the union, as its methods met no common tracker, keeps the ranks of
     its run.
     """
-    union = _UnionResults.over(parts)
+    union = UnionResults.over(parts)
     tested = rows.assign(**reference_tests(union, rows))
     runs = "|".join(sorted({part.facts.run for part in parts}))
     ranks = pd.DataFrame(rank_columns(union, rows), index=rows.index).assign(ranked_over=runs)

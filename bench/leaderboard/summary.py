@@ -13,6 +13,8 @@ from typing import Any
 import pandas as pd
 
 from bench.leaderboard.columns import COLUMNS, WARNINGS
+from bench.leaderboard.names import NONE
+from bench.stats.significance import ALPHA
 
 Row = Mapping[str, Any]
 
@@ -111,7 +113,8 @@ def _text(row: Row, name: str) -> str:
     return str(value) if is_there(value) else ""
 
 
-def _named(name: str) -> Callable[[Row], SummaryField]:
+def named(name: str) -> Callable[[Row], SummaryField]:
+    """Return what shows a column of texts as it is."""
     return lambda row: SummaryField(_text(row, name), _text(row, name))
 
 
@@ -125,19 +128,30 @@ def _why(row: Row, *reasons: str) -> str:
     return next(filter(None, found), "the leaderboard gives no reason")
 
 
-def _measured(
+def measured(
     name: str, *reasons: str, factor: float = 1, decimals: int = 1, interval: bool = False
 ) -> Callable[[Row], SummaryField]:
+    """Return what shows a column of numbers.
+
+    Args:
+        name: of the leaderboard's column.
+        reasons: columns that say why it is empty, the cell's failure before them.
+        factor: by which it is multiplied, 100 for per cent.
+        decimals: behind the point.
+        interval: whether its interval is shown.
+    """
+
     def show(row: Row) -> SummaryField:
         value: Any = row.get(name)
         if not is_there(value):
             return SummaryField(MISSING, None, note=_why(row, *reasons))
         scaled = factor * float(value)
         low, high = _ends(row, name)
+        text = f"{round(scaled, decimals) + 0.0:.{decimals}f}"  # not -0.0
         if not (interval and is_there(low) and is_there(high)):
-            return SummaryField(f"{scaled:.{decimals}f}", scaled)
+            return SummaryField(text, scaled)
         ends = (f"{factor * float(end):.{decimals}f}" for end in (low, high))
-        return SummaryField(f"{scaled:.{decimals}f}", scaled, f"[{', '.join(ends)}]")
+        return SummaryField(text, scaled, f"[{', '.join(ends)}]")
 
     return show
 
@@ -183,36 +197,39 @@ def _warnings(row: Row) -> SummaryField:
 
 _PERCENT = 100
 
+_ROUNDING = 1e-9
+"""By how much two rates may differ that are the same number."""
+
 SUMMARY_COLUMNS: tuple[SummaryColumn, ...] = (
     SummaryColumn("rank", "Rank", "Rank of the defence against this attack, with tie letters", True, _rank),
-    SummaryColumn("dataset", "Dataset", COLUMNS["dataset"], False, _named("dataset")),
-    SummaryColumn("protocol", "Protocol", COLUMNS["protocol"], False, _named("protocol")),
-    SummaryColumn("attack", "Attack", COLUMNS["attack"], False, _named("attack")),
-    SummaryColumn("defense", "Defence", COLUMNS["defense"], False, _named("defense")),
-    SummaryColumn("backbone", "Backbone", COLUMNS["backbone"], False, _named("backbone")),
-    SummaryColumn("head", "Head", COLUMNS["head"], False, _named("head")),
-    SummaryColumn("condition", "Condition", COLUMNS["condition"], False, _named("condition")),
+    SummaryColumn("dataset", "Dataset", COLUMNS["dataset"], False, named("dataset")),
+    SummaryColumn("protocol", "Protocol", COLUMNS["protocol"], False, named("protocol")),
+    SummaryColumn("attack", "Attack", COLUMNS["attack"], False, named("attack")),
+    SummaryColumn("defense", "Defence", COLUMNS["defense"], False, named("defense")),
+    SummaryColumn("backbone", "Backbone", COLUMNS["backbone"], False, named("backbone")),
+    SummaryColumn("head", "Head", COLUMNS["head"], False, named("head")),
+    SummaryColumn("condition", "Condition", COLUMNS["condition"], False, named("condition")),
     SummaryColumn("seed", "Seed", COLUMNS["seed"], True, lambda row: _number(row.get("seed"))),
     SummaryColumn(
         "asr",
         "ASR %",
         COLUMNS["asr"],
         True,
-        _measured("asr", "asr_reason", "condition_reason", factor=_PERCENT, interval=True),
+        measured("asr", "asr_reason", "condition_reason", factor=_PERCENT, interval=True),
     ),
     SummaryColumn(
         "baseline",
         "Baseline error %",
         COLUMNS["baseline_error"],
         True,
-        _measured("baseline_error", "baseline_reason", "condition_reason", factor=_PERCENT),
+        measured("baseline_error", "baseline_reason", "condition_reason", factor=_PERCENT),
     ),
     SummaryColumn(
         "accuracy",
         "Normal accuracy %",
         COLUMNS["normal_accuracy"],
         True,
-        _measured(
+        measured(
             "normal_accuracy", "normal_accuracy_reason", "condition_reason", factor=_PERCENT, interval=True
         ),
     ),
@@ -221,18 +238,18 @@ SUMMARY_COLUMNS: tuple[SummaryColumn, ...] = (
         "Recovery %",
         COLUMNS["recovery"],
         True,
-        _measured("recovery", "recovery_reason", "condition_reason", factor=_PERCENT, interval=True),
+        measured("recovery", "recovery_reason", "condition_reason", factor=_PERCENT, interval=True),
     ),
-    SummaryColumn("psnr", "PSNR dB", COLUMNS["cloak_psnr"], True, _measured("cloak_psnr", "cloak_reason")),
+    SummaryColumn("psnr", "PSNR dB", COLUMNS["cloak_psnr"], True, measured("cloak_psnr", "cloak_reason")),
     SummaryColumn(
-        "ssim", "SSIM", COLUMNS["cloak_ssim"], True, _measured("cloak_ssim", "cloak_reason", decimals=3)
+        "ssim", "SSIM", COLUMNS["cloak_ssim"], True, measured("cloak_ssim", "cloak_reason", decimals=3)
     ),
     SummaryColumn(
         "lpips",
         "LPIPS",
         COLUMNS["cloak_lpips"],
         True,
-        _measured("cloak_lpips", "cloak_reason", "lpips_reason", decimals=3),
+        measured("cloak_lpips", "cloak_reason", "lpips_reason", decimals=3),
     ),
     SummaryColumn(
         "threat",
@@ -314,17 +331,59 @@ def notes(leaderboard: pd.DataFrame) -> list[str]:
 
 
 def references_last(leaderboard: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of attacks first, those without one after them: what a reader came for stands on top.
+    """Return the rows of an attack against a defence first, then those without a defence, then those without an attack.
 
     Args:
         leaderboard: with the columns of `bench.leaderboard.columns.COLUMNS`.
     """
-    return leaderboard.sort_values(
-        "attack", key=lambda column: column == "none", kind="stable", ignore_index=True
-    )
+    place = 2 * (leaderboard["attack"] == NONE) + (leaderboard["defense"] == NONE)
+    return leaderboard.iloc[place.argsort(kind="stable")].reset_index(drop=True)
 
 
 def by_attack(leaderboard: pd.DataFrame) -> pd.DataFrame:
     """Return the rows by attack, the attacks and the rows of each in the order they had."""
     first = {attack: place for place, attack in enumerate(dict.fromkeys(leaderboard["attack"]))}
     return leaderboard.sort_values("attack", key=lambda column: column.map(first), kind="stable")
+
+
+# -- does the cloak do anything? -------------------------------------------------------------------------------
+
+
+def without_effect(leaderboard: pd.DataFrame, *, quote: str = "") -> list[str]:
+    """Return what a reader must know first: attacks that undefended do no more than no cloak, a sentence a kind.
+
+    They changed no photo; or in none of their rows under defence ``none`` is the ASR above the error without any
+    cloak; or it is somewhere, but nowhere significantly.
+
+    Args:
+        leaderboard: with the columns of `bench.leaderboard.columns.COLUMNS`.
+        quote: before and after a name.
+    """
+    own = leaderboard[(leaderboard["attack"] != "none") & (leaderboard["defense"] == "none")]
+    known = own[own["asr"].notna() & own["baseline_error"].notna()]
+    kinds: dict[str, list[str]] = {}
+    for attack, rows in known.groupby("attack", sort=False):
+        if kind := _lacks_effect(rows):
+            kinds.setdefault(kind, []).append(str(attack))
+    return [
+        f"{kind}: {', '.join(f'{quote}{name}{quote}' for name in names)}. {_rates(known[known['attack'].isin(names)])}"
+        for kind, names in kinds.items()
+    ]
+
+
+def _lacks_effect(rows: pd.DataFrame) -> str:
+    """Return in which way an attack does no more than no cloak, "" where it does more."""
+    above = rows[rows["asr"] > rows["baseline_error"] + _ROUNDING]
+    if above.empty:
+        return "No photo changed" if (rows["cloak_unchanged"] == 1).all() else "No effect"
+    return "" if (above["p_holm"] <= ALPHA).any() else "No significant effect"
+
+
+def _rates(rows: pd.DataFrame) -> str:
+    asr, baseline = _range(rows["asr"]), _range(rows["baseline_error"])
+    return f"ASR without a defence {asr}, without any cloak {baseline}: no defence can be judged by it."
+
+
+def _range(rates: pd.Series[float]) -> str:
+    low, high = (f"{_PERCENT * end:.1f}" for end in (rates.min(), rates.max()))
+    return f"{low} %" if low == high else f"{low} to {high} %"

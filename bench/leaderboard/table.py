@@ -4,7 +4,6 @@ A view over decisions and image measures, made again at will; the same folder gi
 are in [0, 1]. An empty value is never a zero: its reason is in `reason` or in the column of that name.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from bench.analysis.comparison_groups import rank_columns
 from bench.analysis.reference_tests import reference_tests
 from bench.analysis.results import Results
 from bench.analysis.warnings import warning_columns
-from bench.contracts import ConditionFacts, Frozen
+from bench.contracts import ConditionFacts
 from bench.errors import DataError
 from bench.leaderboard.columns import COLUMNS, MEASURES, WHOLE
 from bench.quality import per_image
@@ -204,46 +203,3 @@ def image_rows(folder: RunFolder, name: str) -> pd.DataFrame:
 
 def _estimate(name: str, estimate: Estimate) -> dict[str, Any]:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-
-
-class Condensed(Frozen):
-    """A leaderboard row as the terminal shows it: rates in per cent."""
-
-    attack: str
-    defense: str
-    backbone: str
-    head: str
-    condition: str
-    seed: int
-    asr: str
-    baseline: str
-    accuracy: str
-    recovery: str
-    psnr: str
-    access: str
-    status: str
-
-
-def condense(leaderboard: pd.DataFrame) -> list[Condensed]:
-    """Return the rows as a terminal shows them."""
-    return [_condense(row) for row in leaderboard.to_dict("records")]
-
-
-def _condense(row: Mapping[Any, Any]) -> Condensed:
-    return Condensed(
-        **{key: row[key] for key in ("attack", "defense", "backbone", "head", "condition", "seed", "status")},
-        asr=_percent(row["asr"], row["asr_low"], row["asr_high"]),
-        baseline=_percent(row["defended_baseline_error"]),
-        accuracy=_percent(row["normal_accuracy"], row["normal_accuracy_low"], row["normal_accuracy_high"]),
-        recovery=_percent(row["recovery"]),
-        psnr="NA" if pd.isna(row["cloak_psnr"]) else f"{row['cloak_psnr']:.1f}",
-        access=str(row["access"]),
-    )
-
-
-def _percent(value: Any, low: Any = None, high: Any = None) -> str:
-    if value is None or pd.isna(value):
-        return "NA"
-    if low is None or pd.isna(low):
-        return f"{100 * value:.1f}"
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"

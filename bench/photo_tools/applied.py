@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from bench.assets.catalogue import DATASETS
+from bench.assets.catalogue import catalogue
 from bench.assets.doctor import EMBEDDED
 from bench.contracts import Attack, BackbonePool, Binding, Context, Defense, Purifier, with_parts
 from bench.data.files import data_folder, sha256_of
@@ -244,7 +244,7 @@ def files_of(method: Attack | Defense, binding: Binding) -> tuple[Path, ...]:
 
 def default_dataset() -> str:
     """Return the first dataset of the catalogue whose photos are in the data folder, else the embedded default."""
-    there = (entry.name for entry in DATASETS if (data_folder() / entry.files[0].path).is_file())
+    there = (entry.name for entry in catalogue("dataset") if (data_folder() / entry.files[0].path).is_file())
     return next(there, EMBEDDED)
 
 

@@ -226,11 +226,19 @@ def normal(kind: str, text: str) -> str:
 def canonical(method: Method) -> str:
     """Return the method's name in every table: parameters sorted, defaults dropped.
 
-    A parameter marked ``json_schema_extra={"path": True}`` shows its file name only, so that no table
-    carries a path of the machine it was made on. A value stands in brackets where it would be misread without.
+    A user's own file stands there under its own name (`Method.given_name`).
     """
     if method.joins:
         return method.joins.join(canonical(part) for part in method.parts())
+    return method.given_name or described(method)
+
+
+def described(method: Method) -> str:
+    """Return a method's name with its parameters, sorted, defaults dropped.
+
+    A parameter marked ``json_schema_extra={"path": True}`` shows its file name only, so that no table
+    carries a path of the machine it was made on. A value stands in brackets where it would be misread without.
+    """
     return ":".join(filter(None, (method.name, ",".join(_shown(method, whole=False)))))
 
 

@@ -12,8 +12,9 @@ import inspect
 import sys
 import tokenize
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -42,19 +43,30 @@ class Entry:
         name: what the user types.
         target: ``module:Class``.
         distribution: the package that registers it.
+        shared: whether other plugins of its kind are in the same module.
     """
 
     name: str
     target: str
     distribution: str
+    shared: bool = False
+
+    @property
+    def module(self) -> str:
+        """The module it is in."""
+        return self.target.partition(":")[0]
 
     def summary(self) -> str:
-        """Return the first line of the module's docstring, read without importing the module."""
-        module = self.target.partition(":")[0]
+        """Return the first line of the docstring of its module, which is not imported.
+
+        In a module that it shares it is that of its class, or the text below the object's assignment.
+        """
+        module, _, name = self.target.partition(":")
         if (path := _source_of(module)) is None:
             return f"(module {module} cannot be found)"
         try:
-            return _docstring(path).strip().partition("\n")[0]
+            text = _docstring_within(path, name) if self.shared else _docstring(path)
+            return text.strip().partition("\n")[0]
         except (SyntaxError, ValueError):
             return f"(module {module} is not valid Python)"
 
@@ -68,6 +80,20 @@ def _docstring(path: Path) -> str:
             if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENCODING):
                 break
     return ast.get_docstring(ast.parse(path.read_bytes())) or ""
+
+
+def _docstring_within(path: Path, name: str) -> str:
+    """Return the docstring of a class of a module, or the text below an assignment; "" where there is none."""
+    body = ast.parse(path.read_bytes()).body
+    for item, below in zip(body, [*body[1:], None], strict=True):
+        if isinstance(item, ast.ClassDef) and item.name == name:
+            return ast.get_docstring(item) or ""
+        if isinstance(item, ast.Assign) and any(
+            isinstance(t, ast.Name) and t.id == name for t in item.targets
+        ):
+            text = below.value if isinstance(below, ast.Expr) else None
+            return str(text.value) if isinstance(text, ast.Constant) and isinstance(text.value, str) else ""
+    return ""
 
 
 def _source_of(module: str) -> Path | None:
@@ -214,7 +240,8 @@ def _entries(kind: str) -> Mapping[str, Entry]:
                 f"{entry.target} (from {entry.distribution}). Uninstall or rename one of them."
             )
         found[entry.name] = entry
-    return dict(sorted(found.items()))
+    modules = Counter(entry.module for entry in found.values())
+    return {name: replace(e, shared=modules[e.module] > 1) for name, e in sorted(found.items())}
 
 
 def forget() -> None:

@@ -14,7 +14,7 @@ _PYTHON_PLUGIN = re.compile(r"^(?![\w.-]+:\w+\s*=)(?P<name>.+?\.py:[A-Za-z_]\w*)
 
 # A file of weights stands for the backbone that is registered under its ending. Not `name:parameter=….onnx`, which is
 # a registered method with a path among its parameters.
-_WEIGHTS_FILE = re.compile(r"^(?![\w-]+:\w+=)(?P<path>.+\.(?P<ending>onnx))(?::(?P<rest>.*))?$")
+_WEIGHTS_FILE = re.compile(r"^(?![\w-]+:\w+=)(?P<path>.+\.(?P<ending>(?i:onnx)))(?::(?P<rest>.*))?$")
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def parse(text: str) -> MethodText:
         values, bare = _parameters(match["rest"] or "", text)
         if bare:
             raise UsageError(f"'{bare}' in '{text}' is not of the form parameter=value.")
-        return MethodText(match["ending"], {"path": match["path"], **values})
+        return MethodText(match["ending"].lower(), {"path": match["path"], **values})
     if match := _PYTHON_PLUGIN.match(text):
         name, rest = match["name"], match["rest"] or ""
     else:

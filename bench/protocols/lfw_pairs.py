@@ -17,12 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.contracts import Backbone, Dataset, Threshold
+from bench.contracts import Backbone, Dataset, Identity, Threshold
 from bench.errors import DataError, UsageError
 from bench.faces import pixels
 from bench.protocols.thresholds import FAR_LEVELS, OperatingPoint, calibrate, cosines, shortage
 from bench.randomness import numpy_generator
 from bench.run.stages.embed import embed
+
+CALIBRATED_ON = 2000
+"""Identities that thresholds are set on, unless others are requested."""
 
 _CHUNK = 256
 _CPU = torch.device("cpu")
@@ -114,7 +117,7 @@ def read_pairs(path: Path) -> tuple[Pair, ...]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"LFW's pairs {path} cannot be read: {error}. `bench data fetch lfw` helps."
+            f"LFW's pairs {path} cannot be read: {error}. `bench fetch lfw` gets them."
         ) from error
     header = lines[0].split() if lines else []
     if len(header) != 2 or not all(word.isdecimal() for word in header):
@@ -263,11 +266,21 @@ def _directions(
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float64)
 
 
+def calibration_identities(dataset: Dataset) -> tuple[Identity, ...]:
+    """Return whose photos thresholds are set on: the training identities, else everybody.
+
+    A user's folder keeps nobody apart; thresholds set on it are for other photos than its own.
+    """
+    everybody = dataset.identities()
+    training = tuple(identity for identity in everybody if identity.role == "training")
+    return training or everybody
+
+
 def calibrate_thresholds(
     backbone: Backbone,
     dataset: Dataset,
     *,
-    identities: int = 2000,
+    identities: int = CALIBRATED_ON,
     rates: Sequence[float] = FAR_LEVELS,
     seed: int = 0,
     resamples: int = 200,
@@ -277,12 +290,12 @@ def calibrate_thresholds(
 ) -> tuple[Calibration, ...]:
     """Return the thresholds at which impostors are accepted at the given rates.
 
-    One photo, the first, of each of `identities` training identities (drawn by `seed`) is crossed with all
+    One photo, the first, of each of `identities` of the `calibration_identities` (drawn by `seed`) is crossed with all
     others; so no pair is of one identity and nobody counts more than another.
 
     Args:
         backbone: after `load`.
-        dataset: its identities of role ``training`` are used, never the evaluated ones.
+        dataset: its identities of role ``training`` are used, never the evaluated ones; all where it has none.
         identities: how many of them; fewer are taken where there are fewer.
         rates: false-accept rates.
         seed: chooses the identities and the bootstraps' resamples.
@@ -293,10 +306,9 @@ def calibrate_thresholds(
         advance: called with the number of photos embedded.
 
     Raises:
-        UsageError: a rate outside (0, 1), or so few training identities that fewer than 100 pairs would decide
-            its threshold.
+        UsageError: a rate outside (0, 1), or so few identities that fewer than 100 pairs would decide its threshold.
     """
-    training = [identity for identity in dataset.identities() if identity.role == "training"]
+    training = calibration_identities(dataset)
     rng = numpy_generator(seed, "calibrate", dataset.name)
     chosen = sorted(rng.permutation(len(training))[:identities])
     for rate in rates:
@@ -304,7 +316,7 @@ def calibrate_thresholds(
             raise UsageError(f"a false-accept rate lies between 0 and 1, got {rate}.")
         if lack := shortage(rate, len(chosen)):
             raise UsageError(
-                f"{lack}: the training identities of '{dataset.name}' are too few. "
+                f"{lack}: the identities of '{dataset.name}' to calibrate on are too few. "
                 "Take more identities or a higher rate."
             )
     ids = [training[i].photos[0] for i in chosen]

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.leaderboard import as_html
-from bench.leaderboard import summary as summary_table
+from bench.leaderboard.boards import tasks
 from bench.leaderboard.columns import COLUMNS
 from bench.leaderboard.merge import Merged, Source
+from bench.leaderboard.summary import references_last
 from bench.run.spec import BENCHMARK_VERSION, RunSpec
 
 
@@ -38,14 +39,19 @@ class Origin:
     foreign: str = ""
 
 
-def page(merged: Merged, title: str = "CloakBench leaderboard") -> str:
-    """Return the page of a leaderboard: what it holds, how to read it, the table, and how it was made.
+def page(
+    merged: Merged, title: str = "CloakBench leaderboard", labels: Mapping[str, str] | None = None
+) -> str:
+    """Return the page of a leaderboard: what it holds, its boards, every cell, and how it was made.
+
+    It loads nothing: its policy forbids that, and the only script that may run is the one inside, named by its digest.
 
     Args:
         merged: of one source or several.
         title: its heading.
+        labels: canonical name → what a method is called, as `bench.leaderboard.names.labels` gives them.
     """
-    leaderboard = summary_table.references_last(merged.leaderboard)
+    leaderboard = references_last(merged.leaderboard)
     text = (
         as_html.environment()
         .get_template("leaderboard.page.html.j2")
@@ -53,7 +59,9 @@ def page(merged: Merged, title: str = "CloakBench leaderboard") -> str:
             title=title,
             css=as_html.CSS,
             js=as_html.JS,
-            table=as_html.html(leaderboard),
+            script_digest=as_html.script_digest(as_html.JS),
+            boards=as_html.boards(tasks(merged), labels),
+            table=as_html.html(leaderboard, labels=labels),
             summary=summary(merged),
             origins=[origin_of(source) for source in merged.sources],
             again="bench leaderboard "

@@ -197,7 +197,7 @@ class _Examined:
     @cached_property
     def licence_of(self) -> dict[str, str]:
         """Dataset and backbones → licence as stated by their source; those without are left out."""
-        known = {entry.name: entry.licence for entry in catalogue.DATASETS}
+        known = {entry.name: entry.licence for entry in catalogue.catalogue("dataset")}
         name = syntax.parse(self.facts.spec.dataset).name
         found = {self.facts.spec.dataset: known.get(name, "")}
         if self.resolved is not None:

@@ -1,8 +1,8 @@
 """LPIPS (Zhang et al., CVPR 2018): version 0.1 over AlexNet, or the reason why it cannot be had.
 
-The linear heads come with the package ``lpips``; AlexNet's weights do not, and this project never downloads
-them: they are a file the user names, or the one that torchvision left in its cache. Without them the answer
-is `Unavailable`, never another number.
+The linear heads come with the package ``lpips``; AlexNet's weights do not: they are a file the user names, the one
+that ``bench fetch lpips`` put into the data folder (`bench.quality.lpips_trunk`), or the one that torchvision left in
+its cache, in this order. Without them the answer is `Unavailable`, never another number.
 """
 
 from __future__ import annotations
@@ -18,12 +18,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.data.files import sha256_of
+from bench.data.files import data_folder, locate, sha256_of
 from bench.errors import DataError
 
 VARIABLE = "CLOAKBENCH_LPIPS_TRUNK"
 TRUNK_FILE = "alexnet-owt-7be5be79.pth"
 """The name torchvision gives its AlexNet; the digits are the first of its SHA-256."""
+TRUNK_PATH = "weights/lpips/alexnet-features.safetensors"
+"""Place of the trunk in the data folder."""
+TRUNK_SHA256 = "b69c1475efee3522c56c02b695d0f28a135f1bc2df8a1818cd5c594bebd179ba"
+"""Of the file at `TRUNK_PATH`: the ten tensors of torchvision's file that LPIPS needs."""
+FETCH = "`bench fetch lpips`"
 HEADS_FILE = "weights/v0.1/alex.pth"
 
 _CHUNK = 32
@@ -45,13 +50,23 @@ class _Convolution:
     pooled_first: bool = False
 
 
-_TRUNK = (
+TRUNK = (
     _Convolution("features.0", 64, 3, 11, stride=4, padding=2),
     _Convolution("features.3", 192, 64, 5, padding=2, pooled_first=True),
     _Convolution("features.6", 384, 192, 3, pooled_first=True),
     _Convolution("features.8", 256, 384, 3),
     _Convolution("features.10", 256, 256, 3),
 )
+"""AlexNet's convolutions in order."""
+
+
+def trunk_shapes() -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of each of the trunk's ten tensors."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in TRUNK:
+        shapes[f"{layer.name}.weight"] = (layer.out_channels, layer.in_channels, layer.kernel, layer.kernel)
+        shapes[f"{layer.name}.bias"] = (layer.out_channels,)
+    return shapes
 
 
 @dataclass(frozen=True)
@@ -81,8 +96,10 @@ class Lpips:
 
     @property
     def trunk_is_torchvisions(self) -> bool:
-        """Whether the trunk's file is the one torchvision publishes, by the digest in its name."""
-        return self.trunk_sha256.startswith(TRUNK_FILE.removesuffix(".pth").rpartition("-")[2])
+        """Whether the trunk is the one torchvision publishes: its file, by the digest in its name, or made of it."""
+        return self.trunk_sha256 == TRUNK_SHA256 or self.trunk_sha256.startswith(
+            TRUNK_FILE.removesuffix(".pth").rpartition("-")[2]
+        )
 
     def distance(self, images: Tensor, reference: Tensor) -> Tensor:
         """Return the distance of each image from its reference (eq. 1 of the paper).
@@ -123,7 +140,7 @@ class Lpips:
         scale = torch.tensor(_SCALE, device=images.device).view(1, 3, 1, 1)
         x = ((2 * images - 1 - shift) / scale).contiguous(memory_format=torch.channels_last)
         outputs = []
-        for layer in _TRUNK:
+        for layer in TRUNK:
             if layer.pooled_first:
                 x = F.max_pool2d(x, kernel_size=3, stride=2)
             weight, bias = self.trunk[f"{layer.name}.weight"], self.trunk[f"{layer.name}.bias"]
@@ -137,7 +154,8 @@ def load_lpips(trunk: Path | None = None) -> Lpips | Unavailable:
 
     Args:
         trunk: AlexNet's weights (a ``.pth`` state dict or ``.safetensors`` with torchvision's names); by
-            default the file ``CLOAKBENCH_LPIPS_TRUNK`` names, else torchvision's in torch.hub's cache.
+            default the file ``CLOAKBENCH_LPIPS_TRUNK`` names, else the data folder's, else torchvision's in
+            torch.hub's cache.
 
     Raises:
         DataError: a file that was named is missing or is not AlexNet's, or the heads' file is not what it
@@ -151,27 +169,37 @@ def load_lpips(trunk: Path | None = None) -> Lpips | Unavailable:
 
 
 def lpips_files(trunk: Path | None = None) -> tuple[Path, Path] | Unavailable:
-    """Return the files of the trunk and of the heads without reading them.
+    """Return the files of the trunk and of the heads; of the data folder's trunk the digest is checked.
 
     Args:
         trunk: as for `load_lpips`.
 
     Raises:
-        DataError: a file that was named is missing.
+        DataError: a file that was named is missing, or the data folder's has another digest.
     """
-    named = trunk or _named_by_environment()
-    path = named or Path(torch.hub.get_dir()) / "checkpoints" / TRUNK_FILE
-    if not path.is_file():
-        if named:
-            raise DataError(f"LPIPS trunk '{path}' does not exist. Name AlexNet's weights ({TRUNK_FILE}).")
+    path = trunk or _named_by_environment()
+    if path is not None and not path.is_file():
+        raise DataError(
+            f"LPIPS trunk '{path}' does not exist. Name AlexNet's weights ({TRUNK_FILE}), or run {FETCH}."
+        )
+    path = path or _found_trunk()
+    if path is None:
         return Unavailable(
-            f"LPIPS needs AlexNet's weights: {TRUNK_FILE} is not in torch.hub's cache. "
-            f"Give the file by --lpips-trunk FILE or {VARIABLE}."
+            f"AlexNet's weights are not here. {FETCH} gets them; or give {TRUNK_FILE} by --lpips-trunk FILE or "
+            f"{VARIABLE}."
         )
     heads = _heads_file()
     if heads is None:
         return Unavailable(f"LPIPS' linear heads ({HEADS_FILE}) are missing. Install the package 'lpips'.")
     return path, heads
+
+
+def _found_trunk() -> Path | None:
+    """Return the trunk that nobody named: the data folder's, else the one in torch.hub's cache, None without any."""
+    if (data_folder() / TRUNK_PATH).is_file():
+        return locate(TRUNK_PATH, TRUNK_SHA256)
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / TRUNK_FILE
+    return cached if cached.is_file() else None
 
 
 def _named_by_environment() -> Path | None:
@@ -190,18 +218,14 @@ def _heads_file() -> Path | None:
 
 def _trunk_tensors(path: Path) -> dict[str, Tensor]:
     state = _read(path)
-    expected: dict[str, tuple[int, ...]] = {}
-    for layer in _TRUNK:
-        expected[f"{layer.name}.weight"] = (layer.out_channels, layer.in_channels, layer.kernel, layer.kernel)
-        expected[f"{layer.name}.bias"] = (layer.out_channels,)
-    return {name: _tensor_of(state, name, shape, path) for name, shape in expected.items()}
+    return {name: _tensor_of(state, name, shape, path) for name, shape in trunk_shapes().items()}
 
 
 def _head_tensors(path: Path) -> tuple[Tensor, ...]:
     state = _read(path)
     return tuple(
         _tensor_of(state, f"lin{k}.model.1.weight", (1, layer.out_channels, 1, 1), path)
-        for k, layer in enumerate(_TRUNK)
+        for k, layer in enumerate(TRUNK)
     )
 
 

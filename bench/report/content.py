@@ -8,7 +8,9 @@ from typing import Any
 
 from bench.analysis import warning_rules
 from bench.errors import BenchError
+from bench.figures import FigureOptions
 from bench.integrity.audit import Audit, audit
+from bench.leaderboard.names import labels, methods_of
 from bench.leaderboard.summary import references_last
 from bench.leaderboard.view import RunView
 from bench.report import made_with, phrases, tables
@@ -42,11 +44,13 @@ class ReportOptions:
         photos: whether to show photos of identities.
         store: folder of artefacts the photos come from; None for the default.
         threads: threads torch computes with, for photos that are decoded.
+        names: METHOD=LABEL texts: what methods are called in matrix, figures and leaderboard.
     """
 
     photos: bool = True
     store: Path | None = None
     threads: int | None = None
+    names: tuple[str, ...] = ()
 
 
 def collect(view: RunView, options: ReportOptions | None = None) -> Report:
@@ -58,17 +62,21 @@ def collect(view: RunView, options: ReportOptions | None = None) -> Report:
 
     Raises:
         DataError: a file of the run is missing or damaged.
+        UsageError: a name is given to a method that the run has not, or is not its own.
     """
     wanted = options or ReportOptions()
+    names = labels(wanted.names, methods_of(view.results))
     checked, why_unchecked = _audited(view)
     report = Report(
         title=_title(view),
         subtitle=_subtitle(view),
         sections=(
-            summary(view, checked),
-            _leaderboard(view),
-            Section("figures", "Figures", (), drawn(view)),
-            photos(view, wanted.photos, wanted.store, wanted.threads),
+            summary(view, checked, names),
+            Section("figures", "Figures", (), drawn(view, names)),
+            photos(
+                view, wanted.photos, FigureOptions(store=wanted.store, threads=wanted.threads, names=names)
+            ),
+            _leaderboard(view, names),
             _significance(view),
             _warnings_and_leaks(view, checked, why_unchecked),
             *made_with.literature_section(view),
@@ -113,14 +121,14 @@ def _subtitle(view: RunView) -> str:
 # -- leaderboard --------------------------------------------------------------------------------------------
 
 
-def _leaderboard(view: RunView) -> Section:
+def _leaderboard(view: RunView, names: Mapping[str, str]) -> Section:
     note = view.facts.dataset_note
     blocks: list[Block] = [Paragraph(sentence(note), "warning")] if note else []
     text = phrases.LEADERBOARD.format(
         condition=" and condition" if len(view.results.conditions()) > 1 else "",
         rows=count(len(view.leaderboard), "row"),
     )
-    blocks += [Paragraph(text, "note"), LeaderboardBlock(references_last(view.leaderboard))]
+    blocks += [Paragraph(text, "note"), LeaderboardBlock(references_last(view.leaderboard), names)]
     return Section("leaderboard", "Leaderboard", tuple(blocks), wide=True)
 
 

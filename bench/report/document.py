@@ -6,8 +6,8 @@ Texts are plain; what stands between backticks is code. Nothing here is escaped:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import pandas as pd
@@ -82,10 +82,52 @@ class Table:
 
 
 @dataclass(frozen=True)
+class MatrixField:
+    """A rate of a matrix.
+
+    Attributes:
+        text: in per cent, ``NA`` where there is none.
+        rate: in [0, 1], by which it is shaded; None: not at all.
+    """
+
+    text: str
+    rate: float | None
+
+
+@dataclass(frozen=True)
+class MatrixRow:
+    """An attack's rates, one a defence."""
+
+    name: str
+    fields: tuple[MatrixField, ...]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Attacks × defences, shaded by rate.
+
+    Attributes:
+        caption: what it shows.
+        columns: the defences, left to right.
+        rows: one an attack.
+    """
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[MatrixRow, ...]
+
+
+@dataclass(frozen=True)
 class LeaderboardBlock:
-    """The leaderboard, with the columns of `bench.leaderboard.columns.COLUMNS`."""
+    """The leaderboard, with the columns of `bench.leaderboard.columns.COLUMNS`.
+
+    Attributes:
+        rows: of the cells.
+        names: canonical name of a method → the label it is shown under.
+    """
 
     rows: pd.DataFrame
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,7 +158,7 @@ class Folded:
     blocks: tuple[Block, ...]
 
 
-Block = Paragraph | Bullets | Facts | Code | Table | LeaderboardBlock | Picture | Folded
+Block = Paragraph | Bullets | Facts | Code | Table | Matrix | LeaderboardBlock | Picture | Folded
 
 
 @dataclass(frozen=True)

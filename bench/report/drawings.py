@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench.errors import BenchError
@@ -15,14 +15,19 @@ _MADE_OF = frozenset({"fit", "cloak", "purify", "erase"})
 """Stages whose images a picture grid shows and that can take hours to compute again."""
 
 
-def drawn(view: RunView) -> tuple[Section, ...]:
-    """Return a section a figure, and one with the reasons why the other kinds cannot be drawn."""
+def drawn(view: RunView, names: Mapping[str, str]) -> tuple[Section, ...]:
+    """Return a section a figure, and one with the reasons why the other kinds cannot be drawn.
+
+    Args:
+        view: of the run.
+        names: as for `FigureOptions`.
+    """
     found, missing = [], []
     for name, kind in KINDS.items():
         if kind.shows_photos:
             continue
         try:
-            drawing = kind.draw(view, FigureOptions())
+            drawing = kind.draw(view, FigureOptions(names=names))
         except BenchError as error:
             missing.append(f"`{name}`: {error}")
         else:
@@ -32,14 +37,13 @@ def drawn(view: RunView) -> tuple[Section, ...]:
     return tuple(found)
 
 
-def photos(view: RunView, wanted: bool, store: Path | None, threads: int | None) -> Section:
+def photos(view: RunView, wanted: bool, options: FigureOptions) -> Section:
     """Return the section of photos, or why there is none.
 
     Args:
         view: of the run.
         wanted: False: no photo is to be shown.
-        store: folder of artefacts; None for the default.
-        threads: as for `FigureOptions`.
+        options: with the store and the threads.
     """
     kinds = {name: kind for name, kind in KINDS.items() if kind.shows_photos}
     blocks: list[Block] = []
@@ -47,10 +51,9 @@ def photos(view: RunView, wanted: bool, store: Path | None, threads: int | None)
         blocks.append(
             Paragraph("Left out, as requested: this report shows no photo and names identities by their ids.")
         )
-    elif reason := _cannot_be_shown(view, store, threads):
+    elif reason := _cannot_be_shown(view, options.store, options.threads):
         blocks.append(Paragraph(reason))
     else:
-        options = replace(FigureOptions(), store=store, threads=threads)
         for name, kind in kinds.items():
             try:
                 blocks.append(Picture(name, kind.draw(view, options), photos=True))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Callable
 from functools import cache
-from hashlib import sha256
 from importlib import resources
 
 from jinja2 import Environment
@@ -55,7 +53,7 @@ def _page(report: Report, largest: int) -> str:
             shown=shown,
             css=f"{as_html.CSS}\n{_file('report.css')}",
             script=script,
-            script_digest=base64.b64encode(sha256(script.encode()).digest()).decode(),
+            script_digest=as_html.script_digest(script),
         )
     )
 
@@ -68,6 +66,7 @@ def _environment() -> Environment:
     made.filters["kind"] = _kind
     made.filters["leaderboard"] = _leaderboard
     made.filters["short"] = short
+    made.filters["shade"] = shade
     return made
 
 
@@ -100,9 +99,14 @@ def short(table: Table) -> list[bool]:
     ]
 
 
+def shade(rate: float | None) -> str:
+    """Return the class that shades a rate in [0, 1]: ``heat-0`` to ``heat-4``, "" where there is none."""
+    return "" if rate is None else f"heat-{min(int(5 * rate), 4)}"
+
+
 def _kind(block: Block) -> str:
     return type(block).__name__.lower()
 
 
 def _leaderboard(block: LeaderboardBlock) -> str:
-    return as_html.html(block.rows, "leaderboard-table")
+    return as_html.html(block.rows, "leaderboard-table", block.names)

@@ -13,6 +13,7 @@ from bench.analysis.claims import MARGIN
 from bench.analysis.comparison_groups import EVERY, Axis
 from bench.analysis.results import Results
 from bench.leaderboard import erasure
+from bench.leaderboard.names import NONE, NOTHING
 from bench.leaderboard.significance_tables import PAIRS
 from bench.leaderboard.view import RunView
 from bench.plugins import syntax
@@ -155,7 +156,8 @@ def _tied(ranking: Ranking, best: str) -> tuple[str, str]:
     """Return the methods that are not significantly different from the best, ``none`` among them, as a fact."""
     letters = {one.method: set(one.tie_group) for one in ranking.methods}
     tied = [name for name in letters if name != best and letters[name] & letters[best]]
-    text = names(tied) if tied else "no other" if letters else ranking.reason
+    spoken = names(tied).replace(f"`{NONE}`", NOTHING["defense"])  # attack none is never ranked
+    text = spoken if tied else "no other" if letters else ranking.reason
     return f"Not significantly different from `{best}`", text
 
 
@@ -171,7 +173,12 @@ def _compared(view: RunView, axis: Axis, row: Row, other: str, value_of_other: A
     if test["first"] == other:
         ends = {"": test["difference"], "_low": test["difference_high"], "_high": test["difference_low"]}
         test |= {f"difference{end}": None if value is None else -value for end, value in ends.items()}
-    return _tested(method, test, where, rate(row, "asr"), f"`{other}`: {percent(value_of_other)}")
+    return _tested(method, test, where, rate(row, "asr"), f"{_against(other)}: {percent(value_of_other)}")
+
+
+def _against(defense: str) -> str:
+    """Return what is compared with: ``none`` is a defence here, as no attack is compared with attack ``none``."""
+    return NOTHING["defense"] if defense == NONE else f"`{defense}`"
 
 
 def _tested(method: str, test: Row, where: str, value: str, against: str) -> KeyResult:
@@ -216,7 +223,10 @@ def accuracy(row: Row) -> KeyResult:
     """Return a defence's normal accuracy against that of no defence, from its row of ``view.means``."""
     shown = {True: "shown", False: "not shown", None: f"not tested: {row['not_worse_reason']}"}
     verdict = f"loss below {100 * MARGIN:g} point (one-sided): {shown[row['not_worse']]}"
-    value, undefended = rate(row, "normal_accuracy"), f"`none`: {percent(row['undefended_accuracy'])}"
+    value, undefended = (
+        rate(row, "normal_accuracy"),
+        f"{_against(NONE)}: {percent(row['undefended_accuracy'])}",
+    )
     change = difference(*(row[f"accuracy_difference{end}"] for end in ("", "_low", "_high")))
     what, p = f"Normal accuracy, `{row['defense']}`", p_text(row["accuracy_p"])
     return KeyResult(what, "", value, undefended, change, p, verdict=verdict)

@@ -12,6 +12,7 @@ from bench.report.document import (
     Facts,
     Folded,
     LeaderboardBlock,
+    Matrix,
     Paragraph,
     Picture,
     Report,
@@ -48,7 +49,7 @@ def _escaped(text: str) -> str:
     return f"{' ' * text[0].isspace()}{markdown_text(text)}{' ' * text[-1].isspace()}"
 
 
-def _part(level: int, one: Section | Block, beside: str) -> str:  # noqa: PLR0911  # one branch a kind
+def _part(level: int, one: Section | Block, beside: str) -> str:  # noqa: C901, PLR0911  # one branch a kind
     match one:
         case Section():
             return f"{'#' * (level + 2)} {markdown_text(one.title)}"
@@ -64,8 +65,15 @@ def _part(level: int, one: Section | Block, beside: str) -> str:  # noqa: PLR091
             titles = [column.title for column in one.columns]
             rows = _table(titles, [column.numeric for column in one.columns], one.rows)
             return f"{inline(one.caption)}\n\n{rows}"
+        case Matrix():
+            rows = _table(
+                ("Attack", *one.columns),
+                (False, *(True for _ in one.columns)),
+                [(row.name, *(field.text for field in row.fields)) for row in one.rows],
+            )
+            return f"{inline(one.caption)}\n\n{rows}"
         case LeaderboardBlock():
-            return as_markdown.markdown(one.rows).rstrip()
+            return as_markdown.markdown(one.rows, one.names).rstrip()
         case Picture():
             image = f"![{markdown_text(one.drawing.alt)}]({beside}/{one.kind}.png)"
             return f"{image}\n\n{inline(one.drawing.caption)}"

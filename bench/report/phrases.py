@@ -21,6 +21,14 @@ ERASED = (
 )
 """The first sentence of a report, one for each kind of run."""
 
+MATRIX_CAPTION = "ASR in per cent, attacks × defences ({where}; {trackers}; {identities})."
+MATRIX = (
+    "ASR, the attack success rate, is the share of a protected identity's probes that the tracker does not recognise: "
+    "high (dark) where the cloak protects, low where the defence gives the faces back. The first row is the error rate "
+    "without any cloak, the first column what no defence leaves. NA: a cell failed or has no rate."
+)
+"""Caption of the attack × defence matrix, and how to read it."""
+
 KEY_RESULTS = (
     "Key results ({where}). Rates are means over identities with 95 % intervals; ASR: attack success rate, high "
     "where the cloak works."

@@ -1,35 +1,40 @@
-"""The summary of a report: a headline, the key results, and the run at a glance with its cautions.
+"""The summary of a report: headline, attack × defence matrix, key results, and the run at a glance with its cautions.
 
 Every number comes from the tables a reader finds below it; nothing is claimed that a test does not show.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
 from bench.integrity.audit import Audit
+from bench.leaderboard.summary import without_effect
 from bench.leaderboard.view import RunView
 from bench.report import phrases
 from bench.report.document import Block, Facts, Paragraph, Section, Table
 from bench.report.key_results import COLUMNS, focus_of, key_results, place_text, real
+from bench.report.matrix import matrices
 from bench.report.wording import count, names, records, sentence
 
 Pairs = Iterator[tuple[str, str]]
 
 
-def summary(view: RunView, audit: Audit | None = None) -> Section:
+def summary(view: RunView, audit: Audit | None = None, called: Mapping[str, str] | None = None) -> Section:
     """Return the section at the top of a report.
 
     Args:
         view: of a finished run.
         audit: what `bench.integrity.audit` found; None where the run could not be audited.
+        called: canonical name of a method → its label, where the user gave one.
 
     Raises:
         DataError: a file of the run is missing or damaged.
     """
     focus = focus_of(view)
     found = key_results(view, focus)
-    blocks: list[Block] = [Paragraph(found.headline, "lead")]
+    # Of an attack that does nothing no defence can be judged: that comes before what defences do.
+    lead = " ".join((*without_effect(view.leaderboard, quote="`"), found.headline))
+    blocks: list[Block] = [Paragraph(lead, "lead"), *matrices(view, focus, called or {})]
     if found.rows:
         caption = phrases.KEY_RESULTS.format(where=_common(view, focus))
         blocks.append(Table(caption, COLUMNS, tuple(found.rows)))

@@ -8,6 +8,7 @@ import pandas as pd
 from bench.analysis.claims import MARGIN
 from bench.analysis.comparison_groups import EVERY, Axis, ComparisonGroup
 from bench.leaderboard import significance_tables
+from bench.leaderboard.names import NONE, NOTHING
 from bench.leaderboard.significance_tables import KEPT, PAIRS, RANKINGS, SEEDS
 from bench.leaderboard.view import RunView
 from bench.report.document import Column, Folded, Table
@@ -113,18 +114,23 @@ def _tables(
         yield Table("Every pair, the one with the better mean first.", _PAIRS, rows)
 
 
+def _called(method: str, axis: str) -> str:
+    """Return what a method is called: its name, and ``none`` in words."""
+    return NOTHING[axis] if method == NONE else method
+
+
 def _place(row: dict[str, Any]) -> tuple[str, ...]:
     low, high = row["rank_low"], row["rank_high"]
     ranks = "NA" if low is None else f"{low:.0f}" if low == high else f"{low:.0f}–{high:.0f}"
     mean = "NA" if row["mean_rank"] is None else f"{row['mean_rank']:.2f}"
-    return row["method"], percent(row["asr"]), ranks, row["tie_group"] or "", mean
+    return _called(row["method"], row["ranked"]), percent(row["asr"]), ranks, row["tie_group"] or "", mean
 
 
 def _pair(row: dict[str, Any]) -> tuple[str, ...]:
     reason = row["reason"]
     return (
-        row["first"],
-        row["second"],
+        _called(row["first"], row["ranked"]),
+        _called(row["second"], row["ranked"]),
         percent(row["asr_first"]),
         percent(row["asr_second"]),
         _difference(row),

@@ -95,6 +95,11 @@ class BoundBackbone(FieldsOnly):
             "weights": [backbone.card.sha256, *map(sha256_of, backbone.files(self.binding))],
         }
 
+    @property
+    def core_seconds(self) -> float:
+        """About how long one core takes for an image, as the backbone declares."""
+        return self.plugin.method.core_seconds
+
     def on(self, machine: Machine) -> Backbone:
         """Return it loaded onto the machine's device, once."""
         if self.name not in machine.loaded:
@@ -157,6 +162,13 @@ class BoundMethod(FieldsOnly, Generic[M_co]):
         """Its canonical name, with its helpers in brackets."""
         helpers = "|".join(self.binding.backbones)
         return f"{self.plugin.name} ({helpers})" if helpers else self.plugin.name
+
+    @property
+    def core_seconds(self) -> float:
+        """About how long one core takes for an image, by what the method and its helpers declare."""
+        helpers = sum(self.backbones[name].core_seconds for name in self.binding.backbones)
+        backward = 1.5  # of a pass back, in passes forward
+        return self.method.core_seconds + self.method.passes * (1 + backward) * helpers
 
     def key_fields(self, *, draws: bool = True) -> Mapping[str, Any]:
         """Return what decides what it computes: parameters, code, weights, helpers, parts, seed.

@@ -25,6 +25,7 @@ NOT_NUMERICAL = frozenset(
     {
         "bench.contracts",  # abstract; behind CONTRACT_VERSION
         "bench.assets.catalogue",  # which data sets there are; the one used enters by its fingerprint
+        "bench.datasets._lfw_source",  # where a dataset comes from; what was fetched enters by its fingerprint
         "bench.data.files",  # where files lie; what is in them enters by digest
         "bench.run.calls",  # checks what plugins return, undoes what they leave; behind CONTRACT_VERSION
         "bench.run.code_hashes",  # makes keys

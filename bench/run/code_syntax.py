@@ -133,13 +133,15 @@ class _Stripper(ast.NodeTransformer):
         return body
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
-        """Drop names of types, ``__all__`` and the paper a class is from."""
+        """Drop names of types, ``__all__`` and what a class says of its paper and its cost."""
         (target, *more) = node.targets
         name = target.id if isinstance(target, ast.Name) and not more else ""
         if name == "__all__":
             self.exported += _dump(node.value)
             return None
-        if self._is_call_of(node.value, _TYPE_NAMES) or (self._in_class and _is_paper(name, node.value)):
+        if self._is_call_of(node.value, _TYPE_NAMES) or (
+            self._in_class and _decides_nothing(name, node.value)
+        ):
             return None
         return self.generic_visit(node)
 
@@ -170,7 +172,9 @@ class _Stripper(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST | None:
-        """Drop annotations that nobody reads; a decorator may."""
+        """Drop annotations that nobody reads, as a decorator may, and what a class says of its cost."""
+        if self._in_class and node.name in _COST:
+            return None
         if any(self._path(each) == "typing.overload" for each in node.decorator_list):
             return None
         if not node.decorator_list:
@@ -194,8 +198,8 @@ class _Stripper(ast.NodeTransformer):
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
         """Drop the annotation; in a class it stays, as dataclasses and pydantic read it."""
         if self._in_class:
-            named = isinstance(node.target, ast.Name) and _is_paper(node.target.id, node.value)
-            return None if named else self.generic_visit(node)
+            idle = isinstance(node.target, ast.Name) and _decides_nothing(node.target.id, node.value)
+            return None if idle else self.generic_visit(node)
         if node.value is not None:
             return self.visit(ast.Assign([node.target], node.value))  # type: ignore[no-any-return]
         node.annotation = ast.Constant(None)
@@ -209,6 +213,8 @@ class _Stripper(ast.NodeTransformer):
 
 
 _TYPE_NAMES = ("typing.TypeVar", "typing.ParamSpec", "typing.TypeVarTuple")
+_COST = frozenset({"core_seconds", "passes"})
+"""What a method or a stage declares of its cost (`bench.contracts.Method`)."""
 _LOOKS_UP = frozenset({"globals", "locals", "eval", "exec"})
 _LOGGERS = frozenset({"log", "logger", "logging"})
 _LEVELS = frozenset({"debug", "info", "warning", "error", "critical", "exception"})
@@ -275,8 +281,9 @@ def _without_words(keyword: ast.keyword) -> ast.keyword | None:
     return keyword
 
 
-def _is_paper(name: str, value: ast.expr | None) -> bool:
-    return name == "paper" and value is not None and _is_text(value)
+def _decides_nothing(name: str, value: ast.expr | None) -> bool:
+    """Whether an attribute of a class is its paper or its cost: what is planned by is no byte of a result."""
+    return value is not None and (name in _COST or (name == "paper" and _is_text(value)))
 
 
 def _is_text(node: ast.expr) -> bool:

@@ -69,8 +69,18 @@ class Node(FieldsOnly, ABC):
 
     @property
     def images(self) -> int:
-        """The number of images it covers, for progress and timings: by default its first input's."""
+        """The number of images it covers: by default its first input's."""
         return self.inputs[0].images
+
+    @property
+    def work(self) -> int:
+        """The number of images it computes, for progress and timings: all it covers, unless others computed them."""
+        return self.images
+
+    @property
+    def core_seconds(self) -> float:
+        """About how long one core takes for it, from what its methods declare (`bench.contracts.Method`)."""
+        return 0.005 * self.work
 
     @property
     def size(self) -> int:
@@ -153,7 +163,7 @@ class Tally:
     def add(self, node: Node, seconds: float) -> None:
         """Count one computed node."""
         self.computed[node.group] = self.computed.get(node.group, 0) + 1
-        self.images[node.group] = self.images.get(node.group, 0) + node.images
+        self.images[node.group] = self.images.get(node.group, 0) + node.work
         self.seconds[node.group] = self.seconds.get(node.group, 0.0) + seconds
 
 
@@ -163,7 +173,7 @@ class Executor:
     Args:
         store: where artefacts live.
         machine: where to compute.
-        advance: called with (node, images finished).
+        advance: called with (node, images finished), first with none as a node begins.
         tally: where to count what is computed.
     """
 
@@ -225,6 +235,7 @@ class Executor:
         try:
             self._check_environment(node)
             inputs = {source.address: self.fetch(source) for source in node.inputs}
+            self.advance(node, 0)  # begun
             start = time.perf_counter()
             try:
                 payload = node.run(inputs, self.machine, lambda n: self.advance(node, n))
@@ -242,6 +253,6 @@ class Executor:
             self._failed[node.address] = f"{node.stage} {node.label}: {reason}"
             log.error("%s", self._failed[node.address], exc_info=not isinstance(error, BenchError))
             raise NodeError(self._failed[node.address]) from error
-        self.store.write(node.stage, node.address, payload, key=node.key, seconds=seconds, images=node.images)
+        self.store.write(node.stage, node.address, payload, key=node.key, seconds=seconds, images=node.work)
         self.tally.add(node, seconds)
         return payload

@@ -7,11 +7,15 @@ attacks; the others measure whether an imitation holds on photos that no attack 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from bench.contracts import Identity
+from bench.contracts import MICRO_BATCH, Identity
 from bench.randomness import numpy_generator
 
 SHARD_IMAGES = 64
-"""A shard takes whole identities until it has this many images: what a killed run may lose."""
+"""A shard takes whole identities until it has this many images."""
+
+PART_CORE_SECONDS = 25
+"""What an attack works on a part of a shard, at most, in seconds of one core by what it declares: what a killed run
+may lose. A micro-batch is never cut."""
 
 TRAINING_IMAGES = 512
 """Photos of training identities that `fit` and `train` see, at most."""
@@ -37,6 +41,32 @@ def shards(photos: Mapping[str, tuple[str, ...]]) -> Iterator[Photos]:
             shard = []
     if shard:
         yield shard
+
+
+def parts(photos: Photos, core_seconds: float, scope: Literal["image", "identity"]) -> Iterator[Photos]:
+    """Deal the photos of a shard into parts of at most `PART_CORE_SECONDS`, in their order.
+
+    A part has 8, 16 or 32 images, so that no micro-batch has more empty places than in the whole shard and methods of
+    about the same cost are dealt alike; or, where the scope is the identity, whole identities until it has as many.
+
+    Args:
+        photos: of one shard, those of an identity one after another.
+        core_seconds: of one core for an image, as the attack declares.
+        scope: `Attack.scope`.
+    """
+    size = MICRO_BATCH
+    while 2 * size < SHARD_IMAGES and 2 * size * core_seconds <= PART_CORE_SECONDS:
+        size *= 2
+    if len(photos) * core_seconds <= PART_CORE_SECONDS:
+        yield photos
+        return
+    part: Photos = []
+    for image, identity in photos:
+        if len(part) >= size and (scope == "image" or identity != part[-1][1]):
+            yield part
+            part = []
+        part.append((image, identity))
+    yield part
 
 
 def training_photos(identities: Sequence[Identity], purpose: Purpose, split_seed: int) -> Photos:

@@ -18,7 +18,7 @@ from bench.run.bound import BoundBackbone, BoundMethod, Plugin, Tracker, helper_
 from bench.run.device import Machine
 from bench.run.digest import environment
 from bench.run.graph import Node
-from bench.run.photo_sets import Photos, Purpose, shards, training_photos
+from bench.run.photo_sets import Photos, Purpose, parts, shards, training_photos
 from bench.run.resolve import Resolved
 from bench.run.spec import Cell
 from bench.run.stages.attack_diagnosis import AttackDiagnosis
@@ -28,6 +28,7 @@ from bench.run.stages.embed import Embed
 from bench.run.stages.erase import Erase
 from bench.run.stages.faces import Crops
 from bench.run.stages.fit import Fit
+from bench.run.stages.joined import JoinedCloaks
 from bench.run.stages.measure import Measure
 from bench.run.stages.purifier_diagnosis import PurifierDiagnosis
 from bench.run.stages.purify import Purify
@@ -136,7 +137,9 @@ class Pipeline:
     # -- cloaks ----------------------------------------------------------------------------------------
 
     @_once
-    def cloaks(self, attack_name: str, tracker: str, seed: int, role: PhotoSet) -> tuple[Cloak, ...]:
+    def cloaks(
+        self, attack_name: str, tracker: str, seed: int, role: PhotoSet
+    ) -> tuple[Cloak | JoinedCloaks, ...]:
         """Return, for each shard of photos, the images an attack changed when an identity is protected."""
         attack = self.run.attacks[attack_name]
         if not attack.changes_images:
@@ -149,7 +152,7 @@ class Pipeline:
         bound = self.method("attacks", attack_name, tracker, seed)
         targets = self.training_faces("targets") if attack.threat.needs_targets else None
         return tuple(
-            Cloak(bound.label, self._here, bound, photos, chosen, targets)
+            _in_parts(Cloak(bound.label, self._here, bound, photos, chosen, targets), photos)
             for photos, chosen in self._protected(role)
         )
 
@@ -356,3 +359,18 @@ class Pipeline:
             PurifierDiagnosis(label, self._here, before, after)
             for before, after in zip(given, returned, strict=True)
         )
+
+
+def _in_parts(whole: Cloak, photos: Crops) -> Cloak | JoinedCloaks:
+    """Return the cloaks of a shard as one node, or as the parts that a dear attack makes one after another."""
+    identity_of = dict(zip(photos.ids, photos.identities, strict=True))
+    chosen = [(image, identity_of[image]) for image in whole.chosen]
+    dealt = list(parts(chosen, whole.attack.core_seconds, whole.attack.method.scope))
+    if len(dealt) == 1:
+        return whole
+    return JoinedCloaks(
+        whole.label,
+        whole.environment,
+        whole,
+        tuple(replace(whole, chosen=tuple(image for image, _ in part)) for part in dealt),
+    )

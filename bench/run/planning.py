@@ -1,7 +1,7 @@
 """A planned run: every name resolved, every node known, and all checked that can be known before work starts."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +17,13 @@ from bench.run.device import Machine, make_machine
 from bench.run.folder import RunFacts, RunFolder, describe_machine
 from bench.run.graph import Node
 from bench.run.pipeline import Pipeline
+from bench.run.progress import Step
 from bench.run.provenance import check_files_are_there, describe_methods, environment_differences
 from bench.run.resolve import Resolved
 from bench.run.spec import Cell, RunSpec
 from bench.run.store import Store, default_folder
 from bench.run.threat import CellThreat, Threats
-from bench.run.timings import history
+from bench.run.timings import declared_seconds, history
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Options:
         out: the run's folder; None for ``runs/<run>``.
         lpips_trunk: AlexNet's weights for LPIPS; None to look in torchvision's cache.
         command: the command line, recorded in the run's folder.
+        progress: True: bars on standard error, or lines where that is no terminal; or what is called with every
+            `bench.run.progress.Step`.
     """
 
     device: str = "auto"
@@ -46,6 +49,7 @@ class Options:
     out: Path | None = None
     lpips_trunk: Path | None = None
     command: str = ""
+    progress: bool | Callable[[Step], None] = False
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,10 @@ class Group:
         stage: the stage.
         label: the method with its helpers.
         missing: artefacts to compute.
-        images: images in them.
+        images: images in them, each counted where it is computed.
         size: bytes they will take, about.
-        seconds: estimate from earlier runs on this store; None where there was none.
+        seconds: about how long they take.
+        timed: whether that is by earlier runs on this store; else by what the methods declare, which is rough.
     """
 
     stage: str
@@ -86,7 +91,8 @@ class Group:
     missing: int
     images: int
     size: int
-    seconds: float | None
+    seconds: float
+    timed: bool
 
 
 @dataclass(frozen=True)
@@ -130,10 +136,9 @@ class Prepared:
             found.setdefault(node.group, []).append(node)
         groups = []
         for key, nodes in found.items():
-            images, size = sum(node.images for node in nodes), sum(node.size for node in nodes)
-            groups.append(
-                Group(*key, len(nodes), images, size, paces[key] * images if key in paces else None)
-            )
+            images, size = sum(node.work for node in nodes), sum(node.size for node in nodes)
+            seconds = paces[key] * images if key in paces else declared_seconds(nodes, self.machine.threads)
+            groups.append(Group(*key, len(nodes), images, size, seconds, key in paces))
         return groups
 
     def begin(self) -> None:
@@ -146,7 +151,8 @@ class Prepared:
         """Yield what is to be done, for the log."""
         yield f"run {self.run.digest}: {len(self.run.cells)} cells, {self.cached_cells()} cached"
         for group in self.groups():
-            work = f"{group.missing} artefacts, {group.images} images"
+            about = f"{group.seconds:.0f} s{'' if group.timed else ' by rough estimate'}"
+            work = f"{group.missing} artefacts, {group.images} images, about {about}"
             yield f"to compute {group.stage} {group.label}: {work}"
         yield from (f"to decide {node.label}" for node in self.missing if node.stage == "decide")
 

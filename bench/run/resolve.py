@@ -174,8 +174,8 @@ def _by_name(
             )
         if other.params != method.params:
             raise UsageError(
-                f"two {kind} of this run are both called '{name}', as tables show the file's name only. "
-                "Rename one of the files."
+                f"two {kind} of this run are both called '{name}', and tables would not tell them apart. Rename one "
+                "of the files, or give it a name of its own (label=NAME) where it takes one."
             )
         texts.setdefault((kind, name), text)
     return found

@@ -3,10 +3,10 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from bench.run import timings
+from bench.run import following, timings
 from bench.run.folder import CellResult
 from bench.run.graph import Executor, Node, Tally
 from bench.run.outputs import Outputs
@@ -15,24 +15,44 @@ from bench.run.planning import Prepared
 log = logging.getLogger("bench")
 
 
-def execute(
-    prepared: Prepared, advance: Callable[[Node, int], None] = lambda _node, _n: None
-) -> list[CellResult]:
+def execute(prepared: Prepared, advance: Callable[[Node, int], None] | None = None) -> list[CellResult]:
     """Compute what is missing and write the run's folder; returns what became of each cell.
 
     Whatever is computed before an interruption is kept: the same command goes on from there.
+
+    Args:
+        prepared: the run.
+        advance: called with (node, images finished), first with none as a node begins; None: as the run's
+            `Options.progress` says.
 
     Raises:
         StoreError: the store or the run's folder cannot be written.
     """
     prepared.begin()
     tally = Tally()
-    with _log_to(prepared.folder.path / "run.log"), _timed(prepared, tally):
-        executor = Executor(prepared.store, prepared.machine, advance, tally)
+    with (
+        _log_to(prepared.folder.path / "run.log"),
+        _timed(prepared, tally),
+        _progress(prepared) if advance is None else nullcontext(advance) as moved,
+    ):
+        executor = Executor(prepared.store, prepared.machine, moved, tally)
         executor.compute(prepared.missing)
         results = Outputs(prepared, executor.fetch).write_cells(prepared.folder)
     prepared.folder.write_manifest()
     return results
+
+
+@contextmanager
+def _progress(prepared: Prepared) -> Iterator[Callable[[Node, int], None]]:
+    """Give the function that shows how far a run is, as its options say."""
+    wanted = prepared.options.progress
+    if callable(wanted):
+        yield following.calling(prepared, wanted)
+    elif wanted:
+        with following.of_run(prepared) as advance:
+            yield advance
+    else:
+        yield lambda _node, _n: None
 
 
 @contextmanager

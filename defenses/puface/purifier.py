@@ -67,6 +67,7 @@ class PuFace(Purifier):
 
     name: ClassVar[str] = "puface"
     paper: ClassVar[str] = "PuFace: Defending against Facial Cloaking Attacks, arXiv 2406.02253 (2024)"
+    core_seconds: ClassVar[float] = 0.03
     differentiable = True
 
     class Params(MethodParams):

@@ -109,29 +109,29 @@ def test_files_of_the_data_folder_by_presence_and_size(found, tmp_path):
     (folder / last.path).unlink()
     finding = found(doctor._data)[entry.name]
     assert (finding.state, finding.detail) == ("missing", f"1 of {len(entry.files)} files are missing")
-    assert f"`bench data fetch {entry.name} --from URL_OR_FOLDER`" in finding.fix
-    assert all(str(folder / file.path) in finding.fix for file in entry.files)
+    assert finding.fix == f"`bench fetch {entry.name}`"
 
 
 def test_weights_that_are_missing_say_how_to_get_them(found, tmp_path):
     from bench.assets import catalogue
 
     findings = found(doctor._weights)
-    for entry in catalogue.catalogue("weights"):
+    for entry in set(catalogue.catalogue("weights")) - set(catalogue.OWN):
         assert findings[entry.name].state == "missing"
-        public = all(catalogue.url_of(file) for file in entry.files)
+        public = all(map(catalogue.is_public, entry.files))
         fix = findings[entry.name].fix
         if public:
-            assert fix == f"`bench models fetch {entry.name}`"
+            assert fix == f"`bench fetch {entry.name}`"
             continue
         assert str(tmp_path / "cloakbench_data" / entry.files[0].path) in fix
         assert "put it there" not in fix
-        assert fix.count("--from") == fix.count(f"`bench models fetch {entry.name} --from URL_OR_FOLDER`")
+        assert fix.count("--from") == fix.count(f"`bench fetch {entry.name} --from URL_OR_FOLDER`")
 
 
 def test_the_trunk_of_lpips(found, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert found(doctor._lpips)["LPIPS trunk"].state == "missing"
+    finding = found(doctor._lpips)["LPIPS trunk"]
+    assert (finding.state, "`bench fetch lpips`" in finding.fix) == ("missing", True)
     monkeypatch.setenv(lpips_distance.VARIABLE, str(tmp_path / "nowhere.pth"))
     finding = found(doctor._lpips)["LPIPS trunk"]
     assert (finding.state, "nowhere.pth" in finding.detail) == ("broken", True)

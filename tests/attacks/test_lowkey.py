@@ -159,7 +159,8 @@ def test_surrogates_are_needed(faces):
 def test_without_a_trunk_the_plan_is_refused_and_names_the_variant(tmp_path, monkeypatch, faces, ctx):
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(UsageError, match=r"lowkey:perceptual=dssim"):
+    monkeypatch.setenv("CLOAKBENCH_DATA", str(tmp_path))
+    with pytest.raises(UsageError, match=r"`bench fetch lpips`.*lowkey:perceptual=dssim"):
         LowKey().files(BINDING)
     with pytest.raises(UsageError, match=r"lowkey:perceptual=dssim"):
         LowKey().cloak(faces, ctx)

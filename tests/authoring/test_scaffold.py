@@ -106,7 +106,7 @@ def test_they_run_in_a_matrix_together(site, packages, tmp_path):
         "bench", "run", *words, "--identities", 6, "--threads", 1, "--store", tmp_path / "store",
         "--out", tmp_path / "run", "--json", cwd=packages, PYTHONPATH=str(site),
     )  # fmt: skip
-    rows = json.loads(out)
+    rows = json.loads(out)["rows"]
     assert {(row["attack"], row["defense"]) for row in rows} == {
         (attack, defense) for attack in ("none", "my-attack") for defense in ("none", "my-defense")
     }

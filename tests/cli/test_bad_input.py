@@ -66,7 +66,7 @@ def refused(cli, tmp_path, monkeypatch):
         ),
         (("--dataset", "synthetik"), ("unknown dataset 'synthetik'", "Did you mean 'synthetic'?")),
         (("--dataset", "tiny:identities=1"), ("'identities' of 'tiny' cannot be '1'",)),
-        (("--dataset", "lfw"), ("lfw-deepfunneled.tar is missing", "bench data fetch lfw")),
+        (("--dataset", "lfw"), ("lfw-deepfunneled.tar is missing", "bench fetch lfw")),
         (("--backbone", "mobileface-v2"), ("not in the data folder",)),
         (("--backbone", "missing.onnx"), ("missing.onnx",)),
         (("--lpips-trunk", "missing.pth"), ("missing.pth",)),
@@ -219,7 +219,7 @@ def test_a_data_set_that_is_missing_is_told_before_the_weights_made_for_it(cli, 
         code, out, err = cli(command, "--dataset", "lfw", "--attack", "pgd", "--store", tmp_path / "store")
         assert (code, out) == (2, "")
         assert "LFW's archive" in err
-        assert "`bench data fetch lfw` says how to get it" in err
+        assert "`bench fetch lfw` gets it" in err
 
 
 def test_another_runs_folder_is_refused_before_anything_is_shown(cli, tmp_path):

@@ -13,7 +13,7 @@ KINDS = ("attacks", "defenses", "backbones", "datasets", "protocols", "trainers"
 def test_list_names_every_plugin_of_a_kind_with_a_line(cli, kind):
     code, out, err = cli("list", kind)
     assert (code, err) == (0, "")
-    lines = {line.split()[0]: line for line in out.splitlines()}
+    lines = {line.split()[0]: line for line in out.splitlines() if line[2] != " "}  # the others are below one
     assert lines.keys() == registry.EVERY[kind].entries().keys()
     assert all(len(line.split()) > 3 for line in lines.values())
     assert "cannot be found" not in out
@@ -23,6 +23,18 @@ def test_list_without_a_kind_lists_all(cli):
     code, out, _ = cli("list")
     assert code == 0
     assert [line for line in out.splitlines() if not line.startswith(" ")] == list(KINDS)
+
+
+def test_list_of_a_kind_by_its_option(cli):
+    assert cli("list", "--kind", "attack") == cli("list", "attacks")
+
+
+def test_what_is_unknown_is_answered_without_a_name_twice(cli):
+    _, _, err = cli("list", "nosuch")
+    names = err.partition("Valid: ")[2].partition(".")[0].split(", ")
+    assert "none" in names  # of an attack and of a defence
+    assert len(set(names)) == len(names)
+    assert "Did you mean" not in err  # nothing is called alike
 
 
 def test_list_as_json_says_which_package_brings_a_plugin(cli):
@@ -100,3 +112,33 @@ def test_description_of_an_unknown_name(cli):
     assert (code, out) == (2, "")
     assert err.startswith("Error: unknown plugin 'fawks'. Did you mean 'fawkes'?")
     assert "bench list" in err
+
+
+def test_list_of_pools_says_what_each_is_for_and_who_is_in_it(cli):
+    code, out, _ = cli("list", "pools")
+    assert code == 0
+    lines = out.splitlines()
+    at = {line.split()[0]: place for place, line in enumerate(lines) if line[2] != " "}
+    assert {"real", "real-siblings", "synthetic"} <= set(at)
+    assert len({lines[place].split(maxsplit=1)[1] for place in at.values()}) == len(at)
+    assert (
+        "synthetic-mobilefacenet | synthetic-iresnet | synthetic-mobilefacenet-wide"
+        in lines[at["synthetic"] + 1]
+    )
+    (real, *_) = json.loads(cli("list", "pools", "--json")[1])["pools"]
+    assert real["groups"][0] == ["mobilefacenet-relu6", "mobilefacenet-casia"]
+
+
+def test_list_of_backbones_says_what_is_here(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLOAKBENCH_DATA", str(tmp_path))
+    code, out, _ = cli("list", "backbones")
+    assert code == 0
+    state = {line.split()[0]: line for line in out.splitlines()}
+    assert "here " in state["synthetic-iresnet"]
+    assert "absent " in state["uniface-mobilenetv2"]
+    assert "by hand " in state["adaface"]
+    assert "MobileNetV3 small" in state["uniface-mobilenetv3-small"]
+    assert "MobileNetV3 large" in state["uniface-mobilenetv3-large"]
+    rows = {row["name"]: row for row in json.loads(cli("list", "backbones", "--json")[1])["backbones"]}
+    assert rows["facenet-casia"]["weights"] == "absent"
+    assert "weights" not in rows["onnx"]

@@ -15,6 +15,8 @@ ARGUMENTS = {
     "rerun": ("{run}", "--out", "{tmp}/again", "--json"),
     "show": ("fawkes", "--json"),
     "completion": ("bash",),
+    "data fetch": ("lfw", "--list", "--json"),
+    "models fetch": ("mobileface-v2", "--list", "--json"),
 }
 """Former name → arguments with which it answers."""
 
@@ -28,7 +30,7 @@ def test_no_former_name_is_a_command_and_each_leads_to_one():
 def test_a_former_name_does_the_thing_and_says_the_new_one(name, finished, command, tmp_path):
     words = [word.format(run=finished.run, tmp=tmp_path) for word in ARGUMENTS[name]]
     former, today = (
-        command(name, *words),
+        command(*name.split(), *words),
         command(*FORMER[name], *[w.replace("/again", "/more") for w in words]),
     )
     assert former.returncode == today.returncode == 0, former.stderr
@@ -48,6 +50,8 @@ def test_a_quiet_command_does_not_say_it(cli):
         ("means", "columns", ("means", "x"), ("means", "columns")),
         ("show", "json", ("list", "none"), ("as_json",)),
         ("rerun", "json", ("verify", "x", "--rerun"), ("as_json",)),
+        ("data.fetch", "json", ("fetch", "lfw"), ("as_json",)),
+        ("models.fetch", "json", ("models", "fetch", "lfw"), ("as_json",)),
     ],
 )
 def test_a_former_section_of_the_settings_file_counts(section, key, words, place, tmp_path, monkeypatch):
@@ -88,6 +92,18 @@ def test_former_environment_variables_count():
     option = next(param for param in means.params if param.name == "csv")
     assert variables_of(option, ("table", "means")) == ["CLOAKBENCH_TABLE_MEANS_CSV", "CLOAKBENCH_MEANS_CSV"]
     assert option.envvar == variables_of(option, ("table", "means"))
+    source = next(param for param in bench.get_command(None, "fetch").params if param.name == "source")
+    assert source.envvar == [
+        "CLOAKBENCH_FETCH_FROM",
+        "CLOAKBENCH_DATA_FETCH_FROM",
+        "CLOAKBENCH_MODELS_FETCH_FROM",
+    ]
+
+
+def test_a_former_table_of_a_group_is_no_error_for_the_group(tmp_path, monkeypatch, cli):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cloakbench.toml").write_text("[data.fetch]\njson = true\n")
+    assert cli("data", "list", "--json")[0] == 0
 
 
 @pytest.mark.parametrize(

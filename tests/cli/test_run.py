@@ -11,6 +11,7 @@ import time
 import pandas as pd
 import pytest
 
+from bench.leaderboard.about import ABOUT
 from bench.leaderboard.columns import COLUMNS
 from bench.leaderboard.table import build
 from bench.run.folder import RunFolder
@@ -31,9 +32,18 @@ def leaderboard(finished):
 
 def test_a_run_prints_a_table_and_where_its_leaderboard_is(finished):
     out = finished.process.stdout
-    assert out.count("│ ok") == 12
+    rows = re.findall(
+        r"^(?:none|tiny-noise|pgd:eps=32,steps=2) +(?:none|jpeg:quality=20) +(?:nn|linear) ",
+        out,
+        re.MULTILINE,
+    )
+    assert len(rows) == 12
+    assert "The same in every row: backbone tiny-a, seed 0, access " in out
+    assert "status ok." in out
     assert "6 identities, 12 probes" in out
-    assert str(finished.run / "leaderboard.csv") in out.replace("\n", "")
+    *_, table, following = out.splitlines()
+    assert table == f"Every column: {finished.run / 'leaderboard.csv'}"
+    assert following.startswith(f"Next: bench report {finished.run} --out report.html")
     assert "Note: tiny: no figure says anything about faces" in out
     assert "LPIPS is NA" in out
     assert "--lpips-trunk FILE" in out
@@ -134,8 +144,13 @@ def test_a_second_run_recomputes_nothing_and_says_so(again, finished):
 
 def test_json_prints_json_and_nothing_else(again, leaderboard):
     process, _, _, _ = again
-    rows = json.loads(process.stdout)
+    document = json.loads(process.stdout)
     assert process.stderr == ""
+    assert document.keys() == {"run", "rows"}
+    assert document["run"].keys() == ABOUT.keys()
+    assert (document["run"]["cells"], document["run"]["failed"]) == (12, 0)
+    assert document["run"]["versions"]["torch"][0].isdigit()
+    rows = document["rows"]
     assert [list(row) for row in rows] == [list(COLUMNS)] * 12
     assert [row["asr"] for row in rows] == pytest.approx(
         leaderboard["asr"].astype(float).to_list(), abs=5.1e-7
@@ -236,8 +251,8 @@ def test_a_failing_attack_is_a_failed_row_and_exit_code_1(finished, command, tmp
     assert "RuntimeError: no cloak for synthetic-eval-" in process.stderr
     assert "Traceback" not in process.stderr + process.stdout
     assert "Traceback" in (tmp_path / "run/run.log").read_text()
-    assert process.stdout.count("│ ok") == 2
-    assert process.stdout.count("│ failed") == 1
+    assert len(re.findall(r"^(?:tiny-noise|none) .* ok *$", process.stdout, re.MULTILINE)) == 2
+    assert len(re.findall(r"^tiny-failing .* failed *$", process.stdout, re.MULTILINE)) == 1
     rows = pd.read_csv(tmp_path / "run/leaderboard.csv").set_index("attack")
     failed = rows.loc["tiny-failing"]
     assert failed["status"] == "failed"

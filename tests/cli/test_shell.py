@@ -14,6 +14,8 @@ import pytest
 
 from bench.cli import COMMANDS, bench, load_command, plugin_commands
 from bench.cli.ending import FAILED, INTERRUPTED, NO_READER
+from bench.cli.options import MEANT
+from bench.cli.streams import plain
 
 PRINT_NO_RESULT = {
     ("apf", "serve"), ("apf", "protect"), ("erase",), ("models", "convert"), ("plot",), ("report",),
@@ -135,13 +137,13 @@ def test_tracebacks_only_where_they_are_asked_for(cli):
     [
         (
             ("run", "--atack", "pgd"),
-            "No such option '--atack'. Did you mean one of: '--attack', '--dataset'?",
+            "No such option '--atack'. Did you mean '--attack'?",
         ),
         (("models", "verify", "x", "--devise", "cpu"), "No such option '--devise'. Did you mean '--device'?"),
         (("runn",), "unknown command 'runn'. Did you mean 'run'?"),
         (("models", "verfy"), "No such command 'verfy'. Did you mean 'verify'?"),
         (("run", "--threads", "0"), "Invalid value for '--threads': 0 is not in the range x>=1."),
-        (("audit",), "Missing argument 'RUN'."),
+        (("compare", "somewhere"), "Missing argument 'A B | OTHER_RUN'."),
         (("train", "puface"), "Missing option '--out'."),
     ],
 )
@@ -151,6 +153,90 @@ def test_a_wrong_line_is_one_sentence_that_says_where_to_read_on(cli, arguments,
     assert err.startswith(f"Error: {sentence}"), err
     assert err.count("\n") == 1
     assert "--help`" in err
+
+
+BARE = [
+    (path, command)
+    for path, command in EVERY
+    if isinstance(command, click.Group)
+    or any(isinstance(p, click.Argument) and p.required for p in command.params)
+]
+
+
+@pytest.mark.parametrize("path", [(), *(path for path, _ in BARE)], ids=" ".join)
+def test_a_command_called_bare_prints_its_help_as_help(cli, path):
+    code, out, err = cli(*path)
+    assert (code, out) == (2, "")
+    assert err == cli(*path, "--help")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("run", "--limit", "3"), "--identities"),
+        (("run", "-n", "3"), "--identities"),
+        (("run", "--people", "3"), "--identities"),
+        (("run", "--model", "x"), "--backbone"),
+        (("run", "--defence", "x"), "--defense"),
+        (("run", "--output", "x"), "--out"),
+        (("run", "--gpu"), "--device cuda"),
+        (("run", "--n_jobs", "2"), "--threads"),
+        (("run", "--batch_size", "2"), "--batch-size"),
+        (("run", "--ci"), "--intervals"),
+        (("leaderboard", "x", "--output", "y"), "--csv"),
+        (("leaderboard", "x", "--markdown", "y"), "--md"),
+        (("data", "list", "--format", "json"), "--json"),
+    ],
+)
+def test_an_option_is_known_by_what_people_call_it(cli, arguments, option):
+    code, _, err = cli(*arguments)
+    assert code == 2
+    assert f"Did you mean '{option}'?" in err, err
+
+
+def test_no_option_is_suggested_for_its_dashes(cli):
+    code, _, err = cli("run", "--foo")
+    assert (code, err) == (2, "Error: No such option '--foo'. See `bench run --help`.\n")
+
+
+def test_what_people_call_options_leads_to_options():
+    known = {name for _, command in LEAVES for param in command.params for name in param.opts}
+    for word, wanted in MEANT.items():
+        for option in wanted:
+            assert option.partition(" ")[0] in known, option
+        assert f"--{word}" not in wanted
+
+
+# -- streams that cannot show everything -----------------------------------------------------------------------
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+@pytest.mark.parametrize(
+    "arguments",
+    [("list", "fawkes"), ("list", "--json"), ("check", "none", "--kind", "defense"), ("run", "--limit", "…")],
+)
+def test_characters_that_a_stream_lacks_are_replaced(encoding, arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONIOENCODING": encoding, "NO_COLOR": "1"},
+        timeout=120,
+    )
+    out, err = done.stdout.decode(encoding), done.stderr.decode(encoding)
+    assert done.returncode == (2 if arguments[0] == "run" else 0), err
+    assert "Traceback" not in err
+    if arguments == ("list", "fawkes"):
+        assert ("1 … 100000" if encoding in ("utf-8", "cp1252") else "1 ... 100000") in out
+
+
+def test_a_text_is_written_as_it_would_be_typed():
+    assert (
+        plain("PSNR ≥ 30 dB, L∞ ≤ 8, fawkes × jpeg → Zoë …")
+        == "PSNR >= 30 dB, Linf <= 8, fawkes x jpeg -> Zoe ..."
+    )
+    assert plain("\udc80\u4e2d") == "??"
 
 
 def ending(*arguments, output="", **settings):

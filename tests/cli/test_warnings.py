@@ -121,7 +121,7 @@ def test_the_warnings_are_printed_and_written(broken, cli, tmp_path):
     assert cli(*arguments, "--quiet") == (0, "", warning)
     code, out, err = cli(*arguments, "--json")
     assert (code, err) == (0, warning)
-    of_attack = {row["attack"]: row["warnings"] for row in json.loads(out)}
+    of_attack = {row["attack"]: row["warnings"] for row in json.loads(out)["rows"]}
     code, _, found = sentence.partition(": ")
     assert of_attack == {"none": [], "broken-idle": [{"code": code, "sentence": found}]}
     rows = pd.read_csv(tmp_path / "run/leaderboard.csv", keep_default_na=False).set_index("attack")

@@ -236,3 +236,21 @@ def test_orientation_is_respected(tmp_path):
 def test_an_unknown_id_is_refused(root):
     with pytest.raises(UsageError, match="folder-0009/0000"):
         folder(root).crops(["folder-0009/0000"])
+
+
+def test_crops_without_aligned_are_told_of_once(tmp_path, caplog):
+    for number in range(3):
+        save(tmp_path / f"a/{number}.png", picture(number, (112, 112)))
+        save(tmp_path / f"b/{number}.png", picture(9 + number, (112, 112)))
+    with caplog.at_level("WARNING", "bench"):
+        for _ in range(2):
+            Folder(Folder.Params(path=str(tmp_path))).identities()
+        assert [record.message for record in caplog.records] == [
+            f"every photo of {tmp_path} is 112×112. If these are crops on ArcFace's template, add aligned=true: as it "
+            "is, faces are looked for in them and cut out again."
+        ]
+        caplog.clear()
+        Folder(Folder.Params(path=str(tmp_path), aligned=True)).identities()
+        save(tmp_path / "b/3.png", picture(20, (113, 112)))
+        Folder(Folder.Params(path=str(tmp_path))).identities()
+        assert caplog.records == []

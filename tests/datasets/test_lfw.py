@@ -166,12 +166,12 @@ def test_a_truncated_photo_is_named(archive, members):
 
 
 def test_a_missing_archive_says_how_to_get_it(tmp_path):
-    with pytest.raises(DataError, match=r"gone\.tar is missing.*bench data fetch lfw"):
+    with pytest.raises(DataError, match=r"gone\.tar is missing.*bench fetch lfw"):
         lfw(tmp_path / "gone.tar").identities()
 
 
 def test_a_missing_landmark_file_says_how_to_get_it(archive):
-    with pytest.raises(DataError, match=r"gone\.csv is missing.*bench data fetch lfw"):
+    with pytest.raises(DataError, match=r"gone\.csv is missing.*bench fetch lfw"):
         lfw(archive, landmarks=str(archive.parent / "gone.csv")).crops(["lfw-00000/0001"])
 
 

@@ -213,7 +213,7 @@ def test_celeba_names_what_is_missing(celeba_root):
         with pytest.raises(DataError, match=r"photo celeba-00003/0000 .*(missing|No such file)"):
             use()
     (celeba_root / "Anno/identity_CelebA.txt").unlink()
-    with pytest.raises(DataError, match=r"'identity_CelebA\.txt' is not in .*Anno.*bench data fetch celeba"):
+    with pytest.raises(DataError, match=r"'identity_CelebA\.txt' is not in .*Anno.*bench fetch celeba"):
         celeba(celeba_root).identities()
     with pytest.raises(DataError, match=r"nowhere is not a folder.*celeba:path=FOLDER"):
         celeba(celeba_root / "nowhere").identities()
@@ -532,7 +532,7 @@ def test_celeba_hq_says_what_it_lacks(hq, tmp_path):
     (tmp_path / "empty").mkdir()
     lost = hq.model_copy(update={"celeba": str(tmp_path / "empty")})
     with pytest.raises(
-        DataError, match=r"'identity_CelebA\.txt' is not in .*bench data fetch celeba.*celeba=FOLDER"
+        DataError, match=r"'identity_CelebA\.txt' is not in .*bench fetch celeba.*celeba=FOLDER"
     ):
         CelebAHQ(lost).identities()
     mapping = tmp_path / "hq/CelebA-HQ-to-CelebA-mapping.txt"

@@ -6,8 +6,11 @@ What it shares with FFDNet (finding, reading and keeping weights, micro-batches)
 import hashlib
 import io
 import json
+import sys
 import tarfile
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +28,10 @@ from bench.randomness import torch_generator
 from defenses import dncnn, ffdnet
 from defenses.dncnn import DnCNN
 from defenses.ffdnet import FFDNet
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+
+import foreign_files
 
 CPU = torch.device("cpu")
 BINDING = Binding("lfw", "real", (), "tracker")
@@ -174,10 +181,10 @@ def test_weights_are_read_once_and_again_when_the_file_changes(module, cls, draw
 @BOTH
 def test_absent_weights_are_named_with_the_mend(module, cls, tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(tmp_path))
-    fix = rf"{module.WEIGHTS.file}' is not in the data folder.*`bench models fetch {cls.name} --from"
+    fix = rf"{module.WEIGHTS.file}' is not in the data folder.*Run 'bench fetch {cls.name}'"
     with pytest.raises(DataError, match=fix):
         cls().files(BINDING)
-    with pytest.raises(DataError, match=r"gone\.safetensors cannot be read.*bench models fetch"):
+    with pytest.raises(DataError, match=r"gone\.safetensors cannot be read.*bench fetch"):
         cls().purify(random_faces(1), Context(files=(tmp_path / "gone.safetensors",)))
 
 
@@ -191,7 +198,7 @@ def test_other_weights_are_refused(module, cls, drawn, tmp_path, monkeypatch):
     with pytest.raises(DataError, match=f"{found}, expected {module.WEIGHTS.sha256}"):
         cls().files(BINDING)
     other = ffdnet if module is dncnn else dncnn
-    with pytest.raises(DataError, match=rf"does not hold the {cls.name} network.*bench models fetch"):
+    with pytest.raises(DataError, match=rf"does not hold the {cls.name} network.*bench fetch"):
         cls().purify(random_faces(1), Context(files=(drawn(other),)))
     path.write_bytes(b"no weights")
     with pytest.raises(DataError, match=rf"does not hold the {cls.name} network"):
@@ -200,10 +207,90 @@ def test_other_weights_are_refused(module, cls, drawn, tmp_path, monkeypatch):
 
 @BOTH
 def test_the_catalogue_fetches_what_the_defence_pins(module, cls):
-    entry = {entry.name: entry for entry in catalogue.weights()}[cls.name]
+    entry = {entry.name: entry for entry in catalogue.catalogue("weights")}[cls.name]
     assert [(file.path, file.sha256) for file in entry.files] == [
         (module.WEIGHTS.file, module.WEIGHTS.sha256)
     ]
+
+
+def published(module, tensors, path):
+    """Write tensors as their authors did; in FFDNet's, the pixels of a block come down its columns."""
+    mat = foreign_files.Mat(path)
+    names = [f"model.{2 * place}.weight" for place in range(len(tensors) // 2)]
+    layers = [] if module is dncnn else [mat.layer("SubP", scale=0.5), mat.layer("concat")]
+    for name in names:
+        weight, bias = (tensors[each].numpy() for each in (name, name.replace("weight", "bias")))
+        if module is ffdnet and name == names[0]:
+            blocks = [4 * c + 2 * row + column for c in range(3) for column in (0, 1) for row in (0, 1)]
+            weight = weight[:, [*blocks, 12]]
+        if module is ffdnet and name == names[-1]:
+            weight, bias = weight[blocks], bias[blocks]
+        layers += [mat.layer("conv", (weight, bias), stride=1, pad=1), mat.layer("relu", leak=0)]
+    layers.pop()
+    mat.finish(layers if module is dncnn else [*layers, mat.layer("SubP", scale=2)])
+
+
+@pytest.fixture
+def pinned(monkeypatch):
+    """Return a function that makes a module's source be a file; gives the recipe."""
+
+    def pin(module, path):
+        (recipe,) = module.WEIGHTS.entry.files[0].recipes
+        (source,) = recipe.sources
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        changed = recipe.model_copy(update={"sources": (source.model_copy(update={"sha256": digest}),)})
+        monkeypatch.setattr(module, "WEIGHTS", replace(module.WEIGHTS, recipe=changed))
+        return changed
+
+    return pin
+
+
+@BOTH
+def test_what_its_authors_published_becomes_its_tensors(module, cls, drawn, pinned, tmp_path):
+    del cls
+    source, target, again = (tmp_path / name for name in ("net.mat", "a.safetensors", "b.safetensors"))
+    published(module, load_file(drawn(module)), source)
+    recipe = pinned(module, source)
+    recipe.convert((source,), target)
+    made, expected = load_file(target), load_file(drawn(module))
+    assert made.keys() == expected.keys()
+    assert all(torch.equal(made[name], tensor) for name, tensor in expected.items())
+    recipe.convert((source,), again)
+    assert again.read_bytes() == target.read_bytes()
+
+
+@BOTH
+def test_other_networks_of_matconvnet_are_refused(module, cls, drawn, pinned, tmp_path):
+    del cls
+    other = ffdnet if module is dncnn else dncnn
+    source = tmp_path / "net.mat"
+    published(other, load_file(drawn(other)), source)
+    (recipe,) = module.WEIGHTS.entry.files[0].recipes
+    with pytest.raises(DataError, match=rf"net\.mat has SHA-256 .*, expected {recipe.sources[0].sha256}"):
+        recipe.convert((source,), tmp_path / "a.safetensors")
+    recipe = pinned(module, source)
+    with pytest.raises(DataError, match=r"net\.mat is another network"):
+        recipe.convert((source,), tmp_path / "a.safetensors")
+    strided = load_file(drawn(module)) | {"model.2.bias": torch.zeros(5)}
+    source.unlink()
+    published(module, strided, source)
+    recipe = pinned(module, source)
+    with pytest.raises(DataError, match=r"net\.mat is another network: convolution 2 holds"):
+        recipe.convert((source,), tmp_path / "a.safetensors")
+
+
+@pytest.mark.real_data
+@BOTH
+def test_the_published_file_becomes_the_one_that_is_pinned(module, cls, tmp_path):
+    del cls
+    (recipe,) = module.WEIGHTS.entry.files[0].recipes
+    (source,) = (data_folder() / "upstream" / each.name for each in recipe.sources)
+    if not source.exists():
+        pytest.skip(f"{VARIABLE} has no {source.name}")
+    assert hashlib.sha256(source.read_bytes()).hexdigest() == recipe.sources[0].sha256
+    recipe.convert((source,), tmp_path / "made.safetensors")
+    made = (tmp_path / "made.safetensors").read_bytes()
+    assert (len(made), hashlib.sha256(made).hexdigest()) == (module.WEIGHTS.bytes, module.WEIGHTS.sha256)
 
 
 @BOTH

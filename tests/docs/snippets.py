@@ -115,7 +115,7 @@ def environment(home: Path) -> dict[str, str]:
         "CLOAKBENCH_DATA": str(home / "data"),
         "TORCH_HOME": str(home / "torch"),
         "HOME": str(home),
-        "COLUMNS": "200",
+        "COLUMNS": "80",
         "NO_COLOR": "1",
     }
 
@@ -185,6 +185,8 @@ def unlike(shown: str, printed: str, tolerance: float = 20.0) -> str:
         if not line.strip() or set(line.strip()) <= {".", "…"}:
             continue
         words, numbers = _parts(line)
+        if not words:  # a rule between heading and rows
+            continue
         cut = words[-1] == "…"
         begun = (words[:-1] if cut else words, numbers)
         counts = not any("." in number for number in _NUMBER.findall(line))

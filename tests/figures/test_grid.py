@@ -120,7 +120,7 @@ def test_an_answer_says_whom_the_tracker_means():
         "4 of 4",
     ]
     long = grid.Answer(0, 2, "a-very-long-name-of-somebody", own=False, score=0.5, own_score=None)
-    assert long.lines(0.6)[0] == "another 0.50"
+    assert long.lines(0.7)[0] == "another 0.50"
 
 
 def test_an_erasable_attack_shows_what_each_key_does(evaluate):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from bench.errors import UsageError
 from bench.figures import KINDS, WIDTHS, Drawing, FigureOptions, files, kind, style
-from bench.figures.names import LONGEST, LONGEST_CUT, explained, short_names
+from bench.leaderboard.names import LONGEST, LONGEST_CUT, explained, short_names
 
 
 def drawing(width="column"):
@@ -63,7 +63,7 @@ def test_points_of_one_place_stand_apart_within_their_room():
 def test_short_names_stand_and_long_ones_lose_what_all_share():
     names = ["none", "pgd:eps=15", "pgd:eps=15,goal=targeted", "pgd:eps=15,momentum=1"]
     assert short_names(names) == dict(
-        zip(names, ["none", "pgd:eps=15", "pgd:goal=targeted", names[3]], strict=True)
+        zip(names, ["none", "pgd:eps=15", "pgd (goal targeted)", names[3]], strict=True)
     )
     long = [
         "puface",
@@ -77,7 +77,14 @@ def test_short_names_stand_and_long_ones_lose_what_all_share():
     chains = ["randompad + puface:train=adaptive", "ensemble:defenses=[puface & puface:train=adaptive]"]
     assert list(short_names(chains).values()) == ["randompad + puface", "ensemble"]
     twins = [f"pgd:mask={'ab' * 20}{number}" for number in range(2)]
-    assert list(short_names(twins).values()) == ["pgd", "pgd #2"]
+    assert list(short_names(twins).values()) == ["pgd (mask …abababababab0)", "pgd (mask …abababababab1)"]
+    strong = [
+        "fawkes",
+        "fawkes:budget=0.12,learning_rate=8,steps=20",
+        "fawkes:budget=0.2,learning_rate=8,steps=20",
+    ]
+    assert list(short_names(strong).values()) == ["fawkes", "fawkes (budget .12)", "fawkes (budget .2)"]
+    assert short_names(strong, {strong[1]: "Fawkes, strong"})[strong[1]] == "Fawkes, strong"
     assert explained(chains, short_names(chains)).startswith(
         "In the figure randompad + puface is randompad + puface:train"
     )

@@ -1,6 +1,7 @@
 """A user's own ONNX file as a backbone."""
 
 import json
+import re
 import sys
 from types import SimpleNamespace
 
@@ -16,6 +17,8 @@ from bench.contracts import Binding, Preprocessing
 from bench.data.files import sha256_of
 from bench.errors import DataError, UsageError
 from bench.plugins import factory
+from bench.run.resolve import resolve
+from bench.run.spec import RunSpec
 from fr_models._onnx_backbone import prepare
 from fr_models.onnx_file import OnnxFile
 
@@ -135,8 +138,115 @@ def test_inline_parameters_override_the_card(net):
 
 def test_name_comes_from_the_file_and_dimension_from_the_graph(net):
     card = OnnxFile(OnnxFile.Params(path=str(net), scale=127.5)).card
-    assert (card.name, card.licence, card.embedding_dim) == ("mine", "not stated", 16)
+    assert card.name.partition("@")[0] == "mine"
+    assert (card.licence, card.embedding_dim) == ("not stated", 16)
     assert "/" not in card.file
+
+
+def test_two_networks_never_look_alike_that_their_user_did_not_call_alike(net, tmp_path):
+    (tmp_path / "b").mkdir()
+    other = write_net(tmp_path / "b" / "mine.onnx", dimension=None)
+    copy = tmp_path / "b" / "copy.onnx"
+    copy.write_bytes(net.read_bytes())
+
+    def name(path, **params):
+        return factory.canonical(OnnxFile(OnnxFile.Params(path=str(path), embedding_dim=16, **params)))
+
+    names = [name(net, mean=0), name(net, mean=127.5), name(net, mean=0, channels="BGR"), name(other, mean=0)]
+    names.append(name(net, mean=0, embed_with="onnxruntime"))
+    assert len(set(names)) == 5
+    assert all(re.fullmatch(r"mine@[0-9a-f]{8}", one) for one in names)
+    assert name(copy, mean=0) == names[0].replace("mine", "copy")
+    assert name(net, mean=0, label="My net (v2)") == "My net (v2)"
+
+
+def test_a_cards_name_stands_where_nothing_overrides_the_card(net):
+    write_card(net, name="theirs")
+    assert factory.canonical(factory.backbone(str(net))) == "theirs"
+    assert re.fullmatch(r"theirs@[0-9a-f]{8}", factory.canonical(factory.backbone(f"{net}:mean=0")))
+    assert factory.canonical(factory.backbone(f"{net}:mean=0,label=own")) == "own"
+
+
+def test_a_registered_backbones_name_is_never_given_to_another(net):
+    write_card(net, name="mobileface-v2")
+    assert re.fullmatch(r"mobileface-v2@[0-9a-f]{8}", factory.canonical(factory.backbone(str(net))))
+    with pytest.raises(UsageError, match="label=mobileface-v2 is the name of a registered backbone"):
+        factory.backbone(f"{net}:label=mobileface-v2")
+
+
+@pytest.mark.parametrize(
+    "name", ["<b>x</b>", "=cmd()", "../up", "a:b", "a,b", "\x1b[31m", "x\ny", "x" * 65, " x"]
+)
+def test_a_name_that_cannot_stand_in_a_table_is_refused(net, name):
+    with pytest.raises(UsageError, match=r"label=.* cannot stand in a table"):
+        OnnxFile(OnnxFile.Params(path=str(net), mean=0, label=name))
+    net.with_suffix(".json").write_text(json.dumps({"name": name, "preprocessing": {}}))
+    if " ".join(name.split()) == name and "\x1b" not in name:
+        with pytest.raises(DataError, match=r"mine\.json: the name .* cannot stand in a table.*label=NAME"):
+            OnnxFile(OnnxFile.Params(path=str(net)))
+
+
+def test_a_files_odd_name_is_shown_without_what_cannot_stand_in_a_table(net):
+    odd = net.with_name("=a,<b>[c].onnx")
+    net.rename(odd)
+    card = OnnxFile(OnnxFile.Params(path=str(odd), mean=0)).card
+    assert re.fullmatch(r"_a__b__c_@[0-9a-f]{8}", card.name)
+
+
+def test_two_of_one_label_are_refused_in_one_run(net, tmp_path):
+    other = write_net(tmp_path / "other.onnx")
+    spec = RunSpec(
+        dataset="synthetic",
+        attacks=("none",),
+        defenses=("none",),
+        backbones=(f"{net}:mean=0,label=same", f"{other}:mean=0,label=same"),
+    )
+    with pytest.raises(
+        UsageError, match=r"both called 'same', and tables would not tell them apart.*label=NAME"
+    ):
+        resolve(spec)
+
+
+def test_an_ending_in_capitals_is_read_too(net):
+    net.rename(net.with_name("MINE.ONNX"))
+    assert isinstance(factory.backbone(f"{net.with_name('MINE.ONNX')}:mean=0"), OnnxFile)
+
+
+def with_outside_weights(folder, net, factor):
+    """Write a network whose weights lie in a file beside it."""
+    model = onnx.load(str(net))
+    for tensor in model.graph.initializer:
+        if tensor.name == "w3":
+            changed = numpy_helper.from_array(factor * numpy_helper.to_array(tensor), "w3")
+            tensor.CopyFrom(changed)
+    folder.mkdir()
+    path = folder / "model.onnx"
+    onnx.save(model, str(path), save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    return path
+
+
+def test_weights_beside_the_graph_are_part_of_what_a_network_is(net, tmp_path):
+    first = with_outside_weights(tmp_path / "a", net, 1)
+    second = with_outside_weights(tmp_path / "b", net, 2)
+    assert first.read_bytes() == second.read_bytes()
+    one, two = (OnnxFile(OnnxFile.Params(path=str(path), mean=0)) for path in (first, second))
+    assert one.card.sha256 != two.card.sha256
+    assert one.card.name != two.card.name
+    assert one.files(BINDING) == (first, tmp_path / "a" / "model.onnx.data")
+    (tmp_path / "b" / "model.onnx.data").unlink()
+    with pytest.raises(DataError, match=r"has weights in 'model\.onnx\.data', which is not beside it"):
+        OnnxFile(OnnxFile.Params(path=str(second), mean=0))
+
+
+def test_weights_elsewhere_are_not_followed(net):
+    model = onnx.load(str(net))
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../secret")
+    net.write_bytes(model.SerializeToString())
+    with pytest.raises(DataError, match=r"in '\.\./\.\./secret', outside its folder"):
+        OnnxFile(OnnxFile.Params(path=str(net), mean=0))
 
 
 def test_a_path_on_the_command_line_is_this_plugin(net):
@@ -164,6 +274,7 @@ def test_no_path_and_a_missing_file_are_refused(tmp_path):
     ("text", "message"),
     [
         ("{", "not readable JSON"),
+        ('{"name": 3, "preprocessing": {}}', "the name 3 cannot stand in a table"),
         ("[]", "one JSON object"),
         ('{"preprocessing": {"mean": 300}}', "field 'mean' cannot be 300"),
         ('{"preprocessing": {}, "licence": "MIT", "means": 1}', "field 'means'"),
@@ -188,6 +299,15 @@ def test_wrong_size_dimension_or_batch_is_found_when_loading(net, tmp_path):
         loaded(path=str(net), width=96)
     with pytest.raises(DataError, match=r"returns \(2, 16\) for two images, expected \(2, 99\)"):
         loaded(path=str(net), mean=0, embedding_dim=99)
+    flat = write_net(tmp_path / "flat.onnx")
+    model = onnx.load(str(flat))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("683", TensorProto.FLOAT, ["n", 16, 7, 7]))
+    flat.write_bytes(model.SerializeToString())
+    with pytest.raises(DataError, match=r"gives N×16×7×7 where N×D is wanted"):
+        OnnxFile(OnnxFile.Params(path=str(flat), mean=0))
+    flat.write_bytes(b"")
+    with pytest.raises(DataError, match=r"flat\.onnx is no readable ONNX file: it is empty"):
+        OnnxFile(OnnxFile.Params(path=str(flat), mean=0))
     silent = write_net(tmp_path / "silent.onnx", dimension=None)
     with pytest.raises(DataError, match="does not state the length of its embedding"):
         OnnxFile(OnnxFile.Params(path=str(silent), mean=0))
@@ -248,13 +368,14 @@ def test_what_only_onnxruntime_reads_embeds_without_a_gradient_and_says_why(tmp_
     for embed in (backbone.embed, backbone.embed_batch):
         np.testing.assert_allclose(embed(images).numpy(), expected, rtol=1e-4, atol=1e-3)
     why = r"operator 'ThresholdedRelu' of node 'odd' is not among the \d+ that are read with gradients"
-    with pytest.raises(UsageError, match=f"'odd' has no gradient: .*{why}"):
+    with pytest.raises(UsageError, match=rf"'odd@[0-9a-f]{{8}}' has no gradient: .*{why}"):
         backbone.embed(images.clone().requires_grad_())
     with pytest.raises(UsageError, match=rf"cannot be trained: .*{why}\. Use a head that keeps"):
         backbone.trainable(CPU)
     context = SimpleNamespace(backbones=(backbone,))
     with pytest.raises(
-        UsageError, match=rf"^surrogate 'odd' has no gradient, attack 'pgd' needs one \(.*{why}\)\. Choose"
+        UsageError,
+        match=rf"^surrogate 'odd@[0-9a-f]{{8}}' has no gradient, attack 'pgd' needs one \(.*{why}\)\. Choose",
     ):
         require_surrogates("pgd", context)
 

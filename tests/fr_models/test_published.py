@@ -1,6 +1,7 @@
 """Backbones that users bring, from files in exactly the published layout with random weights."""
 
 import argparse
+import zipfile
 from collections import OrderedDict, defaultdict
 
 import numpy as np
@@ -15,9 +16,11 @@ from safetensors.torch import save_file
 from bench.authoring import checks
 from bench.contracts import Binding
 from bench.data.checkpoints import convert, read_tensors
+from bench.data.files import sha256_of
 from bench.errors import DataError, UsageError
 from bench.plugins import factory, registry
 from fr_models._inception_resnet import InceptionResNet
+from fr_models._insightface_pack import take_member
 from fr_models._iresnet_deep import UNITS, IResNet, adaface_names, insightface_names
 from fr_models.adaface import LFW
 from fr_models.magface import EPSILON
@@ -468,6 +471,11 @@ def test_a_pack_embeds_as_insightface_calls_it(tmp_path, monkeypatch, name):
     path = tmp_path / factory.backbone(name).card.file
     path.parent.mkdir(parents=True)
     write_pack(path)
+    if registry.BACKBONES.load(name).card.sha256:
+        with pytest.raises(DataError, match=r"has SHA-256 .* expected"):
+            loaded(name)
+        cls = registry.BACKBONES.load(name)
+        monkeypatch.setattr(cls, "card", cls.card.model_copy(update={"sha256": sha256_of(path)}))
     backbone = loaded(name)
     x = images()
     # arcface_onnx.py: cv2.dnn.blobFromImages(BGR, 1 / 127.5, size, (127.5,) * 3, swapRB=True), that is RGB.
@@ -501,6 +509,61 @@ def test_another_graph_is_refused(tmp_path, options, message):
         loaded(f"insightface-buffalo-l:weights={tmp_path / 'bad.onnx'}")
 
 
+def write_zip(path, **members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as pack:
+        for name, content in members.items():
+            pack.writestr(name.replace("__", "/").replace("_onnx", ".onnx"), content)
+    return path
+
+
+def test_one_file_is_taken_out_of_a_pack_wherever_it_lies(tmp_path):
+    pack = write_zip(tmp_path / "antelopev2.zip", antelopev2__glintr100_onnx=b"net", other_onnx=b"no")
+    take_member((pack,), tmp_path / "out", member="glintr100.onnx")
+    assert (tmp_path / "out").read_bytes() == b"net"
+    recipe = factory.backbone("insightface-antelopev2").recipes[0]
+    recipe.convert((pack,), tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == b"net"
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def spoil(path):
+    content = bytearray(path.read_bytes())
+    content[40] ^= 0xFF  # within the packed bytes of the member
+    path.write_bytes(content)
+
+
+def lie(path):
+    """Say in the directory that the member is shorter than it is."""
+    content = path.read_bytes()
+    at = content.index(b"PK\x01\x02") + 24
+    path.write_bytes(content[:at] + (5).to_bytes(4, "little") + content[at + 4 :])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(cut, "cannot be unpacked"), (spoil, "cannot be unpacked"), (lie, "cannot be unpacked")],
+)
+def test_a_damaged_pack_is_refused(tmp_path, change, message):
+    pack = write_zip(tmp_path / "p.zip", net_onnx=bytes(range(256)) * 4)
+    change(pack)
+    with pytest.raises(DataError, match=rf"p\.zip {message} .*Fetch it again"):
+        take_member((pack,), tmp_path / "out", member="net.onnx")
+
+
+def test_a_pack_without_the_file_with_two_or_with_a_huge_one_is_refused(tmp_path, monkeypatch):
+    pack = write_zip(tmp_path / "p.zip", a__net_onnx=b"1", b__net_onnx=b"2", one_onnx=b"123")
+    for member, count in (("none.onnx", 0), ("net.onnx", 2)):
+        with pytest.raises(DataError, match=rf"p\.zip has {count} files '{member}', expected one"):
+            take_member((pack,), tmp_path / "out", member=member)
+    monkeypatch.setattr("fr_models._insightface_pack._LARGEST", 2)
+    with pytest.raises(DataError, match=r"says that it has 3 bytes; more than 2 are not unpacked"):
+        take_member((pack,), tmp_path / "out", member="one.onnx")
+    assert not (tmp_path / "out").exists()
+
+
 # -- all of them ---------------------------------------------------------------------------------------------------
 
 
@@ -521,11 +584,44 @@ def test_cards_say_what_is_stated_and_what_was_not_tried(name):
     card = factory.backbone(name).card
     assert card.name == name
     assert card.note.startswith("untested on the real file")
-    assert card.sha256 == ""  # no publisher states one
+    assert bool(card.sha256) == ("buffalo" in name)  # of the others nobody states one
+    assert card.released
     assert card.thresholds == ()
     assert card.embedding_dim == 512
     assert card.training_data != "unknown"
     assert "/" in card.source
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_has_an_address_is_fetched_and_what_has_none_says_why(name):
+    backbone = factory.backbone(name)
+    (entry,) = backbone.assets()
+    (file,) = entry.files
+    assert file.sha256 == backbone.card.sha256
+    if name in ("adaface", "arcface-torch", "magface"):
+        assert file.recipes == ()
+        assert "hand" in entry.how
+        assert "Drive" in entry.how
+        return
+    assert "bench fetch" in refusal_of(backbone)
+    last = file.recipes[-1].sources[0]
+    assert last.url == f"{last.url.rpartition('/')[0]}/{last.name}"
+    assert last.url.startswith(("https://github.com/timesler/", "https://github.com/deepinsight/"))
+    assert last.sha256 == ""
+    assert bool(entry.terms) == name.startswith("insightface")
+
+
+def refusal_of(backbone):
+    with pytest.raises(DataError) as refusal:
+        backbone.weights_path()
+    return str(refusal.value)
+
+
+def test_a_file_of_the_users_is_known_by_its_own_digest(tmp_path):
+    write_pack(tmp_path / "w600k_r50.onnx")
+    backbone = factory.backbone(f"insightface-buffalo-l:weights={tmp_path / 'w600k_r50.onnx'}")
+    assert backbone.card.sha256 == ""
+    assert backbone.files(EMPTY) == (tmp_path / "w600k_r50.onnx",)
 
 
 def test_no_default_pool_has_them():

@@ -12,8 +12,15 @@ from bench.plugins import factory
 from bench.run.stages.embed import EMBED_BATCH
 from fr_models._onnx_backbone import OnnxBackbone, prepare
 
-NAMES = ("mobilefacenet-relu6", "mobilefacenet-casia", "mobileface-v2", "mobileface-v3", "edgeface-xxs")
-FAMILIES = {"mobileface-v2": "MobileFace", "mobileface-v3": "MobileFace", "edgeface-xxs": "edgeface"}
+NAMES = (
+    "mobilefacenet-relu6", "mobilefacenet-casia", "mobileface-v2", "mobileface-v3", "dlib-resnet", "edgeface-xxs",
+)  # fmt: skip
+FAMILIES = {
+    "mobileface-v2": "MobileFace",
+    "mobileface-v3": "MobileFace",
+    "dlib-resnet": "dlib",
+    "edgeface-xxs": "edgeface",
+}
 CPU = torch.device("cpu")
 
 pytestmark = pytest.mark.parametrize("name", NAMES)
@@ -63,7 +70,7 @@ def test_card_states_what_a_table_needs(name):
 
 def test_missing_weights_are_refused_with_the_way_to_get_them(name, tmp_path, monkeypatch):
     monkeypatch.setenv("CLOAKBENCH_DATA", str(tmp_path))
-    with pytest.raises(DataError, match=rf"'weights/fr/{name}\.onnx' is not in .*bench fetch {name}"):
+    with pytest.raises(DataError, match=rf"'weights/fr/{name}.*\.onnx' is not in .*bench fetch {name}"):
         factory.backbone(name).load(CPU)
 
 
@@ -90,7 +97,8 @@ def test_gradient_is_finite_and_reaches_every_pixel_the_network_sees(name, backb
     crop = backbone.card.preprocessing.crop or (0, 0, 112, 112)
     inside = torch.zeros(112, 112, dtype=torch.bool)
     inside[crop[0] : crop[0] + crop[2], crop[1] : crop[1] + crop[3]] = True
-    assert (gradient[..., inside] != 0).float().mean() > 0.99
+    # dlib's first convolutions and pools, which are not padded, leave the last rows and columns out.
+    assert (gradient[..., inside] != 0).float().mean() > (0.97 if name == "dlib-resnet" else 0.99)
     assert (gradient[..., ~inside] == 0).all()
 
 

@@ -203,7 +203,7 @@ def test_photos_that_are_there_twice(evaluate, cls, twins, kind, pairs, marked):
         yield counted.append
         assert sum(counted) - before == total
 
-    found = audit(folder, counting=counting)
+    found = audit(folder, all_images=True, counting=counting)
     (finding,) = (finding for finding in found.findings if finding.kind.startswith(kind))
     assert (finding.severity, finding.marked) == ("leak", marked)
     named = finding.evidence.count(" and synthetic-")
@@ -219,9 +219,39 @@ def test_photos_that_are_there_twice(evaluate, cls, twins, kind, pairs, marked):
 def test_few_duplicates_are_a_notice(evaluate, monkeypatch):
     folder = evaluate(dataset=f"{LEAKY}:LeakyFaces:twins=identities").folder
     monkeypatch.setattr("bench.integrity.audit.NOTICE_SHARE", 0.03)
-    found = audit(folder)
+    found = audit(folder, all_images=True)
     assert [finding.severity for finding in found.findings] == ["notice"]
     assert found.unmarked == ()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"attacks": ("tiny-learning",)},
+        {"attacks": ("tiny-imitating",)},
+        {"protocol": "verification:impostors=2", "attacks": ("tiny-imitating",)},
+    ],
+)
+def test_the_photos_that_are_read_are_those_the_run_read(evaluate, fields):
+    run = evaluate(dataset=f"{LEAKY}:LeakyFaces:training_identities=9", identities=4, **fields)
+    read = {photo for node in run.artefacts if node.stage == "faces" for photo in node.ids}
+    totals = {}
+
+    @contextmanager
+    def counting(what, total):
+        totals[what] = total
+        yield lambda _n: None
+
+    found = audit(run.folder, counting=counting)
+    assert totals["photos"] == len(read)
+    used = len(read) - 4 * 6
+    left = (
+        f"; {18 - used} more of these, which no stage of the run read, were not looked at"
+        if used < 18
+        else ""
+    )
+    assert found.photos == f"24 photos of 4 evaluated identities, and {used} of training identities{left}"
 
 
 def test_photos_that_differ_are_no_duplicates(evaluate):

@@ -351,7 +351,9 @@ def test_time_is_told_from_what_was_timed(copy):
     assert untimed == 0
     assert seconds == pytest.approx(sum(pace[node.group] * node.images for node in nodes))
     (copy.store / "timings.jsonl").unlink()
-    assert verify.expected_seconds(run, nodes) == (0, len(nodes))
+    seconds, untimed = verify.expected_seconds(run, nodes)
+    assert seconds > 0, "what the methods declare"
+    assert untimed == len(nodes)
 
 
 def test_another_machine_is_said_first(cli, copy):

@@ -12,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
+from bench import api
 from bench.errors import DataError
+from bench.leaderboard.about import ABOUT, about
 from bench.leaderboard.as_csv import from_csv, guarded, read_csv, to_csv, unguarded
+from bench.leaderboard.as_text import of_leaderboard
 from bench.leaderboard.columns import COLUMNS
-from bench.leaderboard.table import build, condense
+from bench.leaderboard.table import build
 from bench.run.folder import RunFolder
 
 DOCUMENT = Path(__file__).parents[2] / "docs/results.md"
@@ -275,14 +278,40 @@ def test_negative_numbers_stay_numbers(leaderboard):
     assert set(read["recovery"]) == {-0.25}
 
 
+def test_the_facts_of_a_run_are_documented_and_plain_values(prepared, leaderboard):
+    found = about(prepared.folder, leaderboard)
+    assert found.keys() == ABOUT.keys()
+    section = (
+        DOCUMENT.read_text(encoding="utf-8").partition("## The run as a whole")[2].partition("## Cells")[0]
+    )
+    documented = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", section, re.MULTILINE))
+    assert documented == ABOUT
+    assert json.loads(json.dumps(found)) == found
+    assert found["cells"] == len(prepared.folder.cells())
+    assert found["failed"] > 0
+    assert {warning["code"] for warning in found["warnings"]} == {
+        warning.code for warnings in leaderboard["warnings"] for warning in warnings
+    }
+
+
+def test_a_data_frame_opens_with_what_a_reader_looks_for(prepared, leaderboard):
+    table = api.leaderboard(prepared.folder)
+    assert tuple(table.columns[: len(api.FIRST)]) == api.FIRST
+    assert set(table.columns) == set(COLUMNS)
+    pd.testing.assert_frame_equal(table[list(COLUMNS)], leaderboard)
+    assert table.attrs == about(prepared.folder, leaderboard)
+    assert table[table["attack"] == "none"][["asr"]].attrs["folder"] == str(prepared.folder.path)
+
+
 def test_the_terminal_shows_per_cents(leaderboard):
-    rows = condense(leaderboard)
-    assert len(rows) == len(leaderboard)
-    shown = {(row.attack, row.defense, row.head): row for row in rows}
-    full = shown["tiny-imitating", "none", "nn"]
-    assert re.fullmatch(r"100\.0 \[\d+\.\d, 100\.0\]", full.asr)
-    assert shown["tiny-failing", "none", "nn"].asr == "NA"
-    assert shown["none", "none", "nn"].psnr == "NA"
+    columns = {column.name: [str(field) for field in column.fields] for column in of_leaderboard(leaderboard)}
+    assert {len(fields) for fields in columns.values()} == {len(leaderboard)}
+    rows = zip(columns["attack"], columns["defense"], columns["head"], strict=True)
+    place = {row: index for index, row in enumerate(rows)}
+    full = columns["ASR"][place["tiny-imitating", "none", "nn"]]
+    assert re.fullmatch(r"100\.0 \[\d+\.\d, 100\.0\]", full)
+    assert columns["ASR"][place["tiny-failing", "none", "nn"]] == "NA"
+    assert columns["cloak PSNR"][place["none", "none", "nn"]] == "NA"
 
 
 @pytest.mark.parametrize("name", ["spec.json", "cells.json"])

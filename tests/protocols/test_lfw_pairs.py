@@ -269,7 +269,7 @@ def test_calibration_is_the_same_each_time_and_differs_with_the_seed():
 
 @pytest.mark.parametrize(("identities", "rate"), [(40, 0.1), (300, 0.001)])
 def test_too_few_pairs_for_a_rate_are_refused(identities, rate):
-    with pytest.raises(UsageError, match=rf"rate of {rate} needs .*: the training identities of 'crowd'"):
+    with pytest.raises(UsageError, match=rf"rate of {rate} needs .*: the identities of 'crowd'"):
         calibrate_thresholds(Directions(), Identities(), identities=identities, rates=(rate,))
 
 

@@ -3,10 +3,20 @@ import warnings
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from bench.data.files import data_folder
 from bench.errors import DataError
-from bench.quality.lpips import TRUNK_FILE, VARIABLE, Lpips, Unavailable, load_lpips
+from bench.quality.lpips import (
+    TRUNK_FILE,
+    TRUNK_PATH,
+    TRUNK_SHA256,
+    VARIABLE,
+    Lpips,
+    Unavailable,
+    load_lpips,
+    lpips_files,
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +38,7 @@ def trunk(tmp_path, alexnet_state):
 @pytest.fixture
 def no_trunk_anywhere(tmp_path, monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setenv("CLOAKBENCH_DATA", str(tmp_path / "no data"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
 
 
@@ -37,7 +48,8 @@ def random_pair(n, size=112):
     return a, (a + 0.2 * torch.randn(a.shape, generator=generator)).clamp(0, 1)
 
 
-def test_distance_equals_the_package_with_the_same_trunk(trunk, alexnet_state):
+def of_the_package(trunk_state, a, b):
+    """Return the distances by the package ``lpips``, with a trunk given by torchvision's names."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package uses torchvision's old argument names
         import lpips
@@ -46,15 +58,35 @@ def test_distance_equals_the_package_with_the_same_trunk(trunk, alexnet_state):
     own_names = {k.removeprefix("net."): k for k in package.state_dict() if k.startswith("net.")}
     copied = package.state_dict()
     for short, full in own_names.items():
-        copied[full] = alexnet_state["features." + short.split(".", 1)[1]]
+        copied[full] = trunk_state["features." + short.split(".", 1)[1]]
     package.load_state_dict(copied)
-    a, b = random_pair(3)
     with torch.no_grad():
-        expected = package.eval()(a, b, normalize=True).flatten()
+        return package.eval()(a, b, normalize=True).flatten()
+
+
+def test_distance_equals_the_package_with_the_same_trunk(trunk, alexnet_state):
+    a, b = random_pair(3)
+    expected = of_the_package(alexnet_state, a, b)
     ours = load_lpips(trunk)
     assert isinstance(ours, Lpips)
     assert expected.min() > 1e-4
     torch.testing.assert_close(ours.distance(a, b), expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not (data_folder() / TRUNK_PATH).is_file(), reason="CLOAKBENCH_DATA has no LPIPS trunk")
+def test_the_real_trunk_is_found_and_equals_the_package(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    path, _ = lpips_files()
+    assert path == data_folder() / TRUNK_PATH
+    ours = load_lpips()
+    assert (ours.trunk_sha256, ours.trunk_is_torchvisions) == (TRUNK_SHA256, True)
+    a, b = random_pair(8)
+    b[0] = a[0]
+    expected = of_the_package(load_file(path), a, b)
+    assert expected[0] == 0
+    assert expected[1:].min() > 0.05
+    torch.testing.assert_close(ours.distance(a, b), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_identical_images_are_at_zero_and_chunks_do_not_matter(trunk):
@@ -92,10 +124,18 @@ def test_trunk_is_taken_from_torchs_cache(tmp_path, alexnet_state, no_trunk_anyw
     assert isinstance(load_lpips(), Lpips)
 
 
+def test_a_trunk_of_the_data_folder_that_rotted_is_an_error(no_trunk_anywhere):
+    path = data_folder() / TRUNK_PATH
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"rotten")
+    with pytest.raises(DataError, match=r"alexnet-features\.safetensors has SHA-256 .* expected b69c1475"):
+        load_lpips()
+
+
 def test_without_a_trunk_the_reason_says_how_to_provide_it(no_trunk_anywhere):
     answer = load_lpips()
     assert isinstance(answer, Unavailable)
-    for part in (TRUNK_FILE, "--lpips-trunk", VARIABLE):
+    for part in ("`bench fetch lpips`", TRUNK_FILE, "--lpips-trunk", VARIABLE):
         assert part in answer.reason
 
 

@@ -17,12 +17,23 @@ from bench.figures import KINDS, Drawing
 from bench.leaderboard.view import RunView
 from bench.report import content, svg
 from bench.report.content import ReportOptions, collect, run_command
-from bench.report.document import Column, Facts, Folded, Paragraph, Report, Section, Table, with_texts
+from bench.report.document import (
+    Column,
+    Facts,
+    Folded,
+    Matrix,
+    Paragraph,
+    Report,
+    Section,
+    Table,
+    pictures,
+    with_texts,
+)  # fmt: skip
 from bench.report.html import LARGEST, cell, inline, to_html
 from bench.run.spec import RunSpec
 
 SECTIONS = (
-    "summary", "leaderboard", "figures", "photos", "significance", "warnings-and-leaks", "failed", "warnings",
+    "summary", "figures", "photos", "leaderboard", "significance", "warnings-and-leaks", "failed", "warnings",
     "leaks", "reading", "methods", "threat", "environment", "again",
 )  # fmt: skip
 
@@ -108,13 +119,41 @@ def test_every_row_of_the_leaderboard_and_every_pair_is_there(page, view):
 
 
 def test_the_key_results_and_the_command_are_there(page, report, view):
-    lead, results, facts = report.sections[0].blocks
+    lead, *_, results, facts = report.sections[0].blocks
     for text in (lead.text, *results.rows[0], *(text for pair in facts.pairs for text in pair)):
         assert text.replace("`", "") in page.text
     assert run_command(view) in page.text
     assert view.facts.run in page.text
     manifest = sha256((view.folder.path / "manifest.json").read_bytes()).hexdigest()
     assert manifest in page.text
+
+
+def test_it_opens_with_the_matrix_of_the_means(report, view):
+    _, *found, reading, _, _ = report.sections[0].blocks
+    assert [type(one) for one in found] == [Matrix]
+    assert reading.text.startswith("ASR, the attack success rate")
+    means = view.means.set_index(["against", "defense"])
+    (matrix,) = found
+    assert matrix.columns == ("no defence", "jpeg:quality=20")
+    assert [row.name for row in matrix.rows] == ["no cloak", "tiny-noise", "tiny-identity-mean"]
+    for row in matrix.rows[1:]:
+        for defense, field in zip(("none", "jpeg:quality=20"), row.fields, strict=True):
+            assert field.rate == means.loc[(row.name, defense), "asr"]
+            assert field.text == f"{100 * field.rate:.1f}"
+    errors = [
+        means.loc[("tiny-noise", name), "defended_baseline_error"] for name in ("none", "jpeg:quality=20")
+    ]
+    assert [field.rate for field in matrix.rows[0].fields] == errors
+
+
+def test_labels_are_shown_in_matrix_figures_and_leaderboard(view):
+    names = ("jpeg:quality=20=JPEG, strong",)
+    found = collect(RunView.of(view.folder.path), ReportOptions(photos=False, names=names))
+    matrix = next(block for block in found.sections[0].blocks if isinstance(block, Matrix))
+    assert matrix.columns == ("no defence", "JPEG, strong")
+    (heatmap,) = (one.drawing for one in pictures(found) if one.kind == "heatmap")
+    assert "JPEG, strong" in [text.get_text() for text in heatmap.figure.axes[0].get_xticklabels()]
+    assert 'data-defense="JPEG, strong"' in to_html(found)
 
 
 def test_the_same_folder_gives_the_same_bytes(view, html):

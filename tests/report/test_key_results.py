@@ -15,6 +15,7 @@ from bench.leaderboard import means, significance_tables
 from bench.leaderboard.view import RunView
 from bench.report import key_results as module
 from bench.report import phrases
+from bench.report.document import Table
 from bench.report.key_results import COLUMNS, accuracy, focus_of, key_results
 from bench.report.summary import cautions, summary
 from bench.report.wording import difference, p_text, percent
@@ -42,8 +43,9 @@ def view_of(evaluate):
 
 def parts(section):
     """Return a summary's headline, its rows of key results and its facts."""
-    lead, *tables, facts = section.blocks
+    lead, *between, facts = section.blocks
     titles = [column.title for column in COLUMNS]
+    tables = [block for block in between if isinstance(block, Table)]
     rows = [dict(zip(titles, row, strict=True)) for table in tables for row in table.rows]
     return lead.text, rows, dict(facts.pairs)
 
@@ -65,6 +67,16 @@ def test_every_shape_of_run_has_a_headline_key_results_and_facts(view_of, shape)
         names = {getattr(cell, axis) for cell in cells} - {"none"}
         assert set(facts[label].split(", ")) == ({f"`{name}`" for name in names} or {"none"})
     assert facts["Caution"] == "Tiny: no figure says anything about faces."
+
+
+def test_an_attack_without_effect_stands_before_what_defences_do(view_of):
+    view = RunView(view_of(next(iter(SHAPES))).folder)
+    asr = view.leaderboard["baseline_error"].where(
+        view.leaderboard["attack"] != "none", view.leaderboard["asr"]
+    )
+    view.leaderboard = view.leaderboard.assign(asr=asr)
+    head, _, _ = parts(summary(view))
+    assert head.startswith("No effect: `")
 
 
 def test_without_a_rate_of_an_attack_the_headline_says_why(view_of):
@@ -186,7 +198,7 @@ def test_a_defence_is_compared_with_none_and_what_is_tied_with_it_is_named():
     assert headline.endswith(f"; significantly lower (p after Holm: {rows[0].p}).")
     assert [row.what for row in rows[:3]] == [f"ASR, `{name}`" for name in (best, twin, "weak")]
     pair = view_with(frame).pairs.set_index(["first", "second"]).loc[best, "none"]
-    assert rows[0].against == f"`none`: {percent(frame['none'].mean())}"
+    assert rows[0].against == f"no defence: {percent(frame['none'].mean())}"
     assert rows[0].difference.startswith(f"{100 * pair['difference']:+.1f} [")
     assert rows[0].detectable == f"{100 * pair['minimum_detectable_difference']:.1f}"
     assert dict(facts)[f"Not significantly different from `{best}`"] == f"`{twin}`"
@@ -198,8 +210,8 @@ def test_a_defence_is_compared_with_none_and_what_is_tied_with_it_is_named():
     ("frame", "verdict", "tied"),
     [
         (rates(none=0.2, good=0.7), "significantly higher", "no other"),
-        (pd.DataFrame({"none": [0.1, 0.3] * 30, "good": [0.3, 0.1] * 30}), "not significantly different", "`none`"),
-        (pd.DataFrame({"none": [0.5] * 60, "good": [0.5] * 60}), "not tested: 0 of 60 identities differ", "`none`"),
+        (pd.DataFrame({"none": [0.1, 0.3] * 30, "good": [0.3, 0.1] * 30}), "not significantly different", "no defence"),
+        (pd.DataFrame({"none": [0.5] * 60, "good": [0.5] * 60}), "not tested: 0 of 60 identities differ", "no defence"),
         (rates(none=0.6, good=0.1).mask(lambda f: (f.index == 3)[:, None] & (f.columns == "good")),
          "not tested: not ranked: 1 of 2 methods have results for everyone", "not ranked: 1 of 2 methods have"),
     ],

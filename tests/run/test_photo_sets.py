@@ -3,11 +3,13 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.contracts import Identity
+from bench.contracts import MICRO_BATCH, Identity
 from bench.run.photo_sets import (
+    PART_CORE_SECONDS,
     TARGET_IDENTITIES,
     TARGET_PHOTOS,
     held_out_photos,
+    parts,
     shown_photos,
     target_identities,
 )
@@ -67,3 +69,32 @@ def test_someone_with_one_photo_is_imitated_only_where_nobody_has_more():
     assert {p.id for p in target_identities([identity(0, 1), identity(1, 2)], 0)} == {"p001"}
     assert {p.id for p in target_identities([identity(0, 1), identity(1, 1)], 0)} == {"p000", "p001"}
     assert target_identities([identity(0, 5, "evaluation")], 0) == ()
+
+
+@given(
+    identities=st.lists(st.integers(1, 12), min_size=1, max_size=12),
+    core_seconds=st.floats(0, 100),
+    scope=st.sampled_from(["image", "identity"]),
+)
+def test_parts_are_the_shard_dealt_by_what_an_image_costs(identities, core_seconds, scope):
+    shard = [(f"p{n:02}/{k}", f"p{n:02}") for n, count in enumerate(identities) for k in range(count)]
+    dealt = list(parts(shard, core_seconds, scope))
+    assert [photo for part in dealt for photo in part] == shard
+    assert all(dealt)
+    if len(shard) * core_seconds <= PART_CORE_SECONDS:
+        assert dealt == [shard]
+    elif scope == "image":
+        (size,) = {len(part) for part in dealt[:-1]} or {len(dealt[0])}
+        assert len(dealt) == 1 or size in (8, 16, 32)
+        assert size <= MICRO_BATCH or size * core_seconds <= PART_CORE_SECONDS
+        padded = sum(-(-len(part) // MICRO_BATCH) for part in dealt)
+        assert padded == -(-len(shard) // MICRO_BATCH), "no micro-batch more than in one piece"
+    else:
+        ends = [part[-1][1] for part in dealt[:-1]]
+        assert all(end != part[0][1] for end, part in zip(ends, dealt[1:], strict=True))
+
+
+def test_methods_of_about_the_same_cost_are_dealt_alike():
+    shard = [(f"p/{k}", "p") for k in range(64)]
+    assert list(parts(shard, 1.8, "image")) == list(parts(shard, 2.6, "image"))
+    assert list(parts([], 9.0, "image")) == [[]]

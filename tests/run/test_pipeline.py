@@ -8,11 +8,12 @@ from safetensors.torch import load
 
 from bench.faces import pixels as faces_pixels
 from bench.leaderboard.table import build
-from bench.plugins import registry
+from bench.plugins import factory, registry
 from bench.quality import per_image
 from bench.run import embeddings, resolve
 from bench.run.photo_sets import SHARD_IMAGES
 from bench.run.planning import Options, prepare
+from bench.run.runner import execute
 from bench.run.spec import make_spec
 
 
@@ -345,3 +346,78 @@ def test_the_device_and_threads_are_taken(tiny, tmp_path):
     prepared = planned(tmp_path, options=Options(threads=2, device="cpu", store=tmp_path / "store"))
     assert torch.get_num_threads() == 2
     assert (prepared.machine.threads, str(prepared.machine.device)) == (2, "cpu")
+
+
+# --- parts of a shard -------------------------------------------------------------------------------------
+
+DEAR = ("tiny-noise", "tiny-identity-mean", "fawkes:steps=2", "pgd:steps=2")
+
+
+@pytest.fixture
+def dear(monkeypatch):
+    """Have the attacks declare that an image takes ten seconds."""
+
+    def declare():
+        for name in DEAR:
+            monkeypatch.setattr(type(factory.attack(name)), "core_seconds", 10.0)
+
+    return declare
+
+
+def test_a_dear_attack_works_in_parts_that_make_the_same_artefact(evaluate, dear, tmp_path):
+    whole = evaluate(attacks=DEAR, defenses=("tiny-negative",), store=tmp_path / "whole")
+    dear()
+    cut = evaluate(attacks=DEAR, defenses=("tiny-negative",), store=tmp_path / "cut")
+    for attack in DEAR:
+        (one,) = whole.pipeline.cloaks(attack, "tiny-a", 0, "gallery")
+        (other,) = cut.pipeline.cloaks(attack, "tiny-a", 0, "gallery")
+        assert not hasattr(one, "parts")
+        assert [len(part.chosen) for part in other.parts] == [8, 8, 8]
+        assert one.address == other.address
+        assert payloads(whole, [one]) == payloads(cut, [other])
+    assert {node.address for node in whole.artefacts} < {node.address for node in cut.artefacts}
+    counted = [sum(group.images for group in run.groups() if group.stage == "cloak") for run in (whole, cut)]
+    assert counted == [24 * len(DEAR)] * 2
+    timed = pd.read_csv(cut.folder.path / "timings.csv").query("stage == 'cloak'")
+    assert list(timed["images"]) == [24] * len(DEAR)
+
+
+def test_an_interruption_costs_a_part(tiny, dear, tmp_path):
+    dear()
+    options = Options(threads=1, store=tmp_path / "store", out=tmp_path / "run")
+    fields = {"dataset": "tiny", "attacks": ("tiny-noise",), "backbones": ("tiny-a",)}
+    left = 9
+
+    def interrupted(node, count):
+        nonlocal left
+        left -= count if node.stage == "cloak" else 0
+        if left <= 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(prepare(make_spec(fields), options), interrupted)
+    again = prepare(make_spec(fields), options)
+    (group,) = (group for group in again.groups() if group.stage == "cloak")
+    assert (group.images, group.missing) == (16, 3)  # two parts and the whole
+    execute(again)
+    assert prepare(make_spec(fields), options).missing == []
+
+
+def test_a_shard_that_is_there_whole_needs_no_parts(evaluate, dear, tmp_path):
+    evaluate(attacks=("tiny-noise",), store=tmp_path)
+    dear()
+    assert evaluate(attacks=("tiny-noise",), store=tmp_path).missing == []
+
+
+def test_before_anything_was_timed_a_plan_tells_what_methods_declare(tiny, tmp_path):
+    options = Options(threads=1, store=tmp_path / "store", out=tmp_path / "run")
+    fields = {"dataset": "tiny", "defenses": ("jpeg",), "backbones": ("tiny-a",)}
+    groups = {
+        steps: prepare(make_spec({**fields, "attacks": (f"fawkes:steps={steps}",)}), options).groups()
+        for steps in (10, 100)
+    }
+    assert all(group.seconds > 0 and not group.timed for found in groups.values() for group in found)
+    few, many = (
+        next(group.seconds for group in found if group.stage == "cloak") for found in groups.values()
+    )
+    assert many == pytest.approx(10 * few)

@@ -67,6 +67,7 @@ def test_estimates_come_from_what_was_timed_on_the_store(evaluate, tmp_path):
     groups = prepare(requested, Options(threads=1, store=store, out=tmp_path / "run")).groups()
     assert {group.stage for group in groups} == {"faces", "cloak", "measure", "embed", "decide"}
     for group in groups:
+        assert group.timed
         assert group.seconds == pytest.approx(pace[group.stage, group.label] * group.images)
         assert group.size > 0
 

@@ -43,4 +43,8 @@ def _of_its_kind(method: Method) -> Iterator[Check]:
     elif isinstance(method, Protocol):
         yield from protocol.checks(method)
     elif isinstance(method, Defense):
-        yield Check("is a Purifier or a Hardening", lambda: "it subclasses Defense and neither of the two")
+        yield Check(
+            "is a Purifier or a Hardening",
+            lambda: "it subclasses Defense and neither of the two",
+            fix="class MyDefense(Purifier): … with purify(self, faces, ctx), or class MyDefense(Hardening): …",
+        )

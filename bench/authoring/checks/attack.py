@@ -14,6 +14,7 @@ from bench.analysis.warning_rules import LINF_TOLERANCE
 from bench.authoring.checks.declarations import wrong_choice
 from bench.authoring.checks.given import (
     FILES,
+    FIND_FILES,
     KEY,
     context,
     pools,
@@ -22,6 +23,7 @@ from bench.authoring.checks.given import (
     with_targets,
 )
 from bench.authoring.checks.observation import (
+    DRAW,
     GLOBALS,
     Learning,
     Observation,
@@ -37,6 +39,11 @@ from bench.contracts import Attack, Context, Faces, ThreatModel
 CLOAKS = "cloaks without an error"
 SOUND = "edits images it was given, as float32 3×H×W in [0, 1]"
 ERASES = "erases without an error"
+_RETURN = "return {name: image.clamp(0, 1) for name, image in zip(faces.ids, cloaks)}"
+_EACH_ALONE = (
+    'let a cloak depend on its own photo (scope "identity": on the identity\'s photos) and on '
+    'ctx.generator("noise", image_id): no mean over the batch, no batch norm in training mode'
+)
 ERASED = "erases to float32 N×3×H×W in [0, 1]"
 
 
@@ -79,29 +86,44 @@ def checks(attack: Attack) -> Iterator[Check]:
     """Yield the checks of an attack; those of `erase` where it declares that it can."""
     work = _Cloaking(attack)
     learnt = work.fit.learns if attack.requires_fit else FILES
-    yield Check("declares its threat model", lambda: _wrong_threat(attack))
-    yield Check("declares its scope", lambda: wrong_choice("scope", attack.scope, ("image", "identity")))
-    yield Check(FILES, attempt(lambda: work.unfitted))
+    yield Check(
+        "declares its threat model",
+        lambda: _wrong_threat(attack),
+        fix='threat = ThreatModel(goal="untargeted", surrogates=1, constraint="L∞ at most 8 grey levels", max_linf=8), '
+        'and with surrogates def pool(self): return "auto"',
+    )
+    yield Check(
+        "declares its scope",
+        lambda: wrong_choice("scope", attack.scope, ("image", "identity")),
+        fix='scope = "image" in the class; "identity" where all photos of an identity are cloaked together',
+    )
+    yield Check(FILES, attempt(lambda: work.unfitted), fix=FIND_FILES)
     if attack.requires_fit:
         yield from work.fit.checks()
-    yield Check(CLOAKS, attempt(lambda: work.twice), learnt)
-    yield Check(SOUND, lambda: _wrong_edits(work.faces, work.edits), CLOAKS)
+    yield Check(CLOAKS, attempt(lambda: work.twice), learnt, fix=f"def cloak(self, faces, ctx): … {_RETURN}")
+    yield Check(SOUND, lambda: _wrong_edits(work.faces, work.edits), CLOAKS, fix=_RETURN)
     yield from manners(attack, lambda: work.twice[0], len(work.faces), CLOAKS)
-    yield Check(GLOBALS, lambda: disturbed(*(seen.disturbed for seen in work.twice)), CLOAKS)
+    yield Check(GLOBALS, lambda: disturbed(*(seen.disturbed for seen in work.twice)), CLOAKS, fix=DRAW)
     bound = attack.threat.max_linf if isinstance(attack.threat, ThreatModel) else None
     if bound is not None:
         yield Check(
             "posted cloaks keep within the declared max_linf",
             lambda: _over(work.faces, work.edits, bound),
             SOUND,
+            fix=f"(image + change.clamp(-{bound:g} / 255, {bound:g} / 255)).clamp(0, 1), or a larger max_linf",
         )
     everyone = range(len(work.faces))
-    yield Check("same seed, same bytes", lambda: difference(work.edits, work.twice[1].result), SOUND)
-    yield Check("another order gives the same bytes", lambda: work.repeated(everyone[::-1]), SOUND)
+    yield Check(
+        "same seed, same bytes", lambda: difference(work.edits, work.twice[1].result), SOUND, fix=DRAW
+    )
+    yield Check(
+        "another order gives the same bytes", lambda: work.repeated(everyone[::-1]), SOUND, fix=_EACH_ALONE
+    )
     yield Check(
         f"one {attack.scope} alone gives the same bytes as among others",
         lambda: work.repeated(_one_scope(attack, work.faces)),
         SOUND,
+        fix=_EACH_ALONE,
     )
     if attack.erasable:
         yield from _erasing(attack, work)
@@ -144,17 +166,24 @@ class _Erasing:
 
 def _erasing(attack: Attack, work: _Cloaking) -> Iterator[Check]:
     erasing = _Erasing(attack, work)
-    yield Check(ERASES, attempt(lambda: erasing.erased), SOUND)
-    yield Check(ERASED, erasing.unsound, ERASES)
+    yield Check(
+        ERASES,
+        attempt(lambda: erasing.erased),
+        SOUND,
+        fix='def erase(self, faces, key, ctx): … return images, under any key, b"" included',
+    )
+    yield Check(ERASED, erasing.unsound, ERASES, fix="return images.clamp(0, 1), one for each that was given")
     yield Check(
         "same key, same bytes",
         lambda: difference({"erased": erasing.erased[0]}, {"erased": erasing.erase(KEY)}),
         ERASED,
+        fix="derive everything that erase() draws from its key",
     )
     yield Check(
         "the right key brings photos nearer to the originals than another key, none, or nothing",
         erasing.no_nearer,
         ERASED,
+        fix="make the cloak from ctx.key, and undo it in erase() by the key given there",
     )
 
 

@@ -22,6 +22,8 @@ ROW_TOLERANCE = 1e-4
 LOADS = "loads its weights"
 EMBEDS = "embeds without an error"
 
+_EVAL = "network.eval() in load(): no batch norm or dropout in training mode, no mean over the batch"
+
 
 class _Embedding:
     """A backbone at work on the sample faces, each step done once."""
@@ -56,39 +58,83 @@ def checks(backbone: Backbone) -> Iterator[Check]:
     """Yield the checks of a backbone."""
     work = _Embedding(backbone)
     images = sample_faces().images
-    yield Check("its card is complete", lambda: _wrong_card(backbone))
-    yield Check(LOADS, attempt(lambda: work.loaded))
-    yield Check(EMBEDS, attempt(lambda: work.embedded), LOADS)
+    yield Check(
+        "its card is complete",
+        lambda: _wrong_card(backbone),
+        fix='card = BackboneCard(name="…", licence="unknown", training_data="unknown", domain="real", …) in the class',
+    )
+    yield Check(
+        LOADS,
+        attempt(lambda: work.loaded),
+        fix="def load(self, device): read the weights named by the card onto the device",
+    )
+    yield Check(
+        EMBEDS,
+        attempt(lambda: work.embedded),
+        LOADS,
+        fix="def embed(self, images): … take N×3×112×112 float32 in [0, 1] and do the preprocessing itself",
+    )
     yield Check(
         "embeds to finite float32 N×D as its card says",
         lambda: wrong_vectors(backbone, backbone.embed),
         EMBEDS,
+        fix="return one float32 row of the card's embedding_dim for each image",
     )
-    yield Check("embed_batch does too", lambda: wrong_vectors(backbone, backbone.embed_batch), EMBEDS)
-    yield Check(INPUT, work.overwritten, EMBEDS)
-    yield Check(GLOBALS, lambda: disturbed(work.loaded, work.embedded[1]), EMBEDS)
+    yield Check(
+        "embed_batch does too",
+        lambda: wrong_vectors(backbone, backbone.embed_batch),
+        EMBEDS,
+        fix="return the same shape and dtype from embed_batch() as from embed(), or leave it to the base class",
+    )
+    yield Check(
+        INPUT,
+        work.overwritten,
+        EMBEDS,
+        fix="images = images * scale in place of images.mul_(scale) and the like",
+    )
+    yield Check(
+        GLOBALS,
+        lambda: disturbed(work.loaded, work.embedded[1]),
+        EMBEDS,
+        fix="set no global seed, dtype, grad mode or thread count",
+    )
     yield Check(
         f"embed_batch agrees with embed to {EMBED_TOLERANCE:g}",
         lambda: _too_far(backbone.embed_batch(images), work.vectors, EMBED_TOLERANCE),
         EMBEDS,
+        fix="the same preprocessing in embed() and embed_batch()",
     )
     yield Check(
         "an image's embedding does not depend on its place in the batch",
         lambda: _too_far(backbone.embed(images.flip(0)).detach().flip(0), work.vectors, ROW_TOLERANCE),
         EMBEDS,
+        fix=_EVAL,
     )
     yield Check(
         "an image's embedding does not depend on the others",
         lambda: _too_far(backbone.embed(images[1:2]).detach(), work.vectors[1:2], ROW_TOLERANCE),
         EMBEDS,
+        fix=_EVAL,
     )
-    yield Check("different faces have different embeddings", work.merged, EMBEDS)
     yield Check(
-        "loading it again gives the same embeddings", lambda: _wrong_reload(backbone, work.vectors), EMBEDS
+        "different faces have different embeddings",
+        work.merged,
+        EMBEDS,
+        fix="check mean, scale and channel order of the preprocessing, and that the weights were read",
+    )
+    yield Check(
+        "loading it again gives the same embeddings",
+        lambda: _wrong_reload(backbone, work.vectors),
+        EMBEDS,
+        fix="read every weight in load(): none may keep the random value it was made with",
     )
     if backbone.differentiable:
         yield Check(
-            "gradients reach the images, as declared", lambda: _wrong_backbone_gradient(backbone), EMBEDS
+            "gradients reach the images, as declared",
+            lambda: _wrong_backbone_gradient(backbone),
+            EMBEDS,
+            fix="differentiable = False in the class, or torch operations from images to result in embed(): no "
+            ".detach(), no torch.no_grad()",
         )
 
 

@@ -63,33 +63,83 @@ class _Reading:
 def checks(dataset: Dataset) -> Iterator[Check]:
     """Yield the checks of a dataset."""
     work = _Reading(dataset)
-    yield Check(LISTS, attempt(lambda: work.identities))
-    yield Check("identities are unique and sorted by id", lambda: _wrong_identities(work.identities), LISTS)
-    yield Check("image ids are unique, and everyone has some", lambda: _wrong_photos(work.identities), LISTS)
+    yield Check(
+        LISTS,
+        attempt(lambda: work.identities),
+        fix='def identities(self): return (Identity("anna", ("anna/1", "anna/2"), "evaluation"), …)',
+    )
+    yield Check(
+        "identities are unique and sorted by id",
+        lambda: _wrong_identities(work.identities),
+        LISTS,
+        fix="return tuple(sorted(found, key=lambda identity: identity.id)), each id once",
+    )
+    yield Check(
+        "image ids are unique, and everyone has some",
+        lambda: _wrong_photos(work.identities),
+        LISTS,
+        fix="make an image's id of its identity's and its own name: f'{identity}/{photo}'",
+    )
     yield Check(
         "at least two identities are evaluated; roles are valid",
         lambda: _wrong_roles(work.identities, dataset),
         LISTS,
+        fix='Identity(id, photos, "evaluation") for two or more; "training" for the others',
     )
     yield Check(
         "lists the same identities again",
         lambda: "" if work.fresh.identities() == work.identities else "they differ",
         LISTS,
+        fix="let identities() depend on files and parameters alone: sort what a folder lists",
     )
     yield Check(
-        "its fingerprint is a hex digest and stays", lambda: _wrong_fingerprint(dataset, work.fresh), LISTS
+        "its fingerprint is a hex digest and stays",
+        lambda: _wrong_fingerprint(dataset, work.fresh),
+        LISTS,
+        fix="def fingerprint(self): return hashlib.sha256(all that decides the crops).hexdigest()",
     )
-    yield Check(CROPS, attempt(lambda: work.twice), LISTS)
-    yield Check("crops are uint8 N×3×112×112", work.misshapen, CROPS)
-    yield Check(GLOBALS, lambda: disturbed(work.twice[0][1], work.twice[1][1]), CROPS)
+    yield Check(
+        CROPS,
+        attempt(lambda: work.twice),
+        LISTS,
+        fix="def crops(self, ids): … return a tensor of the photos with these ids, in this order",
+    )
+    yield Check(
+        "crops are uint8 N×3×112×112",
+        work.misshapen,
+        CROPS,
+        fix="return torch.stack(images).to(torch.uint8), RGB, 112 pixels high and wide",
+    )
+    yield Check(
+        GLOBALS,
+        lambda: disturbed(work.twice[0][1], work.twice[1][1]),
+        CROPS,
+        fix="set no global seed, dtype or thread count",
+    )
     yield Check(
         "crops are the same again",
         lambda: difference({"crops": work.crops}, {"crops": work.twice[1][0]}),
         CROPS,
+        fix="draw nothing in crops(), or from a seed made of the image's id",
     )
-    yield Check("crops do not depend on order", lambda: work.crops_like(work.ids[::-1]), CROPS)
-    yield Check("a crop alone is the same", lambda: work.crops_like(work.ids[1:2]), CROPS)
-    yield Check("no images give no crops", lambda: _wrong_empty(dataset), CROPS)
+    yield Check(
+        "crops do not depend on order",
+        lambda: work.crops_like(work.ids[::-1]),
+        CROPS,
+        fix="return crops in the order of the ids given",
+    )
+    yield Check(
+        "a crop alone is the same",
+        lambda: work.crops_like(work.ids[1:2]),
+        CROPS,
+        fix="let a crop depend on its own photo alone",
+    )
+    yield Check(
+        "no images give no crops",
+        lambda: _wrong_empty(dataset),
+        CROPS,
+        fix="return torch.empty(0, 3, 112, 112, dtype=torch.uint8) for no ids",
+    )
 
 
 def _wrong_identities(identities: Sequence[Identity]) -> str:

@@ -16,18 +16,38 @@ from bench.plugins import factory, syntax
 TRAINED = "says on which attacks and whose photos it was trained"
 ROUND_TRIP = "its canonical name describes it again"
 
+_WRITTEN = (
+    "give parameters types whose text reads back: int, float, bool, str, Literal, or one of these or None"
+)
+TRAINED_ON = (
+    "return a tuple of attacks from trained_on(self, binding), () for none; and 'none', 'DATASET/training' or "
+    "'unknown' from training_identities(self, binding)"
+)
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def checks(method: Method) -> Iterator[Check]:
     """Yield the checks of a plugin's declarations."""
     if method.joins:  # it has no name of its own
-        yield Check(ROUND_TRIP, lambda: _wrong_joint_name(method))
+        yield Check(ROUND_TRIP, lambda: _wrong_joint_name(method), fix=_WRITTEN)
         return
-    yield Check("declares a name of letters, digits, '.', '_' and '-'", lambda: _wrong_name(method))
-    yield Check("declares its paper as text", lambda: wrong_type("paper", method.paper, str))
-    yield Check("every parameter has a description and a default", lambda: _wrong_fields(method))
-    yield Check(ROUND_TRIP, lambda: _wrong_round_trip(method))
+    yield Check(
+        "declares a name of letters, digits, '.', '_' and '-'",
+        lambda: _wrong_name(method),
+        fix='name = "my-method" in the class',
+    )
+    yield Check(
+        "declares its paper as text",
+        lambda: wrong_type("paper", method.paper, str),
+        fix='paper = "Author et al., venue and year" in the class, or leave it out',
+    )
+    yield Check(
+        "every parameter has a description and a default",
+        lambda: _wrong_fields(method),
+        fix='class Params(MethodParams): eps: float = Field(8, gt=0, le=255, description="L∞ bound")',
+    )
+    yield Check(ROUND_TRIP, lambda: _wrong_round_trip(method), fix=_WRITTEN)
 
 
 def wrong_type(what: str, value: object, expected: type) -> str:
@@ -77,7 +97,7 @@ def _wrong_joint_name(method: Method) -> str:
 
 
 def _wrong_round_trip(method: Method) -> str:
-    written = factory.canonical(method)
+    written = factory.described(method)
     extras = {key: info.json_schema_extra for key, info in method.Params.model_fields.items()}
     paths = [key for key, extra in extras.items() if isinstance(extra, dict) and extra.get("path")]
     text = syntax.parse(written)

@@ -58,6 +58,9 @@ KEY = b"the key of the contract checks"
 """Secret handed to erasable attacks."""
 
 FILES = "finds its files"
+FIND_FILES = (
+    "return paths that exist from files(self, binding), or raise UsageError that says how to get them"
+)
 
 _NO_POOL = BackbonePool(name="fake", groups=(("fake",),))
 

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from bench.authoring.checks.backbone import wrong_vectors
-from bench.authoring.checks.declarations import TRAINED, wrong_training, wrong_type
-from bench.authoring.checks.given import FILES, SEED, context, sample_faces, training_faces
+from bench.authoring.checks.declarations import TRAINED, TRAINED_ON, wrong_training, wrong_type
+from bench.authoring.checks.given import FILES, FIND_FILES, SEED, context, sample_faces, training_faces
 from bench.authoring.checks.observation import (
+    DRAW,
     GLOBALS,
     INPUT,
+    OWN_COPY,
     Learning,
     Observation,
     difference,
@@ -75,17 +77,43 @@ def checks(defense: Hardening) -> Iterator[Check]:
     """Yield the checks of a hardening."""
     work = _Training(defense)
     learnt = work.training.learns
-    yield Check(TRAINED, lambda: wrong_training(defense))
-    yield Check(FILES, attempt(lambda: work.ctx))
+    yield Check(TRAINED, lambda: wrong_training(defense), fix=TRAINED_ON)
+    yield Check(FILES, attempt(lambda: work.ctx), fix=FIND_FILES)
     yield from work.training.checks()
-    yield Check(INPUT, lambda: "it wrote into it" if work.training.first[0].input_changed else "", learnt)
-    yield Check(GLOBALS, work.disturbed, learnt)
-    yield Check(HARDENS, attempt(lambda: work.hardened), learnt)
-    yield Check("returns a backbone", lambda: wrong_type("the result", work.hardened, Backbone), HARDENS)
+    yield Check(
+        INPUT,
+        lambda: "it wrote into it" if work.training.first[0].input_changed else "",
+        learnt,
+        fix=OWN_COPY,
+    )
+    yield Check(GLOBALS, work.disturbed, learnt, fix=DRAW)
+    yield Check(
+        HARDENS,
+        attempt(lambda: work.hardened),
+        learnt,
+        fix="def harden(self, tracker, state): … return a Backbone made of the two",
+    )
+    yield Check(
+        "returns a backbone",
+        lambda: wrong_type("the result", work.hardened, Backbone),
+        HARDENS,
+        fix="return an instance of bench.contracts.Backbone from harden(self, tracker, state)",
+    )
     yield Check(
         "the backbone embeds as its card says",
         lambda: wrong_vectors(work.hardened, work.hardened.embed),
         HARDENS,
+        fix="return float32 N×D from its embed(), D being its card's embedding_dim",
     )
-    yield Check("hardens the same again", work.unrepeated, HARDENS)
-    yield Check("leaves the tracker's backbone as it was", work.spoilt, HARDENS)
+    yield Check(
+        "hardens the same again",
+        work.unrepeated,
+        HARDENS,
+        fix="let harden() depend on tracker and state alone",
+    )
+    yield Check(
+        "leaves the tracker's backbone as it was",
+        work.spoilt,
+        HARDENS,
+        fix="change a copy: copy.deepcopy(tracker), in train() and in harden()",
+    )

@@ -70,6 +70,9 @@ T = TypeVar("T")
 GLOBALS = "leaves global random state and settings alone"
 INPUT = "leaves its input as it was"
 
+DRAW = 'draw from ctx.generator("noise", image_id), set no global seed, dtype, grad mode or thread count'
+OWN_COPY = "images = faces.images.clone() before writing into them"
+
 _STREAMS = ("torch's global random state", "NumPy's global random state", "Python's global random state")
 
 
@@ -163,21 +166,26 @@ def manners(method: Method, seen: Callable[[], Observation], count: int, needs: 
         count: images it was given.
         needs: the check that the call returns at all.
     """
-    yield Check(INPUT, lambda: "it wrote into the images" if seen().input_changed else "", needs)
+    yield Check(
+        INPUT, lambda: "it wrote into the images" if seen().input_changed else "", needs, fix=OWN_COPY
+    )
     yield Check(
         "leaves the backbones as they were",
         lambda: "it changed weights or left gradients" if seen().backbones_changed else "",
         needs,
+        fix="(gradient,) = torch.autograd.grad(loss, images) in place of loss.backward()",
     )
     yield Check(
         "uses backbones only if pool() asks for them",
         lambda: "it took one, and pool() is None" if seen().backbones_used and not pools(method) else "",
         needs,
+        fix='def pool(self): return "auto"',
     )
     yield Check(
         "reports each image to advance() once",
         lambda: "" if seen().advanced == count else f"it reported {seen().advanced} of {count} images",
         needs,
+        fix="ctx.advance(len(faces)) once, or ctx.advance(1) after each image",
     )
 
 
@@ -217,9 +225,15 @@ class Learning:
 
     def checks(self) -> Iterator[Check]:
         """Yield the checks of learning."""
-        yield Check(self.learns, attempt(lambda: self.first), FILES)
+        yield Check(
+            self.learns,
+            attempt(lambda: self.first),
+            FILES,
+            fix=f'return {{"weight": tensor}} from {self.verb}(): text → torch.Tensor, nothing else',
+        )
         yield Check(
             f"{self.verb} learns the same again from the same seed",
             lambda: difference(self.state, self.second[1]),
             self.learns,
+            fix=f'draw from ctx.generator("{self.verb}", "start") alone',
         )

@@ -46,22 +46,49 @@ class _Splitting:
 def checks(protocol: Protocol) -> Iterator[Check]:
     """Yield the checks of a protocol; of its heads those that need no training of a network."""
     work = _Splitting(protocol)
-    yield Check("offers heads", lambda: "" if protocol.heads else "heads is empty")
-    yield Check("says what it wants embedded", lambda: _wrong_views(protocol))
-    yield Check(SPLITS, attempt(lambda: work.split))
+    yield Check(
+        "offers heads", lambda: "" if protocol.heads else "heads is empty", fix='heads = ("nn",) in the class'
+    )
+    yield Check(
+        "says what it wants embedded",
+        lambda: _wrong_views(protocol),
+        fix='views = {"gallery": View(photos="gallery", state="cloaked"), "probes": View(photos="probes")}',
+    )
+    yield Check(
+        SPLITS,
+        attempt(lambda: work.split),
+        fix="def split(self, identities, split_seed): … return Split(gallery, probes, fold, cloaked)",
+    )
     yield Check(
         "deals every evaluated identity's own photos, and nobody else's",
         lambda: _wrong_owners(work.split, work.identities),
         SPLITS,
+        fix="in split(), take identities of role evaluation, and of each its own photos",
     )
-    yield Check("gallery and probes are disjoint", lambda: _wrong_overlap(work.split), SPLITS)
+    yield Check(
+        "gallery and probes are disjoint",
+        lambda: _wrong_overlap(work.split),
+        SPLITS,
+        fix="in split(), photos[:n] for the gallery and photos[n:] for the probes",
+    )
     yield Check(
         "everyone is protected in one fold, with cloaked photos of the gallery",
         lambda: _wrong_folds(work.split),
         SPLITS,
+        fix="in split(), fold = {id: number}, numbers from 0 without a gap, and cloaked = {id: photos of its gallery}",
     )
-    yield Check("the same seed deals the same, in any order of identities", work.unrepeated, SPLITS)
-    yield Check("another identity moves nobody's photos", work.moved, SPLITS)
+    yield Check(
+        "the same seed deals the same, in any order of identities",
+        work.unrepeated,
+        SPLITS,
+        fix='in split(), sort the identities, and draw from numpy_generator(split_seed, "split", identity.id)',
+    )
+    yield Check(
+        "another identity moves nobody's photos",
+        work.moved,
+        SPLITS,
+        fix='in split(), a generator for each identity: numpy_generator(split_seed, "split", identity.id)',
+    )
     for head in protocol.heads:
         if head not in protocol.end_to_end_heads:  # those train a network, which takes a run
             yield from _head_checks(_Deciding(work, head))
@@ -102,23 +129,36 @@ class _Deciding:
 def _head_checks(work: _Deciding) -> Iterator[Check]:
     head = f"head {work.head}"
     decides = f"{head}: decides without an error"
-    yield Check(decides, attempt(lambda: work.twice), SPLITS)
+    yield Check(
+        decides,
+        attempt(lambda: work.twice),
+        SPLITS,
+        fix="def decide(self, views, trial): … return Decided(rows, conditions)",
+    )
     yield Check(
         f"{head}: rows have the documented schema and facts",
         attempt(lambda: decisions.to_bytes(work.decided)),
         decides,
+        fix="return a data frame with the columns of bench.run.decisions.SCHEMA as Decided.rows",
     )
     yield Check(
         f"{head}: decides every identity's probes",
         lambda: _wrong_rows(work.decided, work.work.split),
         decides,
+        fix="in decide(), a row for each probe of each identity in trial.split.gallery, protected in its own fold",
     )
     yield Check(
         f"{head}: leaves global random state and settings alone",
         lambda: disturbed(*(changed for _, changed in work.twice)),
         decides,
+        fix="set no global seed, dtype or thread count in decide()",
     )
-    yield Check(f"{head}: answers do not depend on the order of embeddings", work.reordered, decides)
+    yield Check(
+        f"{head}: answers do not depend on the order of embeddings",
+        work.reordered,
+        decides,
+        fix="in decide(), find rows by Embedded.ids, and break ties by id",
+    )
 
 
 def _identities(counts: Sequence[int], role: Any = "evaluation") -> list[Identity]:

@@ -8,9 +8,10 @@ from functools import cached_property
 
 import torch
 
-from bench.authoring.checks.declarations import TRAINED, wrong_training
+from bench.authoring.checks.declarations import TRAINED, TRAINED_ON, wrong_training
 from bench.authoring.checks.given import (
     FILES,
+    FIND_FILES,
     SEED,
     context,
     fake_backbones,
@@ -19,6 +20,7 @@ from bench.authoring.checks.given import (
     with_seed,
 )
 from bench.authoring.checks.observation import (
+    DRAW,
     GLOBALS,
     Learning,
     Observation,
@@ -33,6 +35,11 @@ from bench.authoring.checks.suite import Check, attempt
 from bench.contracts import Context, Faces, Purifier
 
 PURIFIES = "purifies without an error"
+_RETURN = "return images.clamp(0, 1), one for each of faces.images, in their order"
+_EACH_ALONE = (
+    'let an image depend on the one given and on ctx.generator("noise", image_id): no mean over the batch, no '
+    "batch norm in training mode"
+)
 SOUND = "returns one image for each, float32 N×3×H×W in [0, 1]"
 
 
@@ -80,27 +87,45 @@ class _Purifying:
 def checks(defense: Purifier) -> Iterator[Check]:
     """Yield the checks of a purifier."""
     work = _Purifying(defense)
-    yield Check(TRAINED, lambda: wrong_training(defense))
-    yield Check(FILES, attempt(lambda: work.unfitted))
+    yield Check(TRAINED, lambda: wrong_training(defense), fix=TRAINED_ON)
+    yield Check(FILES, attempt(lambda: work.unfitted), fix=FIND_FILES)
     if defense.requires_fit:
         yield from work.fit.checks()
     learnt = work.fit.learns if defense.requires_fit else FILES
-    yield Check(PURIFIES, attempt(lambda: work.twice), learnt)
-    yield Check(SOUND, work.unsound, PURIFIES)
+    yield Check(
+        PURIFIES, attempt(lambda: work.twice), learnt, fix=f"def purify(self, faces, ctx): … {_RETURN}"
+    )
+    yield Check(SOUND, work.unsound, PURIFIES, fix=_RETURN)
     yield from manners(defense, lambda: work.twice[0], len(work.faces), PURIFIES)
-    yield Check(GLOBALS, lambda: disturbed(*(seen.disturbed for seen in work.twice)), PURIFIES)
+    yield Check(GLOBALS, lambda: disturbed(*(seen.disturbed for seen in work.twice)), PURIFIES, fix=DRAW)
     everyone = range(len(work.faces))
-    yield Check("same seed, same bytes", work.unrepeated, SOUND)
+    yield Check("same seed, same bytes", work.unrepeated, SOUND, fix=DRAW)
     if defense.deterministic:
         yield Check(
-            "another seed gives the same bytes, as declared", lambda: work.repeated(everyone, SEED + 1), SOUND
+            "another seed gives the same bytes, as declared",
+            lambda: work.repeated(everyone, SEED + 1),
+            SOUND,
+            fix="deterministic = False in the class, or draw nothing",
         )
-    yield Check("another order gives the same bytes", lambda: work.repeated(everyone[::-1]), SOUND)
-    yield Check("one image alone gives the same bytes as among others", lambda: work.repeated([1]), SOUND)
-    yield Check("different images stay different", work.merged, SOUND)
+    yield Check(
+        "another order gives the same bytes", lambda: work.repeated(everyone[::-1]), SOUND, fix=_EACH_ALONE
+    )
+    yield Check(
+        "one image alone gives the same bytes as among others",
+        lambda: work.repeated([1]),
+        SOUND,
+        fix=_EACH_ALONE,
+    )
+    yield Check(
+        "different images stay different", work.merged, SOUND, fix="return the image that was given, purified"
+    )
     if defense.differentiable:
         yield Check(
-            "gradients pass through it, as declared", lambda: _wrong_gradient(defense, work.ctx), SOUND
+            "gradients pass through it, as declared",
+            lambda: _wrong_gradient(defense, work.ctx),
+            SOUND,
+            fix="differentiable = False in the class, or torch operations from faces.images to the result: no NumPy, "
+            "no .detach(), no torch.no_grad()",
         )
 
 

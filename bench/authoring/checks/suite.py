@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 
 @dataclass(frozen=True)
@@ -14,11 +14,13 @@ class Finding:
         check: what must hold, in words.
         passed: whether it does.
         detail: what was found instead; "" where it holds.
+        fix: what to write; "" where it holds.
     """
 
     check: str
     passed: bool
     detail: str
+    fix: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,11 +31,14 @@ class Check:
         name: what must hold, in words; unique within a suite.
         run: returns what is wrong, "" where nothing is. An exception is something wrong.
         needs: name of the check without which this one says nothing.
+        fix: what to write where it does not hold, as code where a line of code does it.
     """
 
     name: str
     run: Callable[[], str]
     needs: str = ""
+    _: KW_ONLY
+    fix: str
 
 
 def attempt(call: Callable[[], object]) -> Callable[[], str]:
@@ -76,4 +81,4 @@ class Suite:
             detail = check.run()
         except Exception as error:  # whatever a plugin raises is a finding
             detail = f"{type(error).__name__}: {error}"
-        return Finding(check.name, not detail, detail)
+        return Finding(check.name, not detail, detail, check.fix if detail else "")

@@ -17,6 +17,12 @@
     let sort = { key: "", down: false };
     let built = false;
 
+    const box = board.querySelector(".board-scroll");
+    const more = board.querySelector(".board-more");
+    const measure = () => {
+      more.hidden = box.scrollWidth <= box.clientWidth + 1;
+    };
+
     const headers = () => Array.from(head.cells);
     const headerOf = (key) => headers().find((cell) => cell.dataset.key === key);
 
@@ -118,6 +124,7 @@
       filter();
       order();
       write();
+      measure();
     };
 
     const quoted = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
@@ -152,6 +159,8 @@
       read();
       show();
     });
+
+    addEventListener("resize", measure);
 
     for (const cell of headers()) cell.querySelector("button").disabled = false;
     form.reset(); // a browser may keep what was chosen before a reload; the address decides

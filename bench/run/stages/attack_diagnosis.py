@@ -43,6 +43,10 @@ class AttackDiagnosis(Node):
     def size(self) -> int:
         return 256 * len(self.chosen) * len(self.surrogates)
 
+    @property
+    def core_seconds(self) -> float:
+        return self.work * 5 * sum(each.core_seconds for each in self.surrogates)  # two gradients
+
     def key_fields(self) -> Mapping[str, Any]:
         return {
             "surrogates": [surrogate.key_fields for surrogate in self.surrogates],

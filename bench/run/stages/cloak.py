@@ -42,6 +42,10 @@ class Cloak(Node):
     def images(self) -> int:
         return len(self.chosen)
 
+    @property
+    def core_seconds(self) -> float:
+        return self.work * self.attack.core_seconds
+
     def key_fields(self) -> Mapping[str, Any]:
         return {"attack": self.attack.key_fields(), "chosen": self.chosen}
 

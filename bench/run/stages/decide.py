@@ -75,6 +75,10 @@ class Decide(Node):
     def size(self) -> int:
         return sum(len(images) for images in self.split.probes.values()) * self.split.folds * 12
 
+    @property
+    def core_seconds(self) -> float:
+        return 0.5 if self.tracker is None else 0.02 * sum(map(len, self.split.gallery.values()))
+
     def key_fields(self) -> Mapping[str, Any]:
         protocol = self.protocol.method
         return {

@@ -45,6 +45,12 @@ class Embed(Node):
     def size(self) -> int:
         return self.images * self.tracker.backbone.plugin.method.card.embedding_dim * 4
 
+    @property
+    def core_seconds(self) -> float:
+        return self.work * (
+            self.tracker.backbone.core_seconds + sum(purifier.core_seconds for purifier in self.channel)
+        )
+
     def key_fields(self) -> Mapping[str, Any]:
         channel = [purifier_fields(purifier) for purifier in self.channel]
         return {"tracker": self.tracker.key_fields(), "channel": channel}

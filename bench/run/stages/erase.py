@@ -37,6 +37,10 @@ class Erase(Node):
     def inputs(self) -> tuple[Node, ...]:
         return (self.cloaks, *self.attack.learnt)
 
+    @property
+    def core_seconds(self) -> float:
+        return self.work * self.attack.core_seconds
+
     def key_fields(self) -> Mapping[str, Any]:
         return {"attack": self.attack.key_fields(), "key": self.tried}
 

@@ -39,6 +39,10 @@ class Crops(Node):
     def images(self) -> int:
         return len(self.ids)
 
+    @property
+    def core_seconds(self) -> float:
+        return self.work * self.dataset.method.core_seconds
+
     def key_fields(self) -> Mapping[str, Any]:
         return {
             "dataset": self.dataset.name,

@@ -37,6 +37,10 @@ class Fit(Node):
     def size(self) -> int:
         return 1 << 20
 
+    @property
+    def core_seconds(self) -> float:
+        return 100 * self.work * self.method.method.core_seconds  # epochs, about
+
     def key_fields(self) -> Mapping[str, Any]:
         tracker = self.tracker.key_fields if self.tracker else None
         return {"method": self.method.key_fields(), "tracker": tracker}

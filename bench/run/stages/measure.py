@@ -38,6 +38,10 @@ class Measure(Node):
     def images(self) -> int:
         return self.changed.images
 
+    @property
+    def core_seconds(self) -> float:
+        return self.work * (0.03 if self.lpips_trunk else 0.005)
+
     def key_fields(self) -> Mapping[str, Any]:
         return {"lpips_trunk": self.lpips_trunk, "given": self.given}
 

@@ -32,6 +32,10 @@ class Purify(Node):
     def inputs(self) -> tuple[Node, ...]:
         return (self.images_given, *self.purifier.learnt)
 
+    @property
+    def core_seconds(self) -> float:
+        return self.work * self.purifier.core_seconds
+
     def key_fields(self) -> Mapping[str, Any]:
         return {"purifier": purifier_fields(self.purifier)}
 

@@ -40,6 +40,10 @@ class TargetAssignment(Node):
     def images(self) -> int:
         return len(self.chosen)
 
+    @property
+    def core_seconds(self) -> float:
+        return self.work * sum(each.core_seconds for each in self.attack.backbones.values())
+
     def key_fields(self) -> Mapping[str, Any]:
         return {"attack": self.attack.key_fields(), "chosen": self.chosen}
 

@@ -1,0 +1,319 @@
+"""`bench fetch`: data sets, weights and trunks, from their publishers into the data folder."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bench.cli.options import PluginName, json_option
+from bench.cli.output import console, is_silent, print_json
+
+if TYPE_CHECKING:
+    from bench.assets.catalogue import Listed
+    from bench.assets.downloads import Progress
+    from bench.assets.fetching import Failure, Fetched
+    from bench.contracts import AssetEntry
+
+PLAIN_S = 30.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+_LABEL = 28
+"""Characters of a file's name beside its bar; bar, bytes and time left go before it does."""
+
+_EXAMPLES = """\b
+Examples:
+  bench fetch lfw mobilefacenet-relu6 lpips
+  bench fetch --for results/headline.toml
+  bench fetch --list
+  bench fetch lfw --from ~/mirror
+
+A mirror (--from) holds the publishers' files under their own names, or finished files under their place in the data
+folder or their name. A download that was cut goes on where it was when the same command runs again.
+"""
+
+
+class _Entry(PluginName):
+    """The name of something to fetch; completed from the registry."""
+
+    def __init__(self) -> None:
+        super().__init__("datasets", "backbones", "defenses", "attacks")
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("names", nargs=-1, type=_Entry())
+@click.option(
+    "--for",
+    "suite",
+    type=click.Path(path_type=Path),
+    metavar="SUITE",
+    help="All that the runs of a suite file (TOML) want: data set, backbones, helpers, LPIPS.",
+)
+@click.option(
+    "--list", "listed", is_flag=True, help="Print what there is, its state, size and licence; fetch nothing."
+)
+@click.option(
+    "--from",
+    "source",
+    default="",
+    metavar="URL_OR_FOLDER",
+    help="A copy somebody has: URL of a folder, or a folder here. [default: the publishers]",
+)
+@click.option("--yes", is_flag=True, help="Agree to what publishers ask before their files are fetched.")
+@click.option("--keep", is_flag=True, help="Keep the publishers' files in downloads/ of the data folder.")
+@json_option
+def fetch(
+    names: tuple[str, ...],
+    suite: Path | None,
+    listed: bool,
+    source: str,
+    yes: bool,
+    keep: bool,
+    as_json: bool,
+) -> None:
+    """Fetch data sets, weights and trunks NAMES into the data folder, each checked against its SHA-256.
+
+    What is made of a publisher's file is made here and checked again; what is here and whole is left alone. The data
+    folder is CLOAKBENCH_DATA, else the platform's user data folder.
+    """
+    if listed:
+        _list(_entries(names, suite)[0] if names or suite else None, as_json)
+        return
+    entries, failures = _entries(names, suite)
+    if not entries and not failures:
+        from bench.errors import UsageError
+
+        raise UsageError(
+            "name what to fetch, e.g. `bench fetch lfw lpips`; `bench fetch --list` shows what there is."
+        )
+    fetched, failures = _fetch(_agreed(entries, yes), source, keep, failures)
+    _print(fetched, as_json)
+    _raise(failures)
+
+
+def fetch_for(suite: Path, source: str, *, yes: bool) -> None:
+    """Fetch what a suite wants and is not here, saying what it is.
+
+    Args:
+        suite: the suite file.
+        source: a mirror, or "".
+        yes: whether the user agrees to what publishers ask.
+
+    Raises:
+        UsageError: something cannot be fetched, or its terms are not agreed to.
+        DataError: a source does not answer or gives other bytes.
+    """
+    from bench.assets import catalogue
+
+    entries, failures = _entries((), suite)
+    wanted = [entry for entry in entries if catalogue.state_of(entry).state != "present"]
+    if wanted:
+        _say(f"To be fetched: {', '.join(entry.name for entry in wanted)}.")
+    _, failures = _fetch(_agreed(wanted, yes), source, keep=False, failures=failures)
+    _raise(failures)
+
+
+def _raise(failures: "list[Failure]") -> None:
+    if failures:
+        from bench.assets.fetching import failed
+
+        raise failed(failures)
+
+
+def _entries(names: Sequence[str], suite: Path | None) -> "tuple[list[AssetEntry], list[Failure]]":
+    """Return what is requested, each once, and what of a suite cannot be fetched.
+
+    Raises:
+        UsageError: a name is unknown, or nothing is to be fetched for it.
+    """
+    from bench.assets import catalogue
+    from bench.assets.fetching import Failure
+    from bench.errors import UsageError
+
+    found = {name: catalogue.find(name) for name in names}
+    failures = []
+    if suite is not None:
+        from bench.assets.needs import needs_of
+        from bench.run.spec import load_suite, make_spec
+
+        needs = needs_of(make_spec(load_suite(suite)))
+        found |= needs.entries
+        for entry in needs.by_hand:
+            if not catalogue.place_of(entry).is_dir():
+                try:
+                    catalogue.find(entry.name)
+                except UsageError as error:
+                    failures.append(Failure(entry.name, error))
+    once = {tuple(file.path for file in entry.files): entry for entry in found.values()}
+    return list(once.values()), failures
+
+
+def _agreed(entries: "list[AssetEntry]", yes: bool) -> "list[AssetEntry]":
+    """Return the entries, once the user has agreed to what their publishers ask.
+
+    Raises:
+        UsageError: there is nobody to ask, or the user does not agree.
+    """
+    from bench.assets import catalogue
+    from bench.errors import UsageError
+
+    for entry in entries:
+        if not entry.terms or yes or catalogue.state_of(entry).state == "present":
+            continue
+        if not sys.stdin.isatty():
+            raise UsageError(
+                f"the publisher of {entry.name} asks: {entry.terms} Say --yes if you agree to that."
+            )
+        click.echo(f"The publisher of {entry.name} asks: {entry.terms}", err=True)
+        if not click.confirm("Do you agree?", err=True):
+            raise UsageError(f"{entry.name} is not fetched, as its publisher's terms are not agreed to.")
+    return entries
+
+
+def _fetch(
+    entries: "list[AssetEntry]", source: str, keep: bool, failures: "list[Failure]"
+) -> "tuple[list[Fetched], list[Failure]]":
+    """Fetch; returns what came, and the failures so far with those of now."""
+    from bench.assets.fetching import Fetcher
+    from bench.assets.mirrors import Mirror
+
+    mirror = Mirror.at(source) if source else None
+    with downloading() as report:
+        fetched, more = Fetcher(mirror, keep, report, _say).fetch_all(entries)
+    return fetched, failures + more
+
+
+def _say(sentence: str) -> None:
+    if not is_silent():
+        click.echo(sentence, err=True)
+
+
+def _print(fetched: "Sequence[Fetched]", as_json: bool) -> None:
+    if as_json:
+        print_json(
+            [
+                {"name": one.entry.name, "files": [str(path) for path in one.written], "notes": one.notes}
+                for one in fetched
+            ]
+        )
+        return
+    for one in fetched:
+        if not one.written:
+            _say(f"{one.entry.name} is here and whole.")
+        for path in one.written:
+            click.echo(str(path))
+        for note in one.notes:
+            _say(f"Note: {note}")
+
+
+# -- progress ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def downloading() -> "Iterator[Progress]":
+    """Show on stderr how much of each file has arrived: a bar on a terminal, else a line now and then."""
+    screen = console(stderr=True)
+    if is_silent():
+        yield lambda _name, _done, _total: None
+    elif screen.is_terminal:
+        with _bars(screen) as report:
+            yield report
+    else:
+        yield _Lines()
+
+
+@contextmanager
+def _bars(screen: Any) -> "Iterator[Progress]":
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TaskID,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=12),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=screen) as bars:
+
+        def report(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                label = name if len(name) <= _LABEL else f"{name[: _LABEL - 1]}…"
+                tasks[name] = bars.add_task(label, total=None, completed=done)
+            bars.update(tasks[name], completed=done, total=total or None)
+
+        yield report
+
+
+class _Lines:
+    """Progress in lines: one where a file begins, one where it is whole, one every `PLAIN_S` seconds between."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """Print where a line is due."""
+        now = time.monotonic()
+        if name in self._last and done != total and now - self._last[name] < PLAIN_S:
+            return
+        self._last[name] = now
+        of = f" of {total / 1e6:.1f} MB ({done / total:.0%})" if total else " MB"
+        click.echo(f"{name}: {done / 1e6:.1f}{of}", err=True)
+
+
+# -- the list ------------------------------------------------------------------------------------------------
+
+
+def _list(entries: "Sequence[AssetEntry] | None", as_json: bool) -> None:
+    """Print the catalogue, or some entries of it."""
+    from bench.assets import catalogue
+    from bench.data.files import data_folder
+
+    found = catalogue.listing() if entries is None else tuple(map(catalogue.state_of, entries))
+    by_hand = catalogue.BY_HAND if entries is None else ()
+    if as_json:
+        print_json([*map(_as_row, found), *map(_by_hand_row, by_hand)])
+        return
+    from rich.table import Table
+
+    table = Table(
+        "name", "state", "size", "licence", title=f"Data folder: {data_folder()}", title_justify="left"
+    )
+    for row in map(_as_row, found):
+        table.add_row(row["name"], row["state"], _size(row["bytes"], row["download"]), row["licence"])
+    for row in map(_by_hand_row, by_hand):
+        table.add_row(row["name"], row["state"], "", row["licence"])
+    console(width=120).print(table)
+
+
+def _as_row(item: "Listed") -> dict[str, Any]:
+    entry = item.entry
+    facts = {"name": entry.name, "kind": entry.kind, "state": item.state, "what": entry.what}
+    sizes = {"bytes": item.bytes, "download": item.download}
+    origin = {"licence": entry.licence, "terms": entry.terms, "source": entry.source}
+    files = [{"path": state.file.path, "state": state.state} for state in item.files]
+    return {**facts, **sizes, **origin, "files": files}
+
+
+def _by_hand_row(entry: Any) -> dict[str, Any]:
+    from bench.assets import catalogue
+
+    state = "folder here" if catalogue.place_of(entry).is_dir() else "by hand"
+    facts = {"name": entry.name, "kind": "dataset", "state": state, "what": entry.what}
+    return {**facts, "licence": entry.licence, "how": entry.how}
+
+
+def _size(size: int, download: int) -> str:
+    shown = f"{size / 1e6:.1f} MB" if size else "not stated"
+    return f"{shown} (download {download / 1e6:.1f} MB)" if download else shown
