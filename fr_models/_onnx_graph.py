@@ -18,9 +18,13 @@ from bench.errors import DataError
 from fr_models._onnx_file import load_model
 from fr_models._onnx_node import Node, Operation, UnreadableNodeError
 from fr_models._onnx_operators import OPERATORS, SEVERAL_OUTPUTS
+from fr_models._onnx_shapes import NUMBERS
 
 OLDEST_OPSET = 7
 """The first opset with NumPy's broadcasting; older graphs mean something else by the same words."""
+
+_MOST_ELEMENTS = 2**28
+"""Of a value computed from constants alone: a gibibyte of float32; a file of some bytes could ask for any more."""
 
 _VANISHING = ("Constant", "Dropout", "Identity")
 
@@ -267,12 +271,36 @@ def _check_form(proto: Any, operator: str, name: str, opset: int, path: Path) ->
 def _computed(node: Node, path: Path) -> dict[str, Tensor]:
     """Return the values, by name, of a node whose inputs are all constants."""
     run = operation_of(node, path)
+    given = [node.constants[name] if name else None for name in node.inputs]
+    who = f"{path}: {node.operator} node '{node.name}'"
     try:
-        made = run(*(node.constants[name] if name else None for name in node.inputs))
+        most = max((value.numel() for value in _shaped(run, node.operator, given)), default=0)
+        if most > _MOST_ELEMENTS:
+            raise DataError(
+                f"{who} makes a constant of {most} elements; at most {_MOST_ELEMENTS} are computed beforehand."
+            )
+        values = _several(run(*given))
     except (KeyError, IndexError, ValueError, RuntimeError, TypeError, ArithmeticError) as error:
-        raise DataError(f"{path}: {node.operator} node '{node.name}' cannot be computed: {error}.") from error
-    values = made if isinstance(made, tuple) else (made,)
+        raise DataError(f"{who} cannot be computed: {error}.") from error
     return {name: value for name, value in zip(node.outputs, values, strict=False) if name}
+
+
+def _shaped(run: Operation, operator: str, given: list[Tensor | None]) -> tuple[Tensor, ...]:
+    """Return what an operation would make as tensors without values: nothing is allocated."""
+    numbers = NUMBERS.get(operator, ())
+    with torch.device("meta"):
+        return _several(
+            run(
+                *(
+                    value if value is None or place in numbers else value.to("meta")
+                    for place, value in enumerate(given)
+                )
+            )
+        )
+
+
+def _several(made: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return made if isinstance(made, tuple) else (made,)
 
 
 def _reaching(nodes: list[Node], output: str) -> tuple[Node, ...]:
@@ -282,7 +310,7 @@ def _reaching(nodes: list[Node], output: str) -> tuple[Node, ...]:
     for node in reversed(nodes):
         if needed.intersection(node.outputs):
             kept.append(node)
-            needed.update(node.inputs)
+            needed.update(filter(None, node.inputs))
     return tuple(reversed(kept))
 
 

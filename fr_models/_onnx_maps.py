@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -199,10 +200,13 @@ _Kind = Literal["nearest", "linear", "cubic"]
 class _Resizing:
     """How an axis is resampled, by ONNX's formulas.
 
+    Scales and places are computed in float32, as onnxruntime does: which pixel is the nearest hangs on the last
+    bit wherever a place lies on a pixel or half-way between two.
+
     Attributes:
         kind: nearest, linear or cubic.
         transformation: where an output pixel lies among the input's.
-        rounding: of a place to the nearest pixel.
+        rounding: of a place to the nearest pixel; `_OLD_ROUNDING` before opset 11.
         cubic: the parameter a of the cubic kernel.
         inside: whether pixels beyond the border count nothing; they repeat the border's otherwise.
     """
@@ -214,8 +218,8 @@ class _Resizing:
     inside: bool
 
     def places(self, size: int, wanted: int, scale: float) -> Tensor:
-        """Return the place of each output pixel among `size` input pixels, float64."""
-        x = torch.arange(wanted, dtype=torch.float64)
+        """Return the place of each output pixel among `size` input pixels, float32."""
+        x = torch.arange(wanted, dtype=torch.float32)
         if self.transformation == "asymmetric":
             return x / scale
         if self.transformation == "align_corners":
@@ -226,18 +230,19 @@ class _Resizing:
 
     def nearest(self, size: int, wanted: int, scale: float) -> Tensor:
         """Return the index of the input pixel for each output pixel."""
-        x = self.places(size, wanted, scale)
+        x = self.places(size, wanted, scale).double()  # so that adding a half does not round
         rounded = {
             "floor": torch.floor(x),
             "ceil": torch.ceil(x),
-            "round_prefer_floor": torch.ceil(x - 0.5),
-            "round_prefer_ceil": torch.floor(x + 0.5),
+            "round_prefer_floor": torch.ceil(x - _HALF),
+            "round_prefer_ceil": torch.floor(x + _HALF),
+            _OLD_ROUNDING: torch.ceil(x) if scale < 1 else torch.floor(x),
         }[self.rounding]
         return rounded.long().clamp(0, size - 1)
 
     def matrix(self, size: int, wanted: int, scale: float) -> Tensor:
         """Return the `wanted`×`size` weights of the input's pixels, float64; each row sums to 1."""
-        x = self.places(size, wanted, scale)
+        x = self.places(size, wanted, scale).double()
         first = torch.floor(x).long()
         rows = torch.arange(wanted)
         weights = torch.zeros(wanted, size, dtype=torch.float64)
@@ -258,6 +263,9 @@ class _Resizing:
         return torch.where(d <= 1, near, torch.where(d < 2, far, 0.0))
 
 
+# onnxruntime 1.31 takes a place this near to half-way as half-way.
+_HALF = 0.5 + 1e-6
+_OLD_ROUNDING = "up where it shrinks, down where it grows"
 _TRANSFORMATIONS = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
 _ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
@@ -275,7 +283,7 @@ def _resize(node: Node) -> Operation:
             node.text("coordinate_transformation_mode", "half_pixel"),
             _TRANSFORMATIONS,
         ),
-        rounding="floor"
+        rounding=_OLD_ROUNDING
         if old
         else _chosen("nearest_mode", node.text("nearest_mode", "round_prefer_floor"), _ROUNDINGS),
         cubic=float(node.attributes.get("cubic_coeff_a", -0.75)),
@@ -289,15 +297,22 @@ def _resize(node: Node) -> Operation:
     def resize(x: Tensor, *given: Tensor | None) -> Tensor:
         scales, sizes = _targets(given if not old else (None, *given))
         chosen = [axis % x.ndim for axis in (axes if axes is not None else range(x.ndim))]
-        for place, axis in enumerate(chosen):
-            size = x.shape[axis]
-            wanted = sizes[place] if sizes else math.floor(size * scales[place])
-            scale = wanted / size if sizes else scales[place]
-            if wanted != size or scale != 1:
-                x = _resampled(x, axis, wanted, scale, resizing)
+        present = [x.shape[axis] for axis in chosen]
+        wanted = sizes or [int(_single(n * scale)) for n, scale in zip(present, scales, strict=True)]
+        if wanted == present:
+            return x  # onnxruntime copies then, whatever the scales
+        scales = scales or [_single(new / n) for n, new in zip(present, wanted, strict=True)]
+        for axis, length, scale in zip(chosen, wanted, scales, strict=True):
+            if scale != 1:
+                x = _resampled(x, axis, length, scale, resizing)
         return x
 
     return resize
+
+
+def _single(value: float) -> float:
+    """Round to float32."""
+    return float(np.float32(value))
 
 
 def _chosen(what: str, value: str, valid: Sequence[str]) -> str:
@@ -307,14 +322,14 @@ def _chosen(what: str, value: str, valid: Sequence[str]) -> str:
 
 
 def _targets(given: Sequence[Tensor | None]) -> tuple[list[float], list[int]]:
-    """Return scales and sizes of a Resize from its inputs after the image (roi, scales, sizes)."""
+    """Return scales or sizes of a Resize from its inputs after the image (roi, scales, sizes)."""
     scales = given[1] if len(given) > 1 else None
     sizes = given[2] if len(given) > 2 else None
     if sizes is not None and sizes.numel():
         return [], numbers(sizes)
     if scales is None:
         raise UnreadableNodeError("it has neither scales nor sizes")
-    return [float(s) for s in scales.tolist()], []
+    return scales.float().tolist(), []
 
 
 def _resampled(x: Tensor, axis: int, wanted: int, scale: float, resizing: _Resizing) -> Tensor:

@@ -104,7 +104,8 @@ class OnnxNetwork(nn.Module):
         nodes = self._graph.nodes
         held: dict[str, Tensor] = {name: getattr(self, own) for name, own in self._weight_names.items()}
         held |= self._fixed
-        last = {name: i for i, node in enumerate(nodes) for name in node.inputs}
+        # "" names no value: an absent input, or an output nobody wants.
+        last = {name: i for i, node in enumerate(nodes) for name in node.inputs if name}
         last[self._graph.output] = len(nodes)  # never finished
         made = (name for node in nodes for name in node.outputs if name in last)
         slots = {name: slot for slot, name in enumerate((self._graph.source, *made))}
@@ -243,7 +244,7 @@ def _folded(graph: Graph) -> Graph:
         ):
             del nodes[node.inputs[0]]
             node = _fold(before, node, constants)
-        nodes[node.outputs[0] or node.outputs[-1]] = node
+        nodes[next(filter(None, node.outputs))] = node
     return replace(graph, nodes=tuple(nodes.values()), constants=constants)
 
 
@@ -252,9 +253,16 @@ def _can_fold(before: Node, norm: Node) -> bool:
         return False
     if norm.attributes.get("training_mode", 0) or not normalises_channels(norm):
         return False
-    plain_gemm = before.attributes.get("transB") == 1 and before.attributes.get("alpha") == 1
-    named = before.inputs[1:]
-    return all(n in before.constants for n in named if n) and (before.operator == "Conv" or plain_gemm)
+    if not all(name in before.constants for name in before.inputs[1:] if name):
+        return False
+    return before.operator == "Conv" or _is_linear(before)
+
+
+def _is_linear(gemm: Node) -> bool:
+    """Say whether a Gemm with fixed weights is x·Wᵀ + b with a vector b, as `_as_linear` writes it."""
+    wanted = {"transA": 0, "transB": 1, "alpha": 1, "beta": 1}
+    same = all(gemm.attributes.get(key) == value for key, value in wanted.items())
+    return same and (not gemm.has(2) or gemm.constants[gemm.inputs[2]].ndim == 1)
 
 
 def _fold(before: Node, norm: Node, constants: dict[str, Tensor]) -> Node:

@@ -8,10 +8,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from bench.errors import DataError
 from fr_models._onnx_operators import OPERATORS
 from fr_models._onnx_reader import read_onnx
 
@@ -46,13 +47,17 @@ def write(path, nodes, constants=None, *, opset=20, shape=SHAPE):
     return path
 
 
+def runtime(path, images):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {X: images})[0]
+
+
 def compared(path, shape=SHAPE, *, positive=False, tolerance=1e-5):
     """Return the network after its output was found to be onnxruntime's, with another batch than in the file too."""
     network = read_onnx(path)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for batch in (shape[0], 1):
         images = weights(batch, *shape[1:], seed=9, positive=positive)
-        (expected,) = session.run(None, {X: images})
+        expected = runtime(path, images)
         found = network(torch.from_numpy(images))
         assert found.dtype == torch.float32
         assert tuple(found.shape) == expected.shape
@@ -265,37 +270,61 @@ MODES = st.one_of(
 )
 
 
-@SAMPLES
-@given(how=MODES, height=st.integers(1, 13), width=st.integers(1, 9))
-def test_resize_agrees_with_onnxruntime(how, height, width, tmp_path):
+SIDES = st.tuples(st.integers(2, 13), st.integers(2, 13))
+# Hardly any of these is a float32 number, and many places fall on a pixel or half-way between two.
+SCALES = st.sampled_from([0.3, 0.45, 0.6, 0.7, 0.9, 1.0, 1.05, 1.1, 1.3, 1.7, 2.3, 2.7, 3.3])
+
+
+def resize(how, *inputs):
     mode, transformation, rounding = how
-    resize = node(
-        "Resize",
-        X,
-        "",
-        "",
-        "s",
-        axes=[2, 3],
-        mode=mode,
-        coordinate_transformation_mode=transformation,
-        nearest_mode=rounding,
+    return node(
+        "Resize", X, *inputs, mode=mode, coordinate_transformation_mode=transformation, nearest_mode=rounding
     )
-    # An output of one pixel has no corners to align: onnxruntime and ONNX's reference differ there.
-    if transformation == "align_corners" and 1 in (height, width):
-        return
-    path = write(tmp_path / "net.onnx", [resize], {"s": np.array([height, width], I64)})
-    if mode == "nearest":
-        # Half-way places depend on the last bit of the scale, which programs compute differently.
-        assert read_onnx(path)(torch.from_numpy(weights(*SHAPE))).shape == (2, 3, height, width)
-        if 6 % height or 4 % width:
-            return
-    compared(path, tolerance=1e-4)
+
+
+@SAMPLES
+@given(how=MODES, sides=SIDES, height=st.integers(1, 29), width=st.integers(1, 29))
+@example(how=("nearest", "asymmetric", "round_prefer_ceil"), sides=(13, 7), height=16, width=8)
+def test_resize_to_sizes_agrees_with_onnxruntime(how, sides, height, width, tmp_path):
+    constants = {"s": np.array([2, 3, height, width], I64)}
+    path = write(tmp_path / "net.onnx", [resize(how, "", "", "s")], constants, shape=(2, 3, *sides))
+    images = weights(2, 3, *sides, seed=9)
+    np.testing.assert_allclose(
+        read_onnx(path)(torch.from_numpy(images)).numpy(), runtime(path, images), atol=1e-4, rtol=1e-4
+    )
+
+
+@SAMPLES
+@given(how=MODES, sides=SIDES, height=SCALES, width=SCALES)
+@example(how=("nearest", "half_pixel", "floor"), sides=(8, 10), height=0.6, width=0.45)
+@example(how=("nearest", "pytorch_half_pixel", "floor"), sides=(8, 10), height=0.6, width=0.45)
+@example(how=("nearest", "asymmetric", "floor"), sides=(8, 10), height=0.6, width=0.45)
+@example(how=("linear", "half_pixel", "floor"), sides=(10, 10), height=2.3, width=0.7)
+@example(
+    how=("nearest", "half_pixel", "round_prefer_floor"), sides=(11, 13), height=1.0, width=1.05
+)  # both sides stay
+def test_resize_by_scales_agrees_with_onnxruntime(how, sides, height, width, tmp_path):
+    assume(min(sides[0] * height, sides[1] * width) > 1)
+    constants = {"s": np.array([1, 1, height, width], np.float32)}
+    shape = (2, 3, *sides)
+    path = write(tmp_path / "net.onnx", [resize(how, "", "s")], constants, opset=13, shape=shape)
+    compared(path, shape, tolerance=1e-4)
+
+
+@SAMPLES
+@given(mode=st.sampled_from(["nearest", "linear"]), sides=SIDES, height=SCALES, width=SCALES)
+def test_resize_before_opset_11_agrees_with_onnxruntime(mode, sides, height, width, tmp_path):
+    assume(min(sides[0] * height, sides[1] * width) > 1)
+    constants = {"s": np.array([1, 1, height, width], np.float32)}
+    shape = (2, 3, *sides)
+    nodes = [node("Resize", X, "s", mode=mode)]
+    compared(write(tmp_path / "net.onnx", nodes, constants, opset=10, shape=shape), shape, tolerance=1e-4)
 
 
 def test_resize_by_cubic_that_counts_nothing_outside_agrees_with_onnxruntime(tmp_path):
     constants = {"s": np.array([1, 1, 1.5, 2], np.float32)}
-    resize = node("Resize", X, "", "s", mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1)
-    compared(write(tmp_path / "net.onnx", [resize], constants), tolerance=1e-4)
+    nodes = [node("Resize", X, "", "s", mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1)]
+    compared(write(tmp_path / "net.onnx", nodes, constants), tolerance=1e-4)
 
 
 @SAMPLES
@@ -338,10 +367,59 @@ def test_gather_nd_agrees_with_onnx(shared, count, seed, tmp_path):
     nodes = [node("GatherND", X, "i", batch_dims=shared)]
     path = write(tmp_path / "net.onnx", nodes, {"i": indices})
     images = weights(*shape)
-    (expected,) = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(
-        None, {X: images}
-    )
+    expected = runtime(path, images)
     np.testing.assert_array_equal(read_onnx(path)(torch.from_numpy(images)).numpy(), expected)
+
+
+def absent_beside(first, last):
+    """Return a Slice without axes and two Splits whose outer outputs are called `first` and `last`."""
+
+    def outer(name):
+        return [first and name + first, name, last and name + last]
+
+    return [
+        node("Split", X, axis=1, out=outer("a")),
+        node("Neg", X, out="n"),
+        node("Split", "n", axis=1, out=outer("b")),
+        node("Exp", "b", out="e"),
+        node("Add", "a", "e", out="sum"),
+        node("Slice", "sum", "from", "to", "", "steps"),
+    ]
+
+
+def test_unnamed_outputs_and_absent_inputs_are_no_values(tmp_path):
+    constants = {
+        "from": np.array([0, 0, 1, 0], I64), "to": np.array([9, 9, 5, 9], I64), "steps": np.array([1, 1, 2, 1], I64)
+    }  # fmt: skip
+    images = weights(*SHAPE, seed=9)
+    # onnxruntime crashes where an output of Split has no name: it gets the same graph with names.
+    named = write(tmp_path / "named.onnx", absent_beside("1", "3"), constants, opset=13)
+    unnamed = write(tmp_path / "net.onnx", absent_beside("", ""), constants, opset=13)
+    found = read_onnx(unnamed)(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(found, runtime(named, images), atol=1e-5)
+
+
+HUGE = np.array([2**20, 2**20], I64)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants"),
+    [
+        ([node("ConstantOfShape", "n", out="c")], {"n": HUGE}),
+        ([node("Expand", "one", "n", out="c")], {"one": weights(1), "n": HUGE}),
+        ([node("Tile", "one", "n", out="c")], {"one": weights(1, 1), "n": HUGE}),
+        ([node("Range", "a", "b", "d", out="c")],
+         {"a": np.array(0, I64), "b": np.array(2**40, I64), "d": np.array(1, I64)}),
+        ([node("Mul", "column", "row", out="c")], {"column": weights(2**15, 1), "row": weights(1, 2**15)}),
+    ],
+    ids=lambda case: case[0].op_type if isinstance(case, list) else "",
+)  # fmt: skip
+def test_a_constant_too_large_for_memory_is_refused_before_it_is_made(nodes, constants, tmp_path):
+    path = write(
+        tmp_path / "net.onnx", [*nodes, node("ReduceSum", "c", out="s"), node("Add", X, "s")], constants
+    )
+    with pytest.raises(DataError, match=r"makes a constant of \d+ elements; at most 268435456 are computed"):
+        read_onnx(path)
 
 
 def test_shapes_stay_on_the_cpu_and_what_is_computed_with_them_comes_to_the_images(tmp_path):

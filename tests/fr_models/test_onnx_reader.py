@@ -237,6 +237,24 @@ def test_normalisation_with_two_readers_of_its_convolution_stays(tmp_path):
     agree(path)
 
 
+@pytest.mark.parametrize("beta", [0.5, 1.0])
+@pytest.mark.parametrize("shape", [(2, 5), (2, 1), (1, 5), (5,)])
+def test_normalisation_after_a_gemm_whose_bias_may_differ_by_row_agrees(shape, beta, tmp_path):
+    constants = {
+        "w": weights(5, 504), "b": weights(*shape, seed=1), "g": weights(5), "s": weights(5, seed=1),
+        "m": weights(5, seed=2), "v": weights(5, seed=3, positive=True),
+    }  # fmt: skip
+    nodes = [
+        FLAT,
+        node("Gemm", "flat", "w", "b", transA=0, transB=1, alpha=1.0, beta=beta, out="e"),
+        node("BatchNormalization", "e", "g", "s", "m", "v"),
+    ]
+    path = save(tmp_path / "net.onnx", nodes, constants)
+    agree(path)
+    by_row = shape[0] == 2
+    assert len(read_onnx(path)._steps) == (3 if by_row else 2)
+
+
 def test_input_gradient_agrees_with_finite_differences(tmp_path):
     network = read_onnx(insightface_like(tmp_path / "net.onnx")).double()
     images = torch.from_numpy(weights(1, 3, 14, 12, seed=3)).double().requires_grad_()
