@@ -133,9 +133,20 @@ BY_HAND: tuple[ByHand, ...] = (
 """Datasets with readers and without files to fetch."""
 
 
-def place_of(entry: ByHand) -> Path:
-    """Return the folder such a dataset is looked for in, unless its parameter ``path`` says another."""
-    return data_folder() / entry.name
+def place_of(entry: ByHand, path: str = "") -> Path:
+    """Return the folder such a dataset is looked for in.
+
+    Args:
+        entry: the dataset.
+        path: its parameter of that name; "" for the data folder's.
+    """
+    return Path(path).expanduser() if path else data_folder() / entry.name
+
+
+def by_hand(name: str) -> ByHand | None:
+    """Return the dataset of a name, which may have parameters, that its publishers hand out themselves."""
+    plain = syntax.parse(name).name
+    return next((entry for entry in BY_HAND if entry.name == plain), None)
 
 
 def catalogue(kind: Kind | None = None) -> tuple[AssetEntry, ...]:
@@ -211,8 +222,8 @@ def find(name: str, kind: Kind | None = None) -> AssetEntry:
         return entry
     if of_name:
         raise UsageError(f"nothing is to be fetched for '{name}': its files ship with it or are your own.")
-    by_hand = [entry.name for entry in BY_HAND if kind in (None, "dataset")]
-    valid = [*(entry.name for entry in catalogue(kind)), *by_hand]
+    handed_out = [entry.name for entry in BY_HAND if kind in (None, "dataset")]
+    valid = [*(entry.name for entry in catalogue(kind)), *handed_out]
     raise unknown("data set or weights" if kind is None else kind, name, valid, "See `bench fetch --list`.")
 
 

@@ -1,9 +1,10 @@
 """Downloading one file over HTTP: resumed after a cut, tried again with growing pauses, checked by its digest.
 
 `ResumingDownloader` is a downloader for pooch, whose own begins anew each time. What has arrived is kept as
-``NAME.part`` with a note of what it belongs to (``NAME.part.json``: address and the server's ETag or date), so that
-the next attempt, or the next command, asks for the rest only (``Range`` with ``If-Range``, RFC 9110). Addresses may
-lead to other hosts: the digest decides what is taken. Proxies of the environment are used.
+``NAME.part`` with a note of what it belongs to (``NAME.part.json``: address, the server's ETag or date, the file's
+size), so that the next attempt, or the next command, asks for the rest only (``Range`` with ``If-Range``, RFC 9110).
+Where neither the server's word nor a whole digest could tell a mix of two files, it begins anew. Addresses may lead to
+other hosts: the digest decides what is taken. Proxies of the environment are used.
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ _CHUNK = 1 << 16
 _WORTH = 1 << 20
 """Bytes; an attempt that brings so many was no failure."""
 
+FULL_DIGEST = 64
+"""Hexadecimal digits of a whole SHA-256."""
+
+LARGEST = 4 << 30
+"""Bytes that are taken of a file whose size nobody has stated; the largest known here have a tenth of that."""
+
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers of a server that may be another in a while."""
 
@@ -43,6 +50,10 @@ class NotThereError(DataError):
 
 class WrongBytesError(DataError):
     """A file is not the one that is wanted, by its digest."""
+
+
+class DiskFullError(DataError):
+    """There is no room for what is fetched."""
 
 
 class UnreachableError(DataError):
@@ -112,6 +123,8 @@ class ResumingDownloader:
         report: told of the bytes that are here.
         patience: how long it is tried.
         sleep: waits for seconds.
+        size: bytes that the file has, 0 where nobody has stated them; a stream that goes on beyond them, or beyond
+            `LARGEST`, is left.
     """
 
     part: Path
@@ -120,6 +133,7 @@ class ResumingDownloader:
     report: Progress = lambda _name, _done, _total: None
     patience: Patience = field(default_factory=Patience)
     sleep: Callable[[float], None] = time.sleep
+    size: int = 0
 
     def __call__(self, url: str, output_file: Any, pooch: Any, check_only: bool = False) -> None:
         """Bring the file of `url` to `output_file`; see `pooch.HTTPDownloader`.
@@ -127,8 +141,9 @@ class ResumingDownloader:
         Raises:
             NotThereError: the server has no such file.
             UnreachableError: no server answers.
-            WrongBytesError: the digest is another; nothing is kept.
-            DataError: the connection broke off again and again, or the disk is full; what arrived is kept.
+            WrongBytesError: the digest is another, or there are more bytes than the file has; nothing is kept.
+            DiskFullError: the file has no room here.
+            DataError: the connection broke off again and again; what arrived is kept.
         """
         del pooch, check_only
         resumed = self._kept(url) > 0
@@ -153,7 +168,7 @@ class ResumingDownloader:
     def _size(self) -> int:
         return self.part.stat().st_size if self.part.is_file() else 0
 
-    def _belongs(self) -> Mapping[str, str]:
+    def _belongs(self) -> Mapping[str, Any]:
         try:
             content = json.loads(self._note.read_text(encoding="utf-8"))
             return content if isinstance(content, dict) else {}
@@ -161,8 +176,13 @@ class ResumingDownloader:
             return {}
 
     def _kept(self, url: str) -> int:
-        """Return how many bytes of the file are here, 0 where the part is of another."""
-        return self._size if self._belongs().get("url") == url else 0
+        """Return how many bytes are here to go on from: none where the part is or may be of another file.
+
+        Without a validator the server's rest may be of another version: only a whole digest would tell.
+        """
+        note = self._belongs()
+        sure = bool(note.get("validator")) or len(self.sha256) == FULL_DIGEST
+        return self._size if sure and note.get("url") == url else 0
 
     def _drop(self) -> None:
         self.part.unlink(missing_ok=True)
@@ -187,16 +207,16 @@ class ResumingDownloader:
 
     def _complete(self, url: str) -> None:
         failures = 0
+        furthest = self._kept(url)
         while True:
-            before = self._kept(url)
             try:
                 self._attempt(url)
                 return
             except _CutError as cut:
-                failures = 1 if self._size - before >= _WORTH else failures + 1
-                limit = (
-                    self.patience.attempts if cut.answered or self._kept(url) else self.patience.unanswered
-                )
+                kept = self._kept(url)
+                failures = 1 if kept - furthest >= _WORTH else failures + 1
+                furthest = max(furthest, kept)
+                limit = self.patience.attempts if cut.answered or kept else self.patience.unanswered
                 if failures >= limit:
                     raise self._given_up(url, cut) from cut
                 self.sleep(self.patience.pause(failures, cut.pause))
@@ -205,6 +225,8 @@ class ResumingDownloader:
         if not cut.answered:
             return UnreachableError(urlsplit(url).netloc, str(cut))
         kept = self._kept(url)
+        if not kept:
+            self._drop()
         rest = (
             f"{kept:,} bytes are kept: the same command goes on from there."
             if kept
@@ -270,9 +292,10 @@ class ResumingDownloader:
             DataError: it will not give the file.
         """
         status = response.status_code
+        noted = self._belongs().get("total") or 0
         if status == 416:  # nothing behind what is here
             whole = response.headers.get("Content-Range", "").rpartition("/")[2] == str(start)
-            if not whole:
+            if not whole or noted not in (0, start):
                 self._drop()
                 raise _CutError("the part that was here does not fit the file any more")
             return start, start
@@ -287,9 +310,18 @@ class ResumingDownloader:
             if span.partition("-")[0] != str(start):
                 self._drop()
                 raise _CutError("the server gives another range than it was asked for")
-            return start, int(total) if total.isdecimal() else 0
+            size = int(total) if total.isdecimal() else noted
+            if noted not in (0, size) or not self._same(response):
+                self._drop()
+                raise _CutError("the server gives the rest of another file than before")
+            return start, size
         length = response.headers.get("Content-Length", "")
         return 0, int(length) if length.isdecimal() else 0
+
+    def _same(self, response: requests.Response) -> bool:
+        """Say whether an answer may be of the file that was begun: it names no other version (If-Range is heeded)."""
+        before, now = self._belongs().get("validator"), _validator(response)
+        return not (before and now) or before == now
 
     def _store(self, url: str, response: requests.Response, place: tuple[int, int]) -> None:
         start, total = place
@@ -297,23 +329,41 @@ class ResumingDownloader:
         self.report(name, start, total)
         if response.status_code == 416:
             return
-        require_space(self.part.parent, total - start, name)
+        self._bound(url, total)
         if not start:
             self._drop()
-            etag = response.headers.get("ETag", "")
-            validator = etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
-            self._note.write_text(json.dumps({"url": url, "validator": validator}), encoding="utf-8")
+        require_space(self.part.parent, total - start, name)
+        if not start:
+            note = {"url": url, "validator": _validator(response), "total": total}
+            self._note.write_text(json.dumps(note), encoding="utf-8")
         with self.part.open("ab") as file:
-            self._receive(response, file, start, total, name)
+            self._receive(url, response, file, (start, total))
         if total and self._size != total:
             raise _CutError(f"it ended after {self._size:,} of {total:,} bytes")
 
-    def _receive(self, response: requests.Response, file: Any, start: int, total: int, name: str) -> None:
+    def _bound(self, url: str, size: int) -> None:
+        """Check that a file is no larger than it may be.
+
+        Raises:
+            WrongBytesError: it is; nothing is kept.
+        """
+        if size > (self.size or LARGEST):
+            self._drop()
+            most = f"the {self.size:,} that the file has" if self.size else f"the {LARGEST:,} that are taken"
+            raise WrongBytesError(
+                f"{url} gives more bytes than {most}. Nothing was kept; the publisher's file has changed or the way "
+                f"is not to be trusted. Give a copy with {FROM}."
+            )
+
+    def _receive(self, url: str, response: requests.Response, file: Any, place: tuple[int, int]) -> None:
+        start, total = place
+        name = self.part.name.removesuffix(".part")
         done = seen = start
         since = time.monotonic()
         for content in _pieces(response):
-            file.write(content)
             done += len(content)
+            self._bound(url, done)
+            file.write(content)
             if total and done > total:
                 raise _CutError(f"more than the {total:,} bytes that the server stated")
             self.report(name, done, total)
@@ -336,11 +386,11 @@ def require_space(folder: Path, needed: int, what: str) -> None:
     """Check that a disk has room.
 
     Raises:
-        DataError: it has not; says how much is free and how much is needed.
+        DiskFullError: it has not; says how much is free and how much is needed.
     """
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise DataError(
+        raise DiskFullError(
             f"{folder} has {free:,} bytes free, {what} needs {needed:,}. Free some space, or point "
             f"{VARIABLE} elsewhere."
         )
@@ -350,6 +400,12 @@ def digest_of(path: Path) -> str:
     """Return the SHA-256 of a file that may be written again under the same name: nothing is remembered."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _validator(response: requests.Response) -> str:
+    """Return what tells this version of a file from others, "" where the server says nothing that does."""
+    etag: str = response.headers.get("ETag", "")
+    return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 
 
 def _retry_after(response: requests.Response) -> float:

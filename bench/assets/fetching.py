@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 from bench.assets import catalogue, first_digests
 from bench.assets.downloads import (
     FROM,
+    FULL_DIGEST,
+    DiskFullError,
     NotThereError,
     Patience,
     Progress,
@@ -40,12 +42,6 @@ if TYPE_CHECKING:
 
 DOWNLOADS = "downloads"
 """Folder of the data folder where publishers' files lie until they have served."""
-
-_FULL_DIGEST = 64
-
-
-class DiskFullError(DataError):
-    """There is no room for what is fetched."""
 
 
 class Fetched(NamedTuple):
@@ -90,8 +86,10 @@ class Fetcher:
             DataError: a source does not answer or gives other bytes, a file cannot be made of it, or the disk is full;
                 no half file is left, and what was downloaded serves the next attempt.
         """
-        if catalogue.state_of(entry).state == "present":
+        found = catalogue.state_of(entry)
+        if found.state == "present":
             return Fetched(entry)
+        _Work(self, entry).require_way([state for state in found.files if state.state != "present"])
         with _disk(entry), self._turn(entry):
             work = _Work(self, entry)
             for state in catalogue.state_of(entry).files:
@@ -145,6 +143,13 @@ class Fetcher:
     def download(self, url: str, name: str, folder: Path, sha256: str = "", size: int = 0) -> Path:
         """Return a file downloaded into a folder, or as an earlier command left it there whole.
 
+        Args:
+            url: where it is.
+            name: its name in the folder.
+            folder: is made if need be.
+            sha256: its digest, its first digits, or "".
+            size: its bytes; 0 where nobody has stated them.
+
         Raises:
             DataError: as `ResumingDownloader`.
         """
@@ -159,8 +164,8 @@ class Fetcher:
         if there.is_file() and not digest_of(there).startswith(sha256):
             there.unlink()  # pooch compares whole digests only
         require_space(folder, size - (part.stat().st_size if part.exists() else 0), name)
-        downloader = ResumingDownloader(part, sha256, self.session, self.report, self.patience)
-        known = f"sha256:{sha256}" if len(sha256) == _FULL_DIGEST else None
+        downloader = ResumingDownloader(part, sha256, self.session, self.report, self.patience, size=size)
+        known = f"sha256:{sha256}" if len(sha256) == FULL_DIGEST else None
         try:
             return Path(pooch.retrieve(url, known, fname=name, path=folder, downloader=downloader))
         except UnreachableError as error:
@@ -199,6 +204,16 @@ class _Work:
         """Where this entry's sources are downloaded to."""
         return data_folder() / DOWNLOADS / self.entry.name
 
+    def require_way(self, states: Sequence[catalogue.FileState]) -> None:
+        """Check that there is a way to some file, before anything is locked or written.
+
+        Raises:
+            UsageError: there is none to any.
+        """
+        if not any(True for state in states for _ in self._ways(state.file)):
+            self.without = [*states]
+            self.finish()
+
     def bring(self, state: catalogue.FileState) -> None:
         """Put one file into its place by the first way that can be had; remember it where there is none.
 
@@ -212,8 +227,9 @@ class _Work:
                     way.make(part)
                     self._accept(state.file, part, way)
                     part.replace(state.path)
-            except DataError as error:
-                self._drop_unchecked(way.sources)
+            except Exception as error:
+                if not _is_full(error):
+                    self._drop_unchecked(way.sources)
                 if not isinstance(error, (NotThereError, WrongBytesError, UnreachableError)):
                     raise
                 refused.append(error)
@@ -256,7 +272,8 @@ class _Work:
             if path := mirror.path(name):
                 yield _Way(partial(shutil.copyfile, path), accepted, str(path))
             elif address := mirror.address(name):
-                yield _Way(partial(self._download_to, address), accepted, address)
+                size = 0 if file.equivalents else file.bytes  # an equal file may be longer
+                yield _Way(partial(self._download_to, address, size), accepted, address)
         possible = [recipe for recipe in file.recipes if all(map(self._can_be_had, recipe.sources))]
         for recipe in sorted(possible, key=lambda each: not all(map(packaged, each.sources))):
             names = ", ".join(source.name for source in recipe.sources)
@@ -269,8 +286,8 @@ class _Work:
             return True
         return bool(source.url if mirror is None else mirror.url or mirror.path(source.name))
 
-    def _download_to(self, address: str, part: Path) -> None:
-        self.fetcher.download(address, part.name, self.downloads / "finished").replace(part)
+    def _download_to(self, address: str, size: int, part: Path) -> None:
+        self.fetcher.download(address, part.name, self.downloads / "finished", size=size).replace(part)
 
     def _cook(self, recipe: Recipe, file: AssetFile, part: Path) -> None:
         """Get the sources of a recipe and make the file of them.
@@ -367,7 +384,7 @@ def _disk(entry: AssetEntry) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if _is_full(error):
             raise DiskFullError(
                 f"{entry.name} is not fetched: {data_folder()} is full ({error.strerror}). Nothing half is left; what "
                 f"was downloaded is kept. Free some space, or point {VARIABLE} elsewhere, and run the command again."
@@ -376,6 +393,12 @@ def _disk(entry: AssetEntry) -> Iterator[None]:
             f"{entry.name} is not fetched: {error.filename or data_folder()} cannot be written "
             f"({error.strerror or error}). Point {VARIABLE} to a folder that can."
         ) from error
+
+
+def _is_full(error: Exception) -> bool:
+    """Say whether an error means that the disk has no room."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or isinstance(error, DiskFullError)
 
 
 def failed(failures: Sequence[Failure]) -> BenchError:

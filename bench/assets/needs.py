@@ -25,7 +25,7 @@ class Needs:
 
     Attributes:
         entries: what ``bench fetch`` calls it → entry; sorted by kind, datasets first.
-        by_hand: datasets that their publishers hand out themselves.
+        by_hand: datasets that their publishers hand out themselves and whose folder is not here.
     """
 
     entries: dict[str, AssetEntry]
@@ -49,8 +49,14 @@ def needs_of(requested: RunSpec) -> Needs:
             found.setdefault(_called(entry, method), entry)
     found |= {entry.name: entry for entry in catalogue.OWN}
     ordered = sorted(found.items(), key=lambda item: item[1].kind)
-    by_hand = tuple(entry for entry in catalogue.BY_HAND if entry.name == run.dataset.name)
-    return Needs(dict(ordered), by_hand)
+    return Needs(dict(ordered), tuple(_handed_out(run.dataset)))
+
+
+def _handed_out(dataset: Method) -> Iterator[ByHand]:
+    entry = catalogue.by_hand(dataset.name)
+    path = getattr(dataset.params, "path", "")
+    if entry is not None and not catalogue.place_of(entry, path).is_dir():
+        yield entry
 
 
 def _methods(run: Resolved) -> Iterator[Method]:

@@ -80,7 +80,7 @@ def fetch(
     folder is CLOAKBENCH_DATA, else the platform's user data folder.
     """
     if listed:
-        _list(_entries(names, suite)[0] if names or suite else None, as_json)
+        _list(names, suite, as_json)
         return
     entries, failures = _entries(names, suite)
     if not entries and not failures:
@@ -142,11 +142,10 @@ def _entries(names: Sequence[str], suite: Path | None) -> "tuple[list[AssetEntry
         needs = needs_of(make_spec(load_suite(suite)))
         found |= needs.entries
         for entry in needs.by_hand:
-            if not catalogue.place_of(entry).is_dir():
-                try:
-                    catalogue.find(entry.name)
-                except UsageError as error:
-                    failures.append(Failure(entry.name, error))
+            try:
+                catalogue.find(entry.name)
+            except UsageError as error:
+                failures.append(Failure(entry.name, error))
     once = {tuple(file.path for file in entry.files): entry for entry in found.values()}
     return list(once.values()), failures
 
@@ -275,15 +274,21 @@ class _Lines:
 # -- the list ------------------------------------------------------------------------------------------------
 
 
-def _list(entries: "Sequence[AssetEntry] | None", as_json: bool) -> None:
-    """Print the catalogue, or some entries of it."""
+def _list(names: Sequence[str], suite: Path | None, as_json: bool) -> None:
+    """Print the catalogue, or of it what is named."""
     from bench.assets import catalogue
     from bench.data.files import data_folder
 
-    found = catalogue.listing() if entries is None else tuple(map(catalogue.state_of, entries))
-    by_hand = catalogue.BY_HAND if entries is None else ()
+    if names or suite is not None:
+        handed_out = dict.fromkeys(name for name in names if catalogue.by_hand(name) is not None)
+        entries, missing = _entries([name for name in names if name not in handed_out], suite)
+        found = tuple(map(catalogue.state_of, entries))
+        by_hand = [_by_hand_row(name) for name in handed_out | dict.fromkeys(each.name for each in missing)]
+    else:
+        found = catalogue.listing()
+        by_hand = [_by_hand_row(entry.name) for entry in catalogue.BY_HAND]
     if as_json:
-        print_json([*map(_as_row, found), *map(_by_hand_row, by_hand)])
+        print_json([*map(_as_row, found), *by_hand])
         return
     from rich.table import Table
 
@@ -292,7 +297,7 @@ def _list(entries: "Sequence[AssetEntry] | None", as_json: bool) -> None:
     )
     for row in map(_as_row, found):
         table.add_row(row["name"], row["state"], _size(row["bytes"], row["download"]), row["licence"])
-    for row in map(_by_hand_row, by_hand):
+    for row in by_hand:
         table.add_row(row["name"], row["state"], "", row["licence"])
     console(width=120).print(table)
 
@@ -306,10 +311,15 @@ def _as_row(item: "Listed") -> dict[str, Any]:
     return {**facts, **sizes, **origin, "files": files}
 
 
-def _by_hand_row(entry: Any) -> dict[str, Any]:
+def _by_hand_row(name: str) -> dict[str, Any]:
+    """Return the row of a dataset that its publishers hand out, named with or without parameters."""
     from bench.assets import catalogue
+    from bench.plugins import syntax
 
-    state = "folder here" if catalogue.place_of(entry).is_dir() else "by hand"
+    entry = catalogue.by_hand(name)
+    assert entry is not None
+    path = str(syntax.parse(name).values.get("path", ""))
+    state = "folder here" if catalogue.place_of(entry, path).is_dir() else "by hand"
     facts = {"name": entry.name, "kind": "dataset", "state": state, "what": entry.what}
     return {**facts, "licence": entry.licence, "how": entry.how}
 

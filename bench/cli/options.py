@@ -88,7 +88,8 @@ lpips_trunk_option = click.option(
     "--lpips-trunk",
     type=click.Path(path_type=Path),
     envvar="CLOAKBENCH_LPIPS_TRUNK",
-    help="AlexNet weights for LPIPS (.pth or .safetensors). [default: what `bench fetch lpips` got]",
+    help="AlexNet weights for LPIPS (.pth or .safetensors). [env: CLOAKBENCH_LPIPS_TRUNK] [default: what "
+    "`bench fetch lpips` got into the data folder, else torchvision's cache]",
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON document, and nothing else."

@@ -100,13 +100,24 @@ class Cursor:
             dtype: of the file, with its byte order.
 
         Raises:
-            DataError: a side is negative, or the file ends before.
+            DataError: a side is negative, the file ends before, or no array can have this shape.
         """
         kind = np.dtype(dtype)
         if any(side < 0 for side in shape):
             raise self.broken(f"an array has the shape {tuple(shape)}")
         content = self.bytes(math.prod(shape) * kind.itemsize)
-        return np.frombuffer(content, kind).reshape(shape).astype(kind.newbyteorder("="))
+        return self.shaped(np.frombuffer(content, kind), shape).astype(kind.newbyteorder("="))
+
+    def shaped(self, values: npt.NDArray[Any], shape: Sequence[int]) -> npt.NDArray[Any]:
+        """Return values in a declared shape, whose product is their number.
+
+        Raises:
+            DataError: no array can have it: too many sides, or an empty one beside absurd ones.
+        """
+        try:
+            return values.reshape(shape)
+        except (ValueError, OverflowError) as error:
+            raise self.broken(f"an array has the shape {tuple(shape)}") from error
 
     def finish(self) -> None:
         """Check that nothing is left.

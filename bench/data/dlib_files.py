@@ -200,7 +200,8 @@ def _parts(cursor: Cursor, values: Array, **shapes: tuple[int, ...]) -> Mapping[
     if min(sizes) < 0 or sum(sizes) != len(values):
         raise cursor.broken(f"a layer of {len(values):,} values has parts of {sizes}")
     pieces = np.split(values, np.cumsum(sizes)[:-1])
-    return {name: piece.reshape(shape) for piece, (name, shape) in zip(pieces, shapes.items(), strict=True)}
+    named = zip(pieces, shapes.items(), strict=True)
+    return {name: cursor.shaped(piece, shape) for piece, (name, shape) in named}
 
 
 def _multipliers(cursor: Cursor) -> None:
@@ -222,7 +223,8 @@ def _integer(cursor: Cursor) -> int:
 
 def _floating(cursor: Cursor) -> float:
     mantissa, exponent = _integer(cursor), _integer(cursor)
-    if abs(exponent) > 1000 or abs(mantissa) >= 1 << 53:  # infinities and the like are written so
+    # Infinities and the like are written with absurd exponents; a double's largest is 2 to the 1024, less a bit.
+    if abs(exponent) > 1000 or abs(mantissa) >= 1 << 53 or mantissa.bit_length() + exponent > 1024:
         raise cursor.broken(f"a number is {mantissa} times two to the {exponent}")
     return math.ldexp(mantissa, exponent)
 

@@ -55,6 +55,18 @@ LARGEST_ARCHIVE = 4 << 30
 """Bytes an archive may unpack to; a bomb unpacks to more."""
 
 _PHOTO = re.compile(r"(?:^|/)(?P<identity>[^/]+)/(?P<file>(?P=identity)_\d{4}\.jpg)$")
+_BROKEN = (
+    tarfile.TarError,
+    zlib.error,
+    gzip.BadGzipFile,
+    EOFError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+)
+"""What `tarfile` and `zlib` raise of archives that are none: also of numbers in PAX records, of headers without end."""
+
 _AGAIN = "Fetch it again, or give a copy with --from URL_OR_FOLDER."
 
 
@@ -117,7 +129,7 @@ def members(archive: Path) -> Iterator[tuple[str, bytes]]:
                     )
                 if member.isreg() and member.size <= LARGEST_FILE and (file := tar.extractfile(member)):
                     yield member.name, file.read()
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except _BROKEN as error:
         raise DataError(f"{archive.name} is no whole .tar.gz ({error}). {_AGAIN}") from error
 
 

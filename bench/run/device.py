@@ -133,7 +133,7 @@ def make_machine(device: str, threads: int | None, batch_size: int, lpips_trunk:
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         threads: None for every core this process may use.
         batch_size: images handed to a method per call.
-        lpips_trunk: file with AlexNet's weights, or None to look in torchvision's cache.
+        lpips_trunk: file with AlexNet's weights, or None to look for it (`bench.quality.lpips.load_lpips`).
     """
     chosen, count = use_device(device, threads)
     return Machine(chosen, count, batch_size, load_lpips(lpips_trunk))

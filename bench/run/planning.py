@@ -36,7 +36,8 @@ class Options:
         batch_size: images handed to a method per call.
         store: folder of artefacts; None for the default.
         out: the run's folder; None for ``runs/<run>``.
-        lpips_trunk: AlexNet's weights for LPIPS; None to look in torchvision's cache.
+        lpips_trunk: AlexNet's weights for LPIPS; None to look where ``CLOAKBENCH_LPIPS_TRUNK`` says, then in the data
+            folder, then in torchvision's cache.
         command: the command line, recorded in the run's folder.
         progress: True: bars on standard error, or lines where that is no terminal; or what is called with every
             `bench.run.progress.Step`.

@@ -11,6 +11,7 @@ from publishers import chunked, cut, drip, redirect, stall, status
 
 from bench.assets import downloads
 from bench.assets.downloads import (
+    DiskFullError,
     NotThereError,
     Patience,
     ResumingDownloader,
@@ -30,7 +31,7 @@ def get(tmp_path, publishers):
     publishers.add(URL, CONTENT)
     waited, told = [], []
 
-    def run(sha256=SHA256, url=URL, **patience):
+    def run(sha256=SHA256, url=URL, size=0, **patience):
         downloader = ResumingDownloader(
             tmp_path / "model.bin.part",
             sha256,
@@ -38,6 +39,7 @@ def get(tmp_path, publishers):
             lambda *step: told.append(step),
             Patience(**patience),
             waited.append,
+            size,
         )
         downloader(url, str(tmp_path / "whole"), None)
         return (tmp_path / "whole").read_bytes()
@@ -109,6 +111,55 @@ def test_without_etag_a_mixed_file_is_told_by_its_digest_and_fetched_again(get, 
     publishers.add(URL, CONTENT[::-1])
     assert get(hashlib.sha256(CONTENT[::-1]).hexdigest()) == CONTENT[::-1]
     assert publishers.asked(URL) == ["bytes=140000-", ""]
+
+
+@pytest.mark.parametrize("sha256", ["", SHA256[:8]], ids=["no digest", "first digits"])
+def test_what_nothing_could_tell_from_a_mix_begins_anew(get, tmp_path, publishers, sha256):
+    """Neither ETag nor a whole digest: the rest might be another file's."""
+    publishers.etags = False
+    publishers.fault(URL, cut(70_000))
+    assert get(sha256) == CONTENT
+    assert publishers.asked(URL) == ["", ""]
+    publishers.fault(URL, *[cut(70_000)] * 9)
+    with pytest.raises(DataError, match=r"cannot be had whole: .* Try it again later"):
+        get(sha256)
+    assert left(tmp_path) == ["whole"]
+
+
+def test_a_server_that_always_cuts_late_is_given_up(get, publishers):
+    """More than a MiB each time is no progress where each attempt begins anew."""
+    publishers.etags = False
+    publishers.add(URL, CONTENT * 8)
+    publishers.fault(URL, *[cut(2_000_000)] * 30)
+    with pytest.raises(DataError, match="cannot be had whole"):
+        get("")
+    assert len(publishers.seen) == 6
+
+
+@pytest.mark.parametrize(("total", "etag"), [(len(CONTENT) + 1, '"one"'), (len(CONTENT), '"two"')])
+def test_the_rest_of_another_file_is_refused_by_its_size_or_version(get, tmp_path, publishers, total, etag):
+    """A server that heeds no If-Range says by itself that it has another file now."""
+    (tmp_path / "model.bin.part").write_bytes(b"x" * 1000)
+    note = {"url": URL, "validator": '"one"', "total": len(CONTENT)}
+    (tmp_path / "model.bin.part.json").write_text(json.dumps(note))
+
+    def heedless(handler, content, headers):
+        span = {"Content-Range": f"bytes 1000-{total - 1}/{total}", "ETag": etag}
+        handler.begin(206, {**span, "Content-Length": str(total - 1000)})
+        handler.wfile.write(bytes(total - 1000))
+
+    publishers.fault(URL, heedless)
+    assert get("") == CONTENT
+    assert publishers.asked(URL) == ["bytes=1000-", ""]
+
+
+def test_a_part_that_ends_where_another_file_does_is_not_taken(get, tmp_path, publishers):
+    (tmp_path / "model.bin.part").write_bytes(b"x" * len(CONTENT))
+    note = {"url": URL, "validator": '"one"', "total": 2 * len(CONTENT)}
+    (tmp_path / "model.bin.part.json").write_text(json.dumps(note))
+    ends = status(416, Content_Range=f"bytes */{len(CONTENT)}")
+    publishers.fault(URL, ends)
+    assert get("") == CONTENT
 
 
 def test_a_server_without_ranges_begins_anew(get, publishers):
@@ -233,6 +284,24 @@ def test_more_than_was_stated_is_a_cut(get, publishers):
     assert get() == CONTENT
 
 
+@pytest.mark.parametrize("stated", [True, False], ids=["length stated", "no length"])
+def test_more_than_the_file_has_is_left(get, tmp_path, publishers, stated):
+    if not stated:
+        publishers.fault(URL, chunked())
+    with pytest.raises(WrongBytesError, match=r"gives more bytes than the 100,000 that the file has"):
+        get(size=100_000)
+    assert left(tmp_path) == []
+    assert get(size=len(CONTENT)) == CONTENT
+
+
+def test_a_stream_without_end_is_left_where_no_size_is_known(get, tmp_path, publishers, monkeypatch):
+    monkeypatch.setattr(downloads, "LARGEST", 100_000)
+    publishers.fault(URL, chunked())
+    with pytest.raises(WrongBytesError, match=r"gives more bytes than the 100,000 that are taken"):
+        get("")
+    assert left(tmp_path) == []
+
+
 def test_no_network_is_one_sentence(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
@@ -269,7 +338,7 @@ def test_a_disk_that_is_too_small_is_told_before_a_byte_is_written(get, tmp_path
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _path: usage._replace(free=1000))
     with pytest.raises(
-        DataError, match=rf"has 1,000 bytes free, model\.bin needs {len(CONTENT):,}\. Free some"
+        DiskFullError, match=rf"has 1,000 bytes free, model\.bin needs {len(CONTENT):,}\. Free some"
     ):
         get()
     assert left(tmp_path) == []

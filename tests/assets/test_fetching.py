@@ -302,6 +302,38 @@ def test_a_source_that_cannot_be_checked_and_cannot_be_converted_is_not_kept(fet
     assert contents(data) == {}
 
 
+def test_nor_where_its_converter_breaks_down(fetcher, data, publishers):
+    """A parser's own error is no reason to try the same bytes again."""
+
+    def breaks(_sources, _target):
+        raise RecursionError("headers without end")
+
+    with pytest.raises(RecursionError):
+        fetcher.fetch(entry(made(Recipe(sources=(raw(sha256=""),), convert=breaks))))
+    assert contents(data) == {}
+
+
+def test_but_it_is_kept_where_only_the_disk_is_full(fetcher, data):
+    def full(_sources, target):
+        raise OSError(28, "No space left on device", str(target))
+
+    with pytest.raises(fetching.DiskFullError, match="what was downloaded is kept"):
+        fetcher.fetch(entry(made(Recipe(sources=(raw(sha256=""),), convert=full))))
+    assert contents(data) == {"downloads/toy/model.raw": RAW_CONTENT}
+
+
+def test_the_size_that_is_stated_bounds_sources_and_finished_files(fetcher, data, publishers):
+    publishers.add(RAW, RAW_CONTENT + b"x")
+    longer = rf"model\.raw gives more bytes than the {len(RAW_CONTENT):,} that the file has"
+    with pytest.raises(DataError, match=longer):
+        fetcher.fetch(entry())
+    publishers.add("https://mirror.example/weights/toy/model.bin", MADE + b"x")
+    fetcher.mirror = Mirror.at("https://mirror.example")
+    with pytest.raises(DataError, match=rf"model\.bin gives more bytes than the {len(MADE):,} that the file"):
+        fetcher.fetch(entry())
+    assert contents(data) == {}
+
+
 # -- several at once, and ends ---------------------------------------------------------------------------------
 
 
@@ -382,11 +414,29 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(fetcher, data):
         fetcher.fetch(entry())
 
 
-def test_too_small_a_disk_is_told_before_the_download(fetcher, data, publishers, monkeypatch):
+def test_what_has_no_way_leaves_nothing_behind(fetcher, data):
+    nowhere = entry(made(recipes=()), made(recipes=(), path="weights/toy/second.bin"))
+    with pytest.raises(
+        UsageError, match=r"no public source is known for weights/toy/model\.bin, weights/toy/s"
+    ):
+        fetcher.fetch(nowhere)
+    assert not data.exists()
+
+
+def test_what_has_a_way_comes_though_another_file_has_none(fetcher, data):
+    with pytest.raises(UsageError, match=r"no public source is known for weights/toy/second\.bin"):
+        fetcher.fetch(entry(made(), made(recipes=(), path="weights/toy/second.bin")))
+    assert contents(data)["weights/toy/model.bin"] == MADE
+
+
+def test_too_small_a_disk_is_told_before_the_download_and_ends_everything(
+    fetcher, data, publishers, monkeypatch
+):
     usage = shutil.disk_usage(data.parent)
     monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _path: usage._replace(free=10))
-    with pytest.raises(DataError, match=rf"has 10 bytes free, model\.raw needs {len(RAW_CONTENT):,}"):
-        fetcher.fetch(entry())
+    fetched, failures = fetcher.fetch_all([entry(), entry(made(path="x/second"), name="second")])
+    assert (fetched, [one.name for one in failures]) == ([], ["toy"])
+    assert f"has 10 bytes free, model.raw needs {len(RAW_CONTENT):,}" in str(failed(failures))
     assert publishers.seen == []
 
 

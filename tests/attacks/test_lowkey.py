@@ -160,7 +160,7 @@ def test_without_a_trunk_the_plan_is_refused_and_names_the_variant(tmp_path, mon
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("CLOAKBENCH_DATA", str(tmp_path))
-    with pytest.raises(UsageError, match=r"`bench fetch lpips`.*lowkey:perceptual=dssim"):
+    with pytest.raises(UsageError, match=r"`bench fetch lpips`.*in the data folder.*lowkey:perceptual=dssim"):
         LowKey().files(BINDING)
     with pytest.raises(UsageError, match=r"lowkey:perceptual=dssim"):
         LowKey().cloak(faces, ctx)

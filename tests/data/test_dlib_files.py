@@ -15,6 +15,7 @@ from bench.errors import DataError
 sys.path.insert(0, str(Path(__file__).parent))
 
 from foreign_files import (
+    EMPTY,
     affine,
     alias,
     convolution,
@@ -75,6 +76,15 @@ def declaring(count):
 LIES = {
     "a tensor larger than the file": declaring(2**50),
     "a tensor of negative size": declaring(-8),
+    "an empty tensor of absurd sides": SMALL.replace(EMPTY, integer(2) + sides(0, 2**62, 2**62, 1), 1),
+    "an empty convolution of absurd sides": network(
+        text("con_4")
+        + EMPTY
+        + b"".join(map(integer, (0, 2**62, 1, 1, 1, 0, 0)))
+        + alias(0, 2**62, 2**62, 1)
+        + alias(1, 0, 1, 1)
+        + floating(1) * 4
+    ),
     "a smaller tensor": declaring(55),
     "another loss": network(convolution(WEIGHT, BIAS), loss="loss_softmax"),
     "an unknown layer": network(text("lstm_")),
@@ -111,6 +121,8 @@ def test_integers_of_any_size_are_read(tmp_path_factory, value):
     assert read_network(path)[1].numbers[0] == value
 
 
-def test_a_number_beyond_all_bounds_is_refused(read_or_refuse):
-    infinite = network(convolution(WEIGHT, BIAS)).replace(floating(122.75), integer(1) + integer(32_000))
+@pytest.mark.parametrize(("mantissa", "exponent"), [(1, 32_000), (2**52, 1000), (-(2**53) + 1, 972)])
+def test_a_number_beyond_all_bounds_is_refused(read_or_refuse, mantissa, exponent):
+    number = integer(mantissa) + integer(exponent)
+    infinite = network(convolution(WEIGHT, BIAS)).replace(floating(122.75), number)
     assert isinstance(read_or_refuse(read_network, infinite, "net.dat"), DataError)

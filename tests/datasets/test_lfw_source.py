@@ -178,6 +178,28 @@ def test_a_header_of_absurd_size_is_not_read(tmp_path, kind):
         source.make_tar((path,), tmp_path / "out")
 
 
+def test_headers_without_end_are_refused(tmp_path):
+    header = tarfile.TarInfo("h")
+    header.type, record = tarfile.XHDTYPE, b"12 comment=\n"
+    header.size = len(record)
+    chained = (header.tobuf(tarfile.USTAR_FORMAT) + record.ljust(512, b"\0")) * 3000
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(chained + tarfile.TarInfo("x").tobuf() + bytes(1024)))
+    with pytest.raises(DataError, match=r"no whole \.tar\.gz"):
+        source.make_tar((path,), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "records",
+    [{"GNU.sparse.map": "a,b"}, {"GNU.sparse.size": "x"}, {"size": "9" * 5000}],
+    ids=["words in a map", "a word for a size", "a number of 5,000 digits"],
+)
+def test_records_that_are_none_are_refused(tmp_path, records):
+    path = pack(tmp_path / "a.tar.gz", [member("x", b"x", pax_headers=records), *site()])
+    with pytest.raises(DataError):
+        source.make_tar((path,), tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"no archive" * 99, gzip.compress(b"no tar" * 500)],
