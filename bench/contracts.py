@@ -274,9 +274,9 @@ class Method(ABC):  # noqa: B024 -- what is abstract is up to each kind
         """About how many seconds of one core an image takes, the passes through helper backbones apart.
 
         Declared by the method and never measured, so that a plan is the same on every machine: a dear attack's photos
-        are dealt into parts by it, and it stands in an estimate until this machine has timed the method. It decides no
-        byte and is in no key. The factor of two that processors differ by does not matter. A class attribute will do
-        where it is constant. By default the sum over the method's parts, or a hundredth.
+        are dealt into parts by it, and it stands in an estimate until this machine has timed the method. The factor
+        of two that processors differ by does not matter. Like any code of a method it is in its keys. A class attribute
+        will do where it is constant. By default the sum over the method's parts, or a hundredth.
         """
         return sum(part.core_seconds for part in self.parts()) or 0.01
 

@@ -133,7 +133,7 @@ class _Stripper(ast.NodeTransformer):
         return body
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
-        """Drop names of types, ``__all__`` and what a class says of its paper and its cost."""
+        """Drop names of types, ``__all__`` and what a class says of its paper."""
         (target, *more) = node.targets
         name = target.id if isinstance(target, ast.Name) and not more else ""
         if name == "__all__":
@@ -172,9 +172,7 @@ class _Stripper(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST | None:
-        """Drop annotations that nobody reads, as a decorator may, and what a class says of its cost."""
-        if self._in_class and node.name in _COST:
-            return None
+        """Drop annotations that nobody reads, as a decorator may."""
         if any(self._path(each) == "typing.overload" for each in node.decorator_list):
             return None
         if not node.decorator_list:
@@ -213,8 +211,6 @@ class _Stripper(ast.NodeTransformer):
 
 
 _TYPE_NAMES = ("typing.TypeVar", "typing.ParamSpec", "typing.TypeVarTuple")
-_COST = frozenset({"core_seconds", "passes"})
-"""What a method or a stage declares of its cost (`bench.contracts.Method`)."""
 _LOOKS_UP = frozenset({"globals", "locals", "eval", "exec"})
 _LOGGERS = frozenset({"log", "logger", "logging"})
 _LEVELS = frozenset({"debug", "info", "warning", "error", "critical", "exception"})
@@ -282,8 +278,8 @@ def _without_words(keyword: ast.keyword) -> ast.keyword | None:
 
 
 def _decides_nothing(name: str, value: ast.expr | None) -> bool:
-    """Whether an attribute of a class is its paper or its cost: what is planned by is no byte of a result."""
-    return value is not None and (name in _COST or (name == "paper" and _is_text(value)))
+    """Whether an attribute of a class is its paper."""
+    return value is not None and name == "paper" and _is_text(value)
 
 
 def _is_text(node: ast.expr) -> bool:

@@ -177,10 +177,10 @@ class Threats:
         return tuple(name for name in names if name == tracker or own & self.weights(name))
 
     def _weights(self, name: str) -> frozenset[str]:
-        """Return the SHA-256 of a backbone's weights; empty where it has no file."""
+        """Return the SHA-256 of a backbone's weights, and of files that hold the same; empty where it has no file."""
         backbone = self._backbone(name)
         if backbone.card.sha256:
-            return frozenset({backbone.card.sha256})
+            return frozenset({backbone.card.sha256, *backbone.card.equivalents})
         run = self.run
         files = backbone.files(Binding(run.spec.dataset, run.dataset.domain, (), name))
         return frozenset(sha256_of(path) for path in files if path.suffix != ".json")

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from bench.leaderboard.as_csv import from_csv, to_csv
-from bench.leaderboard.summary import references_last
 from bench.leaderboard.columns import COLUMNS
 from bench.leaderboard.merge import Merged, Source
+from bench.leaderboard.summary import references_last
 from bench.publish.page import Origin, origin_of, page, summary
 
 PLAIN = {

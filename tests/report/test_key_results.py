@@ -70,13 +70,10 @@ def test_every_shape_of_run_has_a_headline_key_results_and_facts(view_of, shape)
 
 
 def test_an_attack_without_effect_stands_before_what_defences_do(view_of):
-    view = RunView(view_of(next(iter(SHAPES))).folder)
-    asr = view.leaderboard["baseline_error"].where(
-        view.leaderboard["attack"] != "none", view.leaderboard["asr"]
+    head, _, _ = parts(summary(view_of("some failed")))
+    assert head.startswith(
+        "No effect: `tiny-noise`. ASR without a defence 50.0 %, without any cloak 50.0 %: "
     )
-    view.leaderboard = view.leaderboard.assign(asr=asr)
-    head, _, _ = parts(summary(view))
-    assert head.startswith("No effect: `")
 
 
 def test_without_a_rate_of_an_attack_the_headline_says_why(view_of):
@@ -94,7 +91,7 @@ def test_without_a_rate_of_an_attack_the_headline_says_why(view_of):
 
 def test_a_failed_attack_is_in_no_mean_and_its_row_says_so(view_of):
     head, rows, facts = parts(summary(view_of("some failed")))
-    assert head.startswith("Lowest ASR with a defence, against `tiny-noise`: `jpeg:quality=20`, ")
+    assert " Lowest ASR with a defence, against `tiny-noise`: `jpeg:quality=20`, " in head
     assert "not tested: 0 of 6 identities differ; a test needs at least 6" in head
     missing = {row["Where"] for row in rows if row["Value"].startswith("NA (")}
     assert missing == {"against `tiny-failing`", "mean of 2 attacks"}
@@ -105,7 +102,7 @@ def test_of_attacks_alone_the_strongest_is_against_no_cloak_and_the_others_again
     view = view_of("attacks")
     asr = view.means[view.means["against"] != EVERY].set_index("against")["asr"]
     best, (head, rows, _) = asr.idxmax(), parts(summary(view))
-    assert head.startswith(f"Highest ASR without a defence: `{best}`, {percent(asr.max())}")
+    assert f" Highest ASR without a defence: `{best}`, {percent(asr.max())}" in head
     board = view.leaderboard[view.leaderboard["attack"] == best]
     for row, tested in zip(rows, board.to_dict("records"), strict=False):
         assert row["Where"] == f"tracker `{tested['backbone']}`, seed 0"

@@ -181,6 +181,17 @@ def test_the_trackers_weights_are_known_under_any_name(tiny, named):
         threats.check()
 
 
+def test_a_file_that_serves_as_well_is_the_same_weights(tiny, monkeypatch):
+    del tiny
+    run = resolve(make_spec({"dataset": "synthetic:identities=4", "backbones": (leaky("RenamedCopy"),)}))
+    threats = Threats(run)
+    original = factory.backbone("synthetic-mobilefacenet")
+    assert threats.same_weights(["synthetic-mobilefacenet"], "renamed-copy")
+    card = original.card.model_copy(update={"sha256": "0" * 64, "equivalents": (original.card.sha256,)})
+    monkeypatch.setattr(type(original), "card", card)
+    assert Threats(run).same_weights(["synthetic-mobilefacenet"], "renamed-copy")
+
+
 def test_a_defence_that_learns_in_the_run_learns_from_the_datasets_training_people(threats):
     cell = threats(defenses=("tiny-centring",), backbones=("tiny-a",))["none", "tiny-centring", "tiny-a"]
     assert (cell.identity_overlap, cell.identity_overlap_detail) == ("no", "")
