@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.options import json_option
-from bench.cli.output import begin, counting, print_json
+from bench.cli.output import begin_reading, counting, print_json
 
 if TYPE_CHECKING:
     from bench.integrity.audit import Audit, Leak
@@ -29,7 +29,7 @@ def audit(run: Path, no_images: bool, all_images: bool, csv_file: Path | None, a
     checked are listed and do not change the exit code.
     """
     if not no_images:
-        begin(f"Reading {run} and its photos")
+        begin_reading(run)
     from bench.files import write_atomically
     from bench.integrity import audit as auditing
     from bench.run.folder import RunFolder

@@ -63,10 +63,10 @@ def log_to_stderr(verbosity: int) -> None:
 # -- progress ------------------------------------------------------------------------------------------------
 
 
-def begin(what: str) -> None:
-    """Say on stderr what begins, before what takes a while is imported or read."""
-    if not is_silent():
-        click.echo(f"{what} …", err=True)
+def begin_reading(run: Path) -> None:
+    """Say on stderr that a run is read, before what takes a while is imported; nothing where there is no run."""
+    if (run / "spec.json").is_file() and not is_silent():
+        click.echo(f"Reading {run} and its photos …", err=True)
 
 
 @contextmanager

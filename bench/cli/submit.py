@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.options import json_option
-from bench.cli.output import begin, counting, print_json
+from bench.cli.output import begin_reading, counting, print_json
 
 if TYPE_CHECKING:
     from bench.publish.submission import Submission
@@ -39,7 +39,7 @@ def submit(run: Path, to: Path, by: str, dry_run: bool, as_json: bool) -> None:
     Exit code 0: every check passed, and the files are written (not with --dry-run) or were there already; 1: a
     check failed, and nothing is written; 2: RUN is no finished run, or another submission of it is there.
     """
-    begin(f"Reading {run} and its photos")
+    begin_reading(run)
     from bench.publish import submission
     from bench.run.folder import RunFolder
 
