@@ -35,6 +35,8 @@ NEEDS_REAL_DATA = {
     ("backbones", "mobilefacenet-casia"),
     ("backbones", "mobileface-v2"),
     ("backbones", "mobileface-v3"),
+    ("backbones", "dlib-resnet"),
+    ("backbones", "edgeface-xxs"),
     ("datasets", "lfw"),
     ("defenses", "dncnn"),
     ("defenses", "ffdnet"),

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,13 +94,14 @@ def fetch(
     _raise(failures)
 
 
-def fetch_for(suite: Path, source: str, *, yes: bool) -> None:
+def fetch_for(suite: Path, source: str, *, yes: bool, may_lack: Collection[str] = ()) -> None:
     """Fetch what a suite wants and is not here, saying what it is.
 
     Args:
         suite: the suite file.
         source: a mirror, or "".
         yes: whether the user agrees to what publishers ask.
+        may_lack: names of entries without which the suite can be run; that one is not to be had is said.
 
     Raises:
         UsageError: something cannot be fetched, or its terms are not agreed to.
@@ -113,7 +114,10 @@ def fetch_for(suite: Path, source: str, *, yes: bool) -> None:
     if wanted:
         _say(f"To be fetched: {', '.join(entry.name for entry in wanted)}.")
     _, failures = _fetch(_agreed(wanted, yes), source, keep=False, failures=failures)
-    _raise(failures)
+    for failure in failures:
+        if failure.name in may_lack:
+            _say(f"Going on without {failure.name}: {failure.error}")
+    _raise([failure for failure in failures if failure.name not in may_lack])
 
 
 def _raise(failures: "list[Failure]") -> None:

@@ -98,8 +98,9 @@ def _list(known: "dict[str, Published]", *, as_json: bool) -> None:
 def _fetch(one: "Published", source: str, *, yes: bool) -> None:
     """Fetch what the suite needs and is not here."""
     from bench.cli.fetch import fetch_for
+    from bench.quality.lpips_trunk import ENTRY
 
-    fetch_for(one.suite, source, yes=yes)
+    fetch_for(one.suite, source, yes=yes, may_lack=(ENTRY.name,))  # it measures pictures, and is in no rate
 
 
 def _prepared(one: "Published", machine: dict[str, Any]) -> "Prepared":

@@ -56,12 +56,17 @@ def test_the_tables_that_can_be_made_again_are_listed(place):
 
 
 def test_a_table_made_again_on_the_same_machine_is_the_same(place):
-    done = bench(place, "reproduce", "tiny", "--out", "runs/again", "--json")
+    done = bench(place, "reproduce", "tiny", "--from", "results", "--out", "runs/again", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["reproduced"]
     assert {value["state"] for value in found["rates"]} == {"same"}
     assert found["environment"] == []
+    again = bench(place, "reproduce", "tiny", "--from", "results", "--out", "runs/again")
+    assert "Going on without lpips: " in again.stderr
+        "Going on without lpips: "
+        in bench(place, "reproduce", "tiny", "--from", "results", "--out", "runs/again").stderr
+    )
     assert (place / "runs" / "again" / "leaderboard.csv").read_text() == (
         place / "results" / "tiny.csv"
     ).read_text()
@@ -78,7 +83,15 @@ def test_a_rate_outside_its_interval_is_shown_and_the_code_is_one(place, tmp_pat
         return "\n".join([header, *rows[:-1], ",".join(fields)]) + "\n"
 
     done = bench(
-        place, "reproduce", "tiny", "--results", with_table(place, tmp_path, change), "--out", "runs/other"
+        place,
+        "reproduce",
+        "tiny",
+        "--results",
+        with_table(place, tmp_path, change),
+        "--from",
+        "results",
+        "--out",
+        "runs/other",
     )
     assert done.returncode == 1
     assert (

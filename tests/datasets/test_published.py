@@ -31,7 +31,7 @@ MIN_PHOTOS = 3
 @pytest.fixture(scope="session")
 def faces():
     """Return 24 drawn faces of 6 identities as 112×112×3 uint8, four each."""
-    dataset = Synthetic()
+    dataset = Synthetic(Synthetic.Params(photos=4))
     ids = [photo for person in dataset.identities()[:6] for photo in person.photos[:4]]
     return dataset.crops(ids).permute(0, 2, 3, 1).numpy()
 

@@ -26,7 +26,7 @@ def test_the_longest_part_that_names_a_method_is_the_method(text, name, label):
     ("texts", "said"),
     [
         (["fog"], "is not METHOD=LABEL"),
-        (["smog=Smog"], r"unknown method 'smog'. Did you mean 'fog'"),
+        (["fogg=Fog"], r"unknown method 'fogg'. Did you mean 'fog'"),
         (["fog="], "one line of 1 to"),
         (["fog=" + "x" * 40], "one line of 1 to"),
         (["none=nothing"], "no cloak and no defence everywhere"),

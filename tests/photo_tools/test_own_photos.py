@@ -546,7 +546,7 @@ def test_inspect_agrees_with_independent_measures(cloak, bench, home):
     assert "no threshold for FAR 1 %" in move["verdicts"][0]["reason"]
     code, out, _ = bench("inspect", "photos", "out", "--backbone", "tiny-a")
     assert "LPIPS NA" in out
-    assert "NA: lpips: LPIPS needs AlexNet's weights" in out
+    assert "NA: lpips: AlexNet's weights are not here" in out
 
 
 def test_inspect_compares_no_photo_with_two(bench, home):

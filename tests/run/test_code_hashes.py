@@ -439,7 +439,7 @@ RECORDED = {
         "bench.contracts": "0fe198def2e4250665cd7fa7881ae6489a02704370e2b847580af1f240ac0786",
         "bench.plugins.process": "a15180dae3714f8f1a7a29200d981d758286ca4da2035421f42275a30bbabd41",
         "bench.run.calls": "36c0fa1377a6ba4785074c11254556e6f34af6214b52dbc1353cb22a64383cc0",
-        "bench.run.graph": "e261c9028bd20f53a362d0f50e3111ff7071741a0160c83e6642aeec33050b1b",
+        "bench.run.graph": "42a9d94dc96de78df9ac7484cfad401c04572dc292307a55f1571dbf052d551f",
         "bench.run.pipeline": "1963015f72856e06e682e4630a768ddb409959862ce942bc4b909f45161e8a9b",
     }
 }
