@@ -1,5 +1,6 @@
 """The README and the docs say what is true: every command parses, every snippet runs, every link is there."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -76,6 +77,15 @@ def test_the_pages_name_commands() -> None:
 def test_every_command_parses() -> None:
     wrong = faults(commands())
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_commands_of_the_container_parse() -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    runs = re.findall(r"^#     docker run .* cloakbench (\w.*)$", text, re.MULTILINE)
+    (default,) = re.findall(r"^CMD (\[.*\])$", text, re.MULTILINE)
+    given = [*runs, shlex.join(json.loads(default))]
+    assert len(given) == 3
+    assert not faults(("Dockerfile", f"bench {words}") for words in given)
 
 
 def test_every_command_that_does_not_parse_is_named() -> None:

@@ -1,5 +1,6 @@
 """The notebook runs from nothing, without a warning, and draws three figures."""
 
+import os
 from pathlib import Path
 
 import nbformat
@@ -52,8 +53,31 @@ def test_the_run_is_the_small_one(executed) -> None:
     assert "'9 rows, 8 identities, synthetic'" in said
 
 
-def test_it_is_committed_without_outputs() -> None:
-    for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
+REPRODUCE = NOTEBOOK.with_name("reproduce.ipynb")
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_the_headline_is_made_again(tmp_path) -> None:
+    """Takes minutes: the quick form of `bench reproduce headline`, on the faces and weights that are here."""
+    data = os.environ.get("CLOAKBENCH_DATA", "")
+    if not (Path(data) / "lfw").is_dir():
+        pytest.skip("needs real faces and weights; CLOAKBENCH_DATA points to no folder that has them")
+    nbclient = pytest.importorskip("nbclient")
+    notebook = nbformat.read(REPRODUCE, as_version=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLOAKBENCH_STORE", str(tmp_path / "store"))
+        patch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+        patch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+        nbclient.NotebookClient(notebook, timeout=3600, kernel_name="python3").execute(cwd=str(tmp_path))
+    shown = _outputs(notebook, ("display_data", "execute_result"))
+    assert any(out.data.get("text/plain", "").startswith("'Reproduced: ") for out in shown)
+    assert any("image/png" in out.data for out in shown)
+
+
+@pytest.mark.parametrize("notebook", [NOTEBOOK, REPRODUCE], ids=lambda path: path.stem)
+def test_it_is_committed_without_outputs(notebook) -> None:
+    for cell in nbformat.read(notebook, as_version=4).cells:
         if cell.cell_type == "code":
             assert cell.outputs == []
             assert cell.execution_count is None
