@@ -164,7 +164,8 @@ class LowKey(Attack):
 def _refusal(lpips: Unavailable) -> UsageError:
     return UsageError(
         f"attack 'lowkey' weighs cloaks by LPIPS. {lpips.reason} An attack looks for the trunk where {VARIABLE} says, "
-        "then in the data folder, then in torch.hub's cache; --lpips-trunk is for the image measures only. Or use lowkey:perceptual=dssim, a variant with another penalty."
+        "then in the data folder, then in torch.hub's cache; --lpips-trunk is for the image measures only. Or use "
+        "lowkey:perceptual=dssim, a variant with another penalty."
     )
 
 

@@ -155,7 +155,8 @@ class Outcome:
         )
         states: tuple[State, ...] = ("outside", "failed", "missing")
         rest = [f"{self.count(state)} {state}" for state in states if self.count(state)]
-        moved = [value.difference for value in self.rates if value.difference]
+        # What differs by less than the table shows has not moved.
+        moved = [each.difference for each in self.rates if each.state != "same" and each.difference]
         shift = (
             f" The largest difference is {100 * max(moved, key=abs):+.1f} points, the mean over all rates "
             f"{100 * sum(moved) / len(self.rates):+.2f}; {sum(each > 0 for each in moved)} rates are higher here and "

@@ -36,6 +36,16 @@ def test_a_table_reproduces_itself(table):
     )
     assert all(mean.published == mean.here for mean in outcome.means)
     assert outcome.verdict.startswith("Reproduced: ")
+    assert "difference" not in outcome.verdict
+
+
+def test_a_shift_of_all_to_one_side_is_told_though_every_rate_is_within(table):
+    here = table.copy()
+    here["asr"] = here["asr_high"]
+    outcome = compare(table, here)
+    assert outcome.reproduced
+    assert "The largest difference is +" in outcome.verdict
+    assert outcome.verdict.endswith(" higher here and 0 lower.")
 
 
 def test_the_means_are_those_of_the_page(table):
