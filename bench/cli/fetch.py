@@ -30,9 +30,6 @@ Examples:
   bench fetch --for results/headline.toml
   bench fetch --list
   bench fetch lfw --from ~/mirror
-
-A mirror (--from) holds the publishers' files under their own names, or finished files under their place in the data
-folder or their name. A download that was cut goes on where it was when the same command runs again.
 """
 
 
@@ -78,6 +75,9 @@ def fetch(
 
     What is made of a publisher's file is made here and checked again; what is here and whole is left alone. The data
     folder is CLOAKBENCH_DATA, else the platform's user data folder.
+
+    A mirror (--from) holds the publishers' files under their own names, or finished files under their place in the data
+    folder or their name. A download that was cut goes on where it was when the same command runs again.
     """
     if listed:
         _list(names, suite, as_json)

@@ -3,6 +3,8 @@
 import json
 import re
 
+import pytest
+
 SUITE = """\
 dataset = "tiny"
 attacks = ["tiny-noise", "pgd:steps=2,eps=32"]
@@ -85,6 +87,8 @@ def test_a_suite_file_asks_for_the_same_as_options(cli, matrix, finished, tmp_pa
 
 PLUGIN = '''\
 """A plugin by path."""
+import pytest
+
 from bench.contracts import Attack, ThreatModel
 
 
@@ -100,6 +104,7 @@ class Darker(Attack):
 '''
 
 
+@pytest.mark.slow
 def test_changed_code_recomputes_and_a_changed_comment_does_not(command, tmp_path):
     plugin = tmp_path / "mine.py"
     options = (

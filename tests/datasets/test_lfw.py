@@ -210,6 +210,7 @@ class TestReal:
         assert sum(p.role == "training" for p in identities) == 5591
         assert max(len(p.photos) for p in identities) == 530
 
+    @pytest.mark.slow
     def test_every_photo_has_landmarks_that_give_an_upright_crop(self):
         dataset = LFW()
         dataset.check()
