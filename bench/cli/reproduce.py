@@ -116,16 +116,12 @@ def _leaderboard(prepared: "Prepared") -> "pd.DataFrame":
     """Make the run and return its leaderboard, which is written into its folder."""
     from bench.cli.run import progress
     from bench.leaderboard import as_csv
-    from bench.leaderboard.table import build
     from bench.run import runner
 
     prepared.folder.check_free_for(prepared.run.digest)
     with progress(prepared) as advance:
         runner.execute(prepared, advance)
-    leaderboard = build(prepared.folder)
-    prepared.folder.write_bytes("leaderboard.csv", as_csv.to_csv(leaderboard).encode())
-    prepared.folder.write_manifest()
-    return leaderboard
+    return as_csv.write(prepared.folder)
 
 
 # -- what is printed ----------------------------------------------------------------------------------------------

@@ -38,7 +38,6 @@ def run(
     """
     from bench.leaderboard import as_csv
     from bench.leaderboard.about import about
-    from bench.leaderboard.table import build
     from bench.run import runner
 
     check_files({"--csv": csv_file})
@@ -50,14 +49,11 @@ def run(
     log_to_stderr(verbosity())
     with progress(prepared) as advance:
         results = runner.execute(prepared, advance)
-    leaderboard = build(prepared.folder)
-    text = as_csv.to_csv(leaderboard)
-    prepared.folder.write_bytes("leaderboard.csv", text.encode())
-    prepared.folder.write_manifest()
+    leaderboard = as_csv.write(prepared.folder)
     if csv_file:
         from bench.files import write_atomically
 
-        write_atomically(csv_file, text.encode(), "--csv")
+        write_atomically(csv_file, as_csv.to_csv(leaderboard).encode(), "--csv")
     if as_json:
         print_json(
             {

@@ -170,9 +170,7 @@ def rerun(
         DataError: a file of the first run is missing or damaged.
     """
     cells = execute(prepared, advance)
-    made = build(prepared.folder)
-    prepared.folder.write_bytes("leaderboard.csv", as_csv.to_csv(made).encode())
-    prepared.folder.write_manifest()
+    made = as_csv.write(prepared.folder)
     first = build(folder)
     failed = [f"{called(cell.cell)}: {cell.reason}" for cell in cells if cell.status != "ok"]
     return RerunOutcome(

@@ -11,6 +11,8 @@ import pandas as pd
 from bench.analysis.warnings import RowWarnings
 from bench.errors import DataError
 from bench.leaderboard.columns import COLUMNS, FLAGS, KEY, TEXTS, WARNINGS, WHOLE
+from bench.leaderboard.table import build
+from bench.run.folder import RunFolder
 from bench.run.renamed import today
 
 # What a spreadsheet passes over before it looks for a formula, and what begins one, in ASCII, full width and small.
@@ -38,6 +40,19 @@ def to_csv(leaderboard: pd.DataFrame) -> str:
         if safe[name].dtype == object or pd.api.types.is_string_dtype(safe[name]):
             safe[name] = safe[name].map(_as_field)
     return str(safe.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+
+
+def write(folder: RunFolder) -> pd.DataFrame:
+    """Make a finished run's leaderboard, write it as ``leaderboard.csv`` of its folder, and return it.
+
+    Raises:
+        StoreError: the folder cannot be written.
+        DataError: one of its files is missing or damaged.
+    """
+    leaderboard = build(folder)
+    folder.write_bytes("leaderboard.csv", to_csv(leaderboard).encode())
+    folder.write_manifest()
+    return leaderboard
 
 
 def as_text(value: Any) -> str:
