@@ -29,8 +29,8 @@ class Darker(Attack):
 
 
 @pytest.fixture
-def copy(finished, tmp_path):
-    """A copy of the finished run and of its store, to be damaged."""
+def copy(tiny, finished, tmp_path):
+    """A copy of the finished run and of its store, to be damaged; their methods are registered."""
     return SimpleNamespace(
         run=shutil.copytree(finished.run, tmp_path / "run"),
         store=shutil.copytree(finished.store, tmp_path / "store"),
