@@ -56,7 +56,7 @@ class Synthetic(Dataset):
         """How many identities and photos, and which world they live in."""
 
         identities: int = Field(
-            40,
+            24,
             ge=2,
             le=10_000,
             description="identities to evaluate",
