@@ -280,6 +280,17 @@ def cli(tiny, monkeypatch, capsys):
     return run
 
 
+@pytest.fixture
+def here(cli):
+    """Return `command`'s function without a process: for what a command says, where starting one is not the point."""
+
+    def run(*arguments):
+        code, out, err = cli(*arguments)
+        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def command(tiny_path, settings, tmp_path_factory):
     """Return a function that runs ``bench`` as a process of its own; ``wait=False`` gives it while it runs."""

@@ -58,7 +58,9 @@ BROUGHT = {
 
 QUICK = {
     "adaptive": "adaptive:attack=[pgd:steps=1],mode=joint",
-    "fawkes": "fawkes:steps=12",
+    "apf": "apf:steps=2",
+    "erasablemask": "erasablemask:refinement=2",
+    "fawkes": "fawkes:steps=4",
     "lowkey": "lowkey:perceptual=dssim,steps=4",
 }
 """Parameters for plugins that take long under their own, or need weights no test can have (LPIPS' trunk)."""
@@ -160,7 +162,7 @@ def test_only_plugins_can_be_parametrised():
 
 
 def test_fawkes_that_looks_at_the_whole_person_keeps_its_contract():
-    attack = factory.attack("fawkes:version=0.3,mode=min,steps=6")
+    attack = factory.attack("fawkes:version=0.3,mode=min,steps=3")
     assert (attack.scope, attack.threat.needs_targets) == ("identity", True)
     assert failures(attack) == {}
 

@@ -49,25 +49,17 @@ def threat(access):
 def rows(point, asr, accuracy, condition=""):
     """Return decisions in which every identity errs on the same share of probes, give or take one probe."""
     rng = np.random.default_rng(len(point.attack))  # the same identities are lucky under every defence
-    frames = []
+    columns = {"fold": [], "identity": [], "image": [], "protected": [], "correct": []}
     for name, jitter in zip(IDENTITIES, rng.integers(-1, 2, len(IDENTITIES)), strict=True):
         wrong = int(np.clip(round(asr * PROBES) + (jitter if 0 < asr < 1 else 0), 0, PROBES))
         right = round(accuracy * PROBES)
         for protected, n_right in ((True, PROBES - wrong), (False, right)):
-            correct = np.arange(PROBES) < n_right
-            frames.append(
-                pd.DataFrame(
-                    {
-                        "condition": condition,
-                        "fold": np.int16(0 if protected else 1),
-                        "identity": name,
-                        "image": [f"{name}/{k}" for k in range(PROBES)],
-                        "protected": protected,
-                        "correct": correct,
-                    }
-                )
-            )
-    return pd.concat(frames, ignore_index=True)
+            columns["fold"] += [0 if protected else 1] * PROBES
+            columns["identity"] += [name] * PROBES
+            columns["image"] += [f"{name}/{k}" for k in range(PROBES)]
+            columns["protected"] += [protected] * PROBES
+            columns["correct"] += [k < n_right for k in range(PROBES)]
+    return pd.DataFrame({"condition": condition, **columns}).astype({"fold": np.int16})
 
 
 def results(asr=ASR, accuracy=None, backbones=("b1", "b2"), failed=(), conditions=("",), accesses=None):

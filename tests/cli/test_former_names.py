@@ -27,11 +27,11 @@ def test_no_former_name_is_a_command_and_each_leads_to_one():
 
 
 @pytest.mark.parametrize("name", FORMER)
-def test_a_former_name_does_the_thing_and_says_the_new_one(name, finished, command, tmp_path):
+def test_a_former_name_does_the_thing_and_says_the_new_one(name, finished, here, tmp_path):
     words = [word.format(run=finished.run, tmp=tmp_path) for word in ARGUMENTS[name]]
     former, today = (
-        command(*name.split(), *words),
-        command(*FORMER[name], *[w.replace("/again", "/more") for w in words]),
+        here(*name.split(), *words),
+        here(*FORMER[name], *[w.replace("/again", "/more") for w in words]),
     )
     assert former.returncode == today.returncode == 0, former.stderr
     assert former.stderr == f"Note: `bench {name}` is now `bench {' '.join(FORMER[name])}`.\n" + today.stderr
@@ -119,9 +119,9 @@ def test_options_of_the_other_way_to_verify_are_refused(cli, tmp_path, words, me
     assert message in err
 
 
-def test_a_rerun_takes_no_store_that_is_set_for_all_commands(finished, command, tmp_path, monkeypatch):
+def test_a_rerun_takes_no_store_that_is_set_for_all_commands(finished, here, tmp_path, monkeypatch):
     monkeypatch.setenv("CLOAKBENCH_STORE", str(tmp_path / "store"))
-    done = command("verify", finished.run, "--rerun", "--out", tmp_path / "again", "--json")
+    done = here("verify", finished.run, "--rerun", "--out", tmp_path / "again", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["identical"]
     assert not (tmp_path / "store").exists()

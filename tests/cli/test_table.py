@@ -38,27 +38,27 @@ def test_the_same_folder_gives_the_same_tables(finished, command, tables, tmp_pa
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
 
-def test_significance_as_json_writes_nothing(finished, command):
+def test_significance_as_json_writes_nothing(finished, here):
     before = sorted(finished.run.rglob("*"))
-    process = command("table", "significance", finished.run, "--json")
+    process = here("table", "significance", finished.run, "--json")
     assert set(json.loads(process.stdout)) == {"rankings", "pairs", "accuracy-kept", "seeds"}
     assert sorted(finished.run.rglob("*")) == before
 
 
-def test_compare_answers_in_a_sentence_or_says_why_not(finished, command):
-    process = command("compare", finished.run, "none", "jpeg:quality=20", "--kind", "defense")
+def test_compare_answers_in_a_sentence_or_says_why_not(finished, here):
+    process = here("compare", finished.run, "none", "jpeg:quality=20", "--kind", "defense")
     assert (process.returncode, process.stderr) == (0, "")
     first = process.stdout.splitlines()[0]
     assert "none" in first
     assert "jpeg:quality=20" in first
     assert "no test, as" in first or "sign-flip test over" in first
-    found = json.loads(command("compare", finished.run, "tiny-noise", "pgd:eps=32,steps=2", "--json").stdout)
+    found = json.loads(here("compare", finished.run, "tiny-noise", "pgd:eps=32,steps=2", "--json").stdout)
     assert {claim["kind"] for claim in found["claims"]} == {"attack"}
     assert {claim["head"] for claim in found["claims"]} == {"nn", "linear"}
 
 
-def test_a_run_does_not_differ_from_itself(finished, command):
-    process = command("compare", finished.run, finished.run)
+def test_a_run_does_not_differ_from_itself(finished, here):
+    process = here("compare", finished.run, finished.run)
     assert process.returncode == 0
     assert "0 of" in process.stdout
 
@@ -72,22 +72,22 @@ def test_a_run_does_not_differ_from_itself(finished, command):
         (("/nowhere",), "is no folder of a run"),
     ],
 )
-def test_what_cannot_be_compared_is_one_sentence(finished, command, arguments, message):
-    process = command("compare", finished.run, *arguments)
+def test_what_cannot_be_compared_is_one_sentence(finished, here, arguments, message):
+    process = here("compare", finished.run, *arguments)
     assert process.returncode == 2
     (line,) = process.stderr.splitlines()
     assert message in line
 
 
-def test_significance_of_something_else_is_refused(command, tmp_path):
-    process = command("table", "significance", tmp_path)
+def test_significance_of_something_else_is_refused(here, tmp_path):
+    process = here("table", "significance", tmp_path)
     assert process.returncode == 2
     assert "is not a finished run" in process.stderr
 
 
-def test_means_are_written_in_every_form(finished, command, tmp_path):
+def test_means_are_written_in_every_form(finished, here, tmp_path):
     files = {f"--{form}": tmp_path / f"means.{form}" for form in ("csv", "md", "latex")}
-    process = command("table", "means", finished.run, *(word for item in files.items() for word in item))
+    process = here("table", "means", finished.run, *(word for item in files.items() for word in item))
     assert (process.returncode, process.stderr) == (0, "")
     assert all(f"{path} written" in process.stdout for path in files.values())
     columns = list(pd.read_csv(files["--csv"]).columns)

@@ -113,6 +113,7 @@ def test_the_same_request_gives_the_same_bytes_and_another_seed_others(tmp_path,
     assert other["sha256"] != again["sha256"]
 
 
+@pytest.mark.slow
 def test_the_order_of_the_auxiliary_backbones_does_not_matter_and_the_primary_does(tmp_path, whole):
     turned = request(tmp_path / "w.safetensors", backbones=loaded(tiny.TinyB(), tiny.TinyA()))
     other = ErasableMaskTrainer(SMALL).train(turned)
@@ -122,7 +123,9 @@ def test_the_order_of_the_auxiliary_backbones_does_not_matter_and_the_primary_do
     assert named["sha256"] == whole[1]["sha256"] != other["sha256"]
 
 
-@pytest.mark.parametrize("killed_at", [1, 3, 5, 8, 10])
+@pytest.mark.parametrize(
+    "killed_at", [5, *(pytest.param(at, marks=pytest.mark.slow) for at in (1, 3, 8, 10))]
+)
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, whole, killed_at):
     out = tmp_path / "w.safetensors"
     with pytest.raises(KeyboardInterrupt):
@@ -137,6 +140,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, whole, killed_a
     assert not out.with_suffix(".checkpoint").exists()
 
 
+@pytest.mark.slow
 def test_killed_twice_and_in_bfloat16_too(tmp_path):
     trainer = changed(precision="bfloat16")
     undisturbed = trainer.train(request(tmp_path / "whole.safetensors"))
@@ -147,6 +151,7 @@ def test_killed_twice_and_in_bfloat16_too(tmp_path):
     assert trainer.train(request(out))["sha256"] == undisturbed["sha256"]
 
 
+@pytest.mark.slow
 def test_a_training_that_forgot_its_curriculum_would_be_another_one(tmp_path, whole, monkeypatch):
     """The kill at step 5 of the test above is in the last stage, so the stage is read back too."""
     assert whole[1]["curriculum"] == [0, 1, 4]
@@ -210,6 +215,7 @@ def test_a_corrupt_checkpoint_is_named_with_the_mend(tmp_path):
 # -- what the parameters do ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [
@@ -235,6 +241,7 @@ def test_every_choice_makes_other_weights(tmp_path, whole, fields):
     assert (card["curriculum"] == []) == (fields.get("curriculum") == "none")
 
 
+@pytest.mark.slow
 def test_one_backbone_is_enough_and_makes_meta_auxiliary_plain(tmp_path):
     """The draws of the split are not made where there is nothing to split."""
     alone = loaded(tiny.TinyA())
@@ -391,6 +398,7 @@ def test_what_was_trained_is_what_the_attack_uses(whole):
     assert not torch.equal(cloak, face.images[0])
 
 
+@pytest.mark.slow
 def test_a_longer_training_looks_like_the_target_and_opens_to_the_key_alone(tmp_path):
     params = ErasableMaskTrainer.Params(
         steps=60, batch=8, width=8, blocks=1, targets=1, photos=18, holdout=4, lr=1e-2, psnr=24,
