@@ -7,10 +7,12 @@ Every test is of one tier, found by what it uses:
 - ``slow``: marked by hand; only ``.ci/full`` runs them.
 """
 
+import gc
 import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -81,6 +83,17 @@ def _is_system(item: pytest.Item) -> bool:
     ]
     seen: set[object] = set()
     return any(_starts_processes(function, seen) for function in (item.function, *fixtures))
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in a background job of a shell; what tests start would ignore it too, and never be interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what stands after collection out of later garbage collections; statsmodels asks for one in each call."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -126,6 +126,7 @@ def test_the_installed_wheel_lists_its_methods_and_plans_the_main_job(installed)
     assert "puface" in plan
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_runs_a_small_job_with_its_weights_and_templates(installed, tmp_path):
     csv, html = tmp_path / "table.csv", tmp_path / "report.html"
     installed(

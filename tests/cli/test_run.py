@@ -208,7 +208,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(command, cli, stored, tmp_path):
     whole = command("run", *LARGE, "--store", tmp_path / "other", "--out", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
 
-    process = command("run", *LARGE, "--store", store, "--out", run, wait=False, TINY_DELAY="0.05")
+    process = command("run", *LARGE, "--store", store, "--out", run, wait=False, TINY_DELAY="0.02")
     deadline = time.monotonic() + 240
     while not list(store.glob("cloak/*/*.json")) and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
@@ -302,6 +302,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_with_more(
     finished, command, matrix, stored, small_disk, tmp_path
 ):

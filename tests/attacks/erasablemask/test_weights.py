@@ -27,7 +27,11 @@ def faces_of(dataset, named):
     return Faces(images, tuple(photo for photo, _ in named), tuple(who for _, who in named))
 
 
-@pytest.fixture(scope="module", params=SYNTHETIC, ids=lambda path: path.stem)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(path, marks=[pytest.mark.slow] * (path != SYNTHETIC[0])) for path in SYNTHETIC],
+    ids=lambda path: path.stem,
+)
 def masked(request):
     """Card, context, aims, natural faces and masks as posted."""
     card = SHELF.read(request.param)
