@@ -7,9 +7,11 @@
 #   bash tests/run.sh --cov                    with line coverage of the four packages, its total last
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# Compiled when first used, and kept: else every command that a test starts would compile what it imports.
+unset PYTHONDONTWRITEBYTECODE
 python3 -m venv .venv
 . .venv/bin/activate
-python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,detector]'
+python -m pip install --no-compile --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,detector]'
 ruff check .
 ruff format --check .
 mypy

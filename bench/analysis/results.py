@@ -34,8 +34,9 @@ class Results:
         """Return the results in a run's folder.
 
         Raises:
-            DataError: it is not a finished run.
+            DataError: it is not a finished run, or its specification or cells are not what the run wrote.
         """
+        folder.check_files("spec.json", "cells.json")
         return cls(folder, folder.facts(), {result.cell: result for result in folder.cells()})
 
     def decided(self, point: Cell) -> Decided | None:
@@ -48,7 +49,9 @@ class Results:
         if cell is None or not cell.decisions:
             return None
         if point not in self._read:
-            self._read[point] = decisions.read(self.folder.path / cell.decisions)
+            self._read[point] = decisions.from_bytes(
+                self.folder.content(cell.decisions), str(self.folder.path / cell.decisions)
+            )
         return self._read[point]
 
     def rows(self, point: Cell, condition: str) -> pd.DataFrame | None:

@@ -12,7 +12,6 @@ import pandas as pd
 from bench.analysis import warning_rules
 from bench.analysis.results import Results
 from bench.analysis.warning_rules import RULES, RowWarning
-from bench.errors import DataError
 from bench.plugins.syntax import parse
 from bench.quality import diagnosis, per_image
 from bench.quality.diagnosis import AttackDiagnosis, PurifierDiagnosis
@@ -116,8 +115,8 @@ def _of_attack(folder: RunFolder, cell: CellResult) -> list[RowWarning]:
     if not cell.attack_diagnosis:
         return [BEFORE]
     name = cell.attack_diagnosis
-    found = diagnosis.read(AttackDiagnosis, _payload(folder, name), name)
-    rows = per_image.from_bytes(_payload(folder, cell.cloak_measures), cell.cloak_measures)
+    found = diagnosis.read(AttackDiagnosis, folder.content(name), name)
+    rows = per_image.from_bytes(folder.content(cell.cloak_measures), cell.cloak_measures)
     return [*warning_rules.of_cloaks(rows, found.max_linf, found.max_dssim), *warning_rules.of_attack(found)]
 
 
@@ -125,15 +124,8 @@ def _of_purifier(folder: RunFolder, cell: CellResult) -> list[RowWarning]:
     if not cell.purifier_diagnosis:
         return [BEFORE]
     name = cell.purifier_diagnosis
-    found = diagnosis.read(PurifierDiagnosis, _payload(folder, name), name)
+    found = diagnosis.read(PurifierDiagnosis, folder.content(name), name)
     return warning_rules.of_purifier(found, cloaked=bool(cell.cloak_measures))
-
-
-def _payload(folder: RunFolder, name: str) -> bytes:
-    try:
-        return (folder.path / name).read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{folder.path / name} is missing; run the same command again to write it.") from None
 
 
 # -- white-box against black-box -----------------------------------------------------------------------

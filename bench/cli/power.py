@@ -171,7 +171,7 @@ def _rates(folder: "RunFolder", cell: "CellResult") -> dict[str, Any]:
     from bench.run import decisions
     from bench.stats.rates import per_identity
 
-    rows = decisions.read(folder.path / cell.decisions).rows
+    rows = decisions.from_bytes(folder.content(cell.decisions), cell.decisions).rows
     return {name: per_identity(some)["asr"] for name, some in rows.groupby("condition", sort=False)}
 
 

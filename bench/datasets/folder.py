@@ -22,8 +22,9 @@ from bench.contracts import CROP_SIZE, Dataset, Identity, MethodParams
 from bench.data.files import sha256_of
 from bench.data.folders import registered
 from bench.errors import DataError, UsageError
-from bench.faces.alignment import ALIGNMENT_VERSION, Landmarks, Pixels, align, read_landmarks
-from bench.faces.photos import photo_size, read_photo, verify_photo
+from bench.faces.alignment import ALIGNMENT_VERSION, Landmarks, Pixels, align
+from bench.faces.landmark_files import check_inside, read_landmarks
+from bench.faces.photos import photo_size, read_photo, refuse_irregular, verify_photo
 
 log = logging.getLogger("bench")
 
@@ -126,7 +127,7 @@ class Folder(Dataset):
         """Return everyone, sorted by id.
 
         Reads no pixels, except with ``on_bad=skip``: which photos are left out must be known here, so they
-        are all read (and searched for faces) once.
+        are all read (and searched for faces) once. Landmarks are held against the photos' sizes.
 
         Raises:
             UsageError: an identity has too few photos, or nobody is left.
@@ -232,7 +233,8 @@ class Folder(Dataset):
 
     def _points(self, file: Path, pixels: Pixels) -> Landmarks:
         if self._landmarks is not None:
-            return self._landmarks_of(file)
+            height, width = pixels.shape[:2]
+            return self._landmarks_of(file, (width, height))
         if file not in self._detected:
             self._detected[file] = self._detect(file, pixels)
         return self._detected[file]
@@ -251,14 +253,17 @@ class Folder(Dataset):
             )
         return found
 
-    def _landmarks_of(self, file: Path) -> Landmarks:
+    def _landmarks_of(self, file: Path, size: tuple[int, int]) -> Landmarks:
+        """Return a photo's landmarks, which lie inside it."""
         assert self._landmarks is not None
         row = file.relative_to(self.root).as_posix()
         if row not in self._landmarks:
             raise DataError(
                 f"{file} has no row '{row}' with a detected face in {self._landmark_file}. Add it."
             )
-        return self._landmarks[row]
+        found = self._landmarks[row]
+        check_inside(found, size, f"{file}, row '{row}' of {self._landmark_file}")
+        return found
 
     @property
     def _landmark_file(self) -> Path:
@@ -323,6 +328,8 @@ class Folder(Dataset):
                     _refuse_other_files(file)
                     if self.params.on_bad == "skip":
                         self._try(file, seen)
+                    elif self.params.landmarks:
+                        self._landmarks_of(file, photo_size(file))
                 except DataError as error:
                     if self.params.on_bad == "error":
                         raise
@@ -389,6 +396,7 @@ def _refuse_other_files(file: Path) -> None:
         raise DataError(f"{file} is a folder inside an identity's folder. Move its photos up or remove it.")
     if file.suffix.lower() not in SUFFIXES:
         raise DataError(f"{file} is not a photo ({', '.join(sorted(SUFFIXES))}). Remove or convert it.")
+    refuse_irregular(file)
 
 
 def _refuse_unaligned(file: Path, pixels: Pixels) -> None:

@@ -22,7 +22,8 @@ from torch import Tensor
 from bench.contracts import CROP_SIZE, AssetEntry, Dataset, Identity, MethodParams
 from bench.data.files import data_folder, sha256_of
 from bench.errors import DataError, UsageError
-from bench.faces.alignment import ALIGNMENT_VERSION, Landmarks, Pixels, align, read_landmarks
+from bench.faces.alignment import ALIGNMENT_VERSION, Landmarks, Pixels, align
+from bench.faces.landmark_files import read_landmarks
 from bench.faces.photos import read_photo
 
 ARCHIVE = "lfw/lfw-deepfunneled.tar"

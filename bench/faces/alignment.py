@@ -7,10 +7,7 @@ is (0, 0), as in OpenCV.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,39 +145,3 @@ def align(image: Pixels, points: Points) -> Pixels:
         DataError: the landmarks determine no transform.
     """
     return warp(image, estimate_similarity(points))
-
-
-_COLUMNS = ("path", "x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4", "x5", "y5")
-
-
-def read_landmarks(path: Path) -> Mapping[str, Landmarks]:
-    """Read a CSV with the columns path, x1, y1, …, x5, y5 and, where there are any, score and detected.
-
-    Returns:
-        photo path as written in the file → landmarks; rows with detected = 0 are left out, because their
-        points are a guess.
-
-    Raises:
-        DataError: the file is missing, lacks a column or has a row that is not numbers.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            missing = [c for c in _COLUMNS if c not in (rows.fieldnames or ())]
-            if missing:
-                raise DataError(
-                    f"{path} lacks the columns {', '.join(missing)}. Needed: {', '.join(_COLUMNS)}."
-                )
-            return dict(
-                _landmarks_of_row(path, rows.line_num, row) for row in rows if row.get("detected") != "0"
-            )
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the landmarks {path} cannot be read: {error}.") from error
-
-
-def _landmarks_of_row(path: Path, line: int, row: Mapping[str, str]) -> tuple[str, Landmarks]:
-    try:
-        points = np.array([float(row[c]) for c in _COLUMNS[1:]]).reshape(5, 2)
-        return row["path"], Landmarks(points, float(row.get("score") or 1.0))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{path}, line {line}: {error}. A row is a path and ten numbers.") from error

@@ -14,7 +14,6 @@ from bench.analysis.reference_tests import reference_tests
 from bench.analysis.results import Results
 from bench.analysis.warnings import warning_columns
 from bench.contracts import ConditionFacts
-from bench.errors import DataError
 from bench.leaderboard.columns import COLUMNS, MEASURES, WHOLE
 from bench.quality import per_image
 from bench.randomness import numpy_generator
@@ -192,13 +191,9 @@ def image_rows(folder: RunFolder, name: str) -> pd.DataFrame:
     """Return the image measures of one of a run's files, one row an image.
 
     Raises:
-        DataError: the file is missing or damaged.
+        DataError: the file is missing, damaged or not what the run wrote.
     """
-    try:
-        payload = (folder.path / name).read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{folder.path / name} is missing; run the same command again to write it.") from None
-    return per_image.from_bytes(payload, name).drop(columns="image")
+    return per_image.from_bytes(folder.content(name), name).drop(columns="image")
 
 
 def _estimate(name: str, estimate: Estimate) -> dict[str, Any]:

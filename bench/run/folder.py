@@ -12,7 +12,6 @@ timings.csv        seconds by stage and method; never part of a leaderboard
 run.log            what was computed and what was reused
 """
 
-import hashlib
 import json
 import os
 import platform
@@ -20,6 +19,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +37,8 @@ from bench.run.threat import CellThreat
 REPORTED_PACKAGES = (*NUMERICAL_PACKAGES, "cloakbench", "facenet-pytorch", "onnx", "pydantic")
 
 T = TypeVar("T")
+
+_MEND = "`bench verify` says what else is; run the same command again to write it anew."
 
 
 class CellResult(Frozen):
@@ -119,6 +121,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._manifest: tuple[tuple[int, int, int], Mapping[str, ManifestEntry]] | None = None
 
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON file, whole or not at all."""
@@ -208,6 +211,45 @@ class RunFolder:
             lambda found: {name: ManifestEntry.model_validate(entry) for name, entry in found.items()},
         )
 
+    def content(self, name: str) -> bytes:
+        """Return one of the run's files, checked against the manifest where the run has finished and has one.
+
+        Raises:
+            DataError: the file is missing, cannot be read, or is not what the run wrote.
+        """
+        path = self.path / name
+        try:
+            payload = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise DataError(f"{path} is missing; run the same command again to write it.") from None
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror or error}.") from error
+        listed = self._listed()
+        if listed is None:
+            return payload
+        if name not in listed:
+            raise DataError(f"{path} is no file of this run: {MANIFEST} does not list it. {_MEND}")
+        if sha256(payload).hexdigest() != listed[name].sha256:
+            raise DataError(f"{path} is not what the run wrote: {MANIFEST} has another digest of it. {_MEND}")
+        return payload
+
+    def check_files(self, *names: str) -> None:
+        """Check files against the manifest, where there is one; see `content`."""
+        if self._listed() is not None:
+            for name in names:
+                self.content(name)
+
+    def _listed(self) -> Mapping[str, ManifestEntry] | None:
+        """Return the manifest, read once as long as it is the same file; None before the run is finished."""
+        try:
+            found = (self.path / MANIFEST).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+        if self._manifest is None or self._manifest[0] != stamp:
+            self._manifest = (stamp, self.manifest())
+        return self._manifest[1]
+
     def split(self) -> Split:
         """Return who was evaluated, on which photos.
 
@@ -295,7 +337,7 @@ class RunFolder:
 
 def _entry(path: Path) -> ManifestEntry:
     with path.open("rb") as file:
-        return ManifestEntry(sha256=hashlib.file_digest(file, "sha256").hexdigest(), size=path.stat().st_size)
+        return ManifestEntry(sha256=file_digest(file, "sha256").hexdigest(), size=path.stat().st_size)
 
 
 def file_stem(*parts: Any) -> str:

@@ -18,7 +18,8 @@ from bench.data.files import data_folder, sha256_of
 from bench.datasets import _lfw_source as source
 from bench.datasets.lfw import LFW
 from bench.errors import DataError
-from bench.faces.alignment import read_landmarks
+from bench.faces.alignment import TEMPLATE
+from bench.faces.landmark_files import read_landmarks
 
 NAMES = ("Zoe_Last", "Ann_First", "Ann_Firs")
 """Invented."""
@@ -66,7 +67,9 @@ def known(monkeypatch, request):
         return
     digests = sorted(hashlib.sha256(content).digest() for content in photos().values())
     points = {
-        digest[: source.PREFIX]: source.FacePoints(tuple(range(100_000 + k, 100_010 + k)), 99_000 + k)
+        digest[: source.PREFIX]: source.FacePoints(
+            tuple(int(1000 * value) + k for value in TEMPLATE.ravel()), 99_000 + k
+        )
         for k, digest in enumerate(digests)
     }
     listed = "".join(f"{digest.hex()}\n" for digest in digests)

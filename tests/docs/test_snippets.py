@@ -19,8 +19,11 @@ from snippets import Snippet, environment, indented_python, replace_function, ru
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "results").glob("*.md"))]
-RUN_ALWAYS = ("quickstart.md",)
-RUN_SLOW = ("tutorial.md", *(f"howto/{path.name}" for path in sorted((DOCS / "howto").glob("*.md"))))
+RUN = (
+    "quickstart.md",
+    "tutorial.md",
+    *(f"howto/{path.name}" for path in sorted((DOCS / "howto").glob("*.md"))),
+)
 PARSED_ONLY = {
     "README.md": "its commands are parsed and its attack is checked by tests/test_docs.py",
     "docs/methods/*": "runs and trainings of minutes to hours; results/ keeps their tables",
@@ -39,14 +42,9 @@ def env(tmp_path_factory):
     return environment(tmp_path_factory.mktemp("home"))
 
 
-@pytest.mark.parametrize("name", RUN_ALWAYS)
-def test_the_page_runs_as_written(name: str, tmp_path: Path, env: dict[str, str]) -> None:
-    assert run_page(DOCS / name, tmp_path, env) >= 4
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RUN_SLOW)
-def test_the_how_to_runs_as_written(name: str, tmp_path: Path, env: dict[str, str]) -> None:
+@pytest.mark.parametrize("name", RUN)
+def test_the_page_runs_as_written(name: str, tmp_path: Path, env: dict[str, str]) -> None:
     assert run_page(DOCS / name, tmp_path, env) >= 1
 
 
@@ -108,7 +106,7 @@ def test_indented_python_is_found() -> None:
 
 
 def test_every_page_with_code_is_run_or_listed() -> None:
-    run = {f"docs/{name}" for name in (*RUN_ALWAYS, *RUN_SLOW)}
+    run = {f"docs/{name}" for name in RUN}
     with_code = {
         page.relative_to(ROOT).as_posix() for page, block in BLOCKS if block.language in ("bash", "python")
     }

@@ -14,10 +14,10 @@ from bench.faces.alignment import (
     align,
     estimate_similarity,
     invert_similarity,
-    read_landmarks,
     similarity_scale,
     warp,
 )
+from bench.faces.landmark_files import read_landmarks
 
 HEADER = "path,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5,score,detected"
 

@@ -169,7 +169,8 @@ def test_an_unknown_head_is_refused():
 def test_a_run_has_a_row_a_scenario(cli, pattern, tmp_path):
     run = tmp_path / "run"
     code, _, err = cli(
-        "run", "--dataset", "synthetic:photos=5", "--identities", 4, "--protocol", "scenarios", "--attack", pattern,
+        "run", "--dataset", "synthetic:identities=40,photos=5", "--identities", 4, "--protocol", "scenarios",
+        "--attack", pattern,
         "--defense", "gaussian", "--head", "nn", "--backbone", "synthetic-mobilefacenet", "--threads", 1,
         "--store", tmp_path / "store", "--out", run, "--quiet",
     )  # fmt: skip

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.errors import DataError
+from bench.faces.photos import opened
 from bench.faces.whole_photo import PhotoFile
-from bench.photo_tools.photo_files.kinds import is_heif, opened_photo
+from bench.photo_tools.photo_files.kinds import is_heif
 from bench.photo_tools.photo_files.png import KEPT_CHUNKS, chunk, chunks
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def copy_without_location(payload: bytes) -> tuple[bytes, tuple[str, ...]]:
         form, tells = "HEIC", b"Exif" in payload or b"application/rdf+xml" in payload
         exif = b""
     else:
-        with opened_photo(payload) as image:
+        with opened(payload) as image:
             image.load()  # some formats say at their end what there is
             form, tells = str(image.format), _may_tell_the_place(image)
             _, exif, _ = kept_exif(image)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from bench.errors import DataError
-from bench.faces.photos import _opened
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from bench.faces.photos import opened
 
 Kind = Literal["JPEG", "PNG", "WEBP"]
 """What is written."""
@@ -27,26 +23,7 @@ SUFFIXES = frozenset(
 )
 """File name endings of photos, in any case."""
 
-_READ = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF")
-"""Formats that Pillow is let loose on; others are rare among photos, and one of them runs programs."""
-
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
-
-
-@contextmanager
-def opened_photo(source: Path | bytes, name: str = "") -> Iterator[Image]:
-    """Open a photo of a kind that is read.
-
-    Raises:
-        DataError: it is of another kind, or no image.
-    """
-    # Private, and left so: the source of `bench.faces.photos` is part of every dataset's cache addresses.
-    with _opened(source, name) as image:
-        if image.format not in _READ:
-            raise DataError(
-                f"{name or str(source)} is {image.format}, no kind of photo that is read. Save it as PNG or JPEG."
-            )
-        yield image
 
 
 def is_heif(payload: bytes) -> bool:
@@ -90,7 +67,7 @@ def _form(path: Path) -> str:
         with path.open("rb") as file:
             if is_heif(file.read(12)):
                 return "HEIF"
-        with opened_photo(path) as image:
+        with opened(path) as image:
             return str(image.format)
     except (OSError, DataError):
         return ""

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.errors import DataError
-from bench.faces.photos import MAX_PIXELS
+from bench.faces.photos import MAX_PIXELS, opened
 from bench.faces.whole_photo import PhotoFile, Samples
 from bench.photo_tools.photo_files.exif import ORIENTATION, kept_exif
-from bench.photo_tools.photo_files.kinds import is_heif, opened_photo
+from bench.photo_tools.photo_files.kinds import is_heif
 from bench.photo_tools.photo_files.png import COLOUR_CHUNKS, chunks
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def read(payload: bytes, name: str = "it") -> PhotoFile:
     if is_heif(payload):
         photo = _read_heif(payload, name)
     else:
-        with opened_photo(payload, name) as image:
+        with opened(payload, name) as image:
             photo = _decoded(image, payload, name)
     return replace(photo, sha256=sha256(payload).hexdigest())
 
