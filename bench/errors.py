@@ -7,6 +7,7 @@ this reason). A message names the value, the valid ones and the fix.
 """
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -30,6 +31,18 @@ class DataError(BenchError):
 
 class MethodError(BenchError):
     """A plugin failed or broke its contract; its cell becomes a failed row."""
+
+
+class Ended(KeyboardInterrupt):
+    """A signal asks the command to end; what was computed is kept.
+
+    Args:
+        number: the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.signal = signal.Signals(number)
 
 
 def unknown(kind: str, value: str, valid: Iterable[str], fix: str = "") -> UsageError:

@@ -10,7 +10,7 @@ import sys
 import click
 
 from bench.cli.commands import load_command, plugin_commands
-from bench.cli.ending import NO_READER, judge
+from bench.cli.ending import NO_READER, heed_signals, judge
 from bench.cli.names import COMMANDS
 from bench.cli.options import Ending
 from bench.cli.root import bench
@@ -26,6 +26,7 @@ def main() -> None:
 
     ending = Ending()
     forgive()
+    heed_signals()
     try:
         shadowing.check()
         code = _run(ending)

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import signal
 import sys
+from types import FrameType
 
 import click
 
@@ -10,8 +12,9 @@ from bench.cli.options import meant
 
 FAILED = 1
 INTERRUPTED = 130
+ENDED = 128
 NO_READER = 141
-"""Exit codes besides those of `bench.errors`; the last two as a shell has them (128 + signal)."""
+"""Exit codes besides those of `bench.errors`; all but the first as a shell has them (128 + signal)."""
 
 _NO_PLACE = frozenset(
     (
@@ -22,14 +25,33 @@ _NO_PLACE = frozenset(
 """What the system may answer that is the matter of the user, not of the program."""
 
 
+def heed_signals() -> None:
+    """Have Ctrl-C, SIGTERM (a job scheduler's) and SIGHUP (a closing terminal's) end the command in order.
+
+    All raise `bench.errors.Ended`, so that a KeyboardInterrupt of a plugin's own is told apart.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # What was told to be ignored (nohup), or is heeded by somebody else, stays so.
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _end)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    from bench.errors import Ended
+
+    raise Ended(number)
+
+
 def judge(error: BaseException) -> tuple[str, int]:
     """Return what is reported of an error that ended a command, and the exit code.
 
     Raises:
         OSError: it is not the user's matter, so that the traceback should be seen.
     """
-    from bench.errors import BenchError
+    from bench.errors import BenchError, Ended
 
+    if isinstance(error, click.Abort) and error.__cause__ is not None:  # click's own for what a signal raised
+        error = error.__cause__
     if isinstance(error, BenchError):
         return f"Error: {error}", error.exit_code
     if isinstance(error, click.ClickException):
@@ -38,8 +60,12 @@ def judge(error: BaseException) -> tuple[str, int]:
         _drop_output()
         return "", NO_READER
     if not isinstance(error, OSError):
-        message = "Interrupted. What was computed is kept; the same command goes on from there."
-        return message, INTERRUPTED
+        how, code = (
+            (f"Ended by {error.signal.name}", ENDED + error.signal)
+            if isinstance(error, Ended) and error.signal != signal.SIGINT
+            else ("Interrupted", INTERRUPTED)
+        )
+        return f"{how}. What was computed is kept; the same command goes on from there.", code
     if error.errno not in _NO_PLACE:
         raise error
     if error.filename is not None:

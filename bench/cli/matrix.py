@@ -66,6 +66,19 @@ def matrix_options(command: Command) -> Command:
             show_default=True,
             help="Images handed to a method per call; changes memory and speed, not a byte of the result.",
         ),
+        click.option(
+            "--time-limit",
+            type=click.FloatRange(0),
+            metavar="SECONDS",
+            help="What one stage of a method may take on a shard of photos, 0 for any time. [default: ten times what "
+            "it declares, an hour at least]",
+        ),
+        click.option(
+            "--memory-limit",
+            type=click.FloatRange(0),
+            metavar="GB",
+            help="Memory it may take, 0 for any. [default: what the machine has left]",
+        ),
         store_option,
         click.option(
             "--out", type=click.Path(path_type=Path), help="The run's folder. [default: runs/<run>]"
@@ -168,12 +181,16 @@ def prepare(values: dict[str, Any]) -> "Prepared":
     """
     from bench.errors import DataError
     from bench.run import planning
+    from bench.run.limits import Limits
     from bench.run.spec import make_spec
 
     _say_what_is_set(values)
     spec = make_spec(_requested(values))
     keys = ("device", "threads", "batch_size", "store", "out", "lpips_trunk")
-    options = planning.Options(**{key: values[key] for key in keys}, command=command_line(values))
+    limits = Limits(values["time_limit"], values["memory_limit"])
+    options = planning.Options(
+        **{key: values[key] for key in keys}, limits=limits, command=command_line(values)
+    )
     try:
         return planning.prepare(spec, options)
     except DataError as error:

@@ -28,6 +28,7 @@ Exit codes:
   2    what was requested cannot be done; nothing was computed
   130  interrupted; what was computed is kept
   141  whoever read the output went away
+  143  ended by SIGTERM; what was computed is kept
 """
 
 

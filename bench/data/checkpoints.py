@@ -141,6 +141,8 @@ def _loaded(path: Path) -> Any:
     with warnings.catch_warnings():
         # That it checks sparse tensors: there should be none, and nobody can act on it.
         warnings.filterwarnings("ignore", message="Validating sparse tensor")
+        # That it reads other pickles than its own less surely: it refuses what it does not read.
+        warnings.filterwarnings("ignore", message="Detected pickle protocol")
         return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -48,7 +48,7 @@ class UntouchedStore(Store):
     def record(self, stage: str, address: str) -> Record | None:
         """Return what is known of an artefact, or None where there is none or its record is damaged."""
         try:
-            return read_record(self._paths(stage, address)[1])
+            return read_record(self.paths(stage, address)[1])
         except (OSError, ValueError, TypeError):
             return None
 
@@ -56,7 +56,7 @@ class UntouchedStore(Store):
         """Return the payload, or None where there is none or it is not what was written."""
         record = self.record(stage, address)
         try:
-            payload = self._paths(stage, address)[0].read_bytes()
+            payload = self.paths(stage, address)[0].read_bytes()
         except OSError:
             return None
         return payload if record and sha256(payload).hexdigest() == record.sha256 else None

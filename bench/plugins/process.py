@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.backends import cuda, cudnn, mkldnn
 
-from bench.errors import MethodError
+from bench.errors import Ended, MethodError
 
 log = logging.getLogger("bench")
 
@@ -95,6 +96,13 @@ def _set_environment(value: Mapping[str, str]) -> None:
     os.environ.update(value)
 
 
+def _working_directory() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109  # Path.cwd would be made anew for nothing
+    except OSError:
+        return "/"  # it was removed meanwhile
+
+
 _SETTINGS: Mapping[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
     "torch's default device": (torch.get_default_device, _set_default_device),
@@ -115,6 +123,8 @@ _SETTINGS: Mapping[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "OpenCV's optimised code": (cv2.useOptimized, cv2.setUseOptimized),
     "Pillow's truncated images": (lambda: PIL.ImageFile.LOAD_TRUNCATED_IMAGES, _set_truncated),
     "the environment": (_environment, _set_environment),
+    "the working directory": (_working_directory, os.chdir),
+    "logging": (lambda: logging.root.manager.disable, logging.disable),
 }
 """What holds for the whole process → how it is read and set."""
 
@@ -158,7 +168,7 @@ def calling(plugin: str) -> Iterator[None]:
         plugin: its kind and name, for messages.
 
     Raises:
-        MethodError: the plugin left the process with `sys.exit`.
+        MethodError: the plugin left the process with `sys.exit`, or raised KeyboardInterrupt by itself.
     """
     before = settings()
     states = [get() for get, _, _ in _GENERATORS]
@@ -170,6 +180,13 @@ def calling(plugin: str) -> Iterator[None]:
         raise MethodError(
             f"{plugin} called sys.exit({leave.code!r}), which would have ended the run. Raise an error instead."
         ) from leave
+    except KeyboardInterrupt as stop:
+        # The command line raises `Ended` for signals; where it is not there, Ctrl-C cannot be told apart.
+        if isinstance(stop, Ended) or signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            raise
+        raise MethodError(
+            f"{plugin} raised KeyboardInterrupt, which would have ended the run. Raise an error instead."
+        ) from stop
     finally:
         for what, (get, restore) in _SETTINGS.items():
             if get() != before[what]:

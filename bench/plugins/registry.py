@@ -9,6 +9,7 @@ import hashlib
 import importlib.machinery
 import importlib.util
 import inspect
+import re
 import sys
 import tokenize
 from abc import ABC, abstractmethod
@@ -168,6 +169,9 @@ class _Named(ABC, Generic[T_co]):
             ) from error
 
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
+"""What a plugin may be called."""
+
 _UNKNOWN = (
     "See `{command}`, or give a file: ./mine.py:MyClass. What was just added to a package's entry points is found once "
     "the package is installed again."
@@ -193,6 +197,11 @@ class Registry(_Named[M_co]):
             raise UsageError(f"'{name}' lacks {lacking}; {contract} says what it must do.")
         if not found.name:
             raise UsageError(f"'{name}' has no name; write name = \"…\" in its class, tables will carry it.")
+        if not (isinstance(found.name, str) and _NAME.fullmatch(found.name)):
+            raise UsageError(
+                f"'{name}' calls itself {found.name!a:.120}, which tables, files and command lines cannot carry. A "
+                "name is of 1 to 60 letters of ASCII, digits, '.', '_' and '-', and begins with a letter or digit."
+            )
         return found
 
     def module_of(self, name: str) -> str:

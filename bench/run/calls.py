@@ -4,10 +4,12 @@ Every stage calls plugins through here. A plugin that breaks its contract fails 
 no other: the process-wide settings it changed are as before once the call is over.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bench.contracts import (
@@ -29,6 +31,14 @@ from bench.contracts import (
 )  # fmt: skip
 from bench.errors import MethodError
 from bench.plugins.process import calling
+
+log = logging.getLogger("bench")
+
+_ROUNDING = 0.01
+"""Share of an embedding's length by which it may differ in another batch; rounding is a thousandth of that."""
+
+_SAME = 1e-6
+"""Share of an embedding's length below which two are the same."""
 
 # -- datasets and their split --------------------------------------------------------------------------
 
@@ -152,9 +162,35 @@ def purify(defense: Purifier, faces: Faces, ctx: Context) -> Tensor:
 
 
 def load(backbone: Backbone, device: torch.device) -> None:
-    """Have a backbone read its weights onto a device."""
+    """Have a backbone read its weights onto a device, and look whether it embeds each picture by itself.
+
+    Raises:
+        MethodError: a picture's embedding depends on what else is in the batch.
+    """
     with calling(f"backbone '{backbone.card.name}'"):
         backbone.load(device)
+    _check_rows(backbone, device)
+
+
+def _check_rows(backbone: Backbone, device: torch.device) -> None:
+    """Embed a few pictures alone and together; rounding apart, each must get the same embedding."""
+    coarse = torch.rand((3, 3, 7, 7), generator=torch.Generator().manual_seed(0))
+    pictures = F.interpolate(coarse, size=CROP_SIZE, mode="bilinear").to(device)
+    together = embed(backbone, pictures).float()
+    alone = torch.cat([embed(backbone, picture[None]).float() for picture in pictures])
+    apart = (together - alone).norm(dim=1)
+    if bool((apart > _ROUNDING * alone.norm(dim=1)).any()):
+        raise MethodError(
+            f"backbone '{backbone.card.name}' gives a picture another embedding alone than among others (by up to "
+            f"{float((apart / alone.norm(dim=1)).max()):.2g} of its length): it mixes its batch, so that no answer is "
+            "of one photo. Export the network for evaluation, without operations over the batch."
+        )
+    spread = (together - together.mean(0)).norm(dim=1).max()
+    if float(spread) <= _SAME * float(together.norm(dim=1).max()):
+        log.warning(
+            "backbone '%s' gives different pictures the same embedding: every answer of it is chance",
+            backbone.card.name,
+        )
 
 
 def embed(backbone: Backbone, images: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from bench.contracts import Backbone
 from bench.errors import MethodError, UsageError
 from bench.quality.lpips import Lpips, Unavailable, load_lpips
+from bench.run.limits import DEFAULT, Limits
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Machine:
         threads: threads torch computes with.
         batch_size: images handed to a method per call.
         lpips: the LPIPS measure, or why there is none.
+        limits: of time and memory, within which each node must be made.
         loaded: name → backbone that was loaded onto the device.
         as_loaded: name → its version then (`version_of`).
     """
@@ -31,6 +33,7 @@ class Machine:
     threads: int
     batch_size: int
     lpips: Lpips | Unavailable
+    limits: Limits = DEFAULT
     loaded: dict[str, Backbone] = field(default_factory=dict, repr=False, compare=False)
     as_loaded: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
 
@@ -126,7 +129,9 @@ def use_device(device: str, threads: int | None) -> tuple[torch.device, int]:
     return chosen, count
 
 
-def make_machine(device: str, threads: int | None, batch_size: int, lpips_trunk: Path | None) -> Machine:
+def make_machine(
+    device: str, threads: int | None, batch_size: int, lpips_trunk: Path | None, limits: Limits | None = None
+) -> Machine:
     """Return the machine of a run and set torch's threads (see `use_device`).
 
     Args:
@@ -134,6 +139,7 @@ def make_machine(device: str, threads: int | None, batch_size: int, lpips_trunk:
         threads: None for every core this process may use.
         batch_size: images handed to a method per call.
         lpips_trunk: file with AlexNet's weights, or None to look for it (`bench.quality.lpips.load_lpips`).
+        limits: of time and memory; None for those that hold where nothing is said.
     """
     chosen, count = use_device(device, threads)
-    return Machine(chosen, count, batch_size, load_lpips(lpips_trunk))
+    return Machine(chosen, count, batch_size, load_lpips(lpips_trunk), limits or DEFAULT)

@@ -17,9 +17,11 @@ from typing import Any, ClassVar
 from bench.contracts import CONTRACT, CROP_SIZE
 from bench.errors import BenchError, MethodError, UsageError
 from bench.files import StoreError
+from bench.printable import printable
 from bench.run.code_hashes import check_unchanged, code_digest
 from bench.run.device import Machine
 from bench.run.digest import digest, environment
+from bench.run.limits import limited
 from bench.run.store import Store
 
 log = logging.getLogger("bench")
@@ -235,14 +237,9 @@ class Executor:
         try:
             self._check_environment(node)
             inputs = {source.address: self.fetch(source) for source in node.inputs}
-            self.advance(node, 0)  # begun
-            start = time.perf_counter()
-            try:
-                payload = node.run(inputs, self.machine, lambda n: self.advance(node, n))
-            finally:
-                self.machine.check_backbones(node.label)
-            seconds = time.perf_counter() - start
-            check_unchanged(node.key)
+            with self.store.computing(node.stage, node.address) as waited:
+                made = self.store.read(node.stage, node.address) if waited else None
+                return self._make(node, inputs) if made is None else made
         except StoreError:
             raise
         except NodeError as error:
@@ -250,9 +247,23 @@ class Executor:
             raise
         except (Exception, SystemExit) as error:
             reason = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
-            self._failed[node.address] = f"{node.stage} {node.label}: {reason}"
+            self._failed[node.address] = printable(f"{node.stage} {node.label}: {reason}")
             log.error("%s", self._failed[node.address], exc_info=not isinstance(error, BenchError))
             raise NodeError(self._failed[node.address]) from error
+
+    def _make(self, node: Node, inputs: Mapping[str, bytes]) -> bytes:
+        """Run a node and store what it gives."""
+        self.advance(node, 0)  # begun
+        start = time.perf_counter()
+        limits, what = self.machine.limits, f"{node.stage} {node.label}"
+        memory = limits.bytes_for() if self.machine.device.type == "cpu" else 0
+        try:
+            with limited(limits.seconds_for(node.core_seconds), memory, what):
+                payload = node.run(inputs, self.machine, lambda n: self.advance(node, n))
+        finally:
+            self.machine.check_backbones(node.label)
+        seconds = time.perf_counter() - start
+        check_unchanged(node.key)
         self.store.write(node.stage, node.address, payload, key=node.key, seconds=seconds, images=node.work)
         self.tally.add(node, seconds)
         return payload

@@ -16,6 +16,7 @@ from bench.run import graph, resolve
 from bench.run.device import Machine, make_machine
 from bench.run.folder import RunFacts, RunFolder, describe_machine
 from bench.run.graph import Node
+from bench.run.limits import DEFAULT, Limits
 from bench.run.pipeline import Pipeline
 from bench.run.progress import Step
 from bench.run.provenance import check_files_are_there, describe_methods, environment_differences
@@ -38,6 +39,7 @@ class Options:
         out: the run's folder; None for ``runs/<run>``.
         lpips_trunk: AlexNet's weights for LPIPS; None to look where ``CLOAKBENCH_LPIPS_TRUNK`` says, then in the data
             folder, then in torchvision's cache.
+        limits: of time and memory, within which each stage of each cell must be made.
         command: the command line, recorded in the run's folder.
         progress: True: bars on standard error, or lines where that is no terminal; or what is called with every
             `bench.run.progress.Step`.
@@ -49,6 +51,7 @@ class Options:
     store: Path | None = None
     out: Path | None = None
     lpips_trunk: Path | None = None
+    limits: Limits = DEFAULT
     command: str = ""
     progress: bool | Callable[[Step], None] = False
 
@@ -143,7 +146,14 @@ class Prepared:
         return groups
 
     def begin(self) -> None:
-        """Write what is requested into the run's folder, and remove what killed runs left in the store."""
+        """Write what is requested into the run's folder, and remove what killed runs left in the store.
+
+        Raises:
+            UsageError: the folder cannot be written, or the store, which lacks something.
+        """
+        if self.missing:
+            check_writable(self.store.folder, "--store")
+        check_writable(self.folder.path, "--out")
         self.store.sweep()
         machine = describe_machine(str(self.machine.device), self.machine.threads)
         self.folder.write_facts(self.facts, self.run.split, machine)
@@ -182,7 +192,9 @@ def prepare(requested: RunSpec, options: Options) -> Prepared:
         DataError: data or weights that are missing or corrupt.
     """
     run = resolve.resolve(requested)
-    machine = make_machine(options.device, options.threads, options.batch_size, options.lpips_trunk)
+    machine = make_machine(
+        options.device, options.threads, options.batch_size, options.lpips_trunk, options.limits
+    )
     pipeline = Pipeline(run, machine)
     _check_weights(run)
     threats = Threats(run)
@@ -192,11 +204,9 @@ def prepare(requested: RunSpec, options: Options) -> Prepared:
         for node in cell.all():
             _ = node.address  # computing the key looks at every file that decides it
     store = Store(options.store or default_folder())
-    check_writable(store.folder, "--store")
     of_cells = {cell: threats.of(cell) for cell in run.cells}
     facts = _facts(run, machine, options.command)
     prepared = Prepared(run, machine, pipeline, store, options, nodes, of_cells, facts)
-    check_writable(prepared.folder.path, "--out")
     if any(node.stage == "faces" for node in prepared.missing):
         with calling(f"dataset '{run.dataset.name}'"):
             run.dataset.check()

@@ -9,7 +9,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +22,9 @@ from bench.run.digest import digest
 log = logging.getLogger("bench")
 
 VARIABLE = "CLOAKBENCH_STORE"
+
+_LOCKS = ".locks"
+"""Folder of a store with a lock for each artefact that is being computed."""
 
 
 def _unreadable(path: Path, error: OSError) -> StoreError:
@@ -85,19 +89,20 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def _paths(self, stage: str, address: str) -> tuple[Path, Path]:
+    def paths(self, stage: str, address: str) -> tuple[Path, Path]:
+        """Return where an artefact's payload and record are, or would be."""
         base = self.folder / stage / address[:2] / address
         return base.with_suffix(".bin"), base.with_suffix(".json")
 
     def __contains__(self, item: tuple[str, str]) -> bool:
-        return self._paths(*item)[1].is_file()
+        return self.paths(*item)[1].is_file()
 
     def record(self, stage: str, address: str) -> Record | None:
         """Return what is known of an artefact, or None where there is none or its record is damaged.
 
         An artefact whose key is not what its address is the digest of is set aside, as by `read`.
         """
-        path = self._paths(stage, address)[1]
+        path = self.paths(stage, address)[1]
         try:
             return read_record(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -109,7 +114,7 @@ class Store:
             return None
         except (ValueError, TypeError):
             log.warning("%s is damaged; the artefact will be computed again", path)
-            path.unlink(missing_ok=True)
+            _remove(path)
             return None
 
     def read(self, stage: str, address: str) -> bytes | None:
@@ -120,7 +125,7 @@ class Store:
         record = self.record(stage, address)
         if record is None:
             return None
-        payload_path = self._paths(stage, address)[0]
+        payload_path = self.paths(stage, address)[0]
         try:
             payload = payload_path.read_bytes()
         except FileNotFoundError:
@@ -133,15 +138,15 @@ class Store:
         return None
 
     def _set_aside(self, stage: str, address: str, reason: str) -> None:
-        payload_path, record_path = self._paths(stage, address)
+        payload_path, record_path = self.paths(stage, address)
         log.warning("artefact %s is corrupt (%s); computing it again", payload_path, reason)
-        record_path.unlink(missing_ok=True)
-        if payload_path.exists():
+        _remove(record_path)
+        with suppress(OSError):
             payload_path.replace(payload_path.with_suffix(".corrupt"))
 
     def state(self, stage: str, address: str) -> Literal["whole", "absent", "corrupt"]:
         """Say whether an artefact is there as it was written; unlike `read` this changes nothing."""
-        payload, record = self._paths(stage, address)
+        payload, record = self.paths(stage, address)
         try:
             wanted = read_record(record).sha256
             return "whole" if sha256(payload.read_bytes()).hexdigest() == wanted else "corrupt"
@@ -161,16 +166,59 @@ class Store:
             StoreError: the disk is full or the folder cannot be written.
         """
         record = Record(dict(key), sha256(payload).hexdigest(), len(payload), round(seconds, 3), images)
-        payload_path, record_path = self._paths(stage, address)
+        payload_path, record_path = self.paths(stage, address)
         write_atomically(payload_path, payload, "--store")
         described = json.dumps(record.__dict__, indent=1, sort_keys=True)
         write_atomically(record_path, described.encode(), "--store")
         return record
 
+    @contextmanager
+    def computing(self, stage: str, address: str) -> Iterator[bool]:
+        """Hold an artefact while it is computed, so that other runs wait for it rather than compute it as well.
+
+        Gives whether somebody else held it meanwhile. The system lets go of what a killed process held. Where a folder
+        knows no locks or cannot be written, nothing is held.
+        """
+        from filelock import FileLock, Timeout
+
+        path = self.folder / _LOCKS / f"{address}.lock"
+        waited, lock = False, FileLock(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                waited = True
+                log.info("waiting for another run, which computes %s %s", stage, address[:12])
+                lock.acquire()
+        except (OSError, NotImplementedError):
+            yield waited
+            return
+        try:
+            yield waited
+        finally:
+            lock.release()
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
     def sweep(self, older_than_s: float = 86_400) -> int:
         """Remove temporary files that killed runs left; returns how many."""
         before = time.time() - older_than_s
-        stale = [path for path in self.folder.rglob(".*.tmp") if path.stat().st_mtime < before]
+        stale = [path for path in self.folder.rglob(".*.tmp") if _changed(path) < before]
         for path in stale:
-            path.unlink(missing_ok=True)
+            _remove(path)
         return len(stale)
+
+
+def _changed(path: Path) -> float:
+    """Return when a file last changed; now where another run has removed it meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()
+
+
+def _remove(path: Path) -> None:
+    """Remove a file; where the store cannot be written it stays, and what it holds still counts as absent."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)

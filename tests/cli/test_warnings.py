@@ -153,6 +153,7 @@ def test_a_run_of_before_says_that_it_was_not_diagnosed(evaluate, copy_of):
     for cell in cells:
         del cell["attack_diagnosis"], cell["purifier_diagnosis"]
     path.write_text(json.dumps(cells))
+    folder.write_manifest()
     rows = build(RunFolder(folder.path)).set_index(["attack", "defense"])["warnings"]
     assert {place: codes(warnings) for place, warnings in rows.items()} == {
         ("none", "none"): [],

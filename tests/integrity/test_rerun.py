@@ -82,6 +82,10 @@ def test_what_came_out_otherwise_is_named(cli, small):
     shutil.copyfile(Path("first") / first[0]["decisions"], Path("first") / second[0]["decisions"])
     cells[-1]["threat"]["related"] = True
     Path("first/cells.json").write_text(json.dumps(cells))
+    code, _, err = cli("rerun", "first", "--quiet", "--json", "--out", "again", "--store", "store")
+    assert code == 2
+    assert "cells.json is not what the run wrote" in err
+    RunFolder(Path("first")).write_manifest()
     code, out, _ = cli("rerun", "first", "--quiet", "--json", "--out", "again", "--store", "store")
     document = json.loads(out)
     assert (code, document["identical"]) == (1, False)

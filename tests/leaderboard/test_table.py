@@ -328,7 +328,7 @@ def test_a_folder_that_is_no_run_or_damaged(prepared, tmp_path, name):
 def test_a_missing_file_of_a_run_is_named(prepared, tmp_path):
     for file in ("spec.json", "cells.json"):
         (tmp_path / file).write_bytes((prepared.folder.path / file).read_bytes())
-    with pytest.raises(DataError, match="cannot read decisions from"):
+    with pytest.raises(DataError, match=r"\.parquet is missing; run the same command again"):
         build(RunFolder(tmp_path))
 
 

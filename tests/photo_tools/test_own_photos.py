@@ -615,6 +615,7 @@ def drawn():
     return photos
 
 
+@pytest.mark.slow
 def test_a_killed_command_leaves_whole_photos_and_goes_on(command, drawn, tmp_path):
     for number in range(12):
         save(tmp_path / f"photos/{number:02d}.png", drawn[number % 4])

@@ -502,6 +502,7 @@ def test_a_run_asks_both_questions(evaluate, tmp_path):
     assert pd.isna(requested.loc[(imitating, "dodging, FAR 0.1 %"), "asr"])
 
 
+@pytest.mark.slow
 def test_the_command_runs_it_on_rendered_faces(command, tmp_path):
     process = command(
         "run", "--protocol", "verification:far=0.1|0.01,impostors=220", "--dataset", "synthetic",

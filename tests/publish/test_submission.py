@@ -219,7 +219,7 @@ class TestOneFaultEach:
     def test_a_damaged_file(self, copy):
         measures = next((copy.path / "images").iterdir())
         measures.write_bytes(b"no Parquet")
-        with pytest.raises(DataError, match="is not a Parquet file"):
+        with pytest.raises(DataError, match="is not what the run wrote"):
             examine(copy)
 
     def test_no_manifest(self, copy):

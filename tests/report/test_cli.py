@@ -26,6 +26,7 @@ def test_other_forms_have_figures_beside_them(cli, finished, tmp_path):
     assert all(f"r.md_files/{path.name}" in text for path in beside)
 
 
+@pytest.mark.slow
 def test_no_photo_lies_beside_the_file_where_none_is_wanted(cli, finished, tmp_path):
     photos = {name for name, kind in KINDS.items() if kind.shows_photos}
     for option, some in (("--photos", True), ("--no-photos", False)):

@@ -1,8 +1,10 @@
 """A plugin that breaks its contract, or the process around it, is named, and touches nobody else."""
 
+import logging
 import os
 import random
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -144,6 +146,8 @@ def disturb(_given=None):
     cv2.setUseOptimized(False)
     PIL.ImageFile.LOAD_TRUNCATED_IMAGES = True
     os.environ["CLOAKBENCH_DATA"] = "/elsewhere"
+    os.chdir("/" if Path.cwd() != Path("/") else "/tmp")
+    logging.disable(logging.CRITICAL)
     for seed in (torch.default_generator.manual_seed, np.random.seed, random.seed):
         seed(1)
 
@@ -174,11 +178,7 @@ def test_what_a_plugin_leaves_behind_is_undone(call, fails):
         if fails:
             raise ZeroDivisionError
 
-    with (
-        pytest.raises((MethodError, ZeroDivisionError, TypeError))
-        if call is not CALLS["load"] or fails
-        else (calling("nobody"))
-    ):
+    with pytest.raises((MethodError, ZeroDivisionError, TypeError)):
         call(work)
     assert settings() == before
     assert states() == generators

@@ -437,9 +437,9 @@ def test_more_roots_are_part_of_the_digest():
 RECORDED = {
     1: {
         "bench.contracts": "0fe198def2e4250665cd7fa7881ae6489a02704370e2b847580af1f240ac0786",
-        "bench.plugins.process": "a15180dae3714f8f1a7a29200d981d758286ca4da2035421f42275a30bbabd41",
-        "bench.run.calls": "36c0fa1377a6ba4785074c11254556e6f34af6214b52dbc1353cb22a64383cc0",
-        "bench.run.graph": "42a9d94dc96de78df9ac7484cfad401c04572dc292307a55f1571dbf052d551f",
+        "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
+        "bench.run.calls": "8c1ba138c852f82577c4f0f336697d8af42823febb1218e87d599c44055acb1e",
+        "bench.run.graph": "47afbaa6b5743338861690e5f8c80bbc787ec48fa8ba00999f2a33d853fb19f3",
         "bench.run.pipeline": "1963015f72856e06e682e4630a768ddb409959862ce942bc4b909f45161e8a9b",
     }
 }

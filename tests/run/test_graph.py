@@ -144,7 +144,7 @@ def test_missing_lists_each_node_once_by_stage(store, executor):
 def test_what_a_stored_artefact_was_made_from_is_not_asked_for(store, executor):
     a, b, _, _ = diamond()
     executor.fetch(b)
-    for path in store._paths("faces", a.address):
+    for path in store.paths("faces", a.address):
         path.unlink()
     assert missing(store, [b]) == []
     assert executor.fetch(b) == b"(b (a))"
@@ -154,7 +154,7 @@ def test_what_a_stored_artefact_was_made_from_is_not_asked_for(store, executor):
 def test_a_corrupt_artefact_is_computed_again(store, executor, caplog):
     a, b, _, d = diamond()
     executor.fetch(d)
-    store._paths("cloak", b.address)[0].write_bytes(b"rubbish")
+    store.paths("cloak", b.address)[0].write_bytes(b"rubbish")
     assert executor.fetch(b) == b"(b (a))"
     assert (a.count, b.count) == (1, 2)
     assert "corrupt" in caplog.text
@@ -176,7 +176,7 @@ def test_a_failure_gives_its_reason_to_everything_made_from_it_and_to_nothing_el
     [
         (ZeroDivisionError("by zero"), "cloak x: ZeroDivisionError: by zero", True),
         (UsageError("say another"), "cloak x: say another", False),
-        (MemoryError(), "cloak x: MemoryError: ", True),
+        (MemoryError(), "cloak x: MemoryError:", True),
         (SystemExit(0), "cloak x: SystemExit: 0", True),
     ],
 )

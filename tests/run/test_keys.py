@@ -40,6 +40,9 @@ class Networked(FakeBackbone):
     def load(self, device):
         self.network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)).eval()
 
+    def embed(self, images):
+        return images.mean((2, 3)).repeat(1, 11)[:, : self.card.embedding_dim]
+
 
 def bound(cls, seed=0):
     return BoundMethod(Plugin("defenses", "dim", cls()), BINDING, {}, seed)

@@ -38,6 +38,7 @@ def earlier(evaluate, tmp_path_factory):
     for name in ("spec.json", "cells.json"):
         folder.write_json(name, former(json.loads((folder.path / name).read_bytes())))
     folder.write_bytes("leaderboard.csv", former_csv(leaderboard).encode())
+    folder.write_manifest()
     return folder.path, leaderboard
 
 

@@ -57,7 +57,7 @@ def test_the_last_write_of_an_address_wins(store):
 def test_a_corrupt_payload_counts_as_absent_and_is_set_aside(store, caplog, damage):
     put(store)
     put(store, OTHER, b"other")
-    payload, _ = store._paths("cloak", ADDRESS)
+    payload, _ = store.paths("cloak", ADDRESS)
     payload.write_bytes(damage)
     assert store.read("cloak", ADDRESS) is None
     assert f"{payload} is corrupt" in caplog.text
@@ -70,7 +70,7 @@ def test_a_corrupt_payload_counts_as_absent_and_is_set_aside(store, caplog, dama
 
 def test_a_payload_that_is_gone_counts_as_absent(store):
     put(store)
-    store._paths("cloak", ADDRESS)[0].unlink()
+    store.paths("cloak", ADDRESS)[0].unlink()
     assert store.read("cloak", ADDRESS) is None
     assert ("cloak", ADDRESS) not in store
 
@@ -78,7 +78,7 @@ def test_a_payload_that_is_gone_counts_as_absent(store):
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"key": {}}', '{"unknown": 1}'])
 def test_a_damaged_record_counts_as_absent(store, caplog, damage):
     put(store)
-    record = store._paths("cloak", ADDRESS)[1]
+    record = store.paths("cloak", ADDRESS)[1]
     record.write_text(damage)
     assert store.read("cloak", ADDRESS) is None
     assert f"{record} is damaged" in caplog.text
@@ -92,14 +92,14 @@ def test_an_artefact_under_the_address_of_another_counts_as_absent_and_is_set_as
     put(store)
     put(store, OTHER, b"other")
     # Whole artefacts change places, so that every payload agrees with the record beside it.
-    for one, other in zip(store._paths("cloak", ADDRESS), store._paths("cloak", OTHER), strict=True):
+    for one, other in zip(store.paths("cloak", ADDRESS), store.paths("cloak", OTHER), strict=True):
         mine, theirs = one.read_bytes(), other.read_bytes()
         one.write_bytes(theirs)
         other.write_bytes(mine)
     assert store.state("cloak", ADDRESS) == store.state("cloak", OTHER) == "corrupt"
     assert UntouchedStore(store.folder).read("cloak", ADDRESS) is None
     for address, payload in ((ADDRESS, b"other"), (OTHER, b"payload")):
-        path = store._paths("cloak", address)[0]
+        path = store.paths("cloak", address)[0]
         assert ask(store, "cloak", address) is None
         assert f"{path} is corrupt (it is another artefact's)" in caplog.text
         assert path.with_suffix(".corrupt").read_bytes() == payload
@@ -110,7 +110,7 @@ def test_an_artefact_under_the_address_of_another_counts_as_absent_and_is_set_as
 
 def test_a_record_that_is_not_text_counts_as_absent(store):
     put(store)
-    store._paths("cloak", ADDRESS)[1].write_bytes(b"\xff\xfe\x00")
+    store.paths("cloak", ADDRESS)[1].write_bytes(b"\xff\xfe\x00")
     assert store.read("cloak", ADDRESS) is None
 
 
@@ -125,7 +125,7 @@ def test_a_full_disk_is_reported_and_leaves_what_was_there(store, monkeypatch):
     with pytest.raises(StoreError) as caught:
         put(store)
     message = str(caught.value)
-    assert str(store._paths("cloak", ADDRESS)[0]) in message
+    assert str(store.paths("cloak", ADDRESS)[0]) in message
     assert "No space left on device" in message
     assert "What was computed before is kept; free some space or choose another place with --store" in message
     assert files(store) == before
@@ -161,7 +161,7 @@ def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
 @pytest.mark.parametrize("which", [0, 1])
 def test_what_cannot_be_read_is_reported(store, which):
     put(store)
-    path = store._paths("cloak", ADDRESS)[which]
+    path = store.paths("cloak", ADDRESS)[which]
     path.unlink()
     path.mkdir()  # stands for a file without permission, which the superuser may read
     with pytest.raises(StoreError, match=rf"cannot read .*{ADDRESS}.* Choose another folder with --store"):
@@ -224,7 +224,7 @@ def test_a_file_is_replaced_whole(tmp_path):
 
 def test_a_record_is_readable_json_with_the_full_key(store):
     put(store)
-    written = json.loads(store._paths("cloak", ADDRESS)[1].read_text())
+    written = json.loads(store.paths("cloak", ADDRESS)[1].read_text())
     assert written["key"] == KEY
     assert set(written) == {"key", "sha256", "size", "seconds", "images"}
 

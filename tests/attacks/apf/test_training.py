@@ -250,6 +250,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, damaged):
         trainer().train(request(out))
 
 
+@pytest.mark.slow
 def test_another_seed_or_parameter_gives_other_weights(tmp_path):
     outs = []
     for i, (params, fields) in enumerate(

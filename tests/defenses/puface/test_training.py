@@ -232,6 +232,7 @@ def test_attacks_on_people_get_whole_people(tmp_path: Path) -> None:
 # Training.
 
 
+@pytest.mark.slow
 def test_training_removes_the_cloak_and_spares_natural_photos(tmp_path: Path) -> None:
     out = tmp_path / "w.safetensors"
     params = SMALL.model_copy(

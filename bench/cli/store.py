@@ -1,0 +1,189 @@
+"""`bench store`: look after the store of artefacts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bench.cli.options import json_option
+from bench.cli.output import counting, print_json
+
+if TYPE_CHECKING:
+    from bench.run.store import Store
+    from bench.run.store_care import Item
+
+_EXAMPLES = """\b
+Examples:
+  bench store check
+  bench store repair
+  bench store gc --keep runs/3f2a --older-than 30 --dry-run
+  bench store export runs/3f2a OUT
+"""
+
+_store_option = click.option(
+    "--store", "folder", type=click.Path(path_type=Path), help="The store's folder; else CLOAKBENCH_STORE."
+)
+_runs = click.Path(path_type=Path)
+
+
+@click.group(epilog=_EXAMPLES)
+def store() -> None:
+    """Check, mend, clear and copy the store, in which runs keep what they computed.
+
+    Nothing in it is the only copy of a result: whatever is removed is computed again when a run needs it. A finished
+    run's folder holds its decisions and tables by itself.
+    """
+
+
+@store.command(epilog="Example: bench store check --store ~/store")
+@_store_option
+@json_option
+def check(folder: Path | None, as_json: bool) -> None:
+    """Read everything in the store and say what is not as it was written; changes nothing.
+
+    Exit code 0: nothing is damaged; 1: something is. What killed runs leave is listed and is no damage.
+    """
+    from bench.run.store_care import HARMFUL
+
+    found = _surveyed(_opened(folder))
+    _report(found, as_json)
+    if any(item.state in HARMFUL for item in found):
+        click.get_current_context().exit(1)
+
+
+@store.command(epilog="Example: bench store repair")
+@_store_option
+@json_option
+def repair(folder: Path | None, as_json: bool) -> None:
+    """Remove whatever is not as it was written, so that the next run computes it again."""
+    from bench.run import store_care
+
+    removed = store_care.mend(_surveyed(_opened(folder)))
+    if as_json:
+        print_json({"removed": [_row(item) for item in removed]})
+        return
+    for item in removed:
+        click.echo(_line(item))
+    click.echo(f"{_sum(removed)} removed; runs that need them compute them again.")
+
+
+@store.command(epilog="Example: bench store gc --keep runs/3f2a --older-than 30 --dry-run")
+@click.option(
+    "--keep", "runs", multiple=True, type=_runs, help="A finished run whose artefacts stay; may be repeated."
+)
+@click.option(
+    "--older-than", "days", type=click.FloatRange(min=0), default=0, help="Days; younger ones stay."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@_store_option
+@json_option
+def gc(runs: tuple[Path, ...], days: float, dry_run: bool, folder: Path | None, as_json: bool) -> None:
+    """Remove the artefacts that no run named by --keep needs.
+
+    Without --keep or --older-than it would remove everything, and is refused.
+    """
+    from bench.errors import UsageError
+    from bench.run import store_care
+
+    if not runs and not days:
+        raise UsageError(
+            "`bench store gc` would remove everything. Say what stays: --keep RUN or --older-than DAYS."
+        )
+    opened = _opened(folder)
+    needed = frozenset(address for _, address in _needed(runs, opened))
+    chosen = store_care.removable(_surveyed(opened), needed, days * 86_400)
+    if not dry_run:
+        store_care.remove(chosen)
+    if as_json:
+        print_json({"removed": [_row(item) for item in chosen], "dry_run": dry_run})
+        return
+    stages = list(dict.fromkeys(item.stage for item in chosen))
+    for stage in stages:
+        click.echo(f"{stage}: {_sum([item for item in chosen if item.stage == stage])}")
+    click.echo(f"{_sum(chosen)} {'would be removed' if dry_run else 'removed'}.")
+
+
+@store.command(epilog="Example: bench store export runs/3f2a OUT")
+@click.argument("runs", nargs=-1, required=True, type=_runs)
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@_store_option
+@json_option
+def export(runs: tuple[Path, ...], out: Path, folder: Path | None, as_json: bool) -> None:
+    """Copy what the finished runs RUNS are made from into the store OUT, to be kept or given away with them.
+
+    With it `bench verify RUN --store OUT` checks every artefact, and `bench run` computes nothing of these runs. The
+    code, packages and threads must be those that made them. Crops and embeddings identify people: see responsible use.
+    """
+    from bench.errors import DataError
+    from bench.run import store_care
+
+    opened = _opened(folder)
+    artefacts = _needed(runs, opened)
+    with counting("copying artefacts", len(artefacts)) as advance:
+        absent = store_care.copy(opened, artefacts, out, advance)
+    if absent:
+        raise DataError(
+            f"{len(absent)} of {len(artefacts)} artefacts are not in {opened.folder}, e.g. {absent[0][0]} "
+            f"{absent[0][1][:12]}; the others are in {out}. Run the same command again to compute them, or give the "
+            "run's own store with --store."
+        )
+    if as_json:
+        print_json({"store": str(out), "artefacts": len(artefacts)})
+        return
+    click.echo(f"{len(artefacts)} artefacts in {out}")
+
+
+def _opened(folder: Path | None) -> "Store":
+    from bench.run.store import Store, default_folder
+
+    return Store(folder or default_folder())
+
+
+def _surveyed(opened: "Store") -> "list[Item]":
+    from bench.run import store_care
+
+    with counting("reading artefacts", store_care.count(opened)) as advance:
+        return list(store_care.survey(opened, advance))
+
+
+def _needed(runs: Sequence[Path], opened: "Store") -> list[tuple[str, str]]:
+    """Return stage and address of all that runs are made from, each once."""
+    from bench.run.folder import RunFolder
+    from bench.run.planning import Options, prepare_again
+
+    found: dict[tuple[str, str], None] = {}
+    for run in runs:
+        prepared = prepare_again(RunFolder(run), Options(store=opened.folder, out=run))
+        found |= {(node.stage, node.address): None for node in prepared.artefacts}
+    return list(found)
+
+
+def _report(found: "list[Item]", as_json: bool) -> None:
+    from bench.run import store_care
+
+    counted = store_care.states(found)
+    if as_json:
+        bad = [_row(item) for item in found if item.state != "whole"]
+        print_json({"states": counted, "bytes": sum(item.size for item in found), "not_whole": bad})
+        return
+    for item in found:
+        if item.state != "whole":
+            click.echo(_line(item))
+    for state, number in counted.items():
+        click.echo(f"{number} {state}: {store_care.MEANINGS[state]}")
+    click.echo(f"{_sum(found)} in all.")
+    if set(counted) - {"whole"}:
+        click.echo("`bench store repair` removes what is not whole.")
+
+
+def _row(item: "Item") -> dict[str, object]:
+    return {"stage": item.stage, "address": item.address, "state": item.state, "bytes": item.size}
+
+
+def _line(item: "Item") -> str:
+    return f"{item.state}: {item.stage} {item.address[:12] or item.files[0].name}"
+
+
+def _sum(items: "Sequence[Item]") -> str:
+    return f"{len(items)} artefacts, {sum(item.size for item in items) / 1e6:,.1f} MB"

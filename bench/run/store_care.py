@@ -1,0 +1,190 @@
+"""Looking after a store: what is damaged in it, what can go, and a copy of what runs need.
+
+What lives here: reading a whole store, mending it, removing and copying artefacts. What must not: how an artefact is
+written or read (`bench.run.store`), and which artefacts a run has (`bench.run.planning`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from bench.errors import UsageError
+from bench.files import write_atomically
+from bench.run.graph import STAGES
+from bench.run.store import MisplacedError, Store, read_record
+
+State = Literal["whole", "damaged", "misplaced", "incomplete", "set aside", "temporary"]
+
+MEANINGS: dict[State, str] = {
+    "whole": "as it was written",
+    "damaged": "payload or record is not what was written",
+    "misplaced": "another artefact's, by its key",
+    "incomplete": "a payload without its record, or the other way round; a killed run leaves such",
+    "set aside": "found damaged before",
+    "temporary": "a file that a killed run was writing",
+}
+"""What each state is."""
+
+HARMFUL: tuple[State, ...] = ("damaged", "misplaced")
+"""States that nothing but a fault of the disk, or somebody's hand, brings about."""
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Item:
+    """An artefact, or what is left of one.
+
+    Attributes:
+        stage: the stage it is of.
+        address: its digest; "" of a temporary file.
+        state: one of `MEANINGS`.
+        files: its files.
+        size: their bytes.
+        changed: when the newest of them was written, seconds since 1970.
+    """
+
+    stage: str
+    address: str
+    state: State
+    files: tuple[Path, ...]
+    size: int
+    changed: float
+
+
+def survey(store: Store, advance: Advance = lambda _n: None) -> Iterator[Item]:
+    """Yield everything in a store, each payload read and held against its record.
+
+    Args:
+        store: it is only read.
+        advance: called with the number of artefacts looked at.
+
+    Raises:
+        UsageError: the folder is no store.
+    """
+    for stage, files in _files_by_artefact(store):
+        address = files[0].stem if not files[0].name.startswith(".") else ""
+        yield _item(stage, address, files)
+        advance(1)
+
+
+def count(store: Store) -> int:
+    """Return how many artefacts and remains a store has; reads no payload.
+
+    Raises:
+        UsageError: the folder is no store.
+    """
+    return sum(1 for _ in _files_by_artefact(store))
+
+
+def _files_by_artefact(store: Store) -> Iterator[tuple[str, tuple[Path, ...]]]:
+    """Yield stage and files of each artefact, sorted; a temporary file is alone."""
+    if not store.folder.is_dir():
+        raise UsageError(f"there is no store at {store.folder}. Give its folder with --store.")
+    for stage in STAGES:
+        together: dict[str, list[Path]] = {}
+        for path in sorted((store.folder / stage).glob("*/*")):
+            together.setdefault(path.name if path.name.startswith(".") else path.stem, []).append(path)
+        yield from ((stage, tuple(files)) for files in together.values())
+
+
+def _item(stage: str, address: str, files: tuple[Path, ...]) -> Item:
+    found = [path.stat() for path in files if path.exists()]
+    size = sum(one.st_size for one in found)
+    changed = max((one.st_mtime for one in found), default=0.0)
+    return Item(stage, address, _state(address, files), files, size, changed)
+
+
+def _state(address: str, files: tuple[Path, ...]) -> State:
+    if not address:
+        return "temporary"
+    by_ending = {path.suffix: path for path in files}
+    if ".json" not in by_ending or ".bin" not in by_ending:
+        return "set aside" if ".corrupt" in by_ending else "incomplete"
+    try:
+        record = read_record(by_ending[".json"])
+        payload = by_ending[".bin"].read_bytes()
+    except MisplacedError:
+        return "misplaced"
+    except (OSError, ValueError, TypeError):
+        return "damaged"
+    return "whole" if sha256(payload).hexdigest() == record.sha256 else "damaged"
+
+
+def states(items: Iterable[Item]) -> dict[State, int]:
+    """Count items by state, in the order of `MEANINGS`."""
+    counted = Counter(item.state for item in items)
+    return {state: counted[state] for state in MEANINGS if counted[state]}
+
+
+# -- mending and removing ------------------------------------------------------------------------------
+
+
+def mend(items: Iterable[Item]) -> list[Item]:
+    """Remove what is not whole, so that the next run computes it again; returns what was removed.
+
+    A temporary file that is younger than a day is left: a run may be writing it.
+    """
+    day_ago = time.time() - 86_400
+    chosen = [
+        item
+        for item in items
+        if item.state != "whole" and not (item.state == "temporary" and item.changed > day_ago)
+    ]
+    remove(chosen)
+    return chosen
+
+
+def removable(items: Iterable[Item], needed: frozenset[str], older_than_s: float) -> list[Item]:
+    """Return the artefacts that no run given needs and that are older than a time, and all that is not whole."""
+    before = time.time() - older_than_s
+    return [
+        item
+        for item in items
+        if item.changed <= before and (item.state != "whole" or item.address not in needed)
+    ]
+
+
+def remove(items: Iterable[Item]) -> None:
+    """Remove items, each record before its payload: what is interrupted leaves no record without a payload."""
+    for item in items:
+        for path in sorted(item.files, key=lambda file: file.suffix != ".json"):
+            path.unlink(missing_ok=True)
+
+
+# -- copying -------------------------------------------------------------------------------------------
+
+
+def copy(
+    store: Store, artefacts: Iterable[tuple[str, str]], target: Path, advance: Advance = lambda _n: None
+) -> list[tuple[str, str]]:
+    """Copy artefacts into another store, each checked as it is read; returns those that are not there.
+
+    Args:
+        store: to read from.
+        artefacts: stage and address of each.
+        target: folder of the other store; what it holds whole is not written again.
+        advance: called with the number of artefacts done.
+
+    Raises:
+        StoreError: the other folder cannot be written.
+    """
+    other, absent = Store(target), []
+    for stage, address in artefacts:
+        payload = store.read(stage, address)
+        record = store.record(stage, address)
+        if payload is None or record is None:
+            absent.append((stage, address))
+        elif other.state(stage, address) != "whole":
+            paths = zip(store.paths(stage, address), other.paths(stage, address), strict=True)
+            (_, to_payload), (record_path, to_record) = paths
+            write_atomically(to_payload, payload, "OUT")
+            write_atomically(to_record, record_path.read_bytes(), "OUT")
+        advance(1)
+    return absent
