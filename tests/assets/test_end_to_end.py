@@ -1,5 +1,6 @@
-"""The whole way on an empty data folder: publishers' files over HTTP, converted, found by a run."""
+"""The whole way on an empty data folder: publishers' files over HTTP, converted, and the headline's quick form made."""
 
+import json
 import os
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def upstream():
 
 @pytest.mark.slow
 @pytest.mark.real_data
-def test_everything_that_the_headline_needs_comes_from_its_publishers(upstream, publishers, tmp_path):
+def test_the_headline_is_made_again_from_what_its_publishers_serve(upstream, publishers, tmp_path):
     """AlexNet's 233 MB are not in the data pack: that server answers 404, and the trunk comes from a mirror."""
     for entry in needs_of(make_spec(load_suite(HEADLINE))).entries.values():
         for source in {
@@ -66,3 +67,11 @@ def test_everything_that_the_headline_needs_comes_from_its_publishers(upstream, 
     assert [path for path in (tmp_path / "data/downloads").iterdir() if path.suffix != ".lock"] == []
     plan = bench("plan", "--config", str(HEADLINE), "--identities", "2", "--store", str(tmp_path / "store"))
     assert plan.returncode == 0, plan.stderr
+    made = bench(
+        "reproduce", "headline", "--quick", "--threads", "1", "--store", str(tmp_path / "store"), "--json"
+    )
+    assert made.returncode == 0, made.stderr
+    found = json.loads(made.stdout)
+    assert found["reproduced"]
+    assert {rate["state"] for rate in found["rates"]} <= {"same", "within"}
+    assert len(found["rates"]) == 96
