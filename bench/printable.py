@@ -16,7 +16,21 @@ def printable(text: str, longest: int = LONGEST) -> str:
     """
     kept = text[: 2 * longest]  # what is escaped grows
     line = " ".join(kept.split())
-    shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
+    shown = "".join(one if one.isprintable() else _escaped(one) for one in line)
     if len(text) <= longest and len(shown) <= longest:
         return shown
     return f"{shown[:longest]} … ({max(len(text), len(shown)) - longest:,} more characters)"
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def printable_lines(text: str) -> str:
+    r"""Return a text of several lines, each without what controls a terminal; indentation stays.
+
+    >>> printable_lines("a\x1b[31m\n  b")
+    'a\\x1b[31m\n  b'
+    """
+    lines = text.splitlines()
+    return "\n".join("".join(one if one.isprintable() else _escaped(one) for one in line) for line in lines)

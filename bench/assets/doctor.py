@@ -86,7 +86,7 @@ def _guarded(area: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]
                 name=name,
                 state="broken",
                 detail=detail,
-                needed=area in {"machine", "default", "methods"},
+                needed=area in {"machine", "default", "methods", "store"},
             )
         ]
 

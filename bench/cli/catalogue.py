@@ -10,6 +10,7 @@ from bench.cli.options import PluginName, json_option
 from bench.cli.output import print_json
 from bench.errors import unknown
 from bench.plugins import registry
+from bench.printable import printable_lines
 
 if TYPE_CHECKING:
     from bench.contracts import Method
@@ -175,6 +176,7 @@ def describe(kind: str, method: "Method") -> dict[str, Any]:
 
 
 def _print(document: dict[str, Any]) -> None:
+    document = _without_controls(document)
     click.echo(click.style(f"{document['name']} ({document['kind']})", bold=True))
     click.echo(document["what"])
     if document["paper"]:
@@ -189,6 +191,15 @@ def _print(document: dict[str, Any]) -> None:
     for key, value in document.items():
         if key not in skipped:
             _print_field(key.replace("_", " "), value)
+
+
+def _without_controls(value: Any) -> Any:
+    """Return a document whose texts, which a plugin wrote, cannot control the terminal."""
+    if isinstance(value, dict):
+        return {key: _without_controls(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_controls(item) for item in value]
+    return printable_lines(value) if isinstance(value, str) else value
 
 
 def _print_field(name: str, value: Any) -> None:

@@ -10,19 +10,39 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from bench.errors import DataError
+from bench.errors import DataError, UsageError
 
 VARIABLE = "CLOAKBENCH_DATA"
 
 
 def data_folder() -> Path:
-    """Return the data folder; it need not exist."""
+    """Return the data folder; it need not exist.
+
+    Raises:
+        UsageError: nothing names it, and there is no home folder.
+    """
     named = os.environ.get(VARIABLE)
     if named:
         return Path(named).expanduser()
     import platformdirs
 
-    return Path(platformdirs.user_data_dir("cloakbench"))
+    try:
+        return Path(platformdirs.user_data_dir("cloakbench"))
+    except RuntimeError as error:
+        raise no_home(VARIABLE, "data and weights") from error
+
+
+def no_home(variable: str, what: str) -> UsageError:
+    """Return the error for a user who has no home folder, as in some containers.
+
+    Args:
+        variable: the environment variable that names the place.
+        what: what lies there.
+    """
+    return UsageError(
+        f"there is no home folder to keep {what} in: HOME is not set, and the system knows none of user {os.getuid()}. "
+        f"Set HOME, or {variable} to a folder."
+    )
 
 
 @lru_cache(maxsize=256)

@@ -114,15 +114,22 @@ def read_pairs(path: Path) -> tuple[Pair, ...]:
         DataError: the file is missing or not of that form; the message names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # A mark of the byte order and blank lines at the end are left by some editors.
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"LFW's pairs {path} cannot be read: {error}. `bench fetch lfw` gets them."
         ) from error
     header = lines[0].split() if lines else []
     if len(header) != 2 or not all(word.isdecimal() for word in header):
-        raise DataError(f"{path}, line 1: expected 'FOLDS PAIRS', e.g. '10 300', found '{lines[:1]}'.")
+        raise DataError(
+            f"{path}, line 1: expected 'FOLDS PAIRS', e.g. '10 300', found {lines[0] if lines else ''!a:.80}."
+        )
     folds, each = int(header[0]), int(header[1])
+    if not folds * each:
+        raise DataError(
+            f"{path}, line 1: {folds} folds of {each} pairs are no pairs. Give a list that has some."
+        )
     if len(lines) - 1 != 2 * folds * each:
         raise DataError(f"{path} has {len(lines) - 1} pairs, its first line says {2 * folds * each}.")
     return tuple(

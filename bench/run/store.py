@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.data.files import no_home
 from bench.files import StoreError, write_atomically
 from bench.run.digest import digest
 
@@ -32,13 +33,20 @@ def _unreadable(path: Path, error: OSError) -> StoreError:
 
 
 def default_folder() -> Path:
-    """Return `CLOAKBENCH_STORE`, else the platform's user cache folder."""
+    """Return `CLOAKBENCH_STORE`, else the platform's user cache folder.
+
+    Raises:
+        UsageError: nothing names it, and there is no home folder.
+    """
     named = os.environ.get(VARIABLE)
     if named:
         return Path(named).expanduser()
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("cloakbench")) / "store"
+    try:
+        return Path(platformdirs.user_cache_dir("cloakbench")) / "store"
+    except RuntimeError as error:
+        raise no_home(VARIABLE, "what runs compute") from error
 
 
 @dataclass(frozen=True)
