@@ -21,7 +21,7 @@ from bench.analysis.reference_tests import reference_tests
 from bench.analysis.results import Results
 from bench.contracts import Decided
 from bench.errors import DataError, UsageError
-from bench.leaderboard import as_csv
+from bench.leaderboard import as_csv, plausible
 from bench.leaderboard.columns import COLUMNS, KEY
 from bench.leaderboard.table import build
 from bench.run.digest import digest
@@ -190,7 +190,7 @@ def _is_record(path: Path) -> bool:
         return True
     try:
         return "leaderboard_sha256" in json.loads(path.read_bytes())
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
 
 
@@ -210,24 +210,22 @@ def _check_pairs(folder: Path, records: Sequence[Path]) -> None:
 def _submission(path: Path) -> Source:
     """Return a submission, checked to be the one that was written and to have passed every check there is."""
     table = path.with_suffix(".csv")
-    try:
-        record = json.loads(path.read_bytes())
-        wanted = record["leaderboard_sha256"]
-        checks = {_FORMER_CHECKS.get(name, name): found for name, found in record["checks"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(f"'{path}' is no record of `bench submit`. Submit the run again.") from None
+    record = plausible.read_record(path)
+    checks = {_FORMER_CHECKS.get(name, name): found for name, found in record["checks"].items()}
     lacking = [name for name in CHECKS if not checks.get(name)]
     if lacking:
         raise DataError(
             f"'{path}' does not say that the run passed {', '.join(map(repr, lacking))}, which `bench submit` checks. "
             "Submit the run again."
         )
-    if sha256(table.read_bytes()).hexdigest() != wanted:
+    if sha256(table.read_bytes()).hexdigest() != record["leaderboard_sha256"]:
         raise DataError(
             f"'{table}' is not what was submitted: its SHA-256 is not the one in {path.name}. Take the file that was "
             "submitted, or submit the run again."
         )
-    return Source(str(table), as_csv.read_csv(table), record=record)
+    leaderboard = as_csv.read_csv(table)
+    plausible.check_rows(path, record, leaderboard)
+    return Source(str(table), leaderboard, record=record)
 
 
 def read_sources(paths: Sequence[Path]) -> list[Source]:

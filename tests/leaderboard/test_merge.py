@@ -1,5 +1,7 @@
 """Several leaderboards as one: what is the same cell, what is refused, and what is ranked together."""
 
+import csv
+import io
 import json
 from hashlib import sha256
 
@@ -162,6 +164,11 @@ def write_record(path, table, checks=CHECKS, **more):
     path.write_text(json.dumps(record))
 
 
+def table_named(folder, name):
+    """Return a run's table under another digest."""
+    return to_csv(build(folder)).replace(folder.facts().run, name)
+
+
 @pytest.mark.parametrize("checks", [(), CHECKS[1:], CHECKS[:-1]])
 def test_a_record_without_every_check_is_refused(parts, tmp_path, checks):
     text = to_csv(build(read_source(parts[0])[0].folder))
@@ -173,8 +180,8 @@ def test_a_record_without_every_check_is_refused(parts, tmp_path, checks):
 
 
 def test_half_a_submission_is_refused_by_name(parts, tmp_path):
-    text = to_csv(build(read_source(parts[0])[0].folder))
     for name in ("x", "y"):
+        text = table_named(read_source(parts[0])[0].folder, name)
         (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
         write_record(tmp_path / f"{name}.json", text)
     assert len(read_source(tmp_path)) == 2
@@ -188,7 +195,7 @@ def test_half_a_submission_is_refused_by_name(parts, tmp_path):
 
 
 def test_a_folder_of_submissions_is_checked_by_digest(parts, tmp_path):
-    text = to_csv(build(read_source(parts[0])[0].folder))
+    text = table_named(read_source(parts[0])[0].folder, "x")
     (tmp_path / "x.csv").write_text(text, encoding="utf-8")
     (tmp_path / "notes.json").write_text("{}")  # no record
     write_record(tmp_path / "x.json", text, by="somebody")
@@ -200,6 +207,71 @@ def test_a_folder_of_submissions_is_checked_by_digest(parts, tmp_path):
         read_source(tmp_path)
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(DataError, match="no record of `bench submit`"):
+        read_source(tmp_path)
+
+
+def altered(text, column, value):
+    """Return a table whose first row with an ASR has another value in a column."""
+    header, *lines = list(csv.reader(io.StringIO(text)))
+    row = next(line for line in lines if line[header.index("asr")] not in ("", "NA"))
+    row[header.index(column)] = value
+    sink = io.StringIO()
+    csv.writer(sink, lineterminator="\n").writerows([header, *lines])
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("asr", "1.7", "is no share"),
+        ("asr", "0.999900", "outside its own interval"),
+        ("normal_accuracy", "-0.1", "is no share"),
+        ("status", "failed", "failed and has an ASR"),
+        ("run", "0123456789ab", "its record or table is of 0123456789ab"),
+    ],
+)
+def test_a_table_that_cannot_be_a_runs_is_refused_whatever_its_digest(
+    parts, tmp_path, column, value, message
+):
+    text = altered(table_named(read_source(parts[0])[0].folder, "x"), column, value)
+    (tmp_path / "x.csv").write_text(text, encoding="utf-8")
+    write_record(tmp_path / "x.json", text)
+    with pytest.raises(DataError, match=message):
+        read_source(tmp_path)
+
+
+def test_a_submission_under_anothers_name_is_refused(parts, tmp_path):
+    text = table_named(read_source(parts[0])[0].folder, "x")
+    (tmp_path / "y.csv").write_text(text, encoding="utf-8")
+    write_record(tmp_path / "y.json", text, run="x")
+    with pytest.raises(
+        DataError, match="is a submission of run y by its name, and its record or table is of x"
+    ):
+        read_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 200_000,
+        b'{"a":' * 100_000,
+        b'{"checks": {}, "leaderboard_sha256": "", "x": "' + b"y" * 5_000_000 + b'"}',
+        b'{"checks": [], "leaderboard_sha256": ""}',
+    ],
+    ids=["deep list", "deep mapping", "large", "no mapping"],
+)
+def test_a_record_that_is_none_is_refused_in_a_sentence(parts, tmp_path, content):
+    (tmp_path / "x.csv").write_text(table_named(read_source(parts[0])[0].folder, "x"), encoding="utf-8")
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(DataError, match="is no record of `bench submit`"):
+        read_source(tmp_path)
+
+
+def test_fields_that_no_record_has_are_named(parts, tmp_path):
+    text = table_named(read_source(parts[0])[0].folder, "x")
+    (tmp_path / "x.csv").write_text(text, encoding="utf-8")
+    write_record(tmp_path / "x.json", text, **{"note\x1b": "1"})
+    with pytest.raises(DataError, match=r"fields that `bench submit` does not write: note\\x1b"):
         read_source(tmp_path)
 
 
