@@ -133,6 +133,8 @@ class Linear(Head):
         model = LogisticRegression(C=1.0, tol=self.tolerance, max_iter=self.max_iterations)
         with warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
+            # One gallery photo an identity is as many classes as photos, which scikit-learn takes for a mistake.
+            warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
             try:
                 model.fit(scaler.fit_transform(unit(vectors)), labels)
             except ConvergenceWarning as error:

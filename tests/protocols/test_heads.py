@@ -115,6 +115,12 @@ def test_a_linear_head_that_does_not_converge_is_a_method_error(monkeypatch):
         Linear().fit(vectors, labels, 6)
 
 
+def test_a_linear_head_learns_from_one_photo_an_identity_without_a_warning():
+    vectors = np.eye(30, 64, dtype=np.float32)
+    scorer = Linear().fit(vectors, np.arange(30), 30)
+    assert (scorer(vectors).argmax(1) == np.arange(30)).all()
+
+
 def test_a_zero_vector_stays_zero():
     np.testing.assert_array_equal(unit(np.array([[0.0, 0.0], [3.0, 4.0]])), [[0, 0], [0.6, 0.8]])
 
