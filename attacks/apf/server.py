@@ -26,7 +26,7 @@ READ_TIMEOUT = 30.0
 """Seconds a client has to send its request."""
 
 MAX_WAITING = 32
-"""Connections at once; more are turned away."""
+"""Requests read or answered at once; more are turned away."""
 
 
 class _RefusedError(Exception):
@@ -50,32 +50,21 @@ def application(cloud: CloudSide, about: wire.About, read_timeout: float = READ_
     """
     try:
         from starlette.applications import Starlette
-        from starlette.concurrency import run_in_threadpool
-        from starlette.responses import Response
         from starlette.routing import Route
     except ImportError as error:
         raise _not_installed() from error
 
     busy = asyncio.Lock()  # one computation at a time: more would only share the same cores
+    room = asyncio.Semaphore(MAX_WAITING)
 
     async def tell(_request: Request) -> Response:
         return _json(about.model_dump(), 200)
 
     async def transfer(request: Request) -> Response:
-        try:
-            _check_version(request)
-            payload = await asyncio.wait_for(_body(request, about.max_bytes), read_timeout)
-            async with busy:
-                answer = await run_in_threadpool(_answer, cloud, payload)
-        except TimeoutError:
-            return _error(408, f"The request did not arrive within {read_timeout:g} seconds.")
-        except _RefusedError as refusal:
-            return _error(refusal.status, str(refusal))
-        except BenchError as error:
-            return _error(400, str(error))
-        return Response(
-            answer, media_type="application/octet-stream", headers={wire.VERSION_HEADER: str(wire.VERSION)}
-        )
+        if room.locked():
+            return _error(503, f"The server is at work on {MAX_WAITING} requests. Try again in a minute.")
+        async with room:
+            return await _transferred(request, cloud, about.max_bytes, read_timeout, busy)
 
     async def no_such(_request: Request, _error_: Exception) -> Response:
         return _error(404, f"There is only GET {wire.ABOUT_PATH} and POST {wire.TRANSFER_PATH}.")
@@ -89,6 +78,29 @@ def application(cloud: CloudSide, about: wire.About, read_timeout: float = READ_
             Route(wire.TRANSFER_PATH, transfer, methods=["POST"]),
         ],
         exception_handlers={404: no_such, 405: no_such, 500: failed},
+    )
+
+
+async def _transferred(
+    request: Request, cloud: CloudSide, max_bytes: int, read_timeout: float, busy: asyncio.Lock
+) -> Response:
+    """Read a gradient and answer with its perturbation, or with why not."""
+    from starlette.concurrency import run_in_threadpool
+    from starlette.responses import Response
+
+    try:
+        _check_version(request)
+        payload = await asyncio.wait_for(_body(request, max_bytes), read_timeout)
+        async with busy:
+            answer = await run_in_threadpool(_answer, cloud, payload)
+    except TimeoutError:
+        return _error(408, f"The request did not arrive within {read_timeout:g} seconds.")
+    except _RefusedError as refusal:
+        return _error(refusal.status, str(refusal))
+    except BenchError as error:
+        return _error(400, str(error))
+    return Response(
+        answer, media_type="application/octet-stream", headers={wire.VERSION_HEADER: str(wire.VERSION)}
     )
 
 
@@ -158,6 +170,8 @@ def serve(application_: Starlette, host: str, port: int, ready: Callable[[str], 
     """
     try:
         import uvicorn
+
+        from attacks.apf.connections import GuardedProtocol
     except ImportError as error:
         raise _not_installed() from error
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -175,8 +189,8 @@ def serve(application_: Starlette, host: str, port: int, ready: Callable[[str], 
             log_level="warning",
             access_log=False,
             lifespan="off",
-            limit_concurrency=MAX_WAITING,
             timeout_keep_alive=5,
+            http=GuardedProtocol,
         )
         name = f"[{host}]" if family == socket.AF_INET6 else host
         ready(f"http://{name}:{listener.getsockname()[1]}")

@@ -5,8 +5,10 @@ import http.server
 import json
 import signal
 import socket
+import subprocess
+import sys
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -27,6 +29,27 @@ from bench.contracts import Binding, Context, Faces
 from bench.data.files import sha256_of
 from bench.errors import DataError, UsageError
 from bench.plugins import factory
+
+IDLE = """
+import asyncio
+import sys
+
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from attacks.apf.connections import GuardedProtocol
+from attacks.apf.server import serve
+
+
+async def hello(_request):
+    return PlainTextResponse("hello")
+
+
+GuardedProtocol.header_timeout = float(sys.argv[1])
+serve(Starlette(routes=[Route("/", hello)]), "127.0.0.1", 0, lambda url: print(url, flush=True))
+"""
+"""A server of the same connections that answers hello."""
 
 PROBE, SERVER = "synthetic-mobilefacenet", "synthetic-iresnet"
 
@@ -435,3 +458,65 @@ def test_the_cloud_side_behind_the_server_is_the_attacks(weights):
     from attacks.apf.attack import cloud_side
 
     assert type(cloud_side(weights, 3, torch.device("cpu"))) is CloudSide
+
+
+# -- connections that only wait ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def greeting(header_timeout):
+    command = [sys.executable, "-c", IDLE, str(header_timeout)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            url = urlsplit(process.stdout.readline().strip())
+            yield (url.hostname, url.port)
+        finally:
+            process.kill()
+
+
+def says_hello(place):
+    connection = http.client.HTTPConnection(*place, timeout=10)
+    connection.request("GET", "/")
+    answer = connection.getresponse()
+    text = answer.read()
+    connection.close()
+    return (answer.status, text) == (200, b"hello")
+
+
+@pytest.mark.system
+def test_sixty_connections_that_send_nothing_shut_nobody_out():
+    with greeting(60) as place, ExitStack() as opened:
+        for _ in range(60):
+            opened.enter_context(closing(socket.create_connection(place, timeout=10)))
+        assert says_hello(place)
+
+
+def closed_within(connection, seconds):
+    """Say whether the server closes a connection in that time, and has sent nothing."""
+    connection.settimeout(seconds)
+    try:
+        return connection.recv(100) == b""
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "])
+def test_who_sends_no_whole_head_is_closed(begun):
+    with greeting(0.5) as place, closing(socket.create_connection(place, timeout=10)) as slow:
+        slow.sendall(begun)
+        assert closed_within(slow, 20)
+        assert says_hello(place)
+
+
+@pytest.mark.system
+def test_who_sends_no_second_head_is_closed_too():
+    with greeting(0.5) as place, closing(socket.create_connection(place, timeout=10)) as slow:
+        slow.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"hello"):
+            answer += slow.recv(10_000)
+        slow.sendall(b"GET / HTTP")
+        assert closed_within(slow, 20)
