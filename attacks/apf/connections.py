@@ -36,7 +36,9 @@ class GuardedProtocol(H11Protocol):
         address = self.client[0] if self.client else ""
         own = [other for other in everybody if other.client and other.client[0] == address]
         for others, most in ((own, self.per_address), (everybody, self.at_once)):
-            for other in sorted((one for one in others if one.is_idle), key=_since)[: len(others) - most]:
+            for other in sorted((one for one in others if one.is_idle), key=_since)[
+                : max(0, len(others) - most)
+            ]:
                 if other is not self:
                     other.transport.close()
 

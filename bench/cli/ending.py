@@ -30,7 +30,10 @@ def heed_signals() -> None:
 
     All raise `bench.errors.Ended`, so that a KeyboardInterrupt of a plugin's own is told apart.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # not every system has all of them
+        if number is None:
+            continue
         # What was told to be ignored (nohup), or is heeded by somebody else, stays so.
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _end)

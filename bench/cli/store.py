@@ -59,7 +59,7 @@ def repair(folder: Path | None, as_json: bool) -> None:
     """Remove whatever is not as it was written, so that the next run computes it again."""
     from bench.run import store_care
 
-    removed = store_care.mend(_surveyed(_opened(folder)))
+    removed = store_care.mend(_surveyed(_unused(_opened(folder))))
     if as_json:
         print_json({"removed": [_row(item) for item in removed]})
         return
@@ -90,8 +90,16 @@ def gc(runs: tuple[Path, ...], days: float, dry_run: bool, folder: Path | None, 
         raise UsageError(
             "`bench store gc` would remove everything. Say what stays: --keep RUN or --older-than DAYS."
         )
-    opened = _opened(folder)
-    needed = frozenset(address for _, address in _needed(runs, opened))
+    opened = _opened(folder) if dry_run else _unused(_opened(folder))
+    wanted = _needed(runs, opened)
+    if absent := [item for item in wanted if item not in opened]:
+        raise UsageError(
+            f"{len(absent)} of {len(wanted)} artefacts of the runs to keep are not in {opened.folder} under the names "
+            f"that they have here, e.g. {absent[0][0]} {absent[0][1][:12]}: code, packages, weights or LPIPS' trunk "
+            "are others than when they were made, so that it cannot be told which ones to keep. Nothing was removed. "
+            "Go by age: --older-than DAYS."
+        )
+    needed = frozenset(address for _, address in wanted)
     chosen = store_care.removable(_surveyed(opened), needed, days * 86_400)
     if not dry_run:
         store_care.remove(chosen)
@@ -138,6 +146,16 @@ def _opened(folder: Path | None) -> "Store":
     from bench.run.store import Store, default_folder
 
     return Store(folder or default_folder())
+
+
+def _unused(opened: "Store") -> "Store":
+    from bench.errors import UsageError
+
+    if opened.is_in_use():
+        raise UsageError(
+            f"a run is computing in {opened.folder}. Wait for it, then give the same command again."
+        )
+    return opened
 
 
 def _surveyed(opened: "Store") -> "list[Item]":

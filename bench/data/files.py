@@ -40,7 +40,7 @@ def no_home(variable: str, what: str) -> UsageError:
         what: what lies there.
     """
     return UsageError(
-        f"there is no home folder to keep {what} in: HOME is not set, and the system knows none of user {os.getuid()}. "
+        f"there is no home folder to keep {what} in: HOME is not set, and the system knows none of this user. "
         f"Set HOME, or {variable} to a folder."
     )
 

@@ -23,7 +23,7 @@ from bench.data.files import sha256_of
 from bench.data.folders import registered
 from bench.errors import DataError, UsageError
 from bench.faces.alignment import ALIGNMENT_VERSION, Landmarks, Pixels, align
-from bench.faces.landmark_files import check_inside, read_landmarks
+from bench.faces.landmark_files import LandmarkFile, check_inside, read_landmark_file
 from bench.faces.photos import photo_size, read_photo, refuse_irregular, verify_photo
 
 log = logging.getLogger("bench")
@@ -257,11 +257,13 @@ class Folder(Dataset):
         """Return a photo's landmarks, which lie inside it."""
         assert self._landmarks is not None
         row = file.relative_to(self.root).as_posix()
-        if row not in self._landmarks:
+        if row in self._landmarks.wrong:
+            raise DataError(self._landmarks.wrong[row])
+        if row not in self._landmarks.found:
             raise DataError(
                 f"{file} has no row '{row}' with a detected face in {self._landmark_file}. Add it."
             )
-        found = self._landmarks[row]
+        found = self._landmarks.found[row]
         check_inside(found, size, f"{file}, row '{row}' of {self._landmark_file}")
         return found
 
@@ -270,14 +272,14 @@ class Folder(Dataset):
         return Path(self.params.landmarks).expanduser()
 
     @cached_property
-    def _landmarks(self) -> Mapping[str, Landmarks] | None:
+    def _landmarks(self) -> LandmarkFile | None:
         if not self.params.landmarks:
             return None
         if self.params.aligned:
             raise UsageError(
                 "folder: aligned=true leaves nothing for landmarks to align; give one of the two."
             )
-        return read_landmarks(self._landmark_file)
+        return read_landmark_file(self._landmark_file)
 
     @cached_property
     def _detected(self) -> dict[Path, Landmarks]:

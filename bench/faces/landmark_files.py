@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +21,41 @@ _FRACTION = 1.5
 """Points none of which is larger are fractions of the photo's size, as some detectors give them."""
 
 
-def read_landmarks(path: Path) -> Mapping[str, Landmarks]:
-    """Read a CSV with the columns path, x1, y1, …, x5, y5 and, where there are any, score and detected.
+@dataclass(frozen=True)
+class LandmarkFile:
+    """What a file of landmarks says.
 
-    Returns:
-        photo path as written in the file → landmarks; rows whose `detected` is no (0, 0.0, false, no) are left out,
-        because their points are a guess.
+    Attributes:
+        found: photo path as written in the file → landmarks; rows whose `detected` is no (0, 0.0, false, no) are left
+            out, because their points are a guess.
+        wrong: photo path → why its row is of no face (not numbers, not finite, in one place, on one line, mirrored), or
+            that there are two.
+    """
+
+    found: Mapping[str, Landmarks]
+    wrong: Mapping[str, str]
+
+
+def read_landmarks(path: Path) -> Mapping[str, Landmarks]:
+    """Return the landmarks of a file in which every row is right; see `read_landmark_file`.
 
     Raises:
-        DataError: the file is missing, lacks a column, names a photo twice, or has a row that is not numbers or whose
-            five points can be of no face (not finite, in one place, on one line, mirrored).
+        DataError: the file cannot be read, or a row is of no face; names the first.
+    """
+    read = read_landmark_file(path)
+    for reason in read.wrong.values():
+        raise DataError(reason)
+    return read.found
+
+
+def read_landmark_file(path: Path) -> LandmarkFile:
+    """Read a CSV with the columns path, x1, y1, …, x5, y5 and, where there are any, score and detected.
+
+    Raises:
+        DataError: the file is missing, lacks a column, or has a row whose `detected` is neither yes nor no.
     """
     found: dict[str, Landmarks] = {}
+    wrong: dict[str, str] = {}
     lines: dict[str, int] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -42,18 +66,22 @@ def read_landmarks(path: Path) -> Mapping[str, Landmarks]:
                     f"{path} lacks the columns {', '.join(missing)}. Needed: {', '.join(_COLUMNS)}."
                 )
             for row in rows:
-                where = f"{path}, line {rows.line_num}"
-                photo = row["path"]
+                where, photo = f"{path}, line {rows.line_num}", row["path"]
+                if not _is_detected(row.get("detected"), where):
+                    continue
                 if photo in lines:
-                    raise DataError(
+                    wrong[photo] = (
                         f"{where}: '{photo}' is on line {lines[photo]} already. Keep one row a photo."
                     )
+                    continue
                 lines[photo] = rows.line_num
-                if _is_detected(row.get("detected"), where):
+                try:
                     found[photo] = _landmarks_of_row(where, row)
+                except DataError as error:
+                    wrong[photo] = str(error)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"the landmarks {path} cannot be read: {error}.") from error
-    return found
+    return LandmarkFile(found, wrong)
 
 
 def check_inside(landmarks: Landmarks, size: tuple[int, int], where: str) -> None:

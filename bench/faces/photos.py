@@ -96,7 +96,9 @@ def photo_size(source: Path | bytes, name: str = "") -> tuple[int, int]:
         DataError: as `read_photo`.
     """
     with opened(source, name) as image:
-        lies = image.getexif().get(_ORIENTATION) in _LYING
+        # A PNG without EXIF in its header would be decoded to its end in search of some.
+        told = image.format != "PNG" or "exif" in image.info
+        lies = told and image.getexif().get(_ORIENTATION) in _LYING
         return (image.height, image.width) if lies else image.size
 
 

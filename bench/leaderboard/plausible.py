@@ -37,8 +37,11 @@ FIELDS = frozenset(
 _LARGEST = 4_000_000
 """Bytes of a record; the largest written so far has 30,000."""
 
-_RATES = ("asr", "normal_accuracy", "recovery", "baseline_error", "defended_baseline_error")
+_RATES = ("asr", "normal_accuracy", "baseline_error", "defended_baseline_error")
 """Columns of shares, some with ends of an interval beside them."""
+
+_ESTIMATES = (*_RATES, "recovery")
+"""Columns with ends of an interval beside them; a defence can do harm, so that recovery may be any number."""
 
 _SLACK = 2e-6
 """By how much a rate may lie outside its interval: both are written with six digits."""
@@ -88,10 +91,10 @@ def check_rows(path: Path, record: Mapping[str, Any], leaderboard: pd.DataFrame)
 
 
 def _impossible(leaderboard: pd.DataFrame) -> Iterator[str]:
-    for name in _RATES:
+    for name in _ESTIMATES:
         columns = [c for c in (name, f"{name}_low", f"{name}_high", f"{name}_pooled") if c in leaderboard]
         numbers = leaderboard[columns].apply(pd.to_numeric, errors="coerce")
-        outside = ((numbers < 0) | (numbers > 1)).any(axis=1)
+        outside = ((numbers < 0) | (numbers > 1)).any(axis=1) & (name in _RATES)
         yield from (f"{name} of {_row(leaderboard, i)} is no share" for i in leaderboard.index[outside])
         if f"{name}_low" in columns:
             low, value, high = (numbers[f"{name}{end}"] for end in ("_low", "", "_high"))

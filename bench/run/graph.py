@@ -237,8 +237,10 @@ class Executor:
         try:
             self._check_environment(node)
             inputs = {source.address: self.fetch(source) for source in node.inputs}
-            with self.store.computing(node.stage, node.address) as waited:
-                made = self.store.read(node.stage, node.address) if waited else None
+            with self.store.computing(node.stage, node.address):
+                # Another run may have made it meanwhile.
+                there = (node.stage, node.address) in self.store
+                made = self.store.read(node.stage, node.address) if there else None
                 return self._make(node, inputs) if made is None else made
         except StoreError:
             raise

@@ -7,6 +7,7 @@ where else the system would kill the run.
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Iterator
@@ -43,11 +44,15 @@ class Limits:
 
     def seconds_for(self, declared: float) -> float:
         """Return the seconds for a node whose methods declare as many; 0 for no limit."""
-        return max(LEAST_SECONDS, TIMES * declared) if self.seconds is None else self.seconds
+        if self.seconds is None:
+            return max(LEAST_SECONDS, TIMES * declared)
+        return self.seconds if math.isfinite(self.seconds) else 0
 
     def bytes_for(self) -> int:
         """Return the bytes a node may take beyond what the process has; 0 for no limit."""
-        return _available() if self.gigabytes is None else round(self.gigabytes * _GIGABYTE)
+        if self.gigabytes is None:
+            return _available()
+        return round(self.gigabytes * _GIGABYTE) if math.isfinite(self.gigabytes) else 0
 
 
 DEFAULT = Limits()
@@ -77,16 +82,23 @@ def _time(seconds: float, what: str) -> Iterator[None]:
         yield
         return
 
+    over = False
+
     def too_long(_number: int, _frame: FrameType | None) -> None:
-        raise MethodError(
-            f"{what} took longer than {seconds:,.0f} s. Allow more with --time-limit SECONDS, or 0 for any time."
-        )
+        if not over:
+            raise MethodError(
+                f"{what} took longer than {seconds:,.0f} s. Allow more with --time-limit SECONDS, or 0 for any time."
+            )
 
     before = signal.signal(signal.SIGALRM, too_long)
     signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
     try:
-        yield
-    finally:
+        try:
+            yield
+        finally:
+            over = True
+    finally:  # an alarm between the two is heard, and ends here all the same
+        over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
@@ -112,17 +124,28 @@ def _memory(allowed: int) -> Iterator[None]:
 
 def _used() -> int:
     """Return the bytes of data of this process; 0 where the system does not tell."""
-    return _kilobytes(Path("/proc/self/status"), "VmData:") * 1024
+    return _field(Path("/proc/self/status"), "VmData:") * 1024
 
 
 def _available() -> int:
-    """Return the bytes that the machine, or the container, has left; 0 where the system does not tell."""
-    machine = _kilobytes(Path("/proc/meminfo"), "MemAvailable:") * 1024
-    container = _number(Path("/sys/fs/cgroup/memory.max")) - _number(Path("/sys/fs/cgroup/memory.current"))
-    return min(machine, container) if container > 0 else machine
+    """Return the bytes that the machine, or the container, has left, a gigabyte at least; 0 where nobody tells."""
+    left = [_field(Path("/proc/meminfo"), "MemAvailable:") * 1024, _left_of_container()]
+    known = [each for each in left if each]
+    return max(min(known), _GIGABYTE) if known else 0
 
 
-def _kilobytes(path: Path, name: str) -> int:
+def _left_of_container() -> int:
+    """Return the bytes a container has left, what it only keeps of files counted as free; 0 where there is no limit."""
+    folder = Path("/sys/fs/cgroup")
+    limit, used = _number(folder / "memory.max"), _number(folder / "memory.current")
+    if not (limit and used):
+        return 0
+    kept = sum(_field(folder / "memory.stat", name) for name in ("inactive_file ", "active_file "))
+    return max(limit - used + kept, 1)
+
+
+def _field(path: Path, name: str) -> int:
+    """Return the number behind a name at a line's beginning; 0 where there is none."""
     try:
         lines = path.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:

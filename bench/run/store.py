@@ -24,7 +24,7 @@ log = logging.getLogger("bench")
 
 VARIABLE = "CLOAKBENCH_STORE"
 
-_LOCKS = ".locks"
+LOCKS = ".locks"
 """Folder of a store with a lock for each artefact that is being computed."""
 
 
@@ -181,33 +181,46 @@ class Store:
         return record
 
     @contextmanager
-    def computing(self, stage: str, address: str) -> Iterator[bool]:
+    def computing(self, stage: str, address: str) -> Iterator[None]:
         """Hold an artefact while it is computed, so that other runs wait for it rather than compute it as well.
 
-        Gives whether somebody else held it meanwhile. The system lets go of what a killed process held. Where a folder
-        knows no locks or cannot be written, nothing is held.
+        The system lets go of what a killed process held. Where a folder knows no locks or cannot be written, nothing is
+        held.
         """
         from filelock import FileLock, Timeout
 
-        path = self.folder / _LOCKS / f"{address}.lock"
-        waited, lock = False, FileLock(path)
+        path = self.folder / LOCKS / f"{address}.lock"
+        lock = FileLock(path, fallback_to_soft=False)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                waited = True
                 log.info("waiting for another run, which computes %s %s", stage, address[:12])
                 lock.acquire()
         except (OSError, NotImplementedError):
-            yield waited
+            yield
             return
         try:
-            yield waited
+            yield
         finally:
+            # Before it is let go: who waits for the file that was removed notices, and waits for a new one.
+            _remove(path)
             lock.release()
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+
+    def is_in_use(self) -> bool:
+        """Say whether a run is computing an artefact of this store now."""
+        from filelock import FileLock, Timeout
+
+        for path in (self.folder / LOCKS).glob("*.lock"):
+            try:
+                with FileLock(path, fallback_to_soft=False).acquire(timeout=0):
+                    _remove(path)
+            except Timeout:
+                return True
+            except (OSError, NotImplementedError):
+                continue
+        return False
 
     def sweep(self, older_than_s: float = 86_400) -> int:
         """Remove temporary files that killed runs left; returns how many."""

@@ -6,6 +6,7 @@ written or read (`bench.run.store`), and which artefacts a run has (`bench.run.p
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -35,6 +36,14 @@ HARMFUL: tuple[State, ...] = ("damaged", "misplaced")
 """States that nothing but a fault of the disk, or somebody's hand, brings about."""
 
 Advance = Callable[[int], None]
+
+_PREFIX = re.compile(r"[0-9a-f]{2}")
+_ARTEFACT = re.compile(r"[0-9a-f]{64}\.(bin|json|corrupt)")
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+"""The folders and files that a store has."""
+
+_DAY = 86_400
+"""Seconds; a temporary file that is younger may be being written."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +93,24 @@ def count(store: Store) -> int:
 
 
 def _files_by_artefact(store: Store) -> Iterator[tuple[str, tuple[Path, ...]]]:
-    """Yield stage and files of each artefact, sorted; a temporary file is alone."""
+    """Yield stage and files of each artefact, sorted; a temporary file is alone. Files of others are not looked at."""
     if not store.folder.is_dir():
         raise UsageError(f"there is no store at {store.folder}. Give its folder with --store.")
     for stage in STAGES:
         together: dict[str, list[Path]] = {}
         for path in sorted((store.folder / stage).glob("*/*")):
-            together.setdefault(path.name if path.name.startswith(".") else path.stem, []).append(path)
+            if _is_ours(path):
+                together.setdefault(path.name if path.name.startswith(".") else path.stem, []).append(path)
         yield from ((stage, tuple(files)) for files in together.values())
+
+
+def _is_ours(path: Path) -> bool:
+    """Say whether a store writes such a file: a folder of photos has the name of a stage too."""
+    named = _ARTEFACT.fullmatch(path.name)
+    place = named is not None and path.name.startswith(path.parent.name)
+    return (place or _TEMPORARY.fullmatch(path.name) is not None) and (
+        _PREFIX.fullmatch(path.parent.name) is not None and path.is_file()
+    )
 
 
 def _item(stage: str, address: str, files: tuple[Path, ...]) -> Item:
@@ -131,14 +150,13 @@ def mend(items: Iterable[Item]) -> list[Item]:
 
     A temporary file that is younger than a day is left: a run may be writing it.
     """
-    day_ago = time.time() - 86_400
-    chosen = [
-        item
-        for item in items
-        if item.state != "whole" and not (item.state == "temporary" and item.changed > day_ago)
-    ]
+    chosen = [item for item in items if item.state != "whole" and not _may_be_written(item)]
     remove(chosen)
     return chosen
+
+
+def _may_be_written(item: Item) -> bool:
+    return item.state == "temporary" and item.changed > time.time() - _DAY
 
 
 def removable(items: Iterable[Item], needed: frozenset[str], older_than_s: float) -> list[Item]:
@@ -147,7 +165,9 @@ def removable(items: Iterable[Item], needed: frozenset[str], older_than_s: float
     return [
         item
         for item in items
-        if item.changed <= before and (item.state != "whole" or item.address not in needed)
+        if item.changed <= before
+        and (item.state != "whole" or item.address not in needed)
+        and not _may_be_written(item)
     ]
 
 

@@ -97,7 +97,7 @@ def test_a_run_notices_damage_by_itself_and_says_so(cli, store, matrix, finished
 
 
 def test_what_a_run_may_be_writing_is_left(cli, store):
-    young, old = (payloads(store)[0].with_name(f".{name}.tmp") for name in ("young", "old"))
+    young, old = (payloads(store)[0].with_name(f".{name}.tmp") for name in ("0123456789abcdef", "fedcba9876543210"))
     for path in (young, old):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 2 * DAY,) * 2)
@@ -121,6 +121,37 @@ def test_clearing_keeps_what_a_run_needs(cli, store, finished, matrix, tmp_path)
     assert {path.relative_to(store) for path in payloads(store)} == {
         path.relative_to(finished.store) for path in payloads(finished.store)
     }
+
+
+def test_what_is_not_the_stores_is_never_touched(cli, tmp_path):
+    """A folder of photos may have the name of a stage."""
+    photos = [tmp_path / "data/faces" / name for name in ("alice/1.jpg", "ab/2.json", "ab/notes.bin")]
+    for photo in photos:
+        photo.parent.mkdir(parents=True, exist_ok=True)
+        photo.write_bytes(b"mine")
+    for words in (("repair",), ("gc", "--older-than", 0.000001)):
+        assert cli("store", *words, "--store", tmp_path / "data")[0] == 0
+    assert [photo.read_bytes() for photo in photos] == [b"mine"] * 3
+
+
+def test_a_store_that_a_run_uses_is_left_alone(cli, store):
+    address = payloads(store, "cloak")[0].stem
+    with Store(store).computing("cloak", address):
+        for words in (("repair",), ("gc", "--older-than", 1)):
+            code, _, err = cli("store", *words, "--store", store)
+            assert (code, f"a run is computing in {store}" in err) == (2, True)
+    assert cli("store", "repair", "--store", store)[0] == 0
+
+
+def test_nothing_is_cleared_where_it_cannot_be_told_what_a_run_needs(cli, store, finished):
+    """As after an update of torch: what the run was made from would be called otherwise here."""
+    before = payloads(store)
+    for path in payloads(store, "decide"):
+        path.with_suffix(".json").unlink()
+    code, _, err = cli("store", "gc", "--keep", finished.run, "--store", store)
+    assert code == 2
+    assert "it cannot be told which ones to keep. Nothing was removed" in err
+    assert payloads(store) == before
 
 
 def test_clearing_by_age(cli, store):

@@ -1,6 +1,13 @@
 """Several runs at once on one store: the same result, and nothing computed twice."""
 
 import pytest
+import torch
+
+from bench.quality.lpips import Unavailable
+from bench.run.device import Machine
+from bench.run.digest import digest
+from bench.run.graph import Executor, Node
+from bench.run.store import Store
 
 MATRIX = (
     "--dataset", "tiny:identities=12,photos=4", "--attack", "tiny-noise", "--attack", "pgd:eps=32,steps=2",
@@ -37,6 +44,43 @@ def test_runs_at_once_share_the_work_and_agree(command, tmp_path, count):
         path.relative_to(tmp_path / "other") for path in (tmp_path / "other").glob("*/*/*.json")
     )
     assert list((tmp_path / "store/.locks").iterdir()) == []
+
+
+def test_what_another_run_finished_meanwhile_is_not_made_again(tmp_path):
+    """It may have ended between the look into the store and the lock."""
+    store = Store(tmp_path)
+    late = Late(store)
+    executor = Executor(store, Machine(torch.device("cpu"), 1, 1, Unavailable("not needed")))
+    assert executor.fetch(late) == b"theirs"
+
+
+class Late(Node):
+    """A node that somebody else stores while its inputs are fetched."""
+
+    stage = "cloak"
+
+    def __init__(self, store):
+        super().__init__("late", {})
+        self.store = store
+
+    @property
+    def inputs(self):
+        self.store.write(self.stage, self.address, b"theirs", key=self.key, seconds=0, images=1)
+        return ()
+
+    def key_fields(self):
+        return {"what": "late"}
+
+    @property
+    def address(self):
+        return digest(self.key)
+
+    @property
+    def key(self):
+        return {"stage": self.stage, "what": "late"}
+
+    def run(self, payloads, machine, advance):
+        raise AssertionError("it was there")
 
 
 def test_a_lock_that_a_killed_run_left_stops_nobody(command, tmp_path):

@@ -1,6 +1,7 @@
 """A plugin that misbehaves fails its own cells, by name; all other cells are as without it."""
 
 import json
+import math
 import os
 import time
 import warnings
@@ -151,6 +152,8 @@ def test_limits_where_nothing_is_said_follow_what_is_declared():
     assert Limits(seconds=0).seconds_for(1000) == 0
     assert Limits(gigabytes=2).bytes_for() == 2_000_000_000
     assert Limits(gigabytes=0).bytes_for() == 0
+    assert Limits(seconds=math.inf, gigabytes=math.inf).seconds_for(1) == 0
+    assert Limits(gigabytes=math.inf).bytes_for() == 0
     assert Limits().bytes_for() > 100_000_000
 
 

@@ -99,6 +99,24 @@ def test_points_of_a_photo_that_is_shown_turned_are_held_against_it_as_it_is_sho
     assert len(folder(people, landmarks(people, rows={"a/0.png": right})).identities()) == 2
 
 
+def test_a_row_of_no_face_costs_its_photo_alone_where_that_is_wanted(people):
+    given = landmarks(people, rows={"b/1.png": [(100 - x, y) for x, y in FACE]})
+    with given.open("a") as file:
+        file.write("elsewhere/0.png,1,1,1,1,1,1,1,1,1,1\n")  # of no photo here
+    dataset = folder(people, given, on_bad="skip", min_photos=2)
+    assert [len(identity.photos) for identity in dataset.identities()] == [3, 2]
+    assert "mirrored" in dataset.skipped[0].reason
+
+
+def test_a_large_png_is_not_decoded_for_its_size(people, monkeypatch):
+    def decoded(*_arguments, **_more):
+        raise AssertionError("its pixels were read")
+
+    monkeypatch.setattr(Image.Image, "load", decoded)
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", decoded)
+    assert photo_size(people / "a" / "0.png") == (100, 120)
+
+
 def test_two_rows_for_one_photo_are_refused(people):
     path = landmarks(people)
     path.write_text(path.read_text() + path.read_text().splitlines()[2] + "\n")

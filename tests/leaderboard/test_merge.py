@@ -4,11 +4,13 @@ import csv
 import io
 import json
 from hashlib import sha256
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from bench.errors import DataError, UsageError
+from bench.leaderboard import plausible
 from bench.leaderboard.as_csv import from_csv, to_csv
 from bench.leaderboard.columns import KEY
 from bench.leaderboard.merge import CHECKS, merge, read_source, read_sources
@@ -280,3 +282,15 @@ def test_values_are_of_the_types_of_a_run(parts):
     assert list(merged.columns) == list(one.columns)
     for name in ("rank_low", "n_identities", "seed", "asr", "requested"):
         assert pd.api.types.infer_dtype(merged[name]) == pd.api.types.infer_dtype(one[name]), name
+
+
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+def test_what_was_published_can_be():
+    tables = [path for path in RESULTS.rglob("*.csv") if b"asr_low" in path.read_bytes().partition(b"\n")[0]]
+    assert len(tables) > 5
+    for path in tables:
+        table = pd.read_csv(path, keep_default_na=False)
+        if {"status", "attack", "defense", "backbone", "head", "asr"} <= set(table.columns):
+            assert list(plausible._impossible(table)) == [], path.name

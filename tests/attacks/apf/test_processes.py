@@ -491,6 +491,18 @@ def test_sixty_connections_that_send_nothing_shut_nobody_out():
         assert says_hello(place)
 
 
+@pytest.mark.system
+def test_those_within_the_limit_stay_open():
+    with greeting(60) as place, ExitStack() as opened:
+        several = [
+            opened.enter_context(closing(socket.create_connection(place, timeout=10))) for _ in range(12)
+        ]
+        assert says_hello(place)
+        for one in several:
+            one.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert one.recv(100).startswith(b"HTTP/1.1 200")
+
+
 def closed_within(connection, seconds):
     """Say whether the server closes a connection in that time, and has sent nothing."""
     connection.settimeout(seconds)
