@@ -10,7 +10,7 @@ import sys
 import click
 
 from bench.cli.commands import load_command, plugin_commands
-from bench.cli.ending import NO_READER, heed_signals, judge
+from bench.cli.ending import NO_READER, heed_signals, judge, let_go
 from bench.cli.names import COMMANDS
 from bench.cli.options import Ending
 from bench.cli.root import bench
@@ -38,6 +38,8 @@ def main() -> None:
             traceback.print_exc()
         if sentence:
             click.echo(sentence, err=True)
+    finally:
+        let_go()
     if code:
         sys.exit(code)
 

@@ -1,5 +1,6 @@
 """How a command line ends: the exit code, and the sentence for every error that a user can meet."""
 
+import atexit
 import errno
 import os
 import signal
@@ -37,6 +38,24 @@ def heed_signals() -> None:
         # What was told to be ignored (nohup), or is heeded by somebody else, stays so.
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _end)
+
+
+def let_go() -> None:
+    """Leave signals to the system again once the command has ended: what Python tidies up then must not be heard of."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is _end:
+            signal.signal(number, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Last registered, first called: before what other packages do at the end.
+    atexit.unregister(_forget_interrupts)
+    atexit.register(_forget_interrupts)
+
+
+def _forget_interrupts() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _end(number: int, _frame: FrameType | None) -> None:

@@ -21,7 +21,10 @@ def _now(path: Path) -> State:
 
 def is_own(place: str) -> bool:
     """Whether a file or folder is neither Python's nor an installed package's."""
-    return bool(place) and place not in ("built-in", "frozen") and not place.startswith(_INSTALLED)
+    if not place or place in ("built-in", "frozen") or place.startswith(_INSTALLED):
+        return False
+    # A user's packages, and those of another environment on the path, are in folders of these names too.
+    return not {"site-packages", "dist-packages"} & {*Path(place).parts}
 
 
 def note(path: Path) -> None:

@@ -97,7 +97,9 @@ def test_a_run_notices_damage_by_itself_and_says_so(cli, store, matrix, finished
 
 
 def test_what_a_run_may_be_writing_is_left(cli, store):
-    young, old = (payloads(store)[0].with_name(f".{name}.tmp") for name in ("0123456789abcdef", "fedcba9876543210"))
+    young, old = (
+        payloads(store)[0].with_name(f".{name}.tmp") for name in ("0123456789abcdef", "fedcba9876543210")
+    )
     for path in (young, old):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 2 * DAY,) * 2)

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from bench.errors import DataError, UsageError
+from bench.plugins.sources import is_own
 from bench.protocols.lfw_pairs import read_pairs
 
 PAIRS = "1\t2\nA\t1\t2\nB\t1\t2\nA\t1\tB\t1\nA\t2\tB\t2\n"
@@ -77,3 +78,17 @@ def test_a_plan_writes_nothing_so_that_it_needs_no_place_to_write(finished, matr
     code, _, err = cli("plan", *matrix, "--store", read_only, "--out", tmp_path / "nowhere" / "run")
     assert code == 0, err
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "own"),
+    [
+        ("/home/me/.local/lib/python3.11/site-packages/torch/__init__.py", False),
+        ("/usr/lib/python3/dist-packages/numpy/__init__.py", False),
+        ("/home/me/project/mine.py", True),
+        ("built-in", False),
+        ("", False),
+    ],
+)
+def test_packages_of_a_user_or_of_another_environment_are_installed_ones(place, own):
+    assert is_own(place) is own
