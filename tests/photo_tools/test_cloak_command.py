@@ -416,6 +416,7 @@ def stoppable(home):
     (home / "stoppable.py").write_text(
         textwrap.dedent(
             """
+            import signal
             from pathlib import Path
             from bench.contracts import Attack, ThreatModel
 
@@ -428,7 +429,7 @@ def stoppable(home):
                     counter = Path(__file__).with_name("left")
                     left = int(counter.read_text())
                     if left < len(faces):
-                        raise KeyboardInterrupt
+                        signal.raise_signal(signal.SIGINT)
                     counter.write_text(str(left - len(faces)))
                     return {name: 1 - image for name, image in zip(faces.ids, faces.images)}
             """
