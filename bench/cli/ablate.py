@@ -22,6 +22,7 @@ from bench.cli.output import (
     rows_of,
     verbosity,
 )
+from bench.cli.worker import in_worker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +54,7 @@ Examples:
 @click.option("--dry-run", is_flag=True, help="Only show what would be trained and how much is missing.")
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no table.")
+@in_worker
 def ablate(
     file: Path,
     out: Path | None,

@@ -5,6 +5,7 @@ import errno
 import os
 import signal
 import sys
+import time
 from types import FrameType
 
 import click
@@ -26,15 +27,23 @@ _NO_PLACE = frozenset(
 """What the system may answer that is the matter of the user, not of the program."""
 
 
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""What ends a command in order, of what the system has."""
+
+_ONCE = 1.0
+"""Seconds within which a signal that comes again is the same: a terminal tells every process of a command, and the one
+that waits for the others hands it on."""
+
+_heard: dict[int, float] = {}
+"""Signal → when it was last heeded."""
+
+
 def heed_signals() -> None:
     """Have Ctrl-C, SIGTERM (a job scheduler's) and SIGHUP (a closing terminal's) end the command in order.
 
     All raise `bench.errors.Ended`, so that a KeyboardInterrupt of a plugin's own is told apart.
     """
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # not every system has all of them
-        if number is None:
-            continue
+    for number in SIGNALS:
         # What was told to be ignored (nohup), or is heeded by somebody else, stays so.
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _end)
@@ -42,12 +51,10 @@ def heed_signals() -> None:
 
 def let_go() -> None:
     """Leave signals to the system again once the command has ended: what Python tidies up then must not be heard of."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is _end:
-            signal.signal(number, signal.SIG_DFL)
-    if signal.getsignal(signal.SIGINT) is _end:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in SIGNALS:
+        if signal.getsignal(number) is _end:
+            of_python = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, of_python)
     # Last registered, first called: before what other packages do at the end.
     atexit.unregister(_forget_interrupts)
     atexit.register(_forget_interrupts)
@@ -61,6 +68,10 @@ def _forget_interrupts() -> None:
 def _end(number: int, _frame: FrameType | None) -> None:
     from bench.errors import Ended
 
+    now = time.monotonic()
+    if now - _heard.get(number, -_ONCE) < _ONCE:
+        return
+    _heard[number] = now
     raise Ended(number)
 
 

@@ -8,6 +8,7 @@ import click
 
 from bench.cli.options import device_option, json_option, lpips_trunk_option, store_option, threads_option
 from bench.cli.output import percent, print_json
+from bench.cli.worker import in_worker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +50,7 @@ Examples:
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder. [default: runs/NAME]")
 @lpips_trunk_option
 @json_option
+@in_worker
 def reproduce(
     name: str | None, quick: bool, folder: Path | None, source: str, yes: bool, as_json: bool, **machine: Any
 ) -> None:

@@ -14,6 +14,7 @@ from bench.cli.leaderboard import show_table
 from bench.cli.matrix import EXAMPLES, matrix_options, prepare
 from bench.cli.options import intervals_option, json_option
 from bench.cli.output import check_files, console, duration, is_silent, log_to_stderr, print_json, verbosity
+from bench.cli.worker import in_worker
 
 if TYPE_CHECKING:
     from bench.run.graph import Node
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @intervals_option
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no table; warnings stay.")
+@in_worker
 def run(
     dry_run: bool, csv_file: Path | None, intervals: bool, as_json: bool, quiet: bool, **values: Any
 ) -> None:

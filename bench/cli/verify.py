@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from bench.cli.options import json_option, lpips_trunk_option, store_option
 from bench.cli.output import counting, duration, is_silent, print_json
+from bench.cli.worker import in_worker
 
 if TYPE_CHECKING:
     from bench.integrity.consistency import Check
@@ -57,6 +58,7 @@ Examples:
 @click.option("--threads", type=click.IntRange(1), help="Threads. [default: as the run had]")
 @lpips_trunk_option
 @json_option
+@in_worker
 def verify(
     run: Path,
     again: bool,

@@ -23,6 +23,7 @@ from bench.run.device import Machine
 from bench.run.digest import digest, environment
 from bench.run.limits import limited
 from bench.run.store import Store
+from bench.run.watch import this
 
 log = logging.getLogger("bench")
 
@@ -190,7 +191,8 @@ class Executor:
         self.machine = machine
         self.advance = advance
         self.tally = tally or Tally()
-        self._failed: dict[str, str] = {}
+        self._watch = this()
+        self._failed = dict(self._watch.failed)
 
     def compute(self, nodes: Iterable[Node]) -> None:
         """Compute nodes; what fails is remembered and becomes the reason of whatever is made from it.
@@ -257,15 +259,17 @@ class Executor:
         """Run a node and store what it gives."""
         self.advance(node, 0)  # begun
         start = time.perf_counter()
-        limits, what = self.machine.limits, f"{node.stage} {node.label}"
-        memory = limits.bytes_for() if self.machine.device.type == "cpu" else 0
+        limits, what = self.machine.limits, printable(f"{node.stage} {node.label}")
+        seconds, memory = limits.seconds_for(node.core_seconds), limits.bytes_for()
+        if self.machine.device.type != "cpu":
+            memory = 0  # CUDA reserves addresses that it never uses
         try:
-            with limited(limits.seconds_for(node.core_seconds), memory, what):
+            with self._watch.at_work(node.address, what, seconds), limited(seconds, memory, what):
                 payload = node.run(inputs, self.machine, lambda n: self.advance(node, n))
         finally:
             self.machine.check_backbones(node.label)
-        seconds = time.perf_counter() - start
+        took = time.perf_counter() - start
         check_unchanged(node.key)
-        self.store.write(node.stage, node.address, payload, key=node.key, seconds=seconds, images=node.work)
-        self.tally.add(node, seconds)
+        self.store.write(node.stage, node.address, payload, key=node.key, seconds=took, images=node.work)
+        self.tally.add(node, took)
         return payload

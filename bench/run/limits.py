@@ -1,6 +1,7 @@
 """Limits of time and memory within which a node must be made: what goes on for ever, or takes all, is ended by name.
 
-The time limit is an alarm in the main thread: it ends Python code, and waits for what runs in C. The memory limit is
+The time limit is an alarm in the main thread: it ends Python code, and waits for what runs in C, which only another
+process can end (`bench.run.watch`). The memory limit is
 the system's on a process's data (Linux; not with CUDA, which reserves address space): an allocation beyond it fails,
 where else the system would kill the run.
 """
@@ -59,6 +60,13 @@ DEFAULT = Limits()
 """What holds where nothing is said."""
 
 
+def took_too_long(what: str, seconds: float) -> str:
+    """Return the sentence on what took longer than its seconds."""
+    return (
+        f"{what} took longer than {seconds:,.0f} s. Allow more with --time-limit SECONDS, or 0 for any time."
+    )
+
+
 @contextmanager
 def limited(seconds: float, memory: int, what: str) -> Iterator[None]:
     """Let the code inside take so much time and memory.
@@ -86,9 +94,7 @@ def _time(seconds: float, what: str) -> Iterator[None]:
 
     def too_long(_number: int, _frame: FrameType | None) -> None:
         if not over:
-            raise MethodError(
-                f"{what} took longer than {seconds:,.0f} s. Allow more with --time-limit SECONDS, or 0 for any time."
-            )
+            raise MethodError(took_too_long(what, seconds))
 
     before = signal.signal(signal.SIGALRM, too_long)
     signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)

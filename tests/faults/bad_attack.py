@@ -1,8 +1,10 @@
 """An attack that misbehaves as its parameter says; what it leaves behind must touch no other cell."""
 
+import itertools
 import logging
 import os
 import random
+import signal
 import sys
 import time
 import warnings
@@ -145,3 +147,14 @@ class Misbehaves(Attack):
 
     def prints(self, faces, edits):
         print("x" * 1_000_000)  # noqa: T201
+
+    # -- ends the process, or cannot be ended within it ------------------------------------------------------------
+
+    def leaves(self, faces, edits):
+        os._exit(0)
+
+    def dies(self, faces, edits):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    def hangs_in_c(self, faces, edits):
+        sum(itertools.repeat(0))  # a loop in C: Python hears no alarm

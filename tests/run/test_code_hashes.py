@@ -439,7 +439,7 @@ RECORDED = {
         "bench.contracts": "0fe198def2e4250665cd7fa7881ae6489a02704370e2b847580af1f240ac0786",
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
         "bench.run.calls": "8c1ba138c852f82577c4f0f336697d8af42823febb1218e87d599c44055acb1e",
-        "bench.run.graph": "bdf9f97ace790214b3edb8481cc6f46f632624f15dd6bc7e4d3852895c7e5ba1",
+        "bench.run.graph": "cf89ce82f73be8a0e50170b13c0f4f0cf190b2262fb951f0b7573c06ff8e5b54",
         "bench.run.pipeline": "1963015f72856e06e682e4630a768ddb409959862ce942bc4b909f45161e8a9b",
     }
 }

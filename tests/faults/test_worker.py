@@ -1,0 +1,143 @@
+"""A plugin that ends its process, or cannot be ended within it, loses its own cells; the command goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+PLUGIN = f"{Path(__file__).with_name('bad_attack.py')}:Misbehaves"
+MATRIX = (
+    "--dataset", "tiny", "--attack", "tiny-noise", "--defense", "jpeg:quality=20", "--backbone", "tiny-a",
+    "--head", "nn", "--threads", "1", "--quiet",
+)  # fmt: skip
+
+SAYS = {
+    "leaves": "the process that computed it left with exit code 0",
+    "dies": "the process that computed it was ended by SIGSEGV",
+    "hangs_in_c": "took longer than 10 s. Allow more with --time-limit SECONDS, or 0 for any time.",
+}
+"""What it does → what its cells say."""
+
+
+def rows(folder):
+    table = pd.read_csv(folder / "leaderboard.csv", keep_default_na=False, dtype=str)
+    bad = table["attack"].str.contains("bad_attack|misbehaves")
+    return table[bad], table.loc[~bad, ["attack", "defense", "status", "asr"]].reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
+def alone(command, tmp_path_factory):
+    root = tmp_path_factory.mktemp("alone")
+    done = command("run", *MATRIX, "--store", root / "store", "--out", root / "run")
+    assert done.returncode == 0, done.stderr
+    return rows(root / "run")[1]
+
+
+@pytest.mark.parametrize(
+    "how", ["leaves", *(pytest.param(how, marks=pytest.mark.slow) for how in ("dies", "hangs_in_c"))]
+)
+def test_it_fails_its_own_cells_with_its_reason(command, alone, tmp_path, how):
+    attack = ("--attack", f"{PLUGIN}:how={how}", "--time-limit", "10")
+    done = command("run", *MATRIX, *attack, "--store", tmp_path / "store", "--out", tmp_path / "run")
+    assert done.returncode == 1, done.stderr
+    own, others = rows(tmp_path / "run")
+    assert set(own["status"]) == {"failed"}
+    assert own["reason"].str.contains(SAYS[how], regex=False).all()
+    pd.testing.assert_frame_equal(others, alone)
+    assert SAYS[how].split(".")[0] in done.stderr
+    assert done.stderr.count("going on without it") == 1
+    assert done.stderr.count("going on with it once more") == (how == "dies")
+    assert "Traceback" not in done.stderr
+
+
+def worker_of(process):
+    """Return the number of the process that computes."""
+    until = time.monotonic() + 60
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not (found := children.read_text(encoding="ascii").split()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return int(found[0])
+
+
+def at_work(store, process):
+    until = time.monotonic() + 120
+    while not list(store.glob("*/*/*.json")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the processes of others are read from /proc")
+def test_a_worker_killed_from_outside_is_replaced_and_nothing_is_lost(command, alone, tmp_path):
+    store, run = tmp_path / "store", tmp_path / "run"
+    process = command("run", *MATRIX, "--store", store, "--out", run, wait=False, TINY_DELAY="0.1")
+    at_work(store, process)
+    os.kill(worker_of(process), signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    if "with no artefact in work" in err:
+        pytest.skip("it was killed between two artefacts")
+    assert process.returncode == 0, err
+    assert "was ended by SIGKILL" in err
+    assert err.count("going on with it once more.") == 1
+    pd.testing.assert_frame_equal(rows(run)[1], alone)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker outlives the process that is killed")
+def test_a_worker_ends_with_the_command_that_is_killed(command, tmp_path):
+    store = tmp_path / "store"
+    process = command(
+        "run", *MATRIX, "--store", store, "--out", tmp_path / "run", wait=False, TINY_DELAY="0.5"
+    )
+    at_work(store, process)
+    worker = worker_of(process)
+    process.kill()
+    process.communicate(timeout=60)
+    until = time.monotonic() + 10
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not Path(f"/proc/{worker}").exists()
+
+
+def test_a_plugin_that_leaves_while_it_is_imported_ends_the_command_with_a_message(command, tmp_path):
+    plugin = tmp_path / "leaver.py"
+    plugin.write_text("import os\nos._exit(0)\n", encoding="utf-8")
+    done = command("run", "--attack", f"{plugin}:Any", "--store", tmp_path / "s", "--out", tmp_path / "r")
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        "Error: the process that computes left with exit code 0, with no artefact in work."
+    )
+
+
+@pytest.mark.slow
+def test_without_a_worker_the_same_bytes(command, alone, tmp_path):
+    done = command(
+        "run", *MATRIX, "--store", tmp_path / "s", "--out", tmp_path / "r", CLOAKBENCH_ONE_PROCESS="1"
+    )
+    assert done.returncode == 0, done.stderr
+    pd.testing.assert_frame_equal(rows(tmp_path / "r")[1], alone)
+
+
+def test_ctrl_c_told_to_both_is_heeded_once(tmp_path):
+    """A terminal tells the worker and the process that waits, which hands it on."""
+    code = (
+        "import signal, os, time\n"
+        "from bench.cli.ending import heed_signals\n"
+        "heed_signals()\n"
+        "try:\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT); time.sleep(5)\n"
+        "    finally:\n"
+        "        os.kill(os.getpid(), signal.SIGINT); time.sleep(.1); print('tidied')\n"
+        "except KeyboardInterrupt as end:\n"
+        "    print(type(end).__name__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.cwd()
+    )
+    assert done.stdout.split() == ["tidied", "Ended"]
