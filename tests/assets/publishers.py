@@ -108,6 +108,20 @@ def drip(pause):
     return act
 
 
+def trickle(size, pause):
+    """Send parts of a size, with a pause after each."""
+
+    def act(handler, content, headers):
+        handler.begin(200 if "Content-Range" not in headers else 206, headers)
+        for start in range(0, len(content), size):
+            handler.wfile.write(content[start : start + size])
+            handler.wfile.flush()
+            if handler.server.waits.wait(pause):
+                return
+
+    return act
+
+
 def chunked(broken=False):
     """Send without a length, as GitHub does its archives; the end may be missing."""
 

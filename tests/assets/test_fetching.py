@@ -3,16 +3,18 @@
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from publishers import REWRITING, cut, held, redirect, status
+from publishers import REWRITING, cut, held, redirect, status, trickle
 
 from bench.assets import catalogue, downloads, fetching
 from bench.assets.downloads import Patience
@@ -481,6 +483,10 @@ def finish(process):
     return process.returncode, out, err
 
 
+ENDED = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}
+"""Signal → exit code of a command that it ended."""
+
+
 @pytest.mark.system
 def test_the_command_fetches_and_says_where(bench, data):
     code, out, err = finish(bench("fetch", "toy"))
@@ -517,6 +523,36 @@ def test_a_command_that_is_killed_leaves_no_file_and_the_next_goes_on(bench, dat
     code, out, err = finish(bench("fetch", "toy"))
     assert code == 0, err
     assert publishers.asked(RAW) == ["", f"bytes={kept}-"]
+    assert contents(data) == {"weights/toy/model.bin": MADE}
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kills", [2, pytest.param(170, marks=pytest.mark.slow)])
+def test_killed_anywhere_again_and_again_it_fetches_the_same_file(bench, data, publishers, number, kills):
+    """At moments that a seed draws; whenever one command came to its end the next begins with nothing."""
+    publishers.fault(RAW, *[trickle(40_000, 0.02)] * (2 * kills + 2))
+    draw = random.Random(kills)
+    start = time.monotonic()
+    assert finish(bench("fetch", "toy"))[0] == 0
+    took = time.monotonic() - start
+    for _ in range(kills):
+        if (data / "weights/toy/model.bin").exists():
+            shutil.rmtree(data)
+        process = bench("fetch", "toy")
+        if number != signal.SIGKILL:  # before it heeds signals, Python's own answer is a traceback
+            wait_for(data / "downloads/toy", 0)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=draw.uniform(0.1, 1.1) * took)
+        process.send_signal(number)
+        code, out, err = finish(process)
+        made = (data / "weights/toy/model.bin").exists()
+        assert not made or contents(data)["weights/toy/model.bin"] == MADE
+        assert "Traceback" not in err, err
+        assert code in (0, ENDED[number]), err
+        assert made or not out
+    code, _, err = finish(bench("fetch", "toy"))
+    assert code == 0, err
     assert contents(data) == {"weights/toy/model.bin": MADE}
 
 

@@ -203,6 +203,7 @@ LARGE = (
 )  # fmt: skip
 
 
+@pytest.mark.slow  # tests/faults/test_signals.py has a quick one
 def test_a_killed_run_goes_on_to_the_same_bytes(command, cli, stored, tmp_path):
     store, run = tmp_path / "store", tmp_path / "run"
     whole = command("run", *LARGE, "--store", tmp_path / "other", "--out", tmp_path / "whole")

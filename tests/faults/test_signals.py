@@ -35,7 +35,13 @@ def begun(store, process):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGINT, signal.SIGHUP)),
+    ],
+)
 def test_a_run_that_is_told_to_end_ends_in_order(command, whole, tmp_path, number):
     store, run = tmp_path / "store", tmp_path / "run"
     process = command("run", *MATRIX, "--store", store, "--out", run, wait=False, TINY_DELAY="0.05")
@@ -69,8 +75,15 @@ def test_a_signal_that_was_to_be_ignored_is(command, whole, tmp_path):
     assert (run / "leaderboard.csv").read_bytes() == (whole[0] / "leaderboard.csv").read_bytes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))])
+@pytest.mark.parametrize(
+    ("number", "seed"),
+    [
+        (signal.SIGKILL, 0),
+        *(pytest.param(signal.SIGKILL, seed, marks=pytest.mark.slow) for seed in range(1, 11)),
+        *(pytest.param(signal.SIGINT, seed, marks=pytest.mark.slow) for seed in range(4)),
+        *(pytest.param(signal.SIGTERM, seed, marks=pytest.mark.slow) for seed in range(4)),
+    ],
+)
 def test_killed_anywhere_again_and_again_it_goes_on_to_the_same_bytes(command, whole, tmp_path, number, seed):
     """Up to ten times at a moment that a seed draws; then to the end."""
     finished, took = whole

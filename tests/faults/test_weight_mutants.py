@@ -128,7 +128,7 @@ def _bounded():
 @pytest.mark.system
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("count", "seed"), [(300, 0), *(pytest.param(500, seed, marks=pytest.mark.slow) for seed in range(1, 5))]
+    ("count", "seed"), [(60, 0), *(pytest.param(500, seed, marks=pytest.mark.slow) for seed in range(1, 5))]
 )
 def test_no_mutant_of_a_file_of_weights_crashes_its_reader(tmp_path, kind, count, seed):
     done = read_all(mutants(tmp_path, kind, count, seed))
