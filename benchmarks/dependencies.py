@@ -111,16 +111,23 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 def page(before: str) -> str:
-    """Return the page, with the reasons of the one before."""
+    """Return the page, with the reasons of the one before.
+
+    Raises:
+        SystemExit: an extra is not installed, so that licences are not known.
+    """
     groups = declared()
     licences = {name: licence(name, package) for name, package in installed(groups).items()}
     asked, kept = direct(groups), rows(before)
+    if absent := sorted(asked.keys() - licences.keys()):
+        raise SystemExit(f"not installed: {', '.join(absent)}; install the project with all its extras")
     by_licence: dict[str, list[str]] = defaultdict(list)
     for name in sorted(licences.keys() - asked.keys()):
         by_licence[licences[name]].append(name)
     return TEXT.format(
         direct=_table(
-            (n, span, licences[n], kept[n][3] if n in kept else "", by) for n, (span, by) in asked.items()
+            (n, span, licences[n], kept[n][3] if n in kept else "", extras)
+            for n, (span, extras) in asked.items()
         ),
         indirect=_table((text, ", ".join(names)) for text, names in sorted(by_licence.items())),
     )

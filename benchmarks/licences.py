@@ -64,13 +64,16 @@ MEND = (
 
 def licence(name: str, package: Distribution) -> str:
     """Return a package's licence as an SPDX expression; empty where nothing states it."""
-    metadata = package.metadata
-    if stated := REVIEWED.get(name) or metadata.get("License-Expression"):
+    if stated := REVIEWED.get(name) or _field(package, "License-Expression"):
         return stated
-    texts = [metadata.get("License") or "", *_classifiers(package)]
+    texts = [_field(package, "License"), *_classifiers(package)]
     if known := [spdx for text in texts if (spdx := _spdx(text))]:
         return known[0]
     return _bsd(package) if any("bsd" in text.lower() for text in texts) else ""
+
+
+def _field(package: Distribution, name: str) -> str:
+    return str((package.metadata.get_all(name) or [""])[0])
 
 
 def _classifiers(package: Distribution) -> list[str]:
