@@ -4,7 +4,7 @@ spec.json          what was requested and its canonical form, the command, the b
 environment.json   packages, hardware, threads, device, determinism
 splits.json        who is evaluated, on which photos, protected in which rotation (opaque ids)
 cells.json         one entry a cell: status, reason, threat model, files
-decisions/         one Parquet file a cell (`bench.run.decisions.SCHEMA`)
+decisions/         one Parquet file a cell (`bench.run.decisions.SCHEMA`), with the cell's name inside
 images/            image measures, one Parquet file a set of images
 diagnoses/         what attacks and purifiers did, seen from outside (`bench.quality.diagnosis`), one JSON file each
 manifest.json      SHA-256 and size of every other file
@@ -25,9 +25,10 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
-from bench.contracts import Frozen, Split
+from bench.contracts import Decided, Frozen, Split
 from bench.errors import DataError, UsageError
 from bench.files import write_atomically
+from bench.run import decision_files
 from bench.run.digest import NUMERICAL_PACKAGES, digest, package_versions
 from bench.run.provenance import MethodFacts
 from bench.run.renamed import with_names_of_today
@@ -232,6 +233,21 @@ class RunFolder:
         if sha256(payload).hexdigest() != listed[name].sha256:
             raise DataError(f"{path} is not what the run wrote: {MANIFEST} has another digest of it. {_MEND}")
         return payload
+
+    def decided(self, result: CellResult, spec: RunSpec) -> Decided:
+        """Return a finished cell's decisions, checked against the manifest and the name inside their file.
+
+        Args:
+            result: the cell.
+            spec: the run's, in canonical form.
+
+        Raises:
+            DataError: the file is missing, damaged, or another cell's.
+        """
+        name = decision_files.name_of(result.cell, spec)
+        return decision_files.from_bytes(
+            self.content(result.decisions), str(self.path / result.decisions), name
+        )
 
     def check_files(self, *names: str) -> None:
         """Check files against the manifest, where there is one; see `content`."""

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from bench.quality import diagnosis, per_image
+from bench.run import decision_files
 from bench.run.digest import digest
 from bench.run.folder import CellResult, RunFolder, file_stem
 from bench.run.graph import Node, NodeError
@@ -69,7 +70,8 @@ class Outputs:
         """Add a cell's files to `files` and return their names as `CellResult` has them."""
         nodes = self.prepared.nodes[cell]
         decisions = f"decisions/{file_stem(*cell)}.parquet"
-        files[decisions] = self.fetch(nodes.decision)
+        name = decision_files.name_of(cell, self.prepared.run.spec)
+        files[decisions] = decision_files.to_bytes(self.fetch(nodes.decision), name)
 
         def restored(kind: str, found: Mapping[str, Sequence[Node]]) -> dict[str, str]:
             return {condition: self.measures(kind, shards, files) for condition, shards in found.items()}
