@@ -65,8 +65,8 @@ def from_bytes(data: bytes, source: str, name: Name) -> Decided:
     if found is not None and found != {**name}:
         raise DataError(
             f"{source} holds the decisions of {_called(found, name)} and is named as those of {_called(name, found)}: "
-            "files of the run changed places. `bench verify` says what else is; run the same command again to write "
-            "it anew."
+            "files changed places, or cells.json or spec.json were changed. `bench verify` says what else is; run the "
+            "same command again to write it anew."
         )
     return decided
 

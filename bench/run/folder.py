@@ -362,6 +362,11 @@ def file_stem(*parts: Any) -> str:
     return f"{readable}__{digest([str(part) for part in parts])[:8]}"
 
 
+def decisions_file(cell: Cell) -> str:
+    """Return the name of a cell's file of decisions, inside the run's folder."""
+    return f"decisions/{file_stem(*cell)}.parquet"
+
+
 def split_json(split: Split) -> dict[str, Any]:
     """Return a split as it is written."""
     photos = {"gallery": split.gallery, "probes": split.probes, "cloaked": split.cloaked}

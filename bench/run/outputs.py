@@ -9,7 +9,7 @@ import pandas as pd
 from bench.quality import diagnosis, per_image
 from bench.run import decision_files
 from bench.run.digest import digest
-from bench.run.folder import CellResult, RunFolder, file_stem
+from bench.run.folder import CellResult, RunFolder, decisions_file, file_stem
 from bench.run.graph import Node, NodeError
 from bench.run.planning import Prepared
 from bench.run.spec import Cell
@@ -69,7 +69,7 @@ class Outputs:
     def _named(self, cell: Cell, files: dict[str, bytes]) -> Mapping[str, Any]:
         """Add a cell's files to `files` and return their names as `CellResult` has them."""
         nodes = self.prepared.nodes[cell]
-        decisions = f"decisions/{file_stem(*cell)}.parquet"
+        decisions = decisions_file(cell)
         name = decision_files.name_of(cell, self.prepared.run.spec)
         files[decisions] = decision_files.to_bytes(self.fetch(nodes.decision), name)
 
