@@ -239,8 +239,11 @@ class _Views:
         for kind, probes in (
             ("attack_diagnosis", nodes.attack_probes),
             ("purifier_diagnosis", nodes.purifier_probes),
+            ("photo_diagnosis", nodes.photo_probes),
         ):
             name = getattr(result, kind)
+            if kind == "photo_diagnosis" and not name:
+                continue  # earlier versions wrote none
             yield self._compared("diagnosis", kind, name, rebuilt.get(kind, ""), probes, cell, bytes)
 
     def _measures(self, kind: str, nodes: Sequence[Node], name: str, cell: Cell) -> Check | None:

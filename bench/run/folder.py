@@ -6,7 +6,7 @@ splits.json        who is evaluated, on which photos, protected in which rotatio
 cells.json         one entry a cell: status, reason, threat model, files
 decisions/         one Parquet file a cell (`bench.run.decisions.SCHEMA`), with the cell's name inside
 images/            image measures, one Parquet file a set of images
-diagnoses/         what attacks and purifiers did, seen from outside (`bench.quality.diagnosis`), one JSON file each
+diagnoses/         what attacks and purifiers did (`bench.quality.diagnosis`), and photos that are in twice; JSON files
 manifest.json      SHA-256 and size of every other file
 timings.csv        seconds by stage and method; never part of a leaderboard
 run.log            what was computed and what was reused
@@ -64,6 +64,10 @@ class CellResult(Frozen):
     attack_diagnosis: str = Field("", description="file of what the attack did; empty: it changes no image")
     purifier_diagnosis: str = Field("", description="file of what the purifier did; empty: there is none")
 
+    photo_diagnosis: str = Field(
+        "", description="file of the probes that are gallery photos saved again; empty where nobody looked"
+    )
+
     @property
     def cell(self) -> Cell:
         """The point of the matrix."""
@@ -73,7 +77,8 @@ class CellResult(Frozen):
         """Return every file of the cell."""
         restored = (*self.restored_measures.values(), *self.restored_to_cloak_measures.values())
         measures = (self.cloak_measures, self.purified_measures, *restored)
-        named = (self.decisions, *measures, self.attack_diagnosis, self.purifier_diagnosis)
+        diagnoses = (self.attack_diagnosis, self.purifier_diagnosis, self.photo_diagnosis)
+        named = (self.decisions, *measures, *diagnoses)
         return tuple(filter(None, named))
 
 
