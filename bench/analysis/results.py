@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from bench.contracts import Decided
-from bench.run import decisions
 from bench.run.folder import CellResult, RunFacts, RunFolder
 from bench.run.spec import Cell
 from bench.stats import rates
@@ -43,15 +42,13 @@ class Results:
         """Return a cell's decisions, None where it failed or is not in the run.
 
         Raises:
-            DataError: its file is missing or damaged.
+            DataError: its file is missing, damaged or another cell's.
         """
         cell = self.cells.get(point)
         if cell is None or not cell.decisions:
             return None
         if point not in self._read:
-            self._read[point] = decisions.from_bytes(
-                self.folder.content(cell.decisions), str(self.folder.path / cell.decisions)
-            )
+            self._read[point] = self.folder.decided(cell, self.facts.spec)
         return self._read[point]
 
     def rows(self, point: Cell, condition: str) -> pd.DataFrame | None:

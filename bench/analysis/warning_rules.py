@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bench.quality.diagnosis import AttackDiagnosis, PurifierDiagnosis, SurrogateProbe
+from bench.quality.near_duplicates import SamePhotos, stated_in
 
 LINF_TOLERANCE = 0.5
 """Grey levels: what rounding to 8 bits can add to a change of one pixel."""
@@ -36,6 +37,9 @@ RETURNED_SHARE = 0.5
 LEAST_SPREAD = 0.05
 """Share of the spread between images that a purifier must leave, or it counts as returning a constant."""
 
+SAME_PHOTO_SHARE = 0.01
+"""Share of near-duplicates below which they are a flaw of the dataset to know of, not a leak that moves a rate."""
+
 ALPHA = 0.05
 """Level of the two-sided paired test of white-box against black-box."""
 
@@ -50,6 +54,7 @@ RULES: Mapping[str, str] = {
     "white-box-below-black-box": "the attack succeeds less often on the backbone it was made on than elsewhere",
     "purifier-identity": "the purifier returns its input",
     "purifier-constant": "the purifier returns the same image whatever it is given",
+    "same-photo": "probes show the same picture as a gallery photo, saved again",
     "not-diagnosed": "a check could not be made",
 }
 """Every code with its meaning, in the order in which warnings of a row are given."""
@@ -242,6 +247,29 @@ def of_purifier(diagnosis: PurifierDiagnosis, *, cloaked: bool) -> list[RowWarni
             RowWarning("purifier-identity", f"it returned {_share(same, len(changes))} cloaks as they were")
         ]
     return []
+
+
+# -- photos --------------------------------------------------------------------------------------------
+
+
+def of_photos(photos: SamePhotos, note: str) -> list[RowWarning]:
+    """Return the warning that probes are gallery photos saved again: the tracker need not know the face.
+
+    Args:
+        photos: what was found.
+        note: of the dataset; what it states is no news.
+    """
+    if photos.reason:
+        reason = _inline(photos.reason)
+        return [RowWarning("not-diagnosed", f"the photos could not be compared: {reason}")]
+    few = photos.found < SAME_PHOTO_SHARE * photos.probes
+    if not photos.found or few or photos.found <= stated_in(note):
+        return []
+    sentence = (
+        f"{_share(photos.found, photos.probes)} probes are near-duplicates of a gallery photo, and recognised without "
+        "knowing the face (`bench audit` names them)"
+    )
+    return [RowWarning("same-photo", sentence)]
 
 
 def _share(count: int, total: int) -> str:

@@ -15,6 +15,7 @@ from bench.analysis.warning_rules import RULES, RowWarning
 from bench.plugins.syntax import parse
 from bench.quality import diagnosis, per_image
 from bench.quality.diagnosis import AttackDiagnosis, PurifierDiagnosis
+from bench.quality.near_duplicates import SamePhotos
 from bench.randomness import numpy_generator
 from bench.run.folder import CellResult, RunFolder
 from bench.run.spec import Cell
@@ -100,6 +101,8 @@ class _Rows:
         if cell.purified_measures:
             key = ("purifier", cell.purifier_diagnosis, cell.purified_measures)
             yield from self._once(key, lambda: _of_purifier(folder, cell))
+        if cell.photo_diagnosis:  # earlier versions wrote none
+            yield from self._once(("photos", cell.photo_diagnosis), lambda: _of_photos(self.results, cell))
         if condition not in cell.restored_measures:  # that less is left after erasing is no fault
             undefended = point._replace(defense="none")
             key = ("access", *map(str, undefended), condition)
@@ -126,6 +129,12 @@ def _of_purifier(folder: RunFolder, cell: CellResult) -> list[RowWarning]:
     name = cell.purifier_diagnosis
     found = diagnosis.read(PurifierDiagnosis, folder.content(name), name)
     return warning_rules.of_purifier(found, cloaked=bool(cell.cloak_measures))
+
+
+def _of_photos(results: Results, cell: CellResult) -> list[RowWarning]:
+    name = cell.photo_diagnosis
+    found = diagnosis.read(SamePhotos, results.folder.content(name), name)
+    return warning_rules.of_photos(found, results.facts.dataset_note)
 
 
 # -- white-box against black-box -----------------------------------------------------------------------

@@ -80,6 +80,7 @@ def leaderboard(
         click.echo(merged.leaderboard.to_json(orient="records", indent=1))
     elif not made and (intervals or sys.stdout.isatty()):
         show_table(merged.leaderboard, full=intervals)
+        _print_unchecked(merged)
     elif not made:
         click.echo(_as_text(merged, "csv", called), nl=False)
     for form, text in made.items():  # once all of them are made
@@ -105,6 +106,15 @@ def show_table(leaderboard: "pd.DataFrame", title: str = "", *, full: bool = Fal
     left_out = [*(["some intervals"] if shown.intervals else []), *shown.no_room]
     if left_out:
         click.echo(f"Not shown for want of room: {', '.join(left_out)}; `--intervals` shows all.")
+
+
+def _print_unchecked(merged: "Merged") -> None:
+    unchecked = [Path(one.name).stem for one in merged.sources if one.record and not one.checked]
+    if unchecked:
+        click.echo(
+            f"Unchecked, as no decisions lie beside the record: {', '.join(unchecked)}; the rows are their submitters' "
+            "alone."
+        )
 
 
 def _methods(merged: "Merged") -> list[str]:

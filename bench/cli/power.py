@@ -11,7 +11,8 @@ from bench.cli.output import print_json
 from bench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from bench.run.folder import CellResult, RunFolder
+    from bench.analysis.results import Results
+    from bench.run.spec import Cell
 
 _SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 _CORRELATION = click.FloatRange(-1, 1, min_open=True, max_open=True)
@@ -130,19 +131,18 @@ def _observed(path: Path, difference: float, level: dict[str, float]) -> list[di
     """
     import numpy as np
 
+    from bench.analysis.results import Results
     from bench.run.folder import RunFolder
     from bench.stats.power import identities_needed, minimum_detectable_difference
     from bench.stats.rates import paired
 
-    folder = RunFolder(path)
-    cells = {(c.attack, c.defense, c.backbone, c.head, c.seed): c for c in folder.cells() if c.decisions}
+    results = Results.of(RunFolder(path))
     found = []
-    for key, cell in cells.items():
-        attack, defense = key[:2]
-        reference = cells.get(((attack if defense != "none" else "none"), "none", *key[2:]))
-        if reference is None or reference is cell:
+    for cell in results.cells:
+        reference = cell._replace(attack=cell.attack if cell.defense != "none" else "none", defense="none")
+        if reference == cell:
             continue
-        own, theirs = _rates(folder, cell), _rates(folder, reference)
+        own, theirs = _rates(results, cell), _rates(results, reference)
         for condition in [name for name in own if name in theirs]:
             one, two = paired(own[condition], theirs[condition]).T
             known = np.isfinite(one) & np.isfinite(two)
@@ -151,7 +151,7 @@ def _observed(path: Path, difference: float, level: dict[str, float]) -> list[di
             found.append(
                 {
                     "run": path.name,
-                    **dict(zip(("attack", "defense", "backbone", "head", "seed"), key, strict=True)),
+                    **cell._asdict(),
                     "condition": condition,
                     "identities": n,
                     "sd_of_differences": sd,
@@ -166,13 +166,14 @@ def _observed(path: Path, difference: float, level: dict[str, float]) -> list[di
     return found
 
 
-def _rates(folder: "RunFolder", cell: "CellResult") -> dict[str, Any]:
-    """Return the identities' rates of a cell by condition."""
-    from bench.run import decisions
+def _rates(results: "Results", cell: "Cell") -> dict[str, Any]:
+    """Return the identities' rates of a cell by condition; none where it has no decisions."""
     from bench.stats.rates import per_identity
 
-    rows = decisions.from_bytes(folder.content(cell.decisions), cell.decisions).rows
-    return {name: per_identity(some)["asr"] for name, some in rows.groupby("condition", sort=False)}
+    decided = results.decided(cell)
+    if decided is None:
+        return {}
+    return {name: per_identity(some)["asr"] for name, some in decided.rows.groupby("condition", sort=False)}
 
 
 def _print_observed(document: dict[str, Any]) -> None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 _EPILOG = """\b
 Examples:
   bench submit runs/3f2a --dry-run
-  bench submit runs/3f2a --by "Example Lab"
+  bench submit runs/3f2a --by "Example Lab" --decisions https://example.org/3f2a.zip
+  bench submit results/leaderboard/3f2a.json --check 3f2a.zip
 """
 
 
@@ -29,21 +30,54 @@ Examples:
     help="Folder of the leaderboard's submissions.",
 )
 @click.option("--by", default="", metavar="TEXT", help="Who submits it; published. [default: nobody]")
+@click.option(
+    "--decisions",
+    "url",
+    default="",
+    metavar="URL",
+    help="Where its decisions can be had; published. [default: nowhere]",
+)
+@click.option(
+    "--with-decisions", is_flag=True, help="Write the decisions beside the record; of drawn faces only."
+)
+@click.option(
+    "--check",
+    type=click.Path(path_type=Path),
+    help="RUN is a submission's record: make its rates again from the decisions here, archive or folder.",
+)
 @click.option("--dry-run", is_flag=True, help="Only check; write nothing.")
 @json_option
-def submit(run: Path, to: Path, by: str, dry_run: bool, as_json: bool) -> None:
+def submit(
+    run: Path,
+    to: Path,
+    by: str,
+    url: str,
+    with_decisions: bool,
+    check: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Check the finished run in folder RUN for the public leaderboard, and add it where every check passes.
 
-    Writes a table and a record, named by the run's digest, both or none. The run's folder stays as it is.
+    Writes a table and a record, named by the run's digest, all or none. The run's folder stays as it is. The record
+    names each cell's decisions by digest; whoever has them makes the rates again with --check.
 
-    Exit code 0: every check passed, and the files are written (not with --dry-run) or were there already; 1: a
-    check failed, and nothing is written; 2: RUN is no finished run, or another submission of it is there.
+    Exit code 0: every check passed, and the files are written (not with --dry-run) or were there already; with --check:
+    the decisions give the table; 1: a check failed, and nothing is written; 2: RUN is no finished run, or another
+    submission of it is there; with --check: no record, or other decisions than it names.
     """
+    if check is not None:
+        if by or url or with_decisions:
+            raise click.UsageError(
+                "--check reads a submission; --by, --decisions and --with-decisions make one."
+            )
+        _check_submission(run, check, as_json=as_json)
+        return
     begin_reading(run)
     from bench.publish import submission
     from bench.run.folder import RunFolder
 
-    found = submission.examine(RunFolder(run), by, counting)
+    found = submission.examine(RunFolder(run), by, counting, decisions_url=url, with_decisions=with_decisions)
     state = "failed" if not found.passed else "passed" if dry_run else submission.publish(found, to)
     if as_json:
         checks = [asdict(check) for check in found.checks]
@@ -53,6 +87,28 @@ def submit(run: Path, to: Path, by: str, dry_run: bool, as_json: bool) -> None:
         _print(found, state, to)
     if not found.passed:
         click.get_current_context().exit(1)  # the checks are the command's output
+
+
+def _check_submission(record: Path, decisions: Path, *, as_json: bool) -> None:
+    """Print every value of a submission's table that its decisions do not give; exit code 1 where there is one."""
+    from bench.leaderboard.from_decisions import differences, read_files
+    from bench.leaderboard.merge import read_submission
+
+    source = read_submission(record)
+    files = read_files(decisions, source.record)
+    found = differences(source.record, source.leaderboard, files)
+    if as_json:
+        state = "differs" if found else "same"
+        print_json({"run": record.stem, "state": state, "differences": [asdict(one) for one in found]})
+    else:
+        for one in found:
+            given = one.made or "empty"
+            click.echo(f"{one.row}: {one.column} is {one.submitted or 'empty'}, its decisions give {given}")
+        rows = f"{len(source.leaderboard)} rows of run {record.stem}"
+        verdict = f"{len(found)} values are others" if found else "every rate is what its decisions give"
+        click.echo(f"{rows}, {len(files)} files of decisions: {verdict}.")
+    if found:
+        click.get_current_context().exit(1)  # the differences are the command's output
 
 
 def _print(found: "Submission", state: str, to: Path) -> None:

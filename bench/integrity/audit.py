@@ -4,13 +4,13 @@ Everything is looked up anew, from the run's folder and the plugins and photos i
 are only compared with what was found. What cannot be looked up is listed as not checked, never as clean.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+from bench.analysis.warning_rules import SAME_PHOTO_SHARE
 from bench.contracts import Attack, Dataset, Defense, Hardening, Purifier, with_parts
 from bench.errors import BenchError
 from bench.integrity.consistency import called
@@ -23,9 +23,6 @@ from bench.run.provenance import changed_code, changed_files, describe_methods
 from bench.run.resolve import Resolved
 from bench.run.spec import Cell
 from bench.run.threat import CellThreat, Threats
-
-NOTICE_SHARE = 0.01
-"""Share of near-duplicates below which they are a flaw of the dataset to know of, not a leak that moves a rate."""
 
 SHOWN_PAIRS = 5
 """Pairs of near-duplicates that evidence names; the number is always there."""
@@ -45,7 +42,7 @@ class Leak:
 
     Attributes:
         kind: what leaks.
-        severity: leak, or notice where it is too small to move a rate by `NOTICE_SHARE`.
+        severity: leak, or notice where it is too small to move a rate by `SAME_PHOTO_SHARE`.
         marked: whether the rows of these cells say so.
         column: the column that says so, or that should, with the value that would.
         cells: the cells concerned, as read; empty: all of the run.
@@ -522,9 +519,9 @@ class _Auditor:
             kind,
             f"{touched} of {among} {unit} ({100 * share:.2f} %), within {near_duplicates.MAX_HAMMING} of 64 bits and a "
             f"correlation of {near_duplicates.MIN_CORRELATION}: {_some(pairs)}",
-            marked=_stated_duplicates(self.facts.dataset_note) >= touched,
+            marked=near_duplicates.stated_in(self.facts.dataset_note) >= touched,
             column=f"dataset_note: holds {touched} near-duplicate photos",
-            severity="leak" if share >= NOTICE_SHARE else "notice",
+            severity="leak" if share >= SAME_PHOTO_SHARE else "notice",
         )
 
     def _sources_elsewhere(self) -> set[str]:
@@ -570,10 +567,3 @@ def _some(pairs: Iterable[NearDuplicate]) -> str:
     ]
     rest = len(ordered) - len(shown)
     return "; ".join(shown) + (f"; and {rest} more pairs" if rest else "")
-
-
-def _stated_duplicates(note: str) -> int:
-    """Return how many near-duplicates a note says there are: a clause ``holds N near-duplicate photos``, else 0."""
-    clauses = (clause.strip() for clause in re.split(r"[.;,:]", note))
-    found = (re.fullmatch(r"holds (\d+) near-duplicate photos", clause) for clause in clauses)
-    return max((int(match[1]) for match in found if match), default=0)

@@ -11,6 +11,7 @@ from typing import Any, Literal, NoReturn
 
 from bench.errors import DataError
 from bench.quality import per_image
+from bench.run import decision_files
 from bench.run import folder as run_folder
 from bench.run.folder import CellResult, RunFolder
 from bench.run.graph import Executor, Node, NodeError
@@ -169,16 +170,17 @@ def check_decisions(folder: RunFolder, prepared: Prepared) -> list[Check]:
     found = []
     for cell, result in known_cells(folder, prepared).items():
         node = prepared.nodes[cell].decision
-        record, path = store.record(node.stage, node.address), folder.path / result.decisions
+        made, path = store.read(node.stage, node.address), folder.path / result.decisions
+        name = decision_files.name_of(cell, prepared.run.spec)
         others = _made_with(cell, result, prepared).intersection(changed)
-        if record is None and others:
+        if made is None and others:
             reason = f"{', '.join(sorted(others))}: the code or files are others than when the run was made"
             found.append(Check("cell", called(cell), "unchecked", reason))
-        elif record is None:
-            found.append(Check("cell", called(cell), "absent", "its decisions are not in this store"))
+        elif made is None:
+            found.append(Check("cell", called(cell), "absent", "its decisions are not whole in this store"))
         elif not path.is_file():
             found.append(Check("cell", called(cell), "differs", f"{result.decisions} is missing"))
-        elif sha256(path.read_bytes()).hexdigest() == record.sha256:
+        elif decision_files.is_of(path.read_bytes(), made, name):
             found.append(Check("cell", called(cell), "same"))
         else:
             detail = "the folder's decisions are not those of the store"
@@ -237,8 +239,11 @@ class _Views:
         for kind, probes in (
             ("attack_diagnosis", nodes.attack_probes),
             ("purifier_diagnosis", nodes.purifier_probes),
+            ("photo_diagnosis", nodes.photo_probes),
         ):
             name = getattr(result, kind)
+            if kind == "photo_diagnosis" and not name:
+                continue  # earlier versions wrote none
             yield self._compared("diagnosis", kind, name, rebuilt.get(kind, ""), probes, cell, bytes)
 
     def _measures(self, kind: str, nodes: Sequence[Node], name: str, cell: Cell) -> Check | None:

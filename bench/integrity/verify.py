@@ -15,7 +15,7 @@ from bench.integrity.consistency import Check, UntouchedStore, called, check_dec
 from bench.leaderboard import as_csv
 from bench.leaderboard.table import build
 from bench.randomness import numpy_generator
-from bench.run import decisions
+from bench.run import decision_files, decisions
 from bench.run import folder as run_folder
 from bench.run.device import Machine
 from bench.run.folder import RunFolder
@@ -153,22 +153,20 @@ def recompute_cells(
     files = _decision_files(folder)
     with tempfile.TemporaryDirectory(prefix="cloakbench-verify-") as temporary:
         executor = Executor(Store(Path(temporary)), prepared.machine, advance)
-        return [
-            _recompute(folder, files[cell], prepared.nodes[cell].decision, cell, executor) for cell in cells
-        ]
+        return [_recompute(folder, files[cell], prepared, cell, executor) for cell in cells]
 
 
-def _recompute(folder: RunFolder, file: str, node: Node, cell: Cell, executor: Executor) -> Check:
+def _recompute(folder: RunFolder, file: str, prepared: Prepared, cell: Cell, executor: Executor) -> Check:
     name = called(cell)
     try:
-        made = executor.fetch(node)
+        made = executor.fetch(prepared.nodes[cell].decision)
     except NodeError as error:
         return Check("recomputed cell", name, "differs", f"it failed: {error}")
     try:
         there = (folder.path / file).read_bytes()
-        if there == made:
+        if decision_files.is_of(there, made, decision_files.name_of(cell, prepared.run.spec)):
             return Check("recomputed cell", name, "same")
-        detail = _compare_decisions(decisions.read(folder.path / file).rows, decisions.from_bytes(made).rows)
+        detail = _compare_decisions(decisions.from_bytes(there, file).rows, decisions.from_bytes(made).rows)
     except (DataError, OSError) as error:
         detail = f"{file} cannot be read: {error}"
     return Check("recomputed cell", name, "differs", detail)

@@ -23,6 +23,7 @@ from bench.contracts import Decided
 from bench.errors import DataError, UsageError
 from bench.leaderboard import as_csv, plausible
 from bench.leaderboard.columns import COLUMNS, KEY
+from bench.leaderboard.from_decisions import ENDING, differences, read_files
 from bench.leaderboard.table import build
 from bench.run.digest import digest
 from bench.run.folder import RunFolder, split_json
@@ -82,12 +83,14 @@ class Source:
         leaderboard: its rows.
         folder: the run's folder, None for a table.
         record: what a submission says of itself, empty for all else.
+        checked: whether a submission's rates were made again here from decisions beside its record.
     """
 
     name: str
     leaderboard: pd.DataFrame
     folder: RunFolder | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
+    checked: bool = False
 
     @cached_property
     def results(self) -> Results:
@@ -179,7 +182,7 @@ def read_source(path: Path) -> list[Source]:
         records = [file for file in sorted(path.glob("*.json")) if _is_record(file)]
         if records:
             _check_pairs(path, records)
-            return [_submission(record) for record in records]
+            return [read_submission(record) for record in records]
     folder = RunFolder(path)
     return [Source(str(path), build(folder), folder)]
 
@@ -198,7 +201,9 @@ def _check_pairs(folder: Path, records: Sequence[Path]) -> None:
     """Refuse a table without its record, and a record without its table: neither may drop out unseen."""
     stems = {record.stem for record in records}
     tables = {table.stem for table in folder.glob("*.csv")}
+    archives = {found.name.removesuffix(ENDING) for found in folder.glob(f"*{ENDING}")}
     lonely = [f"{name}.csv has no {name}.json" for name in sorted(tables - stems)]
+    lonely += [f"{name}{ENDING} has no {name}.json" for name in sorted(archives - stems)]
     lonely += [f"{name}.json has no {name}.csv" for name in sorted(stems - tables)]
     if lonely:
         raise DataError(
@@ -207,8 +212,15 @@ def _check_pairs(folder: Path, records: Sequence[Path]) -> None:
         )
 
 
-def _submission(path: Path) -> Source:
-    """Return a submission, checked to be the one that was written and to have passed every check there is."""
+def read_submission(path: Path) -> Source:
+    """Return a submission, checked to be the one that was written and to have passed every check there is.
+
+    Args:
+        path: of its record; the table lies beside it, and its decisions may.
+
+    Raises:
+        DataError: it is damaged, or its rows are not what the decisions beside it give.
+    """
     table = path.with_suffix(".csv")
     record = plausible.read_record(path)
     checks = {_FORMER_CHECKS.get(name, name): found for name, found in record["checks"].items()}
@@ -225,7 +237,23 @@ def _submission(path: Path) -> Source:
         )
     leaderboard = as_csv.read_csv(table)
     plausible.check_rows(path, record, leaderboard)
-    return Source(str(table), leaderboard, record=record)
+    archive = path.with_name(path.stem + ENDING)
+    if archive.exists():
+        _check_decisions(table, record, leaderboard, archive)
+    return Source(str(table), leaderboard, record=record, checked=archive.exists())
+
+
+def _check_decisions(
+    table: Path, record: Mapping[str, Any], leaderboard: pd.DataFrame, archive: Path
+) -> None:
+    found = differences(record, leaderboard, read_files(archive, record))
+    if found:
+        first = found[0]
+        raise DataError(
+            f"'{table}' is not what its decisions give: {len(found)} values are others, e.g. {first.row}: "
+            f"{first.column} is {first.submitted or 'empty'}, and {first.made or 'empty'} by {archive.name}. Submit "
+            "the run again."
+        )
 
 
 def read_sources(paths: Sequence[Path]) -> list[Source]:

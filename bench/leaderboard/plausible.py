@@ -1,15 +1,17 @@
 """Can a submitted table be what its record says? What can be told without the decisions it was made from.
 
 A rate that is wrong in a way that looks right is told by its decisions alone: `bench submit` makes the rows from them
-again, and whoever has the run's folder can (`bench verify`).
+again, and so does whoever has them (`bench.leaderboard.from_decisions`).
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pandas as pd
 
@@ -30,9 +32,15 @@ FIELDS = frozenset(
             "lpips_trunk",
         ),
         *("environment", "methods", "licences", "folder_sha256", "leaderboard_sha256"),
+        *("decisions", "decisions_url"),
     }
 )
 """What a record holds."""
+
+ADDRESS = "https address without a user's name in it, of printable ASCII"
+
+_FILE = re.compile(r"[A-Za-z0-9.=+_-]{1,247}\.parquet")
+"""A file of decisions, as `bench.run.folder.decisions_file` names it."""
 
 _LARGEST = 4_000_000
 """Bytes of a record; the largest written so far has 30,000."""
@@ -64,7 +72,35 @@ def read_record(path: Path) -> dict[str, Any]:
         raise DataError(
             f"'{path}' has fields that `bench submit` does not write: {', '.join(strange[:5])}. Submit the run again."
         )
+    _check_decisions(path, record)
     return dict(record)
+
+
+def _check_decisions(path: Path, record: Mapping[str, Any]) -> None:
+    """Refuse digests that are none, and an address that nothing can be had from; old records have neither."""
+    named, url = record.get("decisions", {}), record.get("decisions_url", "")
+    digests = named.items() if isinstance(named, dict) else [("decisions", named)]
+    wrong = [
+        name
+        for name, digest in digests
+        if not _FILE.fullmatch(name) or not re.fullmatch(r"[0-9a-f]{64}", str(digest))
+    ]
+    if wrong:
+        raise DataError(f"'{path}' names decisions by no SHA-256: {printable(wrong[0], 200)}.")
+    if url and not (isinstance(url, str) and is_address(url)):
+        raise DataError(
+            f"'{path}' says that decisions are at {printable(str(url), 200)}, which is no {ADDRESS}."
+        )
+
+
+def is_address(url: str) -> bool:
+    """Return whether a text is an address that may be published, as `ADDRESS` says."""
+    try:
+        parts = urlsplit(url)
+        named = bool(parts.hostname) and parts.username is None and parts.password is None
+    except ValueError:
+        return False
+    return parts.scheme == "https" and named and len(url) <= 2000 and not re.search(r"[^!-~]", url)
 
 
 def check_rows(path: Path, record: Mapping[str, Any], leaderboard: pd.DataFrame) -> None:

@@ -82,14 +82,24 @@ def _row(row: _Row) -> dict[str, Any]:
         "benchmark_version": facts.benchmark_version,
         "run": facts.run,
     }
-    decided = row.results.decided(row.point)
-    if decided is None:
-        return columns
-    columns |= _condition_columns(decided.conditions[row.condition])
-    own = row.rows(cell.attack, cell.defense)
-    if own is not None:
-        columns |= _rate_columns(own) | _reference_columns(own, row)
-    return columns | _all_image_columns(row)
+    found = rates_of(row.results, row.point, row.condition)
+    return columns | found | _all_image_columns(row) if found else columns
+
+
+def rates_of(results: Results, point: Cell, condition: str) -> dict[str, Any]:
+    """Return what decisions alone give of a cell under a condition; nothing where it has none.
+
+    Args:
+        results: of the run.
+        point: the cell.
+        condition: one of the cell's.
+    """
+    decided, row = results.decided(point), _Row(point, condition, results)
+    if decided is None or condition not in decided.conditions:
+        return {}
+    columns = _condition_columns(decided.conditions[condition])
+    own = row.rows(point.attack, point.defense)
+    return columns if own is None else columns | _rate_columns(own) | _reference_columns(own, row)
 
 
 def _condition_columns(fact: ConditionFacts) -> dict[str, Any]:
@@ -138,7 +148,7 @@ def _rate_columns(own: pd.DataFrame) -> dict[str, Any]:
 def _reference_columns(own: pd.DataFrame, row: _Row) -> dict[str, Any]:
     baselines = {
         "baseline_error": _baseline(row, "none"),
-        "defended_baseline_error": _baseline(row, row.cell.defense),
+        "defended_baseline_error": _baseline(row, row.point.defense),
     }
     recovery = _recovery(own, row)
     return {
@@ -153,15 +163,15 @@ def _baseline(row: _Row, defense: str) -> Estimate:
     """Return the error rate without any cloak: with attack none; of impersonation, with the natural photos."""
     if row.results.recognises(row.condition):
         return rates.reference_error(row.rows("none", defense), f"none x {defense}")
-    identities = row.identities(row.cell.attack, defense)
+    identities = row.identities(row.point.attack, defense)
     if identities is None:
-        return Estimate.missing(f"reference cell {row.cell.attack} x {defense} is not there")
+        return Estimate.missing(f"reference cell {row.point.attack} x {defense} is not there")
     error = 1 - float(identities["normal_accuracy"].mean())
     return Estimate(error, reason="of natural photos against the same targets")
 
 
 def _recovery(own: pd.DataFrame, row: _Row) -> Estimate:
-    cell = row.cell
+    cell = row.point
     if "none" in (cell.attack, cell.defense):
         return Estimate.missing("a recovery is of a defence against an attack")
     if row.results.is_undefended(row.condition):

@@ -28,6 +28,7 @@ class Origin:
         command: what makes the run again, or "" for a table.
         environment: on what it was made, a few words, or "".
         foreign: methods of code that was not this project's when it was submitted.
+        standing: of a submission, whether its rows were checked against its decisions, a sentence or two; else "".
     """
 
     name: str
@@ -37,6 +38,7 @@ class Origin:
     command: str = ""
     environment: str = ""
     foreign: str = ""
+    standing: str = ""
 
 
 def page(
@@ -120,8 +122,23 @@ def origin_of(source: Source) -> Origin:
     record = source.record
     foreign = ", ".join(str(method["name"]) for method in record.get("methods", []) if method.get("foreign"))
     environment = environment_words(record["environment"]) if "environment" in record else ""
-    return Origin(
-        name, runs, rows, str(record.get("by", "")), str(record.get("command", "")), environment, foreign
+    by, command = str(record.get("by", "")), str(record.get("command", ""))
+    return Origin(name, runs, rows, by, command, environment, foreign, standing(source))
+
+
+def standing(source: Source) -> str:
+    """Return whether a submission's rows were checked against its decisions; "" of what is no submission."""
+    if not source.record:
+        return ""
+    if source.checked:
+        return "Checked: the decisions beside the record give these rates."
+    named, url = source.record.get("decisions") or {}, source.record.get("decisions_url") or ""
+    if not named:
+        return "Unchecked: the rows are their submitter's alone. The record is of a version that named no decisions."
+    where = f"to be had at {url}" if url else "not published"
+    return (
+        "Unchecked: the rows are their submitter's alone. The record names "
+        f"{_count(len(named), 'file')} of decisions by digest, {where}."
     )
 
 

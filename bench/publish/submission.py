@@ -1,4 +1,4 @@
-"""Is a finished run fit for the public leaderboard? The checks, and the two files a submission is.
+"""Is a finished run fit for the public leaderboard? The checks, and the files a submission is.
 
 What lives here: what must be true of a run that others will read numbers from, and what is published of it. What must
 not: leaks themselves (`bench.integrity.audit`) and digests of files (`bench.integrity.verify`).
@@ -27,7 +27,7 @@ from bench.errors import BenchError, DataError, UsageError
 from bench.files import StoreError, write_atomically
 from bench.integrity import audit, verify
 from bench.integrity.rerun import compare_leaderboards
-from bench.leaderboard import as_csv
+from bench.leaderboard import as_csv, from_decisions, plausible
 from bench.leaderboard.merge import CHECKS
 from bench.leaderboard.table import build
 from bench.plugins import factory, syntax
@@ -80,12 +80,14 @@ class Submission:
         checks: every check, in the order they are described in.
         table: the leaderboard as CSV.
         record: what the JSON file says.
+        archive: the decisions, where they are to lie beside the record; else nothing.
     """
 
     run: str
     checks: tuple[Requirement, ...]
     table: str
     record: dict[str, Any]
+    archive: bytes = b""
 
     @property
     def passed(self) -> bool:
@@ -95,11 +97,17 @@ class Submission:
     def files(self) -> dict[str, bytes]:
         """Return file name → content of what is published."""
         record = json.dumps(self.record, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-        return {f"{self.run}.csv": self.table.encode(), f"{self.run}.json": record.encode()}
+        named = {f"{self.run}.csv": self.table.encode(), f"{self.run}.json": record.encode()}
+        return {**named, f"{self.run}{from_decisions.ENDING}": self.archive} if self.archive else named
 
 
 def examine(
-    folder: RunFolder, by: str = "", counting: Counting = lambda _what, _n: nullcontext(lambda _n: None)
+    folder: RunFolder,
+    by: str = "",
+    counting: Counting = lambda _what, _n: nullcontext(lambda _n: None),
+    *,
+    decisions_url: str = "",
+    with_decisions: bool = False,
 ) -> Submission:
     """Check a finished run for the public leaderboard. Nothing is written, here or in the run's folder.
 
@@ -107,11 +115,16 @@ def examine(
         folder: of the run.
         by: who submits it, as it is to be published; "" for nobody.
         counting: (what, photos in all) → context manager that gives the function to count photos with.
+        decisions_url: where the run's decisions can be had, as it is to be published; "" for nowhere.
+        with_decisions: whether they are to be published beside the record.
 
     Raises:
+        UsageError: the address is none, or the decisions are of real people and may not lie beside the record.
         DataError: not a finished run's folder, or one of its files cannot be read.
     """
-    examined = _Examined(folder, by)
+    if decisions_url and not plausible.is_address(decisions_url):
+        raise UsageError(f"--decisions {decisions_url} is no {plausible.ADDRESS}.")
+    examined = _Examined(folder, by, decisions_url)
     checks = (
         examined.whole(),
         examined.specification(),
@@ -128,11 +141,12 @@ def examine(
     )
     assert tuple(check.name for check in checks) == CHECKS
     record = {**examined.record, "checks": {check.name: check.found for check in checks}}
-    return Submission(examined.facts.run, checks, examined.table, record)
+    archive = examined.archive() if with_decisions else b""
+    return Submission(examined.facts.run, checks, examined.table, record, archive)
 
 
 def publish(submission: Submission, to: Path) -> Literal["written", "there"]:
-    """Write a submission that passed: both files, or none.
+    """Write a submission that passed: all its files, or none.
 
     Returns:
         ``there`` where the same submission is there already.
@@ -170,6 +184,7 @@ class _Examined:
 
     folder: RunFolder
     by: str
+    decisions_url: str = ""
     _unresolved: str = ""
     foreign: dict[str, str] = field(default_factory=dict)
 
@@ -245,7 +260,24 @@ class _Examined:
             "licences": self.licence_of,
             "folder_sha256": _sha256(self.folder.path / MANIFEST),
             "leaderboard_sha256": sha256(self.table.encode()).hexdigest(),
+            "decisions": from_decisions.digests(self.folder, self.cells),
+            "decisions_url": self.decisions_url,
         }
+
+    def archive(self) -> bytes:
+        """Return the decisions as one file; they say of each person on which photos they are recognised.
+
+        Raises:
+            UsageError: they are of real people, or it is not known of whom.
+            DataError: they are too large.
+        """
+        if self.resolved is None or self.resolved.dataset.domain != "synthetic":
+            why = self._unresolved or f"the faces of {self.facts.spec.dataset} are not drawn"
+            raise UsageError(
+                f"--with-decisions publishes decisions of drawn faces only: {why}. Those of real people are personal "
+                "data, though ids stand for names. Put them where you may give access, and say where with --decisions."
+            )
+        return from_decisions.archive(self.folder, self.cells)
 
     # -- checks ----------------------------------------------------------------------------------------------------
 

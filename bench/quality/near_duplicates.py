@@ -4,6 +4,7 @@ dHash compares neighbouring cells of a small grey picture. Aligned faces are ali
 different identities come near each other by chance; a pair counts only if the small pictures themselves agree.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,9 +12,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
-from bench.contracts import Dataset
+from bench.contracts import Dataset, Frozen
 
 HASH_SIDE = 8
 """Rows of the hash; 8 rows of 8 comparisons are 64 bits."""
@@ -72,6 +74,41 @@ class NearDuplicate:
     correlation: float
 
 
+class SamePhotos(Frozen):
+    """The probes that show the same picture as a gallery photo, as a run's folder has them."""
+
+    probes: int = Field(0, description="probes that were looked at")
+    pairs: tuple[tuple[str, str, int, float], ...] = Field(
+        (), description="(probe, gallery photo, bits in which their hashes differ, correlation), image ids"
+    )
+    reason: str = Field("", description="why nothing was looked at")
+
+    @property
+    def found(self) -> int:
+        """The number of probes that are in a pair."""
+        return len({probe for probe, *_ in self.pairs})
+
+    def to_bytes(self) -> bytes:
+        """Return it as JSON."""
+        return (self.model_dump_json(indent=1) + "\n").encode()
+
+
+def same_photos(probes: Fingerprints, gallery: Fingerprints) -> SamePhotos:
+    """Return the near-duplicates between probes and gallery."""
+    pairs = near_duplicates(probes, gallery)
+    return SamePhotos(
+        probes=len(probes.ids),
+        pairs=tuple((p.first, p.second, p.hamming, round(p.correlation, 4)) for p in pairs),
+    )
+
+
+def stated_in(note: str) -> int:
+    """Return how many near-duplicates a dataset's note says it has: ``holds N near-duplicate photos``, else 0."""
+    clauses = (clause.strip() for clause in re.split(r"[.;,:]", note))
+    found = (re.fullmatch(r"holds (\d+) near-duplicate photos", clause) for clause in clauses)
+    return max((int(match[1]) for match in found if match), default=0)
+
+
 def fingerprint_photos(
     dataset: Dataset, ids: Sequence[str], advance: Callable[[int], None] = lambda _n: None
 ) -> Fingerprints:
@@ -85,14 +122,31 @@ def fingerprint_photos(
     Raises:
         DataError: a photo cannot be read.
     """
-    hashes: list[Hashes] = [np.zeros(0, np.uint64)]
-    pictures: list[Pictures] = [np.zeros((0, PICTURE_SIDE**2), np.float32)]
+    found = []
     for start in range(0, len(ids), _BATCH):
-        crops = dataset.crops(ids[start : start + _BATCH])
-        hashes.append(difference_hash(crops))
-        pictures.append(grey_pictures(crops))
-        advance(len(crops))
-    return Fingerprints(tuple(ids), np.concatenate(hashes), np.concatenate(pictures))
+        batch = ids[start : start + _BATCH]
+        found.append(fingerprints(batch, dataset.crops(batch)))
+        advance(len(batch))
+    return joined(found)
+
+
+def fingerprints(ids: Sequence[str], crops: Tensor) -> Fingerprints:
+    """Return the fingerprints of crops.
+
+    Args:
+        ids: image id of each.
+        crops: N×3×H×W uint8.
+    """
+    return Fingerprints(tuple(ids), difference_hash(crops), grey_pictures(crops))
+
+
+def joined(parts: Sequence[Fingerprints]) -> Fingerprints:
+    """Return the fingerprints of several sets of photos as one."""
+    return Fingerprints(
+        tuple(name for part in parts for name in part.ids),
+        np.concatenate([np.zeros(0, np.uint64), *(part.hashes for part in parts)]),
+        np.concatenate([np.zeros((0, PICTURE_SIDE**2), np.float32), *(part.pictures for part in parts)]),
+    )
 
 
 def difference_hash(crops: Tensor) -> Hashes:

@@ -4,9 +4,9 @@ spec.json          what was requested and its canonical form, the command, the b
 environment.json   packages, hardware, threads, device, determinism
 splits.json        who is evaluated, on which photos, protected in which rotation (opaque ids)
 cells.json         one entry a cell: status, reason, threat model, files
-decisions/         one Parquet file a cell (`bench.run.decisions.SCHEMA`)
+decisions/         one Parquet file a cell (`bench.run.decisions.SCHEMA`), with the cell's name inside
 images/            image measures, one Parquet file a set of images
-diagnoses/         what attacks and purifiers did, seen from outside (`bench.quality.diagnosis`), one JSON file each
+diagnoses/         what attacks and purifiers did (`bench.quality.diagnosis`), and photos that are in twice; JSON files
 manifest.json      SHA-256 and size of every other file
 timings.csv        seconds by stage and method; never part of a leaderboard
 run.log            what was computed and what was reused
@@ -25,9 +25,10 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
-from bench.contracts import Frozen, Split
+from bench.contracts import Decided, Frozen, Split
 from bench.errors import DataError, UsageError
 from bench.files import write_atomically
+from bench.run import decision_files
 from bench.run.digest import NUMERICAL_PACKAGES, digest, package_versions
 from bench.run.provenance import MethodFacts
 from bench.run.renamed import with_names_of_today
@@ -63,6 +64,10 @@ class CellResult(Frozen):
     attack_diagnosis: str = Field("", description="file of what the attack did; empty: it changes no image")
     purifier_diagnosis: str = Field("", description="file of what the purifier did; empty: there is none")
 
+    photo_diagnosis: str = Field(
+        "", description="file of the probes that are gallery photos saved again; empty where nobody looked"
+    )
+
     @property
     def cell(self) -> Cell:
         """The point of the matrix."""
@@ -72,7 +77,8 @@ class CellResult(Frozen):
         """Return every file of the cell."""
         restored = (*self.restored_measures.values(), *self.restored_to_cloak_measures.values())
         measures = (self.cloak_measures, self.purified_measures, *restored)
-        named = (self.decisions, *measures, self.attack_diagnosis, self.purifier_diagnosis)
+        diagnoses = (self.attack_diagnosis, self.purifier_diagnosis, self.photo_diagnosis)
+        named = (self.decisions, *measures, *diagnoses)
         return tuple(filter(None, named))
 
 
@@ -233,6 +239,21 @@ class RunFolder:
             raise DataError(f"{path} is not what the run wrote: {MANIFEST} has another digest of it. {_MEND}")
         return payload
 
+    def decided(self, result: CellResult, spec: RunSpec) -> Decided:
+        """Return a finished cell's decisions, checked against the manifest and the name inside their file.
+
+        Args:
+            result: the cell.
+            spec: the run's, in canonical form.
+
+        Raises:
+            DataError: the file is missing, damaged, or another cell's.
+        """
+        name = decision_files.name_of(result.cell, spec)
+        return decision_files.from_bytes(
+            self.content(result.decisions), str(self.path / result.decisions), name
+        )
+
     def check_files(self, *names: str) -> None:
         """Check files against the manifest, where there is one; see `content`."""
         if self._listed() is not None:
@@ -344,6 +365,11 @@ def file_stem(*parts: Any) -> str:
     """Return a file name that says what is inside and is unique: readable parts and a short digest."""
     readable = "__".join(re.sub(r"[^A-Za-z0-9.=+-]+", "_", str(part)).strip("_")[:60] for part in parts)
     return f"{readable}__{digest([str(part) for part in parts])[:8]}"
+
+
+def decisions_file(cell: Cell) -> str:
+    """Return the name of a cell's file of decisions, inside the run's folder."""
+    return f"decisions/{file_stem(*cell)}.parquet"
 
 
 def split_json(split: Split) -> dict[str, Any]:

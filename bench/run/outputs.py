@@ -7,8 +7,10 @@ from typing import Any
 import pandas as pd
 
 from bench.quality import diagnosis, per_image
+from bench.quality.near_duplicates import SamePhotos
+from bench.run import decision_files
 from bench.run.digest import digest
-from bench.run.folder import CellResult, RunFolder, file_stem
+from bench.run.folder import CellResult, RunFolder, decisions_file, file_stem
 from bench.run.graph import Node, NodeError
 from bench.run.planning import Prepared
 from bench.run.spec import Cell
@@ -68,8 +70,9 @@ class Outputs:
     def _named(self, cell: Cell, files: dict[str, bytes]) -> Mapping[str, Any]:
         """Add a cell's files to `files` and return their names as `CellResult` has them."""
         nodes = self.prepared.nodes[cell]
-        decisions = f"decisions/{file_stem(*cell)}.parquet"
-        files[decisions] = self.fetch(nodes.decision)
+        decisions = decisions_file(cell)
+        name = decision_files.name_of(cell, self.prepared.run.spec)
+        files[decisions] = decision_files.to_bytes(self.fetch(nodes.decision), name)
 
         def restored(kind: str, found: Mapping[str, Sequence[Node]]) -> dict[str, str]:
             return {condition: self.measures(kind, shards, files) for condition, shards in found.items()}
@@ -95,7 +98,7 @@ class Outputs:
         return name
 
     def diagnoses(self, cell: Cell, files: dict[str, bytes]) -> dict[str, str]:
-        """Add what is known of a cell's attack and purifier; that it could not be found out fails no cell."""
+        """Add what is known of a cell's attack, purifier and photos; that it could not be found out fails no cell."""
         nodes = self.prepared.nodes[cell]
         point = (cell.attack, cell.backbone, cell.seed)
         named: dict[str, str] = {}
@@ -103,11 +106,26 @@ class Outputs:
             named["attack_diagnosis"] = f"diagnoses/{file_stem('attack', *point)}.json"
         if nodes.purifier_probes:
             named["purifier_diagnosis"] = f"diagnoses/{file_stem('purifier', cell.defense, *point)}.json"
+        if nodes.photo_probes:
+            joint = digest([node.address for node in nodes.photo_probes])[:8]
+            named["photo_diagnosis"] = f"diagnoses/photos-{joint}.json"
+        make = {
+            "attack_diagnosis": self._attack,
+            "purifier_diagnosis": self._purifier,
+            "photo_diagnosis": self._photos,
+        }
         for kind, name in named.items():
             if name not in self._made and name not in files:
-                made = self._attack(cell) if kind == "attack_diagnosis" else self._purifier(cell)
-                files[name] = diagnosis.to_bytes(made)
+                files[name] = diagnosis.to_bytes(make[kind](cell))
         return named
+
+    def _photos(self, cell: Cell) -> SamePhotos:
+        payloads, reason = self._all(self.prepared.nodes[cell].photo_probes)
+        return (
+            diagnosis.read(SamePhotos, payloads[0], "a stored diagnosis")
+            if payloads
+            else SamePhotos(reason=reason)
+        )
 
     def _attack(self, cell: Cell) -> diagnosis.AttackDiagnosis:
         threat = self.prepared.run.attacks[cell.attack].threat

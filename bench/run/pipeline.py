@@ -30,6 +30,7 @@ from bench.run.stages.faces import Crops
 from bench.run.stages.fit import Fit
 from bench.run.stages.joined import JoinedCloaks
 from bench.run.stages.measure import Measure
+from bench.run.stages.photo_diagnosis import PhotoDiagnosis
 from bench.run.stages.purifier_diagnosis import PurifierDiagnosis
 from bench.run.stages.purify import Purify
 from bench.run.stages.target_assignment import TargetAssignment
@@ -359,6 +360,14 @@ class Pipeline:
             PurifierDiagnosis(label, self._here, before, after)
             for before, after in zip(given, returned, strict=True)
         )
+
+    @_once
+    def photo_probes(self) -> tuple[PhotoDiagnosis, ...]:
+        """Return which probes are gallery photos saved again; () where the protocol does not look at both."""
+        seen = {view.photos for view in self.run.protocol.views.values()}
+        if not {"gallery", "probes"} <= seen:
+            return ()
+        return (PhotoDiagnosis("photos", self._here, self.natural("gallery"), self.natural("probes")),)
 
 
 def _in_parts(whole: Cloak, photos: Crops) -> Cloak | JoinedCloaks:

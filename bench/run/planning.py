@@ -67,11 +67,12 @@ class CellNodes:
     restored_to_cloak_measures: Mapping[str, tuple[Node, ...]]
     attack_probes: tuple[Node, ...]
     purifier_probes: tuple[Node, ...]
+    photo_probes: tuple[Node, ...]
 
     def all(self) -> tuple[Node, ...]:
         """Every node of the cell."""
         restored = (*self.restored_measures.values(), *self.restored_to_cloak_measures.values())
-        probes = (self.attack_probes, self.purifier_probes)
+        probes = (self.attack_probes, self.purifier_probes, self.photo_probes)
         groups = (self.cloak_measures, self.purified_measures, *restored, *probes)
         return (self.decision, *(node for nodes in groups for node in nodes))
 
@@ -251,6 +252,7 @@ def _cell_nodes(pipeline: Pipeline, cell: Cell) -> CellNodes:
         restored_to_cloak_measures=pipeline.restored_measures(*cloaked, "cloak"),
         attack_probes=pipeline.attack_probes(*cloaked),
         purifier_probes=pipeline.purifier_probes(*defended),
+        photo_probes=pipeline.photo_probes(),
         decision=pipeline.decision(cell),
     )
 

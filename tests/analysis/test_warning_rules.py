@@ -198,6 +198,7 @@ class FakeResults:
                 ),
                 cloak_measures="",
                 purified_measures="",
+                photo_diagnosis="",
                 restored_measures=dict.fromkeys(restored, "file"),
             )
             for key in rates

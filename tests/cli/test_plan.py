@@ -23,13 +23,14 @@ def test_a_plan_on_an_empty_store_counts_all_and_writes_nothing(command, matrix,
     for group in plan["groups"]:
         images[group["stage"]] += group["images"]
     # 24 gallery photos and 12 probes; two attacks; purified are the photos and both attacks' cloaks. Only pgd
-    # has surrogates to ask; a purifier is looked at on both attacks' cloaks and on natural photos.
+    # has surrogates to ask; a purifier is looked at on both attacks' cloaks and on natural photos; all photos are
+    # compared once.
     assert images == {
         "faces": 36,
         "cloak": 48,
         "purify": 72,
         "measure": 48 + 72,
-        "diagnose": 24 + 72,
+        "diagnose": 24 + 72 + 36,
         "embed": 36 + 48 + 72,
         "decide": 12,
     }

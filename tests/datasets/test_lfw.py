@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.analysis.warning_rules import of_photos
 from bench.data.files import data_folder
 from bench.datasets.lfw import LFW
 from bench.errors import DataError, UsageError
 from bench.faces.alignment import TEMPLATE, align, estimate_similarity
+from bench.quality.near_duplicates import fingerprint_photos, same_photos
+from bench.run.resolve import resolve
+from bench.run.spec import make_spec
 
 IDENTITIES = {"Zoe_Last": 3, "Ann_First": 12, "Bea_de_la_Middle": 10, "Ann_Firs": 1}
 """Invented names, deliberately not sorted, with how many photos each has."""
@@ -209,6 +213,17 @@ class TestReal:
         assert sum(p.role == "evaluation" for p in identities) == 158
         assert sum(p.role == "training" for p in identities) == 5591
         assert max(len(p.photos) for p in identities) == 530
+
+    @pytest.mark.parametrize("identities", [12, None])
+    def test_no_run_is_warned_of_photos_saved_again(self, identities):
+        run = resolve(make_spec({"dataset": "lfw", "identities": identities}))
+        gallery, probes = (
+            [photo for photos in part.values() for photo in photos]
+            for part in (run.split.gallery, run.split.probes)
+        )
+        found = same_photos(*(fingerprint_photos(run.dataset, photos) for photos in (probes, gallery)))
+        assert found.probes == len(probes)
+        assert of_photos(found, run.dataset.note) == []
 
     @pytest.mark.slow
     def test_every_photo_has_landmarks_that_give_an_upright_crop(self):

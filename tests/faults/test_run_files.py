@@ -1,8 +1,12 @@
 """A finished run's files that are not what the run wrote: no table, figure or test is made of them."""
 
+import io
 import shutil
 
+import pyarrow.parquet as pq
 import pytest
+
+from bench.run.folder import RunFolder
 
 COMMANDS = {
     "leaderboard": ("leaderboard", "{run}", "--csv", "{tmp}/board.csv"),
@@ -30,6 +34,17 @@ def swap(one, other):
     assert first != second
     one.write_bytes(second)
     other.write_bytes(first)
+
+
+def without_name(decisions):
+    """Return a file of decisions as earlier versions wrote it."""
+    table = pq.read_table(io.BytesIO(decisions))
+    facts = {key: text for key, text in table.schema.metadata.items() if key != b"cloakbench.cell"}
+    written = io.BytesIO()
+    names = [field.name for field in table.schema if str(field.type).startswith("dictionary")]
+    table = table.replace_schema_metadata(facts)
+    pq.write_table(table, written, compression="zstd", use_dictionary=["fold", *names])
+    return written.getvalue()
 
 
 def pair(run):
@@ -79,3 +94,37 @@ def test_a_file_that_the_run_did_not_write_is_not_taken_for_one(cli, run, tmp_pa
     cells = (run / "cells.json").read_text().replace(first.name, mine.name)
     (run / "cells.json").write_text(cells)
     assert answer(cli, "leaderboard", run, tmp_path)[0] == 2
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_decisions_under_another_cells_name_are_refused_though_the_manifest_agrees(cli, run, tmp_path, name):
+    one, other = pair(run)
+    swap(one, other)
+    RunFolder(run).write_manifest()
+    code, out, err = answer(cli, name, run, tmp_path)
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    assert "holds the decisions of tiny-noise" in line
+    assert "files changed places" in line
+    assert one.name in line or other.name in line
+
+
+def test_cells_that_point_at_each_others_decisions_are_refused_though_the_manifest_agrees(cli, run, tmp_path):
+    one, other = pair(run)
+    text = (run / "cells.json").read_text()
+    text = text.replace(one.name, "\0").replace(other.name, one.name).replace("\0", other.name)
+    (run / "cells.json").write_text(text)
+    RunFolder(run).write_manifest()
+    code, _, err = answer(cli, "leaderboard", run, tmp_path)
+    assert code == 2
+    assert "files changed places" in err
+
+
+def test_a_run_of_a_version_that_wrote_no_names_is_read_and_verified(cli, run, finished, tmp_path):
+    before = answer(cli, "leaderboard", run, tmp_path)
+    for path in (run / "decisions").iterdir():
+        path.write_bytes(without_name(path.read_bytes()))
+    RunFolder(run).write_manifest()
+    assert answer(cli, "leaderboard", run, tmp_path) == before
+    code, out, err = cli("verify", run, "--store", finished.store, "--cells", "2", "--quiet")
+    assert code == 0, out + err

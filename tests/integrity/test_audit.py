@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from bench.integrity import audit as audit_module
-from bench.integrity.audit import _stated_duplicates, audit, wrong_marks
+from bench.integrity.audit import audit, wrong_marks
+from bench.quality.near_duplicates import stated_in
 from bench.run.folder import RunFolder
 
 LEAKY = Path(__file__).parents[1] / "plugins/leaky_methods.py"
@@ -218,7 +219,7 @@ def test_photos_that_are_there_twice(evaluate, cls, twins, kind, pairs, marked):
 
 def test_few_duplicates_are_a_notice(evaluate, monkeypatch):
     folder = evaluate(dataset=f"{LEAKY}:LeakyFaces:twins=identities").folder
-    monkeypatch.setattr("bench.integrity.audit.NOTICE_SHARE", 0.03)
+    monkeypatch.setattr("bench.integrity.audit.SAME_PHOTO_SHARE", 0.03)
     found = audit(folder, all_images=True)
     assert [finding.severity for finding in found.findings] == ["notice"]
     assert found.unmarked == ()
@@ -353,7 +354,7 @@ def test_methods_that_changed_since_are_named(copied):
     ],
 )
 def test_a_note_marks_duplicates_only_by_their_number(note, stated):
-    assert _stated_duplicates(note) == stated
+    assert stated_in(note) == stated
 
 
 def test_the_note_that_counts_is_the_run_s(evaluate, copy_of):

@@ -4,11 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from bench.errors import DataError, UsageError
 from bench.integrity.rerun import MARKER, compare_leaderboards
 from bench.leaderboard.table import build
+from bench.run import decision_files
 from bench.run.folder import RunFolder
 from bench.run.provenance import MethodFacts, changed_files, check_weights_are_the_same
 
@@ -79,7 +81,9 @@ def test_other_weights_are_refused(cli, small):
 def test_what_came_out_otherwise_is_named(cli, small):
     cells = json.loads(Path("first/cells.json").read_text())
     first, second = ([cell for cell in cells if cell["attack"] == name] for name in ("none", "darker"))
-    shutil.copyfile(Path("first") / first[0]["decisions"], Path("first") / second[0]["decisions"])
+    uncloaked, cloaked = (Path("first") / cell[0]["decisions"] for cell in (first, second))
+    name = json.loads(pq.read_schema(cloaked).metadata[b"cloakbench.cell"])
+    cloaked.write_bytes(decision_files.to_bytes(uncloaked.read_bytes(), name))
     cells[-1]["threat"]["related"] = True
     Path("first/cells.json").write_text(json.dumps(cells))
     code, _, err = cli("rerun", "first", "--quiet", "--json", "--out", "again", "--store", "store")

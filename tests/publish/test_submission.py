@@ -137,14 +137,14 @@ class TestOneFaultEach:
 
     def test_a_cell_that_was_not_asked_for(self, copy):
         def add(cells):
-            cells.append(cells[-1] | {"seed": 7})
+            cells.append(cells[-1] | {"seed": 7, "status": "failed", "decisions": ""})
 
         change(copy, "cells.json", add)
         found = examine(copy)
         assert "1 cells are not those of the matrix" in failed(found)["run of its specification"].found
 
     def test_a_canonical_form_that_is_not_what_was_asked(self, copy):
-        change(copy, "spec.json", lambda spec: spec["spec"].update(split_seed=1))
+        change(copy, "spec.json", lambda spec: spec["spec"].update(heads=["nn", "linear"]))
         assert "canonical form" in failed(examine(copy))["run of its specification"].found
 
     @pytest.mark.parametrize(

@@ -440,7 +440,7 @@ RECORDED = {
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
         "bench.run.calls": "8c1ba138c852f82577c4f0f336697d8af42823febb1218e87d599c44055acb1e",
         "bench.run.graph": "cf89ce82f73be8a0e50170b13c0f4f0cf190b2262fb951f0b7573c06ff8e5b54",
-        "bench.run.pipeline": "1963015f72856e06e682e4630a768ddb409959862ce942bc4b909f45161e8a9b",
+        "bench.run.pipeline": "328118fc97179114374f3cb974107125df07b5669bf9c48e2d57c1b192a2a867",
     }
 }
 """Contract version → hashes of the modules that stand behind it, as no key holds their code."""

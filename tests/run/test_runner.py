@@ -66,7 +66,7 @@ def test_estimates_come_from_what_was_timed_on_the_store(evaluate, tmp_path):
         file.write('{"stage": "cut sho')  # killed while it wrote
     requested = make_spec({"dataset": "tiny:photos=7", "attacks": ("tiny-noise",), "backbones": ("tiny-a",)})
     groups = prepare(requested, Options(threads=1, store=store, out=tmp_path / "run")).groups()
-    assert {group.stage for group in groups} == {"faces", "cloak", "measure", "embed", "decide"}
+    assert {group.stage for group in groups} == {"faces", "cloak", "measure", "diagnose", "embed", "decide"}
     for group in groups:
         assert group.timed
         assert group.seconds == pytest.approx(pace[group.stage, group.label] * group.images)

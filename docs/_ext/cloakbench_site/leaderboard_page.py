@@ -56,15 +56,17 @@ def _page(merged: Merged) -> str:
                 leaderboard["backbone"].nunique(),
                 origin.rows,
                 origin.by,
+                origin.standing.partition(":")[0].lower(),
             )
         )
-    head = ("run", "protocol", "attacks", "defences", "trackers", "rows", "by")
+    head = ("run", "protocol", "attacks", "defences", "trackers", "rows", "by", "decisions")
     return (
         "# The public leaderboard\n\nFor anyone who looks for a number, or warnings one.\n\n"
         f'<p><a href="{TABLE}">The table, which sorts and filters</a></p>\n\n'
         f"{leaderboard_page_module.summary(merged)} Runs are not ranked against each other: each has "
         f"identities, photos and a "
-        "protocol of its own. What a run had to pass, and how to add one, is on the page of "
-        "[the leaderboard](leaderboard.md).\n\n"
+        "protocol of its own. A run is checked where its decisions lie beside it and give its rates; of an "
+        "unchecked one the rows are its submitter's alone. What a run had to pass, and how to add one, is on the "
+        "page of [the leaderboard](leaderboard.md).\n\n"
         f"{table(head, rows)}"
     )
