@@ -1,4 +1,4 @@
-"""`bench store`: look after the store of artefacts."""
+"""`bench store`: check, repair, clear and copy the store of artefacts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli.options import json_option
+from bench.cli.options import json_option, store_option
 from bench.cli.output import counting, print_json
 
 if TYPE_CHECKING:
@@ -21,45 +21,42 @@ Examples:
   bench store export runs/3f2a OUT
 """
 
-_store_option = click.option(
-    "--store", "folder", type=click.Path(path_type=Path), help="The store's folder; else CLOAKBENCH_STORE."
-)
 _runs = click.Path(path_type=Path)
 
 
-@click.group(epilog=_EXAMPLES)
-def store() -> None:
-    """Check, mend, clear and copy the store, in which runs keep what they computed.
+@click.group("store", epilog=_EXAMPLES)
+def store_group() -> None:
+    """Check, repair, clear and copy the store, in which runs keep what they computed.
 
     Nothing in it is the only copy of a result: whatever is removed is computed again when a run needs it. A finished
     run's folder holds its decisions and tables by itself.
     """
 
 
-@store.command(epilog="Example: bench store check --store ~/store")
-@_store_option
+@store_group.command(epilog="Example: bench store check --store ~/store")
+@store_option
 @json_option
-def check(folder: Path | None, as_json: bool) -> None:
+def check(store: Path | None, as_json: bool) -> None:
     """Read everything in the store and say what is not as it was written; changes nothing.
 
     Exit code 0: nothing is damaged; 1: something is. What killed runs leave is listed and is no damage.
     """
     from bench.run.store_care import HARMFUL
 
-    found = _surveyed(_opened(folder))
+    found = _surveyed(_opened(store))
     _report(found, as_json)
     if any(item.state in HARMFUL for item in found):
         click.get_current_context().exit(1)
 
 
-@store.command(epilog="Example: bench store repair")
-@_store_option
+@store_group.command(epilog="Example: bench store repair")
+@store_option
 @json_option
-def repair(folder: Path | None, as_json: bool) -> None:
+def repair(store: Path | None, as_json: bool) -> None:
     """Remove whatever is not as it was written, so that the next run computes it again."""
     from bench.run import store_care
 
-    removed = store_care.mend(_surveyed(_unused(_opened(folder))))
+    removed = store_care.repair(_surveyed(_unused(_opened(store))))
     if as_json:
         print_json({"removed": [_row(item) for item in removed]})
         return
@@ -68,7 +65,7 @@ def repair(folder: Path | None, as_json: bool) -> None:
     click.echo(f"{_sum(removed)} removed; runs that need them compute them again.")
 
 
-@store.command(epilog="Example: bench store gc --keep runs/3f2a --older-than 30 --dry-run")
+@store_group.command(epilog="Example: bench store gc --keep runs/3f2a --older-than 30 --dry-run")
 @click.option(
     "--keep", "runs", multiple=True, type=_runs, help="A finished run whose artefacts stay; may be repeated."
 )
@@ -76,9 +73,9 @@ def repair(folder: Path | None, as_json: bool) -> None:
     "--older-than", "days", type=click.FloatRange(min=0), default=0, help="Days; younger ones stay."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
-@_store_option
+@store_option
 @json_option
-def gc(runs: tuple[Path, ...], days: float, dry_run: bool, folder: Path | None, as_json: bool) -> None:
+def gc(runs: tuple[Path, ...], days: float, dry_run: bool, store: Path | None, as_json: bool) -> None:
     """Remove the artefacts that no run named by --keep needs.
 
     Without --keep or --older-than it would remove everything, and is refused.
@@ -90,7 +87,7 @@ def gc(runs: tuple[Path, ...], days: float, dry_run: bool, folder: Path | None, 
         raise UsageError(
             "`bench store gc` would remove everything. Say what stays: --keep RUN or --older-than DAYS."
         )
-    opened = _opened(folder) if dry_run else _unused(_opened(folder))
+    opened = _opened(store) if dry_run else _unused(_opened(store))
     wanted = _needed(runs, opened)
     if absent := [item for item in wanted if item not in opened]:
         raise UsageError(
@@ -112,12 +109,12 @@ def gc(runs: tuple[Path, ...], days: float, dry_run: bool, folder: Path | None, 
     click.echo(f"{_sum(chosen)} {'would be removed' if dry_run else 'removed'}.")
 
 
-@store.command(epilog="Example: bench store export runs/3f2a OUT")
+@store_group.command(epilog="Example: bench store export runs/3f2a OUT")
 @click.argument("runs", nargs=-1, required=True, type=_runs)
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
-@_store_option
+@store_option
 @json_option
-def export(runs: tuple[Path, ...], out: Path, folder: Path | None, as_json: bool) -> None:
+def export(runs: tuple[Path, ...], out: Path, store: Path | None, as_json: bool) -> None:
     """Copy what the finished runs RUNS are made from into the store OUT, to be kept or given away with them.
 
     With it `bench verify RUN --store OUT` checks every artefact, and `bench run` computes nothing of these runs. The
@@ -126,7 +123,7 @@ def export(runs: tuple[Path, ...], out: Path, folder: Path | None, as_json: bool
     from bench.errors import DataError
     from bench.run import store_care
 
-    opened = _opened(folder)
+    opened = _opened(store)
     artefacts = _needed(runs, opened)
     with counting("copying artefacts", len(artefacts)) as advance:
         absent = store_care.copy(opened, artefacts, out, advance)
@@ -142,10 +139,10 @@ def export(runs: tuple[Path, ...], out: Path, folder: Path | None, as_json: bool
     click.echo(f"{len(artefacts)} artefacts in {out}")
 
 
-def _opened(folder: Path | None) -> "Store":
+def _opened(store: Path | None) -> "Store":
     from bench.run.store import Store, default_folder
 
-    return Store(folder or default_folder())
+    return Store(store or default_folder())
 
 
 def _unused(opened: "Store") -> "Store":

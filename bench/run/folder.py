@@ -39,7 +39,7 @@ REPORTED_PACKAGES = (*NUMERICAL_PACKAGES, "cloakbench", "facenet-pytorch", "onnx
 
 T = TypeVar("T")
 
-_MEND = "`bench verify` says what else is; run the same command again to write it anew."
+_REPAIR = "`bench verify` says what else is; run the same command again to write it anew."
 
 
 class CellResult(Frozen):
@@ -234,9 +234,11 @@ class RunFolder:
         if listed is None:
             return payload
         if name not in listed:
-            raise DataError(f"{path} is no file of this run: {MANIFEST} does not list it. {_MEND}")
+            raise DataError(f"{path} is no file of this run: {MANIFEST} does not list it. {_REPAIR}")
         if sha256(payload).hexdigest() != listed[name].sha256:
-            raise DataError(f"{path} is not what the run wrote: {MANIFEST} has another digest of it. {_MEND}")
+            raise DataError(
+                f"{path} is not what the run wrote: {MANIFEST} has another digest of it. {_REPAIR}"
+            )
         return payload
 
     def decided(self, result: CellResult, spec: RunSpec) -> Decided:

@@ -1,6 +1,6 @@
 """Looking after a store: what is damaged in it, what can go, and a copy of what runs need.
 
-What lives here: reading a whole store, mending it, removing and copying artefacts. What must not: how an artefact is
+What lives here: reading a whole store, repairing it, removing and copying artefacts. What must not: how an artefact is
 written or read (`bench.run.store`), and which artefacts a run has (`bench.run.planning`).
 """
 
@@ -142,10 +142,10 @@ def states(items: Iterable[Item]) -> dict[State, int]:
     return {state: counted[state] for state in MEANINGS if counted[state]}
 
 
-# -- mending and removing ------------------------------------------------------------------------------
+# -- repairing and removing ----------------------------------------------------------------------------
 
 
-def mend(items: Iterable[Item]) -> list[Item]:
+def repair(items: Iterable[Item]) -> list[Item]:
     """Remove what is not whole, so that the next run computes it again; returns what was removed.
 
     A temporary file that is younger than a day is left: a run may be writing it.

@@ -3,7 +3,6 @@
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -265,18 +264,9 @@ def mutants(folder, count, seed):
 @pytest.mark.parametrize(
     ("count", "seed"), [(140, 0), *(pytest.param(2100, seed, marks=pytest.mark.slow) for seed in range(1, 6))]
 )
-def test_no_mutant_of_a_photo_crashes_or_hangs_a_reader(tmp_path, count, seed):
+def test_no_mutant_of_a_photo_crashes_or_hangs_a_reader(bounded, tmp_path, count, seed):
     made = mutants(tmp_path, count, seed)
     for start in range(0, count, 420):
         some = made[start : start + 420]
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", READER, *map(str, some)],
-            capture_output=True, text=True, timeout=240, check=False, preexec_fn=_bounded,
-        )  # fmt: skip
+        done = bounded(READER, some, "-W", "error")
         assert done.returncode == 0, done.stderr[-2000:]
-
-
-def _bounded():
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_DATA, (3 << 30, 3 << 30))

@@ -1,8 +1,6 @@
 """Files of weights that were damaged or lie: read, or refused in one sentence; no crash, and no code of theirs run."""
 
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -112,26 +110,13 @@ def mutants(folder, kind, count, seed):
     return made
 
 
-def read_all(paths):
-    return subprocess.run(
-        [sys.executable, "-c", READER, *map(str, paths)],
-        capture_output=True, text=True, timeout=300, check=False, preexec_fn=_bounded,
-    )  # fmt: skip
-
-
-def _bounded():
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))
-
-
 @pytest.mark.system
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("count", "seed"), [(60, 0), *(pytest.param(500, seed, marks=pytest.mark.slow) for seed in range(1, 5))]
 )
-def test_no_mutant_of_a_file_of_weights_crashes_its_reader(tmp_path, kind, count, seed):
-    done = read_all(mutants(tmp_path, kind, count, seed))
+def test_no_mutant_of_a_file_of_weights_crashes_its_reader(bounded, tmp_path, kind, count, seed):
+    done = bounded(READER, mutants(tmp_path, kind, count, seed))
     assert done.returncode == 0, done.stderr[-2000:]
     _read, refused = map(int, done.stdout.split())
     assert refused > count // 10
