@@ -40,6 +40,9 @@ LEAST_SPREAD = 0.05
 SAME_PHOTO_SHARE = 0.01
 """Share of near-duplicates below which they are a flaw of the dataset to know of, not a leak that moves a rate."""
 
+SAME_SCORE = 1e-6
+"""Difference of scores up to which they are the same, rounding apart."""
+
 ALPHA = 0.05
 """Level of the two-sided paired test of white-box against black-box."""
 
@@ -55,6 +58,7 @@ RULES: Mapping[str, str] = {
     "purifier-identity": "the purifier returns its input",
     "purifier-constant": "the purifier returns the same image whatever it is given",
     "same-photo": "probes show the same picture as a gallery photo, saved again",
+    "same-score": "every answer has the same score: the tracker tells no photos apart",
     "not-diagnosed": "a check could not be made",
 }
 """Every code with its meaning, in the order in which warnings of a row are given."""
@@ -270,6 +274,25 @@ def of_photos(photos: SamePhotos, note: str) -> list[RowWarning]:
         "knowing the face (`bench audit` names them)"
     )
     return [RowWarning("same-photo", sentence)]
+
+
+# -- answers -------------------------------------------------------------------------------------------
+
+
+def of_scores(scores: pd.Series) -> list[RowWarning]:
+    """Return the warning that a tracker tells no photos apart, so that its rates are chance.
+
+    Args:
+        scores: of a row's answers; missing where there was none.
+    """
+    known = scores.dropna()
+    if len(known) < 2 or known.max() - known.min() > SAME_SCORE:
+        return []
+    return [
+        RowWarning(
+            "same-score", f"all {len(known)} answers have the score {known.iloc[0]:.4g}: they are chance"
+        )
+    ]
 
 
 def _share(count: int, total: int) -> str:

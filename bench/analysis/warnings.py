@@ -103,6 +103,9 @@ class _Rows:
             yield from self._once(key, lambda: _of_purifier(folder, cell))
         if cell.photo_diagnosis:  # earlier versions wrote none
             yield from self._once(("photos", cell.photo_diagnosis), lambda: _of_photos(self.results, cell))
+        decided = self.results.rows(point, condition)
+        if decided is not None:
+            yield from warning_rules.of_scores(decided["score"])
         if condition not in cell.restored_measures:  # that less is left after erasing is no fault
             undefended = point._replace(defense="none")
             key = ("access", *map(str, undefended), condition)

@@ -208,6 +208,9 @@ class FakeResults:
     def point(attack, backbone, defense="none"):
         return Cell(attack, defense, backbone, "nn", 0)
 
+    def rows(self, _point, _condition):
+        return None
+
     def identities(self, point, _condition):
         values = self.rates.get(point)
         return (
@@ -324,3 +327,21 @@ def test_an_attack_through_a_defence_need_not_move_the_bare_surrogate():
     assert warning_rules.of_attack(through) == []
     broken = through.model_copy(update={"probes": (probe(slope=0.0),)})
     assert codes(warning_rules.of_attack(broken)) == ["gradient-zero"]
+
+
+# --- answers ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([0.5, 0.5, 0.5], ["same-score"]),
+        ([0.5, 0.5, np.nan], ["same-score"]),
+        ([0.5, 0.50001], []),
+        ([0.5], []),
+        ([np.nan, np.nan], []),
+        ([], []),
+    ],
+)
+def test_answers_of_one_score_are_chance(scores, expected):
+    assert codes(warning_rules.of_scores(pd.Series(scores, dtype=float))) == expected
