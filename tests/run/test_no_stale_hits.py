@@ -713,7 +713,17 @@ def made_of(nodes, holds):
     return {id(node) for plan, node in nodes if touched(plan, node)}
 
 
-@pytest.mark.parametrize("name", CHANGES)
+QUICK = 5
+"""One of so many changes is tried in the quick tests, all in ``.ci/full``."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (number % QUICK != 0))
+        for number, name in enumerate(CHANGES)
+    ],
+)
 def test_what_is_made_of_it_is_computed_anew_and_nothing_else(world, name):
     change = CHANGES[name]
     world.specs = {
