@@ -12,27 +12,34 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
+from pathlib import Path
 from types import FrameType
 from typing import ParamSpec, TypeVar
 
 import click
 
 from bench.cli.ending import SIGNALS
+from bench.errors import Ended
 from bench.run.watch import Message, Watch, set_this, this
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 VARIABLE = "CLOAKBENCH_ONE_PROCESS"
-"""Set to compute in the command's own process, e.g. for a debugger or a profiler."""
+"""Set to 1 to compute in the command's own process, e.g. for a debugger or a profiler."""
 
 PATIENCE = 5.0
-"""Seconds an artefact may take beyond its limit: the worker's own alarm ends it more gently, if it can."""
+"""Seconds that a worker has to end by itself, beyond the limit of an artefact or after a signal: that is gentler."""
 
 _TICK = 0.2
+_SHORT_TICK = 0.01
 _LINE = 65_536
+
+# sys/prctl.h
+_SET_DEATH_SIGNAL = 1
+_SET_CHILD_SUBREAPER = 36
 
 
 def in_worker(command: Callable[P, T]) -> Callable[P, T]:
@@ -44,42 +51,54 @@ def in_worker(command: Callable[P, T]) -> Callable[P, T]:
             return command(*args, **kwargs)
         failed: dict[str, str] = {}
         died_at: set[str] = set()
+        _tell_system(_SET_CHILD_SUBREAPER, 1)
         while True:
+            # Held until whoever is to heed them does.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             pid, pipe = _divide(failed)
             if pid == 0:
                 try:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
                     return command(*args, **kwargs)
                 finally:
                     this().say(Message(over=True))
-            end = _wait_for(pid, pipe)
+            end = _Worker(pid, pipe).wait(before)
             if end.in_order:
                 sys.exit(end.code)
+            _end_orphans()
             _tidy_terminal()
+            if end.heard:
+                raise Ended(end.heard[0])
             _judge(end, failed, died_at)
 
     return guarded
 
 
-def _judge(end: "_End", failed: dict[str, str], died_at: set[str]) -> None:
+def _judge(end: "_Worker", failed: dict[str, str], died_at: set[str]) -> None:
     """Note what the next worker leaves out, and say so.
 
     Raises:
         ClickException: no artefact was in work, so that another worker would end the same way.
     """
     address = end.last.address
-    if not address:
-        raise click.ClickException(f"the process that computes {end.how()}, with no artefact in work.")
     # What was ended from outside may have been so by chance; what was twice at one place was not.
     again = end.by_signal and not end.too_long and address not in died_at
     died_at.add(address)
+    if not (again or address):
+        raise click.ClickException(
+            f"{end.reason()}. What was computed is kept. With {VARIABLE}=1 a debugger or Python's -X faulthandler "
+            "tells where it ends."
+        )
     if not again:
         failed[address] = end.reason()
-    click.echo(f"{end.reason()}; going on {'with it once more' if again else 'without it'}.", err=True)
+    click.echo(
+        f"{end.reason().rstrip('.')}; going on {'with it once more' if again else 'without it'}.", err=True
+    )
 
 
 def _can_divide() -> bool:
     """Whether this process can be copied: not where threads or torch are there already, which copies would break."""
-    if not hasattr(os, "fork") or os.environ.get(VARIABLE):
+    if not hasattr(os, "fork") or os.environ.get(VARIABLE, "0") not in ("", "0"):
         return False
     return threading.active_count() == 1 and "torch" not in sys.modules
 
@@ -87,7 +106,7 @@ def _can_divide() -> bool:
 def _divide(failed: dict[str, str]) -> tuple[int, int]:
     """Copy this process; returns (0, -1) in the worker, else its number and the pipe to read."""
     reader, writer = os.pipe()
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.flush()
     parent = os.getpid()
     pid = os.fork()
@@ -95,41 +114,62 @@ def _divide(failed: dict[str, str]) -> tuple[int, int]:
         os.close(writer)
         return pid, reader
     os.close(reader)
-    _end_with(parent)
+    _tell_system(_SET_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
     set_this(Watch(failed, writer))
     return 0, -1
 
 
-def _end_with(parent: int) -> None:
-    """Have the system end this process when its parent is killed (Linux)."""
-    if sys.platform != "linux":
-        return
-    import ctypes
+def _tell_system(option: int, value: int) -> None:
+    """Set a property of this process (Linux): that it ends with its parent, or that orphans become its children."""
+    if sys.platform == "linux":
+        import ctypes
 
-    set_death_signal = 1  # sys/prctl.h: PR_SET_PDEATHSIG
-    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
+        ctypes.CDLL(None).prctl(option, value)
+
+
+def _end_orphans() -> None:
+    """End what a worker that ended had started, and left to this process (Linux)."""
+    number = os.getpid()
+    try:
+        listed = Path(f"/proc/{number}/task/{number}/children").read_text(encoding="ascii")
+    except OSError:
+        return
+    for child in map(int, listed.split()):
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
 
 
 @dataclass
-class _End:
-    """How a worker ended.
+class _Worker:
+    """A worker, followed to its end.
 
     Attributes:
+        pid: its number.
+        pipe: what it says.
         last: what it said last.
+        heard: signals that were handed on to it.
+        too_long: it was ended as an artefact took too long.
         status: the system's, as `os.waitpid` gives it.
-        too_long: it was ended for that.
     """
 
-    last: Message
-    status: int
-    too_long: bool
+    pid: int
+    pipe: int
+    last: Message = field(default_factory=Message)
+    heard: list[int] = field(default_factory=list)
+    too_long: bool = False
+    status: int = 0
+    _worked: float = 0.0
+    _asked: float = 0.0
+    _unread: bytes = b""
+    _is_open: bool = True
 
     @property
     def in_order(self) -> bool:
         """It ended by itself, having done all it does."""
-        return self.last.over and os.WIFEXITED(self.status)
+        return self.last.over and not self.by_signal
 
     @property
     def by_signal(self) -> bool:
@@ -139,67 +179,92 @@ class _End:
     def code(self) -> int:
         return os.waitstatus_to_exitcode(self.status)
 
-    def how(self) -> str:
-        """Return in words how it ended."""
-        if not self.by_signal:
-            return f"left with exit code {self.code}"
-        name = signal.Signals(os.WTERMSIG(self.status)).name
-        memory = " (the system's, where memory runs out, or somebody's)" if name == "SIGKILL" else ""
-        return f"was ended by {name}{memory}"
-
     def reason(self) -> str:
         """Return why the artefact that was in work cannot be made."""
         from bench.run.limits import took_too_long
 
         if self.too_long:
             return took_too_long(self.last.what, self.last.seconds)
-        return f"{self.last.what}: the process that computed it {self.how()}"
+        if not self.last.address:
+            return f"the process that computes {self._how()}, with no artefact in work"
+        return f"{self.last.what}: the process that computed it {self._how()}"
 
+    def _how(self) -> str:
+        if not self.by_signal:
+            return f"left with exit code {self.code}"
+        name = signal.Signals(os.WTERMSIG(self.status)).name
+        memory = " (the system's, where memory runs out, or somebody's)" if name == "SIGKILL" else ""
+        return f"was ended by {name}{memory}"
 
-def _wait_for(pid: int, pipe: int) -> _End:
-    """Follow a worker to its end, and end it where an artefact takes too long."""
-    last, waited, too_long, unread = Message(), 0.0, False, b""
-    with _handing_on(pid):
-        while True:
-            before = time.monotonic()
-            ready, _, _ = select.select([pipe], [], [], _TICK)
-            # A pause of this process, e.g. by Ctrl-Z, is not the worker's time.
-            waited += min(time.monotonic() - before, 2 * _TICK)
-            if ready:
-                new = os.read(pipe, _LINE)
-                *lines, unread = (unread + new).split(b"\n")
-                if lines:
-                    last, waited = Message.read(lines[-1]), 0.0
-                if not new:
-                    break
-            elif os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                break  # its own children may keep the pipe open
-            if last.seconds and waited > last.seconds + max(PATIENCE, last.seconds / 10):
-                too_long = True
-                os.kill(pid, signal.SIGKILL)
-        os.close(pipe)
-        return _End(last, os.waitpid(pid, 0)[1], too_long)
+    def wait(self, mask: set[int | signal.Signals]) -> "_Worker":
+        """Follow it to its end, and end it where an artefact takes too long or a signal is not heeded.
 
+        Args:
+            mask: of the signals that are held, once they are handed on.
+        """
+        with self._handing_on():
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            while not self._has_ended():
+                before = time.monotonic()
+                self._listen(_TICK)
+                # A pause of this process, e.g. by Ctrl-Z, is not the worker's time.
+                passed = min(time.monotonic() - before, 2 * _TICK)
+                self._worked += passed
+                self._asked += passed if self.heard else 0
+                self._end_if_due()
+            while self._is_open and self._listen(0):
+                pass
+        os.close(self.pipe)
+        return self
 
-@contextmanager
-def _handing_on(pid: int) -> Iterator[None]:
-    """Hand signals on to the worker, which heeds them; a terminal's Ctrl-C it hears twice, and heeds once."""
+    def _has_ended(self) -> bool:
+        ended, status = os.waitpid(self.pid, os.WNOHANG)
+        if ended:
+            self.status = status
+        return bool(ended)
 
-    def hand_on(number: int, _frame: FrameType | None) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
+    def _listen(self, seconds: float) -> bool:
+        """Wait so long for what it says; returns whether it said anything, or that it says no more."""
+        if not self._is_open:
+            time.sleep(_SHORT_TICK)
+            return False
+        ready, _, _ = select.select([self.pipe], [], [], seconds)
+        if not ready:
+            return False
+        new = os.read(self.pipe, _LINE)
+        self._is_open = bool(new)
+        *lines, self._unread = (self._unread + new).split(b"\n")
+        if lines:
+            self.last, self._worked = Message.read(lines[-1]), 0.0
+        return True
 
-    heeded = [each for each in SIGNALS if callable(signal.getsignal(each))]
-    before = {number: signal.signal(number, hand_on) for number in heeded}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def _end_if_due(self) -> None:
+        limit = self.last.seconds
+        too_long = bool(limit) and self._worked > limit + max(PATIENCE, limit / 10)
+        if too_long or self._asked > PATIENCE or len(self.heard) > 1:
+            self.too_long = too_long
+            os.kill(self.pid, signal.SIGKILL)
+
+    @contextmanager
+    def _handing_on(self) -> Iterator[None]:
+        """Hand signals on to the worker, which heeds them; a terminal's Ctrl-C it hears twice, and heeds once."""
+
+        def hand_on(number: int, _frame: FrameType | None) -> None:
+            self.heard.append(number)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+        heeded = [each for each in SIGNALS if callable(signal.getsignal(each))]
+        before = {number: signal.signal(number, hand_on) for number in heeded}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _tidy_terminal() -> None:
     """Show the cursor again, which a progress bar hid."""
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         sys.stderr.write("\x1b[?25h\n")
         sys.stderr.flush()

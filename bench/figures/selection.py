@@ -109,13 +109,13 @@ class Selection:
 
     @cached_property
     def adapted(self) -> frozenset[tuple[str, str]]:
-        """Return the attacks of the run with the defences that each was made against."""
-        leaderboard = self.view.leaderboard
-        rows = leaderboard[leaderboard["attack_adapts_to_defense"].astype(str) == "True"]
+        """Return the attacks of the run with the defences that each was made against, as a whole or in part."""
+        marks = self.view.leaderboard[["attack_adapts_to_defense", "attack_adapts_in_part"]]
+        rows = self.view.leaderboard[(marks.astype(str) == "True").any(axis=1)]
         return frozenset(zip(rows["attack"], rows["defense"], strict=True))
 
     def mark(self, attack: str, defense: str) -> str:
-        """Return `ADAPTED` where the attack was made against the defence, else ""."""
+        """Return `ADAPTED` where the attack was made against the defence or a part of it, else ""."""
         return ADAPTED if (attack, defense) in self.adapted else ""
 
     def averaged(self, defenses: Sequence[str]) -> tuple[str, ...]:

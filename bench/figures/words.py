@@ -70,7 +70,7 @@ def mean_over(chosen: Selection, rows: pd.DataFrame) -> str:
 def adapted(chosen: Selection) -> str:
     """Return the sentence that explains `ADAPTED`, "" where no attack meets a defence it was made against."""
     met = any(attack in chosen.attacks and defense in chosen.defenses for attack, defense in chosen.adapted)
-    return f"{ADAPTED}: the attack was made against this very defence." if met else ""
+    return f"{ADAPTED}: the attack was made against this defence, or a part of it." if met else ""
 
 
 def left_out(chosen: Selection, defenses: Sequence[str]) -> str:

@@ -378,6 +378,15 @@ class _Auditor:
                 column="attack_adapts_to_defense = True",
                 cell=cell,
             )
+        if now.attack_adapts_in_part:
+            self.note(
+                "attack made against a part of this defence",
+                f"{cell.attack} knows a part of {cell.defense}, or a whole that shares one",
+                # Earlier versions had one mark for both.
+                marked=marks.attack_adapts_in_part or marks.attack_adapts_to_defense,
+                column="attack_adapts_in_part = True",
+                cell=cell,
+            )
 
     def _note_seen(self, cell: Cell, seen: str, *, marked: bool) -> None:
         self.note(

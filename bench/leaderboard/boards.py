@@ -219,7 +219,8 @@ def _task(rows: pd.DataFrame, boards: tuple[Board, ...]) -> Task:
 
 def _boards(rows: pd.DataFrame, results: UnionResults | None) -> Iterator[Board]:
     if set(rows["defense"]) - {NONE}:
-        adapting = set(rows.loc[rows["attack_adapts_to_defense"], "attack"])
+        adapts = rows["attack_adapts_to_defense"] | rows["attack_adapts_in_part"]
+        adapting = set(rows.loc[adapts, "attack"])
         opponents = [name for name in rows["attack"].unique() if name not in adapting]
         yield _board(rows, "defense", opponents, sorted(adapting), results)
     defenses = list(rows["defense"].unique())

@@ -92,7 +92,9 @@ COLUMNS: Mapping[str, str] = {
     "related": "a surrogate or extractor is of the tracker's family",
     "extractors_are_surrogates": "surrogates and extractors overlap",
     "attack_seen_by_defense": "seen, seen-with-other-parameters, unseen, not-trained",
-    "attack_adapts_to_defense": "the attack was optimised against this defence",
+    "attack_adapts_to_defense": "the attack was optimised against this very defence",
+    "attack_adapts_in_part": "the attack was optimised against a part of this defence, or a whole that shares one, not "
+    "against this defence",
     "identity_overlap": "an evaluated identity's photos trained the backbone, defence or attack: yes, no, unknown",
     "identity_overlap_detail": "how many identities, or why it is unknown",
     "impostor_overlap": "whether an evaluated identity is among the impostors of thresholds or the distractors; "
@@ -116,6 +118,7 @@ FLAGS = (
     "related",
     "extractors_are_surrogates",
     "attack_adapts_to_defense",
+    "attack_adapts_in_part",
 )
 
 WARNINGS = "warnings"

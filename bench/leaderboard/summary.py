@@ -179,6 +179,7 @@ def threat_marks(row: Row) -> tuple[str, ...]:
         access,
         {"seen": "seen", "seen-with-other-parameters": "seen (other parameters)"}.get(seen, ""),
         "adaptive" if row.get("attack_adapts_to_defense") else "",
+        "adaptive in part" if row.get("attack_adapts_in_part") else "",
         "tracker trained defence" if row.get("extractor_is_tracker") else "",
         {"yes": "overlap", "unknown": "overlap unknown"}.get(overlap, ""),
     )

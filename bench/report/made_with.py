@@ -155,6 +155,13 @@ def _attacks(view: RunView, cells: list[CellResult]) -> Table:
     return Table("What the attacks knew.", columns, tuple(rows))
 
 
+def _adapts(cell: CellResult) -> str:
+    """Return whether the attack was made against the defence, in a word or two."""
+    if cell.threat.attack_adapts_to_defense:
+        return "yes"
+    return "in part" if cell.threat.attack_adapts_in_part else "no"
+
+
 def _defenses(cells: list[CellResult]) -> Table:
     grouped = _grouped(
         (
@@ -163,7 +170,7 @@ def _defenses(cells: list[CellResult]) -> Table:
                 c.threat.attack_seen_by_defense,
                 c.threat.extractors,
                 "yes" if c.threat.extractor_is_tracker else "no",
-                "yes" if c.threat.attack_adapts_to_defense else "no",
+                _adapts(c),
             ),
             f"{c.attack} on {c.backbone}",
         )

@@ -43,6 +43,7 @@ TRAINED: Mapping[tuple[str, str | bool, str], str] = {
     ("extractors_are_surrogates", True, "attack"): "extractors are surrogates of {}",
     ("extractor_is_tracker", True, "backbone"): "extractors include a tracker's backbone ({})",
     ("attack_adapts_to_defense", True, "attack"): "made against by {}",
+    ("attack_adapts_in_part", True, "attack"): "made against in part by {}",
 }
 """Column of the leaderboard, its value and the column that names whom it concerns → what is said of a defence."""
 UNTRAINED = "none of the attacks, their surrogates or the trackers' backbones"

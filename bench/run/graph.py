@@ -263,13 +263,14 @@ class Executor:
         seconds, memory = limits.seconds_for(node.core_seconds), limits.bytes_for()
         if self.machine.device.type != "cpu":
             memory = 0  # CUDA reserves addresses that it never uses
-        try:
-            with self._watch.at_work(node.address, what, seconds), limited(seconds, memory, what):
-                payload = node.run(inputs, self.machine, lambda n: self.advance(node, n))
-        finally:
-            self.machine.check_backbones(node.label)
-        took = time.perf_counter() - start
-        check_unchanged(node.key)
-        self.store.write(node.stage, node.address, payload, key=node.key, seconds=took, images=node.work)
+        with self._watch.at_work(node.address, what, seconds):
+            try:
+                with limited(seconds, memory, what):
+                    payload = node.run(inputs, self.machine, lambda n: self.advance(node, n))
+            finally:
+                self.machine.check_backbones(node.label)
+            took = time.perf_counter() - start
+            check_unchanged(node.key)
+            self.store.write(node.stage, node.address, payload, key=node.key, seconds=took, images=node.work)
         self.tally.add(node, took)
         return payload

@@ -56,8 +56,10 @@ class CellThreat(Frozen):
     attack_seen_by_defense: str = Field(
         description="seen, seen-with-other-parameters, unseen, or not-trained where the defence does not learn"
     )
-    attack_adapts_to_defense: bool = Field(
-        description="the attack was made against this defence, or against a member of it"
+    attack_adapts_to_defense: bool = Field(description="the attack was made against this very defence")
+    attack_adapts_in_part: bool = Field(
+        False,
+        description="the attack was made against a part of this defence, or a whole that shares one; not against it",
     )
     identity_overlap: Overlap = Field(
         description="whether an evaluated identity's photos trained the tracker's backbone, the defence or the attack"
@@ -108,6 +110,7 @@ class Threats:
         binding = run.binding(defense, cell.backbone)
         trained_with = self.extractors(cell)
         overlap = self.identity_overlap(cell)
+        exactly, in_part = self._adapts(cell)
         return CellThreat(
             surrogates="|".join(surrogates),
             extractors="|".join(binding.backbones),
@@ -116,7 +119,8 @@ class Threats:
             related=any(self._related(name, cell.backbone) for name in {*surrogates, *trained_with}),
             extractors_are_surrogates=any(self.same_weights(binding.backbones, name) for name in surrogates),
             attack_seen_by_defense=_seen(attack, defense.trained_on(binding)),
-            attack_adapts_to_defense=self._adapts(cell),
+            attack_adapts_to_defense=exactly,
+            attack_adapts_in_part=in_part,
             identity_overlap=overlap.overlap,
             identity_overlap_detail=overlap.detail,
             impostor_overlap=self.impostor_overlap.overlap if self.run.impostors else "",
@@ -131,16 +135,18 @@ class Threats:
         bindings = [run.binding(defense, cell.backbone), *known]
         return tuple(sorted({name for binding in bindings for name in binding.backbones}))
 
-    def _adapts(self, cell: Cell) -> bool:
-        """Say whether the attack knows the cell's defence, or one that is part of both that and what it knows."""
+    def _adapts(self, cell: Cell) -> tuple[bool, bool]:
+        """Say whether the attack knows the very defence of the cell, and else whether what it knows shares a part."""
         attack, defense = self.run.attacks[cell.attack], self.run.defenses[cell.defense]
         if not attack.threat.adapts_to:
-            return False
+            return False, False
+        if factory.canonical(defense) in attack.threat.adapts_to:
+            return True, False
         made_of = _names(defense)
         known = {*attack.threat.adapts_to}.union(
             *(_names(p) for p in attack.parts() if isinstance(p, Defense))
         )
-        return not made_of.isdisjoint(known)
+        return False, not made_of.isdisjoint(known)
 
     def check(self) -> None:
         """Refuse what no row could be read from.

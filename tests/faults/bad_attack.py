@@ -5,6 +5,7 @@ import logging
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 import warnings
@@ -158,3 +159,11 @@ class Misbehaves(Attack):
 
     def hangs_in_c(self, faces, edits):
         sum(itertools.repeat(0))  # a loop in C: Python hears no alarm
+
+    def deaf(self, faces, edits):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(10**6)
+
+    def starts_others(self, faces, edits):
+        subprocess.Popen(["sleep", "987654"])
+        os._exit(1)

@@ -30,7 +30,8 @@ PLAIN = {
     "normal_accuracy_low": 0.95, "normal_accuracy_high": 1.0, "recovery_reason": "no defence",
     "rank_low": 2, "rank_high": 3, "tie_group": "b", "cloak_psnr": 31.26, "cloak_ssim": 0.91239,
     "lpips_reason": "no trunk", "access": "black-box", "extractor_is_tracker": False, "related": False,
-    "extractors_are_surrogates": False, "attack_seen_by_defense": "not-trained", "attack_adapts_to_defense": False,
+    "extractors_are_surrogates": False, "attack_seen_by_defense": "not-trained",
+    "attack_adapts_to_defense": False, "attack_adapts_in_part": False,
     "identity_overlap": "no", "benchmark_version": "1", "run": "0123456789ab",
 }  # fmt: skip
 

@@ -17,7 +17,7 @@ from bench.errors import DataError
 from bench.leaderboard.about import ABOUT, about
 from bench.leaderboard.as_csv import from_csv, guarded, read_csv, to_csv, unguarded
 from bench.leaderboard.as_text import of_leaderboard
-from bench.leaderboard.columns import COLUMNS
+from bench.leaderboard.columns import COLUMNS, FLAGS
 from bench.leaderboard.table import build
 from bench.run.folder import RunFolder
 
@@ -181,14 +181,7 @@ def test_no_field_begins_with_a_formula(text):
 )
 def test_a_table_comes_back_as_it_was_written(rows):
     leaderboard = pd.DataFrame({name: [""] * len(rows) for name in COLUMNS}, dtype=object)
-    flags = (
-        "requested",
-        "extractor_is_tracker",
-        "related",
-        "extractors_are_surrogates",
-        "attack_adapts_to_defense",
-    )
-    numbers = dict.fromkeys(flags, True) | {"seed": 3}
+    numbers = dict.fromkeys(FLAGS, True) | {"seed": 3}
     attack, reason, asr, count = zip(*rows, strict=True)
     leaderboard = leaderboard.assign(
         attack=attack, reason=reason, asr=pd.array(asr, "Float64"), n_probes=pd.array(count, "Int64")

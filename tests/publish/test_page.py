@@ -19,7 +19,8 @@ PLAIN = {
     "requested": True, "status": "ok", "n_identities": 20, "n_probes": 40, "baseline_error": 0.01,
     "normal_accuracy": 0.99, "recovery_reason": "no defence", "ranking_reason": "not ranked",
     "cloak_reason": "none measured", "access": "black-box", "extractor_is_tracker": False, "related": False,
-    "extractors_are_surrogates": False, "attack_seen_by_defense": "not-trained", "attack_adapts_to_defense": False,
+    "extractors_are_surrogates": False, "attack_seen_by_defense": "not-trained",
+    "attack_adapts_to_defense": False, "attack_adapts_in_part": False,
     "identity_overlap": "no", "benchmark_version": "1", "run": "0123456789ab",
 }  # fmt: skip
 

@@ -439,7 +439,7 @@ RECORDED = {
         "bench.contracts": "0fe198def2e4250665cd7fa7881ae6489a02704370e2b847580af1f240ac0786",
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
         "bench.run.calls": "c165671d1b1ac11421a0056a032763dbcddedb170b723201dd14eaabdda900fc",
-        "bench.run.graph": "cf89ce82f73be8a0e50170b13c0f4f0cf190b2262fb951f0b7573c06ff8e5b54",
+        "bench.run.graph": "8f57b2f7ff12a8150d116b758dbf86acf6c8e67246bd4fc57256fe98a23ed23b",
         "bench.run.pipeline": "328118fc97179114374f3cb974107125df07b5669bf9c48e2d57c1b192a2a867",
     }
 }
