@@ -90,13 +90,19 @@ def _brought(package: Distribution, extras: Iterable[str]) -> list[Requirement]:
 
 
 def direct(groups: Mapping[str, Iterable[Requirement]]) -> dict[str, tuple[str, str]]:
-    """Return name → range and extras of what the project asks for; what every install has comes first."""
+    """Return name → range and extras of what the project asks for; what every install has comes first.
+
+    Raises:
+        SystemExit: two extras ask for two ranges of one package.
+    """
     spans: dict[str, str] = {}
     extras: dict[str, list[str]] = defaultdict(list)
     for extra, requirements in groups.items():
         for each in requirements:
             name = canonicalize_name(each.name)
-            spans[name] = str(each.specifier)
+            span = spans.setdefault(name, str(each.specifier))
+            if span != str(each.specifier):
+                raise SystemExit(f"{name} is asked for as {span} and as {each.specifier}; give it one range")
             extras[name].append(extra)
     return {
         name: (spans[name], ", ".join(extras[name]))

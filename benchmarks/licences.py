@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import Distribution
+from pathlib import Path
 
 from license_expression import ExpressionError, LicenseExpression, get_spdx_licensing
 
@@ -25,7 +26,7 @@ ALLOWED_FOR = {
     # torch's wheels for Linux ask for them; its builds without CUDA do not.
     "LicenseRef-NVIDIA-Proprietary": ("cuda-toolkit", "nvidia-"),
 }
-"""Licence → how the names of the only packages begin that may have it."""
+"""Licence → the only packages that may have it; a name that ends with ``-`` stands for all that begin with it."""
 
 REVIEWED = {
     "cuda-toolkit": "LicenseRef-NVIDIA-Proprietary",  # empty, states none, brings NVIDIA's
@@ -96,7 +97,7 @@ def _bsd(package: Distribution) -> str:
     """Return which BSD licence it is, by its wording: the third clause is about endorsement."""
     for file in package.files or ():
         if re.match(r"licen[cs]e|copying", file.name, re.IGNORECASE):
-            wording = " ".join(file.read_text(encoding="utf-8").split())
+            wording = " ".join(Path(str(file.locate())).read_text(encoding="utf-8", errors="replace").split())
             if "Redistribution and use in source and binary forms" in wording:
                 return "BSD-3-Clause" if "endorse or promote" in wording else "BSD-2-Clause"
     return ""
@@ -117,7 +118,11 @@ def _allowed(term: LicenseExpression, name: str) -> bool:
         return all(_each(term, name))
     if isinstance(term, LICENSING.OR):
         return any(_each(term, name))
-    return str(term) in ALLOWED or name.startswith(ALLOWED_FOR.get(str(term), ()))
+    return str(term) in ALLOWED or any(_is_meant(each, name) for each in ALLOWED_FOR.get(str(term), ()))
+
+
+def _is_meant(entry: str, name: str) -> bool:
+    return name.startswith(entry) if entry.endswith("-") else name == entry
 
 
 def _each(term: LicenseExpression, name: str) -> Iterable[bool]:

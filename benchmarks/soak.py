@@ -1,7 +1,8 @@
 """A long run watched from outside: does it take more and more memory, or leave files open?
 
 `python -m benchmarks.soak` runs 2,000 cells and more on the embedded default and prints one JSON document. Exit code 1
-where the run failed, or where what it holds grew by more than `MOST_GROWTH` between its first half and its end.
+where the run failed, or where in the last quarter of its cells it holds over `MOST_GROWTH` times the memory, or over
+`MOST_HANDLES` files more, than in the second.
 """
 
 import argparse

@@ -9,11 +9,13 @@ Every run has a store of its own: threads are part of every key, batch sizes are
 from __future__ import annotations
 
 import argparse
+import math
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -35,9 +37,9 @@ class Difference:
 
     Attributes:
         decisions: rows that are compared.
-        others: those whose answer is another.
-        score: largest difference of a score.
-        asr: largest difference of a cell's ASR, in points.
+        others: those whose answer is another, or whose score is missing in one run only.
+        score: largest difference of a score that both runs have.
+        asr: largest difference of a cell's ASR, in points; infinite where one run only has none.
     """
 
     decisions: int
@@ -53,11 +55,15 @@ def compare(one: Path, other: Path) -> Difference:
     both = first.merge(second, on=key, suffixes=("", "_other"), validate="one_to_one")
     assert len(both) == len(first) == len(second), "the runs decide different things"
     others = (both["predicted"] != both["predicted_other"]) | (both["correct"] != both["correct_other"])
-    score = (both["score"] - both["score_other"]).abs().max()
+    others |= both["score"].isna() != both["score_other"].isna()
     rates = [pd.read_csv(run / "leaderboard.csv")["asr"] for run in (one, other)]
-    return Difference(
-        len(both), int(others.sum()), float(score), float(100 * (rates[0] - rates[1]).abs().max())
-    )
+    asr = math.inf if (rates[0].isna() != rates[1].isna()).any() else 100 * _largest(*rates)
+    return Difference(len(both), int(others.sum()), _largest(both["score"], both["score_other"]), asr)
+
+
+def _largest(one: pd.Series[Any], other: pd.Series[Any]) -> float:
+    """Return the largest difference of values that both have; 0 where both have none."""
+    return float((one - other).abs().max(skipna=True)) if (one.notna() & other.notna()).any() else 0.0
 
 
 def _decisions(run: Path) -> pd.DataFrame:

@@ -43,6 +43,9 @@ SAME_PHOTO_SHARE = 0.01
 SAME_SCORE = 1e-6
 """Difference of scores up to which they are the same, rounding apart."""
 
+SAME_PAIR_SCORE = 1.01e-4
+"""The same of a pair's score and its threshold, which lies up to a step of 0.0001 above impostors'."""
+
 ALPHA = 0.05
 """Level of the two-sided paired test of white-box against black-box."""
 
@@ -279,20 +282,38 @@ def of_photos(photos: SamePhotos, note: str) -> list[RowWarning]:
 # -- answers -------------------------------------------------------------------------------------------
 
 
-def of_scores(scores: pd.Series) -> list[RowWarning]:
+def of_scores(rows: pd.DataFrame) -> list[RowWarning]:
     """Return the warning that a tracker tells no photos apart, so that its rates are chance.
 
+    One score for all is not enough: that of a head which is sure of every answer is 1, and the answers may be right.
+
     Args:
-        scores: of a row's answers; missing where there was none.
+        rows: a row's decisions (`bench.run.decisions.SCHEMA`); scores are missing where there was no answer.
     """
-    known = scores.dropna()
+    rows = rows[rows["score"].notna()]
+    known = rows["score"]
     if len(known) < 2 or known.max() - known.min() > SAME_SCORE:
+        return []
+    if not (_all_tied(rows) or _one_answer(rows)):
         return []
     return [
         RowWarning(
             "same-score", f"all {len(known)} answers have the score {known.iloc[0]:.4g}: they are chance"
         )
     ]
+
+
+def _all_tied(rows: pd.DataFrame) -> bool:
+    """Say whether the true identity has the score of another everywhere, or a pair that of its threshold."""
+    known = rows[rows["margin"].notna()]
+    limits = known["reference"].notna().map({True: SAME_PAIR_SCORE, False: SAME_SCORE})
+    return len(known) > 0 and bool((known["margin"].abs() <= limits).all())
+
+
+def _one_answer(rows: pd.DataFrame) -> bool:
+    """Say whether every rotation has one answer for photos of several identities."""
+    answers = rows.groupby("fold")["predicted"].nunique(dropna=False)
+    return len(set(rows["identity"])) > 1 and bool((answers == 1).all())
 
 
 def _share(count: int, total: int) -> str:

@@ -105,7 +105,7 @@ class _Rows:
             yield from self._once(("photos", cell.photo_diagnosis), lambda: _of_photos(self.results, cell))
         decided = self.results.rows(point, condition)
         if decided is not None:
-            yield from warning_rules.of_scores(decided["score"])
+            yield from warning_rules.of_scores(decided)
         if condition not in cell.restored_measures:  # that less is left after erasing is no fault
             undefended = point._replace(defense="none")
             key = ("access", *map(str, undefended), condition)

@@ -63,14 +63,11 @@ def submit(
     names each cell's decisions by digest; whoever has them makes the rates again with --check.
 
     Exit code 0: every check passed, and the files are written (not with --dry-run) or were there already; with --check:
-    the decisions give the table; 1: a check failed, and nothing is written; 2: RUN is no finished run, or another
-    submission of it is there; with --check: no record, or other decisions than it names.
+    the decisions give the table, and it lacks no cell; 1: a check failed, and nothing is written; 2: RUN is no finished
+    run, or another submission of it is there; with --check: no record, or other decisions than it names.
     """
     if check is not None:
-        if by or url or with_decisions:
-            raise click.UsageError(
-                "--check reads a submission; --by, --decisions and --with-decisions make one."
-            )
+        _refuse_beside_check()
         _check_submission(run, check, as_json=as_json)
         return
     begin_reading(run)
@@ -89,13 +86,26 @@ def submit(
         click.get_current_context().exit(1)  # the checks are the command's output
 
 
+def _refuse_beside_check() -> None:
+    ctx = click.get_current_context()
+    given = {
+        parameter.opts[0]
+        for parameter in ctx.command.params
+        if ctx.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE
+    }
+    if wrong := sorted(given & {"--to", "--by", "--decisions", "--with-decisions", "--dry-run"}):
+        raise click.UsageError(
+            f"--check reads a submission and writes nothing; {', '.join(wrong)} makes one."
+        )
+
+
 def _check_submission(record: Path, decisions: Path, *, as_json: bool) -> None:
     """Print every value of a submission's table that its decisions do not give; exit code 1 where there is one."""
-    from bench.leaderboard.from_decisions import differences, read_files
-    from bench.leaderboard.merge import read_submission
+    from bench.leaderboard.from_decisions import LARGEST_ELSEWHERE, differences, read_files
+    from bench.leaderboard.merge import read_as_submitted
 
-    source = read_submission(record)
-    files = read_files(decisions, source.record)
+    source = read_as_submitted(record)
+    files = read_files(decisions, source.record, LARGEST_ELSEWHERE)
     found = differences(source.record, source.leaderboard, files)
     if as_json:
         state = "differs" if found else "same"

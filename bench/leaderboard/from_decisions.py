@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -24,18 +24,28 @@ from bench.analysis.reference_tests import reference_tests
 from bench.analysis.results import Results
 from bench.contracts import Decided
 from bench.errors import DataError
+from bench.leaderboard import decision_archive
 from bench.leaderboard.as_csv import as_text
 from bench.leaderboard.table import rates_of
 from bench.printable import printable
 from bench.run import decision_files
 from bench.run.folder import CellResult, RunFacts, RunFolder, decisions_file
-from bench.run.spec import Cell, RunSpec
+from bench.run.spec import Cell, RunSpec, cells
 
 ENDING = ".decisions.zip"
 """What the archive beside a record is called after the run's digest."""
 
 LARGEST = 25_000_000
-"""Bytes of an archive, and of all files in one. Those of 224 cells of 158 identities take about 10,000,000."""
+"""Bytes of an archive beside a record, and of all files in it.
+
+Those of 224 cells of 158 identities take about 10,000,000.
+"""
+
+LARGEST_ELSEWHERE = 2_000_000_000
+"""The same of decisions that lie elsewhere and are checked by hand: they are held in memory."""
+
+_MOST_CELLS = 1_000_000
+"""Cells of a record's specification; so many are no run's, and listing them takes a minute."""
 
 _SLACK = 2e-6
 """By how much two numbers of one rate may differ: a table is written with six digits."""
@@ -86,23 +96,26 @@ def archive(folder: RunFolder, cells: Sequence[CellResult]) -> bytes:
     return made.getvalue()
 
 
-def read_files(path: Path, record: Mapping[str, Any]) -> dict[str, bytes]:
+def read_files(path: Path, record: Mapping[str, Any], largest: int | None = None) -> dict[str, bytes]:
     """Return the files of decisions that a record names, checked against its digests.
 
     Args:
         path: an archive, a folder of the files, or a run's folder.
         record: of the submission.
+        largest: bytes of all of them; None for `LARGEST`.
 
     Raises:
-        DataError: the record names none, or a file is missing or another one.
+        DataError: the record names none, or a file is missing or another one, or they are too large.
     """
+    largest = LARGEST if largest is None else largest
     wanted: Mapping[str, str] = record.get("decisions") or {}
     if not wanted:
         raise DataError(
             "the record names no decisions: it was written before records did. Submit the run again; its rows cannot "
             "be checked without."
         )
-    found = _in_folder(path, wanted) if path.is_dir() else _in_archive(path, wanted)
+    read = _in_folder if path.is_dir() else decision_archive.read
+    found = read(path, wanted, largest)
     for name, digest in wanted.items():
         if name not in found:
             raise DataError(f"'{path}' lacks {name}, which the record names.")
@@ -111,32 +124,25 @@ def read_files(path: Path, record: Mapping[str, Any]) -> dict[str, bytes]:
     return found
 
 
-def _in_folder(path: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
+def _in_folder(path: Path, wanted: Collection[str], largest: int) -> dict[str, bytes]:
     inside = path / "decisions" if (path / "decisions").is_dir() else path
     try:
-        return {name: (inside / name).read_bytes() for name in wanted if (inside / name).is_file()}
+        there = [inside / name for name in wanted if (inside / name).is_file()]
+        if sum(file.stat().st_size for file in there) > largest:
+            raise decision_archive.too_large(inside, largest)
+        return {file.name: file.read_bytes() for file in there}
     except OSError as error:
         raise DataError(f"cannot read decisions in '{path}': {error.strerror}.") from None
-
-
-def _in_archive(path: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
-    try:
-        with zipfile.ZipFile(path) as whole:
-            inside = {entry.filename: entry for entry in whole.infolist()}
-            if sum(entry.file_size for entry in inside.values()) > LARGEST:
-                raise DataError(f"'{path}' holds more than {LARGEST:,} bytes; decisions take less.")
-            return {name: whole.read(inside[name]) for name in wanted if name in inside}
-    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise DataError(f"'{path}' is no archive of decisions ({printable(str(error), 200)}).") from None
 
 
 def differences(
     record: Mapping[str, Any], leaderboard: pd.DataFrame, files: Mapping[str, bytes]
 ) -> list[Difference]:
-    """Return every value of a submission's table that its decisions do not give.
+    """Return every value of a submission's table that its decisions do not give, and every cell it lacks.
 
     Compared are counts, rates with their intervals, baselines, recoveries, thresholds and tests against the reference.
-    Ranks, image measures and threat models are not made of decisions alone.
+    Ranks, image measures and threat models are not made of decisions alone. Each cell of the record's specification
+    must have rows, and each must be ``ok``: a run that is not complete is not submitted.
 
     Args:
         record: of the submission.
@@ -144,11 +150,12 @@ def differences(
         files: its decisions (`read_files`).
 
     Raises:
-        DataError: a file holds no decisions, or another cell's.
+        DataError: a file holds no decisions, more than a run has, or another cell's.
     """
+    decision_files.check_sizes(files)
     results = _results(record, leaderboard, files)
     tests = reference_tests(results, leaderboard)
-    found = list(_number_of_rows(results, leaderboard))
+    found = [*_completeness(results, leaderboard, record), *_number_of_rows(results, leaderboard)]
     for number, (_, row) in enumerate(leaderboard.iterrows()):
         point, condition = _cell(row), str(row["condition"])
         given = rates_of(results, point, condition)
@@ -199,15 +206,40 @@ def _results(record: Mapping[str, Any], leaderboard: pd.DataFrame, files: Mappin
     except (KeyError, ValidationError):
         raise DataError("the record has no specification that can be read. Submit the run again.") from None
     facts = RunFacts(run=str(record.get("run", "")), requested=spec, spec=spec)
-    cells = {}
+    there = {}
     for _, row in leaderboard.iterrows():
         point, name = _cell(row), Path(decisions_file(_cell(row))).name
         named = name if name in files else ""
         if row["status"] == "ok" and not named:
             raise DataError(f"the record names no decisions of {_called(point)}, which the table has.")
-        cells[point] = CellResult.model_construct(**point._asdict(), status=row["status"], decisions=named)
+        there[point] = CellResult.model_construct(**point._asdict(), status=row["status"], decisions=named)
     restored = leaderboard.loc[leaderboard["restored_psnr"].notna(), "condition"]
-    return _Submitted(RunFolder(Path()), facts, cells, files=files, restored=frozenset(restored))
+    return _Submitted(RunFolder(Path()), facts, there, files=files, restored=frozenset(restored))
+
+
+def _completeness(
+    results: _Submitted, leaderboard: pd.DataFrame, record: Mapping[str, Any]
+) -> Iterator[Difference]:
+    """Tell which cells the table lacks, has beyond the specification or calls failed, and which files no row is of."""
+    wanted = dict.fromkeys(_planned(results.facts.spec))
+    for point in wanted:
+        if point not in results.cells:
+            yield Difference(_called(point), "status", "", "ok")
+    for point, cell in results.cells.items():
+        if point not in wanted or cell.status != "ok":
+            yield Difference(_called(point), "status", cell.status, "ok" if point in wanted else "")
+    named = {Path(decisions_file(point)).name for point in (*wanted, *results.cells)}
+    for name in sorted({*record.get("decisions", ())} - named):
+        yield Difference(name, "decisions", "", "a cell")
+
+
+def _planned(spec: RunSpec) -> tuple[Cell, ...]:
+    axes = ({"none", *spec.attacks}, {"none", *spec.defenses}, spec.backbones, spec.heads, spec.seeds)
+    if math.prod(map(len, axes)) > _MOST_CELLS:
+        raise DataError(
+            f"the record's specification has more than {_MOST_CELLS:,} cells, which is no run. Submit the run again."
+        )
+    return cells(spec)[0]
 
 
 def _number_of_rows(results: _Submitted, leaderboard: pd.DataFrame) -> Iterator[Difference]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -213,13 +213,29 @@ def _check_pairs(folder: Path, records: Sequence[Path]) -> None:
 
 
 def read_submission(path: Path) -> Source:
-    """Return a submission, checked to be the one that was written and to have passed every check there is.
+    """Return a submission as `read_as_submitted` does, held against its decisions where they lie beside the record.
 
     Args:
         path: of its record; the table lies beside it, and its decisions may.
 
     Raises:
         DataError: it is damaged, or its rows are not what the decisions beside it give.
+    """
+    source, archive = read_as_submitted(path), path.with_name(path.stem + ENDING)
+    if not archive.exists():
+        return source
+    _check_decisions(path.with_suffix(".csv"), source.record, source.leaderboard, archive)
+    return replace(source, checked=True)
+
+
+def read_as_submitted(path: Path) -> Source:
+    """Return a submission, checked to be the one that was written and to have passed every check there is.
+
+    Args:
+        path: of its record; the table lies beside it.
+
+    Raises:
+        DataError: it is damaged.
     """
     table = path.with_suffix(".csv")
     record = plausible.read_record(path)
@@ -230,17 +246,23 @@ def read_submission(path: Path) -> Source:
             f"'{path}' does not say that the run passed {', '.join(map(repr, lacking))}, which `bench submit` checks. "
             "Submit the run again."
         )
-    if sha256(table.read_bytes()).hexdigest() != record["leaderboard_sha256"]:
+    if sha256(_content(table)).hexdigest() != record["leaderboard_sha256"]:
         raise DataError(
             f"'{table}' is not what was submitted: its SHA-256 is not the one in {path.name}. Take the file that was "
             "submitted, or submit the run again."
         )
     leaderboard = as_csv.read_csv(table)
     plausible.check_rows(path, record, leaderboard)
-    archive = path.with_name(path.stem + ENDING)
-    if archive.exists():
-        _check_decisions(table, record, leaderboard, archive)
-    return Source(str(table), leaderboard, record=record, checked=archive.exists())
+    return Source(str(table), leaderboard, record=record)
+
+
+def _content(table: Path) -> bytes:
+    try:
+        return table.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"cannot read '{table}': {error.strerror}. A submission is both files: put the table beside its record."
+        ) from None
 
 
 def _check_decisions(

@@ -86,7 +86,10 @@ def _check_decisions(path: Path, record: Mapping[str, Any]) -> None:
         if not _FILE.fullmatch(name) or not re.fullmatch(r"[0-9a-f]{64}", str(digest))
     ]
     if wrong:
-        raise DataError(f"'{path}' names decisions by no SHA-256: {printable(wrong[0], 200)}.")
+        raise DataError(
+            f"'{path}' names decisions by no SHA-256: {printable(wrong[0], 200)}. Take the record that was submitted, "
+            "or submit the run again."
+        )
     if url and not (isinstance(url, str) and is_address(url)):
         raise DataError(
             f"'{path}' says that decisions are at {printable(str(url), 200)}, which is no {ADDRESS}."

@@ -5,10 +5,11 @@ different identities come near each other by chance; a pair counts only if the s
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bench.contracts import Dataset, Frozen
+from bench.faces.pixels import decode_names, encode_names
 
 HASH_SIDE = 8
 """Rows of the hash; 8 rows of 8 comparisons are 64 bits."""
@@ -93,9 +95,33 @@ class SamePhotos(Frozen):
         return (self.model_dump_json(indent=1) + "\n").encode()
 
 
-def same_photos(probes: Fingerprints, gallery: Fingerprints) -> SamePhotos:
-    """Return the near-duplicates between probes and gallery."""
-    pairs = near_duplicates(probes, gallery)
+def to_bytes(fingerprints: Fingerprints) -> bytes:
+    """Return the stored form of fingerprints; the same ones give the same bytes."""
+    return safetensors.torch.save(
+        {
+            "hashes": torch.from_numpy(fingerprints.hashes.view(np.int64)),
+            "pictures": torch.from_numpy(fingerprints.pictures),
+        },
+        metadata=encode_names(fingerprints.ids, ()),
+    )
+
+
+def from_bytes(payload: bytes) -> Fingerprints:
+    """Return fingerprints from their stored form."""
+    there = safetensors.torch.load(payload)
+    hashes = there["hashes"].numpy().view(np.uint64)
+    return Fingerprints(tuple(decode_names(payload)["ids"]), hashes, there["pictures"].numpy())
+
+
+def same_photos(probes: Fingerprints, gallery: Iterable[Fingerprints]) -> SamePhotos:
+    """Return the near-duplicates between probes and gallery.
+
+    Args:
+        probes: all of them.
+        gallery: shard by shard, of which one is held at a time.
+    """
+    found = (pair for shard in gallery for pair in near_duplicates(probes, shard))
+    pairs = sorted(found, key=lambda pair: (pair.first, pair.second))
     return SamePhotos(
         probes=len(probes.ids),
         pairs=tuple((p.first, p.second, p.hamming, round(p.correlation, 4)) for p in pairs),

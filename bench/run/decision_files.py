@@ -21,6 +21,15 @@ Name = Mapping[str, Any]
 
 _FIELD = b"cloakbench.cell"
 
+MOST_ROWS = 20_000_000
+"""Rows of all files of a stranger's run, which are held at once: a row takes some 200 bytes, all of them 4 GB."""
+
+MOST_BYTES = 2_000_000_000
+"""Bytes of all of them without compression, as their metadata state it."""
+
+_MOST_GROUPS = 1000
+"""Row groups of one file; a million rows are one."""
+
 
 def name_of(cell: Cell, spec: RunSpec) -> Name:
     """Return a cell's name.
@@ -60,7 +69,12 @@ def from_bytes(data: bytes, source: str, name: Name) -> Decided:
     Raises:
         DataError: they are another cell's, or no decisions.
     """
-    decided = decisions.from_bytes(data, source)
+    import pyarrow as pa
+
+    try:
+        decided = decisions.from_bytes(data, source)
+    except (RecursionError, pa.ArrowException) as error:
+        raise DataError(f"{source} holds no decisions that can be read ({type(error).__name__}).") from None
     found = _name_in(data, source)
     if found is not None and found != {**name}:
         raise DataError(
@@ -69,6 +83,34 @@ def from_bytes(data: bytes, source: str, name: Name) -> Decided:
             "same command again to write it anew."
         )
     return decided
+
+
+def check_sizes(files: Mapping[str, bytes]) -> None:
+    """Refuse files of which a few bytes unfold to more than a run has, before any is read.
+
+    Args:
+        files: name → content.
+
+    Raises:
+        DataError: a file is no Parquet file, or they are too large together.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = size = 0
+    for name, data in files.items():
+        try:
+            found = pq.read_metadata(io.BytesIO(data))
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{name} is not a Parquet file ({printable(str(error), 200)}).") from None
+        groups = min(found.num_row_groups, _MOST_GROUPS + 1)
+        rows += found.num_rows
+        size += sum(found.row_group(each).total_byte_size for each in range(groups))
+        if rows > MOST_ROWS or size > MOST_BYTES or groups > _MOST_GROUPS:
+            raise DataError(
+                f"{name} is too large: all decisions that are read here have {MOST_ROWS:,} rows and {MOST_BYTES:,} "
+                f"bytes at most, and a file {_MOST_GROUPS:,} groups of rows."
+            )
 
 
 def is_of(data: bytes, artefact: bytes, name: Name) -> bool:
@@ -85,7 +127,7 @@ def _name_in(data: bytes, source: str) -> dict[str, Any] | None:
         return None
     try:
         return dict(json.loads(text))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{source} names its cell in no way that can be read ({error}).") from None
 
 

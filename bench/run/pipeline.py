@@ -31,6 +31,7 @@ from bench.run.stages.fit import Fit
 from bench.run.stages.joined import JoinedCloaks
 from bench.run.stages.measure import Measure
 from bench.run.stages.photo_diagnosis import PhotoDiagnosis
+from bench.run.stages.photo_fingerprints import PhotoFingerprints
 from bench.run.stages.purifier_diagnosis import PurifierDiagnosis
 from bench.run.stages.purify import Purify
 from bench.run.stages.target_assignment import TargetAssignment
@@ -367,7 +368,11 @@ class Pipeline:
         seen = {view.photos for view in self.run.protocol.views.values()}
         if not {"gallery", "probes"} <= seen:
             return ()
-        return (PhotoDiagnosis("photos", self._here, self.natural("gallery"), self.natural("probes")),)
+        gallery, probes = self._fingerprints("gallery"), self._fingerprints("probes")
+        return (PhotoDiagnosis("photos", self._here, gallery, probes),)
+
+    def _fingerprints(self, photos: PhotoSet) -> tuple[PhotoFingerprints, ...]:
+        return tuple(PhotoFingerprints("photos", self._here, shard) for shard in self.natural(photos))
 
 
 def _in_parts(whole: Cloak, photos: Crops) -> Cloak | JoinedCloaks:

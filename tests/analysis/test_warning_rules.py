@@ -332,6 +332,23 @@ def test_an_attack_through_a_defence_need_not_move_the_bare_surrogate():
 # --- answers ----------------------------------------------------------------------------------------------
 
 
+def answers(scores, margins, predicted, identity=("a", "b", "c"), reference=None):
+    count = len(scores)
+    return pd.DataFrame(
+        {
+            "fold": 0,
+            "identity": list(identity[:count]),
+            "predicted": list(predicted[:count]),
+            "reference": pd.Series([reference] * count, dtype=object),
+            "score": np.array(scores, dtype=np.float32),
+            "margin": np.array(margins[:count], dtype=np.float32),
+        }
+    )
+
+
+TIED = (0, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("scores", "expected"),
     [
@@ -344,4 +361,30 @@ def test_an_attack_through_a_defence_need_not_move_the_bare_surrogate():
     ],
 )
 def test_answers_of_one_score_are_chance(scores, expected):
-    assert codes(warning_rules.of_scores(pd.Series(scores, dtype=float))) == expected
+    assert codes(warning_rules.of_scores(answers(scores, TIED, ["a", "b", "a"]))) == expected
+
+
+@pytest.mark.parametrize(
+    ("margins", "predicted", "expected"),
+    [
+        ([1, 0.99, 1], ["a", "b", "c"], []),  # sure and right
+        ([-1, -0.99, -1], ["b", "c", "a"], []),  # sure and wrong: that is the attack's success
+        ([0, 0, 1], ["a", "b", "c"], []),
+        ([1e-8, -1e-8, np.nan], ["a", "c", "b"], ["same-score"]),
+        ([np.nan, np.nan, np.nan], ["a", "c", "b"], []),
+        (
+            [0.2, -0.2, -0.2],
+            ["a", "a", "a"],
+            ["same-score"],
+        ),  # the identity with most photos, whatever is asked
+    ],
+)
+def test_answers_of_one_score_that_tell_photos_apart_are_no_chance(margins, predicted, expected):
+    assert codes(warning_rules.of_scores(answers([1.0, 1.0, 1.0], margins, predicted))) == expected
+
+
+@pytest.mark.parametrize(("margin", "expected"), [(-1e-4, ["same-score"]), (0.3, [])])
+def test_pairs_of_one_score_are_chance_where_their_threshold_is_at_it(margin, expected):
+    """The threshold was set on impostors, and lies one step above what they have."""
+    rows = answers([1.0, 1.0, 1.0], [margin] * 3, ["a", "b", "c"], reference="photo")
+    assert codes(warning_rules.of_scores(rows)) == expected

@@ -39,6 +39,13 @@ def test_every_dependency_has_a_lowest_version():
     assert not without
 
 
+def test_two_ranges_of_one_package_are_refused_by_name():
+    same = {"a": [Requirement("one<3,>=2")], "b": [Requirement("One[more]>=2,<3")]}
+    assert direct(same) == {"one": ("<3,>=2", "a, b")}
+    with pytest.raises(SystemExit, match=r"one is asked for as <3,>=2 and as >=1"):
+        direct({**same, "c": [Requirement("one>=1")]})
+
+
 def test_the_page_has_the_ranges_and_extras_of_the_project_and_says_why():
     asked = direct(declared())
     assert {name: (cells[1], cells[4]) for name, cells in ASKED.items() if name != "package"} == asked

@@ -51,6 +51,13 @@ def test_the_wording_tells_which_bsd_licence_it_is(package, third, expected):
     assert licence("one", package(f"{CLASSIFIER}BSD License", wording=f"{BSD}\n{third}")) == expected
 
 
+def test_a_licence_in_another_encoding_is_read_too(package):
+    found = package(f"{CLASSIFIER}BSD License")
+    (file,) = (each for each in found.files if each.name == "LICENSE.txt")
+    file.locate().write_bytes(f"Copyright \xe9\n{BSD}".encode("latin-1"))
+    assert licence("one", found) == "BSD-2-Clause"
+
+
 def test_bsd_without_its_wording_is_unknown(package):
     assert licence("one", package("License: BSD", wording="see the web")) == ""
 
@@ -68,6 +75,9 @@ def test_bsd_without_its_wording_is_unknown(package):
         ("nvidia-one", "LicenseRef-NVIDIA-Proprietary", True),
         ("one", "MPL-2.0", False),
         ("certifi", "MPL-2.0", True),
+        ("certifi-other", "MPL-2.0", False),
+        ("tqdm2", "MPL-2.0", False),
+        ("cuda-toolkit-other", "LicenseRef-NVIDIA-Proprietary", False),
     ],
 )
 def test_what_is_not_allowed_is_named_with_its_licence(package, name, expression, allowed):

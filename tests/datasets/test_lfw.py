@@ -221,7 +221,8 @@ class TestReal:
             [photo for photos in part.values() for photo in photos]
             for part in (run.split.gallery, run.split.probes)
         )
-        found = same_photos(*(fingerprint_photos(run.dataset, photos) for photos in (probes, gallery)))
+        seen, shown = (fingerprint_photos(run.dataset, photos) for photos in (gallery, probes))
+        found = same_photos(shown, [seen])
         assert found.probes == len(probes)
         assert of_photos(found, run.dataset.note) == []
 

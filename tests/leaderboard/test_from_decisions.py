@@ -2,15 +2,21 @@
 
 import json
 import shutil
+import struct
+import tracemalloc
 import zipfile
+from contextlib import contextmanager
 from hashlib import sha256
+from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from bench.errors import DataError, UsageError
-from bench.leaderboard import from_decisions
+from bench.leaderboard import as_csv, from_decisions
 from bench.leaderboard.as_csv import to_csv
-from bench.leaderboard.merge import read_source, read_submission
+from bench.leaderboard.merge import RESULTS, read_as_submitted, read_source, read_submission
 from bench.leaderboard.plausible import is_address
 from bench.leaderboard.table import build
 from bench.publish import submission
@@ -63,8 +69,13 @@ def edit(board, old, new):
     assert old in lines[-1]
     lines[-1] = lines[-1].replace(old, new, 1)
     table.write_text("".join(lines))
-    said = json.loads(record.read_text())
-    said["leaderboard_sha256"] = sha256(table.read_bytes()).hexdigest()
+    sign(record)
+
+
+def sign(record, **changes):
+    """Write a record's digest of its table anew, as its author can."""
+    said = json.loads(record.read_text()) | changes
+    said["leaderboard_sha256"] = sha256(record.with_suffix(".csv").read_bytes()).hexdigest()
     record.write_text(json.dumps(said))
 
 
@@ -153,12 +164,179 @@ def test_decisions_that_a_record_names_under_another_cells_name_are_refused(boar
         from_decisions.differences(source.record, source.leaderboard, without)
 
 
-def test_an_archive_that_unfolds_to_much_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(from_decisions, "LARGEST", 1000)
-    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as whole:
-        whole.writestr("a.parquet", b"\0" * 100_000)
-    with pytest.raises(DataError, match="holds more than 1,000 bytes"):
-        from_decisions.read_files(tmp_path / "a.zip", {"decisions": {"a.parquet": "0" * 64}})
+# -- archives of strangers -----------------------------------------------------------------------------------
+
+
+ZEROS = bytes(5_000_000)
+OF_ZEROS = {"decisions": {"a.parquet": sha256(ZEROS).hexdigest()}}
+
+
+def packed(path, *names, content=ZEROS, how=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", how) as whole:
+        for name in names:
+            whole.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("name", ["a.parquet", "decisions/a.parquet"])
+def test_an_archive_of_the_folder_and_of_its_files_is_read(tmp_path, how, name):
+    path = packed(tmp_path / "a.zip", "notes.txt", name, how=how)
+    assert from_decisions.read_files(path, OF_ZEROS) == {"a.parquet": ZEROS}
+
+
+@pytest.mark.parametrize("name", ["../a.parquet", "/a.parquet", "other/a.parquet", "decisions/../a.parquet"])
+def test_a_file_elsewhere_in_an_archive_is_not_meant(tmp_path, name):
+    with pytest.raises(DataError, match=r"lacks a\.parquet"):
+        from_decisions.read_files(packed(tmp_path / "a.zip", name), OF_ZEROS)
+
+
+def test_a_file_that_is_in_an_archive_twice_is_refused(tmp_path):
+    path = packed(tmp_path / "a.zip", "a.parquet", "decisions/a.parquet")
+    with pytest.raises(DataError, match=r"has a\.parquet twice"):
+        from_decisions.read_files(path, OF_ZEROS)
+
+
+def test_an_archive_that_unfolds_to_much_is_read_no_further(tmp_path, memory):
+    path = packed(tmp_path / "a.zip", "a.parquet", content=bytes(80_000_000))
+    path.write_bytes(path.read_bytes().replace((80_000_000).to_bytes(4, "little"), (9).to_bytes(4, "little")))
+    with (
+        memory(20_000_000),
+        pytest.raises(DataError, match=r"is no archive of decisions \(Bad CRC"),
+    ):
+        from_decisions.read_files(path, OF_ZEROS, 5_000_000)
+    path = packed(tmp_path / "b.zip", "a.parquet", content=bytes(80_000_000))
+    with memory(20_000_000), pytest.raises(DataError, match="holds more than 5,000,000 bytes"):
+        from_decisions.read_files(path, OF_ZEROS, 5_000_000)
+    assert from_decisions.read_files(packed(path, "a.parquet"), OF_ZEROS, 5_000_000) == {"a.parquet": ZEROS}
+
+
+@pytest.fixture
+def memory():
+    """Return a context in which Python may hold only so many bytes more."""
+
+    @contextmanager
+    def most(allowed):
+        tracemalloc.start()
+        try:
+            yield
+            assert tracemalloc.get_traced_memory()[1] < allowed
+        finally:
+            tracemalloc.stop()
+
+    return most
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_cannot_be_unfolded_piece_by_piece_is_refused(tmp_path, how):
+    path = packed(tmp_path / "a.zip", "a.parquet", how=how)
+    with pytest.raises(DataError, match=r"cannot be bounded\. Pack it again, stored or deflated"):
+        from_decisions.read_files(path, OF_ZEROS)
+
+
+def test_a_large_file_or_folder_is_not_opened(tmp_path):
+    path = tmp_path / "a.zip"
+    with path.open("wb") as file:
+        file.truncate(from_decisions.LARGEST + 10_000_001)
+    with pytest.raises(DataError, match="holds more than 25,000,000 bytes"):
+        from_decisions.read_files(path, OF_ZEROS)
+    with pytest.raises(DataError, match="is no archive of decisions"):  # it may be larger elsewhere
+        from_decisions.read_files(path, OF_ZEROS, from_decisions.LARGEST_ELSEWHERE)
+    path.rename(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="holds more than 25,000,000 bytes"):
+        from_decisions.read_files(tmp_path, OF_ZEROS)
+
+
+def test_a_list_of_very_many_files_is_not_read(tmp_path, memory):
+    path = tmp_path / "a.zip"
+    entries = 15_000_000
+    end = b"PK\5\6" + struct.pack("<4H2LH", 0, 0, 1, 1, entries, 0, 0)
+    path.write_bytes(bytes(entries) + end)
+    with memory(15_000_000), pytest.raises(DataError, match="its list of entries is larger than"):
+        from_decisions.read_files(path, OF_ZEROS)
+
+
+# -- tables that lack something -----------------------------------------------------------------------------
+
+
+def lines_of(table):
+    header, *rows = table.read_text().splitlines(keepends=True)
+    return header, rows
+
+
+def checked(record, decisions):
+    source = read_as_submitted(record)
+    files = from_decisions.read_files(decisions, source.record)
+    return [
+        (found.row, found.column, found.submitted, found.made)
+        for found in from_decisions.differences(source.record, source.leaderboard, files)
+        if found.column in ("status", "decisions")
+    ]
+
+
+@pytest.mark.parametrize("gone", [0, -1])
+def test_a_cell_that_was_deleted_from_the_table_is_named(board, run, gone):
+    record = record_of(board)
+    table = record.with_suffix(".csv")
+    header, rows = lines_of(table)
+    cell = " × ".join(map(str, run.cells()[gone].cell))
+    rows.pop(gone)
+    table.write_text(header + "".join(rows))
+    sign(record)
+    assert (cell, "status", "", "ok") in checked(record, run.path)
+    with pytest.raises(DataError, match=r"is not what its decisions give: .* status is empty, and ok by"):
+        read_source(board)
+
+
+@pytest.mark.parametrize("drop", [True, False])
+def test_a_cell_that_is_called_failed_is_named(board, run, drop):
+    record = record_of(board)
+    table = record.with_suffix(".csv")
+    leaderboard = as_csv.read_csv(table)
+    last = leaderboard.index[-1]
+    blank = [name for name in RESULTS if name.startswith(("asr", "normal_accuracy"))]
+    leaderboard.loc[last, blank] = np.nan
+    leaderboard.loc[last, "status"] = "failed"
+    table.write_text(to_csv(leaderboard))
+    named = json.loads(record.read_text())["decisions"]
+    cell = run.cells()[-1]
+    if drop:
+        del named[Path(cell.decisions).name]
+    sign(record, decisions=named)
+    assert checked(record, run.path) == [(" × ".join(map(str, cell.cell)), "status", "failed", "ok")]
+
+
+def test_a_file_and_a_row_of_no_cell_of_the_specification_are_named(board, run):
+    record = record_of(board)
+    said = json.loads(record.read_text())
+    name, digest = next(iter(said["decisions"].items()))
+    folder = shutil.copytree(run.path / "decisions", board.parent / "more")
+    shutil.copy(folder / name, folder / "other.parquet")
+    sign(record, decisions={**said["decisions"], "other.parquet": digest})
+    assert checked(record, folder) == [("other.parquet", "decisions", "", "a cell")]
+    spec = said["spec"] | {"attacks": ["none"]}
+    sign(record, spec=spec, decisions=said["decisions"])
+    lacking = [" × ".join(map(str, cell.cell)) for cell in run.cells() if cell.attack != "none"]
+    assert checked(record, folder) == [(cell, "status", "ok", "") for cell in lacking]
+
+
+def test_a_specification_of_too_many_cells_is_not_listed(board, run):
+    record = record_of(board)
+    spec = json.loads(record.read_text())["spec"]
+    sign(record, spec=spec | {"seeds": list(range(300_000))})
+    with pytest.raises(DataError, match="more than 1,000,000 cells"):
+        checked(record, run.path)
+
+
+def test_decisions_that_unfold_to_too_many_rows_are_not_read(board, run, monkeypatch):
+    rows = sum(pq.read_metadata(path).num_rows for path in (run.path / "decisions").iterdir())
+    monkeypatch.setattr(decision_files, "MOST_ROWS", rows)
+    assert read_source(board)
+    monkeypatch.setattr(decision_files, "MOST_ROWS", rows - 1)
+    with pytest.raises(
+        DataError, match=rf"is too large: all decisions that are read here have {rows - 1:,} rows"
+    ):
+        read_source(board)
 
 
 def test_an_archive_without_its_record_is_named(board):
@@ -224,7 +402,10 @@ def test_an_address_may_be_published():
 def test_a_record_whose_decisions_are_none_is_refused(board, change):
     record = record_of(board)
     record.write_text(json.dumps(json.loads(record.read_text()) | change))
-    with pytest.raises(DataError, match=r"names decisions by no SHA-256|says that decisions are at"):
+    with pytest.raises(
+        DataError,
+        match=r"names decisions by no SHA-256: .*Take the record that was|says that decisions are at",
+    ):
         read_source(board)
 
 
@@ -244,9 +425,32 @@ def test_the_command_checks_a_submission(cli, run, board):
     assert said["state"] == "differs"
     (found,) = (one for one in said["differences"] if one["column"] == "asr")
     assert (found["submitted"], found["made"]) == (f"{asr - 0.01:.6f}", f"{asr:.6f}")
-    code, _, err = cli("submit", record, "--check", run.path, "--by", "me")
+
+
+def test_the_check_tells_every_value_where_the_decisions_lie_beside_the_record_too(cli, run, board):
+    record, asr = record_of(board), build(run)["asr"].iloc[-1]
+    edit(board, f",{asr:.6f},", f",{asr - 0.01:.6f},")
+    code, out, err = cli("submit", record, "--check", next(board.glob("*.zip")), "--json")
+    assert (code, err) == (1, "")
+    assert "asr" in {one["column"] for one in json.loads(out)["differences"]}
+
+
+@pytest.mark.parametrize(
+    "option", [("--by", "me"), ("--to", "results/leaderboard"), ("--dry-run",), ("--with-decisions",)]
+)
+def test_the_check_refuses_options_that_make_a_submission(cli, run, board, option):
+    code, _, err = cli("submit", record_of(board), "--check", run.path, *option)
     assert code == 2
-    assert "--check reads a submission" in err
+    assert f"--check reads a submission and writes nothing; {option[0]} makes one" in err
+
+
+def test_a_record_without_its_table_is_named(cli, run, board):
+    record = record_of(board)
+    record.with_suffix(".csv").unlink()
+    code, out, err = cli("submit", record, "--check", run.path)
+    assert (code, out) == (2, "")
+    assert err.startswith("Error: cannot read")
+    assert "put the table beside its record" in err
 
 
 def test_names_inside_files_are_those_of_the_record(run, board):

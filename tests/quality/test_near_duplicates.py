@@ -13,8 +13,12 @@ from bench.quality.near_duplicates import (
     Fingerprints,
     difference_hash,
     fingerprint_photos,
+    fingerprints,
+    from_bytes,
     grey_pictures,
     near_duplicates,
+    same_photos,
+    to_bytes,
 )
 
 
@@ -83,3 +87,26 @@ def test_hashes_are_near_by_the_number_of_bits(one, other, most):
     bits = (one ^ other).bit_count()
     found = near_duplicates(first, second, max_hamming=most)
     assert [pair.hamming for pair in found] == ([bits] if bits <= most else [])
+
+
+def test_fingerprints_are_stored_and_read_as_they_are(faces):
+    _, ids, crops = faces
+    made = fingerprints(ids, crops)
+    stored = to_bytes(made)
+    assert stored == to_bytes(fingerprints(ids, crops))
+    assert 10 * len(stored) < crops.numel()
+    read = from_bytes(stored)
+    assert read.ids == made.ids
+    for one, other in ((read.hashes, made.hashes), (read.pictures, made.pictures)):
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other)
+
+
+def test_a_gallery_in_shards_has_the_pairs_of_the_whole(faces):
+    _, ids, crops = faces
+    probes = prints(crops, "again")
+    shards = [fingerprints(ids[at : at + 3], crops[at : at + 3]) for at in range(0, len(ids), 3)]
+    found = same_photos(probes, shards)
+    assert found == same_photos(probes, [fingerprints(ids, crops)])
+    assert found.found == len(ids)
+    assert list(found.pairs) == sorted(found.pairs)

@@ -440,7 +440,7 @@ RECORDED = {
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
         "bench.run.calls": "c165671d1b1ac11421a0056a032763dbcddedb170b723201dd14eaabdda900fc",
         "bench.run.graph": "8f57b2f7ff12a8150d116b758dbf86acf6c8e67246bd4fc57256fe98a23ed23b",
-        "bench.run.pipeline": "328118fc97179114374f3cb974107125df07b5669bf9c48e2d57c1b192a2a867",
+        "bench.run.pipeline": "5d86197a2609a78c2dd2ec4e3f84ebbdad90477d18659740ab5a99297583406c",
     }
 }
 """Contract version → hashes of the modules that stand behind it, as no key holds their code."""

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -86,3 +87,42 @@ def test_a_name_that_is_none_is_damage():
     pq.write_table(table, sink)
     with pytest.raises(DataError, match="names its cell in no way that can be read"):
         decision_files.from_bytes(sink.getvalue(), "cell.parquet", NAME)
+
+
+# -- files of strangers ------------------------------------------------------------------------------------------
+
+
+def with_metadata(data, **fields):
+    table, sink = pq.read_table(io.BytesIO(data)), io.BytesIO()
+    more = {f"cloakbench.{name}".encode(): value for name, value in fields.items()}
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, **more}), sink)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("field", ["cell", "conditions"])
+def test_metadata_that_are_nested_without_end_are_no_crash(field):
+    data = with_metadata(artefact(), **{field: b"[" * 200_000})
+    with pytest.raises(DataError, match=r"^cell\.parquet (names its cell|holds no decisions)"):
+        decision_files.from_bytes(data, "cell.parquet", NAME)
+
+
+@pytest.mark.parametrize(("limit", "size"), [("MOST_ROWS", 3), ("MOST_BYTES", 100), ("_MOST_GROUPS", 0)])
+def test_files_are_too_large_by_what_they_say_of_themselves(monkeypatch, limit, size):
+    files = {"a.parquet": artefact(2), "b.parquet": artefact(2)}
+    decision_files.check_sizes(files)
+    monkeypatch.setattr(decision_files, limit, size)
+    with pytest.raises(DataError, match=r"\.parquet is too large: all decisions that are read here have"):
+        decision_files.check_sizes(files)
+
+
+def test_few_bytes_may_stand_for_many_rows():
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"score": pa.nulls(25_000_000, pa.float32())}), sink, compression="zstd")
+    assert len(sink.getvalue()) < 100_000
+    with pytest.raises(DataError, match="is too large"):
+        decision_files.check_sizes({"a.parquet": sink.getvalue()})
+
+
+def test_no_parquet_file_has_no_size():
+    with pytest.raises(DataError, match=r"^a\.parquet is not a Parquet file"):
+        decision_files.check_sizes({"a.parquet": b"PAR1"})

@@ -556,6 +556,7 @@ CHANGES = {
             "attack_diagnosis": ("AttackDiagnosis",),
             "purifier_diagnosis": ("PurifierDiagnosis",),
             "photo_diagnosis": ("PhotoDiagnosis",),
+            "photo_fingerprints": ("PhotoFingerprints", "PhotoDiagnosis"),
             "embed": ("Embed",),
             "decide": ("Decide",),
         }.items()

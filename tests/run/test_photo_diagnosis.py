@@ -11,6 +11,7 @@ from bench.leaderboard.about import about
 from bench.leaderboard.table import build
 from bench.plugins import factory
 from bench.quality.near_duplicates import SamePhotos
+from bench.run import photo_sets
 from bench.run.folder import RunFolder
 from bench.run.planning import Options, prepare
 from bench.run.runner import execute
@@ -120,10 +121,40 @@ def test_a_run_of_the_embedded_default_is_not_warned_of(tiny, tmp_path):
         make_spec({"dataset": "synthetic"}), Options("cpu", 1, store=tmp_path / "store", out=tmp_path / "out")
     )
     (node,) = prepared.pipeline.photo_probes()
-    payloads = {one.address: one.run({}, prepared.machine, lambda _n: None) for one in node.inputs}
+    payloads = {one.address: fingerprints_of(one, prepared.machine) for one in node.inputs}
     found = SamePhotos.model_validate_json(node.run(payloads, prepared.machine, lambda _n: None))
     assert found.probes > 40
     assert of_photos(found, prepared.run.dataset.note) == []
+
+
+def fingerprints_of(node, machine):
+    (photos,) = node.inputs
+    crops = photos.run({}, machine, lambda _n: None)
+    return node.run({photos.address: crops}, machine, lambda _n: None)
+
+
+def test_no_node_holds_the_crops_of_more_than_one_shard(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(photo_sets, "SHARD_IMAGES", 8)
+    prepared = prepare(
+        make_spec({"dataset": "tiny"}), Options("cpu", 1, store=tmp_path / "store", out=tmp_path / "out")
+    )
+    (node,) = prepared.pipeline.photo_probes()
+    shards = [one.inputs for one in node.inputs]
+    assert shards == [(crops,) for role in ("gallery", "probes") for crops in prepared.pipeline.natural(role)]
+    assert len(shards) > 3
+    for one in node.inputs:
+        crops = one.inputs[0].run({}, prepared.machine, lambda _n: None)
+        assert 10 * len(fingerprints_of(one, prepared.machine)) < len(crops)
+
+
+def test_a_photo_is_found_whatever_the_shards(album, tmp_path, monkeypatch):
+    pair = resave(album, executed(album, tmp_path, "again-before"))
+    monkeypatch.setattr(photo_sets, "SHARD_IMAGES", 2)
+    parted = executed(album, tmp_path, "parted")
+    assert len(parted.pipeline.photo_probes()[0].inputs) > 4
+    (cell,) = parted.folder.cells()
+    found = SamePhotos.model_validate_json(parted.folder.content(cell.photo_diagnosis))
+    assert pair in [one[:2] for one in found.pairs]
 
 
 def test_a_folder_of_a_version_that_did_not_look_is_read_as_before(evaluate, copy_of):

@@ -1,13 +1,13 @@
 """Which probes show the same picture as a gallery photo: the same photo, saved again."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from bench.faces.pixels import decode_pixels
 from bench.quality import near_duplicates
 from bench.run.device import Machine
 from bench.run.graph import Advance, Node, Payloads
+from bench.run.stages.photo_fingerprints import PhotoFingerprints
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,14 +15,14 @@ class PhotoDiagnosis(Node):
     """The probes of a run that are near-duplicates of its gallery photos, found on the crops the tracker sees.
 
     Attributes:
-        gallery: shards of gallery photos.
-        probes: shards of probes.
+        gallery: fingerprints of gallery photos, shard by shard.
+        probes: of probes.
     """
 
     stage: ClassVar[str] = "diagnose"
     image_bytes: ClassVar[int] = 1
-    gallery: tuple[Node, ...]
-    probes: tuple[Node, ...]
+    gallery: tuple[PhotoFingerprints, ...]
+    probes: tuple[PhotoFingerprints, ...]
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -33,22 +33,22 @@ class PhotoDiagnosis(Node):
         return sum(node.images for node in self.inputs)
 
     @property
+    def work(self) -> int:
+        return 0
+
+    @property
     def core_seconds(self) -> float:
-        return 0.0005 * self.work
+        gallery, probes = (sum(node.images for node in nodes) for nodes in (self.gallery, self.probes))
+        return 1e-8 * gallery * probes
 
     def key_fields(self) -> Mapping[str, Any]:
         return {"gallery": len(self.gallery)}
 
     def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:
         """Return a `bench.quality.near_duplicates.SamePhotos` as JSON."""
-        del machine
-
-        def prints(nodes: Iterable[Node]) -> near_duplicates.Fingerprints:
-            found = []
-            for node in nodes:
-                pixels = decode_pixels(payloads[node.address])
-                found.append(near_duplicates.fingerprints(pixels.ids, pixels.images))
-                advance(len(pixels.ids))
-            return near_duplicates.joined(found)
-
-        return near_duplicates.same_photos(prints(self.probes), prints(self.gallery)).to_bytes()
+        del machine, advance
+        gallery, probes = (
+            (near_duplicates.from_bytes(payloads[node.address]) for node in nodes)
+            for nodes in (self.gallery, self.probes)
+        )
+        return near_duplicates.same_photos(near_duplicates.joined([*probes]), gallery).to_bytes()
