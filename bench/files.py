@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,3 +50,25 @@ def write_atomically(
             f"cannot write {path}: {error.strerror or error}. What was computed before is kept; free some "
             f"space or {fix}, then run the same command again."
         ) from error
+
+
+def sweep(folder: Path, before: float) -> int:
+    """Remove the temporary files that killed processes left in a folder and below; returns how many.
+
+    Args:
+        folder: that `write_atomically` wrote in.
+        before: files that changed later stay, as somebody may be writing them; seconds of `time.time`.
+    """
+    stale = [path for path in folder.rglob(".*.tmp") if _changed(path) < before]
+    for path in stale:
+        with contextlib.suppress(OSError):  # the folder may be read-only
+            path.unlink(missing_ok=True)
+    return len(stale)
+
+
+def _changed(path: Path) -> float:
+    """Return when a file last changed; now where another process has removed it meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()

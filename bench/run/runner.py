@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from bench.files import sweep
 from bench.run import following, timings
 from bench.run.folder import CellResult
 from bench.run.graph import Executor, Node, Tally
@@ -28,6 +29,7 @@ def execute(prepared: Prepared, advance: Callable[[Node, int], None] | None = No
     Raises:
         StoreError: the store or the run's folder cannot be written.
     """
+    began = time.time()
     prepared.begin()
     tally = Tally()
     with (
@@ -39,6 +41,7 @@ def execute(prepared: Prepared, advance: Callable[[Node, int], None] | None = No
         executor.compute(prepared.missing)
         results = Outputs(prepared, executor.fetch).write_cells(prepared.folder)
     prepared.folder.write_manifest()
+    sweep(prepared.folder.path, began)
     return results
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.data.files import no_home
-from bench.files import StoreError, write_atomically
+from bench.files import StoreError, sweep, write_atomically
 from bench.run.digest import digest
 
 log = logging.getLogger("bench")
@@ -224,19 +224,7 @@ class Store:
 
     def sweep(self, older_than_s: float = 86_400) -> int:
         """Remove temporary files that killed runs left; returns how many."""
-        before = time.time() - older_than_s
-        stale = [path for path in self.folder.rglob(".*.tmp") if _changed(path) < before]
-        for path in stale:
-            _remove(path)
-        return len(stale)
-
-
-def _changed(path: Path) -> float:
-    """Return when a file last changed; now where another run has removed it meanwhile."""
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return time.time()
+        return sweep(self.folder, time.time() - older_than_s)
 
 
 def _remove(path: Path) -> None:

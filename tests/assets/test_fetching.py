@@ -549,7 +549,8 @@ def test_killed_anywhere_again_and_again_it_fetches_the_same_file(bench, data, p
         made = (data / "weights/toy/model.bin").exists()
         assert not made or contents(data)["weights/toy/model.bin"] == MADE
         assert "Traceback" not in err, err
-        assert code in (0, ENDED[number]), err
+        # At its very end Python leaves signals to the system again.
+        assert code in (0, ENDED[number], -number), err
         assert made or not out
     code, _, err = finish(bench("fetch", "toy"))
     assert code == 0, err

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import time
 
 import pandas as pd
 import pytest
@@ -127,3 +129,15 @@ def test_a_store_that_fills_up_stops_the_run_and_keeps_what_was_done(tiny, monke
     left = prepare(requested, options)
     assert {node.stage for node in left.missing} == {"embed", "decide"}
     assert [result.status for result in execute(left)] == ["ok", "ok"]
+
+
+def test_temporary_files_of_a_killed_run_are_removed_and_those_of_others_stay(evaluate, tmp_path):
+    made = evaluate(store=tmp_path / "store")
+    stale, fresh = made.folder.path / "decisions/.0123.tmp", made.folder.path / ".4567.tmp"
+    for path in (stale, fresh):
+        path.write_bytes(b"half")
+    os.utime(stale, (1, 1))
+    os.utime(fresh, (time.time() + 60,) * 2)
+    execute(made)
+    assert not stale.exists()
+    assert fresh.exists()
