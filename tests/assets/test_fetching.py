@@ -527,8 +527,16 @@ def test_a_command_that_is_killed_leaves_no_file_and_the_next_goes_on(bench, dat
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("kills", [2, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("number", "kills"),
+    [
+        (signal.SIGKILL, 2),
+        *(
+            pytest.param(number, 100, marks=pytest.mark.slow)
+            for number in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
+        ),
+    ],
+)
 def test_killed_anywhere_again_and_again_it_fetches_the_same_file(bench, data, publishers, number, kills):
     """At moments that a seed draws; whenever one command came to its end the next begins with nothing."""
     publishers.fault(RAW, *[trickle(40_000, 0.02)] * (2 * kills + 2))

@@ -214,7 +214,7 @@ class TestReal:
         assert sum(p.role == "training" for p in identities) == 5591
         assert max(len(p.photos) for p in identities) == 530
 
-    @pytest.mark.parametrize("identities", [12, None])
+    @pytest.mark.parametrize("identities", [12, pytest.param(None, marks=pytest.mark.slow)])
     def test_no_run_is_warned_of_photos_saved_again(self, identities):
         run = resolve(make_spec({"dataset": "lfw", "identities": identities}))
         gallery, probes = (

@@ -83,6 +83,7 @@ class Late(Node):
         raise AssertionError("it was there")
 
 
+@pytest.mark.slow
 def test_a_lock_that_a_killed_run_left_stops_nobody(command, tmp_path):
     done = command("run", *MATRIX, "--store", tmp_path / "store", "--out", tmp_path / "first")
     assert done.returncode == 0, done.stderr

@@ -60,6 +60,7 @@ def test_a_run_that_is_told_to_end_ends_in_order(command, whole, tmp_path, numbe
     assert (run / "leaderboard.csv").read_bytes() == (whole[0] / "leaderboard.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_signal_that_was_to_be_ignored_is(command, whole, tmp_path):
     """As nohup and a shell's background jobs start programs."""
     old = signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -714,7 +714,7 @@ def made_of(nodes, holds):
     return {id(node) for plan, node in nodes if touched(plan, node)}
 
 
-QUICK = 5
+QUICK = 10
 """One of so many changes is tried in the quick tests, all in ``.ci/full``."""
 
 
