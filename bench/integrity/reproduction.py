@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
@@ -83,7 +83,8 @@ class Value:
         low: lower end of the published 95 % interval over identities; None where there is none.
         high: upper end.
         here: what was made here, in [0, 1].
-        state: ``same`` to the last digit that the table shows; ``within`` or ``outside`` the published interval;
+        state: ``same`` to the last digit that the table shows; ``within`` or ``outside`` the published interval, or,
+            where 0 or 1 was made here, whether this one's interval holds the published rate;
             ``failed`` here; ``missing`` here or there.
         why: what else of the row differs, or the reason of the failure; "" where nothing does.
     """
@@ -280,26 +281,46 @@ def _number(row: Mapping[Any, Any], name: str) -> float | None:
 
 
 def _value(cell: str, measure: str, row: Mapping[Any, Any], made: Mapping[Any, Any] | None) -> Value:
-    there = {name: _number(row, f"{measure}{name}") for name in ("", "_low", "_high")}
-    stated = (cell, measure, there[""], there["_low"], there["_high"])
+    there = _rate(row, measure)
+    stated = (cell, measure, there.rate, there.low, there.high)
     if made is None:
         return Value(*stated, None, "missing", "the run made here has no such cell")
     if made["status"] != "ok":
         return Value(*stated, None, "failed", str(made["reason"]))
-    here = _number(made, measure)
-    if here is None:
+    here = _rate(made, measure)
+    if here.rate is None:
         return Value(*stated, None, "missing", str(made[f"{measure}_reason"]))
     state = _state(there, here)
-    return Value(*stated, here, state, "" if state == "same" else _why(row, made))
+    return Value(*stated, here.rate, state, "" if state == "same" else _why(row, made))
 
 
-def _state(there: Mapping[str, float | None], here: float) -> State:
-    rate, low, high = there[""], there["_low"], there["_high"]
-    if rate is not None and abs(here - rate) <= 2 * _DIGITS:
+class _Rate(NamedTuple):
+    """A rate with its interval, as far as a table has them."""
+
+    rate: float | None
+    low: float | None
+    high: float | None
+
+    def holds(self, rate: float | None) -> bool:
+        """Whether a rate lies in the interval, up to the digits that tables show."""
+        if rate is None or self.low is None or self.high is None:
+            return False
+        return self.low - _DIGITS <= rate <= self.high + _DIGITS
+
+
+def _rate(row: Mapping[Any, Any], measure: str) -> _Rate:
+    return _Rate(*(_number(row, f"{measure}{name}") for name in ("", "_low", "_high")))
+
+
+def _state(there: _Rate, here: _Rate) -> State:
+    assert here.rate is not None, "a missing rate has a state of its own"
+    if there.rate is not None and abs(here.rate - there.rate) <= 2 * _DIGITS:
         return "same"
-    if low is None or high is None:
-        return "outside"
-    return "within" if low - _DIGITS <= here <= high + _DIGITS else "outside"
+    if there.holds(here.rate):
+        return "within"
+    # No interval of a rate between 0 and 1 holds either, be it of one probe: there the one made here must hold.
+    at_the_end = here.rate in (0, 1) and here.holds(here.rate)
+    return "within" if at_the_end and here.holds(there.rate) else "outside"
 
 
 def _why(row: Mapping[Any, Any], made: Mapping[Any, Any]) -> str:

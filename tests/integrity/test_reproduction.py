@@ -70,6 +70,23 @@ def test_a_rate_is_held_against_its_published_interval(table, share, state):
     assert (moved.low, moved.high) == (table.loc[row, "asr_low"], high)
 
 
+@pytest.mark.parametrize(
+    ("interval", "state"), [((0.0, 0.195), "within"), ((0.0, 0.005), "outside"), ((0.001, 0.195), "outside")]
+)
+def test_a_rate_of_none_is_held_the_other_way_round(table, interval, state):
+    """No interval of a rate above zero holds zero, be it of one probe."""
+    row = where(table, attack="fawkes", defense="puface", backbone="mobileface-v2", head="nn")
+    there, here = table.copy(), table.copy()
+    there.loc[row, ["asr", "asr_low", "asr_high"]] = 0.008, 0.0002, 0.195
+    here.loc[row, ["asr", "asr_low", "asr_high"]] = 0.0, *interval
+    moved = next(
+        v
+        for v in compare(there, here).rates
+        if (v.measure, v.cell) == ("asr", "fawkes puface mobileface-v2 nn 0")
+    )
+    assert moved.state == state
+
+
 def test_what_else_of_a_row_differs_is_its_reason(table):
     row = where(table, attack="fawkes", defense="none", backbone="mobileface-v2", head="nn")
     here = table.copy()
