@@ -57,7 +57,7 @@ ALIASES = {
 }
 """What stands in the field `License` or in a classifier → SPDX."""
 
-MEND = (
+REMEDY = (
     "read the licence in the package's files; where it may be used, add it to ALLOWED or ALLOWED_FOR, or the package "
     "to REVIEWED, in benchmarks/licences.py"
 )
@@ -107,7 +107,7 @@ def faults(packages: Mapping[str, Distribution]) -> list[str]:
     """Return a line for each package whose licence is not known or not allowed."""
     licences = {name: licence(name, package) for name, package in sorted(packages.items())}
     return [
-        f"{name}: {text or 'no licence is stated'}; {MEND}"
+        f"{name}: {text or 'no licence is stated'}; {REMEDY}"
         for name, text in licences.items()
         if not text or not _allowed(LICENSING.parse(text), name)
     ]

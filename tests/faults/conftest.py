@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -26,3 +27,17 @@ def _within():
     import resource
 
     resource.setrlimit(resource.RLIMIT_DATA, (BYTES, BYTES))
+
+
+@pytest.fixture(scope="session")
+def begun():
+    """Return a function that waits until a run has put its first artefact into its store."""
+
+    def wait(store, process):
+        until = time.monotonic() + 120
+        while not list(store.glob("*/*/*.json")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+    return wait

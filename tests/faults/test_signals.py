@@ -27,14 +27,6 @@ def whole(command, tmp_path_factory):
     return root / "run", time.monotonic() - start
 
 
-def begun(store, process):
-    until = time.monotonic() + 120
-    while not list(store.glob("*/*/*.json")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize(
     "number",
     [
@@ -42,7 +34,7 @@ def begun(store, process):
         *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGINT, signal.SIGHUP)),
     ],
 )
-def test_a_run_that_is_told_to_end_ends_in_order(command, whole, tmp_path, number):
+def test_a_run_that_is_told_to_end_ends_in_order(begun, command, whole, tmp_path, number):
     store, run = tmp_path / "store", tmp_path / "run"
     process = command("run", *MATRIX, "--store", store, "--out", run, wait=False, TINY_DELAY="0.05")
     begun(store, process)
@@ -61,7 +53,7 @@ def test_a_run_that_is_told_to_end_ends_in_order(command, whole, tmp_path, numbe
 
 
 @pytest.mark.slow
-def test_a_signal_that_was_to_be_ignored_is(command, whole, tmp_path):
+def test_a_signal_that_was_to_be_ignored_is(begun, command, whole, tmp_path):
     """As nohup and a shell's background jobs start programs."""
     old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

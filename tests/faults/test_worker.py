@@ -79,12 +79,12 @@ def words_of(number):
     [("deaf", signal.SIGTERM, 143), pytest.param("hangs_in_c", signal.SIGINT, 130, marks=pytest.mark.slow)],
 )
 def test_a_worker_that_heeds_no_signal_ends_all_the_same_and_is_not_replaced(
-    command, tmp_path, how, number, code
+    begun, command, tmp_path, how, number, code
 ):
     attack = ("--attack", f"{PLUGIN}:how={how}")
     store, run = tmp_path / "store", tmp_path / "run"
     process = command("run", *MATRIX[:2], *attack, *MATRIX[2:], "--store", store, "--out", run, wait=False)
-    at_work(store, process)
+    begun(store, process)
     worker = worker_of(process)
     until = time.monotonic() + 120
     while not list((store / ".locks").glob("*.lock")) or not list(store.glob("faces/*/*.json")):
@@ -109,19 +109,11 @@ def worker_of(process):
     return int(found[0])
 
 
-def at_work(store, process):
-    until = time.monotonic() + 120
-    while not list(store.glob("*/*/*.json")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="the processes of others are read from /proc")
-def test_a_worker_killed_from_outside_is_replaced_and_nothing_is_lost(command, alone, tmp_path):
+def test_a_worker_killed_from_outside_is_replaced_and_nothing_is_lost(begun, command, alone, tmp_path):
     store, run = tmp_path / "store", tmp_path / "run"
     process = command("run", *MATRIX, "--store", store, "--out", run, wait=False, TINY_DELAY="0.1")
-    at_work(store, process)
+    begun(store, process)
     os.kill(worker_of(process), signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
@@ -131,12 +123,12 @@ def test_a_worker_killed_from_outside_is_replaced_and_nothing_is_lost(command, a
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker outlives the process that is killed")
-def test_a_worker_ends_with_the_command_that_is_killed(command, tmp_path):
+def test_a_worker_ends_with_the_command_that_is_killed(begun, command, tmp_path):
     store = tmp_path / "store"
     process = command(
         "run", *MATRIX, "--store", store, "--out", tmp_path / "run", wait=False, TINY_DELAY="0.5"
     )
-    at_work(store, process)
+    begun(store, process)
     worker = worker_of(process)
     process.kill()
     process.communicate(timeout=60)
