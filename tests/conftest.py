@@ -264,6 +264,25 @@ def evaluate(tiny, common, once, tmp_path_factory):
     assert not changed, f"a test of this module changed {changed}, which others read: let it change a copy"
 
 
+@pytest.fixture(scope="module")
+def submittable(evaluate, tmp_path_factory):
+    """Return the folder of a small run that may be submitted: one attack, one defence, a copy to be changed."""
+    from bench.leaderboard.as_csv import to_csv
+    from bench.leaderboard.table import build
+    from bench.publish.submission import LEAST_IDENTITIES
+
+    made = evaluate(
+        dataset=f"tiny:identities={LEAST_IDENTITIES}",
+        attacks=("tiny-noise",),
+        defenses=("jpeg:quality=20",),
+        heads=("nn",),
+    ).folder
+    folder = RunFolder(shutil.copytree(made.path, tmp_path_factory.mktemp("submitted") / "run"))
+    folder.write_bytes("leaderboard.csv", to_csv(build(folder)).encode())
+    folder.write_manifest()
+    return folder
+
+
 @pytest.fixture
 def copy_of(tmp_path):
     """Return a function that copies a run's folder, to be changed."""

@@ -21,25 +21,15 @@ from bench.leaderboard.plausible import is_address
 from bench.leaderboard.table import build
 from bench.publish import submission
 from bench.publish.page import origin_of
-from bench.publish.submission import LEAST_IDENTITIES, examine, publish
+from bench.publish.submission import examine, publish
 from bench.run import decision_files
-from bench.run.folder import RunFolder
 
 URL = "https://example.org/decisions.zip"
 
 
 @pytest.fixture(scope="module")
-def run(evaluate, tmp_path_factory):
-    made = evaluate(
-        dataset=f"tiny:identities={LEAST_IDENTITIES}",
-        attacks=("tiny-noise",),
-        defenses=("jpeg:quality=20",),
-        heads=("nn",),
-    ).folder
-    folder = RunFolder(shutil.copytree(made.path, tmp_path_factory.mktemp("submitted") / "run"))
-    folder.write_bytes("leaderboard.csv", to_csv(build(folder)).encode())
-    folder.write_manifest()
-    return folder
+def run(submittable):
+    return submittable
 
 
 @pytest.fixture(scope="module")
