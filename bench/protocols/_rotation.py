@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -283,39 +282,3 @@ def _fitted_scores(head: Head, gallery: Gallery, probes: Probes) -> Iterator[Sco
         else:
             of_natural, of_protected = probes.score(gallery.fit(head, columns))
         yield np.where(columns[probes.labels][:, None], of_protected, of_natural)
-
-
-def decision_rows(fold: int, gallery: Gallery, probes: Probes, scores: Scores) -> Any:
-    """Return one rotation's decisions as a data frame."""
-    import pandas as pd
-
-    names = np.array(gallery.identities, dtype=object)
-    every = np.arange(len(scores))
-    answer = scores.argmax(axis=1)  # the first of equals
-    best = scores[every, answer]
-    answered = np.isfinite(best)
-    return pd.DataFrame(
-        {
-            "fold": np.full(len(scores), fold, dtype=np.int16),
-            "identity": names[probes.labels],
-            "image": np.array(probes.images, dtype=object),
-            "protected": gallery.fold[probes.labels] == fold,
-            "predicted": np.where(answered, names[answer], None),
-            "correct": answered & (answer == probes.labels),
-            "score": np.where(answered, best, np.float32(np.nan)),
-            "margin": _margins(scores, probes.labels),
-        }
-    )
-
-
-def _margins(scores: Scores, labels: Labels) -> Scores:
-    """Return the true identity's score minus the best other one; NaN where either is missing."""
-    every = np.arange(len(scores))
-    own = scores[every, labels]
-    others = scores.copy()
-    others[every, labels] = -np.inf
-    rival = others.max(axis=1)
-    known = np.isfinite(own) & np.isfinite(rival)
-    margins = np.full(len(scores), np.nan, dtype=np.float32)
-    np.subtract(own, rival, out=margins, where=known)
-    return margins

@@ -32,7 +32,7 @@ def unit(vectors: Vectors) -> NDArray[np.float64]:
     Raises:
         MethodError: an embedding is not finite.
     """
-    wide = np.asarray(vectors, dtype=np.float64)
+    wide = np.array(vectors, dtype=np.float64)
     if not np.isfinite(wide).all():
         bad = int((~np.isfinite(wide).all(axis=1)).sum())
         raise MethodError(
@@ -40,8 +40,8 @@ def unit(vectors: Vectors) -> NDArray[np.float64]:
             "returned, and at the backbone's preprocessing."
         )
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    result: NDArray[np.float64] = wide / np.where(lengths > 0, lengths, 1.0)
-    return result
+    wide /= np.where(lengths > 0, lengths, 1.0)
+    return wide
 
 
 class Head(ABC):
@@ -77,7 +77,7 @@ class NearestNeighbour(Head):
     def fit(self, vectors: Vectors, labels: Labels, n_classes: int) -> Scorer:
         """Keep the gallery; see `Head.fit`. Scores are cosines in [−1, 1]."""
         order = np.argsort(labels, kind="stable")
-        gallery = unit(vectors)[order].T
+        gallery = unit(vectors[order]).T
         present, starts = np.unique(labels[order], return_index=True)
 
         def score(probes: Vectors) -> Scores:

@@ -18,14 +18,8 @@ from pydantic import Field, field_validator
 
 from bench.contracts import ConditionFacts, Decided, Embedded, Identity, Trial, View
 from bench.errors import UsageError, unknown
-from bench.protocols._rotation import (
-    Gallery,
-    Probes,
-    Rotation,
-    RotationParams,
-    decision_rows,
-    scores_by_fold,
-)
+from bench.protocols._answers import Answers, decision_rows
+from bench.protocols._rotation import Gallery, Probes, Rotation, RotationParams, scores_by_fold
 from bench.protocols.heads import Head, Labels, Scores, Vectors, make_head
 from bench.protocols.thresholds import thresholds_at
 from bench.randomness import numpy_generator, stream_seed
@@ -243,7 +237,7 @@ class Search:
     def results(self) -> Iterator[Results]:
         """Yield the answers to the probes in each rotation."""
         for fold, scores in enumerate(self.scores(self.probes)):
-            best = decision_rows(fold, self.everyone, self.probes, scores)
+            best = decision_rows(fold, self.everyone, self.probes, Answers.of(scores, self.probes.labels))
             yield Results(best, scores, self.probes.labels)
 
     def always_reached(self, rank: int) -> str:

@@ -18,14 +18,8 @@ from bench.contracts import (
 )
 from bench.errors import UsageError, unknown
 from bench.plugins import factory, registry
-from bench.protocols._rotation import (
-    Gallery,
-    Probes,
-    Rotation,
-    RotationParams,
-    decision_rows,
-    scores_by_fold,
-)
+from bench.protocols._answers import decisions_by_fold
+from bench.protocols._rotation import Gallery, Probes, Rotation, RotationParams
 from bench.protocols.heads import make_head
 
 NOTHING = "none"
@@ -106,10 +100,7 @@ class RobustnessProtocol(Rotation):
             probes = Probes.of(views["probes"], views["probes"], trial.split, gallery.identities)
             condition = NO_CHANNEL if chain == NOTHING else chain
             conditions[condition] = ConditionFacts()
-            rows += [
-                decision_rows(fold, gallery, probes, scores).assign(condition=condition)
-                for fold, scores in enumerate(scores_by_fold(head, gallery, probes))
-            ]
+            rows += [found.assign(condition=condition) for found in decisions_by_fold(head, gallery, probes)]
         return Decided(pd.concat(rows, ignore_index=True), conditions)
 
 

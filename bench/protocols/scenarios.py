@@ -10,14 +10,8 @@ from pydantic import Field
 
 from bench.contracts import Attack, ConditionFacts, Decided, Defense, Embedded, Split, Trial, View
 from bench.errors import unknown
-from bench.protocols._rotation import (
-    Gallery,
-    Probes,
-    Rotation,
-    RotationParams,
-    decision_rows,
-    scores_by_fold,
-)
+from bench.protocols._answers import answers_by_fold, decision_rows
+from bench.protocols._rotation import Gallery, Probes, Rotation, RotationParams
 from bench.protocols.heads import Head, make_head
 
 CONDITIONS = tuple(
@@ -106,8 +100,10 @@ def _by_query(
         np.concatenate([clean.natural, cloaked.natural]),
         np.concatenate([clean.protected, cloaked.protected]),
     )
-    scores = list(scores_by_fold(head, gallery, both))
+    answers = list(answers_by_fold(head, gallery, both))
     for name, probes, first in (("clean", clean, 0), ("cloaked", cloaked, len(clean.images))):
         part = slice(first, first + len(probes.images))
-        frames = [decision_rows(fold, gallery, probes, s[part]) for fold, s in enumerate(scores)]
+        frames = [
+            decision_rows(fold, gallery, probes, found.part(part)) for fold, found in enumerate(answers)
+        ]
         yield name, pd.concat(frames, ignore_index=True)

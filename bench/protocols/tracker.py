@@ -9,14 +9,8 @@ from pydantic import Field
 
 from bench.contracts import Decided, Embedded, Trial, View
 from bench.errors import unknown
-from bench.protocols._rotation import (
-    Gallery,
-    Probes,
-    Rotation,
-    RotationParams,
-    decision_rows,
-    scores_by_fold,
-)
+from bench.protocols._answers import decisions_by_fold
+from bench.protocols._rotation import Gallery, Probes, Rotation, RotationParams
 from bench.protocols.finetuning import FineTuned, Recipe, as_photos
 from bench.protocols.heads import Head, make_head
 
@@ -100,10 +94,7 @@ class TrackerProtocol(Rotation):
         probes = Probes.of(
             views["probes"], views.get("cloaked probes", views["probes"]), trial.split, gallery.identities
         )
-        scores = scores_by_fold(head, gallery, probes)
-        return Decided(
-            pd.concat([decision_rows(k, gallery, probes, s) for k, s in enumerate(scores)], ignore_index=True)
-        )
+        return Decided(pd.concat(list(decisions_by_fold(head, gallery, probes)), ignore_index=True))
 
     def _head(self, trial: Trial) -> Head:
         if trial.head not in self.end_to_end_heads:

@@ -1,0 +1,96 @@
+"""Answers found block by block are those that a table of all scores gives, ties and missing photos included."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.contracts import Embedded, Split
+from bench.protocols._answers import Answers, answers_by_fold
+from bench.protocols._rotation import Gallery, Probes, scores_by_fold
+from bench.protocols.heads import make_head
+
+
+@st.composite
+def trackers(draw):
+    """Draw a gallery and probes on few distinct vectors, so that scores tie; some photos are dropped by a defence."""
+    identities = [f"i{number}" for number in range(draw(st.integers(2, 9)))]
+    folds = draw(st.integers(1, len(identities)))
+    gallery = {name: tuple(f"{name}g{k}" for k in range(draw(st.integers(1, 3)))) for name in identities}
+    probes = {name: tuple(f"{name}p{k}" for k in range(draw(st.integers(1, 2)))) for name in identities}
+    fold = {name: place % folds for place, name in enumerate(draw(st.permutations(identities)))}
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    steps = draw(st.sampled_from([2, 3, 1000]))
+
+    def embedded(photos, keep=1.0):
+        named = [(image, name) for name, images in photos.items() for image in images if rng.random() < keep]
+        vectors = rng.integers(0, steps, (len(named), 3)).astype(np.float32) / steps
+        return Embedded(vectors, tuple(image for image, _ in named), tuple(name for _, name in named))
+
+    split = Split(gallery=gallery, probes=probes, fold=fold, cloaked=gallery)
+    keep = draw(st.sampled_from([1.0, 0.6]))
+    natural = embedded(gallery, keep)
+    cloaked = natural if draw(st.booleans()) else embedded(gallery, keep)
+    shown = embedded(probes)
+    shown_protected = shown if draw(st.booleans()) else embedded(probes)
+    found = Gallery.of(natural, cloaked, split)
+    return found, Probes.of(shown, shown_protected, split, found.identities)
+
+
+def by_table(scores, labels):
+    """Return answer, score and margin as one reads them off a row of scores."""
+    rows = []
+    for row, label in zip(scores, labels, strict=True):
+        answer = int(np.argmax(row))
+        rival = np.delete(row, label).max(initial=-np.inf)
+        both = np.isfinite(row[label]) and np.isfinite(rival)
+        rows.append((answer, row[answer], row[label] - rival if both else np.float32(np.nan)))
+    return [np.array(column) for column in zip(*rows, strict=True)]
+
+
+@given(trackers(), st.sampled_from(["nn", "centroid"]), st.sampled_from([1, 100, 1 << 20]))
+def test_blocks_of_any_size_answer_as_a_table_of_all_scores_does(tracker, head, block_bytes):
+    gallery, probes = tracker
+    tables = list(scores_by_fold(make_head(head), gallery, probes))
+    found = list(answers_by_fold(make_head(head), gallery, probes, block_bytes))
+    assert len(found) == len(tables) == gallery.folds
+    for table, answers in zip(tables, found, strict=True):
+        answer, score, margin = by_table(table, probes.labels)
+        answered = np.isfinite(score)
+        np.testing.assert_array_equal(answers.score, score)
+        np.testing.assert_array_equal(answers.answer[answered], answer[answered])
+        np.testing.assert_array_equal(answers.margin, margin)
+
+
+@given(trackers())
+def test_one_table_gives_the_same_answers(tracker):
+    gallery, probes = tracker
+    for table in scores_by_fold(make_head("nn"), gallery, probes):
+        before = table.copy()
+        answers = Answers.of(table, probes.labels)
+        np.testing.assert_array_equal(table, before)
+        answer, score, margin = by_table(table, probes.labels)
+        np.testing.assert_array_equal(answers.score, score)
+        np.testing.assert_array_equal(answers.answer[np.isfinite(score)], answer[np.isfinite(score)])
+        np.testing.assert_array_equal(answers.margin, margin)
+
+
+def test_a_head_that_is_trained_anew_for_each_rotation_goes_the_plain_way():
+    rng = np.random.default_rng(3)
+    names = ("a", "b", "c")
+    gallery = {name: (f"{name}0", f"{name}1") for name in names}
+    probes = {name: (f"{name}2",) for name in names}
+
+    def embedded(photos):
+        ids = [(image, name) for name in names for image in photos[name]]
+        vectors = rng.normal(size=(len(ids), 4)).astype(np.float32)
+        return Embedded(vectors, tuple(i for i, _ in ids), tuple(n for _, n in ids))
+
+    split = Split(gallery=gallery, probes=probes, fold=dict.fromkeys(names, 0) | {"c": 1}, cloaked=gallery)
+    found = Gallery.of(embedded(gallery), embedded(gallery), split)
+    asked = embedded(probes)
+    who = Probes.of(asked, asked, split, found.identities)
+    tables = list(scores_by_fold(make_head("linear"), found, who))
+    for table, answers in zip(tables, answers_by_fold(make_head("linear"), found, who), strict=True):
+        np.testing.assert_array_equal(answers.answer, table.argmax(axis=1))
+        assert answers.part(slice(1, 2)).score == pytest.approx(table[1].max())
