@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from bench.cli.options import device_option, long_name, lpips_trunk_option, store_option, threads_option
+from bench.cli import engines
+from bench.cli.options import (
+    device_option,
+    engine_options,
+    long_name,
+    lpips_trunk_option,
+    store_option,
+    threads_option,
+)
 from bench.cli.output import is_quiet
 
 if TYPE_CHECKING:
@@ -84,6 +92,7 @@ def matrix_options(command: Command) -> Command:
             "--out", type=click.Path(path_type=Path), help="The run's folder. [default: runs/<run>]"
         ),
         lpips_trunk_option,
+        engine_options,
     ]
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
 
@@ -186,10 +195,11 @@ def prepare(values: dict[str, Any]) -> "Prepared":
 
     _say_what_is_set(values)
     spec = make_spec(_requested(values))
+    engine = engines.take(values)
     keys = ("device", "threads", "batch_size", "store", "out", "lpips_trunk")
     limits = Limits(values["time_limit"], values["memory_limit"])
     options = planning.Options(
-        **{key: values[key] for key in keys}, limits=limits, command=command_line(values)
+        **{key: values[key] for key in keys}, limits=limits, engine=engine, command=command_line(values)
     )
     try:
         return planning.prepare(spec, options)

@@ -4,12 +4,12 @@
 complete themselves.
 """
 
+import functools
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -91,6 +91,29 @@ lpips_trunk_option = click.option(
     help="AlexNet weights for LPIPS (.pth or .safetensors). [env: CLOAKBENCH_LPIPS_TRUNK] [default: what "
     "`bench fetch lpips` got into the data folder, else torchvision's cache]",
 )
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_ENGINE_OPTIONS = (
+    click.option(
+        "--engine",
+        metavar="ENGINE",
+        help="Where to compute: inline, in this process; processes:N, in N on this machine; slurm, on a cluster; or "
+        "./mine.py:MyEngine. [default: inline]",
+    ),
+    click.option("--slurm-partition", metavar="NAME", help="Partition for --engine slurm."),
+    click.option(
+        "--slurm-time", type=click.IntRange(1), metavar="MINUTES", help="Time limit of a Slurm job."
+    ),
+    click.option("--slurm-gpus", type=click.IntRange(0), metavar="N", help="GPUs of a Slurm job."),
+    click.option("--slurm-memory", type=click.FloatRange(0, min_open=True), metavar="GB", help="Its memory."),
+)
+
+
+def engine_options(command: _Command) -> _Command:
+    """Add the options that say where to compute; `bench.cli.engines.take` makes an engine of them."""
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_ENGINE_OPTIONS), command)
+
+
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON document, and nothing else."
 )
@@ -134,7 +157,8 @@ MEANT: Mapping[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(("gpu", "cuda", "use-gpu"), ("--device cuda",)),
     **dict.fromkeys(("cpu", "no-gpu", "no-cuda"), ("--device cpu",)),
-    **dict.fromkeys(("jobs", "j", "workers", "num-workers", "cores", "cpus", "n-jobs"), ("--threads",)),
+    **dict.fromkeys(("jobs", "j", "workers", "num-workers", "n-jobs"), ("--engine processes:N", "--threads")),
+    **dict.fromkeys(("cores", "cpus"), ("--threads",)),
     **dict.fromkeys(("batch", "bs", "b"), ("--batch-size",)),
     **dict.fromkeys(("suite", "configuration", "settings", "c"), ("--config",)),
     **dict.fromkeys(("cache", "cache-dir", "artefacts", "artifacts"), ("--store",)),
@@ -269,7 +293,7 @@ _KINDS: Mapping[str, str] = {
 """Parameters called so take the name of a plugin."""
 
 
-@cache
+@functools.cache
 def equip(command: click.Command, *path: str) -> click.Command:
     """Give a command, and those below it, what every command has; returns the same object.
 

@@ -22,16 +22,13 @@ import click
 
 from bench.cli.ending import SIGNALS
 from bench.errors import Ended
-from bench.run.watch import Message, Watch, set_this, this
+from bench.run.watch import PATIENCE, Death, Message, Watch, is_overdue, set_this, this
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 VARIABLE = "CLOAKBENCH_ONE_PROCESS"
 """Set to 1 to compute in the command's own process, e.g. for a debugger or a profiler."""
-
-PATIENCE = 5.0
-"""Seconds that a worker has to end by itself, beyond the limit of an artefact or after a signal: that is gentler."""
 
 _TICK = 0.2
 _SHORT_TICK = 0.01
@@ -69,31 +66,29 @@ def in_worker(command: Callable[P, T]) -> Callable[P, T]:
             _tidy_terminal()
             if end.heard:
                 raise Ended(end.heard[0])
-            _judge(end, failed, died_at)
+            _judge(end.death(), failed, died_at)
 
     return guarded
 
 
-def _judge(end: "_Worker", failed: dict[str, str], died_at: set[str]) -> None:
+def _judge(death: Death, failed: dict[str, str], died_at: set[str]) -> None:
     """Note what the next worker leaves out, and say so.
 
     Raises:
         ClickException: no artefact was in work, so that another worker would end the same way.
     """
-    address = end.last.address
-    # What was ended from outside may have been so by chance; what was twice at one place was not.
-    again = end.by_signal and not end.too_long and address not in died_at
+    address = death.last.address
+    again = death.is_chance(died_at)
     died_at.add(address)
     if not (again or address):
         raise click.ClickException(
-            f"{end.reason()}. What was computed is kept. With {VARIABLE}=1 a debugger or Python's -X faulthandler "
+            f"{death.reason()}. What was computed is kept. With {VARIABLE}=1 a debugger or Python's -X faulthandler "
             "tells where it ends."
         )
     if not again:
-        failed[address] = end.reason()
-    click.echo(
-        f"{end.reason().rstrip('.')}; going on {'with it once more' if again else 'without it'}.", err=True
-    )
+        failed[address] = death.reason()
+    how = "with it once more" if again else "without it"
+    click.echo(f"{death.reason().rstrip('.')}; going on {how}.", err=True)
 
 
 def _can_divide() -> bool:
@@ -179,22 +174,9 @@ class _Worker:
     def code(self) -> int:
         return os.waitstatus_to_exitcode(self.status)
 
-    def reason(self) -> str:
-        """Return why the artefact that was in work cannot be made."""
-        from bench.run.limits import took_too_long
-
-        if self.too_long:
-            return took_too_long(self.last.what, self.last.seconds)
-        if not self.last.address:
-            return f"the process that computes {self._how()}, with no artefact in work"
-        return f"{self.last.what}: the process that computed it {self._how()}"
-
-    def _how(self) -> str:
-        if not self.by_signal:
-            return f"left with exit code {self.code}"
-        name = signal.Signals(os.WTERMSIG(self.status)).name
-        memory = " (the system's, where memory runs out, or somebody's)" if name == "SIGKILL" else ""
-        return f"was ended by {name}{memory}"
+    def death(self) -> Death:
+        """Return how it ended."""
+        return Death(self.last, self.code, self.too_long)
 
     def wait(self, mask: set[int | signal.Signals]) -> "_Worker":
         """Follow it to its end, and end it where an artefact takes too long or a signal is not heeded.
@@ -239,8 +221,7 @@ class _Worker:
         return True
 
     def _end_if_due(self) -> None:
-        limit = self.last.seconds
-        too_long = bool(limit) and self._worked > limit + max(PATIENCE, limit / 10)
+        too_long = is_overdue(self.last, self._worked)
         if too_long or self._asked > PATIENCE or len(self.heard) > 1:
             self.too_long = too_long
             os.kill(self.pid, signal.SIGKILL)

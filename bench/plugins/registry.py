@@ -143,7 +143,7 @@ class _Named(ABC, Generic[T_co]):
         Raises:
             UsageError: two plugins of one name, or a folder that hides the built-in ones.
         """
-        return _entries(self.kind)
+        return entries_of(self.kind)
 
     @abstractmethod
     def load(self, name: str) -> object:
@@ -153,20 +153,31 @@ class _Named(ABC, Generic[T_co]):
         known = self.entries()
         if name not in known:
             raise unknown(self.singular, name, known, _UNKNOWN.format(command=f"bench list {self.kind}"))
-        entry = known[name]
-        module, _, attribute = entry.target.partition(":")
-        from bench.plugins.process import calling  # imports torch
+        return imported(known[name], f"{self.singular} '{name}'")
 
-        try:
-            with calling(f"{self.singular} '{name}'"):
-                return getattr(importlib.import_module(module), attribute)
-        except BenchError:
-            raise
-        except Exception as error:  # a module may fail in any way
-            raise UsageError(
-                f"{self.singular} '{name}' of {entry.distribution} cannot be imported from {entry.target}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+
+def imported(entry: Entry, what: str) -> object:
+    """Import what an entry names.
+
+    Args:
+        entry: of a plugin.
+        what: kind and name, for messages.
+
+    Raises:
+        UsageError: its module cannot be imported.
+    """
+    module, _, attribute = entry.target.partition(":")
+    from bench.plugins.process import calling  # imports torch
+
+    try:
+        with calling(what):
+            return getattr(importlib.import_module(module), attribute)
+    except BenchError:
+        raise
+    except Exception as error:  # a module may fail in any way
+        raise UsageError(
+            f"{what} of {entry.distribution} cannot be imported from {entry.target}: {type(error).__name__}: {error}"
+        ) from error
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
@@ -187,7 +198,7 @@ class Registry(_Named[M_co]):
         Raises:
             UsageError: unknown name; the file, class or import fails; or it is no plugin of this kind.
         """
-        found = _class_from_file(name) if _FILE_SIGN in name else self._imported(name)
+        found = class_from_file(name) if _FILE_SIGN in name else self._imported(name)
         sources.note_imported()
         contract = f"bench.contracts.{self._contract}"
         if not (isinstance(found, type) and issubclass(found, self.contract)):
@@ -235,7 +246,12 @@ class ObjectRegistry(_Named[T_co]):
 
 
 @cache
-def _entries(kind: str) -> Mapping[str, Entry]:
+def entries_of(kind: str) -> Mapping[str, Entry]:
+    """Return what packages register in the group ``cloakbench.<kind>`` by name, sorted; imports none.
+
+    Raises:
+        UsageError: two of one name, or a folder that hides the built-in ones.
+    """
     shadowing.check()
     found: dict[str, Entry] = {}
     for point in metadata.entry_points(group=f"cloakbench.{kind}"):
@@ -255,7 +271,7 @@ def _entries(kind: str) -> Mapping[str, Entry]:
 
 def forget() -> None:
     """Forget what was found: packages may have been installed or taken away since."""
-    _entries.cache_clear()
+    entries_of.cache_clear()
 
 
 # -- all of them -------------------------------------------------------------------------------------------------
@@ -296,7 +312,7 @@ def kinds_of(name: str) -> list[str]:
         UsageError: it is of none, or the file cannot be imported.
     """
     if _FILE_SIGN in name:
-        cls = _class_from_file(name)
+        cls = class_from_file(name)
         for kind, one in CLASSES.items():
             if issubclass(cls, one.contract):
                 one.load(name)  # says what else is wrong with it
@@ -313,7 +329,12 @@ def _file_module(path: Path) -> str:
     return f"{FILE_MODULE}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
 
 
-def _class_from_file(name: str) -> type:
+def class_from_file(name: str) -> type:
+    """Import a class that is named ``FILE.py:Class``.
+
+    Raises:
+        UsageError: the file, its import or the class fails.
+    """
     file_name, _, class_name = name.rpartition(":")
     path = Path(file_name).resolve()
     if not path.is_file():

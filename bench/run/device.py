@@ -71,7 +71,8 @@ def version_of(backbone: Backbone) -> tuple[Any, ...]:
     return (*map(id, networks), *versions, *modes)
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -123,7 +124,7 @@ def use_device(device: str, threads: int | None) -> tuple[torch.device, int]:
         )
     if chosen.type == "cuda":
         _compute_the_same_each_time()
-    count = threads or _usable_cores()
+    count = threads or usable_cores()
     torch.set_num_threads(count)
     keep_freed_memory()
     return chosen, count

@@ -178,6 +178,9 @@ class Executor:
         machine: where to compute.
         advance: called with (node, images finished), first with none as a node begins.
         tally: where to count what is computed.
+
+    Attributes:
+        failed: address → why it could not be made; who knows more adds to it.
     """
 
     def __init__(
@@ -192,7 +195,7 @@ class Executor:
         self.advance = advance
         self.tally = tally or Tally()
         self._watch = this()
-        self._failed = dict(self._watch.failed)
+        self.failed = dict(self._watch.failed)
 
     def compute(self, nodes: Iterable[Node]) -> None:
         """Compute nodes; what fails is remembered and becomes the reason of whatever is made from it.
@@ -201,7 +204,7 @@ class Executor:
             StoreError: the store cannot be written.
         """
         for node in nodes:
-            if node.address not in self._failed and (node.stage, node.address) not in self.store:
+            if node.address not in self.failed and (node.stage, node.address) not in self.store:
                 try:
                     self._compute(node)
                 except NodeError:
@@ -214,8 +217,8 @@ class Executor:
             NodeError: it, or something it is made from, failed; the message is the reason.
             StoreError: the store cannot be written.
         """
-        if node.address in self._failed:
-            raise NodeError(self._failed[node.address])
+        if node.address in self.failed:
+            raise NodeError(self.failed[node.address])
         payload = self.store.read(node.stage, node.address)
         return self._compute(node) if payload is None else payload
 
@@ -247,13 +250,13 @@ class Executor:
         except StoreError:
             raise
         except NodeError as error:
-            self._failed[node.address] = str(error)
+            self.failed[node.address] = str(error)
             raise
         except (Exception, SystemExit) as error:
             reason = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
-            self._failed[node.address] = printable(f"{node.stage} {node.label}: {reason}")
-            log.error("%s", self._failed[node.address], exc_info=not isinstance(error, BenchError))
-            raise NodeError(self._failed[node.address]) from error
+            self.failed[node.address] = printable(f"{node.stage} {node.label}: {reason}")
+            log.error("%s", self.failed[node.address], exc_info=not isinstance(error, BenchError))
+            raise NodeError(self.failed[node.address]) from error
 
     def _make(self, node: Node, inputs: Mapping[str, bytes]) -> bytes:
         """Run a node and store what it gives."""

@@ -1,5 +1,6 @@
 """A planned run: every name resolved, every node known, and all checked that can be known before work starts."""
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,8 @@ from bench.plugins import factory
 from bench.plugins.process import calling
 from bench.quality.lpips import Unavailable
 from bench.run import graph, resolve
-from bench.run.device import Machine, make_machine
+from bench.run.device import Machine, make_machine, usable_cores
+from bench.run.engine import Engine
 from bench.run.folder import RunFacts, RunFolder, describe_machine
 from bench.run.graph import Node
 from bench.run.limits import DEFAULT, Limits
@@ -41,6 +43,7 @@ class Options:
             folder, then in torchvision's cache.
         limits: of time and memory, within which each stage of each cell must be made.
         command: the command line, recorded in the run's folder.
+        engine: computes what is missing; None: this process.
         progress: True: bars on standard error, or lines where that is no terminal; or what is called with every
             `bench.run.progress.Step`.
     """
@@ -53,6 +56,7 @@ class Options:
     lpips_trunk: Path | None = None
     limits: Limits = DEFAULT
     command: str = ""
+    engine: Engine | None = None
     progress: bool | Callable[[Step], None] = False
 
 
@@ -193,9 +197,10 @@ def prepare(requested: RunSpec, options: Options) -> Prepared:
         DataError: data or weights that are missing or corrupt.
     """
     run = resolve.resolve(requested)
-    machine = make_machine(
-        options.device, options.threads, options.batch_size, options.lpips_trunk, options.limits
-    )
+    threads = options.threads
+    if threads is None and options.engine is not None:
+        threads = options.engine.threads(usable_cores())
+    machine = make_machine(options.device, threads, options.batch_size, options.lpips_trunk, options.limits)
     pipeline = Pipeline(run, machine)
     _check_weights(run)
     threats = Threats(run)
@@ -300,18 +305,38 @@ def node_at(requested: RunSpec, options: Options, address: str, key: Mapping[str
     for node in nodes:
         if node.address == address:
             return node
-    raise UsageError(
-        f"no artefact of this run has the address {address[:12]} here. {_why_unknown(nodes, key)} Use the same code, "
-        "packages, device, threads and weights as where the run was planned."
+    raise UsageError(why_unknown(address, nodes, key))
+
+
+def why_unknown(address: str, nodes: Sequence[Node], key: Mapping[str, Any] | None) -> str:
+    """Return why no artefact that is planned here has an address, as a sentence.
+
+    Args:
+        address: of an artefact of the same run, planned elsewhere.
+        nodes: of the run as it is planned here.
+        key: of the artefact there; compared with that of the node that is most alike.
+    """
+    return (
+        f"no artefact of this run has the address {address[:12]} here. {_differing_part(nodes, key)} Use the same "
+        "code, packages, device, threads and weights as where the run was planned."
     )
 
 
-def _why_unknown(nodes: Sequence[Node], key: Mapping[str, Any] | None) -> str:
+def _differing_part(nodes: Sequence[Node], key: Mapping[str, Any] | None) -> str:
     """Say in what a key differs from that of the node that is most alike."""
+    there = _as_stored(key or {})
     alike = [
-        environment_differences(key, node.key) for node in nodes if key and node.stage == key.get("stage")
+        environment_differences(there, _as_stored(node.key))
+        for node in nodes
+        if node.stage == there.get("stage")
     ]
     if not alike:
         return "This machine plans other artefacts than the machine that made the plan."
     differences = min(alike, key=len)
     return f"Where it was planned and here: {'; '.join(differences)}."
+
+
+def _as_stored(key: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a key as JSON has it, which knows no tuples."""
+    read: dict[str, Any] = json.loads(json.dumps(key))
+    return read

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.files import sweep
 from bench.run import following, timings
+from bench.run.driver import Driver
 from bench.run.folder import CellResult
 from bench.run.graph import Executor, Node, Tally
 from bench.run.outputs import Outputs
@@ -28,6 +29,7 @@ def execute(prepared: Prepared, advance: Callable[[Node, int], None] | None = No
 
     Raises:
         StoreError: the store or the run's folder cannot be written.
+        EngineError: the engine of the run's options cannot be used here.
     """
     began = time.time()
     prepared.begin()
@@ -38,7 +40,10 @@ def execute(prepared: Prepared, advance: Callable[[Node, int], None] | None = No
         _progress(prepared) if advance is None else nullcontext(advance) as moved,
     ):
         executor = Executor(prepared.store, prepared.machine, moved, tally)
-        executor.compute(prepared.missing)
+        if prepared.options.engine is None:
+            executor.compute(prepared.missing)
+        else:
+            Driver(prepared, prepared.options.engine, executor).compute()
         results = Outputs(prepared, executor.fetch).write_cells(prepared.folder)
     prepared.folder.write_manifest()
     sweep(prepared.folder.path, began)

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from bench.run.graph import STAGES, Node, Tally
@@ -29,6 +29,23 @@ def declared_seconds(nodes: Iterable[Node], threads: int) -> float:
     """
     alone = sum(node.core_seconds for node in nodes)
     return alone * (SERIAL_SHARE + (1 - SERIAL_SHARE) / threads)
+
+
+def seconds_by(store: Store, nodes: Iterable[Node], threads: int) -> Callable[[Node], float]:
+    """Return the function that says about how long a node takes: by earlier runs on this store, else as declared.
+
+    Args:
+        store: whose history counts.
+        nodes: that will be asked for.
+        threads: that compute each of them.
+    """
+    paces = history(store)
+
+    def seconds(node: Node) -> float:
+        pace = paces.get(node.group)
+        return declared_seconds([node], threads) if pace is None else pace * node.work
+
+    return seconds
 
 
 def history(store: Store) -> dict[tuple[str, str], float]:

@@ -66,10 +66,12 @@ def test_a_torchvision_for_another_torch(found, monkeypatch):
 
 
 def test_a_plugin_that_cannot_be_imported_is_named_with_its_package(found, monkeypatch):
-    real = registry._entries
+    real = registry.entries_of
     broken = registry.Entry("sick", "nowhere.at.all:Sick", "sick-package")
     monkeypatch.setattr(
-        registry, "_entries", lambda kind: {**real(kind), "sick": broken} if kind == "attacks" else real(kind)
+        registry,
+        "entries_of",
+        lambda kind: {**real(kind), "sick": broken} if kind == "attacks" else real(kind),
     )
     findings = found(doctor._plugins)
     assert findings["sick"].state == "broken"

@@ -291,7 +291,7 @@ def test_an_interrupt_says_that_work_is_kept(cli, monkeypatch):
     def interrupted(_kind):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bench.plugins.registry._entries", interrupted)
+    monkeypatch.setattr("bench.plugins.registry.entries_of", interrupted)
     code, _, err = cli("list")
     assert code == INTERRUPTED
     assert err.strip().splitlines()[-1].startswith("Interrupted. What was computed is kept")

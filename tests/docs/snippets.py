@@ -99,7 +99,10 @@ def environment(home: Path) -> dict[str, str]:
     outer = [path for path in sys.path if path.endswith("site-packages")]
     (site / "outer.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in outer))
     for name, line in (
-        ("bench", "from bench.cli import main; main()"),
+        (
+            "bench",
+            "from bench.cli import main\nif __name__ == '__main__': main()",
+        ),  # as pip's own guards itself
         ("pip", "import sys; from pip._internal.cli.main import main; sys.exit(main())"),
     ):
         (scripts / name).write_text(f"#!{scripts / 'python'}\n{line}\n")

@@ -31,7 +31,7 @@ def test_the_entry_point_groups_exist() -> None:
     named = set(re.findall(r"`(cloakbench\.\w+)`", PAGE))
     assert named == {
         f"cloakbench.{kind}"
-        for kind in ("attacks", "defenses", "backbones", "datasets", "protocols", "commands")
+        for kind in ("attacks", "defenses", "backbones", "datasets", "protocols", "commands", "engines")
     }
     assert named <= set(groups)
 
@@ -61,6 +61,7 @@ def test_the_picture_has_every_room() -> None:
 def test_it_says_where_each_thing_goes_in_one_line() -> None:
     things = [re.split(r" *\| *", row)[1] for row in ROWS]
     assert things == [
-        "a defence", "an attack", "a backbone", "a dataset", "a protocol", "a column", "a figure", "a table",
+        "a defence", "an attack", "a backbone", "a dataset", "a protocol", "an engine", "a column",
+        "a figure", "a table",
         "a command", "a warning",
     ]  # fmt: skip

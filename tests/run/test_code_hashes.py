@@ -439,7 +439,7 @@ RECORDED = {
         "bench.contracts": "0fe198def2e4250665cd7fa7881ae6489a02704370e2b847580af1f240ac0786",
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
         "bench.run.calls": "c165671d1b1ac11421a0056a032763dbcddedb170b723201dd14eaabdda900fc",
-        "bench.run.graph": "8f57b2f7ff12a8150d116b758dbf86acf6c8e67246bd4fc57256fe98a23ed23b",
+        "bench.run.graph": "481280b20df59e35a067cc14df0dc73b0915b1c30ed85b9e3c504427b4d1aadb",
         "bench.run.pipeline": "5d86197a2609a78c2dd2ec4e3f84ebbdad90477d18659740ab5a99297583406c",
     }
 }

@@ -1,0 +1,164 @@
+"""Has an engine compute what a run lacks: hands out units whose inputs are there, and takes in what became of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from queue import Empty, SimpleQueue
+
+from bench.errors import BenchError
+from bench.files import StoreError
+from bench.printable import printable
+from bench.run.engine import Engine, Job, Report, Submit, Unit
+from bench.run.graph import Executor, Node
+from bench.run.planning import Prepared
+from bench.run.timings import seconds_by
+from bench.run.units import Batch, cut, urgency
+
+log = logging.getLogger("bench")
+
+_TICK = 0.5
+"""Seconds between two looks at how far it is."""
+
+
+def job_of(prepared: Prepared) -> Job:
+    """Return what workers must know of a planned run."""
+    options = prepared.options
+    return Job(
+        spec=prepared.run.requested,
+        device=str(prepared.machine.device),
+        threads=prepared.machine.threads,
+        batch_size=options.batch_size,
+        store=prepared.store.folder.absolute(),
+        lpips_trunk=options.lpips_trunk and options.lpips_trunk.absolute(),
+        seconds=options.limits.seconds,
+        gigabytes=options.limits.gigabytes,
+    )
+
+
+class Driver:
+    """Follows one run through an engine.
+
+    Args:
+        prepared: the run.
+        engine: computes its artefacts.
+        executor: that of this process, which remembers what failed, and shows and counts what is computed.
+    """
+
+    def __init__(self, prepared: Prepared, engine: Engine, executor: Executor) -> None:
+        self.prepared = prepared
+        self.engine = engine
+        self.executor = executor
+        seconds = seconds_by(prepared.store, prepared.missing, prepared.machine.threads)
+        self._batches = cut(prepared.missing, seconds, engine.unit_seconds)
+        self._urgency = urgency(self._batches)
+        self._waiting = {batch.number: batch for batch in self._batches}
+        self._running: dict[Future[Report], Batch] = {}
+        self._nodes = {node.address: node for node in prepared.missing}
+        self._shown = dict.fromkeys(self._nodes, 0)
+        self._finished: SimpleQueue[tuple[str, int]] = SimpleQueue()
+
+    def compute(self) -> None:
+        """Compute what is missing; what fails is remembered by the executor, as in one process.
+
+        Raises:
+            EngineError: the engine cannot be used here.
+            StoreError: the store cannot be written.
+        """
+        if not self._batches:
+            return
+        job = job_of(self.prepared)
+        log.info("%d units of work for %s", len(self._batches), self.engine)
+        with self.engine.begin(job, lambda *told: self._finished.put(told)) as submit:
+            while self._waiting or self._running:
+                self._hand_out(submit)
+                done, _ = wait(self._running, timeout=_TICK, return_when=FIRST_COMPLETED)
+                self._show()
+                for future in done:
+                    self._take(self._running.pop(future), future)
+
+    def _hand_out(self, submit: Submit) -> None:
+        """Hand out what can be computed now, the most urgent first, and drop what cannot be any more."""
+        places = len(self._batches) if self.engine.at_once is None else self.engine.at_once
+        chosen: list[tuple[Batch, Unit]] = []
+        for batch in self._ready():
+            if len(chosen) == places - len(self._running):
+                break
+            del self._waiting[batch.number]
+            nodes = [node for node in batch.nodes if not self._is_lost(node)]
+            if nodes:
+                chosen.append((batch, self._unit(batch, nodes)))
+        if chosen:
+            for (batch, unit), future in zip(chosen, submit([unit for _, unit in chosen]), strict=True):
+                log.info("unit %d begun: %s", unit.number, unit.what)
+                self._running[future] = batch
+
+    def _ready(self) -> Sequence[Batch]:
+        unfinished = self._waiting.keys() | {batch.number for batch in self._running.values()}
+        ready = [batch for batch in self._waiting.values() if not batch.after & unfinished]
+        return sorted(ready, key=lambda batch: (-self._urgency[batch.number], batch.number))
+
+    def _unit(self, batch: Batch, nodes: Sequence[Node]) -> Unit:
+        for node in nodes:
+            self.executor.advance(node, 0)
+        return Unit(
+            number=batch.number,
+            what=printable(batch.what),
+            addresses=tuple(node.address for node in nodes),
+            seconds=batch.seconds,
+            key=nodes[0].key,
+        )
+
+    def _is_lost(self, node: Node) -> bool:
+        """Whether a node failed, or something it is made from; remembers the reason as its own."""
+        failed = self.executor.failed
+        if node.address not in failed:
+            reason = next((failed[each.address] for each in node.inputs if each.address in failed), None)
+            if reason is None:
+                return False
+            failed[node.address] = reason
+        return True
+
+    def _take(self, batch: Batch, future: Future[Report]) -> None:
+        """Take in what became of a unit."""
+        try:
+            report = future.result()
+        except Exception as error:  # an engine, or what it is built on, may fail in any way
+            reason = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+            report = self._lost(batch, printable(f"{batch.what}: {reason}"))
+        if report.stopped:
+            raise StoreError(report.stopped)
+        for address, seconds in report.seconds.items():
+            if node := self._nodes.get(address):
+                self.executor.tally.add(node, seconds)
+        for address, reason in report.failed.items():
+            log.error("%s", reason)
+            self.executor.failed.setdefault(address, reason)
+        for node in batch.nodes:
+            self._move(node.address, node.work - self._shown[node.address])
+
+    def _lost(self, batch: Batch, reason: str) -> Report:
+        """Return the report of a unit that gave none: what is not in the store failed."""
+        there = self.prepared.store
+        return Report(
+            failed={node.address: reason for node in batch.nodes if (node.stage, node.address) not in there}
+        )
+
+    def _show(self) -> None:
+        for address, count in self._told():
+            self._move(address, count)
+
+    def _told(self) -> Iterator[tuple[str, int]]:
+        while True:
+            try:
+                yield self._finished.get_nowait()
+            except Empty:
+                return
+
+    def _move(self, address: str, count: int) -> None:
+        """Show that so many more images of an artefact are finished, never more than it has."""
+        node = self._nodes.get(address)
+        if node is not None and (new := min(count, node.work - self._shown[address])) > 0:
+            self._shown[address] += new
+            self.executor.advance(node, new)

@@ -1,0 +1,212 @@
+"""``--engine processes:N``: the same bytes by any number of workers; a dead one loses what it had in work, at most."""
+
+import hashlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.engines.names import named
+from bench.engines.processes import Processes
+from bench.errors import UsageError
+
+PLUGIN = f"{Path(__file__).parents[1] / 'faults' / 'bad_attack.py'}:Misbehaves"
+MATRIX = (
+    "--dataset", "tiny", "--attack", "tiny-noise", "--defense", "jpeg:quality=20", "--backbone", "tiny-a",
+    "--head", "nn", "--threads", "1", "--quiet",
+)  # fmt: skip
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the processes of others are read from /proc")
+
+
+def payloads(store):
+    return {
+        path.relative_to(store): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in store.glob("*/*/*.bin")
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(command, tmp_path_factory):
+    root = tmp_path_factory.mktemp("alone")
+    done = command("run", *MATRIX, "--store", root / "store", "--out", root / "run")
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def table(root):
+    return (root / "run" / "leaderboard.csv").read_bytes()
+
+
+@pytest.mark.parametrize("count", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 8))])
+def test_any_number_of_workers_gives_the_same_bytes(command, alone, tmp_path, count):
+    where = ("--store", tmp_path / "store", "--out", tmp_path / "run")
+    done = command("run", *MATRIX, "--engine", f"processes:{count}", *where)
+    assert done.returncode == 0, done.stderr
+    assert payloads(tmp_path / "store") == payloads(alone / "store")
+    assert table(tmp_path) == table(alone)
+    assert not (tmp_path / "store" / ".workers").exists()
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert f"units of work for processes:{count}" in log
+    assert log.count("computed cloak tiny-noise") == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("leaves", "the process that computed it left with exit code 0"),
+        pytest.param("dies", "the process that computed it was ended by SIGSEGV", marks=pytest.mark.slow),
+        pytest.param("hangs_in_c", "took longer than 10 s", marks=pytest.mark.slow),
+        pytest.param(
+            "starts_others", "the process that computed it left with exit code 1", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_plugin_that_ends_its_worker_loses_its_own_cells_only(command, alone, tmp_path, how, said):
+    attack = ("--attack", f"{PLUGIN}:how={how}", "--time-limit", "10", "--engine", "processes:2")
+    done = command("run", *MATRIX, *attack, "--store", tmp_path / "store", "--out", tmp_path / "run")
+    assert done.returncode == 1, done.stderr
+    rows = pd.read_csv(tmp_path / "run" / "leaderboard.csv", keep_default_na=False, dtype=str)
+    bad = rows["attack"].str.contains("bad_attack|misbehaves")
+    assert set(rows.loc[bad, "status"]) == {"failed"}
+    assert rows.loc[bad, "reason"].str.contains(said, regex=False).all()
+    others = pd.read_csv(alone / "run" / "leaderboard.csv", keep_default_na=False, dtype=str)
+    shown = ["attack", "defense", "status", "asr"]
+    pd.testing.assert_frame_equal(rows.loc[~bad, shown].reset_index(drop=True), others[shown])
+    if sys.platform == "linux":
+        assert not [number for number in processes() if "987654" in words_of(number)]
+
+
+def processes():
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def words_of(number):
+    try:
+        return Path(f"/proc/{number}/cmdline").read_bytes().decode().split("\0")
+    except OSError:
+        return []
+
+
+def workers_of(store):
+    """Return the numbers of the workers whose store this is: they hold no word of it, but their log is in it."""
+    found = []
+    for number in processes():
+        if "bench.engines.process_worker" in words_of(number):
+            try:
+                target = str(Path(f"/proc/{number}/fd/2").readlink())
+            except OSError:
+                continue
+            if target.startswith(str(store)):
+                found.append(number)
+    return found
+
+
+def wait_until(true, process):
+    until = time.monotonic() + 120
+    while not true():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def in_work(command, tmp_path):
+    """Start a run whose cloaks take a while; gives it with two workers, one cloak being computed."""
+    store = tmp_path / "store"
+    where = ("--engine", "processes:2", "--store", store, "--out", tmp_path / "run")
+    process = command("run", *MATRIX, *where, wait=False, TINY_DELAY="0.2")
+    wait_until(lambda: list(store.glob("faces/*/*.json")) and len(workers_of(store)) == 2, process)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@linux
+def test_a_killed_worker_costs_nothing_but_time(in_work, alone, tmp_path):
+    os.kill(workers_of(tmp_path / "store")[0], signal.SIGKILL)
+    _, err = in_work.communicate(timeout=120)
+    assert in_work.returncode == 0, err
+    assert table(tmp_path) == table(alone)
+    assert payloads(tmp_path / "store") == payloads(alone / "store")
+
+
+@linux
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
+def test_a_signal_ends_the_workers_too_and_the_same_command_goes_on(
+    in_work, command, alone, tmp_path, number, code
+):
+    workers = workers_of(tmp_path / "store")
+    in_work.send_signal(number)
+    _, err = in_work.communicate(timeout=60)
+    assert in_work.returncode == code, err
+    assert "What was computed is kept" in err
+    assert "Traceback" not in err
+    assert not [each for each in workers if Path(f"/proc/{each}").exists()]
+    go_on(command, alone, tmp_path)
+
+
+@linux
+def test_workers_end_with_a_driver_that_is_killed(in_work, command, alone, tmp_path):
+    workers = workers_of(tmp_path / "store")
+    in_work.kill()
+    in_work.communicate()
+    until = time.monotonic() + 20
+    while [each for each in workers if Path(f"/proc/{each}").exists()]:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    go_on(command, alone, tmp_path)
+
+
+def go_on(command, alone, tmp_path):
+    before = payloads(tmp_path / "store")
+    where = ("--engine", "processes:2", "--store", tmp_path / "store", "--out", tmp_path / "run")
+    done = command("run", *MATRIX, *where)
+    assert done.returncode == 0, done.stderr
+    assert table(tmp_path) == table(alone)
+    after = payloads(tmp_path / "store")
+    assert before.items() <= after.items()
+    assert after == payloads(alone / "store")
+
+
+# -- names ---------------------------------------------------------------------------------------------------
+
+
+def test_engines_by_name():
+    assert named("inline") is None
+    engine = named("processes:3")
+    assert isinstance(engine, Processes)
+    assert (engine.at_once, engine.threads(8), engine.threads(2), str(engine)) == (3, 2, 1, "processes:3")
+    assert named("processes").at_once == os.cpu_count()
+    assert named("slurm:partition=main,time=5").settings.partition == "main"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("processes:none", "'processes:none' is no number of processes. Write how many, e.g. processes:2."),
+        ("processes:0", "is no number of processes"),
+        ("process:2", "Did you mean 'processes'"),
+        ("inline:2", "unknown engine 'inline'"),
+        ("slurm:partitions=main", "Valid: partition, time, gpus, memory"),
+        ("slurm:time=soon", "slurm's time cannot be 'soon'"),
+        (f"{PLUGIN}", "does not subclass bench.run.engine.Engine"),
+        ("./nowhere.py:Mine", "is not a file"),
+    ],
+)
+def test_what_is_no_engine_is_refused(text, said):
+    with pytest.raises(UsageError) as raised:
+        named(text)
+    assert said in str(raised.value)
+
+
+def test_options_of_slurm_are_for_slurm(here):
+    done = here("plan", "--slurm-time", "5", "--engine", "processes:2")
+    assert done.returncode == 2
+    assert "--slurm-… options are for --engine slurm, not for 'processes:2'" in done.stderr
