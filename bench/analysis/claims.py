@@ -344,8 +344,8 @@ def _groups(sides: Sequence[tuple[Results, Cell]], condition: str) -> "tuple[pd.
     reasons = [results.dependence(point, condition) for results, point in sides]
     if not any(reasons):
         return None, ""
-    rows = [results.rows(point, condition) for results, point in sides]
-    found = [measures.reference_groups(one).sort_index() for one in rows if one is not None]
+    sides_measured = [results.measured(point, condition) for results, point in sides]
+    found = [one.groups.sort_index() for one in sides_measured if one is not None]
     labels = [pd.Series(pd.factorize(one)[0], index=one.index) for one in found]
     if any(not one.equals(labels[0]) for one in labels[1:]):
         return None, next(filter(None, reasons))

@@ -6,7 +6,7 @@ test. All tests of one dataset, protocol and head, with their conditions and bac
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -22,7 +22,7 @@ from bench.stats.significance import (
     PairedDifference,
     holm,
     mean_over,
-    paired_difference,
+    paired_differences,
     resamples_for,
 )
 
@@ -51,7 +51,9 @@ def reference_tests(results: Results, leaderboard: pd.DataFrame) -> dict[str, li
     keys = list(_keys(leaderboard))
     requested = [key for key in dict.fromkeys(keys) if reference_of(_point(key, 0)) is not None]
     family = {head: sum(key[3] == head for key in requested) for head in results.values("head")}
-    tests = {key: _compare(results, key, max(family[key[3]], 1)) for key in dict.fromkeys(keys)}
+    tests = {key: _to_compare(results, key) for key in dict.fromkeys(keys)}
+    for head, size in family.items():
+        tests |= _compared(results, head, {k: one for k, one in tests.items() if k[3] == head}, size)
     corrected: dict[Key, float | None] = {}
     for head in family:
         corrected |= holm({key: test.found.p for key, test in tests.items() if key[3] == head})
@@ -92,7 +94,8 @@ def _point(key: Key, seed: int) -> Cell:
     return Cell(*key[:4], seed)
 
 
-def _compare(results: Results, key: Key, family: int) -> _Test:
+def _to_compare(results: Results, key: Key) -> _Test:
+    """Return a row's rates and its reference's, not compared yet, or why there is nothing to compare."""
     condition, first = key[4], _point(key, 0)
     reference = reference_of(first)
     if reference is None:
@@ -108,8 +111,16 @@ def _compare(results: Results, key: Key, family: int) -> _Test:
     if reason := results.dependence(own[0], condition):
         return _nothing(reason)
     rates = _mean(results, own, condition), _mean(results, others, condition)
-    rng = numpy_generator(results.facts.spec.split_seed, "reference", *filter(None, key))
-    return _Test(paired_difference(*rates, rng=rng, resamples=resamples_for(family)), rates)
+    return replace(_nothing("not compared"), rates=rates)
+
+
+def _compared(results: Results, head: str, tests: dict[Key, _Test], family: int) -> dict[Key, _Test]:
+    """Return the tests of one head's rows, which are a family and share their random signs."""
+    rng = numpy_generator(results.facts.spec.split_seed, "reference", head)
+    asked = {key: one.rates for key, one in tests.items() if one.rates is not None}
+    found = paired_differences(list(asked.values()), rng=rng, resamples=resamples_for(max(family, 1)))
+    done = {key: replace(tests[key], found=one) for key, one in zip(asked, found, strict=True)}
+    return {**tests, **done}
 
 
 def _lacking(results: Results, points: Sequence[Cell], condition: str) -> str:

@@ -1,15 +1,56 @@
 """The results of a finished run, read once each: what every table, test and figure starts from."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from bench.contracts import Decided
+from bench.contracts import ConditionFacts, Decided
+from bench.quality import per_image
+from bench.randomness import numpy_generator
 from bench.run.folder import CellResult, RunFacts, RunFolder
 from bench.run.spec import Cell
 from bench.stats import rates
+from bench.stats.intervals import Draws
+
+KEPT_ROWS = 1_000_000
+"""Decisions that are kept, about 150 MB, however many a run has; what tables are made from is kept of all."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What most tables need of a cell under one condition, found when its decisions are read.
+
+    Attributes:
+        identities: each identity's own rates (`rates.per_identity`).
+        summary: of the cell.
+        groups: which identities were compared with the same photos (`rates.reference_groups`).
+        dependence: why they are not independent, or "".
+        answers: decisions that have a score.
+        spread: largest minus smallest score, 0 where there is none.
+    """
+
+    identities: pd.DataFrame
+    summary: rates.CellSummary
+    groups: "pd.Series[int]"
+    dependence: str
+    answers: int
+    spread: float
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame) -> "Measured":
+        """Return it of a cell's decisions under one condition."""
+        identities, groups = rates.per_identity(rows), rates.reference_groups(rows)
+        known = rows["score"].dropna()
+        return cls(
+            identities,
+            rates.summarize(identities, groups),
+            groups,
+            rates.dependence(groups),
+            len(known),
+            float(known.max() - known.min()) if len(known) else 0.0,
+        )
 
 
 @dataclass
@@ -26,7 +67,10 @@ class Results:
     facts: RunFacts
     cells: dict[Cell, CellResult]
     _read: dict[Cell, Decided] = field(default_factory=dict, repr=False)
-    _identities: dict[tuple[Cell, str], pd.DataFrame] = field(default_factory=dict, repr=False)
+    _facts: dict[Cell, Mapping[str, ConditionFacts]] = field(default_factory=dict, repr=False)
+    _draws: dict[int, Draws] = field(default_factory=dict, repr=False)
+    _images: dict[str, rates.ImageSummary] = field(default_factory=dict, repr=False)
+    _measured: dict[tuple[Cell, str], Measured] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, folder: RunFolder) -> "Results":
@@ -47,9 +91,38 @@ class Results:
         cell = self.cells.get(point)
         if cell is None or not cell.decisions:
             return None
-        if point not in self._read:
-            self._read[point] = self.folder.decided(cell, self.facts.spec)
-        return self._read[point]
+        decided = self._read.pop(point, None)
+        if decided is None:
+            decided = self.folder.decided(cell, self.facts.spec)
+        self._read[point] = decided  # last, as it was asked for last
+        self._let_go()
+        return decided
+
+    def _note(self, point: Cell, decided: Decided) -> None:
+        """Keep what tables need of a cell."""
+        self._facts[point] = decided.conditions
+        for condition, rows in decided.rows.groupby("condition", sort=False):
+            self._measured[point, str(condition)] = Measured.of(rows)
+
+    def _let_go(self) -> None:
+        rows = sum(len(decided.rows) for decided in self._read.values())
+        while rows > KEPT_ROWS and len(self._read) > 1:
+            rows -= len(self._read.pop(next(iter(self._read))).rows)
+
+    def facts_of(self, point: Cell) -> Mapping[str, ConditionFacts] | None:
+        """Return what is known of each of a cell's conditions, None where it has no decisions."""
+        if point not in self._facts:
+            decided = self.decided(point)
+            if decided is None:
+                return None
+            self._note(point, decided)
+        return self._facts[point]
+
+    def measured(self, point: Cell, condition: str) -> Measured | None:
+        """Return what tables need of a cell under one condition, None where there are no decisions."""
+        if self.facts_of(point) is None:
+            return None
+        return self._measured.get((point, condition))
 
     def rows(self, point: Cell, condition: str) -> pd.DataFrame | None:
         """Return a cell's decisions under one condition, None where there are none."""
@@ -60,20 +133,46 @@ class Results:
         return chosen if len(chosen) else None
 
     def identities(self, point: Cell, condition: str) -> pd.DataFrame | None:
-        """Return each identity's own rates (`measures.per_identity`), None where there are no decisions."""
-        if (point, condition) not in self._identities:
-            rows = self.rows(point, condition)
-            if rows is None:
-                return None
-            self._identities[point, condition] = rates.per_identity(rows)
-        return self._identities[point, condition]
+        """Return each identity's own rates (`rates.per_identity`), None where there are no decisions."""
+        measured = self.measured(point, condition)
+        return None if measured is None else measured.identities
+
+    def summary(self, point: Cell, condition: str) -> rates.CellSummary | None:
+        """Return a cell's rates with their intervals, None where there are no decisions."""
+        measured = self.measured(point, condition)
+        return None if measured is None else measured.summary
+
+    def draws(self, identities: int) -> Draws:
+        """Return draws of so many identities, the same for every interval of this run's leaderboard."""
+        if identities not in self._draws:
+            rng = numpy_generator(self.facts.spec.split_seed, "leaderboard", str(identities))
+            self._draws[identities] = Draws(identities, rng)
+        return self._draws[identities]
+
+    def images(self, name: str) -> rates.ImageSummary:
+        """Return the means of one of the run's files of image measures.
+
+        Raises:
+            DataError: the file is missing, damaged or not what the run wrote.
+        """
+        if name not in self._images:
+            self._images[name] = rates.summarize_images(self.image_rows(name))
+        return self._images[name]
+
+    def image_rows(self, name: str) -> pd.DataFrame:
+        """Return the measures in one of the run's files (`per_image.COLUMNS`), one row an image.
+
+        Raises:
+            DataError: the file is missing, damaged or not what the run wrote.
+        """
+        return per_image.from_bytes(self.folder.content(name), name)
 
     def conditions(self, point: Cell | None = None) -> tuple[str, ...]:
         """Return the conditions of a cell in the protocol's order; without one, or of a failed one, of any other."""
-        decided = None if point is None else self.decided(point)
-        others: Iterator[Decided | None] = (self.decided(other) for other in self.cells)
-        found = decided or next((other for other in others if other is not None), None)
-        return tuple(found.conditions) if found is not None else ("",)
+        own = None if point is None else self.facts_of(point)
+        others = (self.facts_of(other) for other in self.cells)
+        found = own if own is not None else next((each for each in others if each is not None), None)
+        return tuple(found) if found is not None else ("",)
 
     def ranked_conditions(self) -> tuple[str, ...]:
         """Return the conditions under which a lower rate is good for a defence and a higher one for an attack.
@@ -93,19 +192,21 @@ class Results:
 
         Impersonation does not: only a cloak with a target is decided there.
         """
-        return any(self.rows(point, condition) is not None for point in self.cells if point.attack == "none")
+        return any(
+            self.measured(point, condition) is not None for point in self.cells if point.attack == "none"
+        )
 
     def not_applicable(self, point: Cell, condition: str) -> str:
         """Return why a cell that did not fail has no decisions under a condition, or ""."""
-        decided = self.decided(point)
-        if decided is None or condition not in decided.conditions:
+        facts = self.facts_of(point)
+        if facts is None or condition not in facts:
             return ""
-        return decided.conditions[condition].reason if self.rows(point, condition) is None else ""
+        return facts[condition].reason if self.measured(point, condition) is None else ""
 
     def dependence(self, point: Cell, condition: str) -> str:
         """Return why a cell's identities are not independent, or "": they were compared with the same photo."""
-        rows = self.rows(point, condition)
-        return "" if rows is None else rates.dependence(rows)
+        measured = self.measured(point, condition)
+        return "" if measured is None else measured.dependence
 
     def values(self, axis: str) -> tuple[Any, ...]:
         """Return the values of a field of `Cell` in the run's order."""

@@ -282,6 +282,16 @@ def of_photos(photos: SamePhotos, note: str) -> list[RowWarning]:
 # -- answers -------------------------------------------------------------------------------------------
 
 
+def may_be_alike(answers: int, spread: float) -> bool:
+    """Say whether scores differ so little that `of_scores` must look at the decisions.
+
+    Args:
+        answers: decisions that have a score.
+        spread: largest minus smallest score.
+    """
+    return answers > 1 and spread <= SAME_SCORE
+
+
 def of_scores(rows: pd.DataFrame) -> list[RowWarning]:
     """Return the warning that a tracker tells no photos apart, so that its rates are chance.
 
@@ -292,7 +302,7 @@ def of_scores(rows: pd.DataFrame) -> list[RowWarning]:
     """
     rows = rows[rows["score"].notna()]
     known = rows["score"]
-    if len(known) < 2 or known.max() - known.min() > SAME_SCORE:
+    if not may_be_alike(len(known), known.max() - known.min()):
         return []
     if not (_all_tied(rows) or _one_answer(rows)):
         return []

@@ -103,9 +103,10 @@ class _Rows:
             yield from self._once(key, lambda: _of_purifier(folder, cell))
         if cell.photo_diagnosis:  # earlier versions wrote none
             yield from self._once(("photos", cell.photo_diagnosis), lambda: _of_photos(self.results, cell))
-        decided = self.results.rows(point, condition)
-        if decided is not None:
-            yield from warning_rules.of_scores(decided)
+        measured = self.results.measured(point, condition)
+        if measured is not None and warning_rules.may_be_alike(measured.answers, measured.spread):
+            rows = self.results.rows(point, condition)
+            yield from () if rows is None else warning_rules.of_scores(rows)
         if condition not in cell.restored_measures:  # that less is left after erasing is no fault
             undefended = point._replace(defense="none")
             key = ("access", *map(str, undefended), condition)

@@ -16,13 +16,11 @@ import pandas as pd
 
 from bench.analysis.results import Results
 from bench.errors import UsageError
-from bench.leaderboard.table import image_rows
 from bench.plugins import syntax
 from bench.protocols.erasure import CONDITIONS, ErasureProtocol
 from bench.randomness import numpy_generator
 from bench.run.spec import Cell
 from bench.stats.intervals import Estimate, bootstrap_interval, rate_interval
-from bench.stats.rates import summarize_images
 
 COLUMNS: Mapping[str, str] = {
     "attack": "canonical name",
@@ -296,7 +294,7 @@ def _image_mean(group: _Group, files: Sequence[str]) -> _Image:
     """Return PSNR and share of unchanged images in the mean over seeds of each seed's own mean."""
     if not files or not all(files):
         return _Image(reason="not measured, or the defence does not change images")
-    found = [summarize_images(image_rows(group.results.folder, name)) for name in files]
+    found = [group.results.images(name) for name in files]
     shares = [one.share_unchanged for one in found if one.share_unchanged is not None]
     unchanged = float(np.mean(shares)) if len(shares) == len(found) else None
     psnr = [one.means.get("psnr") for one in found if not one.reason]

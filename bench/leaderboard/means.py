@@ -22,7 +22,6 @@ from bench.analysis.comparison_groups import (
 from bench.analysis.results import Results
 from bench.errors import UsageError
 from bench.leaderboard.significance_tables import RANKINGS, accuracy_kept
-from bench.leaderboard.table import image_rows
 from bench.randomness import numpy_generator
 from bench.run.spec import Cell
 from bench.stats import rates as measures
@@ -224,12 +223,11 @@ def estimate(
         measure: which rate.
         reason: why identities are not independent, so that there is no interval; or "".
     """
-    rows = [results.rows(point, condition) for point in points]
-    if not points or any(one is None for one in rows):
+    summaries = [results.summary(point, condition) for point in points]
+    if not points or any(one is None for one in summaries):
         return Estimate.missing(LACKING)
-    if len(rows) == 1 and rows[0] is not None:
-        summary = measures.summarize(rows[0])
-        return summary.asr if measure == "asr" else summary.normal_accuracy
+    if len(summaries) == 1 and summaries[0] is not None:
+        return summaries[0].asr if measure == "asr" else summaries[0].normal_accuracy
     rates = mean_rates(results, points, condition, measure)
     if rates.isna().any():
         return Estimate.missing(measures.NEVER_PROTECTED if measure == "asr" else measures.ONE_ROTATION)
@@ -286,7 +284,7 @@ def _image_means(
     if not files or not all(files):
         return None, None, None, missing
     # Cells share files (trackers of one group, heads): each is read once, and counts as often as it is shared.
-    rows = {name: image_rows(results.folder, name) for name in dict.fromkeys(files)}
+    rows = {name: results.image_rows(name) for name in dict.fromkeys(files)}
     found = {name: measures.summarize_images(one) for name, one in rows.items()}
     for one in found.values():
         if one.reason:

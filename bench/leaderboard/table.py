@@ -15,12 +15,11 @@ from bench.analysis.results import Results
 from bench.analysis.warnings import warning_columns
 from bench.contracts import ConditionFacts
 from bench.leaderboard.columns import COLUMNS, MEASURES, WHOLE
-from bench.quality import per_image
-from bench.randomness import numpy_generator
 from bench.run.folder import CellResult, RunFolder
 from bench.run.spec import Cell
 from bench.stats import rates
 from bench.stats.intervals import Estimate
+from bench.stats.rates import CellSummary
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,18 @@ class _Row:
     def cell(self) -> CellResult:
         return self.results.cells[self.point]
 
-    def rows(self, attack: str, defense: str) -> pd.DataFrame | None:
-        """Return the decisions of a reference cell under this condition, None where there are none."""
-        return self.results.rows(self.point._replace(attack=attack, defense=defense), self.condition)
+    def summary(self, attack: str, defense: str) -> CellSummary | None:
+        """Return the rates of a reference cell under this condition, None where there are none."""
+        return self.results.summary(self.point._replace(attack=attack, defense=defense), self.condition)
 
     def identities(self, attack: str, defense: str) -> pd.DataFrame | None:
         """Return each identity's rates in a reference cell, None where there are none."""
         return self.results.identities(self.point._replace(attack=attack, defense=defense), self.condition)
+
+    def asr(self, attack: str, defense: str) -> "pd.Series[float] | None":
+        """Return each identity's ASR in a reference cell, None where there is none."""
+        found = self.identities(attack, defense)
+        return None if found is None else found["asr"]
 
 
 def build(folder: RunFolder) -> pd.DataFrame:
@@ -94,12 +98,11 @@ def rates_of(results: Results, point: Cell, condition: str) -> dict[str, Any]:
         point: the cell.
         condition: one of the cell's.
     """
-    decided, row = results.decided(point), _Row(point, condition, results)
-    if decided is None or condition not in decided.conditions:
+    facts, row = results.facts_of(point), _Row(point, condition, results)
+    if facts is None or condition not in facts:
         return {}
-    columns = _condition_columns(decided.conditions[condition])
-    own = row.rows(point.attack, point.defense)
-    return columns if own is None else columns | _rate_columns(own) | _reference_columns(own, row)
+    columns, own = _condition_columns(facts[condition]), results.summary(point, condition)
+    return columns if own is None else columns | _rate_columns(own) | _reference_columns(row)
 
 
 def _condition_columns(fact: ConditionFacts) -> dict[str, Any]:
@@ -117,22 +120,21 @@ def _condition_columns(fact: ConditionFacts) -> dict[str, Any]:
 
 
 def _all_image_columns(row: _Row) -> dict[str, Any]:
-    cell, folder = row.cell, row.results.folder
+    cell, results = row.cell, row.results
     no_cloak = "attack none changes nothing" if cell.attack == "none" else ""
     no_purifier = "" if cell.purified_measures else "the defence does not change images"
     restored = cell.restored_measures.get(row.condition, "")
     no_restored = "" if restored else "nothing is restored under this condition"
     return {
-        **_image_columns(folder, "cloak", cell.cloak_measures, no_cloak),
-        **_image_columns(folder, "purified", cell.purified_measures, no_purifier),
-        **_image_columns(folder, "restored", restored, no_restored),
-        **_to_cloak_columns(folder, cell.restored_to_cloak_measures.get(row.condition, ""), no_restored),
-        "lpips_reason": row.results.facts.lpips_reason,
+        **_image_columns(results, "cloak", cell.cloak_measures, no_cloak),
+        **_image_columns(results, "purified", cell.purified_measures, no_purifier),
+        **_image_columns(results, "restored", restored, no_restored),
+        **_to_cloak_columns(results, cell.restored_to_cloak_measures.get(row.condition, ""), no_restored),
+        "lpips_reason": results.facts.lpips_reason,
     }
 
 
-def _rate_columns(own: pd.DataFrame) -> dict[str, Any]:
-    summary = rates.summarize(own)
+def _rate_columns(summary: CellSummary) -> dict[str, Any]:
     return {
         "n_identities": summary.n_identities,
         "n_probes": summary.n_probes,
@@ -145,12 +147,12 @@ def _rate_columns(own: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _reference_columns(own: pd.DataFrame, row: _Row) -> dict[str, Any]:
+def _reference_columns(row: _Row) -> dict[str, Any]:
     baselines = {
         "baseline_error": _baseline(row, "none"),
         "defended_baseline_error": _baseline(row, row.point.defense),
     }
-    recovery = _recovery(own, row)
+    recovery = _recovery(row)
     return {
         **{name: estimate.value for name, estimate in baselines.items()},
         "baseline_reason": "; ".join(dict.fromkeys(e.reason for e in baselines.values() if e.value is None)),
@@ -162,7 +164,7 @@ def _reference_columns(own: pd.DataFrame, row: _Row) -> dict[str, Any]:
 def _baseline(row: _Row, defense: str) -> Estimate:
     """Return the error rate without any cloak: with attack none; of impersonation, with the natural photos."""
     if row.results.recognises(row.condition):
-        return rates.reference_error(row.rows("none", defense), f"none x {defense}")
+        return rates.reference_error(row.summary("none", defense), f"none x {defense}")
     identities = row.identities(row.point.attack, defense)
     if identities is None:
         return Estimate.missing(f"reference cell {row.point.attack} x {defense} is not there")
@@ -170,40 +172,33 @@ def _baseline(row: _Row, defense: str) -> Estimate:
     return Estimate(error, reason="of natural photos against the same targets")
 
 
-def _recovery(own: pd.DataFrame, row: _Row) -> Estimate:
-    cell = row.point
+def _recovery(row: _Row) -> Estimate:
+    cell, own = row.point, row.asr(row.point.attack, row.point.defense)
     if "none" in (cell.attack, cell.defense):
         return Estimate.missing("a recovery is of a defence against an attack")
     if row.results.is_undefended(row.condition):
         return Estimate.missing("no defence acts under this condition")
     if reason := row.results.dependence(row.point, row.condition):
         return Estimate.missing(reason)
-    names = ("recovery", cell.attack, cell.defense, cell.backbone, cell.head, *filter(None, [row.condition]))
-    rng = numpy_generator(row.results.facts.spec.split_seed, *names)
-    return rates.recovery_of(own, row.rows(cell.attack, "none"), row.rows("none", "none"), rng)
+    if own is None:
+        return Estimate.missing("the cell has no decisions")
+    return rates.recovery_of(
+        own, row.asr(cell.attack, "none"), row.asr("none", "none"), row.results.draws(len(own))
+    )
 
 
-def _image_columns(folder: RunFolder, prefix: str, name: str, missing: str) -> dict[str, Any]:
+def _image_columns(results: Results, prefix: str, name: str, missing: str) -> dict[str, Any]:
     if missing or not name:
         return {f"{prefix}_reason": missing or "not measured"}
-    summary = rates.summarize_images(image_rows(folder, name))
+    summary = results.images(name)
     columns: dict[str, Any] = {f"{prefix}_{key}": summary.means.get(key) for key in MEASURES}
     return {**columns, f"{prefix}_unchanged": summary.share_unchanged, f"{prefix}_reason": summary.reason}
 
 
-def _to_cloak_columns(folder: RunFolder, name: str, missing: str) -> dict[str, Any]:
+def _to_cloak_columns(results: Results, name: str, missing: str) -> dict[str, Any]:
     prefix = "restored_to_cloak"
-    columns = _image_columns(folder, prefix, name, missing)
+    columns = _image_columns(results, prefix, name, missing)
     return {key: columns.get(key) for key in (f"{prefix}_psnr", f"{prefix}_unchanged", f"{prefix}_reason")}
-
-
-def image_rows(folder: RunFolder, name: str) -> pd.DataFrame:
-    """Return the image measures of one of a run's files, one row an image.
-
-    Raises:
-        DataError: the file is missing, damaged or not what the run wrote.
-    """
-    return per_image.from_bytes(folder.content(name), name).drop(columns="image")
 
 
 def _estimate(name: str, estimate: Estimate) -> dict[str, Any]:

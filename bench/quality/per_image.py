@@ -63,8 +63,10 @@ def from_bytes(payload: bytes, source: str = "image measures") -> pd.DataFrame:
     Raises:
         DataError: not Parquet, or other columns than `COLUMNS`.
     """
+    import pyarrow.parquet as pq
+
     try:
-        rows = pd.read_parquet(io.BytesIO(payload))
+        rows: pd.DataFrame = pq.ParquetFile(io.BytesIO(payload)).read().to_pandas()
     except (OSError, ValueError) as error:
         raise DataError(f"{source} is not a Parquet file: {error}.") from error
     if tuple(rows.columns) != COLUMNS:

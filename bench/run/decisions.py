@@ -83,6 +83,8 @@ _NAMES = tuple(field.name for field in SCHEMA if field.type == _NAME)
 _DTYPES = {field.name: field.type.to_pandas_dtype() for field in SCHEMA if field.type != _NAME}
 
 
+_PLAIN = pa.schema([pa.field(f.name, pa.string() if f.name in _NAMES else f.type) for f in SCHEMA])
+
 _FACTS = b"cloakbench.conditions"
 _OPTIONAL = {"condition": "", "reference": None}
 
@@ -110,7 +112,9 @@ def to_table(decisions: pd.DataFrame) -> Any:
         else pa.array(ordered[field.name].to_numpy(), type=field.type, from_pandas=field.nullable)
         for field in SCHEMA
     ]
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+    table = pa.Table.from_arrays(arrays, schema=SCHEMA)
+    _check_sense(table.cast(_PLAIN), "decisions")
+    return table
 
 
 def to_bytes(decided: Decided) -> bytes:
@@ -151,7 +155,7 @@ def from_bytes(data: bytes, source: str = "decisions") -> Decided:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(io.BytesIO(data))
+        table = pq.ParquetFile(io.BytesIO(data)).read()
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{source} is not a Parquet file ({error}). Delete it and run again.") from error
     found = (table.schema.metadata or {}).get(b"cloakbench.decisions", b"none")
@@ -162,9 +166,12 @@ def from_bytes(data: bytes, source: str = "decisions") -> Decided:
         )
     if not table.schema.equals(SCHEMA, check_metadata=False):
         raise DataError(f"{source} has the columns\n{table.schema}\nexpected\n{SCHEMA}. Run the cell again.")
-    plain = pa.schema([pa.field(f.name, pa.string() if f.name in _NAMES else f.type) for f in SCHEMA])
-    decisions: pd.DataFrame = table.cast(plain).to_pandas()
-    _check(decisions, source)
+    for field in SCHEMA:
+        if not field.nullable and table[field.name].null_count:
+            raise DataError(f"column '{field.name}' of {source} has empty values; every row needs one.")
+    plain = table.cast(_PLAIN)
+    _check_sense(plain, source)
+    decisions: pd.DataFrame = plain.to_pandas()
     try:
         facts = json.loads(table.schema.metadata[_FACTS])
         return Decided(decisions, {name: ConditionFacts.model_validate(fact) for name, fact in facts.items()})
@@ -191,7 +198,7 @@ def _dictionary(names: pd.Series[Any]) -> Any:
 
 
 def _check(decisions: pd.DataFrame, source: str) -> None:
-    """Raise DataError unless the frame has the columns, types and sense of `SCHEMA`."""
+    """Raise DataError unless the frame has the columns and types of `SCHEMA`."""
     if sorted(decisions.columns) != sorted(SCHEMA.names):
         there = ", ".join(map(str, decisions.columns))
         raise DataError(f"{source} has columns {there}; expected {', '.join(SCHEMA.names)}.")
@@ -205,21 +212,36 @@ def _check(decisions: pd.DataFrame, source: str) -> None:
             raise DataError(f"column '{name}' of {source} holds {kind} values, expected strings.")
         if not SCHEMA.field(name).nullable and decisions[name].isna().any():
             raise DataError(f"column '{name}' of {source} has empty values; every row needs one.")
-    _check_sense(decisions, source)
 
 
-def _check_sense(decisions: pd.DataFrame, source: str) -> None:
-    if (decisions["fold"] < 0).any():
-        raise DataError(f"column 'fold' of {source} has {decisions['fold'].min()}; folds count from 0.")
-    twice = decisions.duplicated(list(KEY))
-    if twice.any():
-        row = decisions.loc[twice].iloc[0]
-        raise DataError(f"{source} has two decisions for image '{row['image']}' in fold {row['fold']}.")
-    predicted = decisions["predicted"].astype(object)
+def _check_sense(table: Any, source: str) -> None:
+    """Raise DataError where rows of an Arrow table, names as plain strings, contradict themselves."""
+    import pyarrow.compute as pc
+
+    fold = table["fold"].to_numpy()
+    if (fold < 0).any():
+        raise DataError(f"column 'fold' of {source} has {fold.min()}; folds count from 0.")
+    codes = {name: _codes(table[name]) for name in _NAMES}
+    place = fold.astype(np.int64)
+    for name in KEY:
+        if name != "fold":
+            place = np.unique(
+                place * (codes[name].max(initial=0) + 2) + codes[name] + 1, return_inverse=True
+            )[1]
+    first = np.unique(place, return_index=True)[1]
+    if len(first) < len(place):
+        row = int(np.setdiff1d(np.arange(len(place)), first)[0])
+        raise DataError(f"{source} has two decisions for image '{table['image'][row]}' in fold {fold[row]}.")
     # A refusal is right for an impostor and wrong for the identity; an answer speaks for itself.
-    answered = predicted.notna().to_numpy()
-    agrees = (predicted == decisions["identity"].astype(object)).to_numpy(dtype=bool)
-    if (answered & (agrees != decisions["correct"].to_numpy())).any():
+    answered = codes["predicted"] >= 0
+    agrees = pc.fill_null(pc.equal(table["predicted"], table["identity"]), fill_value=False).to_numpy()
+    if (answered & (agrees != table["correct"].to_numpy())).any():
         raise DataError(f"column 'correct' of {source} contradicts 'identity' and 'predicted'.")
-    if (decisions["score"].isna().to_numpy() & answered).any():
+    if (answered & pc.is_null(table["score"], nan_is_null=True).to_numpy()).any():
         raise DataError(f"column 'score' of {source} is empty where 'predicted' has an answer.")
+
+
+def _codes(names: Any) -> Any:
+    """Return a number for each name, the same for the same; −1 for none."""
+    encoded = names.combine_chunks().dictionary_encode()
+    return encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)

@@ -10,7 +10,7 @@ with a reason, never 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 9999
 """Bootstrap resamples of an interval."""
 
+_KEPT_DRAWS = 1 << 26  # draws whose counts are kept, a byte each
 _BATCH = 1024  # resamples drawn at a time; fixed, so that memory is bounded and the stream is the same
 _SAME = 1e-12  # rates of identities closer than this are equal up to rounding
 _PRIOR = 1.0  # identities' worth of a cautious guess at a variance; docs/statistics.md says why
@@ -140,6 +141,49 @@ def wilson_interval(p: float, n: float, quantile: float) -> tuple[float, float]:
     return low, high
 
 
+class Draws:
+    """n identities drawn n at a time with replacement, R times: the same draws for every statistic of a table.
+
+    Args:
+        n: identities.
+        rng: decides the draws.
+        resamples: R.
+    """
+
+    def __init__(self, n: int, rng: np.random.Generator, resamples: int = RESAMPLES) -> None:
+        self.n = n
+        self.resamples = resamples
+        self._rng = rng
+        self._state = rng.bit_generator.state
+        self._kept: list[NDArray[np.uint8]] = []
+
+    def means(self, columns: ArrayLike) -> Floats:
+        """Return the means of n×m `columns` over the identities of each draw, R×m.
+
+        Raises:
+            ValueError: another number of identities.
+        """
+        values = np.asarray(columns, dtype=np.float64)
+        if len(values) != self.n:
+            raise ValueError(f"draws of {self.n} identities, columns of {len(values)}")
+        return np.concatenate([counts @ values / self.n for counts in self._counts()])
+
+    def _counts(self) -> Iterator[Floats]:
+        """Yield how often each identity is drawn, R×n in batches; kept where that is little, else drawn again."""
+        if self._kept:
+            yield from (counts.astype(np.float64) for counts in self._kept)
+            return
+        self._rng.bit_generator.state = self._state
+        keep = self.resamples * self.n <= _KEPT_DRAWS
+        for start in range(0, self.resamples, _BATCH):
+            size = min(_BATCH, self.resamples - start)
+            drawn = self._rng.integers(self.n, size=(size, self.n)) + self.n * np.arange(size)[:, None]
+            counts = np.bincount(drawn.ravel(), minlength=size * self.n).reshape(size, self.n)
+            if keep:
+                self._kept.append(np.minimum(counts, 255).astype(np.uint8))  # nobody is drawn so often
+            yield counts.astype(np.float64)
+
+
 def bootstrap_means(columns: ArrayLike, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
     """Return the means of `columns` over identities drawn with replacement.
 
@@ -151,21 +195,13 @@ def bootstrap_means(columns: ArrayLike, rng: np.random.Generator, resamples: int
     Returns:
         R×m.
     """
-    values = np.asarray(columns, dtype=np.float64)
-    n, m = values.shape
-    means = np.empty((resamples, m))
-    for start in range(0, resamples, _BATCH):
-        size = min(_BATCH, resamples - start)
-        drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
-        means[start : start + size] = counts @ values / n
-    return means
+    return Draws(len(np.asarray(columns)), rng, resamples).means(columns)
 
 
 def bootstrap_interval(
     columns: ArrayLike,
     statistic: Callable[[Floats], Floats],
-    rng: np.random.Generator,
+    rng: np.random.Generator | Draws,
     *,
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
@@ -175,8 +211,8 @@ def bootstrap_interval(
     Args:
         columns: n×m, one row an identity.
         statistic: maps …×m means to … values, e.g. ``lambda m: m[..., 0] - m[..., 1]``.
-        rng: decides the resamples.
-        resamples: how many.
+        rng: decides the resamples; or the draws, which other statistics of the same identities share.
+        resamples: how many, where they are not drawn yet.
         confidence: coverage.
 
     Returns:
@@ -193,7 +229,8 @@ def bootstrap_interval(
             return Estimate.missing("not finite")
         if n == 1:
             return Estimate(value, reason="one identity has no interval")
-        replicates = statistic(bootstrap_means(values, rng, resamples))
+        draws = rng if isinstance(rng, Draws) else Draws(n, rng, resamples)
+        replicates = statistic(draws.means(values))
         without_one = statistic((values.sum(axis=0) - values) / (n - 1))
     if not (np.isfinite(replicates).all() and np.isfinite(without_one).all()):
         return Estimate(value, reason="not finite in some resamples, so no bootstrap interval")
@@ -292,21 +329,21 @@ def _shrunk(variance: float, telling: int, prior: float) -> float:
 
 def _bca_levels(value: float, replicates: Floats, without_one: Floats, confidence: float) -> Floats:
     """Return the two quantile levels of the BCa interval (Efron 1987, eq. 2.3 and 6.6)."""
-    from scipy.stats import norm
+    from scipy.special import ndtr, ndtri
 
     # A replicate equal to the value counts half below: rates are discrete and such ties are common. They
     # are ties up to rounding only, as resampled means sum in another order.
-    near = np.isclose(replicates, value, rtol=0, atol=_SAME)
+    near = np.abs(replicates - value) <= _SAME
     below = np.mean((replicates < value) & ~near) + np.mean(near) / 2
     levels: Floats = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
     influence = without_one.mean() - without_one
     spread = float((influence**2).sum())
     if not 0 < below < 1 or spread <= _SAME**2:
         return levels  # the percentile interval: no correction can be estimated
-    bias = norm.ppf(below)
+    bias = ndtri(below)
     acceleration = float((influence**3).sum()) / (6 * spread**1.5)
-    shifted = bias + norm.ppf(levels)
-    corrected: Floats = norm.cdf(bias + shifted / (1 - acceleration * shifted))
+    shifted = bias + ndtri(levels)
+    corrected: Floats = ndtr(bias + shifted / (1 - acceleration * shifted))
     return corrected
 
 

@@ -8,6 +8,7 @@ runs and printing (`bench.cli.power`). The test that is reported is the sign-fli
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 from pydantic import Field, model_validator
 
@@ -90,13 +91,18 @@ def minimum_detectable_difference(sd: float, n: int, alpha: float = ALPHA, power
     """
     if sd == 0:
         return 0.0
+    _check(sd, n, alpha, power)
+    return sd * _detectable_effect(n, alpha, power)
+
+
+@lru_cache(maxsize=4096)  # a table asks for one number of identities and one level, row after row
+def _detectable_effect(n: int, alpha: float, power: float) -> float:
     from scipy.optimize import brentq
 
-    _check(sd, n, alpha, power)
     most = 1.0
     while _power(most, n, alpha) < power:
         most *= 2
-    return sd * float(brentq(lambda effect: _power(effect, n, alpha) - power, 0, most))
+    return float(brentq(lambda effect: _power(effect, n, alpha) - power, 0, most))
 
 
 def identities_needed(difference: float, sd: float, alpha: float = ALPHA, power: float = POWER) -> int:
@@ -139,10 +145,9 @@ def _check(sd: float, n: int, alpha: float, power: float = POWER) -> None:
 
 def _power(effect: float, n: int, alpha: float) -> float:
     """Return the power for `effect` = difference / sd: P(|T| > t) with T noncentral t, shifted by effect·√n."""
-    from scipy.special import nctdtr
-    from scipy.stats import t
+    from scipy.special import nctdtr, stdtrit
 
-    bound = float(t.ppf(1 - alpha / 2, n - 1))
+    bound = float(stdtrit(n - 1, 1 - alpha / 2))
     shift = effect * math.sqrt(n)
     wrong_side = float(nctdtr(n - 1, shift, -bound))
     # Far from the null SciPy gives NaN for this tail, which is below 1e-16 there.

@@ -24,7 +24,7 @@ from bench.stats.significance import (
     PairedDifference,
     friedman,
     holm,
-    paired_difference,
+    paired_differences,
     resamples_for,
 )
 
@@ -231,10 +231,9 @@ def _test_pairs(
 ) -> dict[Pair, PairTest]:
     pairs = list(combinations(map(str, ordered.columns), 2))
     count = resamples_for(max(len(pairs), 1), alpha) if resamples is None else resamples
-    found = {
-        pair: paired_difference(ordered[pair[0]], ordered[pair[1]], rng=rng, resamples=count)
-        for pair in pairs
-    }
+    columns = {str(name): column for name, column in ordered.items()}
+    rates = [(columns[one], columns[two]) for one, two in pairs]
+    found = dict(zip(pairs, paired_differences(rates, rng=rng, resamples=count), strict=True))
     corrected = holm({pair: one.p for pair, one in found.items()})
     return {
         pair: PairTest(found[pair], p, significant=differ and p is not None and p <= alpha)

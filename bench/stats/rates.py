@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bench.errors import DataError
-from bench.stats.intervals import Estimate, Floats, bootstrap_interval, rate_interval
+from bench.stats.intervals import Draws, Estimate, Floats, bootstrap_interval, rate_interval
 
 Rates = pd.Series  # identity id → rate in [0, 1]
 
@@ -80,19 +81,29 @@ def per_identity(decisions: pd.DataFrame) -> pd.DataFrame:
         - normal_accuracy: share of its decisions while normal that are right, averaged over its rotations;
           NaN if it never was normal.
     """
-    names = decisions["identity"].astype(str)
-    correct = decisions["correct"].astype(float)
-    wrong = 1 - correct
-    protected = decisions["protected"]
-    identities = pd.Index(sorted(names.unique()), name="identity")
+    labels, names = pd.factorize(decisions["identity"].astype(str), sort=True)
+    images, _ = pd.factorize(decisions["image"])
+    correct = decisions["correct"].to_numpy(dtype=bool)
+    protected = decisions["protected"].to_numpy(dtype=bool)
+    each = np.unique(labels.astype(np.int64) * (1 + int(images.max(initial=0))) + images, return_index=True)[
+        1
+    ]
     return pd.DataFrame(
         {
-            "n_probes": decisions.groupby(names)["image"].nunique().reindex(identities),
-            "asr": wrong[protected].groupby(names[protected]).mean().reindex(identities),
-            "normal_accuracy": correct[~protected].groupby(names[~protected]).mean().reindex(identities),
+            "n_probes": np.bincount(labels[each], minlength=len(names)),
+            "asr": _shares(labels[protected], ~correct[protected], len(names)),
+            "normal_accuracy": _shares(labels[~protected], correct[~protected], len(names)),
         },
-        index=identities,
+        index=pd.Index(names, name="identity"),
     )
+
+
+def _shares(labels: NDArray[np.intp], are: NDArray[np.bool_], groups: int) -> Floats:
+    """Return of each group the share of its rows that are so; NaN where it has none."""
+    counts = np.bincount(labels, minlength=groups)
+    with np.errstate(invalid="ignore"):
+        shares: Floats = np.bincount(labels, weights=are, minlength=groups) / counts
+    return shares
 
 
 def reference_groups(decisions: pd.DataFrame) -> pd.Series[Any]:
@@ -105,7 +116,7 @@ def reference_groups(decisions: pd.DataFrame) -> pd.Series[Any]:
     from scipy.sparse.csgraph import connected_components
 
     identities = pd.Index(sorted(decisions["identity"].astype(str).unique()), name="identity")
-    if "reference" not in decisions or decisions["reference"].isna().all():
+    if "reference" not in decisions or not decisions["reference"].notna().any():
         return pd.Series(np.arange(len(identities)), index=identities)
     pairs = decisions[["identity", "reference"]].dropna().drop_duplicates()
     codes, photos = pd.factorize(pairs["reference"].astype(str))
@@ -116,13 +127,15 @@ def reference_groups(decisions: pd.DataFrame) -> pd.Series[Any]:
     return pd.Series(groups, index=identities)
 
 
-def dependence(decisions: pd.DataFrame) -> str:
+def dependence(groups: pd.Series[Any]) -> str:
     """Return why the identities of a cell are not independent, or "" where they are.
 
     Cloaks of several identities that imitate one target are compared with the same photos; tests over identities
     would then call chance significant too often.
+
+    Args:
+        groups: as `reference_groups` returns them.
     """
-    groups = reference_groups(decisions)
     if groups.nunique() == len(groups):
         return ""
     return (
@@ -131,15 +144,23 @@ def dependence(decisions: pd.DataFrame) -> str:
     )
 
 
-def summarize(decisions: pd.DataFrame) -> CellSummary:
+def summarize_decisions(decisions: pd.DataFrame) -> CellSummary:
     """Return the rates of one cell with their intervals.
 
     Args:
-        decisions: rows of `bench.run.decisions.SCHEMA` of one cell.
+        decisions: rows of `bench.run.decisions.SCHEMA` of one cell and condition.
     """
-    identities = per_identity(decisions)
+    return summarize(per_identity(decisions), reference_groups(decisions))
+
+
+def summarize(identities: pd.DataFrame, groups: pd.Series[Any]) -> CellSummary:
+    """Return the rates of one cell with their intervals.
+
+    Args:
+        identities: as `per_identity` returns them.
+        groups: as `reference_groups` returns them.
+    """
     probes = identities["n_probes"]
-    groups = reference_groups(decisions)
     # A pooled rate weighs each probe the same; a normal probe's rotations are one probe.
     return CellSummary(
         n_identities=len(identities),
@@ -157,19 +178,22 @@ def paired(*rates: Rates[Any]) -> Floats:
     Raises:
         DataError: the identities differ.
     """
-    first = rates[0].sort_index()
+    first = rates[0] if rates[0].index.is_monotonic_increasing else rates[0].sort_index()
     for other in rates[1:]:
+        if first.index.equals(other.index):
+            continue
         odd = first.index.symmetric_difference(other.index)
         if len(odd):
             raise DataError(
                 f"cells to be compared have different identities, e.g. '{odd[0]}' ({len(odd)} in all). "
                 "Compare cells of one dataset and split seed."
             )
-    return np.column_stack([one.loc[first.index].to_numpy(dtype=np.float64) for one in rates])
+    ordered = (one if first.index.equals(one.index) else one.loc[first.index] for one in rates)
+    return np.column_stack([one.to_numpy(dtype=np.float64) for one in ordered])
 
 
 def recovery(
-    undefended: Rates[Any], defended: Rates[Any], baseline: Rates[Any], rng: np.random.Generator
+    undefended: Rates[Any], defended: Rates[Any], baseline: Rates[Any], rng: np.random.Generator | Draws
 ) -> Estimate:
     """Return how much of what an attack hid a defence brings back.
 
@@ -204,16 +228,16 @@ def recovery(
 
 
 def recovery_of(
-    cell: pd.DataFrame,
-    undefended: pd.DataFrame | None,
-    baseline: pd.DataFrame | None,
-    rng: np.random.Generator,
+    defended: Rates[Any],
+    undefended: Rates[Any] | None,
+    baseline: Rates[Any] | None,
+    rng: np.random.Generator | Draws,
 ) -> Estimate:
-    """Return the recovery of a cell against its reference cells (see `recovery`).
+    """Return the recovery of a cell, or which of its reference cells is lacking (see `recovery`).
 
     Args:
-        cell: decisions of attack × defence.
-        undefended: decisions of attack × ``none``; None where that cell failed.
+        defended: ASR per identity, attack × defence.
+        undefended: of attack × ``none``; None where that cell failed.
         baseline: of ``none`` × ``none``, likewise.
         rng: decides the bootstrap over identities.
 
@@ -223,20 +247,17 @@ def recovery_of(
     if undefended is None or baseline is None:
         lacking = "attack × none" if undefended is None else "none × none"
         return Estimate.missing(f"reference cell {lacking} is not there")
-    asr = [per_identity(decisions)["asr"] for decisions in (undefended, cell, baseline)]
-    return recovery(asr[0], asr[1], asr[2], rng)
+    return recovery(undefended, defended, baseline, rng)
 
 
-def reference_error(decisions: pd.DataFrame | None, name: str) -> Estimate:
+def reference_error(summary: CellSummary | None, name: str) -> Estimate:
     """Return the ASR of a reference cell: the error rate without any cloak.
 
     Args:
-        decisions: of attack ``none``; None where the cell failed.
+        summary: of the cell with attack ``none``; None where it failed.
         name: the cell's, for the reason.
     """
-    if decisions is None:
-        return Estimate.missing(f"reference cell {name} is not there")
-    return summarize(decisions).asr
+    return Estimate.missing(f"reference cell {name} is not there") if summary is None else summary.asr
 
 
 def summarize_images(per_image: pd.DataFrame | None, reason: str = "") -> ImageSummary:
@@ -257,8 +278,8 @@ def summarize_images(per_image: pd.DataFrame | None, reason: str = "") -> ImageS
         return ImageSummary({}, 0, None, reason)
     if "changed" not in per_image:
         raise DataError(f"image measures need a column 'changed', got {', '.join(per_image.columns)}.")
-    changed = per_image["changed"].astype(bool)
-    measures = per_image.drop(columns="changed").select_dtypes("number")
+    changed = per_image["changed"].to_numpy(dtype=bool)
+    measures = per_image[[name for name in per_image.columns if name != "changed"]].select_dtypes("number")
     if not changed.any():
         why = "no image was changed" if len(per_image) else "no images"
         share = 1.0 if len(per_image) else None
@@ -279,7 +300,7 @@ def _recovered(mean: Floats) -> Floats:
 
 def _rate(rates: Rates[Any], probes: pd.Series[Any], reason: str, groups: pd.Series[Any]) -> Estimate:
     """Return the macro rate over the identities that have one; over groups of them where they share photos."""
-    known = rates.notna()
+    known = rates.notna().to_numpy()
     if not known.any():
         return Estimate.missing(reason)
     if groups.nunique() < len(groups):
@@ -287,11 +308,10 @@ def _rate(rates: Rates[Any], probes: pd.Series[Any], reason: str, groups: pd.Ser
         columns = np.column_stack([parts.sum(), parts.size()]).astype(np.float64)
         rng = np.random.default_rng(0)  # the groups decide; nothing else may
         return bootstrap_interval(columns, lambda mean: mean[..., 0] / mean[..., 1], rng)
-    return rate_interval(rates[known].to_numpy(), int(probes[known].sum()))
+    return rate_interval(rates.to_numpy()[known], int(probes.to_numpy()[known].sum()))
 
 
 def _pooled(rates: Rates[Any], probes: pd.Series[Any]) -> float:
-    known = rates.notna()
-    if not known.any():
-        return float("nan")
-    return float(np.average(rates[known].to_numpy(), weights=probes[known].to_numpy()))
+    values = rates.to_numpy()
+    known = ~np.isnan(values)
+    return float(np.average(values[known], weights=probes.to_numpy()[known])) if known.any() else float("nan")

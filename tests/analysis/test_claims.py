@@ -60,7 +60,7 @@ def rows(point, asr, accuracy, condition=""):
             columns["image"] += [f"{name}/{k}" for k in range(PROBES)]
             columns["protected"] += [protected] * PROBES
             columns["correct"] += [k < n_right for k in range(PROBES)]
-    return pd.DataFrame({"condition": condition, **columns}).astype({"fold": np.int16})
+    return pd.DataFrame({"condition": condition, **columns, "score": 0.5}).astype({"fold": np.int16})
 
 
 def results(asr=ASR, accuracy=None, backbones=("b1", "b2"), failed=(), conditions=("",), accesses=None):
@@ -305,7 +305,7 @@ def test_people_compared_with_the_same_photo_get_no_test_and_a_wider_interval():
     assert "40 identities were compared with photos of 5 others" in found["p_holm_reason"].iloc[-1]
     assert all("not ranked" in one.rank(0).reason for one in comparison_groups(shared, "attack"))
     point = Cell("weak", "none", "b1", "nn", 0)
-    one, other = (rates.summarize(made.rows(point, "")) for made in (alone, shared))
+    one, other = (rates.summarize_decisions(made.rows(point, "")) for made in (alone, shared))
     assert one.asr.value == pytest.approx(other.asr.value)
     assert other.asr.low is not None
 

@@ -208,7 +208,7 @@ class FakeResults:
     def point(attack, backbone, defense="none"):
         return Cell(attack, defense, backbone, "nn", 0)
 
-    def rows(self, _point, _condition):
+    def measured(self, _point, _condition):
         return None
 
     def identities(self, point, _condition):

@@ -41,6 +41,7 @@ def decisions_of(story, places, conditions=None):
         {
             "condition": condition, "fold": fold, "identity": identity, "image": f"{identity}-probe",
             "reference": pair, "protected": fold == 0, "correct": bool(results[place if fold == 0 else 0]),
+            "score": 0.5,
         }
         for condition, place in places.items()
         for identity, pairs in story.items()

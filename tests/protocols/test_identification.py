@@ -310,7 +310,7 @@ def test_more_distractors_never_help(seed):
         for one, impostors in ((protocol, trial.impostors), (few, fewer))
     )
     assert (more["correct"] <= less["correct"]).all()
-    assert measures.summarize(more).n_probes == measures.summarize(less).n_probes
+    assert measures.summarize_decisions(more).n_probes == measures.summarize_decisions(less).n_probes
 
 
 @settings(max_examples=10, deadline=None)

@@ -183,7 +183,7 @@ def test_impersonation_by_hand():
     assert listed(rows[columns]) == expected
     # ASR of impersonation is the share of accepted comparisons.
     assert measures.per_identity(rows)["asr"].to_dict() == {"a": 1.0, "b": 0.0}
-    assert measures.summarize(rows).normal_accuracy.value == 1
+    assert measures.summarize_decisions(rows).normal_accuracy.value == 1
 
 
 def test_a_score_at_the_threshold_is_accepted():

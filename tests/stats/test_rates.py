@@ -15,7 +15,7 @@ from bench.stats.rates import (
     recovery,
     recovery_of,
     reference_error,
-    summarize,
+    summarize_decisions,
     summarize_images,
 )
 
@@ -50,7 +50,7 @@ def test_rates_of_a_hand_worked_cell():
 
 
 def test_summary_of_a_hand_worked_cell():
-    found = summarize(decisions(HAND_WORKED))
+    found = summarize_decisions(decisions(HAND_WORKED))
     assert (found.n_identities, found.n_probes) == (3, 8)
     assert found.asr.value == pytest.approx(0.5)  # macro: (0.5 + 1 + 0) / 3
     assert found.asr_pooled == pytest.approx(5 / 8)  # 1 + 4 + 0 wrong of 8
@@ -63,11 +63,11 @@ def test_summary_of_a_hand_worked_cell():
 
 def test_row_order_does_not_matter():
     rows = decisions(HAND_WORKED)
-    assert summarize(rows.sample(frac=1, random_state=0)) == summarize(rows)
+    assert summarize_decisions(rows.sample(frac=1, random_state=0)) == summarize_decisions(rows)
 
 
 def test_a_single_rotation_has_no_normal_accuracy():
-    found = summarize(decisions({"a": (0, {"a1": [1]}), "b": (0, {"b1": [0]})}))
+    found = summarize_decisions(decisions({"a": (0, {"a1": [1]}), "b": (0, {"b1": [0]})}))
     assert found.asr.value == 0.5
     assert found.normal_accuracy.value is None
     assert "only rotation" in found.normal_accuracy.reason
@@ -96,14 +96,14 @@ def test_rates_are_within_0_and_1_and_follow_a_relabelling(results):
     rows = decisions(results)
     identities = per_identity(rows)
     assert identities[["asr", "normal_accuracy"]].apply(lambda rate: rate.between(0, 1)).to_numpy().all()
-    found = summarize(rows)
+    found = summarize_decisions(rows)
     assert 0 <= found.asr.low <= found.asr.value <= found.asr.high <= 1
 
     other = {name: f"identity-{9 - i}" for i, name in enumerate(sorted(results))}  # reverses the order
     renamed = rows.assign(identity=rows["identity"].map(other))
     permuted = per_identity(renamed).loc[[other[name] for name in identities.index]]
     np.testing.assert_array_equal(permuted.to_numpy(), identities.to_numpy())
-    again = summarize(renamed)
+    again = summarize_decisions(renamed)
     assert again.asr.value == pytest.approx(found.asr.value)
     assert again.asr.high == pytest.approx(found.asr.high)
 
@@ -169,6 +169,10 @@ def test_cells_of_different_identities_are_not_compared():
         paired(pd.Series({"a": 0.0, "z": 1.0}), pd.Series({"a": 0.0}))
 
 
+def asr_of(rows):
+    return per_identity(rows)["asr"]
+
+
 def test_references_of_a_cell():
     def cell(wrong):
         return decisions(
@@ -181,18 +185,24 @@ def test_references_of_a_cell():
             }
         )
 
-    assert reference_error(cell(0), "none × none").value == 0.0
-    assert reference_error(cell(0), "none × none").high > 0
-    assert reference_error(cell(1), "none × defence").value == 0.25
-    assert recovery_of(cell(1), cell(4), cell(0), rng()).value == 0.75
+    assert reference_error(summarize_decisions(cell(0)), "none × none").value == 0.0
+    assert reference_error(summarize_decisions(cell(0)), "none × none").high > 0
+    assert reference_error(summarize_decisions(cell(1)), "none × defence").value == 0.25
+    assert recovery_of(asr_of(cell(1)), asr_of(cell(4)), asr_of(cell(0)), rng()).value == 0.75
 
 
 def test_a_reference_that_failed_is_named():
     rows = decisions(HAND_WORKED)
     assert reference_error(None, "none × none").reason == "reference cell none × none is not there"
-    assert reference_error(rows, "none × none").value == pytest.approx(0.5)
-    assert recovery_of(rows, rows, None, rng()).reason == "reference cell none × none is not there"
-    assert recovery_of(rows, None, rows, rng()).reason == "reference cell attack × none is not there"
+    assert reference_error(summarize_decisions(rows), "none × none").value == pytest.approx(0.5)
+    assert (
+        recovery_of(asr_of(rows), asr_of(rows), None, rng()).reason
+        == "reference cell none × none is not there"
+    )
+    assert (
+        recovery_of(asr_of(rows), None, asr_of(rows), rng()).reason
+        == "reference cell attack × none is not there"
+    )
 
 
 def test_image_measures_are_means_over_changed_images():

@@ -12,6 +12,7 @@ from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
 
 from bench.errors import DataError
+from bench.stats import significance
 from bench.stats.intervals import cohens_h, difference_interval
 from bench.stats.significance import (
     LEAST_BLOCKS,
@@ -22,9 +23,11 @@ from bench.stats.significance import (
     mean_over,
     non_inferiority,
     paired_difference,
+    paired_differences,
     resamples_for,
     seed_variance,
     sign_flip_test,
+    sign_flip_tests,
 )
 
 FEW = st.lists(st.integers(-6, 6).map(lambda k: k / 6), min_size=1, max_size=9)
@@ -292,3 +295,61 @@ def test_seed_variance_of_equal_seeds_is_zero_and_of_one_seed_is_missing():
     one = seed_variance([identities])
     assert (one.seeds, one.mean, one.reason) == (None, 0.5, "1 seed; a variance needs 2")
     assert seed_variance([series([math.nan]), series([1.0])]).reason == "an identity has no rate"
+
+
+# -- many tests at once ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [21, 30])
+def test_two_halves_count_what_all_sign_vectors_give(n):
+    values = rng(n).integers(-4, 9, n) / 8
+    values[values == 0] = 0.5
+    sums = np.zeros(1)
+    for value in values[:20]:
+        sums = np.concatenate([sums - value, sums + value])
+    beyond = 0
+    for signs in product((1, -1), repeat=n - 20):
+        beyond += int((np.abs(sums + np.dot(signs, values[20:])) >= abs(values.sum()) - 1e-9).sum())
+    assert sign_flip_test(values, rng()) == beyond / 2**n
+
+
+def test_a_family_gives_each_test_about_what_it_gives_alone():
+    shifts = np.linspace(0, 0.12, 40)
+    columns = np.column_stack([(rng(k).normal(shift, 0.3, 158)) for k, shift in enumerate(shifts)])
+    family = sign_flip_tests(columns, rng(1), 99_999)
+    alone = [sign_flip_test(column, rng(2), 99_999) for column in columns.T]
+    for one, other in zip(family, alone, strict=True):
+        spread = math.sqrt(2 * (1 / 5000 + 1 / (99_999 * min(one, other))))
+        assert one == pytest.approx(other, rel=5 * spread)
+
+
+def test_tables_and_products_give_the_same_sums():
+    values, codes = rng(1).normal(size=(37, 12)), rng(2).integers(0, 256, (50, 5), dtype=np.uint8)
+    whole = significance._sums(values, codes)
+    parts = np.hstack([significance._sums(values[:, [column]], codes) for column in range(12)])
+    np.testing.assert_allclose(whole, parts, atol=1e-12)
+
+
+def test_a_test_stops_where_enough_lie_beyond_and_is_right_all_the_same(monkeypatch):
+    differences = rng(5).normal(0.02, 0.3, 158)
+    whole = rng(9)
+    expected = sign_flip_test(differences, rng(3), 2_000_000)
+    monkeypatch.setattr(significance, "ENOUGH", 10**9)
+    assert expected == pytest.approx(sign_flip_test(differences, whole, 400_000), rel=0.06)
+
+
+def test_what_cannot_be_drawn_is_not_drawn():
+    drawn = rng(4)
+    before = drawn.bit_generator.state
+    assert sign_flip_test(np.full(158, 0.7), drawn, 99_999) == 1 / 100_000
+    assert drawn.bit_generator.state == before
+
+
+def test_pairs_of_one_family_are_each_what_a_pair_alone_is():
+    names = [f"p{k}" for k in range(12)]
+    rates = [pd.Series(rng(k).integers(0, 5, 12) / 4, index=names) for k in range(4)]
+    rates.append(pd.Series(np.nan, index=names))
+    asked = [(rates[0], rates[1]), (rates[2], rates[4]), (rates[2], rates[3]), (rates[0], rates[0])]
+    together = paired_differences(asked, rng=rng())
+    assert together == [paired_difference(*pair, rng=rng()) for pair in asked]
+    assert [one.p is None for one in together] == [False, True, False, True]
