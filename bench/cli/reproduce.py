@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.cli.options import device_option, json_option, lpips_trunk_option, store_option, threads_option
+from bench.cli import engines
+from bench.cli.options import (
+    device_option,
+    engine_options,
+    json_option,
+    lpips_trunk_option,
+    store_option,
+    threads_option,
+)
 from bench.cli.output import percent, print_json
 from bench.cli.worker import in_worker
 
@@ -49,6 +57,7 @@ Examples:
 @store_option
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder. [default: runs/NAME]")
 @lpips_trunk_option
+@engine_options
 @json_option
 @in_worker
 def reproduce(
@@ -109,6 +118,7 @@ def _prepared(one: "Published", machine: dict[str, Any]) -> "Prepared":
     from bench.run import planning
     from bench.run.spec import load_suite, make_spec
 
+    machine["engine"] = engines.take(machine)
     machine["out"] = machine["out"] or Path("runs") / one.name
     options = planning.Options(**machine, command=f"bench run --config {one.suite}")
     return planning.prepare(make_spec(load_suite(one.suite)), options)

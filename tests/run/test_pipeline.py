@@ -1,9 +1,13 @@
 """What each stage hands to the next, seen in the artefacts of real runs with tiny methods."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load
 
 from bench.faces import pixels as faces_pixels
@@ -11,6 +15,7 @@ from bench.leaderboard.table import build
 from bench.plugins import factory, registry
 from bench.quality import per_image
 from bench.run import embeddings, resolve
+from bench.run import photo_sets as dealing
 from bench.run.photo_sets import SHARD_IMAGES
 from bench.run.planning import Options, prepare
 from bench.run.runner import execute
@@ -240,14 +245,27 @@ def planned(tmp_path, **fields):
 
 
 def test_shards_hold_whole_people_and_the_photos_once(tiny, tmp_path):
-    prepared = planned(tmp_path, dataset="tiny:identities=31,photos=8")
+    prepared = planned(tmp_path, dataset="tiny:identities=41,photos=8")
     nodes = prepared.pipeline.natural("gallery")
     assert len(nodes) == 3
     identities = [set(node.identities) for node in nodes]
-    assert sum(map(len, identities)) == len(set.union(*identities)) == 31
+    assert sum(map(len, identities)) == len(set.union(*identities)) == 41
     ids = [name for node in nodes for name in node.ids]
     assert sorted(ids) == sorted(name for photos in prepared.run.split.gallery.values() for name in photos)
-    assert all(SHARD_IMAGES <= node.images < SHARD_IMAGES + 8 for node in nodes[:-1])
+    assert all(SHARD_IMAGES - 8 < node.images <= SHARD_IMAGES for node in nodes[:-1])
+
+
+@given(st.lists(st.integers(1, 130), min_size=1, max_size=40))
+def test_few_places_of_a_batch_are_empty(counts):
+    photos = {f"i{k:02d}": tuple(f"{k}/{n}" for n in range(count)) for k, count in enumerate(counts)}
+    dealt = list(dealing.shards(photos))
+    assert [name for shard in dealt for name, _ in shard] == [
+        name for i in sorted(photos) for name in photos[i]
+    ]
+    assert all(len(shard) <= SHARD_IMAGES or len({who for _, who in shard}) == 1 for shard in dealt)
+    # No two neighbours would have been one: only what does not fit begins another.
+    for one, after in pairwise(dealt):
+        assert len(one) + len(photos[after[0][1]]) > SHARD_IMAGES
 
 
 @pytest.mark.parametrize("attack", ["pgd:eps=16,steps=2", "fawkes:steps=3"])

@@ -1,0 +1,309 @@
+"""Every performance bar of the project with what is measured for it: `benchmarks/run` prints them and writes a CSV.
+
+    benchmarks/run                    all of them, some twenty minutes on two idle cores
+    benchmarks/run start tables       some
+    benchmarks/run --csv benchmarks/bars.csv
+
+A bar is met where the interval over rounds says so. What falls short stays in the table as short.
+"""
+
+import argparse
+import csv
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.ratios import Measure, amount, interleaved, ratio, seconds
+
+ROOT = Path(__file__).parents[1]
+
+Bar = Callable[[], Iterator[Measure]]
+
+
+# -- attack loop ------------------------------------------------------------------------------------------------
+
+
+def attack_loop() -> Iterator[Measure]:
+    """Time an attack's stage against the forward and backward passes that it cannot do without."""
+    for attack, most in (("pgd:steps=20", 1.03), ("fawkes:steps=20", 1.2)):
+        for surrogate in _surrogates():
+            stage, bare = _cloak_and_bare(f"{attack},surrogates={surrogate}", surrogate)
+            what = f"{attack} on {surrogate} / its forward and backward passes"
+            yield ratio(
+                "attack loop", what, interleaved(stage, bare, 7), most=most, note="16 photos, one thread"
+            )
+
+
+def _surrogates() -> tuple[str, ...]:
+    data = os.environ.get("CLOAKBENCH_DATA")
+    if data and (Path(data) / "weights" / "fr").is_dir():
+        return "mobilefacenet-relu6", "mobileface-v2"
+    return "synthetic-iresnet", "synthetic-mobilefacenet-wide"
+
+
+def _cloak_and_bare(attack: str, surrogate: str) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Return two functions: the stage as a run computes it, and as many bare passes on the same network."""
+    import torch
+
+    from bench.contracts import MICRO_BATCH
+    from bench.faces.pixels import decode_pixels
+    from bench.run.graph import Executor
+    from bench.run.planning import Options, prepare
+    from bench.run.spec import RunSpec
+    from bench.run.stages.cloak import Cloak
+
+    tracker = "synthetic-mobilefacenet"
+    spec = RunSpec(
+        attacks=(attack,), backbones=(tracker,), dataset="synthetic:identities=8,photos=3", identities=8
+    )
+    prepared = prepare(spec, Options(threads=1, store=Path(tempfile.mkdtemp())))
+    node = next(each for each in prepared.artefacts if isinstance(each, Cloak))
+    executor = Executor(prepared.store, prepared.machine)
+    payloads = {each.address: executor.fetch(each) for each in node.inputs}
+    (backbone,) = node.attack.context(prepared.machine, payloads, lambda _n: None).backbones
+    photos = decode_pixels(payloads[node.photos.address]).only(frozenset(node.chosen))
+    images = photos.images[:MICRO_BATCH].float() / 255
+    batches = -(-len(photos.ids) // MICRO_BATCH)
+
+    def bare() -> None:
+        for _ in range(batches * 20):
+            x = images.to(memory_format=torch.channels_last).requires_grad_()
+            torch.autograd.grad(backbone.embed(x).square().sum(), x)
+
+    return lambda: node.run(payloads, prepared.machine, lambda _n: None), bare
+
+
+# -- no work twice --------------------------------------------------------------------------------------------
+
+
+def padding() -> Iterator[Measure]:
+    """Count the empty places in batches of embedding, on the photos of a whole data set."""
+    from bench.plugins import factory
+    from bench.run.photo_sets import shards
+    from bench.run.stages.embed import EMBED_BATCH
+
+    data = os.environ.get("CLOAKBENCH_DATA")
+    name = "lfw" if data and (Path(data) / "lfw").is_dir() else "synthetic:identities=100"
+    split = factory.protocol("tracker").split(factory.dataset(name).identities(), 0)
+    for role, photos in (("gallery", split.gallery), ("probes", split.probes)):
+        counts = [len(shard) for shard in shards(photos)]
+        places = sum(-(-count // EMBED_BATCH) * EMBED_BATCH for count in counts)
+        share = 100 * (places / sum(counts) - 1)
+        note = f"{sum(counts)} photos in {len(counts)} shards"
+        yield amount(
+            "no work twice", f"empty places in embedding, {role} of {name}", share, "%", most=5, note=note
+        )
+
+
+def tables() -> Iterator[Measure]:
+    """Time the plan and the tables of a run of a thousand cells."""
+    from benchmarks.drawn_run import draw, matrix, plan
+
+    with tempfile.TemporaryDirectory() as folder:
+        spec = matrix(24, 40, 24)
+        first = plan(spec, Path(folder) / "run")
+        took = median(seconds(lambda: plan(spec, Path(folder) / "none")) for _ in range(3))
+        cells = len(first.run.cells)
+        yield amount("no work twice", f"plan of {cells:,} cells", took, "s", most=2, rounds=3)
+        draw(first)
+        code = (
+            "import time, resource\nfrom pathlib import Path\nfrom bench.leaderboard.table import build\n"
+            "from bench.run.folder import RunFolder\nstart = time.perf_counter()\n"
+            f"build(RunFolder(Path({str(first.folder.path)!r})))\n"
+            "print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        )
+        found = [_numbers(code) for _ in range(3)]
+        what = f"leaderboard of {cells:,} cells, 24 identities"
+        yield amount("no work twice", what, median(f[0] for f in found), "s", most=5, rounds=3)
+        yield amount(
+            "no work twice", f"{what}: memory", median(f[1] for f in found), "MB", most=500, rounds=3
+        )
+
+
+def _numbers(code: str) -> list[float]:
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
+    return [float(word) for word in done.stdout.split()]
+
+
+# -- deciding by blocks ----------------------------------------------------------------------------------------
+
+
+_SEARCH = """
+import resource, sys, time
+import numpy as np
+from threadpoolctl import threadpool_limits
+from bench.contracts import Embedded, Split
+from bench.protocols._answers import answers_by_fold
+from bench.protocols._rotation import Gallery, Probes
+from bench.protocols.heads import make_head
+
+probes, photos, each = map(int, sys.argv[1:4])
+identities = photos // each
+rng = np.random.default_rng(0)
+names = [f"i{k:06d}" for k in range(identities)]
+gallery = {name: tuple(f"{name}g{k}" for k in range(each)) for name in names}
+asked = {name: (f"{name}p",) for name in names[:probes]} | {name: () for name in names[probes:]}
+split = Split(gallery=gallery, probes=asked, fold={n: k % 10 for k, n in enumerate(names)}, cloaked=gallery)
+def embedded(photos):
+    ids = [(i, n) for n, images in photos.items() for i in images]
+    vectors = rng.normal(size=(len(ids), 128)).astype(np.float32)
+    return Embedded(vectors, tuple(i for i, _ in ids), tuple(n for _, n in ids))
+natural, cloaked, shown = embedded(gallery), embedded(gallery), embedded(asked)
+found = Gallery.of(natural, cloaked, split)
+who = Probes.of(shown, shown, split, found.identities)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+start = time.perf_counter()
+with threadpool_limits(int(sys.argv[4])):
+    count = sum(1 for _ in answers_by_fold(make_head("nn"), found, who))
+print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, before)
+"""
+
+
+def answers() -> Iterator[Measure]:
+    """Time nearest neighbours over a large gallery, natural and cloaked, in all ten rotations."""
+    cores = len(os.sched_getaffinity(0))
+    small = _search(4_000, 50_000, cores)
+    double = _search(4_000, 100_000, cores)
+    large = _search(40_000, 100_000, cores)
+    note = f"128 numbers a photo, 2.5 photos an identity, {cores} threads"
+    yield amount("decide", "40,000 probes × 100,000 photos: memory", large[1], "MB", most=2000, note=note)
+    yield amount("decide", "40,000 probes × 100,000 photos", large[0], "s", note=note)
+    yield amount(
+        "decide", "twice the gallery / half of it: time", double[0] / small[0], "×", most=2.2, note=note
+    )
+    yield amount(
+        "decide", "ten times the probes / a tenth: time", large[0] / double[0], "×", most=11, note=note
+    )
+
+
+def _search(probes: int, photos: int, threads: int) -> list[float]:
+    words = [str(probes), str(photos), "2", str(threads)]
+    done = subprocess.run(
+        [sys.executable, "-c", _SEARCH, *words], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    return [float(word) for word in done.stdout.split()]
+
+
+# -- start ----------------------------------------------------------------------------------------------------
+
+
+def start() -> Iterator[Measure]:
+    """Time commands that compute nothing, beside an empty Python."""
+    for words, most in ((("--help",), 0.2), (("list",), 0.3), (("show", "--help"), 0.6)):
+        values = [_took("-m", "bench", *words) for _ in range(9)]
+        empty = median(_took("-c", "pass") for _ in range(5))
+        note = f"an empty Python takes {empty:.3f} s"
+        yield amount("start", f"bench {' '.join(words)}", median(values), "s", most=most, rounds=9, note=note)
+
+
+def _took(*words: str) -> float:
+    command = [sys.executable, *words]
+    return seconds(lambda: subprocess.run(command, check=True, capture_output=True, cwd=ROOT))
+
+
+# -- engines --------------------------------------------------------------------------------------------------
+
+
+def engines() -> Iterator[Measure]:
+    """Time a matrix that is all cloaks in one process, in one worker and in two."""
+    rounds = 2
+    took: dict[str, list[float]] = {name: [] for name in ("inline", "processes:1", "processes:2")}
+    for _ in range(rounds):
+        for name, values in took.items():
+            values.append(seconds(lambda name=name: _run_cloaks(name)))
+    note = "whole commands, start included; pgd of 150 steps on 40 photos of 10 identities, --threads 1"
+    two = [one / other for one, other in zip(took["processes:1"], took["processes:2"], strict=True)]
+    over = [one / other for one, other in zip(took["processes:1"], took["inline"], strict=True)]
+    yield ratio("engines", "one worker / two workers", two, least=1.8, note=note)
+    yield ratio("engines", "one worker / inline", over, most=1.1, note=note)
+    yield amount("engines", "inline", median(took["inline"]), "s", rounds=rounds, note=note)
+
+
+def _run_cloaks(engine: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        words = [
+            *(
+                "run",
+                "--dataset",
+                "synthetic:identities=10,photos=6",
+                "--attack",
+                "pgd:steps=150",
+                "--threads",
+                "1",
+            ),
+            *("--engine", engine, "--store", f"{folder}/store", "--out", f"{folder}/run", "--quiet"),
+        ]
+        subprocess.run([sys.executable, "-m", "bench", *words], check=True, capture_output=True, cwd=ROOT)
+
+
+BARS: dict[str, Bar] = {
+    "start": start,
+    "loop": attack_loop,
+    "padding": padding,
+    "tables": tables,
+    "answers": answers,
+    "engines": engines,
+}
+
+
+# -- printing -------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Measure what is asked for, print a line a bar, and write all of it as CSV."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bars", nargs="*", choices=[*BARS, []], metavar="|".join(BARS))
+    parser.add_argument("--csv", type=Path)
+    asked = parser.parse_args()
+    found: list[Measure] = []
+    for name in asked.bars or BARS:
+        for one in BARS[name]():
+            found.append(one)
+            print(_line(one), flush=True)
+    if asked.csv:
+        _write(asked.csv, found)
+
+
+def _line(one: Measure) -> str:
+    between = "" if one.low is None else f" [{one.low:.3f}, {one.high:.3f}]"
+    wanted = (
+        f"≤ {one.most:g}" if one.most is not None else f"≥ {one.least:g}" if one.least is not None else ""
+    )
+    return (
+        f"{one.verdict:6}{one.bar:14} {one.what}: {one.value:.3f}{between} {one.unit} (bar {wanted or '—'})"
+    )
+
+
+def _write(path: Path, found: list[Measure]) -> None:
+    machine = {"machine": _machine(), "date": datetime.now(UTC).date().isoformat()}
+    rows: list[dict[str, Any]] = [{**asdict(one), "verdict": one.verdict, **machine} for one in found]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _machine() -> str:
+    import torch
+
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
+    return (
+        f"{cores} cores of {platform.machine()} ({torch.backends.cpu.get_cpu_capability()}), {memory} GB, {gpu}; "
+        f"Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+if __name__ == "__main__":
+    main()
