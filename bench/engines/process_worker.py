@@ -6,6 +6,7 @@ and for each unit ``report``, or ``error`` where it cannot do it. What plugins p
 
 import json
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from queue import SimpleQueue
@@ -57,6 +58,8 @@ def _followed(orders: BinaryIO) -> Iterator[bytes]:
     def follow() -> None:
         for line in orders:
             lines.put(line)
+        if hasattr(os, "killpg"):
+            os.killpg(0, signal.SIGKILL)  # and what plugins started: it leads a session of its own
         os._exit(0)
 
     threading.Thread(target=follow, daemon=True).start()

@@ -53,7 +53,7 @@ class Processes(Engine):
     def of(cls, argument: str) -> Self:
         """Return so many workers; one a core where nobody says how many. See `Engine.of`."""
         if not argument:
-            return cls(os.cpu_count() or 1)
+            return cls(_cores())
         if not (argument.isdecimal() and int(argument) > 0):
             raise UsageError(
                 f"'processes:{argument}' is no number of processes. Write how many, e.g. processes:2."
@@ -68,12 +68,17 @@ class Processes(Engine):
     def begin(self, job: Job, progress: Progress) -> Iterator[Submit]:
         """Give places to workers, which start with their first unit. See `Engine.begin`."""
         folder = job.store / LOGS / f"{platform.node()}-{os.getpid()}"
+        job = job.model_copy(update={"workers": job.workers * self.count})
         pool = _Pool(job, progress, folder, _own_environments(job.device, self.count))
         try:
             yield pool.submit
         finally:
             pool.end()
             _tidy(folder)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _own_environments(device: str, count: int) -> list[Mapping[str, str]]:
@@ -84,6 +89,8 @@ def _own_environments(device: str, count: int) -> list[Mapping[str, str]]:
 
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = seen.split(",") if seen else [str(number) for number in range(torch.cuda.device_count())]
+    if not gpus:
+        return [{} for _ in range(count)]  # each worker says that there is none
     return [{"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} for number in range(count)]
 
 
@@ -112,7 +119,9 @@ class _Pool:
     ) -> None:
         self._tasks: SimpleQueue[tuple[Unit, Future[Report]] | None] = SimpleQueue()
         self._ended = threading.Event()
+        self._lock = threading.Lock()
         self._useless = ""
+        self._serving = len(environments)
         self._places = [
             _Place(job, progress, folder / f"worker-{number}.log", environment)
             for number, environment in enumerate(environments, 1)
@@ -147,17 +156,29 @@ class _Pool:
                     raise EngineError(self._useless)
                 future.set_result(place.do(unit, self._ended))
             except _NeverBeganError as error:
-                self._useless = str(error)  # nor would the next
+                if self._retires(str(error)):
+                    self._tasks.put(task)
+                    break
                 future.set_exception(error)
             except Exception as error:  # whoever waits is to hear of it
                 future.set_exception(error)
         place.stop()
 
+    def _retires(self, reason: str) -> bool:
+        """Whether a place whose worker cannot begin is given up, as others work; where none does, none will."""
+        with self._lock:
+            if self._serving == 1 or not any(place.has_worked for place in self._places):
+                self._useless = reason
+                return False
+            self._serving -= 1
+            log.warning("going on with %d workers: %s", self._serving, reason)
+            return True
+
     def _watch(self) -> None:
-        """End workers that take too long."""
+        """End workers that take too long, and what those left that have ended, which would hold their pipe open."""
         while not self._ended.wait(_TICK):
             for place in self._places:
-                place.end_if_overdue()
+                place.end_if_due()
 
 
 class _NeverBeganError(EngineError):
@@ -182,8 +203,8 @@ class _Place:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._last, self._since = Message(), time.monotonic()
-        self._too_long = False
-        self._has_worked = False
+        self._too_long = self._is_closed = False
+        self.has_worked = False
 
     def do(self, unit: Unit, ended: threading.Event) -> Report:
         """Have a unit done, by another worker without the artefact at which one died.
@@ -196,14 +217,14 @@ class _Place:
         while not ended.is_set():
             answer = self._ask(unit.model_copy(update={"failed": failed}))
             if isinstance(answer, Report):
-                self._has_worked = True
+                self.has_worked = True
                 return answer
             if ended.is_set():
                 break
             again, address = answer.is_chance(died_at), answer.last.address
             died_at.add(address)
             if not (again or address):
-                kind = EngineError if self._has_worked else _NeverBeganError
+                kind = EngineError if self.has_worked else _NeverBeganError
                 raise kind(f"{answer.reason()}.{self._tail()}")
             if not again:
                 failed[address] = answer.reason()
@@ -234,12 +255,19 @@ class _Place:
             else:
                 self._last, self._since = Message(**said), time.monotonic()
         death = Death(self._last, process.wait(), self._too_long)
-        self.stop()
+        with self._lock:
+            _kill(process)  # what it had started
         return death
 
     def _running(self) -> subprocess.Popen[bytes]:
-        """Return the worker, a new one where there is none."""
+        """Return the worker, a new one where there is none.
+
+        Raises:
+            EngineError: the run is being ended.
+        """
         with self._lock:
+            if self._is_closed:
+                raise EngineError("the run is being ended.")
             if self._process is None or self._process.poll() is not None:
                 self._last, self._since, self._too_long = Message(), time.monotonic(), False
                 self._process = self._start()
@@ -250,7 +278,7 @@ class _Place:
             self.log_file.parent.mkdir(parents=True, exist_ok=True)
             with self.log_file.open("ab") as printed:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "bench.engines.process_worker"],
+                    [sys.executable, "-P", "-m", "bench.engines.process_worker"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=printed,
@@ -274,16 +302,21 @@ class _Place:
         said = " / ".join(line.strip() for line in [each for each in lines if each.strip()][-_SHOWN_LINES:])
         return f" It printed: {said} (all of it in {self.log_file})." if said else ""
 
-    def end_if_overdue(self) -> None:
-        """End the worker where an artefact takes it too long."""
+    def end_if_due(self) -> None:
+        """End the worker where an artefact takes it too long, and what it started where it has ended itself."""
         with self._lock:
-            if self._process is not None and is_overdue(self._last, time.monotonic() - self._since):
+            if self._process is None:
+                return
+            if self._process.poll() is not None:
+                _kill(self._process)
+            elif is_overdue(self._last, time.monotonic() - self._since):
                 self._too_long = True
                 _kill(self._process)
 
     def stop(self) -> None:
-        """End the worker, and what it started."""
+        """End the worker, and what it started, for good."""
         with self._lock:
+            self._is_closed = True
             if self._process is not None:
                 _kill(self._process)
                 self._process.wait()

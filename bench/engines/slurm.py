@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
+import shlex
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -18,15 +21,15 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, ValidationError
 
 from bench.contracts import Frozen
 from bench.engines.processes import Processes
-from bench.errors import UsageError
-from bench.files import StoreError, write_atomically
-from bench.run.digest import digest
+from bench.errors import BenchError, UsageError
+from bench.files import write_atomically
 from bench.run.engine import Engine, EngineError, Job, Progress, Report, Submit, Unit
 
 if TYPE_CHECKING:
@@ -99,7 +102,9 @@ class Slurm(Engine):
     def begin(self, job: Job, progress: Progress) -> Iterator[Submit]:
         """Make the folder that jobs read and write; see `Engine.begin`."""
         del progress  # known when a unit reports
-        folder = job.store / FOLDER / digest(job.model_dump(mode="json"))[:12]
+        folder = (
+            job.store / FOLDER / secrets.token_hex(6)
+        )  # what an earlier command left in the queue has another
         queue = _Queue(folder, job, self.settings)
         try:
             yield queue.submit
@@ -114,7 +119,7 @@ def run_unit(folder: Path, number: int) -> None:
     try:
         with Processes(1).begin(job, lambda _address, _n: None) as submit:
             report = submit([unit])[0].result()
-    except UsageError as error:
+    except BenchError as error:
         report = Report(failed=dict.fromkeys(unit.addresses, f"{unit.what}: {error}"))
     text = report.model_dump_json()
     write_atomically(folder / f"report-{number}.json", text.encode(), "--store")
@@ -145,13 +150,13 @@ class Task:
 
 @dataclass
 class _Pending:
-    """A unit that is in the queue or in work.
+    """A unit that is to be submitted, in the queue or in work.
 
     Attributes:
         unit: what is to be computed.
         future: of its report.
-        job_id: as Slurm has it, e.g. ``17_3``.
-        tries: how often it was submitted.
+        job_id: as Slurm has it, e.g. ``17_3``; "" while it is to be submitted.
+        tries: how often that was tried.
         gone: when it was first missing in the queue, by `time.monotonic`; None while it is there.
     """
 
@@ -163,10 +168,10 @@ class _Pending:
 
 
 class _Queue:
-    """The jobs of one run.
+    """The jobs of one run, which one thread submits and follows.
 
     Args:
-        folder: shared with the nodes.
+        folder: shared with the nodes; of this run alone.
         job: for every unit.
         settings: of each Slurm job.
 
@@ -179,100 +184,105 @@ class _Queue:
         self.settings = settings
         self._executor = _executor(folder / "jobs", job, settings)
         write_atomically(folder / "job.json", job.model_dump_json(indent=1).encode(), "--store")
+        self._new: SimpleQueue[_Pending] = SimpleQueue()
         self._pending: dict[int, _Pending] = {}
-        self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._follower = threading.Thread(target=self._follow)
+        self._follower = threading.Thread(target=self._follow, daemon=True)
         self._follower.start()
 
     def submit(self, units: Sequence[Unit]) -> list[Future[Report]]:
-        """Hand units out as arrays; see `bench.run.engine.Submit`."""
-        handed = [_Pending(unit, Future()) for unit in units]
+        """Hand units out, which become arrays; see `bench.run.engine.Submit`."""
         for unit in units:
-            (self.folder / f"report-{unit.number}.json").unlink(missing_ok=True)
             text = unit.model_dump_json(indent=1)
             write_atomically(self.folder / f"unit-{unit.number}.json", text.encode(), "--store")
-        for start in range(0, len(handed), ARRAY_SIZE):
-            self._submit(handed[start : start + ARRAY_SIZE])
-        with self._lock:
-            self._pending.update({each.unit.number: each for each in handed})
+        handed = [_Pending(unit, Future()) for unit in units]
+        for each in handed:
+            self._new.put(each)
         return [each.future for each in handed]
 
+    def end(self) -> None:
+        """Take back what is still in the queue or in work; within seconds, as who interrupts waits no longer."""
+        self._ended.set()
+        for _ in range(2):  # a second time, as an array may have been on its way
+            ids = {each.job_id.partition("_")[0] for each in list(self._pending.values()) if each.job_id}
+            if ids:
+                log.info("taking the jobs %s back", ", ".join(sorted(ids)))
+                _begin(["scancel", *sorted(ids)])
+            self._follower.join(timeout=2)
+            if not self._follower.is_alive():
+                return
+
+    def _follow(self) -> None:
+        """Submit what is new or was lost, and take in reports, until the run ends."""
+        pause = 0.5
+        while not self._ended.wait(pause):
+            before = len(self._pending)
+            try:
+                self._submit_new()
+                for each in list(self._pending.values()):
+                    self._take_report(each)
+                self._find_lost()
+            except Exception as error:  # whoever waits is to hear of it
+                for each in list(self._pending.values()):
+                    self._finish(each, EngineError(f"{type(error).__name__}: {error}"))
+            pause = 0.5 if len(self._pending) != before else min(pause * 1.5, 5)
+
+    def _submit_new(self) -> None:
+        with suppress(Empty):
+            while True:
+                each = self._new.get_nowait()
+                self._pending[each.unit.number] = each
+        waiting = [each for each in self._pending.values() if not each.job_id]
+        for start in range(0, len(waiting), ARRAY_SIZE):
+            self._submit(waiting[start : start + ARRAY_SIZE])
+
     def _submit(self, batch: Sequence[_Pending]) -> None:
+        """Submit units as one array; those that Slurm takes at no time fail with its words."""
+        for each in batch:
+            each.tries += 1
         try:
             with self._executor.batch():
                 jobs = [self._executor.submit(Task(self.folder, each.unit.number)) for each in batch]
         except Exception as error:  # sbatch's own words, by submitit's several exceptions
-            raise EngineError(f"Slurm took no job: {_said(error)}") from error
+            log.warning("Slurm took no job: %s", _said(error))
+            for each in [one for one in batch if one.tries >= TRIES]:
+                self._finish(each, EngineError(f"Slurm took no job: {_said(error)}"))
+            return
         for each, job in zip(batch, jobs, strict=True):
             each.job_id, each.gone = str(job.job_id), None
-            each.tries += 1
             log.info("unit %d is job %s: %s", each.unit.number, job.job_id, job.paths.stderr)
 
-    def end(self) -> None:
-        """Take back what is still in the queue or in work."""
-        self._ended.set()
-        self._follower.join()
-        ids = [each.job_id for each in self._pending.values()]
-        if ids:
-            log.info("taking %d jobs back", len(ids))
-            subprocess.run(["scancel", *ids], check=False, capture_output=True)  # noqa: S603, S607  # ids of Slurm
-
-    def _follow(self) -> None:
-        """Take in reports, and submit again what Slurm has lost."""
-        pause = 0.5
-        while not self._ended.wait(pause):
-            with self._lock:
-                pending = list(self._pending.values())
-            reported = [each for each in pending if self._take_report(each)]
-            try:
-                self._submit_lost([each for each in pending if each not in reported])
-            except EngineError as error:
-                for each in pending:
-                    self._finish(each, error)
-            pause = 0.5 if reported else min(pause * 1.5, 5)
-
-    def _take_report(self, one: _Pending) -> bool:
+    def _take_report(self, one: _Pending) -> None:
         path = self.folder / f"report-{one.unit.number}.json"
         try:
-            report = Report.model_validate_json(path.read_bytes())
+            self._finish(one, Report.model_validate_json(path.read_bytes()))
         except FileNotFoundError:
-            return False
+            return
         except (OSError, ValidationError) as error:
-            self._finish(one, StoreError(f"cannot read {path}: {error}."))
-            return True
-        self._finish(one, report)
-        return True
+            self._finish(one, EngineError(f"cannot read {path}: {error}."))
 
     def _finish(self, one: _Pending, outcome: Report | Exception) -> None:
-        with self._lock:
-            self._pending.pop(one.unit.number, None)
-        if one.future.done():
-            return
+        self._pending.pop(one.unit.number, None)
         if isinstance(outcome, Report):
             one.future.set_result(outcome)
         else:
             one.future.set_exception(outcome)
 
-    def _submit_lost(self, pending: Sequence[_Pending]) -> None:
-        """Submit units anew whose jobs are in the queue no more and have not reported."""
+    def _find_lost(self) -> None:
+        """Have units submitted anew whose jobs are in the queue no more and have not reported."""
         there = _in_queue()
         if there is None:
             return
         now = time.monotonic()
-        lost = []
-        for each in pending:
+        for each in [one for one in self._pending.values() if one.job_id]:
             each.gone = None if each.job_id in there else each.gone or now
-            if each.gone is not None and now - each.gone >= self.settings.patience:
-                lost.append(each)
-        for each in [one for one in lost if one.tries >= TRIES]:
-            self._finish(each, EngineError(self._why_lost(each)))
-        again = [one for one in lost if one.tries < TRIES]
-        if again:
-            log.warning(
-                "%d jobs ended without a report, e.g. %s; submitting again", len(again), again[0].job_id
-            )
-            self._submit(again)
+            if each.gone is None or now - each.gone < self.settings.patience:
+                continue
+            if each.tries >= TRIES:
+                self._finish(each, EngineError(self._why_lost(each)))
+            else:
+                log.warning("job %s ended without a report; submitting its unit again", each.job_id)
+                each.job_id = ""
 
     def _why_lost(self, one: _Pending) -> str:
         printed = sorted((self.folder / "jobs").glob(f"{one.job_id}_*_log.err"))
@@ -289,7 +299,8 @@ def _executor(folder: Path, job: Job, settings: SlurmSettings) -> submitit.Slurm
         import submitit
     except ModuleNotFoundError:
         raise EngineError("submitit is not installed: pip install 'cloakbench[slurm]'.") from None
-    executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=TRIES)
+    python = f"{shlex.quote(sys.executable)} -P"  # modules of the folder it is started in are not ours
+    executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=TRIES, python=python)
     asked = {
         "partition": settings.partition,
         "account": settings.account,
@@ -317,6 +328,16 @@ def _in_queue() -> set[str] | None:
         answer = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)  # noqa: S603  # fixed
         return set(answer.stdout.split())
     return None
+
+
+def _begin(command: Sequence[str]) -> None:
+    """Start a command of Slurm that ends by itself, whatever becomes of this process."""
+    with suppress(OSError):
+        started = subprocess.Popen(  # noqa: S603  # ids of Slurm
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        with suppress(subprocess.TimeoutExpired):
+            started.wait(timeout=1)
 
 
 def _said(error: Exception) -> str:

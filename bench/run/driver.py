@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from queue import Empty, SimpleQueue
@@ -32,9 +33,14 @@ def job_of(prepared: Prepared) -> Job:
         batch_size=options.batch_size,
         store=prepared.store.folder.absolute(),
         lpips_trunk=options.lpips_trunk and options.lpips_trunk.absolute(),
-        seconds=options.limits.seconds,
-        gigabytes=options.limits.gigabytes,
+        seconds=_or_none_at_all(options.limits.seconds),
+        gigabytes=_or_none_at_all(options.limits.gigabytes),
     )
+
+
+def _or_none_at_all(limit: float | None) -> float | None:
+    """Return a limit as text can have it, which knows no infinity: 0 is no limit either."""
+    return limit if limit is None or math.isfinite(limit) else 0
 
 
 class Driver:
@@ -89,10 +95,15 @@ class Driver:
             nodes = [node for node in batch.nodes if not self._is_lost(node)]
             if nodes:
                 chosen.append((batch, self._unit(batch, nodes)))
-        if chosen:
-            for (batch, unit), future in zip(chosen, submit([unit for _, unit in chosen]), strict=True):
-                log.info("unit %d begun: %s", unit.number, unit.what)
-                self._running[future] = batch
+        if not chosen:
+            return
+        try:
+            futures = submit([unit for _, unit in chosen])
+        except Exception as error:  # as of a unit: what an engine is built on may fail in any way
+            futures = [_lost_at_once(error) for _ in chosen]
+        for (batch, unit), future in zip(chosen, futures, strict=True):
+            log.info("unit %d begun: %s", unit.number, unit.what)
+            self._running[future] = batch
 
     def _ready(self) -> Sequence[Batch]:
         unfinished = self._waiting.keys() | {batch.number for batch in self._running.values()}
@@ -135,6 +146,10 @@ class Driver:
         for address, reason in report.failed.items():
             log.error("%s", reason)
             self.executor.failed.setdefault(address, reason)
+        untold = self._lost(batch, printable(f"{batch.what}: no worker says what became of it"))
+        for address, reason in untold.failed.items():
+            if address not in report.seconds:
+                self.executor.failed.setdefault(address, reason)
         for node in batch.nodes:
             self._move(node.address, node.work - self._shown[node.address])
 
@@ -162,3 +177,9 @@ class Driver:
         if node is not None and (new := min(count, node.work - self._shown[address])) > 0:
             self._shown[address] += new
             self.executor.advance(node, new)
+
+
+def _lost_at_once(error: Exception) -> Future[Report]:
+    lost: Future[Report] = Future()
+    lost.set_exception(error)
+    return lost

@@ -39,6 +39,7 @@ class Job(Frozen):
         store: the folder of artefacts, which every worker sees.
         lpips_trunk: AlexNet's weights for LPIPS; None to look where a run looks.
         seconds, gigabytes: see `Limits`.
+        workers: that share this machine's memory.
     """
 
     spec: RunSpec
@@ -49,6 +50,7 @@ class Job(Frozen):
     lpips_trunk: Path | None = None
     seconds: float | None = None
     gigabytes: float | None = None
+    workers: int = 1
 
 
 class Unit(Frozen):

@@ -38,10 +38,12 @@ class Limits:
     Attributes:
         seconds: None for `TIMES` what its methods declare and `LEAST_SECONDS` at least; 0 for no limit.
         gigabytes: of memory beyond what the process has; None for what the machine has left; 0 for no limit.
+        workers: processes that share what is left.
     """
 
     seconds: float | None = None
     gigabytes: float | None = None
+    workers: int = 1
 
     def seconds_for(self, declared: float) -> float:
         """Return the seconds for a node whose methods declare as many; 0 for no limit."""
@@ -52,7 +54,7 @@ class Limits:
     def bytes_for(self) -> int:
         """Return the bytes a node may take beyond what the process has; 0 for no limit."""
         if self.gigabytes is None:
-            return _available()
+            return _available() // self.workers
         return round(self.gigabytes * _GIGABYTE) if math.isfinite(self.gigabytes) else 0
 
 

@@ -78,7 +78,7 @@ def _planned(job_text: str) -> _Planned:
         batch_size=job.batch_size,
         store=job.store,
         lpips_trunk=job.lpips_trunk,
-        limits=Limits(job.seconds, job.gigabytes),
+        limits=Limits(job.seconds, job.gigabytes, job.workers),
     )
     prepared = prepare(job.spec, options)
     return _Planned(prepared, {node.address: node for node in prepared.artefacts})

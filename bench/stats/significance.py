@@ -45,6 +45,7 @@ _NOT_A_NUMBER_EACH = (
 )
 _NEVER = 1e-6  # chance of one resample beyond at which none is drawn
 _FEW = 8  # tests up to which signed sums are looked up in tables instead of multiplied
+_SLICES = 32  # of a batch, whose signs are numbers for a moment
 _BATCH = 1 << 15  # sign vectors at a time; fixed, so that memory is bounded and the stream is the same
 _SAME = 1e-12  # differences of rates smaller than this are none
 _TIE = 1e-9  # sums that differ by less than this share of the largest are ties up to rounding
@@ -268,8 +269,7 @@ def _resampled(values: Floats, observed: Floats, rng: np.random.Generator, resam
 def _sums(values: Floats, codes: NDArray[np.uint8]) -> Floats:
     """Return the sums of n×m differences under signs, a bit each: size×m."""
     if values.shape[1] > _FEW:
-        bits = np.unpackbits(codes, axis=1, count=len(values), bitorder="little")
-        return (2.0 * bits - 1) @ values
+        return np.concatenate([_signs(part, len(values)) @ values for part in np.array_split(codes, _SLICES)])
     sums = np.zeros((len(codes), values.shape[1]))
     for column in range(values.shape[1]):
         for table, code in zip(_byte_tables(values[:, column]), codes.T, strict=True):
@@ -503,6 +503,11 @@ def seed_variance(rates: Sequence[pd.Series[Any]]) -> SeedVariance:
 
 def _no_seed_variance(n: int, k: int, mean: float | None, reason: str) -> SeedVariance:
     return SeedVariance(n, k, mean, None, None, None, None, reason)
+
+
+def _signs(codes: NDArray[np.uint8], count: int) -> Floats:
+    bits = np.unpackbits(codes, axis=1, count=count, bitorder="little")
+    return 2 * bits.astype(np.float64) - 1
 
 
 def _byte_tables(values: Floats) -> list[Floats]:
