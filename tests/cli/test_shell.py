@@ -180,7 +180,7 @@ def test_a_command_called_bare_prints_its_help_as_help(cli, path):
         (("run", "--defence", "x"), "--defense"),
         (("run", "--output", "x"), "--out"),
         (("run", "--gpu"), "--device cuda"),
-        (("run", "--n_jobs", "2"), "--threads"),
+        (("run", "--n_jobs", "2"), "--engine processes:N"),
         (("run", "--batch_size", "2"), "--batch-size"),
         (("run", "--ci"), "--intervals"),
         (("leaderboard", "x", "--output", "y"), "--csv"),
