@@ -106,6 +106,8 @@ def test_an_artefact_a_job_gives_the_same_bytes(cluster, command, alone, tmp_pat
 def test_a_job_that_is_taken_away_is_done_again(cluster, command, alone, tmp_path, how):
     process = command("run", *MATRIX, *where(tmp_path), wait=False, TINY_DELAY="0.2", **cluster)
     wait_until(lambda: list((tmp_path / "store").glob("faces/*/*.json")), process)
+    # The job of the test before may not be gone yet.
+    wait_until(lambda: [state for _, state in queue(cluster)] == ["RUNNING"], process)
     ((job, _),) = queue(cluster)
     if how == "killed":
         for path in Path("/proc").glob("[0-9]*/cmdline"):
