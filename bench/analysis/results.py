@@ -94,8 +94,8 @@ class Results:
         decided = self._read.pop(point, None)
         if decided is None:
             decided = self.folder.decided(cell, self.facts.spec)
+            self._let_go()
         self._read[point] = decided  # last, as it was asked for last
-        self._let_go()
         return decided
 
     def _note(self, point: Cell, decided: Decided) -> None:
@@ -106,7 +106,7 @@ class Results:
 
     def _let_go(self) -> None:
         rows = sum(len(decided.rows) for decided in self._read.values())
-        while rows > KEPT_ROWS and len(self._read) > 1:
+        while rows > KEPT_ROWS:
             rows -= len(self._read.pop(next(iter(self._read))).rows)
 
     def facts_of(self, point: Cell) -> Mapping[str, ConditionFacts] | None:

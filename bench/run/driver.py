@@ -56,7 +56,7 @@ class Driver:
         self.prepared = prepared
         self.engine = engine
         self.executor = executor
-        seconds = seconds_by(prepared.store, prepared.missing, prepared.machine.threads)
+        seconds = seconds_by(prepared.store, prepared.machine.threads)
         self._batches = cut(prepared.missing, seconds, engine.unit_seconds)
         self._urgency = urgency(self._batches)
         self._waiting = {batch.number: batch for batch in self._batches}

@@ -31,13 +31,12 @@ def declared_seconds(nodes: Iterable[Node], threads: int) -> float:
     return alone * (SERIAL_SHARE + (1 - SERIAL_SHARE) / threads)
 
 
-def seconds_by(store: Store, nodes: Iterable[Node], threads: int) -> Callable[[Node], float]:
+def seconds_by(store: Store, threads: int) -> Callable[[Node], float]:
     """Return the function that says about how long a node takes: by earlier runs on this store, else as declared.
 
     Args:
         store: whose history counts.
-        nodes: that will be asked for.
-        threads: that compute each of them.
+        threads: that compute each node.
     """
     paces = history(store)
 

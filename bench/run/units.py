@@ -47,7 +47,11 @@ def cut(nodes: Sequence[Node], seconds: Callable[[Node], float], most: float) ->
     levels: list[list[Node]] = [[] for _ in range(1 + max(depths.values(), default=-1))]
     for node in nodes:
         levels[depths[node.address]].append(node)
-    groups = [group for level in _joined(levels, seconds, most) for group in _filled(level, seconds, most)]
+    groups = [
+        group
+        for level in _packed(levels, seconds, most)
+        for group in _packed([[node] for node in level], seconds, most)
+    ]
     batch_of = {node.address: number for number, group in enumerate(groups) for node in group}
     return [
         Batch(number, tuple(group), sum(map(seconds, group)), frozenset(_needed(group, batch_of)) - {number})
@@ -82,34 +86,20 @@ def _depths(nodes: Sequence[Node]) -> dict[str, int]:
     return depths
 
 
-def _joined(
-    levels: Iterable[list[Node]], seconds: Callable[[Node], float], most: float
+def _packed(
+    parts: Iterable[list[Node]], seconds: Callable[[Node], float], most: float
 ) -> Iterator[list[Node]]:
-    """Yield levels, those one after another that fit one batch together as one."""
-    joined: list[Node] = []
+    """Yield lists of artefacts, those one after another that fit one batch together as one."""
+    packed: list[Node] = []
     total = 0.0
-    for level in levels:
-        own = sum(map(seconds, level))
-        if joined and not (most and total + own <= most):
-            yield joined
-            joined, total = [], 0.0
-        joined, total = joined + level, total + own
-    if joined:
-        yield joined
-
-
-def _filled(level: Iterable[Node], seconds: Callable[[Node], float], most: float) -> Iterator[list[Node]]:
-    """Yield a level's artefacts in batches."""
-    group: list[Node] = []
-    total = 0.0
-    for node in level:
-        own = seconds(node)
-        if group and not (most and total + own <= most):
-            yield group
-            group, total = [], 0.0
-        group, total = [*group, node], total + own
-    if group:
-        yield group
+    for part in parts:
+        own = sum(map(seconds, part))
+        if packed and not (most and total + own <= most):
+            yield packed
+            packed, total = [], 0.0
+        packed, total = packed + part, total + own
+    if packed:
+        yield packed
 
 
 def _needed(group: Iterable[Node], batch_of: Mapping[str, int]) -> Iterator[int]:
