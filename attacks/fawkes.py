@@ -27,7 +27,7 @@ from attacks._micro_batch import State, in_micro_batches, optimise
 from attacks._surrogates import SurrogateParams, clean_embeddings, require_surrogates, unit_embeddings
 from attacks._targets import require_targets, rows_of, unit_rows
 from bench.contracts import Attack, Backbone, Context, Faces, ThreatModel
-from bench.quality.metrics import GREY_LEVELS, SsimReference, dssim, interleaved, to_8_bits
+from bench.quality.metrics import GREY_LEVELS, SsimReference, to_8_bits
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def adadelta(gradient: Tensor, squares: Tensor, deltas: Tensor, *, epsilon: floa
         epsilon: inside both square roots, as in TensorFlow.
     """
     squares.mul_(RHO).addcmul_(gradient, gradient, value=1 - RHO)
-    step = (deltas + epsilon).sqrt_().mul_(gradient).div_((squares + epsilon).sqrt_())
+    step = (deltas + epsilon).div_(squares + epsilon).sqrt_().mul_(gradient)
     deltas.mul_(RHO).addcmul_(step, step, value=1 - RHO)
     return step
 
@@ -162,14 +162,19 @@ def shrink_into_budget(images: Tensor, cloaks: Tensor, limit: float) -> Tensor:
         cloaks: likewise.
         limit: largest DSSIM.
     """
-    posted = to_8_bits(images)
-    if bool((dssim(to_8_bits(cloaks), posted) <= limit).all()):
+    posted = SsimReference.of(to_8_bits(images))
+
+    def within(candidates: Tensor) -> Tensor:
+        return posted.dssim(to_8_bits(candidates)) <= limit
+
+    held = within(cloaks)
+    if bool(held.all()):
         return cloaks
-    low = (dssim(to_8_bits(cloaks), posted) <= limit).to(images)
+    low = held.to(images)
     high = torch.ones_like(low)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        holds = (dssim(to_8_bits(_scaled(images, cloaks, middle)), posted) <= limit).to(images)
+        holds = within(_scaled(images, cloaks, middle)).to(images)
         low, high = low + holds * (middle - low), high + (1 - holds) * (middle - high)
     return _scaled(images, cloaks, low)
 
@@ -314,24 +319,26 @@ class _Cloaking:
         self.budget, self.learning_rate = setting.budget, setting.learning_rate
         self.steps = setting.steps
         self.limit = params.limit
+        self.fresh = True  # whether some photo has not been moved yet
 
     def start(self, images: Sequence[int]) -> State:
         clean = self.faces.images[list(images)].to(self.ctx.device)
         reference = SsimReference.of(clean)
-        image = reference.images
         per_row = torch.zeros(len(clean), device=clean.device)
+        self.fresh = True
         return {
-            "image": image,
+            "image": clean,
             "mean": reference.mean,
             "square": reference.square,
-            "tanh": to_tanh(image),
-            "modifier": interleaved(self._first_modifier(images).to(image)),
-            "squares": torch.zeros_like(image),
-            "deltas": torch.zeros_like(image),
+            "tanh": to_tanh(clean),
+            "modifier": self._first_modifier(images).to(clean),
+            "squares": torch.zeros_like(clean),
+            "deltas": torch.zeros_like(clean),
             "weight": torch.ones_like(per_row),
             "side": per_row.clone(),
-            "step": per_row.clone(),
-            "best": image.clone(),
+            # On the host, as all that says when to stop: a GPU is never waited for within the loop.
+            "step": torch.zeros(len(clean)),
+            "best": clean.clone(),
             "best_score": torch.full_like(per_row, WORST if self.version.targeted else 0.0),
             **self._anchors(images, clean),
         }
@@ -351,9 +358,9 @@ class _Cloaking:
     def update(self, state: State) -> Tensor:
         """Evaluate the current cloak, remember it if it is the best, and move on."""
         clip = self.version.clip / GREY_LEVELS
-        squashed = torch.tanh(state["tanh"] + state["modifier"])
-        change = squashed / TANH_SCALE + 0.5 - state["image"]
-        cloak = (state["image"] + change.clamp(-clip, clip)).requires_grad_()
+        squashed = torch.add(state["tanh"], state["modifier"]).tanh_()
+        change = squashed.div(TANH_SCALE).add_(0.5).sub_(state["image"])
+        cloak = change.clamp(-clip, clip).add_(state["image"]).requires_grad_()
 
         anchors = [state[f"clean{k}"] for k in range(len(self.ctx.backbones))]
         away = distance(
@@ -366,33 +373,34 @@ class _Cloaking:
         loss = penalty - state["weight"] * score
         (gradient,) = torch.autograd.grad(loss.sum(), cloak)
 
-        self._keep_best(state, cloak.detach(), dissimilarity.detach(), score.detach())
+        cloak, dissimilarity = cloak.detach(), dissimilarity.detach()
+        self._keep_best(state, cloak, dissimilarity, score.detach())
         # Back through the clip and the tanh (d tanh = 1 − tanh²), by hand: both are element-wise.
-        inside = (change.abs_() <= clip).to(gradient)
-        slope = torch.addcmul(torch.ones_like(squashed), squashed, squashed, value=-1).div_(TANH_SCALE)
-        self._move(state, interleaved(gradient).mul(slope).mul_(inside))
+        slope = squashed.square_().sub_(1).mul_(-1 / TANH_SCALE)
+        self._move(state, torch.ops.aten.hardtanh_backward(slope.mul_(gradient), change, -clip, clip))
         if not self.version.targeted:
             state["weight"], state["side"] = next_weight(
-                state["weight"], state["side"], dissimilarity.detach() / self.budget
+                state["weight"], state["side"], dissimilarity / self.budget
             )
         state["step"] += 1
         return state["step"] >= self.steps
 
     def _keep_best(self, state: State, cloak: Tensor, dissimilarity: Tensor, score: Tensor) -> None:
-        better = ((dissimilarity <= OVER * self.budget) & (score > state["best_score"])).to(cloak)
-        state["best_score"] = torch.lerp(state["best_score"], score, better)
-        state["best"].lerp_(cloak, better.view(-1, 1, 1, 1))
+        better = (dissimilarity <= OVER * self.budget) & (score > state["best_score"])
+        state["best_score"] = torch.where(better, score, state["best_score"])
+        state["best"] = torch.where(better.view(-1, 1, 1, 1), cloak, state["best"])
 
     def _move(self, state: State, gradient: Tensor) -> None:
         step = adadelta(gradient, state["squares"], state["deltas"], epsilon=self.version.epsilon)
         state["modifier"].sub_(step, alpha=self.learning_rate)
-        first = (state["step"] == 0).to(gradient)
-        if not self.version.targeted and bool(first.any()):
+        if self.fresh and not self.version.targeted:
+            first = (state["step"] == 0).to(gradient)
             state["modifier"].sub_(gradient.sign() * first.view(-1, 1, 1, 1), alpha=FIRST_SIGN_STEP)
+        self.fresh = False
 
     def finish(self, state: State) -> Tensor:
         """Return the best cloaks, within the limit after rounding."""
-        return shrink_into_budget(state["image"], state["best"], self.limit).contiguous()
+        return shrink_into_budget(state["image"], state["best"], self.limit)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from attacks._surrogates import SurrogateParams, require_surrogates
 from bench.contracts import Attack, Backbone, Binding, Context, Faces, ThreatModel
 from bench.errors import UsageError
 from bench.quality.lpips import VARIABLE, Lpips, Unavailable, load_lpips, lpips_files
-from bench.quality.metrics import GREY_LEVELS, SsimReference, interleaved
+from bench.quality.metrics import GREY_LEVELS, SsimReference
 
 BLUR_WINDOW = 7
 BLUR_SIGMA = 3.0
@@ -185,7 +185,7 @@ class _Ascent:
         self.weight = WEIGHTS[params.perceptual] if params.weight is None else params.weight
 
     def start(self, images: Sequence[int]) -> State:
-        clean = interleaved(self.faces.images[list(images)].to(self.ctx.device))
+        clean = self.faces.images[list(images)].to(self.ctx.device)
         draws = [
             torch.rand(clean.shape[1:], generator=self.ctx.generator("lowkey", self.faces.ids[i]))
             for i in images
@@ -198,8 +198,8 @@ class _Ascent:
             "image": clean,
             "mean": reference.mean,
             "square": reference.square,
-            "cloak": interleaved(clean + offset),
-            "step": torch.zeros(len(clean), dtype=torch.long, device=clean.device),
+            "cloak": clean + offset,
+            "step": torch.zeros(len(clean), dtype=torch.long),
             "scale": feature_scale(features),
             **{f"clean{k}": feature for k, feature in enumerate(features)},
         }
@@ -221,4 +221,4 @@ class _Ascent:
         return gain - self.weight * state["scale"] * reference.dssim(cloak)
 
     def finish(self, state: State) -> Tensor:
-        return state["cloak"].clamp(0, 1).contiguous()
+        return state["cloak"].clamp(0, 1)

@@ -179,8 +179,9 @@ class _Ascent:
         offset = torch.stack(noise).to(clean).mul(2 * self.eps).sub(self.eps)
         state = {
             "image": clean,
-            "cloak": (clean + offset).clamp(0, 1),
-            "step": torch.zeros(len(clean), dtype=torch.long, device=clean.device),
+            "cloak": (clean + offset).clamp_(0, 1),
+            # On the host, as all that says when to stop: a GPU is never waited for within the loop.
+            "step": torch.zeros(len(clean), dtype=torch.long),
             "index": torch.tensor(images),
             **self._anchors(images, clean),
         }
@@ -198,8 +199,8 @@ class _Ascent:
         (gradient,) = torch.autograd.grad(distance_loss(self.backbones, seen, state), cloak)
         if self.momentum:
             gradient = state["velocity"] = accumulated(state["velocity"], gradient, self.momentum)
-        offset = cloak.detach() - state["image"] + self.sign * self.step * gradient.sign()
-        state["cloak"] = (state["image"] + offset.clamp(-self.eps, self.eps)).clamp(0, 1)
+        offset = (cloak.detach() - state["image"]).add_(gradient.sign(), alpha=self.sign * self.step)
+        state["cloak"] = offset.clamp_(-self.eps, self.eps).add_(state["image"]).clamp_(0, 1)
         state["step"] += 1
         return state["step"] >= self.steps
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from bench.quality.metrics import SsimReference, changed, dssim, interleaved, linf, psnr, ssim, to_8_bits
+from bench.quality.metrics import SsimReference, changed, dssim, linf, psnr, ssim, to_8_bits
 
 
 def photos(n=4, height=40, width=36, seed=0):
@@ -101,12 +101,59 @@ def test_gradient_of_ssim_is_right():
     assert torch.autograd.gradcheck(lambda y: SsimReference.of(a).ssim(y), (b,), atol=1e-6)
 
 
-def test_interleaving_keeps_values_and_is_idempotent():
+def plain_ssim(images, reference):
+    """SSIM as its formula says, by one convolution with the whole window."""
+    offsets = torch.arange(11, dtype=images.dtype) - 5
+    line = torch.exp(-offsets.square() / 4.5)
+    window = torch.outer(line, line) / line.sum() ** 2
+
+    def mean(values):
+        return torch.nn.functional.conv2d(values.flatten(0, 1)[:, None], window[None, None]).unflatten(
+            0, values.shape[:2]
+        )
+
+    x, y = mean(images), mean(reference)
+    xx, yy, xy = mean(images**2) - x**2, mean(reference**2) - y**2, mean(images * reference) - x * y
+    c1, c2 = 0.01**2, 0.03**2
+    found = (2 * x * y + c1) * (2 * xy + c2) / ((x**2 + y**2 + c1) * (xx + yy + c2))
+    return found.flatten(1).mean(1)
+
+
+@pytest.mark.parametrize("shape", [(112, 112), (11, 11), (112, 96), (45, 57), (300, 20)])
+def test_values_and_gradients_equal_the_formulas(shape):
+    a = photos(3, *shape).double()
+    weights = torch.tensor([1.0, -2.0, 0.0]).double()
+    found, expected = noisy(a, 0.05).requires_grad_(), noisy(a, 0.05).requires_grad_()
+    torch.testing.assert_close(ssim(found, a), plain_ssim(expected, a), atol=1e-12, rtol=0)
+    ours = torch.autograd.grad((weights * ssim(found, a)).sum(), found)[0]
+    theirs = torch.autograd.grad((weights * plain_ssim(expected, a)).sum(), expected)[0]
+    torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-9)
+
+
+def test_gradients_of_both_images_equal_the_formulas():
+    a, b = photos(2, 40, 31).double(), noisy(photos(2, 40, 31), 0.1).double()
+    found, expected = (
+        (a.clone().requires_grad_(), b.clone().requires_grad_()),
+        (a.requires_grad_(), b.requires_grad_()),
+    )
+    ours = torch.autograd.grad(ssim(*found).sum(), found)
+    theirs = torch.autograd.grad(plain_ssim(*expected).sum(), expected)
+    torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-9)
+
+
+def test_memory_layout_changes_no_value():
     a = photos(3)
-    b = interleaved(a)
-    assert torch.equal(a, b)
-    assert b.stride() == (3, 1, 36 * 9, 9)
-    assert interleaved(b).data_ptr() == b.data_ptr()
+    b = noisy(a, 0.1)
+    moved = b.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(ssim(a, b), ssim(a.contiguous(memory_format=torch.channels_last), moved))
+
+
+def test_a_reference_made_in_inference_mode_serves_gradients_later():
+    with torch.inference_mode():
+        ssim(photos(1, 61, 61), photos(1, 61, 61))
+    a = photos(1, 61, 61)
+    b = noisy(a, 0.1).requires_grad_()
+    assert torch.autograd.grad(ssim(b, a).sum(), b)[0].abs().max() > 0
 
 
 def test_an_image_counts_alone():
