@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from bench.protocols._nearest import Best, NearestPoints
 from bench.protocols._rotation import Gallery, Probes, scores_by_fold
-from bench.protocols.heads import Head, Labels, Scorer, Scores, Vectors
+from bench.protocols.heads import Head, Labels, Points, Scores
 
 BLOCK_BYTES = 1 << 26
-"""What a block of probes may take as float64 scores of every gallery photo."""
+"""What a block of probes may take as float32 scores of every gallery photo."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +70,22 @@ def answers_by_fold(
     Raises:
         MethodError: embeddings are not finite, or the head does not converge.
     """
-    if not head.separable:
+    nobody = np.zeros(len(gallery.identities), dtype=bool)
+    points = head.points(*gallery.chosen(nobody))
+    if points is None:
         for scores in scores_by_fold(head, gallery, probes):
             yield Answers.of(scores, probes.labels)
         return
-    search = _Search(gallery, probes, block_bytes)
-    nobody = np.zeros(len(gallery.identities), dtype=bool)
-    normal = search.both(gallery.fit(head, nobody))
-    cloaked = normal if gallery.unaltered.all() else search.both(gallery.fit(head, ~nobody))
+    normal = _both(points, gallery, probes, block_bytes)
+    if gallery.unaltered.all():
+        cloaked = normal
+    else:
+        points = head.points(*gallery.chosen(~nobody))
+        assert points is not None, "a head has points for every gallery or for none"
+        cloaked = _both(points, gallery, probes, block_bytes)
     for fold in range(gallery.folds):
         found = [
-            before.with_cloaked(after, fold, own_cloaked=protected)
+            _with_cloaked(before, after, fold, own_cloaked=protected)
             for before, after, protected in zip(normal, cloaked, (False, True), strict=True)
         ]
         is_protected = gallery.fold[probes.labels] == fold
@@ -87,78 +93,29 @@ def answers_by_fold(
         yield Answers.against(own, probes.labels, rival, rivals)
 
 
-@dataclass(frozen=True)
-class _Best:
-    """What a search finds for each probe.
-
-    Attributes:
-        own: the score of its own identity, M.
-        rival: the best score of others in each group that is protected together, M×folds.
-        rivals: whose it is, of equals the first; M×folds.
-    """
-
-    own: Scores
-    rival: Scores
-    rivals: Labels
-
-    def with_cloaked(self, cloaked: _Best, fold: int, *, own_cloaked: bool) -> tuple[Scores, Scores, Labels]:
-        """Return own score, best rival's, and whose it is, where one group is cloaked.
-
-        Args:
-            cloaked: found with everybody cloaked.
-            fold: the group.
-            own_cloaked: whether the probe's own identity is in it.
-        """
-        rival, rivals = self.rival.copy(), self.rivals.copy()
-        rival[:, fold], rivals[:, fold] = cloaked.rival[:, fold], cloaked.rivals[:, fold]
-        best = rival.max(axis=1)
-        first = np.where(rival == best[:, None], rivals, np.iinfo(np.intp).max).min(axis=1)
-        return cloaked.own if own_cloaked else self.own, best, first
+def _both(points: Points, gallery: Gallery, probes: Probes, block_bytes: int) -> tuple[Best, Best]:
+    """Return what natural and what protected probes find; identities that are protected together are a group."""
+    search = NearestPoints(points, gallery.fold, block_bytes)
+    natural = search.best(probes.natural, probes.labels)
+    return natural, natural if probes.unaltered else search.best(probes.protected, probes.labels)
 
 
-class _Search:
-    """Asks a trained head for all probes, block by block.
+def _with_cloaked(
+    natural: Best, cloaked: Best, fold: int, *, own_cloaked: bool
+) -> tuple[Scores, Scores, Labels]:
+    """Return own score, best rival's, and whose it is, where one group is cloaked.
 
     Args:
-        gallery: whose identities are searched.
-        probes: that ask.
-        block_bytes: see `BLOCK_BYTES`.
+        natural: found with nobody cloaked.
+        cloaked: found with everybody cloaked.
+        fold: the group.
+        own_cloaked: whether the probe's own identity is in it.
     """
-
-    def __init__(self, gallery: Gallery, probes: Probes, block_bytes: int) -> None:
-        self.probes = probes
-        self.groups = [np.flatnonzero(gallery.fold == fold) for fold in range(gallery.folds)]
-        photos = max(
-            len(gallery.identities), *(sum(map(len, rows)) for rows in (gallery.natural, gallery.protected))
-        )
-        self.rows = max(1, block_bytes // (8 * photos))
-
-    def both(self, scorer: Scorer) -> tuple[_Best, _Best]:
-        """Return what natural and what protected probes find."""
-        natural = self.best(scorer, self.probes.natural)
-        return natural, natural if self.probes.unaltered else self.best(scorer, self.probes.protected)
-
-    def best(self, scorer: Scorer, vectors: Vectors) -> _Best:
-        """Return what some state of the probes finds."""
-        blocks = [
-            self._block(
-                scorer(vectors[start : start + self.rows]), self.probes.labels[start : start + self.rows]
-            )
-            for start in range(0, len(vectors), self.rows)
-        ]
-        return _Best(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
-
-    def _block(self, scores: Scores, labels: Labels) -> tuple[Scores, Scores, Labels]:
-        own, others = _apart(scores, labels)
-        rival = np.full((len(scores), len(self.groups)), -np.inf, dtype=np.float32)
-        rivals = np.zeros(rival.shape, dtype=np.intp)
-        every = np.arange(len(scores))
-        for fold, members in enumerate(self.groups):
-            if len(members):
-                of_group = others[:, members]
-                first = of_group.argmax(axis=1)
-                rival[:, fold], rivals[:, fold] = of_group[every, first], members[first]
-        return own, rival, rivals
+    rival, rivals = natural.rival.copy(), natural.rivals.copy()
+    rival[:, fold], rivals[:, fold] = cloaked.rival[:, fold], cloaked.rivals[:, fold]
+    best = rival.max(axis=1)
+    first = np.where(rival == best[:, None], rivals, np.iinfo(np.intp).max).min(axis=1)
+    return cloaked.own if own_cloaked else natural.own, best, first
 
 
 def _apart(scores: Scores, labels: Labels) -> tuple[Scores, Scores]:

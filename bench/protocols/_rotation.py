@@ -185,12 +185,16 @@ class Gallery:
         pairs = zip(self.natural, self.protected, strict=True)
         return np.array([np.array_equal(self.vectors[a], self.vectors[b]) for a, b in pairs])
 
-    def fit(self, head: Head, is_protected: NDArray[np.bool_]) -> Scorer:
-        """Train the head with the identities of `is_protected` (K booleans) cloaked."""
+    def chosen(self, is_protected: NDArray[np.bool_]) -> tuple[Vectors, Labels]:
+        """Return embeddings and labels of the photos, with the identities of `is_protected` (K booleans) cloaked."""
         states = zip(is_protected, self.natural, self.protected, strict=True)
         rows = [protected if chosen else natural for chosen, natural, protected in states]
         labels: Labels = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
-        return head.fit(self.vectors[np.concatenate(rows)], labels, len(rows))
+        return self.vectors[np.concatenate(rows)], labels
+
+    def fit(self, head: Head, is_protected: NDArray[np.bool_]) -> Scorer:
+        """Train the head with the identities of `is_protected` (K booleans) cloaked."""
+        return head.fit(*self.chosen(is_protected), len(self.identities))
 
 
 @dataclass(frozen=True)
@@ -254,24 +258,7 @@ def _select(embedded: Embedded, images: Sequence[str]) -> Vectors:
 
 
 def scores_by_fold(head: Head, gallery: Gallery, probes: Probes) -> Iterator[Scores]:
-    """Yield the M×K scores of each rotation."""
-    score = _mixed_scores if head.separable else _fitted_scores
-    return score(head, gallery, probes)
-
-
-def _mixed_scores(head: Head, gallery: Gallery, probes: Probes) -> Iterator[Scores]:
-    """Yield scores of a separable head: columns of two fits, all identities normal and all protected."""
-    nobody = np.zeros(len(gallery.identities), dtype=bool)
-    normal = probes.score(gallery.fit(head, nobody))
-    cloaked = normal if gallery.unaltered.all() else probes.score(gallery.fit(head, ~nobody))
-    for fold in range(gallery.folds):
-        columns = gallery.fold == fold
-        of_natural, of_protected = (np.where(columns, c, n) for n, c in zip(normal, cloaked, strict=True))
-        yield np.where(columns[probes.labels][:, None], of_protected, of_natural)
-
-
-def _fitted_scores(head: Head, gallery: Gallery, probes: Probes) -> Iterator[Scores]:
-    """Yield scores of a head that must be trained for each rotation; equal galleries train once."""
+    """Yield the M×K scores of each rotation, for which the head is trained; equal galleries train once."""
     nobody = np.zeros(len(gallery.identities), dtype=bool)
     untouched: tuple[Scores, Scores] | None = None
     for fold in range(gallery.folds):

@@ -58,7 +58,6 @@ class FineTuned(Head):
     """
 
     name: ClassVar[str] = "finetune"
-    separable: ClassVar[bool] = False
 
     def __init__(
         self, network: Callable[[], nn.Module], recipe: Recipe, seed: int, device: torch.device

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -44,17 +45,27 @@ def unit(vectors: Vectors) -> NDArray[np.float64]:
     return wide
 
 
+@dataclass(frozen=True)
+class Points:
+    """What is kept of a gallery by a head to which only the nearest point of a class counts.
+
+    Attributes:
+        vectors: P×D, of any length; what counts is the cosine.
+        labels: the class of each.
+    """
+
+    vectors: Vectors
+    labels: Labels
+
+
 class Head(ABC):
     """Learns classes from a gallery.
 
     Attributes:
         name: the registered name.
-        separable: whether a class's score depends on that class's own photos only. The protocol then fits
-            twice (all natural, all protected) and mixes columns instead of fitting once a rotation.
     """
 
     name: ClassVar[str]
-    separable: ClassVar[bool]
 
     @abstractmethod
     def fit(self, vectors: Vectors, labels: Labels, n_classes: int) -> Scorer:
@@ -67,54 +78,65 @@ class Head(ABC):
             MethodError: embeddings are not finite, or the fit does not converge.
         """
 
+    def points(self, vectors: Vectors, labels: Labels) -> Points | None:
+        """Return what decides, where a class's score is the cosine to its nearest point; None where it is not.
 
-class NearestNeighbour(Head):
-    """Scores a class by the cosine to its nearest gallery photo."""
+        Then a class's score depends on that class's own photos only, and no rotation needs a fit of its own.
+        """
+        del vectors, labels
+        return None
 
-    name = "nn"
-    separable = True
+
+class _NearestPoint(Head):
+    """Base of heads that score a class by the cosine to the nearest of its points."""
+
+    @abstractmethod
+    def points(self, vectors: Vectors, labels: Labels) -> Points:
+        """Return the points of N×D embeddings."""
 
     def fit(self, vectors: Vectors, labels: Labels, n_classes: int) -> Scorer:
-        """Keep the gallery; see `Head.fit`. Scores are cosines in [−1, 1]."""
-        order = np.argsort(labels, kind="stable")
-        gallery = unit(vectors[order]).T
-        present, starts = np.unique(labels[order], return_index=True)
+        """Keep the points; see `Head.fit`. Scores are cosines in [−1, 1]."""
+        points = self.points(vectors, labels)
+        order = np.argsort(points.labels, kind="stable")
+        kept = unit(points.vectors[order]).T
+        present, starts = np.unique(points.labels[order], return_index=True)
 
         def score(probes: Vectors) -> Scores:
             scores = np.full((len(probes), n_classes), -np.inf, dtype=np.float32)
             if len(present):
-                scores[:, present] = np.maximum.reduceat(unit(probes) @ gallery, starts, axis=1)
+                scores[:, present] = np.maximum.reduceat(unit(probes) @ kept, starts, axis=1)
             return scores
 
         return score
 
 
-class Centroid(Head):
+class NearestNeighbour(_NearestPoint):
+    """Scores a class by the cosine to its nearest gallery photo."""
+
+    name = "nn"
+
+    def points(self, vectors: Vectors, labels: Labels) -> Points:
+        """Return the gallery as it is."""
+        return Points(vectors, labels)
+
+
+class Centroid(_NearestPoint):
     """Scores a class by the cosine to the mean of its unit-length gallery embeddings."""
 
     name = "centroid"
-    separable = True
 
-    def fit(self, vectors: Vectors, labels: Labels, n_classes: int) -> Scorer:
-        """Average the gallery by class; see `Head.fit`. Scores are cosines in [−1, 1]."""
+    def points(self, vectors: Vectors, labels: Labels) -> Points:
+        """Return a point a class: the sum of its unit-length embeddings."""
         present, classes = np.unique(labels, return_inverse=True)
         sums = np.zeros((len(present), np.shape(vectors)[1]))
         np.add.at(sums, classes, unit(vectors))
-        centroids = unit(sums).T
-
-        def score(probes: Vectors) -> Scores:
-            scores = np.full((len(probes), n_classes), -np.inf, dtype=np.float32)
-            scores[:, present] = unit(probes) @ centroids
-            return scores
-
-        return score
+        return Points(sums, present.astype(np.intp))
 
 
 class Linear(Head):
     """Multinomial logistic regression on standardised unit-length embeddings, C = 1, L-BFGS to 1e-6."""
 
     name = "linear"
-    separable = False
     tolerance: ClassVar[float] = 1e-6
     max_iterations: ClassVar[int] = 10_000
 

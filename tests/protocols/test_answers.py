@@ -62,6 +62,31 @@ def test_blocks_of_any_size_answer_as_a_table_of_all_scores_does(tracker, head, 
         np.testing.assert_array_equal(answers.margin, margin)
 
 
+@given(seed=st.integers(0, 2**32 - 1), closeness=st.sampled_from([0.0, 1e-8, 1e-7, 1e-6, 1e-5]))
+def test_points_that_float32_cannot_tell_apart_are_told_apart_as_the_table_does(seed, closeness):
+    rng = np.random.default_rng(seed)
+    names = tuple(f"i{k}" for k in range(12))
+    gallery = {name: tuple(f"{name}-{n}" for n in range(3)) for name in names}
+    probes = {name: (f"{name}-p", f"{name}-q") for name in names}
+    alike = rng.normal(size=96)
+
+    def embedded(photos):
+        ids = [(image, name) for name in names for image in photos[name]]
+        vectors = alike + closeness * rng.normal(size=(len(ids), 96))
+        return Embedded(vectors.astype(np.float32), tuple(i for i, _ in ids), tuple(n for _, n in ids))
+
+    fold = {name: k % 4 for k, name in enumerate(names)}
+    split = Split(gallery=gallery, probes=probes, fold=fold, cloaked=gallery)
+    found = Gallery.of(embedded(gallery), embedded(gallery), split)
+    who = Probes.of(embedded(probes), embedded(probes), split, found.identities)
+    tables = scores_by_fold(make_head("nn"), found, who)
+    for table, answers in zip(tables, answers_by_fold(make_head("nn"), found, who, 500), strict=True):
+        answer, score, margin = by_table(table, who.labels)
+        np.testing.assert_array_equal(answers.score, score)
+        np.testing.assert_array_equal(answers.answer, answer)
+        np.testing.assert_array_equal(answers.margin, margin)
+
+
 @given(trackers())
 def test_one_table_gives_the_same_answers(tracker):
     gallery, probes = tracker

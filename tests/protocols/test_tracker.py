@@ -409,24 +409,27 @@ def test_the_order_of_the_views_does_not_matter(head):
 @pytest.mark.parametrize("head", HEADS)
 def test_without_a_cloak_all_rotations_are_alike_and_train_once(head, monkeypatch):
     protocol, views, split = random_cell(1, strength=0.0)
-    kind, fits = heads.HEADS[head], []
-    fit = kind.fit
-    monkeypatch.setattr(kind, "fit", lambda self, *args: fits.append(1) or fit(self, *args))
+    kind, learnt = heads.HEADS[head], []
+    step = "fit" if head == "linear" else "points"
+    learn = getattr(kind, step)
+    monkeypatch.setattr(kind, step, lambda self, *args: learnt.append(1) or learn(self, *args))
     rows = decide(protocol, views, split, head)
-    assert len(fits) == 1
+    assert len(learnt) == 1
     by_fold = [part.drop(columns=["fold", "protected"]).to_numpy() for _, part in rows.groupby("fold")]
     for other in by_fold[1:]:
         np.testing.assert_array_equal(other, by_fold[0])
     assert rows.groupby("image")["protected"].sum().eq(1).all()
 
 
-def test_separable_heads_train_twice_whatever_the_number_of_rotations(monkeypatch):
+def test_nearest_points_are_searched_twice_whatever_the_number_of_rotations(monkeypatch):
     protocol, views, split = random_cell(1)
-    fits = []
-    fit = heads.NearestNeighbour.fit
-    monkeypatch.setattr(heads.NearestNeighbour, "fit", lambda self, *args: fits.append(1) or fit(self, *args))
+    searched = []
+    points = heads.NearestNeighbour.points
+    monkeypatch.setattr(
+        heads.NearestNeighbour, "points", lambda self, *args: searched.append(1) or points(self, *args)
+    )
     decide(protocol, views, split, "nn")
-    assert len(fits) == 2
+    assert len(searched) == 2
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -1,0 +1,144 @@
+"""Exact search for the nearest points of each class, in blocks of probes: memory stays flat however many.
+
+Scores of all points are found in float32, by one product of matrices a block; the few that could be the best are
+computed again in float64, as `Head.fit` computes them. So answers are those of the table of all scores, at half of its
+arithmetic and without the table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.protocols.heads import Labels, Points, Scores, Vectors, unit
+
+_CHUNK = 1 << 16
+"""Rows that are computed in float64 at a time."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """What a search finds for each probe.
+
+    Attributes:
+        own: the score of its own identity, −inf where that has no point; M.
+        rival: the best score of others in each group, −inf where there is nobody; M×groups.
+        rivals: whose it is, of equals the first label; M×groups.
+    """
+
+    own: Scores
+    rival: Scores
+    rivals: Labels
+
+
+class NearestPoints:
+    """Points sorted by group and class, ready to be searched.
+
+    Args:
+        points: to search.
+        group: label → number of the group it belongs to, from 0.
+        block_bytes: what the float32 scores of a block of probes may take; decides memory alone.
+
+    Raises:
+        MethodError: a point is not finite.
+    """
+
+    def __init__(self, points: Points, group: NDArray[Any], block_bytes: int) -> None:
+        order = np.lexsort((points.labels, group[points.labels]))
+        self.labels = points.labels[order]
+        self.vectors, self.order = points.vectors, order
+        self.narrow = np.empty((len(order), points.vectors.shape[1]), dtype=np.float32)
+        for start in range(0, len(order), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            self.narrow[part] = unit(self.vectors[order[part]])
+        count = 1 + int(group.max())
+        self.bounds = np.searchsorted(group[self.labels], np.arange(count + 1))
+        self.first = np.full(len(group), len(order), dtype=np.intp)
+        self.count = np.bincount(self.labels, minlength=len(group))
+        self.first[self.labels[::-1]] = np.arange(len(order))[::-1]
+        self.rows = max(1, block_bytes // (4 * max(1, len(order))))
+        # Twice the bound of a float32 dot product of unit vectors, rounding of the vectors included.
+        self.doubt = np.float32(2.02 * (points.vectors.shape[1] + 3) * 2.0**-24)
+
+    def best(self, probes: Vectors, labels: Labels) -> Best:
+        """Return what probes of the identities `labels` find.
+
+        Raises:
+            MethodError: a probe is not finite.
+        """
+        starts = range(0, len(probes), self.rows)
+        blocks = [self._block(unit(probes[s : s + self.rows]), labels[s : s + self.rows]) for s in starts]
+        groups = len(self.bounds) - 1
+        if not blocks:
+            nothing = np.empty((0, groups))
+            return Best(np.empty(0, np.float32), nothing.astype(np.float32), nothing.astype(np.intp))
+        return Best(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+
+    def _block(self, probes: NDArray[np.float64], labels: Labels) -> tuple[Scores, Scores, Labels]:
+        scores = probes.astype(np.float32) @ self.narrow.T
+        rows, points = self._own(labels)
+        scores[rows, points] = -np.inf
+        own = np.full((len(probes), 1), -np.inf, dtype=np.float32)
+        self._keep(own, np.zeros(own.shape, dtype=np.intp), 0, probes, rows, points)
+        rival = np.full((len(probes), len(self.bounds) - 1), -np.inf, dtype=np.float32)
+        rivals = np.zeros(rival.shape, dtype=np.intp)
+        for group, (start, stop) in enumerate(pairwise(self.bounds)):
+            if start < stop:
+                rows, points = self._candidates(scores[:, start:stop])
+                self._keep(rival, rivals, group, probes, rows, points + start)
+        return own[:, 0], rival, rivals
+
+    def _own(self, labels: Labels) -> tuple[Labels, Labels]:
+        """Return (row, point) of every point of each probe's own identity."""
+        counts = self.count[labels]
+        rows = np.repeat(np.arange(len(labels)), counts)
+        within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return rows, self.first[labels[rows]] + within
+
+    def _candidates(self, scores: Scores) -> tuple[Labels, Labels]:
+        """Return (row, point) of all that could be the best of their row."""
+        least = scores.max(axis=1) - self.doubt
+        least[~np.isfinite(least)] = np.inf  # nobody but the probe's own identity
+        # In one dimension, where numpy finds them several times as fast as in two.
+        places = np.flatnonzero((scores >= least[:, None]).reshape(-1))
+        rows, points = np.divmod(places, scores.shape[1])
+        return rows, points
+
+    def _keep(
+        self,
+        best: Scores,
+        whose: Labels,
+        column: int,
+        probes: NDArray[np.float64],
+        rows: Labels,
+        points: Labels,
+    ) -> None:
+        """Write the best of some pairs of probe and point, of equals the first label, into a column."""
+        for part in _whole_rows(rows):
+            row, point = rows[part], points[part]
+            found = self._exact(probes, row, point)
+            order = np.lexsort((self.labels[point], -found, row))
+            row, point, found = row[order], point[order], found[order]
+            leads = np.flatnonzero(np.diff(row, prepend=-1))
+            best[row[leads], column] = found[leads]
+            whose[row[leads], column] = self.labels[point[leads]]
+
+    def _exact(self, probes: NDArray[np.float64], rows: Labels, points: Labels) -> Scores:
+        """Return the cosine of each pair, in float64, as it is stored."""
+        found = np.empty(len(rows), dtype=np.float32)
+        for start in range(0, len(rows), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            those = unit(self.vectors[self.order[points[part]]])
+            found[part] = np.einsum("ij,ij->i", probes[rows[part]], those)
+        return found
+
+
+def _whole_rows(rows: Labels) -> list[slice]:
+    """Return parts of sorted rows, of some chunks each, that end where a row ends."""
+    ends = [*range(16 * _CHUNK, len(rows), 16 * _CHUNK)]
+    cuts = [0, *dict.fromkeys(int(np.searchsorted(rows, rows[end])) for end in ends), len(rows)]
+    return [slice(a, b) for a, b in pairwise(cuts) if a < b]
