@@ -7,6 +7,8 @@ that moves recomputes nothing; a changed constant does.
 import importlib.util
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -255,8 +257,34 @@ def _read(*roots: str | type) -> _Read:
     return known
 
 
+_digests: ContextVar[dict[tuple[str | type, ...], str] | None] = ContextVar("_digests", default=None)
+"""Roots → digest, inside `looked_at_once`."""
+
+
+@contextmanager
+def looked_at_once() -> Iterator[None]:
+    """Look whether files were edited once for each set of roots, not at every `code_digest`.
+
+    A plan asks for the same few digests thousands of times. Whoever stores a result looks again (`check_unchanged`).
+    """
+    token = _digests.set({})
+    try:
+        yield
+    finally:
+        _digests.reset(token)
+
+
 def code_digest(*roots: str | type) -> str:
     """Return the digest of `code_hashes`, of the versions of what they import, and of their contract."""
+    known = _digests.get()
+    if known is None:
+        return _digest_of(roots)
+    if roots not in known:
+        known[roots] = _digest_of(roots)
+    return known[roots]
+
+
+def _digest_of(roots: tuple[str | type, ...]) -> str:
     from bench.contracts import CONTRACT
 
     known = _read(*roots)

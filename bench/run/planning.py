@@ -14,6 +14,7 @@ from bench.plugins import factory
 from bench.plugins.process import calling
 from bench.quality.lpips import Unavailable
 from bench.run import graph, resolve
+from bench.run.code_hashes import looked_at_once
 from bench.run.device import Machine, make_machine, usable_cores
 from bench.run.engine import Engine
 from bench.run.folder import RunFacts, RunFolder, describe_machine
@@ -206,9 +207,10 @@ def prepare(requested: RunSpec, options: Options) -> Prepared:
     threats = Threats(run)
     threats.check()
     nodes = {cell: _cell_nodes(pipeline, cell) for cell in run.cells}
-    for cell in nodes.values():
-        for node in cell.all():
-            _ = node.address  # computing the key looks at every file that decides it
+    with looked_at_once():
+        for cell in nodes.values():
+            for node in cell.all():
+                _ = node.address  # computing the key looks at every file that decides it
     store = Store(options.store or default_folder())
     of_cells = {cell: threats.of(cell) for cell in run.cells}
     facts = _facts(run, machine, options.command)

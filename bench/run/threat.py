@@ -101,6 +101,7 @@ class Threats:
         # Cells share trackers and sources: each is looked up once.
         self.source_overlap = cache(self._source_overlap)
         self.weights = cache(self._weights)
+        self.backbone = cache(self._backbone)
 
     def of(self, cell: Cell) -> CellThreat:
         """Return the threat model of a cell."""
@@ -184,7 +185,7 @@ class Threats:
 
     def _weights(self, name: str) -> frozenset[str]:
         """Return the SHA-256 of a backbone's weights, and of files that hold the same; empty where it has no file."""
-        backbone = self._backbone(name)
+        backbone = self.backbone(name)
         if backbone.card.sha256:
             return frozenset({backbone.card.sha256, *backbone.card.equivalents})
         run = self.run
@@ -200,7 +201,7 @@ class Threats:
         return "white-box" if self.same_weights(surrogates, tracker) else "black-box"
 
     def _related(self, name: str, tracker: str) -> bool:
-        one, other = self._backbone(name).card, self._backbone(tracker).card
+        one, other = self.backbone(name).card, self.backbone(tracker).card
         return bool(self.same_weights((name,), tracker)) or (one.family != "" and one.family == other.family)
 
     # -- identities ----------------------------------------------------------------------------------------
@@ -226,7 +227,7 @@ class Threats:
         """
         run = self.run
         attack, defense = run.attacks[cell.attack], run.defenses[cell.defense]
-        found = [("tracker", self._backbone(cell.backbone).card.training_data)]
+        found = [("tracker", self.backbone(cell.backbone).card.training_data)]
         for role, whole in (("defence", defense), ("attack", attack)):
             for method, binding in with_parts(whole, run.binding(whole, cell.backbone)):
                 if isinstance(method, Attack | Defense):
