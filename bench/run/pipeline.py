@@ -23,7 +23,7 @@ from bench.run.resolve import Resolved
 from bench.run.spec import Cell
 from bench.run.stages.attack_diagnosis import AttackDiagnosis
 from bench.run.stages.cloak import Cloak
-from bench.run.stages.decide import Decide, Shown
+from bench.run.stages.decide import Dealt, Decide, Shown
 from bench.run.stages.embed import Embed
 from bench.run.stages.erase import Erase
 from bench.run.stages.faces import Crops
@@ -241,6 +241,10 @@ class Pipeline:
 
     # -- decisions ---------------------------------------------------------------------------------------
 
+    @cached_property
+    def _dealt(self) -> Dealt:
+        return Dealt(self.run.split, self.run.impostors)
+
     @_once
     def decision(self, cell: Cell) -> Decide:
         """Return the node of a cell's answers."""
@@ -254,8 +258,7 @@ class Pipeline:
             protocol=self.run.plugin("protocols", self.run.spec.protocol),
             binding=Binding(self.run.spec.dataset, self.run.dataset.domain, (), cell.backbone),
             head=cell.head,
-            split=self.run.split,
-            impostors=self.run.impostors,
+            dealt=self._dealt,
             views={name: self._shown(cell, view, on_images) for name, view in protocol.views.items()},
             assignments=self.target_assignment(*point) if wants_targets else (),
             tracker=self._tracker(cell.defense, cell.backbone, cell.seed) if on_images else None,

@@ -1,5 +1,6 @@
 """What is in a key reaches a method, and what is not does not; nothing one method does reaches another's result."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from bench.contracts import Binding, Purifier
 from bench.errors import MethodError
 from bench.run.bound import BoundBackbone, BoundMethod, Plugin
 from bench.run.device import Machine
+from bench.run.digest import digest
 from bench.run.planning import Options, prepare
 from bench.run.spec import make_spec
 from bench.run.stages.purify import purifier_context, purifier_fields
@@ -113,12 +115,37 @@ def test_every_file_of_a_backbone_counts_with_the_digest_of_its_card(tmp_path):
     assert fields() != before
 
 
-@pytest.mark.parametrize("part", ["gallery", "probes"])
-def test_all_of_a_split_decides_a_decision(tiny, tmp_path, part):
+@pytest.fixture
+def deciding(tiny, tmp_path):
+    """A planned run, and the node of its only cell."""
     spec = make_spec(
         {"dataset": "tiny", "backbones": ("tiny-a",), "attacks": ("none",), "defenses": ("none",)}
     )
     prepared = prepare(spec, Options("cpu", 1, store=tmp_path / "store", out=tmp_path / "out"))
-    decide = next(node for node in prepared.artefacts if node.stage == "decide")
-    fewer = {name: images[:1] for name, images in vars(decide.split)[part].items()}
-    assert replace(decide, split=replace(decide.split, **{part: fewer})).address != decide.address
+    return prepared, next(node for node in prepared.artefacts if node.stage == "decide")
+
+
+@pytest.mark.parametrize("part", ["gallery", "probes", "cloaked"])
+def test_all_of_a_split_decides_a_decision(deciding, part):
+    _, decide = deciding
+    dealt = decide.dealt
+    fewer = {name: images[:1] for name, images in vars(dealt.split)[part].items()}
+    changed = replace(dealt, split=replace(dealt.split, **{part: fewer}))
+    assert replace(decide, dealt=changed).address != decide.address
+
+
+def test_folds_and_impostors_decide_a_decision(deciding):
+    _, decide = deciding
+    split = replace(decide.dealt.split, fold=dict.fromkeys(decide.dealt.split.fold, 0))
+    for changed in ({"split": split}, {"impostors": {"nobody": ("nobody/0",)}}):
+        assert replace(decide, dealt=replace(decide.dealt, **changed)).address != decide.address
+
+
+def test_a_cells_key_names_the_split_of_the_run_and_repeats_no_photo(deciding):
+    prepared, decide = deciding
+    prepared.begin()
+    written = json.loads((prepared.folder.path / "splits.json").read_text())
+    assert decide.key["split"] == digest(written)
+    photos = {image for images in written["probes"].values() for image in images}
+    assert photos
+    assert not any(image in json.dumps(decide.key) for image in photos)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from threadpoolctl import threadpool_limits
@@ -17,7 +18,7 @@ from bench.run.code_hashes import code_digest
 from bench.run.device import Machine
 from bench.run.digest import digest
 from bench.run.embeddings import decode_embedded, join, overlay
-from bench.run.graph import Advance, Node, Payloads
+from bench.run.graph import Advance, FieldsOnly, Node, Payloads
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,24 @@ class Shown:
 
 
 @dataclass(frozen=True, eq=False)
+class Dealt(FieldsOnly):
+    """Who is evaluated, on which photos: one for all cells of a run, and in their keys by its digest.
+
+    Attributes:
+        split: as `Protocol.split` returned it; a run's folder has it in ``splits.json``.
+        impostors: as `Protocol.impostors` returned it.
+    """
+
+    split: Split
+    impostors: Mapping[str, tuple[str, ...]]
+
+    @cached_property
+    def key_fields(self) -> Mapping[str, str]:
+        """Digests of what ``splits.json`` holds, and of the impostors."""
+        return {"split": digest(vars(self.split)), "impostors": digest(self.impostors)}
+
+
+@dataclass(frozen=True, eq=False)
 class Decide(Node):
     """The decisions of one cell.
 
@@ -43,8 +62,7 @@ class Decide(Node):
         protocol: takes views and tracker, returns decisions.
         binding: of the protocol, for its files.
         head: of the tracker.
-        split: as `Protocol.split` returned it.
-        impostors: as `Protocol.impostors` returned it.
+        dealt: who is evaluated, on which photos.
         views: view's name → its artefacts.
         assignments: shards of whom the cloaks imitate; () where nobody asks.
         tracker: for heads that train end to end; None for those that need embeddings only.
@@ -55,8 +73,7 @@ class Decide(Node):
     protocol: Plugin[Protocol]
     binding: Binding
     head: str
-    split: Split
-    impostors: Mapping[str, tuple[str, ...]]
+    dealt: Dealt
     views: Mapping[str, Shown]
     assignments: tuple[Node, ...] = ()
     tracker: Tracker | None = None
@@ -73,11 +90,12 @@ class Decide(Node):
 
     @property
     def size(self) -> int:
-        return sum(len(images) for images in self.split.probes.values()) * self.split.folds * 12
+        split = self.dealt.split
+        return sum(len(images) for images in split.probes.values()) * split.folds * 12
 
     @property
     def core_seconds(self) -> float:
-        return 0.5 if self.tracker is None else 0.02 * sum(map(len, self.split.gallery.values()))
+        return 0.5 if self.tracker is None else 0.02 * sum(map(len, self.dealt.split.gallery.values()))
 
     def key_fields(self) -> Mapping[str, Any]:
         protocol = self.protocol.method
@@ -89,12 +107,8 @@ class Decide(Node):
             "head": self.head,
             "views": {name: shown.view.model_dump(mode="json") for name, shown in self.views.items()},
             "groups": {name: [len(each.natural), len(each.edits)] for name, each in self.views.items()},
-            "impostors": self.impostors,
             "files": [sha256_of(path) for path in protocol.files(self.binding)],
-            "split": {"fold": self.split.fold, "cloaked": self.split.cloaked},
-            "photos": digest(
-                {"gallery": self.split.gallery, "probes": self.split.probes}
-            ),  # long, and in the inputs
+            **self.dealt.key_fields,
             "tracker": self.tracker.key_fields() if self.tracker else None,
             "seed": self.seed,
         }
@@ -105,9 +119,9 @@ class Decide(Node):
         assigned = (json.loads(payloads[node.address]) for node in self.assignments)
         tracker = self.tracker
         trial = Trial(
-            split=self.split,
+            split=self.dealt.split,
             head=self.head,
-            impostors=self.impostors,
+            impostors=self.dealt.impostors,
             target_assignment={image: target for shard in assigned for image, target in shard.items()},
             seed=self.seed,
             faces={k: v.faces(machine.device) for k, v in seen.items() if isinstance(v, Pixels)},
@@ -123,7 +137,8 @@ class Decide(Node):
     def _see(self, shown: Shown, payloads: Payloads) -> Embedded | Pixels:
         """Return what a view shows: the natural photos, with the attack's edits laid over them where it has any."""
         view = shown.view
-        cloaked = self.split.cloaked if view.photos == "gallery" else self.split.probes
+        split = self.dealt.split
+        cloaked = split.cloaked if view.photos == "gallery" else split.probes
         wanted = frozenset(image for images in cloaked.values() for image in images)
         natural, edits = (
             [payloads[node.address] for node in group] for group in (shown.natural, shown.edits)
