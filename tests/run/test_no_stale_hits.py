@@ -451,7 +451,7 @@ CHANGES = {
     "a dataset's parameter": Change(
         lambda w: [w.update(plan, dataset=f"{TINY},photos=7") for plan in w.specs if plan != "folder"],
         lambda plan, node: plan != "folder" and node.stage == "faces",
-        ("Crops.dataset", "Crops.fingerprint", "Crops.ids", "Cloak.chosen", "Decide.photos"),
+        ("Crops.dataset", "Crops.fingerprint", "Crops.ids", "Cloak.chosen", "Decide.split"),
     ),
     "the bytes of a photo": Change(
         lambda w: portrait(99).save(w.folder / "people/p0/0.png"),
@@ -473,9 +473,7 @@ CHANGES = {
             *(
                 "AttackDiagnosis.chosen",
                 "Measure.given",
-                "Decide.photos",
-                "Decide.split.fold",
-                "Decide.split.cloaked",
+                "Decide.split",
             ),
         ),
         open=lambda _plan, node: node.stage != "decide",  # which photos move is the draw's
@@ -642,9 +640,6 @@ def named(path):
     return re.sub(rf"^(?:{_BACKBONES})\b", "backbone", path)
 
 
-WHOLE = {"Decide.split.fold", "Decide.split.cloaked", "Decide.impostors"}
-"""Whose keys are ids."""
-
 BY_VIEW = {"Decide.views", "Decide.groups"}
 """Whose keys are names of views."""
 
@@ -654,7 +649,7 @@ def leaves(node):
     found = {}
 
     def walk(value, path):
-        if path in WHOLE or not value or not isinstance(value, dict | list | tuple):
+        if not value or not isinstance(value, dict | list | tuple):
             found.setdefault(named(path), []).append(value)
         elif isinstance(value, dict) and path not in BY_VIEW:
             for key, inner in value.items():
@@ -760,8 +755,8 @@ def test_each_key_that_is_tried_and_each_set_of_impostors_has_addresses_of_its_o
     assert set(erased) == {"right", "wrong", "none"}
     assert len(set(erased.values())) == 3
     decide = next(node for plan, node in world.nodes() if (plan, node.stage) == ("erasure", "decide"))
-    fewer = dict(list(decide.impostors.items())[1:])
-    assert replace(decide, impostors=fewer).address != decide.address
+    fewer = replace(decide.dealt, impostors=dict(list(decide.dealt.impostors.items())[1:]))
+    assert replace(decide, dealt=fewer).address != decide.address
 
 
 @pytest.mark.parametrize(
