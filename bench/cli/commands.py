@@ -25,14 +25,11 @@ def plugin_commands() -> "Mapping[str, Entry]":
     Raises:
         UsageError: two commands of one name.
     """
-    from importlib import metadata
-
     from bench.errors import UsageError
-    from bench.plugins.registry import Entry
+    from bench.plugins.registry import registered
 
     found: dict[str, Entry] = {}
-    for point in metadata.entry_points(group=PLUGINS):
-        entry = Entry(point.name, point.value, point.dist.name if point.dist else "unknown")
+    for entry in registered(PLUGINS):
         # An editable install can list one distribution's entry points twice; that is no collision.
         other = found.setdefault(entry.name, entry)
         own = entry.name in COMMANDS or entry.name in FORMER

@@ -14,12 +14,12 @@ import sys
 import tokenize
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from bench.errors import BenchError, UsageError, unknown
 from bench.plugins import shadowing, sources
@@ -254,9 +254,7 @@ def entries_of(kind: str) -> Mapping[str, Entry]:
     """
     shadowing.check()
     found: dict[str, Entry] = {}
-    for point in metadata.entry_points(group=f"cloakbench.{kind}"):
-        distribution = point.dist.name if point.dist else "unknown"
-        entry = Entry(point.name, point.value, distribution)
+    for entry in registered(f"cloakbench.{kind}"):
         other = found.get(entry.name)
         # An editable install can list one distribution's entry points twice; that is no collision.
         if other is not None and other != entry:
@@ -269,9 +267,27 @@ def entries_of(kind: str) -> Mapping[str, Entry]:
     return {name: replace(e, shared=modules[e.module] > 1) for name, e in sorted(found.items())}
 
 
+def registered(group: str) -> Iterator[Entry]:
+    """Yield what packages register in a group of entry points, as they list it."""
+    for point in _every_group().select(group=group):
+        yield Entry(point.name, point.value, _name_of(point.dist) if point.dist else "unknown")
+
+
+@cache
+def _every_group() -> Any:  # Python 3.11 returns a class that later ones do not have
+    """Return what packages register in every group: looking for one takes as long."""
+    return metadata.entry_points()
+
+
+@cache
+def _name_of(distribution: metadata.Distribution) -> str:
+    return distribution.name  # read from its file each time
+
+
 def forget() -> None:
     """Forget what was found: packages may have been installed or taken away since."""
     entries_of.cache_clear()
+    _every_group.cache_clear()
 
 
 # -- all of them -------------------------------------------------------------------------------------------------

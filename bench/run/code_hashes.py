@@ -22,6 +22,7 @@ from bench.plugins.registry import FILE_MODULE
 from bench.plugins.sources import State
 from bench.run.code_syntax import Code, code_of, read_code
 from bench.run.digest import digest
+from bench.run.remembered import remembered
 
 NOT_NUMERICAL = frozenset(
     {
@@ -90,7 +91,12 @@ def _version(top: str) -> str:
 
 @cache
 def _distributions() -> Mapping[str, Sequence[str]]:
-    return metadata.packages_distributions()
+    """Return top-level module → distributions; read from all that is installed, anew when something else is."""
+    kinds = (".dist-info", ".egg-info")
+    folders = [Path(place) for place in sys.path if Path(place).is_dir()]
+    there = (each for folder in folders for each in folder.iterdir() if each.name.endswith(kinds))
+    stamps = sorted(f"{each} {each.stat().st_mtime_ns}" for each in there)
+    return remembered(("packages", sys.version, *stamps), metadata.packages_distributions)
 
 
 class _Closure:

@@ -5,12 +5,15 @@ import builtins
 import hashlib
 import importlib.util
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from bench.plugins.sources import State
+from bench.run.remembered import remembered
 
 
 @dataclass(frozen=True)
@@ -319,9 +322,33 @@ def _bound(node: ast.AST) -> set[str]:
 @cache
 def read_code(path: Path, package: str, _state: State) -> Code:
     """Return the code in a file in one state; `package` is where its relative imports start."""
+    source = path.read_bytes()
+    whole = hashlib.sha256(source).hexdigest()
     if path.suffix != ".py":
-        return Code(hashlib.sha256(path.read_bytes()).hexdigest())  # compiled
-    tree = ast.parse(path.read_bytes())
+        return Code(whole)  # compiled
+    known = remembered((whole, package, *_reader()), lambda: _as_json(_read(source, package)))
+    return Code(
+        known["text"],
+        tuple(known["uses"]),
+        tuple(known["imported"]),
+        {name: tuple(paths) for name, paths in known["bindings"].items()},
+        frozenset(known["loose"]),
+        known["exported"],
+    )
+
+
+def _as_json(code: Code) -> dict[str, Any]:
+    return {**vars(code), "loose": sorted(code.loose)}
+
+
+@cache
+def _reader() -> tuple[str, str]:
+    """Return what decides how code is read: this module, and the Python whose syntax trees it takes apart."""
+    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest(), sys.version
+
+
+def _read(source: bytes, package: str) -> Code:
+    tree = ast.parse(source)
     stripper = _Stripper(package)
     stripper.survey(tree)
     stripped = stripper.visit(tree)

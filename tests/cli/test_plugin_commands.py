@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from bench.cli import plugin_commands
+from bench.plugins import registry
 
 
 @pytest.fixture
@@ -21,9 +22,11 @@ def installed(tmp_path, monkeypatch):
         (info / "entry_points.txt").write_text("[cloakbench.commands]\n" + "\n".join(entries) + "\n")
         (folder / "other_commands.py").write_text(source)
         monkeypatch.syspath_prepend(str(folder))
+        registry.forget()
         plugin_commands.cache_clear()
 
     yield register
+    registry.forget()
     plugin_commands.cache_clear()
     sys.modules.pop("other_commands", None)
 

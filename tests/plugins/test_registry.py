@@ -2,7 +2,6 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -48,16 +47,8 @@ def mine(tmp_path):
 def points(monkeypatch):
     """Return a function that lets the given (name, target, distribution) be all that is installed."""
 
-    class Distribution:
-        def __init__(self, name):
-            self.name = name
-
-    class Point:
-        def __init__(self, name, value, distribution):
-            self.name, self.value, self.dist = name, value, Distribution(distribution)
-
     def install(*rows):
-        monkeypatch.setattr(metadata, "entry_points", lambda group: [Point(*row) for row in rows])
+        monkeypatch.setattr(registry, "registered", lambda group: [registry.Entry(*row) for row in rows])
         registry.forget()
 
     yield install

@@ -1,0 +1,58 @@
+"""What takes time to find out and follows from bytes alone, kept between processes in the user's cache folder.
+
+All of it may be deleted at any time: it is found out again. Nothing here fails; what cannot be read was never kept.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+
+@cache
+def _folder() -> Path | None:
+    import platformdirs
+
+    try:
+        return Path(platformdirs.user_cache_dir("cloakbench")) / "found"
+    except RuntimeError:  # no home folder
+        return None
+
+
+def remembered(of: Sequence[str], find: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return what was found for the same texts before, in this process or another, else find it.
+
+    Args:
+        of: all that decides what is found: digests of what is read, and of the code that reads it.
+        find: gives an object as JSON has it.
+    """
+    folder = _folder()
+    if folder is None:
+        return find()
+    name = sha256("\0".join(of).encode()).hexdigest()
+    path = folder / name[:2] / f"{name}.json"
+    with suppress(OSError, ValueError):
+        kept = json.loads(path.read_bytes())
+        if isinstance(kept, dict) and kept.get("of") == name:
+            return dict(kept["found"])
+    found = find()
+    with suppress(OSError):
+        _keep(path, json.dumps({"found": found, "of": name}))
+    return found
+
+
+def _keep(path: Path, text: str) -> None:
+    """Write a file whole or not at all; unsynced, as what a power cut takes is found out again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)  # noqa: PTH105  # over what another process wrote meanwhile
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
