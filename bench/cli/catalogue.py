@@ -9,7 +9,7 @@ import click
 from bench.cli.options import PluginName, json_option
 from bench.cli.output import print_json
 from bench.errors import unknown
-from bench.plugins import registry
+from bench.plugins import registry, without_torch
 from bench.printable import printable_lines
 
 if TYPE_CHECKING:
@@ -124,15 +124,20 @@ def _below(more: dict[str, Any]) -> Iterator[str]:
 
 
 def _describe_all(name: str, kind: str | None, *, as_json: bool) -> None:
-    from bench.plugins import factory  # torch is a second
-
-    kinds = factory.kinds_of_text(name) if kind is None else [f"{kind}s"]
-    documents = [describe(one, factory.create(one, name)) for one in kinds]
+    documents = without_torch.look(lambda: _documents(name, kind))
     if as_json:  # one document: a list where several kinds have the name
         print_json(documents if documents[1:] else documents[0])
         return
     for document in documents:
         _print(document)
+
+
+def _documents(name: str, kind: str | None) -> list[dict[str, Any]]:
+    """Return what is printed of the plugins of a name, of one kind where it is given."""
+    from bench.plugins import factory
+
+    kinds = factory.kinds_of_text(name) if kind is None else [f"{kind}s"]
+    return [describe(one, factory.create(one, name)) for one in kinds]
 
 
 def describe(kind: str, method: "Method") -> dict[str, Any]:

@@ -280,8 +280,27 @@ class _Lines:
 
 def _list(names: Sequence[str], suite: Path | None, as_json: bool) -> None:
     """Print the catalogue, or of it what is named."""
-    from bench.assets import catalogue
     from bench.data.files import data_folder
+    from bench.plugins import without_torch
+
+    rows = without_torch.look(lambda: _rows(names, suite))
+    if as_json:
+        print_json(rows)
+        return
+    from rich.table import Table
+
+    table = Table(
+        "name", "state", "size", "licence", title=f"Data folder: {data_folder()}", title_justify="left"
+    )
+    for row in rows:
+        size = _size(row["bytes"], row["download"]) if "bytes" in row else ""
+        table.add_row(row["name"], row["state"], size, row["licence"])
+    console(width=120).print(table)
+
+
+def _rows(names: Sequence[str], suite: Path | None) -> list[dict[str, Any]]:
+    """Return the rows of the catalogue, or of it those of what is named."""
+    from bench.assets import catalogue
 
     if names or suite is not None:
         handed_out = dict.fromkeys(name for name in names if catalogue.by_hand(name) is not None)
@@ -291,19 +310,7 @@ def _list(names: Sequence[str], suite: Path | None, as_json: bool) -> None:
     else:
         found = catalogue.listing()
         by_hand = [_by_hand_row(entry.name) for entry in catalogue.BY_HAND]
-    if as_json:
-        print_json([*map(_as_row, found), *by_hand])
-        return
-    from rich.table import Table
-
-    table = Table(
-        "name", "state", "size", "licence", title=f"Data folder: {data_folder()}", title_justify="left"
-    )
-    for row in map(_as_row, found):
-        table.add_row(row["name"], row["state"], _size(row["bytes"], row["download"]), row["licence"])
-    for row in by_hand:
-        table.add_row(row["name"], row["state"], "", row["licence"])
-    console(width=120).print(table)
+    return [*map(_as_row, found), *by_hand]
 
 
 def _as_row(item: "Listed") -> dict[str, Any]:

@@ -1,0 +1,144 @@
+"""Looking at plugins without torch, whose import takes ten times as long as all else that such a look needs.
+
+What a plugin declares (parameters, threat model, card, paper) is not made of torch, but its module imports it. During a
+look, imports of torch give stand-ins, which a module may name, subclass, call and decorate with. Whatever wants more
+of torch fails, and the look is taken again with the real one. Nothing is computed with stand-ins.
+"""
+
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, TypeVar
+
+from bench.plugins import sources
+
+T = TypeVar("T")
+
+_STOOD_IN_FOR = ("torch", "torchvision", "safetensors.torch", "lpips")
+"""Modules that torch is in, or that take it apart when they are imported."""
+
+
+class _StandIn:
+    """Something of torch by its path; whatever is taken from it or got by calling it is another."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _StandIn(f"{self._path}.{name}")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        decorated = args[0] if len(args) == 1 and not kwargs and callable(args[0]) else None
+        return _StandIn(f"{self._path}()") if decorated is None else decorated
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        return ()
+
+    def __or__(self, other: Any) -> Any:
+        return self
+
+    __ror__ = __or__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _StandIn) and self._path == other._path
+
+    def __hash__(self) -> int:
+        return hash(self._path)
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        return None
+
+
+class _Module(ModuleType):
+    """A module that has whatever is looked for in it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _StandIn(f"{self.__name__}.{name}")
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        del path, target
+        ours = any(fullname == one or fullname.startswith(f"{one}.") for one in _STOOD_IN_FOR)
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=True) if ours else None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        return _Module(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Leave it empty."""
+
+
+def look(find: Callable[[], T]) -> T:
+    """Return what a look at plugins finds, without torch where that is possible and torch is not here yet.
+
+    Args:
+        find: imports what it needs itself, and gives plain data: no plugin, and nothing of torch.
+
+    Raises:
+        BenchError: what `find` raises.
+    """
+    if "torch" in sys.modules:
+        return find()
+    try:
+        with _stand_ins():
+            found = find()
+            _check_plain(found)
+            return found
+    except (Exception, SystemExit):
+        # A mistake of the user's or a stand-in's: with the real torch it shows.
+        return find()
+
+
+@contextmanager
+def _stand_ins() -> Iterator[None]:
+    """Import stand-ins for torch; afterwards no module that has seen one is left."""
+    before, finder = {*sys.modules}, _Finder()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        for name in {*sys.modules} - before:
+            module = sys.modules[name]
+            if isinstance(module, _Module) or sources.is_own(getattr(module, "__file__", None) or ""):
+                _remove(name)
+        sources.forget()
+
+
+def _remove(name: str) -> None:
+    """Remove a module, and its name in the package it is in."""
+    module = sys.modules.pop(name)
+    package, _, last = name.rpartition(".")
+    parent = sys.modules.get(package)
+    if parent is not None and vars(parent).get(last) is module:
+        delattr(parent, last)
+
+
+def _check_plain(value: object) -> None:
+    """Refuse what is not made of plain data alone.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if isinstance(value, dict):
+        for key, one in value.items():
+            _check_plain(key)
+            _check_plain(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            _check_plain(one)
+    elif not (value is None or isinstance(value, str | int | float | bool)):
+        raise TypeError(f"{type(value).__name__} is no plain data")

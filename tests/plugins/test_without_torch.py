@@ -1,0 +1,97 @@
+"""A look at plugins without torch finds what one with torch finds; what needs torch gets it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+ALL = """
+import json, sys
+from bench.plugins import registry, without_torch
+
+def document(name, kind):
+    from bench.cli.catalogue import _documents
+    from bench.errors import BenchError
+    try:
+        return _documents(name, kind)
+    except BenchError as error:  # what cannot be without a parameter
+        return str(error)
+
+def documents():
+    return {f"{kind} {name}": document(name, one.singular)
+            for kind, one in registry.CLASSES.items() for name in one.entries()}
+
+with without_torch._stand_ins():
+    quick = json.loads(json.dumps(documents()))
+assert quick and "torch" not in sys.modules
+import torch
+assert torch.zeros(2).sum() == 0
+whole = json.loads(json.dumps(documents()))
+assert quick.keys() == whole.keys()
+print(json.dumps([name for name in whole if quick[name] != whole[name]]))
+"""
+
+MINE = """
+import torch
+from bench.contracts import Attack, ThreatModel
+
+class Mine(Attack):
+    '''Changes nothing.'''
+    name = "mine"
+    threat = ThreatModel(goal="none", constraint="no change")
+    paper = {paper}
+    def cloak(self, faces, ctx):
+        return {{}}
+"""
+
+LOOK = """
+import json, sys
+from bench.cli.catalogue import _documents
+from bench.plugins.without_torch import look
+found = look(lambda: _documents(sys.argv[1], "attack"))
+print(json.dumps([found[0]["name"], found[0]["paper"], "torch" in sys.modules]))
+"""
+
+
+def python(code, *words):
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_every_registered_plugin_is_described_alike_with_and_without_torch():
+    assert python(ALL) == []
+
+
+@pytest.mark.parametrize(
+    ("paper", "expected", "needs_torch"),
+    [
+        ("'A paper'", "A paper", False),
+        ("str(int(torch.ones(3).sum()))", "3", True),  # computes while it is imported
+        ("torch.__version__.split('.')[0] + ' or so'", "2 or so", True),
+    ],
+)
+def test_what_computes_with_torch_when_it_is_imported_gets_it(tmp_path, paper, expected, needs_torch):
+    (tmp_path / "mine.py").write_text(MINE.format(paper=paper))
+    assert python(LOOK, f"{tmp_path}/mine.py:Mine") == ["mine", expected, needs_torch]
+
+
+@pytest.mark.parametrize(
+    "words", [("list", "fawkes"), ("list", "puface", "--json"), ("fetch", "--list", "--json")]
+)
+def test_commands_that_only_look_do_not_import_torch(words):
+    code = (
+        "import sys, json\nfrom bench.cli import main\nmain()\n"
+        "print(json.dumps([name for name in ('torch', 'torchvision') if name in sys.modules]))"
+    )
+    assert python(code, *words) == []
+
+
+def test_a_mistake_is_named_as_ever(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "list", "fawkes:stepz=3"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "unknown parameter of fawkes 'stepz'" in done.stderr
+    assert "Traceback" not in done.stderr
