@@ -41,7 +41,7 @@ def test_the_interval_holds_the_median():
 
 
 def test_every_bar_has_its_name():
-    assert set(BARS) == {"start", "loop", "padding", "tables", "answers", "engines", "peers"}
+    assert set(BARS) == {"start", "loop", "peers", "padding", "adding", "tables", "answers", "engines"}
 
 
 def test_a_drawn_run_is_one_that_tables_can_be_made_of(tmp_path):

@@ -341,6 +341,23 @@ def test_a_result_is_refused_where_its_code_was_edited_meanwhile(package):
         hashes.check_unchanged(key)
 
 
+def test_a_plan_looks_at_code_once_and_whoever_stores_looks_again(package, monkeypatch):
+    before = code_digest("demo_package.method")
+    looked = []
+    real = hashes.sources.state
+    monkeypatch.setattr(hashes.sources, "state", lambda path: looked.append(path) or real(path))
+    with hashes.looked_at_once():
+        assert code_digest("demo_package.method") == before
+        once = len(looked)
+        assert once
+        package.replace("far.py", ("x + 1", "x + 10"))
+        assert code_digest("demo_package.method") == before
+        assert len(looked) == once
+        with pytest.raises(UsageError, match=r"far\.py changed"):
+            hashes.check_unchanged({"code": before})
+    assert package.digest() != before
+
+
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     """Copies of this project's own attacks and defences, in packages of other names."""
@@ -440,7 +457,7 @@ RECORDED = {
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
         "bench.run.calls": "c165671d1b1ac11421a0056a032763dbcddedb170b723201dd14eaabdda900fc",
         "bench.run.graph": "481280b20df59e35a067cc14df0dc73b0915b1c30ed85b9e3c504427b4d1aadb",
-        "bench.run.pipeline": "5d86197a2609a78c2dd2ec4e3f84ebbdad90477d18659740ab5a99297583406c",
+        "bench.run.pipeline": "785efe76be259f8ed81403b3f47aca08c7d2489923a867f6f85c00a505b8431b",
     }
 }
 """Contract version → hashes of the modules that stand behind it, as no key holds their code."""
