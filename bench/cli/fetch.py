@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bench.assets.downloads import Progress
     from bench.assets.fetching import Failure, Fetched
     from bench.contracts import AssetEntry
+    from bench.errors import UsageError
 
 PLAIN_S = 30.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -82,16 +83,40 @@ def fetch(
     if listed:
         _list(names, suite, as_json)
         return
+    if suite is None:
+        if not names:
+            raise _nothing_named()
+        if here := _all_here(names):
+            _print(here, as_json)
+            return
     entries, failures = _entries(names, suite)
     if not entries and not failures:
-        from bench.errors import UsageError
-
-        raise UsageError(
-            "name what to fetch, e.g. `bench fetch lfw lpips`; `bench fetch --list` shows what there is."
-        )
+        raise _nothing_named()
     fetched, failures = _fetch(_agreed(entries, yes), source, keep, failures)
-    _print(fetched, as_json)
+    _print([(one.entry.name, one.written, one.notes) for one in fetched], as_json)
     _raise(failures)
+
+
+def _nothing_named() -> "UsageError":
+    from bench.errors import UsageError
+
+    return UsageError(
+        "name what to fetch, e.g. `bench fetch lfw lpips`; `bench fetch --list` shows what there is."
+    )
+
+
+def _all_here(names: Sequence[str]) -> "list[Came]":
+    """Return what is requested where all of it is here and whole, else nothing.
+
+    Raises:
+        UsageError: a name is unknown, or nothing is to be fetched for it.
+    """
+    from bench.plugins import without_torch
+
+    rows = without_torch.look(lambda: _rows(names, None))
+    if any(row["state"] != "present" for row in rows):
+        return []
+    return [(row["name"], (), ()) for row in rows]
 
 
 def fetch_for(suite: Path, source: str, *, yes: bool, may_lack: Collection[str] = ()) -> None:
@@ -194,21 +219,25 @@ def _say(sentence: str) -> None:
         click.echo(sentence, err=True)
 
 
-def _print(fetched: "Sequence[Fetched]", as_json: bool) -> None:
+Came = tuple[str, Sequence[Path], Sequence[str]]
+"""Name of an entry, the files that were written for it, and what the user should know of it."""
+
+
+def _print(came: Sequence[Came], as_json: bool) -> None:
     if as_json:
         print_json(
             [
-                {"name": one.entry.name, "files": [str(path) for path in one.written], "notes": one.notes}
-                for one in fetched
+                {"name": name, "files": [str(path) for path in written], "notes": notes}
+                for name, written, notes in came
             ]
         )
         return
-    for one in fetched:
-        if not one.written:
-            _say(f"{one.entry.name} is here and whole.")
-        for path in one.written:
+    for name, written, notes in came:
+        if not written:
+            _say(f"{name} is here and whole.")
+        for path in written:
             click.echo(str(path))
-        for note in one.notes:
+        for note in notes:
             _say(f"Note: {note}")
 
 

@@ -88,6 +88,30 @@ def test_commands_that_only_look_do_not_import_torch(words):
     assert python(code, *words) == []
 
 
+def test_what_is_here_and_whole_is_not_fetched_and_takes_no_torch(tmp_path, monkeypatch):
+    from bench.quality import lpips_trunk
+
+    (file,) = lpips_trunk.ENTRY.files
+    weights = tmp_path / file.path
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"not the weights")
+    monkeypatch.setenv("CLOAKBENCH_DATA", str(tmp_path))
+    code = (
+        "import sys, json\nfrom bench.cli import fetch\n"
+        "rows = fetch._rows\n"
+        "fetch._rows = lambda *a: [row | {'state': 'present'} for row in rows(*a)]\n"
+        "from bench.cli import main\nmain()\nprint(json.dumps('torch' in sys.modules))"
+    )
+    assert python(code, "fetch", "lpips") is False
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "fetch", "--list", "lpips", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [row["state"] for row in json.loads(done.stdout)] == ["corrupt"]
+
+
 def test_a_mistake_is_named_as_ever(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "bench", "list", "fawkes:stepz=3"], capture_output=True, text=True, check=False
