@@ -1,4 +1,4 @@
-"""How far do results depend on threads and batch size? One matrix made with each, against one thread.
+"""How far do results depend on threads, batch size and precision? One matrix made with each, against one thread.
 
     python -m benchmarks.threads [--dataset lfw] [--attack …] [--defense …] [--identities N]
 
@@ -27,6 +27,7 @@ SETTINGS = (
     ("8 threads", ("--threads", "8")),
     ("1 thread, batches of 7", ("--threads", "1", "--batch-size", "7")),
     ("1 thread, one image at a time", ("--threads", "1", "--batch-size", "1")),
+    ("1 thread, embeddings in bfloat16", ("--threads", "1", "--precision", "bfloat16")),
 )
 """What is compared with the first."""
 

@@ -75,6 +75,13 @@ def matrix_options(command: Command) -> Command:
             help="Images handed to a method per call; changes memory and speed, not a byte of the result.",
         ),
         click.option(
+            "--precision",
+            type=click.Choice(["float32", "bfloat16"]),
+            default="float32",
+            show_default=True,
+            help="What trackers' backbones multiply in. bfloat16 is for GPUs: it moves scores in the third digit.",
+        ),
+        click.option(
             "--time-limit",
             type=click.FloatRange(0),
             metavar="SECONDS",
@@ -196,7 +203,7 @@ def prepare(values: dict[str, Any]) -> "Prepared":
     _say_what_is_set(values)
     spec = make_spec(_requested(values))
     engine = engines.take(values)
-    keys = ("device", "threads", "batch_size", "store", "out", "lpips_trunk")
+    keys = ("device", "threads", "batch_size", "precision", "store", "out", "lpips_trunk")
     limits = Limits(values["time_limit"], values["memory_limit"])
     options = planning.Options(
         **{key: values[key] for key in keys}, limits=limits, engine=engine, command=command_line(values)

@@ -92,7 +92,7 @@ def check_leaderboard(folder: RunFolder) -> Check:
 def differences_of_environment(folder: RunFolder, prepared: Prepared) -> list[str]:
     """Return in what machine, LPIPS trunk and code differ from the run's, one sentence each."""
     machine = prepared.machine
-    now = run_folder.describe_machine(str(machine.device), machine.threads)
+    now = run_folder.describe_machine(str(machine.device), machine.threads, machine.precision)
     found = environment_differences(folder.machine(), now)
     facts = folder.facts()
     trunk = getattr(machine.lpips, "trunk_sha256", "")

@@ -194,11 +194,24 @@ def _check_rows(backbone: Backbone, device: torch.device) -> None:
         )
 
 
-def embed(backbone: Backbone, images: Tensor) -> Tensor:
-    """Return `Backbone.embed_batch`: N×D float32, finite, a row for each image."""
+def embed(backbone: Backbone, images: Tensor, *, in_torch: bool = False) -> Tensor:
+    """Return `Backbone.embed_batch`: N×D, finite, a row for each image.
+
+    Args:
+        backbone: whose embeddings.
+        images: N×3×112×112 in [0, 1].
+        in_torch: take `Backbone.embed` instead, which computes in torch whatever the quickest way is.
+
+    Raises:
+        MethodError: they have another shape or are not finite.
+    """
     who = f"backbone '{backbone.card.name}'"
     with calling(who):
-        vectors = backbone.embed_batch(images)
+        if in_torch:
+            with torch.inference_mode():
+                vectors = backbone.embed(images)
+        else:
+            vectors = backbone.embed_batch(images)
     expected = (len(images), backbone.card.embedding_dim)
     if not isinstance(vectors, Tensor):
         raise MethodError(f"{who} returned {type(vectors).__name__}, not a tensor of embeddings")

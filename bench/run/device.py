@@ -13,6 +13,7 @@ from bench.contracts import Backbone
 from bench.errors import MethodError, UsageError
 from bench.quality.lpips import Lpips, Unavailable, load_lpips
 from bench.run.limits import DEFAULT, Limits
+from bench.run.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Machine:
         batch_size: images handed to a method per call.
         lpips: the LPIPS measure, or why there is none.
         limits: of time and memory, within which each node must be made.
+        precision: what trackers embed in; part of the key of embeddings alone.
         loaded: name → backbone that was loaded onto the device.
         as_loaded: name → its version then (`version_of`).
     """
@@ -34,6 +36,7 @@ class Machine:
     batch_size: int
     lpips: Lpips | Unavailable
     limits: Limits = DEFAULT
+    precision: Precision = "float32"
     loaded: dict[str, Backbone] = field(default_factory=dict, repr=False, compare=False)
     as_loaded: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
 
@@ -59,6 +62,13 @@ class Machine:
                 f"{user} changed the loaded backbone '{moved[0]}' in place, which others use too. Change a copy: "
                 "copy.deepcopy, or Backbone.trainable."
             )
+
+
+def to_device(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor on a device; from pinned memory where that is a GPU, so that the transfer is not waited for."""
+    if device.type != "cuda" or images.device.type != "cpu":
+        return images.to(device)
+    return images.pin_memory().to(device, non_blocking=True)
 
 
 def version_of(backbone: Backbone) -> tuple[Any, ...]:
@@ -131,7 +141,12 @@ def use_device(device: str, threads: int | None) -> tuple[torch.device, int]:
 
 
 def make_machine(
-    device: str, threads: int | None, batch_size: int, lpips_trunk: Path | None, limits: Limits | None = None
+    device: str,
+    threads: int | None,
+    batch_size: int,
+    lpips_trunk: Path | None,
+    limits: Limits | None = None,
+    precision: Precision = "float32",
 ) -> Machine:
     """Return the machine of a run and set torch's threads (see `use_device`).
 
@@ -141,6 +156,7 @@ def make_machine(
         batch_size: images handed to a method per call.
         lpips_trunk: file with AlexNet's weights, or None to look for it (`bench.quality.lpips.load_lpips`).
         limits: of time and memory; None for those that hold where nothing is said.
+        precision: what trackers embed in.
     """
     chosen, count = use_device(device, threads)
-    return Machine(chosen, count, batch_size, load_lpips(lpips_trunk), limits or DEFAULT)
+    return Machine(chosen, count, batch_size, load_lpips(lpips_trunk), limits or DEFAULT, precision)

@@ -31,6 +31,7 @@ def job_of(prepared: Prepared) -> Job:
         device=str(prepared.machine.device),
         threads=prepared.machine.threads,
         batch_size=options.batch_size,
+        precision=options.precision,
         store=prepared.store.folder.absolute(),
         lpips_trunk=options.lpips_trunk and options.lpips_trunk.absolute(),
         seconds=_or_none_at_all(options.limits.seconds),

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from bench.contracts import Frozen
 from bench.errors import BenchError
+from bench.run.precision import Precision
 from bench.run.spec import RunSpec
 
 Progress = Callable[[str, int], None]
@@ -36,6 +37,7 @@ class Job(Frozen):
         device: ``cpu`` or ``cuda[:N]``, as planned.
         threads: that compute each artefact.
         batch_size: images handed to a method per call.
+        precision: what trackers embed in.
         store: the folder of artefacts, which every worker sees.
         lpips_trunk: AlexNet's weights for LPIPS; None to look where a run looks.
         seconds, gigabytes: see `Limits`.
@@ -46,6 +48,7 @@ class Job(Frozen):
     device: str
     threads: int
     batch_size: int
+    precision: Precision = "float32"
     store: Path
     lpips_trunk: Path | None = None
     seconds: float | None = None

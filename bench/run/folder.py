@@ -30,6 +30,7 @@ from bench.errors import DataError, UsageError
 from bench.files import write_atomically
 from bench.run import decision_files
 from bench.run.digest import NUMERICAL_PACKAGES, digest, package_versions
+from bench.run.precision import Precision
 from bench.run.provenance import MethodFacts
 from bench.run.renamed import with_names_of_today
 from bench.run.spec import BENCHMARK_VERSION, Cell, RunSpec
@@ -98,6 +99,7 @@ class RunFacts(Frozen):
     device: str = Field("", description="where it was computed: cpu or cuda[:N]")
     threads: int | None = Field(None, description="threads torch computed with")
     batch_size: int | None = Field(None, description="images handed to a method per call; changes no byte")
+    precision: Precision = Field("float32", description="what trackers' backbones multiplied in")
 
 
 class ManifestEntry(Frozen):
@@ -381,7 +383,7 @@ def split_json(split: Split) -> dict[str, Any]:
     return {**listed, "fold": dict(split.fold)}
 
 
-def describe_machine(device: str, threads: int) -> dict[str, Any]:
+def describe_machine(device: str, threads: int, precision: Precision = "float32") -> dict[str, Any]:
     """Return packages, hardware, threads, device and determinism flags, without host or user names."""
     import torch
 
@@ -396,7 +398,7 @@ def describe_machine(device: str, threads: int) -> dict[str, Any]:
         "threads": threads,
         "device": device,
         **_describe_cuda(device),
-        "dtype": "float32",
+        "dtype": "float32" if precision == "float32" else f"float32, {precision} in embedding",
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "cudnn_deterministic": torch.backends.cudnn.deterministic,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,

@@ -216,7 +216,8 @@ class Pipeline:
     ) -> tuple[Embed, ...]:
         """Return the shards' embeddings by the tracker, after the purifiers of a channel."""
         own = self._tracker(defense, tracker, seed)
-        return tuple(Embed(own.label, self._here, own, source, channel) for source in sources)
+        precision = self.machine.precision
+        return tuple(Embed(own.label, self._here, own, source, channel, precision) for source in sources)
 
     @_once
     def _channel(

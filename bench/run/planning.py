@@ -21,6 +21,7 @@ from bench.run.folder import RunFacts, RunFolder, describe_machine
 from bench.run.graph import Node
 from bench.run.limits import DEFAULT, Limits
 from bench.run.pipeline import Pipeline
+from bench.run.precision import Precision
 from bench.run.progress import Step
 from bench.run.provenance import check_files_are_there, describe_methods, environment_differences
 from bench.run.resolve import Resolved
@@ -38,6 +39,7 @@ class Options:
         device: ``auto``, ``cpu`` or ``cuda[:N]``.
         threads: None for every core this process may use.
         batch_size: images handed to a method per call.
+        precision: what trackers embed in.
         store: folder of artefacts; None for the default.
         out: the run's folder; None for ``runs/<run>``.
         lpips_trunk: AlexNet's weights for LPIPS; None to look where ``CLOAKBENCH_LPIPS_TRUNK`` says, then in the data
@@ -52,6 +54,7 @@ class Options:
     device: str = "auto"
     threads: int | None = None
     batch_size: int = 64
+    precision: Precision = "float32"
     store: Path | None = None
     out: Path | None = None
     lpips_trunk: Path | None = None
@@ -161,7 +164,7 @@ class Prepared:
             check_writable(self.store.folder, "--store")
         check_writable(self.folder.path, "--out")
         self.store.sweep()
-        machine = describe_machine(str(self.machine.device), self.machine.threads)
+        machine = describe_machine(str(self.machine.device), self.machine.threads, self.machine.precision)
         self.folder.write_facts(self.facts, self.run.split, machine)
 
     def lines(self) -> Iterator[str]:
@@ -201,7 +204,9 @@ def prepare(requested: RunSpec, options: Options) -> Prepared:
     threads = options.threads
     if threads is None and options.engine is not None:
         threads = options.engine.threads(usable_cores())
-    machine = make_machine(options.device, threads, options.batch_size, options.lpips_trunk, options.limits)
+    machine = make_machine(
+        options.device, threads, options.batch_size, options.lpips_trunk, options.limits, options.precision
+    )
     pipeline = Pipeline(run, machine)
     _check_weights(run)
     threats = Threats(run)
@@ -236,6 +241,7 @@ def _facts(run: Resolved, machine: Machine, command: str) -> RunFacts:
         device=str(machine.device),
         threads=machine.threads,
         batch_size=machine.batch_size,
+        precision=machine.precision,
     )
 
 
@@ -280,9 +286,10 @@ def prepare_again(folder: RunFolder, options: Options) -> Prepared:
     device = machine.get("device", "auto") if options.device == "auto" else options.device
     threads = options.threads or facts.threads or machine.get("threads")
     batch_size = facts.batch_size or options.batch_size
-    prepared = prepare(
-        facts.requested, replace(options, device=device, threads=threads, batch_size=batch_size)
+    as_then = replace(
+        options, device=device, threads=threads, batch_size=batch_size, precision=facts.precision
     )
+    prepared = prepare(facts.requested, as_then)
     if prepared.run.digest != facts.run:
         raise DataError(
             f"{folder.path} is run {facts.run}; the same specification is run {prepared.run.digest} now, as the photos "

@@ -76,6 +76,7 @@ def _planned(job_text: str) -> _Planned:
         device=job.device,
         threads=job.threads,
         batch_size=job.batch_size,
+        precision=job.precision,
         store=job.store,
         lpips_trunk=job.lpips_trunk,
         limits=Limits(job.seconds, job.gigabytes, job.workers),

@@ -455,9 +455,9 @@ RECORDED = {
     1: {
         "bench.contracts": "0fe198def2e4250665cd7fa7881ae6489a02704370e2b847580af1f240ac0786",
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
-        "bench.run.calls": "c165671d1b1ac11421a0056a032763dbcddedb170b723201dd14eaabdda900fc",
+        "bench.run.calls": "db78fe08bde9f32209cfaf8e3616c5e6f76510964b61cdfa7185093cb0139293",
         "bench.run.graph": "481280b20df59e35a067cc14df0dc73b0915b1c30ed85b9e3c504427b4d1aadb",
-        "bench.run.pipeline": "785efe76be259f8ed81403b3f47aca08c7d2489923a867f6f85c00a505b8431b",
+        "bench.run.pipeline": "11a9f420829f828dbedf0a5c6e1fe6b7d68a15f24eb898d81d8e4a47aa96a0f0",
     }
 }
 """Contract version → hashes of the modules that stand behind it, as no key holds their code."""

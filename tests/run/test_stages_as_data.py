@@ -133,7 +133,13 @@ SCOPES = "bench.run.stages.scopes"
         (TargetAssignment, {"bench.run.stages.target_assignment", SCOPES}),
         (Erase, {"bench.run.stages.erase", SCOPES}),
         (Purify, {"bench.run.stages.purify", SCOPES}),
-        (Embed, {"bench.run.stages.embed", "bench.run.stages.purify", SCOPES, "bench.run.embeddings"}),
+        (
+            Embed,
+            {
+                *("bench.run.stages.embed", "bench.run.stages.purify", SCOPES),
+                *("bench.run.embeddings", "bench.run.precision"),
+            },
+        ),
         (Decide, {"bench.run.stages.decide", "bench.run.embeddings", "bench.run.decisions"}),
         (
             AttackDiagnosis,

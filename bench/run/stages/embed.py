@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
 from bench.contracts import Backbone, Embedded, Purifier
 from bench.faces.pixels import Pixels, decode_pixels
 from bench.run import calls
 from bench.run.bound import BoundMethod, Tracker
-from bench.run.device import Machine
+from bench.run.device import Machine, to_device
 from bench.run.embeddings import encode_embedded
 from bench.run.graph import Advance, Node, Payloads
+from bench.run.precision import Precision, multiplying_in
 from bench.run.stages.purify import purifier_context, purifier_fields, purify
 
 EMBED_BATCH = 32
@@ -29,12 +29,14 @@ class Embed(Node):
         pictures: a shard of photos, cloaks or purified images.
         channel: purifiers that the images go through first; what they make is not stored, as a grid of channels would
             fill a disk with it.
+        precision: what the backbone multiplies in.
     """
 
     stage: ClassVar[str] = "embed"
     tracker: Tracker
     pictures: Node
     channel: tuple[BoundMethod[Purifier], ...] = ()
+    precision: Precision = "float32"
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -53,7 +55,8 @@ class Embed(Node):
 
     def key_fields(self) -> Mapping[str, Any]:
         channel = [purifier_fields(purifier) for purifier in self.channel]
-        return {"tracker": self.tracker.key_fields(), "channel": channel}
+        fields = {"tracker": self.tracker.key_fields(), "channel": channel}
+        return fields if self.precision == "float32" else fields | {"precision": self.precision}
 
     def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:
         """Return `Embedded` as stored."""
@@ -62,23 +65,29 @@ class Embed(Node):
             ctx = purifier_context(purifier, machine, payloads)
             pixels = purify(purifier.method, pixels, ctx, machine.batch_size)
         backbone = self.tracker.on(machine, payloads)
-        return encode_embedded(embed(backbone, pixels, machine.device, advance))
+        return encode_embedded(embed(backbone, pixels, machine.device, advance, self.precision))
 
 
 def embed(
-    backbone: Backbone, pixels: Pixels, device: torch.device, advance: Callable[[int], None]
+    backbone: Backbone,
+    pixels: Pixels,
+    device: torch.device,
+    advance: Callable[[int], None],
+    precision: Precision = "float32",
 ) -> Embedded:
     """Return embeddings computed in batches of one fixed shape.
 
     Raises:
         MethodError: an embedding has the wrong shape or is not finite.
     """
-    done = [np.zeros((0, backbone.card.embedding_dim), dtype=np.float32)]
+    done = [torch.zeros((0, backbone.card.embedding_dim), device=device)]
+    images = to_device(pixels.images, device)
     for start in range(0, len(pixels.ids), EMBED_BATCH):
-        batch = pixels.images[start : start + EMBED_BATCH]
+        batch = images[start : start + EMBED_BATCH]
         count = len(batch)
         padded = torch.cat([batch, batch[-1:].expand(EMBED_BATCH - count, -1, -1, -1)])
-        vectors = calls.embed(backbone, padded.to(device).float() / 255)
-        done.append(vectors[:count].float().cpu().numpy())
+        with multiplying_in(precision, device):
+            vectors = calls.embed(backbone, padded.float() / 255, in_torch=precision != "float32")
+        done.append(vectors[:count].to(device, torch.float32))
         advance(count)
-    return Embedded(np.concatenate(done), pixels.ids, pixels.identities)
+    return Embedded(torch.cat(done).cpu().numpy(), pixels.ids, pixels.identities)
