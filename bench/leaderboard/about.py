@@ -54,7 +54,7 @@ def about(folder: RunFolder, leaderboard: pd.DataFrame) -> dict[str, Any]:
             for warning, rows in by_warning(leaderboard).items()
         ],
         "spec": facts.spec.model_dump(mode="json"),
-        "options": {"device": facts.device, "threads": facts.threads, "batch_size": facts.batch_size},
+        "options": {name: getattr(facts, name) for name in ("device", "threads", "batch_size", "precision")},
         "versions": {"python": machine["python"], **machine["packages"]},
     }
 
