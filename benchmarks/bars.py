@@ -2,7 +2,7 @@
 
     benchmarks/run                    all of them, some twenty minutes on two idle cores
     benchmarks/run start tables       some
-    benchmarks/run --csv benchmarks/bars.csv
+    benchmarks/run loop --csv benchmarks/bars.csv   and put them into that table, in the place of what was there
 
 A bar is met where the interval over rounds says so. What falls short stays in the table as short.
 """
@@ -16,12 +16,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
 
+from benchmarks.bars_table import read
 from benchmarks.ratios import Measure, amount, interleaved, ratio, seconds
 
 ROOT = Path(__file__).parents[1]
@@ -358,6 +358,10 @@ BARS: dict[str, Bar] = {
 }
 
 
+COLUMNS = ("name", *(field.name for field in fields(Measure)), "verdict", "machine", "date")
+"""Columns of the table; `name` is that of the bar in `BARS`."""
+
+
 # -- printing -------------------------------------------------------------------------------------------------
 
 
@@ -369,13 +373,13 @@ def main() -> None:
     parser.add_argument("bars", nargs="*", choices=[*BARS, []], metavar="|".join(BARS))
     parser.add_argument("--csv", type=Path)
     asked = parser.parse_args()
-    found: list[Measure] = []
     for name in asked.bars or BARS:
+        found: list[Measure] = []
         for one in BARS[name]():
             found.append(one)
             print(_line(one), flush=True)
-    if asked.csv:
-        _write(asked.csv, found)
+        if asked.csv:
+            keep(asked.csv, name, found)
 
 
 def _line(one: Measure) -> str:
@@ -388,13 +392,16 @@ def _line(one: Measure) -> str:
     )
 
 
-def _write(path: Path, found: list[Measure]) -> None:
+def keep(path: Path, name: str, found: list[Measure]) -> None:
+    """Put what was measured of one bar into a table, in the place of what it had of it."""
     machine = {"machine": _machine(), "date": datetime.now(UTC).date().isoformat()}
-    rows: list[dict[str, Any]] = [{**asdict(one), "verdict": one.verdict, **machine} for one in found]
+    rows = [{"name": name, **asdict(one), "verdict": one.verdict, **machine} for one in found]
+    kept = [row for row in read(path) if row["name"] != name] if path.exists() else []
+    order = {each: place for place, each in enumerate(BARS)}
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(sorted([*kept, *rows], key=lambda row: order[str(row["name"])]))
 
 
 def _machine() -> str:

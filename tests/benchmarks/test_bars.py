@@ -1,10 +1,13 @@
 """The performance bars: what counts as met, and the drawn run that tables are timed on."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
 from bench.leaderboard.table import build
-from benchmarks.bars import BARS
+from benchmarks.bars import BARS, keep
+from benchmarks.bars_table import MEASURED, markdown, read
 from benchmarks.drawn_run import draw, matrix, plan
 from benchmarks.ratios import amount, interleaved, ratio, summary
 
@@ -42,6 +45,26 @@ def test_the_interval_holds_the_median():
 
 def test_every_bar_has_its_name():
     assert set(BARS) == {"start", "loop", "peers", "padding", "adding", "tables", "answers", "engines"}
+
+
+def test_measuring_again_takes_the_place_of_what_was_there(tmp_path):
+    table = tmp_path / "bars.csv"
+    keep(table, "start", [amount("start", "help", 0.3, "s", most=0.2), amount("start", "list", 0.1, "s")])
+    keep(table, "loop", [ratio("attack loop", "a / b", [1.0, 1.01, 1.02], most=1.03, note="one thread")])
+    keep(table, "start", [amount("start", "help", 0.1, "s", most=0.2)])
+    assert [(row["name"], row["what"], row["verdict"]) for row in read(table)] == [
+        ("start", "help", "met"),
+        ("loop", "a / b", "met"),
+    ]
+    assert list(markdown(read(table)))[2:] == [
+        "| start | help | 0.1 s | ≤ 0.2 | met |",
+        "| attack loop | a / b | 1.01 [1, 1.02] × | ≤ 1.03 | met |",
+    ]
+
+
+def test_the_page_has_the_table_that_was_measured():
+    page = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
+    assert "\n".join(markdown(read(MEASURED))) in page
 
 
 def test_a_drawn_run_is_one_that_tables_can_be_made_of(tmp_path):
