@@ -345,8 +345,8 @@ def _groups(sides: Sequence[tuple[Results, Cell]], condition: str) -> "tuple[pd.
     if not any(reasons):
         return None, ""
     sides_measured = [results.measured(point, condition) for results, point in sides]
-    found = [one.groups.sort_index() for one in sides_measured if one is not None]
-    labels = [pd.Series(pd.factorize(one)[0], index=one.index) for one in found]
+    found = [one for one in sides_measured if one is not None]
+    labels = [pd.Series(pd.factorize(one.groups)[0], index=one.own.names) for one in found]
     if any(not one.equals(labels[0]) for one in labels[1:]):
         return None, next(filter(None, reasons))
     return labels[0], ""
@@ -447,12 +447,12 @@ def compare_defenses(results: Results, attack: str, first: str, second: str) -> 
 def _compare(results: Results, point: Cell, defenses: tuple[str, str], condition: str) -> RecoveryComparison:
     place = (point.attack, point.backbone, point.head, point.seed, condition)
     requested = [("none", "none"), (point.attack, "none"), *((point.attack, name) for name in defenses)]
-    identities = [results.identities(point._replace(attack=a, defense=d), condition) for a, d in requested]
-    lacking = [f"{a} × {d}" for (a, d), one in zip(requested, identities, strict=True) if one is None]
+    rates = [results.rates_of(point._replace(attack=a, defense=d), condition, "asr") for a, d in requested]
+    lacking = [f"{a} × {d}" for (a, d), one in zip(requested, rates, strict=True) if one is None]
     if lacking:
         nothing = Estimate.missing(f"no decisions of {', '.join(lacking)}")
         return RecoveryComparison(*place, nothing, nothing, nothing, nothing)
-    baseline, undefended, first, second = (one["asr"] for one in identities if one is not None)
+    baseline, undefended, first, second = (one for one in rates if one is not None)
 
     def stream(name: str) -> np.random.Generator:
         parts = (*defenses, point.backbone, point.head, str(point.seed), *filter(None, [condition]), name)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from bench.analysis.results import Results
+from bench.analysis.results import Measure, Results
 from bench.randomness import numpy_generator
 from bench.run.folder import CellResult
 from bench.run.spec import Cell
@@ -19,7 +19,6 @@ from bench.stats.rankings import Ranking, rank_methods
 from bench.stats.significance import mean_over
 
 Axis = Literal["defense", "attack"]
-Measure = Literal["asr", "normal_accuracy"]
 EVERY = "(mean of all)"
 """Stands for the opponent of a comparison group that averages over every attack, or every defence, of the run."""
 
@@ -207,7 +206,7 @@ def mean_rates(
     results: Results, points: Sequence[Cell], condition: str, measure: Measure
 ) -> "pd.Series[float]":
     """Return each identity's mean rate over some cells; empty where one of them has no decisions."""
-    identities = [results.identities(point, condition) for point in points]
-    if not identities or any(one is None for one in identities):
+    rates = [results.rates_of(point, condition, measure) for point in points]
+    if not rates or any(one is None for one in rates):
         return pd.Series(dtype=float)
-    return mean_over([one[measure] for one in identities if one is not None])
+    return mean_over([one for one in rates if one is not None])

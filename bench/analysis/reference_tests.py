@@ -51,7 +51,10 @@ def reference_tests(results: Results, leaderboard: pd.DataFrame) -> dict[str, li
     keys = list(_keys(leaderboard))
     requested = [key for key in dict.fromkeys(keys) if reference_of(_point(key, 0)) is not None]
     family = {head: sum(key[3] == head for key in requested) for head in results.values("head")}
-    tests = {key: _to_compare(results, key) for key in dict.fromkeys(keys)}
+    seeds: dict[Cell, list[int]] = {}
+    for point in results.cells:
+        seeds.setdefault(point._replace(seed=0), []).append(point.seed)
+    tests = {key: _to_compare(results, key, seeds.get(_point(key, 0), [])) for key in dict.fromkeys(keys)}
     for head, size in family.items():
         tests |= _compared(results, head, {k: one for k, one in tests.items() if k[3] == head}, size)
     corrected: dict[Key, float | None] = {}
@@ -94,7 +97,7 @@ def _point(key: Key, seed: int) -> Cell:
     return Cell(*key[:4], seed)
 
 
-def _to_compare(results: Results, key: Key) -> _Test:
+def _to_compare(results: Results, key: Key, seeds: Sequence[int]) -> _Test:
     """Return a row's rates and its reference's, not compared yet, or why there is nothing to compare."""
     condition, first = key[4], _point(key, 0)
     reference = reference_of(first)
@@ -102,7 +105,6 @@ def _to_compare(results: Results, key: Key) -> _Test:
         return _nothing(REFERENCE)
     if key[1] != "none" and results.is_undefended(condition):
         return _nothing("no defence acts under this condition")
-    seeds = [point.seed for point in results.cells if _point(key, point.seed) == point]
     own = [first._replace(seed=seed) for seed in seeds]
     others = [reference._replace(seed=seed) for seed in seeds]
     for points in (own, others):
@@ -125,15 +127,15 @@ def _compared(results: Results, head: str, tests: dict[Key, _Test], family: int)
 
 def _lacking(results: Results, points: Sequence[Cell], condition: str) -> str:
     for point in points:
-        if results.identities(point, condition) is None:
+        if results.measured(point, condition) is None:
             why = results.not_applicable(point, condition) or "the cell failed or is not there"
             return f"{point.attack} x {point.defense} has no decisions: {why}"
     return ""
 
 
 def _mean(results: Results, points: Sequence[Cell], condition: str) -> "pd.Series[float]":
-    identities = (results.identities(point, condition) for point in points)
-    return mean_over([one["asr"] for one in identities if one is not None])
+    rates = (results.rates_of(point, condition, "asr") for point in points)
+    return mean_over([one for one in rates if one is not None])
 
 
 def _nothing(reason: str) -> _Test:

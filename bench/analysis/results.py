@@ -1,56 +1,26 @@
 """The results of a finished run, read once each: what every table, test and figure starts from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import pandas as pd
 
+from bench.analysis.measured import Measured, Reader, of_rows
 from bench.contracts import ConditionFacts, Decided
-from bench.quality import per_image
+from bench.quality import image_columns, per_image
 from bench.randomness import numpy_generator
+from bench.run.decisions import CodedTable, conditions_of, decided_of
 from bench.run.folder import CellResult, RunFacts, RunFolder
 from bench.run.spec import Cell
 from bench.stats import rates
-from bench.stats.intervals import Draws
+from bench.stats.intervals import Draws, Estimate
+
+Measure = Literal["asr", "normal_accuracy"]
 
 KEPT_ROWS = 1_000_000
 """Decisions that are kept, about 150 MB, however many a run has; what tables are made from is kept of all."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What most tables need of a cell under one condition, found when its decisions are read.
-
-    Attributes:
-        identities: each identity's own rates (`rates.per_identity`).
-        summary: of the cell.
-        groups: which identities were compared with the same photos (`rates.reference_groups`).
-        dependence: why they are not independent, or "".
-        answers: decisions that have a score.
-        spread: largest minus smallest score, 0 where there is none.
-    """
-
-    identities: pd.DataFrame
-    summary: rates.CellSummary
-    groups: "pd.Series[int]"
-    dependence: str
-    answers: int
-    spread: float
-
-    @classmethod
-    def of(cls, rows: pd.DataFrame) -> "Measured":
-        """Return it of a cell's decisions under one condition."""
-        identities, groups = rates.per_identity(rows), rates.reference_groups(rows)
-        known = rows["score"].dropna()
-        return cls(
-            identities,
-            rates.summarize(identities, groups),
-            groups,
-            rates.dependence(groups),
-            len(known),
-            float(known.max() - known.min()) if len(known) else 0.0,
-        )
 
 
 @dataclass
@@ -67,10 +37,13 @@ class Results:
     facts: RunFacts
     cells: dict[Cell, CellResult]
     _read: dict[Cell, Decided] = field(default_factory=dict, repr=False)
+    _rows: int = 0
     _facts: dict[Cell, Mapping[str, ConditionFacts]] = field(default_factory=dict, repr=False)
     _draws: dict[int, Draws] = field(default_factory=dict, repr=False)
+    _gains: dict[tuple[Cell, str], Estimate | None] = field(default_factory=dict, repr=False)
     _images: dict[str, rates.ImageSummary] = field(default_factory=dict, repr=False)
     _measured: dict[tuple[Cell, str], Measured] = field(default_factory=dict, repr=False)
+    _reader: Reader = field(default_factory=Reader, repr=False)
 
     @classmethod
     def of(cls, folder: RunFolder) -> "Results":
@@ -88,34 +61,50 @@ class Results:
         Raises:
             DataError: its file is missing, damaged or another cell's.
         """
-        cell = self.cells.get(point)
-        if cell is None or not cell.decisions:
-            return None
         decided = self._read.pop(point, None)
         if decided is None:
-            decided = self.folder.decided(cell, self.facts.spec)
+            coded = self._coded(point)
+            if coded is None:
+                return None
+            decided = decided_of(coded)
+            self._rows += len(decided.rows)
             self._let_go()
         self._read[point] = decided  # last, as it was asked for last
         return decided
 
-    def _note(self, point: Cell, decided: Decided) -> None:
+    def _coded(self, point: Cell) -> CodedTable | None:
+        """Return a cell's decisions, noted; None where it failed or is not in the run."""
+        cell = self.cells.get(point)
+        if cell is None or not cell.decisions:
+            return None
+        coded = self._coded_of(cell)
+        if point not in self._facts:
+            conditions = conditions_of(coded, str(self.folder.path / cell.decisions))
+            self._note(point, conditions, self._reader.by_condition(coded))
+        return coded
+
+    def _note(
+        self, point: Cell, conditions: Mapping[str, ConditionFacts], found: Iterable[tuple[str, Measured]]
+    ) -> None:
         """Keep what tables need of a cell."""
-        self._facts[point] = decided.conditions
-        for condition, rows in decided.rows.groupby("condition", sort=False):
-            self._measured[point, str(condition)] = Measured.of(rows)
+        self._measured |= {(point, name): one for name, one in found}
+        self._facts[point] = conditions
+
+    def _coded_of(self, cell: CellResult) -> CodedTable:
+        """Read a cell's decisions."""
+        return self.folder.coded(cell, self.facts.spec)
 
     def _let_go(self) -> None:
-        rows = sum(len(decided.rows) for decided in self._read.values())
-        while rows > KEPT_ROWS:
-            rows -= len(self._read.pop(next(iter(self._read))).rows)
+        while self._rows > KEPT_ROWS and self._read:
+            self._rows -= len(self._read.pop(next(iter(self._read))).rows)
 
     def facts_of(self, point: Cell) -> Mapping[str, ConditionFacts] | None:
         """Return what is known of each of a cell's conditions, None where it has no decisions."""
-        if point not in self._facts:
-            decided = self.decided(point)
-            if decided is None:
-                return None
-            self._note(point, decided)
+        if point not in self._facts and point in self._read:
+            decided = self._read[point]
+            self._note(point, decided.conditions, of_rows(decided.rows))
+        if point not in self._facts and self._coded(point) is None:
+            return None
         return self._facts[point]
 
     def measured(self, point: Cell, condition: str) -> Measured | None:
@@ -137,6 +126,13 @@ class Results:
         measured = self.measured(point, condition)
         return None if measured is None else measured.identities
 
+    def rates_of(self, point: Cell, condition: str, measure: Measure) -> "pd.Series[float] | None":
+        """Return one of each identity's own rates, None where there are no decisions."""
+        measured = self.measured(point, condition)
+        if measured is None:
+            return None
+        return measured.asr if measure == "asr" else measured.normal_accuracy
+
     def summary(self, point: Cell, condition: str) -> rates.CellSummary | None:
         """Return a cell's rates with their intervals, None where there are no decisions."""
         measured = self.measured(point, condition)
@@ -149,6 +145,19 @@ class Results:
             self._draws[identities] = Draws(identities, rng)
         return self._draws[identities]
 
+    def gain(self, point: Cell, condition: str) -> Estimate | None:
+        """Return by how much a cell's attack raises the error undefended, None where a reference cell is lacking."""
+        undefended = point._replace(defense="none")
+        if (undefended, condition) not in self._gains:
+            own = self.rates_of(undefended, condition, "asr")
+            baseline = self.rates_of(undefended._replace(attack="none"), condition, "asr")
+            self._gains[undefended, condition] = (
+                None
+                if own is None or baseline is None
+                else rates.gain_of(own, baseline, self.draws(len(own)))
+            )
+        return self._gains[undefended, condition]
+
     def images(self, name: str) -> rates.ImageSummary:
         """Return the means of one of the run's files of image measures.
 
@@ -156,7 +165,9 @@ class Results:
             DataError: the file is missing, damaged or not what the run wrote.
         """
         if name not in self._images:
-            self._images[name] = rates.summarize_images(self.image_rows(name))
+            columns = image_columns.from_bytes(self.folder.content(name), name)
+            changed = columns.pop("changed")
+            self._images[name] = rates.image_means(columns, changed)
         return self._images[name]
 
     def image_rows(self, name: str) -> pd.DataFrame:
@@ -180,8 +191,11 @@ class Results:
         Under what a protocol restores (erasure with its key) no defence acts, and a lower rate is the attack's
         own success: nothing is ranked there.
         """
-        restored = {name for cell in self.cells.values() for name in cell.restored_measures}
-        return tuple(name for name in self.conditions() if name not in restored)
+        return tuple(name for name in self.conditions() if name not in self._restored)
+
+    @cached_property
+    def _restored(self) -> frozenset[str]:
+        return frozenset(name for cell in self.cells.values() for name in cell.restored_measures)
 
     def is_undefended(self, condition: str) -> bool:
         """Return whether no defence acts under a condition: the protocol looks at what it restored."""

@@ -197,17 +197,17 @@ def _without_surrogates(attack: str) -> tuple[str, dict[str, str]]:
 
 
 def _tested(results: Results, white: Cell, black: Cell, condition: str) -> tuple[float | None, float | None]:
-    first, second = (results.identities(point, condition) for point in (white, black))
+    first, second = (results.rates_of(point, condition, "asr") for point in (white, black))
     if first is None or second is None:
         return None, None
-    return _paired(results, first["asr"], second["asr"], (*map(str, white), black.attack, condition))
+    return _paired(results, first, second, (*map(str, white), black.attack, condition))
 
 
 def _gain(results: Results, point: Cell, condition: str) -> "pd.Series[float] | None":
     """Return each identity's ASR minus its error rate without a cloak, None where one of the two is missing."""
-    own = results.identities(point, condition)
-    uncloaked = results.identities(point._replace(attack="none"), condition)
-    return None if own is None or uncloaked is None else own["asr"] - uncloaked["asr"]
+    own = results.rates_of(point, condition, "asr")
+    uncloaked = results.rates_of(point._replace(attack="none"), condition, "asr")
+    return None if own is None or uncloaked is None else own - uncloaked
 
 
 def _paired(

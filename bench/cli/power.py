@@ -168,12 +168,8 @@ def _observed(path: Path, difference: float, level: dict[str, float]) -> list[di
 
 def _rates(results: "Results", cell: "Cell") -> dict[str, Any]:
     """Return the identities' rates of a cell by condition; none where it has no decisions."""
-    from bench.stats.rates import per_identity
-
-    decided = results.decided(cell)
-    if decided is None:
-        return {}
-    return {name: per_identity(some)["asr"] for name, some in decided.rows.groupby("condition", sort=False)}
+    measured = {name: results.identities(cell, name) for name in sorted(results.facts_of(cell) or ())}
+    return {name: one["asr"] for name, one in measured.items() if one is not None}
 
 
 def _print_observed(document: dict[str, Any]) -> None:

@@ -17,7 +17,8 @@ from typing import Any, cast
 import pandas as pd
 
 from bench.analysis.claims import LACKING
-from bench.analysis.comparison_groups import Axis, Measure
+from bench.analysis.comparison_groups import Axis
+from bench.analysis.results import Measure
 from bench.leaderboard import means
 from bench.leaderboard.columns import KEY
 from bench.leaderboard.merge import Merged, UnionResults

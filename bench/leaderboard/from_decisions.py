@@ -22,13 +22,13 @@ from pydantic import ValidationError
 
 from bench.analysis.reference_tests import reference_tests
 from bench.analysis.results import Results
-from bench.contracts import Decided
 from bench.errors import DataError
 from bench.leaderboard import decision_archive
 from bench.leaderboard.as_csv import as_text
 from bench.leaderboard.table import rates_of
 from bench.printable import printable
 from bench.run import decision_files
+from bench.run.decisions import CodedTable
 from bench.run.folder import CellResult, RunFacts, RunFolder, decisions_file
 from bench.run.spec import Cell, RunSpec, cells
 
@@ -193,15 +193,10 @@ class _Submitted(Results):
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     restored: frozenset[str] = frozenset()
 
-    def decided(self, point: Cell) -> Decided | None:
-        """Return a cell's decisions, None where it failed."""
-        cell = self.cells.get(point)
-        if cell is None or not cell.decisions:
-            return None
-        if point not in self._read:
-            data, name = self.files[cell.decisions], decision_files.name_of(point, self.facts.spec)
-            self._read[point] = decision_files.from_bytes(data, cell.decisions, name)
-        return self._read[point]
+    def _coded_of(self, cell: CellResult) -> CodedTable:
+        """Read a cell's decisions."""
+        name = decision_files.name_of(cell.cell, self.facts.spec)
+        return decision_files.coded_from_bytes(self.files[cell.decisions], cell.decisions, name)
 
     def ranked_conditions(self) -> tuple[str, ...]:
         """Return the conditions under which nothing was restored."""
@@ -256,9 +251,9 @@ def _number_of_rows(results: _Submitted, leaderboard: pd.DataFrame) -> Iterator[
     for _, row in leaderboard.iterrows():
         there.setdefault(_cell(row), set()).add(str(row["condition"]))
     for point, conditions in there.items():
-        decided = results.decided(point)
-        if decided is not None and conditions != {*decided.conditions}:
-            said = (", ".join(sorted(some)) for some in (conditions, decided.conditions))
+        known = results.facts_of(point)
+        if known is not None and conditions != {*known}:
+            said = (", ".join(sorted(some)) for some in (conditions, known))
             yield Difference(_called(point), "condition", *said)
 
 

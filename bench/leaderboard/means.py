@@ -14,12 +14,11 @@ from bench.analysis.claims import LACKING, name_in_run
 from bench.analysis.comparison_groups import (
     EVERY,
     ComparisonGroup,
-    Measure,
     access_of,
     comparison_groups,
     mean_rates,
 )
-from bench.analysis.results import Results
+from bench.analysis.results import Measure, Results
 from bench.errors import UsageError
 from bench.leaderboard.significance_tables import RANKINGS, accuracy_kept
 from bench.randomness import numpy_generator

@@ -17,9 +17,10 @@ from typing import Any
 import pandas as pd
 
 from bench.analysis.comparison_groups import rank_columns
+from bench.analysis.measured import Measured
 from bench.analysis.reference_tests import reference_tests
 from bench.analysis.results import Results
-from bench.contracts import Decided
+from bench.contracts import ConditionFacts, Decided
 from bench.errors import DataError, UsageError
 from bench.leaderboard import as_csv, plausible
 from bench.leaderboard.columns import COLUMNS, KEY
@@ -168,6 +169,16 @@ class UnionResults(Results):
         """Return a cell's decisions, None where it failed or is in no run."""
         owner = self.owners.get(point)
         return None if owner is None else owner.decided(point)
+
+    def facts_of(self, point: Cell) -> Mapping[str, ConditionFacts] | None:
+        """Return what is known of each of a cell's conditions, None where it has no decisions."""
+        owner = self.owners.get(point)
+        return None if owner is None else owner.facts_of(point)
+
+    def measured(self, point: Cell, condition: str) -> Measured | None:
+        """Return what tables need of a cell under one condition, None where there are no decisions."""
+        owner = self.owners.get(point)
+        return None if owner is None else owner.measured(point, condition)
 
 
 def read_source(path: Path) -> list[Source]:

@@ -142,20 +142,20 @@ def seeds(results: Results) -> pd.DataFrame:
 
 def _seed_row(results: Results, place: Cell, condition: str, points: Sequence[Cell]) -> dict[str, Any]:
     columns: dict[str, Any] = {**place._asdict(), "condition": condition}
-    identities = [results.identities(point, condition) for point in points]
-    rates = [one["asr"] for one in identities if one is not None]
+    found = [results.rates_of(point, condition, "asr") for point in points]
+    rates = [one for one in found if one is not None]
     if len(rates) < len(points):
         return columns | {"reason": f"{len(rates)} of {len(points)} seeds have decisions"}
-    found = seed_variance(rates)
+    variance = seed_variance(rates)
     return columns | {
-        "asr": found.mean,
-        "sd_of_seed_means": found.seed_means,
-        "sd_seeds": found.seeds,
-        "sd_identities": found.identities,
-        "sd_residual": found.residual,
-        "n_identities": found.n_identities,
-        "n_seeds": found.n_seeds,
-        "reason": found.reason,
+        "asr": variance.mean,
+        "sd_of_seed_means": variance.seed_means,
+        "sd_seeds": variance.seeds,
+        "sd_identities": variance.identities,
+        "sd_residual": variance.residual,
+        "n_identities": variance.n_identities,
+        "n_seeds": variance.n_seeds,
+        "reason": variance.reason,
     }
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bench.analysis.comparison_groups import rank_columns
 from bench.analysis.reference_tests import reference_tests
-from bench.analysis.results import Results
+from bench.analysis.results import Measure, Results
 from bench.analysis.warnings import warning_columns
 from bench.contracts import ConditionFacts
 from bench.leaderboard.columns import COLUMNS, MEASURES, WHOLE
@@ -38,14 +38,10 @@ class _Row:
         """Return the rates of a reference cell under this condition, None where there are none."""
         return self.results.summary(self.point._replace(attack=attack, defense=defense), self.condition)
 
-    def identities(self, attack: str, defense: str) -> pd.DataFrame | None:
+    def rates(self, attack: str, defense: str, measure: Measure = "asr") -> "pd.Series[float] | None":
         """Return each identity's rates in a reference cell, None where there are none."""
-        return self.results.identities(self.point._replace(attack=attack, defense=defense), self.condition)
-
-    def asr(self, attack: str, defense: str) -> "pd.Series[float] | None":
-        """Return each identity's ASR in a reference cell, None where there is none."""
-        found = self.identities(attack, defense)
-        return None if found is None else found["asr"]
+        point = self.point._replace(attack=attack, defense=defense)
+        return self.results.rates_of(point, self.condition, measure)
 
 
 def build(folder: RunFolder) -> pd.DataFrame:
@@ -165,15 +161,15 @@ def _baseline(row: _Row, defense: str) -> Estimate:
     """Return the error rate without any cloak: with attack none; of impersonation, with the natural photos."""
     if row.results.recognises(row.condition):
         return rates.reference_error(row.summary("none", defense), f"none x {defense}")
-    identities = row.identities(row.point.attack, defense)
-    if identities is None:
+    accuracy = row.rates(row.point.attack, defense, "normal_accuracy")
+    if accuracy is None:
         return Estimate.missing(f"reference cell {row.point.attack} x {defense} is not there")
-    error = 1 - float(identities["normal_accuracy"].mean())
+    error = 1 - float(accuracy.mean())
     return Estimate(error, reason="of natural photos against the same targets")
 
 
 def _recovery(row: _Row) -> Estimate:
-    cell, own = row.point, row.asr(row.point.attack, row.point.defense)
+    cell, own = row.point, row.rates(row.point.attack, row.point.defense)
     if "none" in (cell.attack, cell.defense):
         return Estimate.missing("a recovery is of a defence against an attack")
     if row.results.is_undefended(row.condition):
@@ -183,7 +179,11 @@ def _recovery(row: _Row) -> Estimate:
     if own is None:
         return Estimate.missing("the cell has no decisions")
     return rates.recovery_of(
-        own, row.asr(cell.attack, "none"), row.asr("none", "none"), row.results.draws(len(own))
+        own,
+        row.rates(cell.attack, "none"),
+        row.rates("none", "none"),
+        row.results.draws(len(own)),
+        row.results.gain(row.point, row.condition),
     )
 
 

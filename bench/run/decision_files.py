@@ -13,6 +13,7 @@ from bench.contracts import Decided
 from bench.errors import DataError
 from bench.printable import printable
 from bench.run import decisions
+from bench.run.decisions import CodedTable
 from bench.run.digest import digest
 from bench.run.spec import Cell, RunSpec
 
@@ -69,20 +70,25 @@ def from_bytes(data: bytes, source: str, name: Name) -> Decided:
     Raises:
         DataError: they are another cell's, or no decisions.
     """
+    return decisions.decided_of(coded_from_bytes(data, source, name), source)
+
+
+def coded_from_bytes(data: bytes, source: str, name: Name) -> CodedTable:
+    """Return the decisions in a file as `bench.run.decisions.coded_from_bytes` does; see `from_bytes`."""
     import pyarrow as pa
 
     try:
-        decided = decisions.from_bytes(data, source)
+        coded = decisions.coded_from_bytes(data, source)
     except (RecursionError, pa.ArrowException) as error:
         raise DataError(f"{source} holds no decisions that can be read ({type(error).__name__}).") from None
-    found = _name_in(data, source)
+    found = _name_in(coded.table.schema.metadata, source)
     if found is not None and found != {**name}:
         raise DataError(
             f"{source} holds the decisions of {_called(found, name)} and is named as those of {_called(name, found)}: "
             "files changed places, or cells.json or spec.json were changed. `bench verify` says what else is; run the "
             "same command again to write it anew."
         )
-    return decided
+    return coded
 
 
 def check_sizes(files: Mapping[str, bytes]) -> None:
@@ -118,11 +124,9 @@ def is_of(data: bytes, artefact: bytes, name: Name) -> bool:
     return data in (artefact, to_bytes(artefact, name))
 
 
-def _name_in(data: bytes, source: str) -> dict[str, Any] | None:
-    """Return the name in a Parquet file, None where it has none."""
-    import pyarrow.parquet as pq
-
-    text = pq.read_schema(io.BytesIO(data)).metadata.get(_FIELD)
+def _name_in(metadata: Mapping[bytes, bytes], source: str) -> dict[str, Any] | None:
+    """Return the name in a Parquet file's metadata, None where it has none."""
+    text = metadata.get(_FIELD)
     if text is None:
         return None
     try:

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from bench.contracts import ConditionFacts, Decided
 from bench.errors import DataError
@@ -80,12 +83,16 @@ KEY = ("condition", "fold", "identity", "image", "reference")
 """Columns that name a row; rows are sorted by them."""
 
 _NAMES = tuple(field.name for field in SCHEMA if field.type == _NAME)
+_FULL = tuple(field.name for field in SCHEMA if not field.nullable)
 _DTYPES = {field.name: field.type.to_pandas_dtype() for field in SCHEMA if field.type != _NAME}
 
 
 _PLAIN = pa.schema([pa.field(f.name, pa.string() if f.name in _NAMES else f.type) for f in SCHEMA])
 
+Codes = NDArray[np.int64]
+
 _FACTS = b"cloakbench.conditions"
+_THREADS_PAY = 200_000  # rows; reading a small file on several threads costs more than it saves
 _OPTIONAL = {"condition": "", "reference": None}
 
 
@@ -113,7 +120,7 @@ def to_table(decisions: pd.DataFrame) -> Any:
         for field in SCHEMA
     ]
     table = pa.Table.from_arrays(arrays, schema=SCHEMA)
-    _check_sense(table.cast(_PLAIN), "decisions")
+    _check_sense(CodedTable.of(table), "decisions")
     return table
 
 
@@ -152,10 +159,59 @@ def from_bytes(data: bytes, source: str = "decisions") -> Decided:
     Raises:
         DataError: it is not a Parquet file, has another schema or version, or contradicts itself.
     """
+    return decided_of(coded_from_bytes(data, source), source)
+
+
+@dataclass(frozen=True)
+class CodedTable:
+    """The answers in a file, each name a number that stands for it.
+
+    Attributes:
+        table: Arrow table of `SCHEMA`, one chunk a column.
+        names: of each column of names, its different names (an Arrow array, some perhaps in no row).
+        codes: of each, the place of every row's name among them, −1 for none.
+    """
+
+    table: Any
+    names: Mapping[str, Any]
+    codes: Mapping[str, Codes]
+
+    @classmethod
+    def of(cls, table: Any) -> CodedTable:
+        """Return a table so; its columns of names may have a dictionary or none."""
+        found = {name: _coded(table[name]) for name in _NAMES}
+        return cls(
+            table, {k: one for k, (one, _) in found.items()}, {k: one for k, (_, one) in found.items()}
+        )
+
+
+def decided_of(coded: CodedTable, source: str = "decisions") -> Decided:
+    """Return the answers of `coded_from_bytes`, names as plain strings.
+
+    Raises:
+        DataError: it lacks the facts of its conditions.
+    """
+    decisions: pd.DataFrame = coded.table.cast(_PLAIN).to_pandas()
+    return Decided(decisions, conditions_of(coded, source))
+
+
+def coded_from_bytes(data: bytes, source: str = "decisions") -> CodedTable:
+    """Return the answers in a Parquet file, names as the numbers that stand for them.
+
+    Every check of `from_bytes` is made; a frame of strings takes longer to make than all of them.
+
+    Args:
+        data: the file's content.
+        source: what to call it in an error.
+
+    Raises:
+        DataError: it is not a Parquet file, has another schema or version, or contradicts itself.
+    """
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(io.BytesIO(data)).read()
+        file = pq.ParquetFile(pa.BufferReader(data))
+        table = file.read(use_threads=file.metadata.num_rows > _THREADS_PAY).combine_chunks()
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{source} is not a Parquet file ({error}). Delete it and run again.") from error
     found = (table.schema.metadata or {}).get(b"cloakbench.decisions", b"none")
@@ -166,15 +222,25 @@ def from_bytes(data: bytes, source: str = "decisions") -> Decided:
         )
     if not table.schema.equals(SCHEMA, check_metadata=False):
         raise DataError(f"{source} has the columns\n{table.schema}\nexpected\n{SCHEMA}. Run the cell again.")
-    for field in SCHEMA:
-        if not field.nullable and table[field.name].null_count:
-            raise DataError(f"column '{field.name}' of {source} has empty values; every row needs one.")
-    plain = table.cast(_PLAIN)
-    _check_sense(plain, source)
-    decisions: pd.DataFrame = plain.to_pandas()
+    for name in _FULL:
+        if table[name].null_count:
+            raise DataError(f"column '{name}' of {source} has empty values; every row needs one.")
+    coded = CodedTable.of(table)
+    _check_sense(coded, source)
+    return coded
+
+
+def conditions_of(coded: CodedTable, source: str = "decisions") -> dict[str, ConditionFacts]:
+    """Return what a file says of each condition, in the protocol's order.
+
+    Raises:
+        DataError: it says nothing, or nothing that can be read.
+    """
     try:
-        facts = json.loads(table.schema.metadata[_FACTS])
-        return Decided(decisions, {name: ConditionFacts.model_validate(fact) for name, fact in facts.items()})
+        facts = json.loads(coded.table.schema.metadata[_FACTS])
+        return {name: ConditionFacts.model_validate(fact) for name, fact in facts.items()}
+    except RecursionError as error:
+        raise DataError(f"{source} holds no decisions that can be read ({type(error).__name__}).") from error
     except (KeyError, ValueError, AttributeError) as error:
         raise DataError(
             f"{source} lacks the facts of its conditions ({error}). Run the cell again."
@@ -214,34 +280,59 @@ def _check(decisions: pd.DataFrame, source: str) -> None:
             raise DataError(f"column '{name}' of {source} has empty values; every row needs one.")
 
 
-def _check_sense(table: Any, source: str) -> None:
-    """Raise DataError where rows of an Arrow table, names as plain strings, contradict themselves."""
+def _coded(names: Any) -> tuple[Any, Codes]:
+    """Return the different names of a column, and of each row the place of its name among them, −1 for none."""
+    column = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    elif _repeats(column.dictionary):  # no writer of ours does that
+        column = column.dictionary_decode().dictionary_encode()
+    indices = column.indices.fill_null(-1) if column.null_count else column.indices
+    return column.dictionary, indices.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _repeats(dictionary: Any) -> bool:
     import pyarrow.compute as pc
 
+    return bool(dictionary.null_count) or pc.count_distinct(dictionary).as_py() < len(dictionary)
+
+
+def _check_sense(coded: CodedTable, source: str) -> None:
+    """Raise DataError where rows contradict themselves."""
+    import pyarrow.compute as pc
+
+    table, codes = coded.table, coded.codes
     fold = table["fold"].to_numpy()
     if (fold < 0).any():
         raise DataError(f"column 'fold' of {source} has {fold.min()}; folds count from 0.")
-    codes = {name: _codes(table[name]) for name in _NAMES}
-    place = fold.astype(np.int64)
-    for name in KEY:
-        if name != "fold":
-            place = np.unique(
-                place * (codes[name].max(initial=0) + 2) + codes[name] + 1, return_inverse=True
-            )[1]
-    first = np.unique(place, return_index=True)[1]
-    if len(first) < len(place):
-        row = int(np.setdiff1d(np.arange(len(place)), first)[0])
+    row = _second_of_two({k: fold.astype(np.int64) if k == "fold" else codes[k] for k in KEY})
+    if row is not None:
         raise DataError(f"{source} has two decisions for image '{table['image'][row]}' in fold {fold[row]}.")
     # A refusal is right for an impostor and wrong for the identity; an answer speaks for itself.
-    answered = codes["predicted"] >= 0
-    agrees = pc.fill_null(pc.equal(table["predicted"], table["identity"]), fill_value=False).to_numpy()
-    if (answered & (agrees != table["correct"].to_numpy())).any():
+    predicted, identities = codes["predicted"], coded.names["identity"]
+    answered = predicted >= 0
+    same = pc.index_in(coded.names["predicted"], value_set=identities).fill_null(-1)
+    agrees = same.to_numpy(zero_copy_only=False)[predicted[answered]] == codes["identity"][answered]
+    if (agrees != table["correct"].to_numpy()[answered]).any():
         raise DataError(f"column 'correct' of {source} contradicts 'identity' and 'predicted'.")
-    if (answered & pc.is_null(table["score"], nan_is_null=True).to_numpy()).any():
+    if np.isnan(table["score"].to_numpy()[answered]).any():
         raise DataError(f"column 'score' of {source} is empty where 'predicted' has an answer.")
 
 
-def _codes(names: Any) -> Any:
-    """Return a number for each name, the same for the same; −1 for none."""
-    encoded = names.combine_chunks().dictionary_encode()
-    return encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+def _second_of_two(columns: Mapping[str, Codes]) -> int | None:
+    """Return the first row whose key an earlier row has, None where every row has its own.
+
+    Args:
+        columns: the columns of `KEY` in that order as whole numbers from −1.
+    """
+    place, most = np.zeros(1, dtype=np.int64), 1
+    for codes in columns.values():
+        values = int(codes.max(initial=-1)) + 2
+        if most * values > np.iinfo(np.int64).max:
+            place = np.unique(place, return_inverse=True)[1]
+            most = len(place)
+        place, most = place * values + codes + 1, most * values
+    if (np.diff(place) > 0).all():  # as in files, whose rows are sorted by key
+        return None
+    first = np.unique(place, return_index=True)[1]
+    return int(np.setdiff1d(np.arange(len(place)), first)[0]) if len(first) < len(place) else None

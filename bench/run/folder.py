@@ -29,6 +29,7 @@ from bench.contracts import Decided, Frozen, Split
 from bench.errors import DataError, UsageError
 from bench.files import write_atomically
 from bench.run import decision_files
+from bench.run.decisions import CodedTable
 from bench.run.digest import NUMERICAL_PACKAGES, digest, package_versions
 from bench.run.precision import Precision
 from bench.run.provenance import MethodFacts
@@ -255,6 +256,13 @@ class RunFolder:
         """
         name = decision_files.name_of(result.cell, spec)
         return decision_files.from_bytes(
+            self.content(result.decisions), str(self.path / result.decisions), name
+        )
+
+    def coded(self, result: CellResult, spec: RunSpec) -> CodedTable:
+        """Return a finished cell's decisions as `decided` does, each name a number that stands for it."""
+        name = decision_files.name_of(result.cell, spec)
+        return decision_files.coded_from_bytes(
             self.content(result.decisions), str(self.path / result.decisions), name
         )
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +26,7 @@ RESAMPLES = 9999
 """Bootstrap resamples of an interval."""
 
 _KEPT_DRAWS = 1 << 26  # draws whose counts are kept, a byte each
+_KEPT_FLOATS = 1 << 21  # draws whose counts are kept as they are multiplied, eight bytes each
 _BATCH = 1024  # resamples drawn at a time; fixed, so that memory is bounded and the stream is the same
 _SAME = 1e-12  # rates of identities closer than this are equal up to rounding
 _PRIOR = 1.0  # identities' worth of a cautious guess at a variance; docs/statistics.md says why
@@ -155,7 +156,7 @@ class Draws:
         self.resamples = resamples
         self._rng = rng
         self._state = rng.bit_generator.state
-        self._kept: list[NDArray[np.uint8]] = []
+        self._kept: list[NDArray[np.uint8] | Floats] = []
 
     def means(self, columns: ArrayLike) -> Floats:
         """Return the means of n×m `columns` over the identities of each draw, R×m.
@@ -171,17 +172,21 @@ class Draws:
     def _counts(self) -> Iterator[Floats]:
         """Yield how often each identity is drawn, R×n in batches; kept where that is little, else drawn again."""
         if self._kept:
-            yield from (counts.astype(np.float64) for counts in self._kept)
+            yield from (kept.astype(np.float64, copy=False) for kept in self._kept)
             return
         self._rng.bit_generator.state = self._state
-        keep = self.resamples * self.n <= _KEPT_DRAWS
+        kept: list[NDArray[np.uint8] | Floats] = []
         for start in range(0, self.resamples, _BATCH):
             size = min(_BATCH, self.resamples - start)
             drawn = self._rng.integers(self.n, size=(size, self.n)) + self.n * np.arange(size)[:, None]
             counts = np.bincount(drawn.ravel(), minlength=size * self.n).reshape(size, self.n)
-            if keep:
-                self._kept.append(np.minimum(counts, 255).astype(np.uint8))  # nobody is drawn so often
-            yield counts.astype(np.float64)
+            exact = counts.astype(np.float64)
+            if self.resamples * self.n <= _KEPT_FLOATS:
+                kept.append(exact)
+            elif self.resamples * self.n <= _KEPT_DRAWS:
+                kept.append(np.minimum(counts, 255).astype(np.uint8))  # nobody is drawn so often
+            yield exact
+        self._kept = kept
 
 
 def bootstrap_means(columns: ArrayLike, rng: np.random.Generator, resamples: int = RESAMPLES) -> Floats:
@@ -298,13 +303,24 @@ def difference_error(first: Floats, second: Floats) -> float:
         first: rates of n > 1 identities in [0, 1].
         second: rates of the same identities.
     """
-    n = len(first)
-    differences = first - second
+    return float(difference_error_rows(first[None], second[None])[0])
+
+
+def difference_error_rows(first: Floats, second: Floats) -> Floats:
+    """Return `difference_error` of many pairs.
+
+    Args:
+        first: m×n rates of n > 1 identities in [0, 1], one row a pair.
+        second: m×n rates of the same identities.
+    """
+    n = first.shape[1]
+    differences = np.ascontiguousarray(first - second)
     # One success and one failure more (Laplace): the bound must not vanish where every rate is 0 or 1.
-    p, q = ((n * rates.mean() + 1) / (n + 2) for rates in (first, second))
-    likely = float(p * (1 - p) + q * (1 - q)) / 2 / n
-    differing = int(np.count_nonzero(np.abs(differences) > _SAME))
-    return math.sqrt(_shrunk(float(differences.var(ddof=1)) / n, differing, likely))
+    p, q = ((n * np.ascontiguousarray(rates).mean(axis=1) + 1) / (n + 2) for rates in (first, second))
+    likely = (p * (1 - p) + q * (1 - q)) / 2 / n
+    differing = np.count_nonzero(np.abs(differences) > _SAME, axis=1)
+    found: Floats = np.sqrt(_shrunk(differences.var(axis=1, ddof=1) / n, differing, likely))
+    return found
 
 
 def cohens_h(first: float, second: float) -> float:
@@ -322,7 +338,11 @@ def cohens_h(first: float, second: float) -> float:
     return 2 * math.asin(math.sqrt(first)) - 2 * math.asin(math.sqrt(second))
 
 
-def _shrunk(variance: float, telling: int, prior: float) -> float:
+@overload
+def _shrunk(variance: float, telling: int, prior: float) -> float: ...
+@overload
+def _shrunk(variance: Floats, telling: NDArray[np.intp], prior: Floats) -> Floats: ...
+def _shrunk(variance: Any, telling: Any, prior: Any) -> Any:
     """Return `variance`, known from `telling` identities, with `_PRIOR` more that show the variance `prior`."""
     return (telling * variance + _PRIOR * prior) / (telling + _PRIOR)
 

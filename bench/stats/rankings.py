@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import string
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -214,10 +215,8 @@ def mean_ranks(rates: pd.DataFrame, *, higher_is_better: bool) -> dict[str, floa
         rates: identities × methods without empty values.
         higher_is_better: whether rank 1 has the highest rate.
     """
-    from scipy.stats import rankdata
-
     values: Floats = rates.to_numpy(dtype=np.float64).round(12)
-    ranks = rankdata(-values if higher_is_better else values, axis=1).mean(axis=0)
+    ranks = pd.DataFrame(values).rank(axis=1, ascending=not higher_is_better).to_numpy().mean(axis=0)
     return dict(zip(map(str, rates.columns), map(float, ranks), strict=True))
 
 
@@ -248,13 +247,14 @@ def _ranked(
     apart = [pair for pair, test in pairs.items() if test.significant]
     letters = compact_letters(names, apart)
     ranks = mean_ranks(ordered, higher_is_better=higher_is_better)
+    better, worse = (Counter(pair[side] for pair in apart) for side in (0, 1))
     return tuple(
         Ranked(
             method=name,
             mean=float(ordered[name].mean()),
             mean_rank=ranks[name],
-            rank_low=1 + sum(worse == name for _, worse in apart),
-            rank_high=len(names) - sum(better == name for better, _ in apart),
+            rank_low=1 + worse[name],
+            rank_high=len(names) - better[name],
             tie_group=letters[name],
         )
         for name in names

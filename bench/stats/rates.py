@@ -67,6 +67,94 @@ class ImageSummary:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Coded:
+    """Decisions of one cell, each name a number that stands for it.
+
+    Attributes:
+        names: identity ids, sorted, each once; the index is named ``identity``.
+        identity: of each decision, its identity's place in `names`.
+        image: of each, a number that tells its probe from others.
+        protected: of each, whether its identity's photos are cloaked.
+        correct: of each, whether it is right.
+        reference: of each, a number that tells the photo it was compared with from others, −1 for none; None
+            where no decision has one.
+    """
+
+    names: pd.Index
+    identity: NDArray[np.int64]
+    image: NDArray[np.int64]
+    protected: NDArray[np.bool_]
+    correct: NDArray[np.bool_]
+    reference: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(cls, decisions: pd.DataFrame) -> Coded:
+        """Return rows of `bench.run.decisions.SCHEMA` so."""
+        identity, names = pd.factorize(decisions["identity"].astype(str), sort=True)
+        reference = None
+        if "reference" in decisions and decisions["reference"].notna().any():
+            reference = pd.factorize(decisions["reference"])[0].astype(np.int64)
+        return cls(
+            names=pd.Index(names, name="identity"),
+            identity=identity.astype(np.int64),
+            image=pd.factorize(decisions["image"])[0].astype(np.int64),
+            protected=decisions["protected"].to_numpy(dtype=bool),
+            correct=decisions["correct"].to_numpy(dtype=bool),
+            reference=reference,
+        )
+
+    def only(self, rows: slice | NDArray[np.intp]) -> Coded:
+        """Return some of the decisions; identities that have none are left out."""
+        identity = self.identity[rows]
+        there = np.bincount(identity, minlength=len(self.names)) > 0
+        every = bool(there.all())
+        return Coded(
+            names=self.names if every else self.names[there],
+            identity=identity if every else (np.cumsum(there) - 1)[identity],
+            image=self.image[rows],
+            protected=self.protected[rows],
+            correct=self.correct[rows],
+            reference=None if self.reference is None else self.reference[rows],
+        )
+
+
+@dataclass(frozen=True)
+class PerIdentity:
+    """Each identity's own rates, by arrays: what `per_identity` returns as a frame.
+
+    Attributes:
+        names: identity ids, sorted; the index is named ``identity``.
+        n_probes: of each, its probes.
+        asr: of each, in [0, 1], NaN for none.
+        normal_accuracy: likewise.
+    """
+
+    names: pd.Index
+    n_probes: NDArray[np.int64]
+    asr: Floats
+    normal_accuracy: Floats
+
+    @classmethod
+    def of(cls, decisions: Coded) -> PerIdentity:
+        """Return the rates of the identities that have decisions, which are all in `decisions.names`."""
+        labels, count = decisions.identity, len(decisions.names)
+        protected, correct = decisions.protected, decisions.correct
+        images = 1 + int(decisions.image.max(initial=0))
+        probes = np.unique(labels * images + decisions.image)
+        return cls(
+            names=decisions.names,
+            n_probes=np.bincount(probes // images, minlength=count),
+            asr=_shares(labels[protected], ~correct[protected], count),
+            normal_accuracy=_shares(labels[~protected], correct[~protected], count),
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row an identity."""
+        columns = {name: getattr(self, name) for name in ("n_probes", "asr", "normal_accuracy")}
+        return pd.DataFrame(columns, index=self.names)
+
+
 def per_identity(decisions: pd.DataFrame) -> pd.DataFrame:
     """Return each identity's own rates.
 
@@ -81,24 +169,10 @@ def per_identity(decisions: pd.DataFrame) -> pd.DataFrame:
         - normal_accuracy: share of its decisions while normal that are right, averaged over its rotations;
           NaN if it never was normal.
     """
-    labels, names = pd.factorize(decisions["identity"].astype(str), sort=True)
-    images, _ = pd.factorize(decisions["image"])
-    correct = decisions["correct"].to_numpy(dtype=bool)
-    protected = decisions["protected"].to_numpy(dtype=bool)
-    each = np.unique(labels.astype(np.int64) * (1 + int(images.max(initial=0))) + images, return_index=True)[
-        1
-    ]
-    return pd.DataFrame(
-        {
-            "n_probes": np.bincount(labels[each], minlength=len(names)),
-            "asr": _shares(labels[protected], ~correct[protected], len(names)),
-            "normal_accuracy": _shares(labels[~protected], correct[~protected], len(names)),
-        },
-        index=pd.Index(names, name="identity"),
-    )
+    return PerIdentity.of(Coded.of(decisions)).frame()
 
 
-def _shares(labels: NDArray[np.intp], are: NDArray[np.bool_], groups: int) -> Floats:
+def _shares(labels: NDArray[np.int64], are: NDArray[np.bool_], groups: int) -> Floats:
     """Return of each group the share of its rows that are so; NaN where it has none."""
     counts = np.bincount(labels, minlength=groups)
     with np.errstate(invalid="ignore"):
@@ -112,34 +186,41 @@ def reference_groups(decisions: pd.DataFrame) -> pd.Series[Any]:
     Args:
         decisions: rows of one cell and condition.
     """
+    own = Coded.of(decisions)
+    return pd.Series(groups_of(own), index=own.names)
+
+
+def groups_of(decisions: Coded) -> NDArray[np.int64]:
+    """Return `reference_groups` by the identity's place in `decisions.names`."""
+    size, reference = len(decisions.names), decisions.reference
+    if reference is None or (reference < 0).all():
+        return np.arange(size)
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    identities = pd.Index(sorted(decisions["identity"].astype(str).unique()), name="identity")
-    if "reference" not in decisions or not decisions["reference"].notna().any():
-        return pd.Series(np.arange(len(identities)), index=identities)
-    pairs = decisions[["identity", "reference"]].dropna().drop_duplicates()
-    codes, photos = pd.factorize(pairs["reference"].astype(str))
-    rows = identities.get_indexer(pairs["identity"].astype(str))
-    size = len(identities) + len(photos)
-    graph = coo_matrix((np.ones(len(pairs)), (rows, codes + len(identities))), shape=(size, size))
-    groups = connected_components(graph, directed=False)[1][: len(identities)]
-    return pd.Series(groups, index=identities)
+    known = reference >= 0
+    photos = np.unique(reference[known], return_inverse=True)[1]
+    nodes = size + int(photos.max()) + 1
+    edges = np.unique(decisions.identity[known] * nodes + size + photos)
+    graph = coo_matrix((np.ones(len(edges)), np.divmod(edges, nodes)), shape=(nodes, nodes))
+    groups: NDArray[np.int64] = connected_components(graph, directed=False)[1][:size].astype(np.int64)
+    return groups
 
 
-def dependence(groups: pd.Series[Any]) -> str:
+def dependence(groups: NDArray[np.int64]) -> str:
     """Return why the identities of a cell are not independent, or "" where they are.
 
     Cloaks of several identities that imitate one target are compared with the same photos; tests over identities
     would then call chance significant too often.
 
     Args:
-        groups: as `reference_groups` returns them.
+        groups: as `groups_of` returns them.
     """
-    if groups.nunique() == len(groups):
+    count = len(np.unique(groups))
+    if count == len(groups):
         return ""
     return (
-        f"{len(groups)} identities were compared with photos of {groups.nunique()} others, shared between them: "
+        f"{len(groups)} identities were compared with photos of {count} others, shared between them: "
         "identities are not independent here, and no test over them is given"
     )
 
@@ -150,25 +231,26 @@ def summarize_decisions(decisions: pd.DataFrame) -> CellSummary:
     Args:
         decisions: rows of `bench.run.decisions.SCHEMA` of one cell and condition.
     """
-    return summarize(per_identity(decisions), reference_groups(decisions))
+    own = Coded.of(decisions)
+    return summarize(PerIdentity.of(own), groups_of(own))
 
 
-def summarize(identities: pd.DataFrame, groups: pd.Series[Any]) -> CellSummary:
+def summarize(identities: PerIdentity, groups: NDArray[np.int64]) -> CellSummary:
     """Return the rates of one cell with their intervals.
 
     Args:
-        identities: as `per_identity` returns them.
-        groups: as `reference_groups` returns them.
+        identities: of the cell.
+        groups: as `groups_of` returns them.
     """
-    probes = identities["n_probes"]
+    probes = identities.n_probes
     # A pooled rate weighs each probe the same; a normal probe's rotations are one probe.
     return CellSummary(
-        n_identities=len(identities),
+        n_identities=len(probes),
         n_probes=int(probes.sum()),
-        asr=_rate(identities["asr"], probes, NEVER_PROTECTED, groups),
-        asr_pooled=_pooled(identities["asr"], probes),
-        normal_accuracy=_rate(identities["normal_accuracy"], probes, ONE_ROTATION, groups),
-        normal_accuracy_pooled=_pooled(identities["normal_accuracy"], probes),
+        asr=_rate(identities.asr, probes, NEVER_PROTECTED, groups),
+        asr_pooled=_pooled(identities.asr, probes),
+        normal_accuracy=_rate(identities.normal_accuracy, probes, ONE_ROTATION, groups),
+        normal_accuracy_pooled=_pooled(identities.normal_accuracy, probes),
     )
 
 
@@ -192,8 +274,26 @@ def paired(*rates: Rates[Any]) -> Floats:
     return np.column_stack([one.to_numpy(dtype=np.float64) for one in ordered])
 
 
+def gain_of(undefended: Rates[Any], baseline: Rates[Any], rng: np.random.Generator | Draws) -> Estimate:
+    """Return by how much an attack raises the error, with its paired bootstrap interval over identities.
+
+    Args:
+        undefended: ASR per identity, attack × defence ``none``.
+        baseline: ASR per identity, ``none`` × ``none``.
+        rng: decides the bootstrap.
+
+    Raises:
+        DataError: the identities differ.
+    """
+    return bootstrap_interval(paired(undefended, baseline), lambda mean: mean[..., 0] - mean[..., 1], rng)
+
+
 def recovery(
-    undefended: Rates[Any], defended: Rates[Any], baseline: Rates[Any], rng: np.random.Generator | Draws
+    undefended: Rates[Any],
+    defended: Rates[Any],
+    baseline: Rates[Any],
+    rng: np.random.Generator | Draws,
+    gain: Estimate | None = None,
 ) -> Estimate:
     """Return how much of what an attack hid a defence brings back.
 
@@ -205,6 +305,7 @@ def recovery(
         defended: ASR per identity, attack × defence.
         baseline: ASR per identity, ``none`` × ``none``.
         rng: decides the bootstrap over identities.
+        gain: as `gain_of` returns it, where it is known.
 
     Returns:
         an estimate; missing unless the lower end of the 95 % interval of the denominator, by paired
@@ -214,7 +315,7 @@ def recovery(
         DataError: the identities differ.
     """
     columns = paired(undefended, defended, baseline)
-    gain = bootstrap_interval(columns[:, [0, 2]], lambda mean: mean[..., 0] - mean[..., 1], rng)
+    gain = gain_of(undefended, baseline, rng) if gain is None else gain
     if gain.value is None or len(columns) < 2:
         return Estimate.missing(f"recovery needs at least 2 identities, got {len(columns)}")
     # Without variation there is no interval; the gain is then the same for everyone.
@@ -232,6 +333,7 @@ def recovery_of(
     undefended: Rates[Any] | None,
     baseline: Rates[Any] | None,
     rng: np.random.Generator | Draws,
+    gain: Estimate | None = None,
 ) -> Estimate:
     """Return the recovery of a cell, or which of its reference cells is lacking (see `recovery`).
 
@@ -240,6 +342,7 @@ def recovery_of(
         undefended: of attack × ``none``; None where that cell failed.
         baseline: of ``none`` × ``none``, likewise.
         rng: decides the bootstrap over identities.
+        gain: of the two, where it is known (`gain_of`).
 
     Raises:
         DataError: the cells have different identities.
@@ -247,7 +350,7 @@ def recovery_of(
     if undefended is None or baseline is None:
         lacking = "attack × none" if undefended is None else "none × none"
         return Estimate.missing(f"reference cell {lacking} is not there")
-    return recovery(undefended, defended, baseline, rng)
+    return recovery(undefended, defended, baseline, rng, gain)
 
 
 def reference_error(summary: CellSummary | None, name: str) -> Estimate:
@@ -278,16 +381,25 @@ def summarize_images(per_image: pd.DataFrame | None, reason: str = "") -> ImageS
         return ImageSummary({}, 0, None, reason)
     if "changed" not in per_image:
         raise DataError(f"image measures need a column 'changed', got {', '.join(per_image.columns)}.")
-    changed = per_image["changed"].to_numpy(dtype=bool)
-    measures = per_image[[name for name in per_image.columns if name != "changed"]].select_dtypes("number")
+    measures = per_image.drop(columns="changed").select_dtypes("number")
+    columns = {str(name): measures[name].to_numpy() for name in measures}
+    return image_means(columns, per_image["changed"].to_numpy(dtype=bool))
+
+
+def image_means(measures: Mapping[str, NDArray[Any]], changed: NDArray[np.bool_]) -> ImageSummary:
+    """Return image measures in the mean over changed images.
+
+    Args:
+        measures: measure → its value of each image.
+        changed: which images are.
+    """
     if not changed.any():
-        why = "no image was changed" if len(per_image) else "no images"
-        share = 1.0 if len(per_image) else None
-        return ImageSummary(dict.fromkeys(measures.columns), len(per_image), share, why)
-    means = measures[changed].astype(float).mean(skipna=False)
+        why = "no image was changed" if len(changed) else "no images"
+        return ImageSummary(dict.fromkeys(measures), len(changed), 1.0 if len(changed) else None, why)
+    means = {name: float(values[changed].astype(np.float64).mean()) for name, values in measures.items()}
     return ImageSummary(
-        means={str(name): None if math.isnan(value) else float(value) for name, value in means.items()},
-        n_images=len(per_image),
+        means={name: None if math.isnan(value) else value for name, value in means.items()},
+        n_images=len(changed),
         share_unchanged=float(1 - changed.mean()),
     )
 
@@ -298,20 +410,19 @@ def _recovered(mean: Floats) -> Floats:
     return result
 
 
-def _rate(rates: Rates[Any], probes: pd.Series[Any], reason: str, groups: pd.Series[Any]) -> Estimate:
+def _rate(rates: Floats, probes: NDArray[np.int64], reason: str, groups: NDArray[np.int64]) -> Estimate:
     """Return the macro rate over the identities that have one; over groups of them where they share photos."""
-    known = rates.notna().to_numpy()
+    known = ~np.isnan(rates)
     if not known.any():
         return Estimate.missing(reason)
-    if groups.nunique() < len(groups):
-        parts = rates[known].groupby(groups[known])
+    if len(np.unique(groups)) < len(groups):
+        parts = pd.Series(rates[known]).groupby(groups[known])
         columns = np.column_stack([parts.sum(), parts.size()]).astype(np.float64)
         rng = np.random.default_rng(0)  # the groups decide; nothing else may
         return bootstrap_interval(columns, lambda mean: mean[..., 0] / mean[..., 1], rng)
-    return rate_interval(rates.to_numpy()[known], int(probes.to_numpy()[known].sum()))
+    return rate_interval(rates[known], int(probes[known].sum()))
 
 
-def _pooled(rates: Rates[Any], probes: pd.Series[Any]) -> float:
-    values = rates.to_numpy()
-    known = ~np.isnan(values)
-    return float(np.average(values[known], weights=probes.to_numpy()[known])) if known.any() else float("nan")
+def _pooled(rates: Floats, probes: NDArray[np.int64]) -> float:
+    known = ~np.isnan(rates)
+    return float(np.average(rates[known], weights=probes[known])) if known.any() else float("nan")

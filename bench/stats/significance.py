@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from bench.stats import rates as measures
+from bench.stats.families import Differences, differences, families
 from bench.stats.intervals import Estimate, Floats, cohens_h, difference_error, difference_interval
 
 ALPHA = 0.05
@@ -48,6 +50,7 @@ _FEW = 8  # tests up to which signed sums are looked up in tables instead of mul
 _SLICES = 32  # of a batch, whose signs are numbers for a moment
 _BATCH = 1 << 15  # sign vectors at a time; fixed, so that memory is bounded and the stream is the same
 _SAME = 1e-12  # differences of rates smaller than this are none
+_DIGITS = 12  # decimals, of the largest difference, in which differences are the same
 _TIE = 1e-9  # sums that differ by less than this share of the largest are ties up to rounding
 
 Key = TypeVar("Key", bound=Hashable)
@@ -218,9 +221,7 @@ def sign_flip_tests(
     observed = np.abs(values.sum(axis=0)) - _TIE * np.abs(values).sum(axis=0)
     exact = differing <= EXACT if resamples >= LEAST_RESAMPLES else 2.0**differing <= resamples
     found = np.full(values.shape[1], 1 / (1 + resamples))
-    for column in np.flatnonzero(exact):
-        own = values[:, column]
-        found[column] = _share_beyond(own[own != 0], float(observed[column]))
+    found[exact] = _counted(values[:, exact], observed[exact])
     with np.errstate(divide="ignore", invalid="ignore"):
         least = 2 * np.exp(-(np.maximum(observed, 0) ** 2) / (2 * (values**2).sum(axis=0)))
     drawn = np.flatnonzero(~exact & (least * resamples > _NEVER))
@@ -228,21 +229,59 @@ def sign_flip_tests(
     return found
 
 
-def _share_beyond(values: Floats, observed: float) -> float:
-    """Return the share of all sign vectors with |Σ| ≥ observed: each sum is one of a half and one of the other."""
-    if observed <= 0:
-        return 1
-    one, two = (_signed_sums(half) for half in np.array_split(values, 2))
-    two.sort()
-    beyond = len(two) - np.searchsorted(two, observed - one, side="left")
-    return 2 * int(beyond.sum()) / float(2 ** len(values))  # signs come in pairs: as many lie below −observed
+def _counted(values: Floats, observed: Floats) -> Floats:
+    """Return of each column the share of all sign vectors with |Σ| ≥ observed.
+
+    Rates are fractions of few probes, so that many columns have the same differences but for order and signs: what
+    sums those can have is found once.
+    """
+    largest = np.abs(values).max(axis=0, initial=_SAME)
+    sizes = np.sort((np.abs(values) / largest).round(_DIGITS), axis=0)
+    distinct, inverse = np.unique(sizes, axis=1, return_inverse=True)
+    found = np.empty(len(observed))
+    for place, group in enumerate(_members(inverse.ravel())):
+        found[group] = _shares_beyond(distinct[:, place], observed[group] / largest[group])
+    return found
 
 
-def _signed_sums(values: Floats) -> Floats:
-    sums = np.zeros(1)
-    for value in values:
-        sums = np.concatenate([sums - value, sums + value])
-    return sums
+def _members(labels: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """Return the places of label 0, 1 and so on; each is there."""
+    if not len(labels):
+        return []
+    return np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
+
+
+def _shares_beyond(sizes: Floats, observed: Floats) -> list[float]:
+    """Return the share of all sign vectors with |Σ| ≥ observed: each sum is one of a half and one of the other.
+
+    Args:
+        sizes: of the differences; zeros do not count.
+        observed: what sums are compared with.
+    """
+    found, counts = np.unique(sizes[sizes > 0], return_counts=True)
+    (one, ways), (two, others) = (_signed_sums(found[k::2], counts[k::2]) for k in (0, 1))
+    order = np.argsort(two)
+    two, below = two[order], np.concatenate([[0], np.cumsum(others[order])])
+    half = 2.0 ** (counts.sum() - 1)  # signs come in pairs: as many sums lie below −observed
+    return [
+        1.0 if each <= 0 else int(ways @ (below[-1] - below[np.searchsorted(two, each - one)])) / half
+        for each in observed.tolist()
+    ]
+
+
+def _signed_sums(sizes: Floats, counts: NDArray[np.intp]) -> tuple[Floats, NDArray[np.int64]]:
+    """Return the sums that differences can have under signs, and the number of sign vectors that give each."""
+    sums, ways = np.zeros(1), np.ones(1, dtype=np.int64)
+    for size, count in zip(sizes, counts, strict=True):
+        steps = size * np.arange(-count, count + 1, 2)
+        sums = np.add.outer(sums, steps).ravel()
+        ways = np.multiply.outer(ways, _binomials(int(count))).ravel()
+    return sums, ways
+
+
+@cache
+def _binomials(n: int) -> NDArray[np.int64]:
+    return np.array([math.comb(n, k) for k in range(n + 1)], dtype=np.int64)
 
 
 def _resampled(values: Floats, observed: Floats, rng: np.random.Generator, resamples: int) -> Floats:
@@ -319,35 +358,57 @@ def paired_differences(
     Raises:
         DataError: the identities of a pair differ.
     """
-    columns = [measures.paired(first, second).T for first, second in pairs]
-    found = [_described(one, two) for one, two in columns]
-    tested = [place for place, each in enumerate(found) if each.n_identities and not each.reason]
-    for n in sorted({found[place].n_identities for place in tested}):
-        family = [place for place in tested if found[place].n_identities == n]
-        differences = np.column_stack([np.subtract(*columns[place]) for place in family])
-        for place, p in zip(family, sign_flip_tests(differences, rng, resamples), strict=True):
-            found[place] = replace(found[place], p=float(p))
+    found: list[PairedDifference] = [_without_rates(0, 0)] * len(pairs)
+    for family in families(pairs):
+        n, lacking = family.first.shape[1], family.lacking
+        known = np.flatnonzero(lacking == 0) if n else np.empty(0, dtype=np.intp)
+        for row in np.setdiff1d(np.arange(len(family.places)), known):
+            found[family.places[row]] = _without_rates(n, int(lacking[row]))
+        made = _compared(family.first[known], family.second[known], rng, resamples) if len(known) else []
+        for row, one in zip(known, made, strict=True):
+            found[family.places[row]] = one
     return found
 
 
-def _described(one: Floats, two: Floats) -> PairedDifference:
-    """Return how two cells differ, without a p value; a reason where there can be none."""
-    lacking = int((np.isnan(one) | np.isnan(two)).sum())
-    if lacking or not len(one):
-        reason = f"{lacking} of {len(one)} identities have no rate" if lacking else "no identities"
-        return PairedDifference(len(one), 0, None, None, Estimate.missing(reason), None, None, reason)
-    differing = int(np.count_nonzero(np.abs(one - two) > _SAME))
-    means = float(one.mean()), float(two.mean())
-    return PairedDifference(
-        n_identities=len(one),
-        n_differing=differing,
-        first=means[0],
-        second=means[1],
-        difference=difference_interval(one, two),
-        p=None,
-        effect_h=cohens_h(*(min(max(mean, 0.0), 1.0) for mean in means)),
-        reason=_too_few(differing, len(one)),
-    )
+def _without_rates(identities: int, lacking: int) -> PairedDifference:
+    reason = f"{lacking} of {identities} identities have no rate" if lacking else "no identities"
+    return PairedDifference(identities, 0, None, None, Estimate.missing(reason), None, None, reason)
+
+
+def _compared(
+    first: Floats, second: Floats, rng: np.random.Generator, resamples: int
+) -> list[PairedDifference]:
+    """Return how cells differ that have a rate of every identity, one row a pair."""
+    n, described = first.shape[1], differences(first, second, _SAME)
+    reasons = [_too_few(differing, n) for differing in described.differing]
+    tested = [row for row, reason in enumerate(reasons) if not reason]
+    p: dict[int, float] = {}
+    if tested:
+        columns = np.ascontiguousarray((first[tested] - second[tested]).T)
+        p = dict(zip(tested, sign_flip_tests(columns, rng, resamples).tolist(), strict=True))
+    return [
+        PairedDifference(
+            n_identities=n,
+            n_differing=described.differing[row],
+            first=described.first[row],
+            second=described.second[row],
+            difference=_interval(described, row, n),
+            p=p.get(row),
+            effect_h=cohens_h(_within(described.first[row]), _within(described.second[row])),
+            reason=reason,
+        )
+        for row, reason in enumerate(reasons)
+    ]
+
+
+def _interval(found: Differences, row: int, identities: int) -> Estimate:
+    if identities == 1:
+        return Estimate(found.value[row], reason="one identity has no interval")
+    return Estimate(found.value[row], found.low[row], found.high[row])
+
+
+def _within(rate: float) -> float:
+    return min(max(rate, 0.0), 1.0)
 
 
 def non_inferiority(
@@ -427,7 +488,7 @@ def friedman(columns: ArrayLike) -> Friedman:
     Raises:
         ValueError: fewer than three methods, or a number is missing.
     """
-    from scipy.stats import friedmanchisquare
+    from scipy.special import chdtrc  # scipy.stats takes a second to import
 
     values = np.asarray(columns, dtype=np.float64)
     if values.ndim != 2 or values.shape[1] < 3 or not np.isfinite(values).all():
@@ -441,8 +502,12 @@ def friedman(columns: ArrayLike) -> Friedman:
             f"Friedman's test needs {LEAST_BLOCKS}"
         )
         return Friedman(len(values), differing, None, None, reason)
-    found = friedmanchisquare(*values.T)
-    return Friedman(len(values), differing, float(found.statistic), float(found.pvalue), "")
+    ranks = pd.DataFrame(values).rank(axis=1).to_numpy()
+    n, k = values.shape
+    between = float(((ranks.sum(axis=0) - n * (k + 1) / 2) ** 2).sum())
+    # With ties the ranks vary less than those of 1 … k (Conover, 1999).
+    statistic = (k - 1) * between / float((ranks**2).sum() - n * k * (k + 1) ** 2 / 4)
+    return Friedman(n, differing, statistic, float(chdtrc(k - 1, statistic)), "")
 
 
 def mean_over(rates: Sequence[pd.Series[Any]]) -> pd.Series[float]:
@@ -457,7 +522,10 @@ def mean_over(rates: Sequence[pd.Series[Any]]) -> pd.Series[float]:
     """
     if not rates:
         raise ValueError("a mean needs at least one series of rates")
-    index = rates[0].sort_index().index
+    ordered = rates[0] if rates[0].index.is_monotonic_increasing else rates[0].sort_index()
+    if len(rates) == 1:
+        return ordered if ordered.dtype == np.float64 else ordered.astype(np.float64)
+    index = ordered.index
     return pd.Series(measures.paired(*rates).mean(axis=1), index=index, name=rates[0].name)
 
 

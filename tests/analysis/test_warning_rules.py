@@ -211,13 +211,9 @@ class FakeResults:
     def measured(self, _point, _condition):
         return None
 
-    def identities(self, point, _condition):
+    def rates_of(self, point, _condition, _measure):
         values = self.rates.get(point)
-        return (
-            None
-            if values is None
-            else pd.DataFrame({"asr": values}, index=[f"p{k}" for k in range(len(values))])
-        )
+        return None if values is None else pd.Series(values, index=[f"p{k}" for k in range(len(values))])
 
     def warnings(self, *key):
         leaderboard = pd.DataFrame([{**self.point(*key)._asdict(), "condition": ""}])
