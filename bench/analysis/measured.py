@@ -94,10 +94,10 @@ class Reader:
         scores, whole = coded.table["score"].to_numpy(), self._whole(coded)
         for code in there:
             rows = slice(None) if len(there) == 1 else np.flatnonzero(condition == code)
-            yield conditions[code].as_py(), Measured.of(whole.only(rows), scores[rows])
+            yield conditions[code], Measured.of(whole.only(rows), scores[rows])
 
     def _whole(self, coded: CodedTable) -> rates.Coded:
-        index, place = self._index(tuple(coded.names["identity"].to_pylist()))
+        index, place = self._index(coded.names["identity"])
         references = coded.table["reference"].null_count < len(coded.table)
         return rates.Coded(
             names=index,

@@ -168,12 +168,12 @@ class CodedTable:
 
     Attributes:
         table: Arrow table of `SCHEMA`, one chunk a column.
-        names: of each column of names, its different names (an Arrow array, some perhaps in no row).
+        names: of each column of names, its different names, some perhaps in no row.
         codes: of each, the place of every row's name among them, −1 for none.
     """
 
     table: Any
-    names: Mapping[str, Any]
+    names: Mapping[str, tuple[str, ...]]
     codes: Mapping[str, Codes]
 
     @classmethod
@@ -280,27 +280,21 @@ def _check(decisions: pd.DataFrame, source: str) -> None:
             raise DataError(f"column '{name}' of {source} has empty values; every row needs one.")
 
 
-def _coded(names: Any) -> tuple[Any, Codes]:
+def _coded(names: Any) -> tuple[tuple[str, ...], Codes]:
     """Return the different names of a column, and of each row the place of its name among them, −1 for none."""
     column = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
-    elif _repeats(column.dictionary):  # no writer of ours does that
+    found = tuple(column.dictionary.to_pylist())
+    if len(set(found)) < len(found) or None in found:  # no writer of ours does that
         column = column.dictionary_decode().dictionary_encode()
+        found = tuple(column.dictionary.to_pylist())
     indices = column.indices.fill_null(-1) if column.null_count else column.indices
-    return column.dictionary, indices.to_numpy(zero_copy_only=False).astype(np.int64)
-
-
-def _repeats(dictionary: Any) -> bool:
-    import pyarrow.compute as pc
-
-    return bool(dictionary.null_count) or pc.count_distinct(dictionary).as_py() < len(dictionary)
+    return found, indices.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def _check_sense(coded: CodedTable, source: str) -> None:
     """Raise DataError where rows contradict themselves."""
-    import pyarrow.compute as pc
-
     table, codes = coded.table, coded.codes
     fold = table["fold"].to_numpy()
     if (fold < 0).any():
@@ -309,10 +303,10 @@ def _check_sense(coded: CodedTable, source: str) -> None:
     if row is not None:
         raise DataError(f"{source} has two decisions for image '{table['image'][row]}' in fold {fold[row]}.")
     # A refusal is right for an impostor and wrong for the identity; an answer speaks for itself.
-    predicted, identities = codes["predicted"], coded.names["identity"]
-    answered = predicted >= 0
-    same = pc.index_in(coded.names["predicted"], value_set=identities).fill_null(-1)
-    agrees = same.to_numpy(zero_copy_only=False)[predicted[answered]] == codes["identity"][answered]
+    place = {name: code for code, name in enumerate(coded.names["identity"])}
+    same = np.array([place.get(name, -1) for name in coded.names["predicted"]], dtype=np.int64)
+    answered = codes["predicted"] >= 0
+    agrees = same[codes["predicted"][answered]] == codes["identity"][answered]
     if (agrees != table["correct"].to_numpy()[answered]).any():
         raise DataError(f"column 'correct' of {source} contradicts 'identity' and 'predicted'.")
     if np.isnan(table["score"].to_numpy()[answered]).any():

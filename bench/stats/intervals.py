@@ -167,10 +167,11 @@ class Draws:
         values = np.asarray(columns, dtype=np.float64)
         if len(values) != self.n:
             raise ValueError(f"draws of {self.n} identities, columns of {len(values)}")
-        return np.concatenate([counts @ values / self.n for counts in self._counts()])
+        # Few columns by many draws: that way round the product takes a third of the time.
+        return np.concatenate([values.T @ counts for counts in self._counts()], axis=1).T / self.n
 
     def _counts(self) -> Iterator[Floats]:
-        """Yield how often each identity is drawn, R×n in batches; kept where that is little, else drawn again."""
+        """Yield how often each identity is drawn, n×R in batches; kept where that is little, else drawn again."""
         if self._kept:
             yield from (kept.astype(np.float64, copy=False) for kept in self._kept)
             return
@@ -179,8 +180,8 @@ class Draws:
         for start in range(0, self.resamples, _BATCH):
             size = min(_BATCH, self.resamples - start)
             drawn = self._rng.integers(self.n, size=(size, self.n)) + self.n * np.arange(size)[:, None]
-            counts = np.bincount(drawn.ravel(), minlength=size * self.n).reshape(size, self.n)
-            exact = counts.astype(np.float64)
+            counts = np.bincount(drawn.ravel(), minlength=size * self.n).reshape(size, self.n).T
+            exact = np.ascontiguousarray(counts, dtype=np.float64)
             if self.resamples * self.n <= _KEPT_FLOATS:
                 kept.append(exact)
             elif self.resamples * self.n <= _KEPT_DRAWS:
