@@ -15,14 +15,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
 from bench.errors import UsageError
 from bench.randomness import torch_generator
+
+if TYPE_CHECKING:  # torch takes seconds and half a gigabyte, and who reads a finished run needs none of it
+    import torch
+    from torch import Tensor
 
 CROP_SIZE = 112
 """Side in pixels of the aligned crop every part works on (ArcFace template)."""
@@ -80,6 +82,7 @@ class Faces:
     def subset(self, indices: Sequence[int]) -> Faces:
         """Return the faces at `indices`, in that order.
 
+        >>> import torch
         >>> faces = Faces(torch.zeros(3, 3, 112, 112), ("a/0", "a/1", "b/0"), ("a", "a", "b"))
         >>> faces.subset([2, 0]).ids
         ('b/0', 'a/0')
@@ -94,6 +97,12 @@ class Faces:
     def with_images(self, images: Tensor) -> Faces:
         """Return the same names over other pixels."""
         return Faces(images, self.ids, self.identities)
+
+
+def _cpu() -> torch.device:
+    import torch
+
+    return torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,7 @@ class Context:
     """
 
     seed: int = 0
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: torch.device = field(default_factory=_cpu)
     backbones: Sequence[Backbone] = ()
     targets: Faces | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict)
@@ -368,6 +377,7 @@ class Attack(Method):
     ...     def cloak(self, faces, ctx):
     ...         ctx.advance(len(faces))
     ...         return {name: 0.9 * image for name, image in zip(faces.ids, faces.images)}
+    >>> import torch
     >>> faces = Faces(torch.ones(1, 3, 112, 112), ("a/0",), ("a",))
     >>> Darker().cloak(faces, Context())["a/0"].mean()
     tensor(0.9000)
@@ -645,6 +655,8 @@ class Backbone(Method):
 
     def embed_batch(self, images: Tensor) -> Tensor:
         """Return embeddings without gradient, by the fastest path; same values to rounding."""
+        import torch
+
         with torch.inference_mode():
             return self.embed(images)
 
@@ -858,7 +870,7 @@ class Trial:
     seed: int = 0
     faces: Mapping[str, Faces] = field(default_factory=dict)
     tracker: Callable[[], Backbone] | None = None
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: torch.device = field(default_factory=_cpu)
 
 
 class ConditionFacts(Frozen):
@@ -973,7 +985,7 @@ class TrainRequest:
     attacks: tuple[Attack, ...] = ()
     backbones: tuple[Backbone, ...] = ()
     seed: int = 0
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: torch.device = field(default_factory=_cpu)
     report: Callable[[str, int, int], None] = lambda _what, _done, _total: None
     cloaks: Path | None = None
 

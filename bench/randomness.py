@@ -4,10 +4,15 @@ Every generator is seeded by (run seed, stage, image or identity id), so a cloak
 sharding, order, batch size or the number of workers (DESIGN 4, Randomness).
 """
 
+from __future__ import annotations
+
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def stream_seed(seed: int, *parts: str) -> int:
@@ -22,6 +27,8 @@ def stream_seed(seed: int, *parts: str) -> int:
 
 def torch_generator(seed: int, *parts: str) -> torch.Generator:
     """Return a CPU generator for one stream; draw on the CPU, then move, so that devices agree."""
+    import torch
+
     return torch.Generator().manual_seed(stream_seed(seed, *parts))
 
 

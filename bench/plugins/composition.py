@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from bench.contracts import Binding, Context, Defense, Faces, Method, MethodParams, Purifier
 from bench.errors import MethodError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def part_context(ctx: Context, index: int) -> Context:
@@ -41,6 +42,8 @@ def purify_part(part: Purifier, faces: Faces, ctx: Context, index: int) -> Tenso
     Raises:
         MethodError: it returned something else than as many images.
     """
+    import torch
+
     images = part.purify(faces, part_context(ctx, index))
     if images.shape != faces.images.shape or images.dtype != torch.float32:
         raise MethodError(
@@ -113,6 +116,8 @@ class Composition(OfPurifiers):
 
     def fit(self, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
         """Let each member that learns do so on the photos as those before it leave them."""
+        import torch
+
         state: dict[str, Tensor] = {}
         for index, member in enumerate(self._members):
             state |= fit_part(member, faces, replace(ctx, state=state), index)
@@ -138,6 +143,8 @@ class Composition(OfPurifiers):
 
 def _rounded(images: Tensor) -> Tensor:
     """Return images as 8 bits would hold them; as they are where a gradient passes, which rounding would end."""
+    import torch
+
     if torch.is_grad_enabled() and images.requires_grad:
         return images
     return images.clamp(0, 1).mul(255).round().div(255)

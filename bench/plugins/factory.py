@@ -35,7 +35,6 @@ from bench.contracts import (
 from bench.errors import UsageError, unknown
 from bench.plugins import registry
 from bench.plugins.composition import Composition
-from bench.plugins.process import calling
 from bench.plugins.syntax import MethodText, parse, split
 
 M = TypeVar("M", bound=Method)
@@ -64,6 +63,8 @@ def build(cls: type[M], text: MethodText) -> M:
     typed = {key: _from_text(value, fields[key]) for key, value in values.items()}
     typed |= {key: _normal_nested(typed[key], kind) for key in typed if (kind := nested_kind(fields[key]))}
     try:
+        from bench.plugins.process import calling  # asks torch for its state
+
         with calling(f"'{text.name}'"):
             return cls(cls.Params.model_validate(typed))
     except ValidationError as error:

@@ -5,20 +5,23 @@ looked at through the surrogates it was handed, on a fixed sample of its cloaks;
 back for every image.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field, ValidationError
-from torch import Tensor
 
 from bench.contracts import MICRO_BATCH, Backbone, Frozen
 from bench.errors import DataError, MethodError
-from bench.faces.pixels import Pixels
-from bench.quality.metrics import GREY_LEVELS
 from bench.randomness import torch_generator
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from bench.faces.pixels import Pixels
 
 Kind = TypeVar("Kind", bound=Frozen)
 
@@ -105,6 +108,8 @@ def matched_noise(perturbation: Tensor, generator: torch.Generator) -> Tensor:
         perturbation: 3×H×W.
         generator: CPU generator.
     """
+    import torch
+
     noise = torch.randn(perturbation.shape[-2:], generator=generator, dtype=torch.float64)
     phase = torch.fft.fft2(noise)
     phase = phase / phase.abs().clamp_min(1e-12)
@@ -161,16 +166,24 @@ class _Measured:
     """One surrogate and a micro-batch of photos that others are compared with."""
 
     def __init__(self, name: str, backbone: Backbone, photo: Tensor) -> None:
+        import torch
+
         self.name, self.backbone = name, backbone
         with torch.no_grad():
             self.clean = self._unit(photo)
 
     def distance(self, images: Tensor) -> list[float]:
+        import torch
+
         with torch.no_grad():
             return [float(value) for value in self._distances(images)]
 
     def slope(self, start: Tensor) -> tuple[list[float | None], list[bool]]:
         """Return the slope of each image at a start, and whether it is finite."""
+        import torch
+
+        from bench.quality.metrics import GREY_LEVELS
+
         if not self.backbone.differentiable:
             return [None] * len(start), [True] * len(start)
         with torch.enable_grad():
@@ -187,6 +200,8 @@ class _Measured:
         return (self._unit(images) - self.clean).square().sum(1) / 2
 
     def _unit(self, images: Tensor) -> Tensor:
+        import torch.nn.functional as F
+
         embed = self.backbone.embed if self.backbone.differentiable else self.backbone.embed_batch
         vectors = embed(images)
         if vectors.ndim != 2 or len(vectors) != len(images):  # else padded rows would hide a missing one
@@ -199,6 +214,8 @@ class _Measured:
 
 
 def _changed(originals: Pixels, cloaks: Pixels, chosen: Sequence[str]) -> list[str]:
+    import torch
+
     before, after = _places(originals), _places(cloaks)
     return [
         name
@@ -217,6 +234,10 @@ def _places(pixels: Pixels) -> dict[str, int]:
 
 
 def _images(pixels: Pixels, ids: Sequence[str], device: torch.device) -> Tensor:
+    import torch
+
+    from bench.quality.metrics import GREY_LEVELS
+
     place = _places(pixels)
     chosen = pixels.images[[place[name] for name in ids]].to(device).float() / GREY_LEVELS
     return chosen.contiguous(memory_format=torch.channels_last)
@@ -224,6 +245,10 @@ def _images(pixels: Pixels, ids: Sequence[str], device: torch.device) -> Tensor:
 
 def _beside(photo: Tensor, cloak: Tensor, ids: Sequence[str], seed: int) -> tuple[Tensor, Tensor]:
     """Return the photos with matched noise, rounded as they would be posted, and with a small random start."""
+    import torch
+
+    from bench.quality.metrics import GREY_LEVELS
+
     noise = [
         matched_noise(change, torch_generator(seed, "diagnose/noise", name))
         for change, name in zip(cloak - photo, ids, strict=True)
@@ -241,6 +266,8 @@ def probe_purifier(given: Pixels, returned: Pixels) -> PurifiedShard:
         given: N×3×H×W uint8, N ≥ 1.
         returned: the same ids.
     """
+    import torch
+
     place = _places(given)
     before = given.images[[place[name] for name in returned.ids]].float()
     after = returned.images.float()

@@ -4,20 +4,21 @@ dHash compares neighbouring cells of a small grey picture. Aligned faces are ali
 different identities come near each other by chance; a pair counts only if the small pictures themselves agree.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import safetensors.torch
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from bench.contracts import Dataset, Frozen
-from bench.faces.pixels import decode_names, encode_names
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HASH_SIDE = 8
 """Rows of the hash; 8 rows of 8 comparisons are 64 bits."""
@@ -52,7 +53,7 @@ class Fingerprints:
     hashes: Hashes
     pictures: Pictures
 
-    def subset(self, wanted: Sequence[str]) -> "Fingerprints":
+    def subset(self, wanted: Sequence[str]) -> Fingerprints:
         """Return those of the photos named, in that order."""
         place = {name: row for row, name in enumerate(self.ids)}
         rows = [place[name] for name in wanted]
@@ -97,6 +98,11 @@ class SamePhotos(Frozen):
 
 def to_bytes(fingerprints: Fingerprints) -> bytes:
     """Return the stored form of fingerprints; the same ones give the same bytes."""
+    import safetensors.torch
+    import torch
+
+    from bench.faces.pixels import encode_names
+
     return safetensors.torch.save(
         {
             "hashes": torch.from_numpy(fingerprints.hashes.view(np.int64)),
@@ -108,6 +114,10 @@ def to_bytes(fingerprints: Fingerprints) -> bytes:
 
 def from_bytes(payload: bytes) -> Fingerprints:
     """Return fingerprints from their stored form."""
+    import safetensors.torch
+
+    from bench.faces.pixels import decode_names
+
     there = safetensors.torch.load(payload)
     hashes = there["hashes"].numpy().view(np.uint64)
     return Fingerprints(tuple(decode_names(payload)["ids"]), hashes, there["pictures"].numpy())
@@ -195,12 +205,17 @@ def grey_pictures(crops: Tensor) -> Pictures:
     Args:
         crops: N×3×H×W uint8.
     """
+    import torch.nn.functional as F
+
     cells = _grey(crops, (PICTURE_SIDE, PICTURE_SIDE)).flatten(1)
     picture: Pictures = F.normalize(cells - cells.mean(1, keepdim=True), dim=1).numpy()
     return picture
 
 
 def _grey(crops: Tensor, size: tuple[int, int]) -> Tensor:
+    import torch
+    import torch.nn.functional as F
+
     weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
     return F.adaptive_avg_pool2d((crops.float() * weights).sum(1), size)
 

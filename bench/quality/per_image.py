@@ -1,16 +1,20 @@
 """How visible a change is: one row an image, from which every table takes its means."""
 
+from __future__ import annotations
+
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 
 from bench.errors import DataError
-from bench.faces.pixels import Pixels
-from bench.quality import metrics
-from bench.quality.lpips import Lpips
+
+if TYPE_CHECKING:
+    import torch
+
+    from bench.faces.pixels import Pixels
+    from bench.quality.lpips import Lpips
 
 COLUMNS = ("image", "psnr", "ssim", "dssim", "linf", "lpips", "changed")
 """Image id; dB; [0, 1]; [0, 1]; grey levels; distance (NaN where LPIPS is not available); bool."""
@@ -34,6 +38,10 @@ def measure(original: Pixels, changed: Pixels, lpips: Lpips | None, device: torc
 
 
 def _rows(ids: Sequence[str], before: torch.Tensor, after: torch.Tensor, lpips: Lpips | None) -> pd.DataFrame:
+    import torch
+
+    from bench.quality import metrics
+
     ssim = metrics.ssim(after, before)
     distance = torch.full_like(ssim, torch.nan) if lpips is None else lpips.distance(after, before)
     columns: dict[str, Any] = {

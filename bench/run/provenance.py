@@ -1,8 +1,10 @@
 """What a run was made with: each method's code and files by digest, and how that compares with what is here now."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -12,7 +14,9 @@ from bench.errors import DataError
 from bench.plugins import factory, syntax
 from bench.run.code_hashes import code_digest
 from bench.run.digest import digest
-from bench.run.resolve import Resolved
+
+if TYPE_CHECKING:
+    from bench.run.resolve import Resolved
 
 
 class MethodFacts(Frozen):

@@ -4,11 +4,13 @@ Black-box and white-box cells are never averaged; a defence that trained on the 
 against says so. All of it is known before work starts; what would be impossible or unfair is refused there.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -27,8 +29,10 @@ from bench.contracts import (
 from bench.data.files import sha256_of
 from bench.errors import BenchError, DataError, UsageError
 from bench.plugins import factory, registry, syntax
-from bench.run.resolve import Resolved
 from bench.run.spec import Cell
+
+if TYPE_CHECKING:
+    from bench.run.resolve import Resolved
 
 Overlap = Literal["yes", "no", "unknown"]
 

@@ -453,7 +453,7 @@ def test_more_roots_are_part_of_the_digest():
 
 RECORDED = {
     1: {
-        "bench.contracts": "0fe198def2e4250665cd7fa7881ae6489a02704370e2b847580af1f240ac0786",
+        "bench.contracts": "f11529ef29d406f4c18490ac1b84a316bda025d409244ed535f32c140f9ceab9",
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
         "bench.run.calls": "db78fe08bde9f32209cfaf8e3616c5e6f76510964b61cdfa7185093cb0139293",
         "bench.run.graph": "481280b20df59e35a067cc14df0dc73b0915b1c30ed85b9e3c504427b4d1aadb",
