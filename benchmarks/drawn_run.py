@@ -124,8 +124,11 @@ def _rows(split: Split, error: float, rng: np.random.Generator) -> pd.DataFrame:
     )
 
 
+_RANGES = {"psnr": (20, 40), "ssim": (0.6, 1), "dssim": (0, 0.2), "linf": (4, 32), "lpips": (0, 0.4)}
+
+
 def _measures(images: list[str], rng: np.random.Generator) -> pd.DataFrame:
-    drawn = {name: rng.uniform(0.1, 40, len(images)) for name in per_image.COLUMNS[1:-1]}
+    drawn = {name: rng.uniform(*_RANGES[name], len(images)) for name in per_image.COLUMNS[1:-1]}
     return pd.DataFrame({"image": images, **drawn, "changed": True})[list(per_image.COLUMNS)]
 
 

@@ -1,5 +1,6 @@
 """The results of a finished run, read once each: what every table, test and figure starts from."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,7 +38,7 @@ class Results:
     facts: RunFacts
     cells: dict[Cell, CellResult]
     _read: dict[Cell, Decided] = field(default_factory=dict, repr=False)
-    _rows: int = 0
+    _kept: Counter[str] = field(default_factory=Counter, repr=False)
     _facts: dict[Cell, Mapping[str, ConditionFacts]] = field(default_factory=dict, repr=False)
     _draws: dict[int, Draws] = field(default_factory=dict, repr=False)
     _gains: dict[tuple[Cell, str], Estimate | None] = field(default_factory=dict, repr=False)
@@ -67,7 +68,7 @@ class Results:
             if coded is None:
                 return None
             decided = decided_of(coded)
-            self._rows += len(decided.rows)
+            self._kept["rows"] += len(decided.rows)  # a part of a run (`replace`) shares what is kept
             self._let_go()
         self._read[point] = decided  # last, as it was asked for last
         return decided
@@ -95,8 +96,8 @@ class Results:
         return self.folder.coded(cell, self.facts.spec)
 
     def _let_go(self) -> None:
-        while self._rows > KEPT_ROWS and self._read:
-            self._rows -= len(self._read.pop(next(iter(self._read))).rows)
+        while self._kept["rows"] > KEPT_ROWS and self._read:
+            self._kept["rows"] -= len(self._read.pop(next(iter(self._read))).rows)
 
     def facts_of(self, point: Cell) -> Mapping[str, ConditionFacts] | None:
         """Return what is known of each of a cell's conditions, None where it has no decisions."""

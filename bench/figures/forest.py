@@ -44,16 +44,9 @@ def _of_defenses(chosen: Selection) -> pd.DataFrame:
 
 
 def _of_attacks(chosen: Selection) -> pd.DataFrame:
-    table = chosen.view.pairs
-    shown = (
-        (table["ranked"] == "attack")
-        & table["against"].isin(chosen.defenses)
-        & table["head"].isin(chosen.heads)
-        & (table["condition"] == chosen.condition)
-    )
+    rows = chosen.pairs_of("attack", chosen.defenses)
     if chosen.options.attack is not None:
-        shown &= (table["first"] == chosen.attacks[0]) | (table["second"] == chosen.attacks[0])
-    rows = table[shown]
+        rows = rows[(rows["first"] == chosen.attacks[0]) | (rows["second"] == chosen.attacks[0])]
     short = chosen.short_attacks
     labels = [f"{short[a]} − {short[b]}" for a, b in zip(rows["first"], rows["second"], strict=True)]
     return _signed(rows, pd.Series(data=False, index=rows.index)).assign(group=rows["against"], label=labels)

@@ -14,9 +14,11 @@ from typing import Any
 import pandas as pd
 
 from bench.analysis.claims import name_in_run
+from bench.analysis.comparison_groups import Axis
 from bench.errors import unknown
 from bench.figures import FigureOptions, NotDrawableError
 from bench.leaderboard import means as run_means
+from bench.leaderboard import significance_tables
 from bench.leaderboard.boards import ADAPTED
 from bench.leaderboard.names import NOTHING, short_names
 from bench.leaderboard.view import RunView
@@ -157,14 +159,19 @@ class Selection:
     @cached_property
     def pairs(self) -> pd.DataFrame:
         """Return the tested pairs of defences against each attack shown, of `significance_tables.PAIRS`."""
-        table = self.view.pairs
-        shown = (
-            (table["ranked"] == "defense")
-            & table["against"].isin(self.attacks)
-            & table["head"].isin(self.heads)
-            & (table["condition"] == self.condition)
-        )
-        return table[shown]
+        return self.pairs_of("defense", self.attacks)
+
+    def pairs_of(self, axis: Axis, opponents: Sequence[str]) -> pd.DataFrame:
+        """Return the tested pairs of methods of one axis against each opponent, of `significance_tables.PAIRS`."""
+        shown = [
+            (one, ranking)
+            for one, ranking in self.view.ranked
+            if one.axis == axis
+            and one.opponent in opponents
+            and one.head in self.heads
+            and one.condition == self.condition
+        ]
+        return significance_tables.pairs(shown)
 
     @cached_property
     def leaderboard(self) -> pd.DataFrame:

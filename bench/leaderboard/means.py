@@ -99,22 +99,28 @@ class Mean:
     dependence: str = ""
 
 
-def means(results: Results, attacks: Sequence[str] = (), backbones: Sequence[str] = ()) -> list[Mean]:
+def means(
+    results: Results,
+    attacks: Sequence[str] = (),
+    backbones: Sequence[str] = (),
+    kept: pd.DataFrame | None = None,
+) -> list[Mean]:
     """Return the means of every defence of a run, against each attack and against all of them.
 
     Args:
         results: of the run.
         attacks: only these, any text for each; empty for all of the run but ``none``.
         backbones: only these trackers, likewise.
+        kept: `significance_tables.accuracy_kept` of what is chosen, where it is known.
 
     Raises:
         UsageError: the run has no such method, or no attack but ``none``.
     """
     chosen = _chosen(results, attacks, backbones)
-    kept = _indexed(accuracy_kept(chosen))
+    tests = _indexed(accuracy_kept(chosen) if kept is None else kept)
     accuracy = {_key(one): one for one in comparison_groups(chosen, "defense", "normal_accuracy")}
     return [
-        _mean(chosen, one, accuracy.get(_key(one)), str(defense), kept)
+        _mean(chosen, one, accuracy.get(_key(one)), str(defense), tests)
         for one in comparison_groups(chosen, "defense")
         for defense in one.rates.columns
     ]
@@ -283,12 +289,11 @@ def _image_means(
     if not files or not all(files):
         return None, None, None, missing
     # Cells share files (trackers of one group, heads): each is read once, and counts as often as it is shared.
-    rows = {name: results.image_rows(name) for name in dict.fromkeys(files)}
-    found = {name: measures.summarize_images(one) for name, one in rows.items()}
+    found = {name: results.images(name) for name in dict.fromkeys(files)}
     for one in found.values():
         if one.reason:
             return None, None, None, one.reason
     psnr, linf = (
         sum(found[name].means[key] or 0.0 for name in files) / len(files) for key in ("psnr", "linf")
     )
-    return psnr, linf, max(float(one["linf"].max()) for one in rows.values()), ""
+    return psnr, linf, max(one.largest["linf"] for one in found.values()), ""

@@ -4,7 +4,7 @@ What lives here: tables as data frames and their form as CSV, Markdown and LaTeX
 themselves (`bench.stats.significance`, `bench.stats.rankings`) and which cells are compared (`comparison_groups`).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -112,9 +112,16 @@ def rankings(found: Sequence[tuple[ComparisonGroup, Ranking]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(RANKINGS))
 
 
-def pairs(found: Sequence[tuple[ComparisonGroup, Ranking]]) -> pd.DataFrame:
-    """Return every pair of methods of every comparison group with its test."""
-    rows = [row for one, ranking in found for row in _pair_rows(one, ranking)]
+def pairs(
+    found: Sequence[tuple[ComparisonGroup, Ranking]], among: Collection[str] | None = None
+) -> pd.DataFrame:
+    """Return every pair of methods of every comparison group with its test.
+
+    Args:
+        found: the groups.
+        among: only pairs of these methods, which are corrected for all the same; None for every pair.
+    """
+    rows = [row for one, ranking in found for row in _pair_rows(one, ranking, among)]
     return pd.DataFrame(rows, columns=list(PAIRS))
 
 
@@ -201,9 +208,13 @@ def _mean(rates: "pd.Series[float]") -> float | None:
     return None if rates.isna().any() else float(rates.mean())
 
 
-def _pair_rows(one: ComparisonGroup, ranking: Ranking) -> Iterator[dict[str, Any]]:
+def _pair_rows(
+    one: ComparisonGroup, ranking: Ranking, among: Collection[str] | None
+) -> Iterator[dict[str, Any]]:
     marked = benjamini_hochberg({pair: test.found.p for pair, test in ranking.pairs.items()})
     for (first, second), test in ranking.pairs.items():
+        if among is not None and not (first in among and second in among):
+            continue
         found = test.found
         yield {
             **_group_columns(one),

@@ -50,7 +50,11 @@ def build(folder: RunFolder) -> pd.DataFrame:
     Raises:
         DataError: not a run's folder, or one of its files is missing or damaged.
     """
-    results = Results.of(folder)
+    return of_results(Results.of(folder))
+
+
+def of_results(results: Results) -> pd.DataFrame:
+    """Return `build` of a run whose results are at hand, so that its decisions are read once."""
     rows = [
         _row(_Row(point, condition, results))
         for point in results.cells

@@ -9,7 +9,7 @@ import pandas as pd
 from bench.analysis.comparison_groups import ComparisonGroup
 from bench.analysis.results import Results
 from bench.leaderboard import means, significance_tables
-from bench.leaderboard.table import build
+from bench.leaderboard.table import of_results
 from bench.run.folder import RunFacts, RunFolder
 from bench.stats.rankings import Ranking
 
@@ -52,12 +52,18 @@ class RunView:
     @cached_property
     def leaderboard(self) -> pd.DataFrame:
         """Return the leaderboard, with the columns of `bench.leaderboard.columns.COLUMNS`."""
-        return build(self.folder)
+        return of_results(self.results)
 
     @cached_property
     def means(self) -> pd.DataFrame:
         """Return the means over trackers, with the columns of `means.COLUMNS`; empty without an attack."""
-        return means.table(means.means(self.results) if set(self.results.values("attack")) - {"none"} else [])
+        cloaked = set(self.results.values("attack")) - {"none"}
+        return means.table(means.means(self.results, kept=self.accuracy_kept) if cloaked else [])
+
+    @cached_property
+    def accuracy_kept(self) -> pd.DataFrame:
+        """Return whether each defence keeps normal accuracy (`significance_tables.accuracy_kept`)."""
+        return significance_tables.accuracy_kept(self.results)
 
     @cached_property
     def ranked(self) -> list[tuple[ComparisonGroup, Ranking]]:

@@ -28,7 +28,7 @@ from bench.report.document import (
     Table,
     with_texts,
 )
-from bench.report.drawings import drawn, photos
+from bench.report.drawings import figures, photos
 from bench.report.key_results import real
 from bench.report.summary import summary
 from bench.report.wording import count, percent, sentence
@@ -72,7 +72,7 @@ def collect(view: RunView, options: ReportOptions | None = None) -> Report:
         subtitle=_subtitle(view),
         sections=(
             summary(view, checked, names),
-            Section("figures", "Figures", (), drawn(view, names)),
+            figures(view, names),
             photos(
                 view, wanted.photos, FigureOptions(store=wanted.store, threads=wanted.threads, names=names)
             ),
@@ -146,8 +146,11 @@ def _significance(view: RunView) -> Section:
         parts.append(Section("accuracy-kept", "Normal accuracy kept", _folded_if_long(kept)))
     if seeds:
         parts.append(Section("seeds", "Seeds", _folded_if_long(seeds)))
-    note = Paragraph(phrases.SIGNIFICANCE if parts else phrases.NOTHING_TO_COMPARE, "note")
-    return Section("significance", "Significance", (note,), tuple(parts))
+    notes = [phrases.SIGNIFICANCE if parts else phrases.NOTHING_TO_COMPARE]
+    if (pairs := tables.pairs_in(view)) > tables.MOST_PAIRS:
+        notes.append(phrases.PAIRS_LEFT_OUT.format(pairs=f"{pairs:,}"))
+    blocks = tuple(Paragraph(note, "note") for note in notes)
+    return Section("significance", "Significance", blocks, tuple(parts))
 
 
 def _folded_if_long(table: Table) -> tuple[Block, ...]:

@@ -7,27 +7,58 @@ from pathlib import Path
 
 from bench.errors import BenchError
 from bench.figures import KINDS, FigureOptions
+from bench.leaderboard.names import NONE
 from bench.leaderboard.view import RunView
+from bench.report import phrases
 from bench.report.document import Block, Bullets, Paragraph, Picture, Section
+from bench.report.key_results import real
+from bench.report.wording import count
 from bench.run.planning import Options, prepare_again
 
 _MADE_OF = frozenset({"fit", "cloak", "purify", "erase"})
 """Stages whose images a picture grid shows and that can take hours to compute again."""
 
 
-def drawn(view: RunView, names: Mapping[str, str]) -> tuple[Section, ...]:
-    """Return a section a figure, and one with the reasons why the other kinds cannot be drawn.
+MOST_PAIRS = 150
+"""Attack × defence pairs that figures show together; of more, labels cover each other and lines are a tangle."""
+
+
+def figures(view: RunView, names: Mapping[str, str]) -> Section:
+    """Return the section of figures: one a kind, and the reasons why the other kinds cannot be drawn.
+
+    Of a run of more than `MOST_PAIRS` pairs, figures show the attack that is strongest without a defence.
 
     Args:
         view: of the run.
         names: as for `FigureOptions`.
     """
+    attacks, defenses = (real(view.results, axis) for axis in ("attack", "defense"))
+    if len(attacks) * len(defenses) <= MOST_PAIRS:
+        return Section("figures", "Figures", (), _drawn(view, FigureOptions(names=names)))
+    strongest = _strongest(view)
+    text = phrases.CROWDED.format(
+        attacks=count(len(attacks), "attack"), defences=count(len(defenses), "defence"), attack=strongest
+    )
+    options = FigureOptions(names=names, attack=strongest)
+    return Section("figures", "Figures", (Paragraph(text, "note"),), _drawn(view, options))
+
+
+def _strongest(view: RunView) -> str:
+    """Return the attack with the highest ASR without a defence, the first of the run where none has a rate."""
+    rows = view.leaderboard
+    own = rows[(rows["attack"] != NONE) & (rows["defense"] == NONE)]
+    rates = own.groupby("attack", sort=False)["asr"].mean().dropna()
+    return str(rates.idxmax()) if len(rates) else real(view.results, "attack")[0]
+
+
+def _drawn(view: RunView, options: FigureOptions) -> tuple[Section, ...]:
+    """Return a section a figure, and one with the reasons why the other kinds cannot be drawn."""
     found, missing = [], []
     for name, kind in KINDS.items():
         if kind.shows_photos:
             continue
         try:
-            drawing = kind.draw(view, FigureOptions(names=names))
+            drawing = kind.draw(view, options)
         except BenchError as error:
             missing.append(f"`{name}`: {error}")
         else:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from bench.analysis.claims import MARGIN
-from bench.analysis.comparison_groups import EVERY, Axis
+from bench.analysis.comparison_groups import EVERY, Axis, ComparisonGroup
 from bench.analysis.results import Results
-from bench.leaderboard import erasure
+from bench.leaderboard import erasure, significance_tables
 from bench.leaderboard.names import NONE, NOTHING
 from bench.leaderboard.significance_tables import PAIRS
 from bench.leaderboard.view import RunView
@@ -145,11 +145,14 @@ def rate(row: Row, name: str) -> str:
 
 def _ranking(view: RunView, axis: Axis, opponent: str, row: Row) -> Ranking:
     """Return the ranking of one comparison at a row's place, an empty one where the run has none."""
+    found = (ranking for one, ranking in view.ranked if _is(one, axis, opponent, row))
+    return next(found, Ranking((), reason="the run has no such comparison"))
+
+
+def _is(one: ComparisonGroup, axis: Axis, opponent: str, row: Row) -> bool:
+    """Return whether a comparison is the one at a row's place."""
     wanted = (axis, opponent, *place(row).values())
-    for one, ranking in view.ranked:
-        if (one.axis, one.opponent, one.head, one.condition, one.access) == wanted:
-            return ranking
-    return Ranking((), reason="the run has no such comparison")
+    return (one.axis, one.opponent, one.head, one.condition, one.access) == wanted
 
 
 def _tied(ranking: Ranking, best: str) -> tuple[str, str]:
@@ -166,8 +169,8 @@ def _compared(view: RunView, axis: Axis, row: Row, other: str, value_of_other: A
     method, opponent = row["defense"], row["against"]
     if axis == "attack":
         method, opponent = opponent, method
-    pairs = matching(view.pairs, ranked=axis, against=opponent, **place(row))
-    found = records(pairs[pairs["first"].isin((method, other)) & pairs["second"].isin((method, other))])
+    groups = [found for found in view.ranked if _is(found[0], axis, opponent, row)]
+    found = records(significance_tables.pairs(groups, among=(method, other)))
     untested = dict.fromkeys(PAIRS) | {"reason": _ranking(view, axis, opponent, row).reason}
     test = next(iter(found), untested)
     if test["first"] == other:

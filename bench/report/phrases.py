@@ -62,7 +62,18 @@ SIGNIFICANCE = (
     "mean that they are equal: the minimum detectable difference is the smallest that would have been found in 80 of "
     "100 such runs."
 )
+PAIRS_LEFT_OUT = (
+    "The run compares {pairs} pairs of methods, more than a page can hold: their tests are in the tables that "
+    "`bench table significance RUN` writes. Here are the rankings that follow from them."
+)
 NOTHING_TO_COMPARE = "The run has no two methods to compare under the same conditions."
+
+CROWDED = (
+    "{attacks} against {defences} are more than one figure can show: the figures below are of `{attack}`, the attack "
+    "with the highest ASR without a defence. `bench plot RUN KIND --attack METHOD` draws them of another; the matrix "
+    "of the summary has the rates of all."
+)
+"""Before the figures of a run of many cells."""
 
 NO_FAILURE = "No cell failed."
 NO_WARNING = "No row carries a warning. What the audit found is listed below."

@@ -12,8 +12,11 @@ from bench.leaderboard.names import NONE, NOTHING
 from bench.leaderboard.significance_tables import KEPT, PAIRS, RANKINGS, SEEDS
 from bench.leaderboard.view import RunView
 from bench.report.document import Column, Folded, Table
-from bench.report.wording import count, difference, matching, p_text, percent, records
+from bench.report.wording import count, difference, p_text, percent, records
 from bench.stats.rankings import Ranking
+
+MOST_PAIRS = 3000
+"""Pairs of methods that a report lists."""
 
 _RANKED = (
     Column("Method"),
@@ -61,21 +64,31 @@ _SEEDS = (
 
 
 def comparisons(view: RunView, axis: Axis) -> list[Folded]:
-    """Return one fold a comparison of two methods or more: its ranking, and every pair with its test."""
-    rankings = significance_tables.rankings(view.ranked)
+    """Return one fold a comparison of two methods or more: its ranking, and every pair with its test.
+
+    Of more pairs than `MOST_PAIRS` in all of the run, only the rankings: nobody reads so many.
+    """
+    whole = pairs_in(view) <= MOST_PAIRS
     return [
         Folded(
             f"{_named(one)}: {_verdict(ranking)}",
-            tuple(_tables(one, ranking, _of(rankings, one), _of(view.pairs, one))),
+            tuple(
+                _tables(
+                    one,
+                    ranking,
+                    significance_tables.rankings([(one, ranking)]),
+                    significance_tables.pairs([(one, ranking)] if whole else []),
+                )
+            ),
         )
         for one, ranking in view.ranked
         if one.axis == axis and len(one.rates.columns) > 1
     ]
 
 
-def _of(table: pd.DataFrame, one: ComparisonGroup) -> pd.DataFrame:
-    group = {"head": one.head, "condition": one.condition, "access": one.access}
-    return matching(table, ranked=one.axis, against=one.opponent, **group)
+def pairs_in(view: RunView) -> int:
+    """Return how many pairs of methods all comparisons of a run have together."""
+    return sum(len(ranking.pairs) for _, ranking in view.ranked)
 
 
 def _named(one: ComparisonGroup) -> str:
@@ -148,7 +161,7 @@ def _difference(row: dict[str, Any]) -> str:
 
 def accuracy_kept(view: RunView) -> Table | None:
     """Return whether each defence keeps normal accuracy, None where the run has no defence to test."""
-    rows = records(significance_tables.accuracy_kept(view.results))
+    rows = records(view.accuracy_kept)
     if not rows:
         return None
     caption = (

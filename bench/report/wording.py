@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 NAMED = 6
@@ -28,7 +29,10 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def matching(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
     """Return the rows of a table that have the given values in the columns named."""
-    return table[(table[list(values)] == pd.Series(values)).all(axis=1)]
+    there = np.ones(len(table), dtype=bool)
+    for name, value in values.items():
+        there &= (table[name] == value).to_numpy(dtype=bool, na_value=False)
+    return table[there]
 
 
 def percent(value: Any, low: Any = None, high: Any = None) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -59,12 +59,14 @@ class ImageSummary:
         n_images: images compared.
         share_unchanged: share of them without any changed 8-bit value, None where none was compared.
         reason: why means are missing, else "".
+        largest: measure → its largest value over all images, changed or not; none for no images.
     """
 
     means: Mapping[str, float | None]
     n_images: int
     share_unchanged: float | None
     reason: str = ""
+    largest: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -393,14 +395,17 @@ def image_means(measures: Mapping[str, NDArray[Any]], changed: NDArray[np.bool_]
         measures: measure → its value of each image.
         changed: which images are.
     """
+    largest = {name: float(np.fmax.reduce(values)) for name, values in measures.items() if len(values)}
     if not changed.any():
         why = "no image was changed" if len(changed) else "no images"
-        return ImageSummary(dict.fromkeys(measures), len(changed), 1.0 if len(changed) else None, why)
+        share = 1.0 if len(changed) else None
+        return ImageSummary(dict.fromkeys(measures), len(changed), share, why, largest)
     means = {name: float(values[changed].astype(np.float64).mean()) for name, values in measures.items()}
     return ImageSummary(
         means={name: None if math.isnan(value) else value for name, value in means.items()},
         n_images=len(changed),
         share_unchanged=float(1 - changed.mean()),
+        largest=largest,
     )
 
 
