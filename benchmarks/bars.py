@@ -140,6 +140,11 @@ def tables() -> Iterator[Measure]:
         yield amount(
             "no work twice", f"{what}: memory", median(f[1] for f in found), "MB", most=500, rounds=3
         )
+        page = str(Path(folder) / "report.html")
+        words = ("-m", "bench", "report", str(first.folder.path), "--no-photos", "--out", page, "--quiet")
+        took = median(_took(*words) for _ in range(3))
+        note = "whole command, start included"
+        yield amount("no work twice", f"report of {cells:,} cells", took, "s", most=20, rounds=3, note=note)
 
 
 _OF_A_RUN = "import bench.cli.run, bench.run.runner, bench.leaderboard.as_csv, pandas, scipy.stats, torch"

@@ -13,6 +13,7 @@ from bench.errors import UsageError
 from bench.figures import KINDS, WIDTHS, FigureOptions, NotDrawableError, files, identities, robustness, style
 from bench.figures.critical_difference import tie_groups
 from bench.figures.quality import pareto
+from bench.leaderboard import significance_tables
 from bench.leaderboard.view import RunView
 
 DRAWN = ["heatmap", "slopes", "forest", "critical-difference", "quality", "backbones", "identities", "cost"]
@@ -81,7 +82,7 @@ def test_marks_are_those_of_the_tested_pairs(whole, monkeypatch):
         other = row["second"] if row["first"] == "none" else row["first"]
         first = ("none", other) if other == "tiny-negative" else (other, "none")
         pairs.loc[place, ["first", "second"]] = first
-    monkeypatch.setitem(whole.view.__dict__, "pairs", pairs)
+    monkeypatch.setattr(significance_tables, "pairs", lambda _groups: pairs[lower])
     drawn = draw(whole.view, "heatmap")
     texts = [text.get_text() for text in drawn.figure.axes[0].texts]
     assert [text[-1] for text in texts[3:6]] == [texts[3][-1], "*", "†"]

@@ -4,6 +4,8 @@ import io
 import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -122,6 +124,18 @@ def test_every_empty_value_of_a_row_has_its_reason(leaderboard):
             if row[column] is None or pd.isna(row[column]):
                 assert isinstance(row[reason], str), (column, row)
                 assert row[reason], (column, row)
+
+
+def test_a_table_is_made_without_torch(prepared, leaderboard):
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom bench.leaderboard.as_csv import to_csv\n"
+        "from bench.leaderboard.table import build\nfrom bench.run.folder import RunFolder\n"
+        "sys.stdout.write(to_csv(build(RunFolder(Path(sys.argv[1])))))\nassert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, prepared.folder.path], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == to_csv(leaderboard)
 
 
 def test_the_same_folder_gives_the_same_bytes(prepared, leaderboard):

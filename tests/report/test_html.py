@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bench.errors import UsageError
 from bench.figures import KINDS, Drawing
 from bench.leaderboard.view import RunView
-from bench.report import content, svg
+from bench.report import content, drawings, svg, tables
 from bench.report.content import ReportOptions, collect, run_command
 from bench.report.document import (
     Column,
@@ -181,6 +181,27 @@ def test_paths_that_a_run_was_given_are_shortened(view, tmp_path):
     assert "…/my photos" in text
     assert "no file in …/torch." in text
     assert "…/mine.py:MyCloak" in text
+
+
+def test_a_run_of_many_cells_shows_one_attack_and_no_pairs(view, monkeypatch):
+    monkeypatch.setattr(drawings, "MOST_PAIRS", 1)
+    monkeypatch.setattr(tables, "MOST_PAIRS", 1)
+    report = collect(RunView.of(view.folder.path), ReportOptions(photos=False))
+    parts = {section.id: section for section in report.sections}
+    (note,) = parts["figures"].blocks
+    undefended = view.leaderboard[view.leaderboard["defense"] == "none"]
+    cloaked = undefended[undefended["attack"] != "none"].groupby("attack")["asr"].mean()
+    assert f"the figures below are of `{cloaked.idxmax()}`" in note.text
+    others = [name for name in cloaked.index if name != cloaked.idxmax()]
+    assert others
+    for picture in pictures(replace(report, sections=(parts["figures"],))):
+        assert not [name for name in others if name in picture.drawing.alt]
+    notes = [block.text for block in parts["significance"].blocks]
+    assert "`bench table significance RUN`" in notes[-1]
+    folds = [fold for part in parts["significance"].parts for fold in part.blocks if isinstance(fold, Folded)]
+    captions = [block.caption for fold in folds for block in fold.blocks]
+    assert any(caption.startswith("Ranking.") for caption in captions)
+    assert not any(caption.startswith("Every pair") for caption in captions)
 
 
 def test_photos_are_left_out_as_asked(page):
