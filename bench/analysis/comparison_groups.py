@@ -74,6 +74,13 @@ def comparison_groups(results: Results, axis: Axis, measure: Measure = "asr") ->
         axis: what is ranked.
         measure: by which rate.
     """
+    key = ("comparison_groups", axis, measure)
+    if key not in results.derived:
+        results.derived[key] = _groups(results, axis, measure)
+    return list(results.derived[key])
+
+
+def _groups(results: Results, axis: Axis, measure: Measure) -> list[ComparisonGroup]:
     return [
         found
         for head in results.values("head")
@@ -85,15 +92,23 @@ def comparison_groups(results: Results, axis: Axis, measure: Measure = "asr") ->
     ]
 
 
+def ranked(results: Results, axis: Axis) -> list[tuple[ComparisonGroup, Ranking]]:
+    """Return every comparison group of one axis, ranked by ASR; each is ranked once, whoever asks."""
+    key = ("ranked", axis)
+    if key not in results.derived:
+        seed = results.facts.spec.split_seed
+        results.derived[key] = [(one, one.rank(seed)) for one in comparison_groups(results, axis)]
+    return list(results.derived[key])
+
+
 def rank_columns(results: Results, leaderboard: pd.DataFrame) -> dict[str, list[Any]]:
     """Return the leaderboard's columns on ranks: each row's defence among all, against the row's attack."""
     places: dict[tuple[str, ...], Mapping[str, Any]] = {}
-    for one in comparison_groups(results, "defense"):
-        ranking = one.rank(results.facts.spec.split_seed)
-        ranked = {method.method: method for method in ranking.methods}
+    for one, ranking in ranked(results, "defense"):
+        methods = {method.method: method for method in ranking.methods}
         for name in one.rates.columns:
             key = (one.opponent, name, one.head, one.condition, one.access)
-            places[key] = _place(ranked.get(name), ranking.reason, len(one.rates.columns))
+            places[key] = _place(methods.get(name), ranking.reason, len(one.rates.columns))
     rows = [
         places.get(
             key, {"ranking_reason": "a defence is ranked against an attack, where a lower rate is its gain"}

@@ -32,6 +32,7 @@ class Results:
         folder: the run's folder.
         facts: what was requested.
         cells: every cell by its place, in the run's order.
+        derived: what others made of all these cells, by a key of theirs; a part of a run (`replace`) begins anew.
     """
 
     folder: RunFolder
@@ -45,6 +46,7 @@ class Results:
     _images: dict[str, rates.ImageSummary] = field(default_factory=dict, repr=False)
     _measured: dict[tuple[Cell, str], Measured] = field(default_factory=dict, repr=False)
     _reader: Reader = field(default_factory=Reader, repr=False)
+    derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(cls, folder: RunFolder) -> "Results":

@@ -148,7 +148,7 @@ def _chosen(results: Results, attacks: Sequence[str], backbones: Sequence[str]) 
         for point, cell in results.cells.items()
         if point.attack in wanted["attack"] and point.backbone in wanted["backbone"]
     }
-    return replace(results, cells=cells)
+    return results if len(cells) == len(results.cells) else replace(results, cells=cells)
 
 
 def _key(one: ComparisonGroup) -> tuple[str, str, str, str]:

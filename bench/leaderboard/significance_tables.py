@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bench.analysis.claims import MARGIN
-from bench.analysis.comparison_groups import ComparisonGroup, comparison_groups
+from bench.analysis.comparison_groups import ComparisonGroup, comparison_groups, ranked
 from bench.analysis.reference_tests import detectable
 from bench.analysis.results import Results
 from bench.run.spec import Cell
@@ -102,8 +102,7 @@ SEEDS: Mapping[str, str] = {
 
 def ranked_groups(results: Results) -> list[tuple[ComparisonGroup, Ranking]]:
     """Return every comparison group of a run, ranked: defences against each attack, attacks under each defence."""
-    found = [*comparison_groups(results, "defense"), *comparison_groups(results, "attack")]
-    return [(one, one.rank(results.facts.spec.split_seed)) for one in found]
+    return [*ranked(results, "defense"), *ranked(results, "attack")]
 
 
 def rankings(found: Sequence[tuple[ComparisonGroup, Ranking]]) -> pd.DataFrame:
