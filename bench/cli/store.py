@@ -1,4 +1,4 @@
-"""`bench store`: check, repair, clear and copy the store of artefacts."""
+"""`bench store`: check, repair and clear the store of artefacts; give runs away with theirs, and take them in."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,8 @@ Examples:
   bench store check
   bench store repair
   bench store gc --keep runs/3f2a --older-than 30 --dry-run
-  bench store export runs/3f2a OUT
+  bench store export runs/3f2a s3://bucket/matrix
+  bench store import s3://bucket/matrix
 """
 
 _runs = click.Path(path_type=Path)
@@ -109,34 +110,78 @@ def gc(runs: tuple[Path, ...], days: float, dry_run: bool, store: Path | None, a
     click.echo(f"{_sum(chosen)} {'would be removed' if dry_run else 'removed'}.")
 
 
-@store_group.command(epilog="Example: bench store export runs/3f2a OUT")
+@store_group.command(epilog="Example: bench store export runs/3f2a s3://bucket/matrix")
 @click.argument("runs", nargs=-1, required=True, type=_runs)
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("to")
 @store_option
 @json_option
-def export(runs: tuple[Path, ...], out: Path, store: Path | None, as_json: bool) -> None:
-    """Copy what the finished runs RUNS are made from into the store OUT, to be kept or given away with them.
+def export(runs: tuple[Path, ...], to: str, store: Path | None, as_json: bool) -> None:
+    """Copy the finished runs RUNS, and all they are made from, to the place TO, to be kept or given away.
 
-    With it `bench verify RUN --store OUT` checks every artefact, and `bench run` computes nothing of these runs. The
-    code, packages and threads must be those that made them. Crops and embeddings identify people: see responsible use.
+    TO is a folder, FILE.zip, or a URL such as s3://BUCKET/PREFIX (needs the extra `cloud`). There `bench store import`
+    finds them; a folder can be given as --store too. What is there already is not copied again. Crops and embeddings
+    identify people: see responsible use.
     """
     from bench.errors import DataError
-    from bench.run import store_care
+    from bench.run import exports, places
+    from bench.run.folder import RunFolder
 
     opened = _opened(store)
-    artefacts = _needed(runs, opened)
-    with counting("copying artefacts", len(artefacts)) as advance:
-        absent = store_care.copy(opened, artefacts, out, advance)
-    if absent:
-        raise DataError(
-            f"{len(absent)} of {len(artefacts)} artefacts are not in {opened.folder}, e.g. {absent[0][0]} "
-            f"{absent[0][1][:12]}; the others are in {out}. Run the same command again to compute them, or give the "
-            "run's own store with --store."
-        )
+    chosen = [(RunFolder(run), _needed([run], opened)) for run in runs]
+    with places.to_write(to) as place:
+        total = sum(exports.steps(folder, artefacts) for folder, artefacts in chosen)
+        with counting("copying artefacts and files", total) as advance:
+            absent = [one for each in chosen for one in exports.export(opened, *each, place, advance)]
+        if absent:
+            raise DataError(
+                f"{len(absent)} artefacts are not in {opened.folder}, e.g. {absent[0][0]} {absent[0][1][:12]}; without "
+                "them the export is not finished. Run the run's command again to compute them, or give its own store "
+                "with --store."
+            )
+    number = len({artefact for _, artefacts in chosen for artefact in artefacts})
     if as_json:
-        print_json({"store": str(out), "artefacts": len(artefacts)})
+        print_json({"to": to, "runs": [folder.facts().run for folder, _ in chosen], "artefacts": number})
         return
-    click.echo(f"{len(artefacts)} artefacts in {out}")
+    click.echo(f"{_runs_of(len(chosen))} and {number} artefacts in {to}")
+
+
+@store_group.command("import", epilog="Example: bench store import s3://bucket/matrix --run 3f2a")
+@click.argument("source", metavar="FROM")
+@click.option(
+    "--run", "runs", multiple=True, help="How a run's digest begins; may be repeated. [default: all there]"
+)
+@click.option(
+    "--out", type=_runs, default="runs", show_default=True, help="Folder that gets a folder for each run."
+)
+@store_option
+@json_option
+def import_(source: str, runs: tuple[str, ...], out: Path, store: Path | None, as_json: bool) -> None:
+    """Copy the runs that `bench store export` wrote to the place FROM into the store and the folder OUT.
+
+    FROM is what was given there. Every object is checked against its digest before it is written; what is here already
+    is not copied again. After it the command that made the run computes nothing, where code, packages and threads are
+    those that made it.
+    """
+    from bench.run import exports, places
+
+    place, opened = places.to_read(source), _opened(store)
+    chosen = exports.indices(place, runs)
+    total = sum(len(index.artefacts) + len(index.files) for index in chosen)
+    with counting("checking and copying", total) as advance:
+        taken = [exports.take(index, place, opened, out / index.run, advance) for index in chosen]
+    exports.check(taken, place)
+    if as_json:
+        print_json(
+            {"store": str(opened.folder), "runs": [vars(one) | {"folder": str(one.folder)} for one in taken]}
+        )
+        return
+    for one in taken:
+        kept = ", left as it was: made here too" if one.kept else ""
+        click.echo(f"{one.folder}: {one.artefacts} artefacts, {one.copied} of them new in the store{kept}")
+
+
+def _runs_of(number: int) -> str:
+    return "1 run" if number == 1 else f"{number} runs"
 
 
 def _opened(store: Path | None) -> "Store":

@@ -1,7 +1,7 @@
-"""Looking after a store: what is damaged in it, what can go, and a copy of what runs need.
+"""Looking after a store: what is damaged in it, and what can go.
 
-What lives here: reading a whole store, repairing it, removing and copying artefacts. What must not: how an artefact is
-written or read (`bench.run.store`), and which artefacts a run has (`bench.run.planning`).
+What lives here: reading a whole store, repairing it, removing artefacts. What must not: how an artefact is written or
+read (`bench.run.store`), which artefacts a run has (`bench.run.planning`), and copies of them (`bench.run.exports`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 from bench.errors import UsageError
-from bench.files import write_atomically
 from bench.run.graph import STAGES
 from bench.run.store import MisplacedError, Store, read_record
 
@@ -176,35 +175,3 @@ def remove(items: Iterable[Item]) -> None:
     for item in items:
         for path in sorted(item.files, key=lambda file: file.suffix != ".json"):
             path.unlink(missing_ok=True)
-
-
-# -- copying -------------------------------------------------------------------------------------------
-
-
-def copy(
-    store: Store, artefacts: Iterable[tuple[str, str]], target: Path, advance: Advance = lambda _n: None
-) -> list[tuple[str, str]]:
-    """Copy artefacts into another store, each checked as it is read; returns those that are not there.
-
-    Args:
-        store: to read from.
-        artefacts: stage and address of each.
-        target: folder of the other store; what it holds whole is not written again.
-        advance: called with the number of artefacts done.
-
-    Raises:
-        StoreError: the other folder cannot be written.
-    """
-    other, absent = Store(target), []
-    for stage, address in artefacts:
-        payload = store.read(stage, address)
-        record = store.record(stage, address)
-        if payload is None or record is None:
-            absent.append((stage, address))
-        elif other.state(stage, address) != "whole":
-            paths = zip(store.paths(stage, address), other.paths(stage, address), strict=True)
-            (_, to_payload), (record_path, to_record) = paths
-            write_atomically(to_payload, payload, "OUT")
-            write_atomically(to_record, record_path.read_bytes(), "OUT")
-        advance(1)
-    return absent
