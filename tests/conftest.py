@@ -15,12 +15,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from contextlib import suppress
 from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
 from types import CodeType, FunctionType, SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
@@ -384,3 +387,78 @@ def finished(command, matrix, once):
     root = once("finished", make)
     process = SimpleNamespace(stdout=(root / "stdout").read_text(), stderr=(root / "stderr").read_text())
     return SimpleNamespace(process=process, run=root / "run", store=root / "store", csv=root / "table.csv")
+
+
+# --- runs whose processes are ended -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def short():
+    """Return the options of a run of a second or two."""
+    return (
+        "--dataset", "tiny", "--attack", "tiny-noise", "--defense", "jpeg:quality=20", "--backbone", "tiny-a",
+        "--head", "nn", "--threads", "1", "--quiet",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def alone(command, short, once):
+    """Run it once, in its own process and undisturbed; gives the folder with its ``store`` and its ``run``."""
+
+    def make(root):
+        done = command("run", *short, "--store", root / "store", "--out", root / "run")
+        assert done.returncode == 0, done.stderr
+
+    return once("alone", make)
+
+
+@pytest.fixture(scope="session")
+def digests():
+    """Return a function from a store to the digests of its payloads."""
+
+    def listed(store):
+        return {
+            path.relative_to(store): sha256(path.read_bytes()).hexdigest() for path in store.glob("*/*/*.bin")
+        }
+
+    return listed
+
+
+@pytest.fixture(scope="session")
+def rows():
+    """Return a function from a run to its rows, those of the attack that misbehaves apart from the others."""
+
+    def split(run):
+        table = pd.read_csv(run / "leaderboard.csv", keep_default_na=False, dtype=str)
+        bad = table["attack"].str.contains("bad_attack|misbehaves")
+        return table[bad], table.loc[~bad, ["attack", "defense", "status", "asr"]].reset_index(drop=True)
+
+    return split
+
+
+@pytest.fixture(scope="session")
+def running():
+    """Return a function that gives the command line of every process of this machine (Linux), by its number."""
+
+    def listed():
+        found = {}
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                found[int(path.parent.name)] = path.read_bytes().decode(errors="replace").split("\0")
+        return found
+
+    return listed
+
+
+@pytest.fixture(scope="session")
+def wait_until():
+    """Return a function that waits until something is true, as long as a process runs where one is given."""
+
+    def wait(true, process=None, seconds=180):
+        until = time.monotonic() + seconds
+        while not true():
+            assert process is None or process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+    return wait

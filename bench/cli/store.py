@@ -77,7 +77,7 @@ def repair(store: Path | None, as_json: bool) -> None:
 @store_option
 @json_option
 def gc(runs: tuple[Path, ...], days: float, dry_run: bool, store: Path | None, as_json: bool) -> None:
-    """Remove the artefacts that no run named by --keep needs.
+    """Remove the artefacts that no run named by --keep needs, and what jobs and workers of runs long gone left.
 
     Without --keep or --older-than it would remove everything, and is refused.
     """
@@ -99,14 +99,19 @@ def gc(runs: tuple[Path, ...], days: float, dry_run: bool, store: Path | None, a
         )
     needed = frozenset(address for _, address in wanted)
     chosen = store_care.removable(_surveyed(opened), needed, days * 86_400)
+    folders = store_care.left_by_engines(opened, days * 86_400)
     if not dry_run:
         store_care.remove(chosen)
+        store_care.remove_folders(folders)
     if as_json:
-        print_json({"removed": [_row(item) for item in chosen], "dry_run": dry_run})
+        left = [path.relative_to(opened.folder).as_posix() for path in folders]
+        print_json({"removed": [_row(item) for item in chosen], "folders": left, "dry_run": dry_run})
         return
     stages = list(dict.fromkeys(item.stage for item in chosen))
     for stage in stages:
         click.echo(f"{stage}: {_sum([item for item in chosen if item.stage == stage])}")
+    if folders:
+        click.echo(f"what jobs and workers left: {len(folders)} folders")
     click.echo(f"{_sum(chosen)} {'would be removed' if dry_run else 'removed'}.")
 
 

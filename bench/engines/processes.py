@@ -25,12 +25,10 @@ from typing import Any, Self
 
 from bench.errors import UsageError
 from bench.run.engine import Engine, EngineError, Job, Progress, Report, Submit, Unit
+from bench.run.store import WORKERS
 from bench.run.watch import Death, Message, is_overdue
 
 log = logging.getLogger("bench")
-
-LOGS = ".workers"
-"""Folder of a store with what workers print; it goes where there was nothing."""
 
 _TICK = 0.2
 _SHOWN_LINES = 3
@@ -67,7 +65,7 @@ class Processes(Engine):
     @contextmanager
     def begin(self, job: Job, progress: Progress) -> Iterator[Submit]:
         """Give places to workers, which start with their first unit. See `Engine.begin`."""
-        folder = job.store / LOGS / f"{platform.node()}-{os.getpid()}"
+        folder = job.store / WORKERS / f"{platform.node()}-{os.getpid()}"
         job = job.model_copy(update={"workers": job.workers * self.count})
         pool = _Pool(job, progress, folder, _own_environments(job.device, self.count))
         try:

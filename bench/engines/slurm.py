@@ -31,20 +31,22 @@ from bench.engines.processes import Processes
 from bench.errors import BenchError, UsageError
 from bench.files import write_atomically
 from bench.run.engine import Engine, EngineError, Job, Progress, Report, Submit, Unit
+from bench.run.store import JOBS
 
 if TYPE_CHECKING:
     import submitit
 
 log = logging.getLogger("bench")
 
-FOLDER = ".slurm"
-"""Folder of a store with what jobs are told, what they report and what they print."""
-
 ARRAY_SIZE = 1000
 """Jobs of one array at most; Slurm's own limit (MaxArraySize) is 1001 where nothing else is set."""
 
 TRIES = 3
 """How often a unit is submitted whose job ends without a report."""
+
+PAUSE = 3.0
+"""Seconds before a unit is submitted again that Slurm did not take; four times as many each further time, as a
+controller that is started anew takes its time."""
 
 
 class SlurmSettings(Frozen):
@@ -103,7 +105,7 @@ class Slurm(Engine):
         """Make the folder that jobs read and write; see `Engine.begin`."""
         del progress  # known when a unit reports
         folder = (
-            job.store / FOLDER / secrets.token_hex(6)
+            job.store / JOBS / secrets.token_hex(6)
         )  # what an earlier command left in the queue has another
         queue = _Queue(folder, job, self.settings)
         try:
@@ -157,13 +159,15 @@ class _Pending:
         future: of its report.
         job_id: as Slurm has it, e.g. ``17_3``; "" while it is to be submitted.
         tries: how often that was tried.
-        gone: when it was first missing in the queue, by `time.monotonic`; None while it is there.
+        due: when it may be submitted, by `time.monotonic`.
+        gone: when it was first missing in the queue, likewise; None while it is there.
     """
 
     unit: Unit
     future: Future[Report]
     job_id: str = ""
     tries: int = 0
+    due: float = 0.0
     gone: float | None = None
 
 
@@ -232,7 +236,8 @@ class _Queue:
             while True:
                 each = self._new.get_nowait()
                 self._pending[each.unit.number] = each
-        waiting = [each for each in self._pending.values() if not each.job_id]
+        now = time.monotonic()
+        waiting = [each for each in self._pending.values() if not each.job_id and each.due <= now]
         for start in range(0, len(waiting), ARRAY_SIZE):
             self._submit(waiting[start : start + ARRAY_SIZE])
 
@@ -244,13 +249,19 @@ class _Queue:
             with self._executor.batch():
                 jobs = [self._executor.submit(Task(self.folder, each.unit.number)) for each in batch]
         except Exception as error:  # sbatch's own words, by submitit's several exceptions
-            log.warning("Slurm took no job: %s", _said(error))
-            for each in [one for one in batch if one.tries >= TRIES]:
-                self._finish(each, EngineError(f"Slurm took no job: {_said(error)}"))
+            self._refused(batch, f"Slurm took no job: {_said(error)}")
             return
         for each, job in zip(batch, jobs, strict=True):
             each.job_id, each.gone = str(job.job_id), None
             log.info("unit %d is job %s: %s", each.unit.number, job.job_id, job.paths.stderr)
+
+    def _refused(self, batch: Sequence[_Pending], reason: str) -> None:
+        """Have units that Slurm did not take wait, or fail."""
+        log.warning("%s", reason)
+        for each in batch:
+            each.due = time.monotonic() + PAUSE * 4 ** (each.tries - 1)
+            if each.tries >= TRIES:
+                self._finish(each, EngineError(reason))
 
     def _take_report(self, one: _Pending) -> None:
         path = self.folder / f"report-{one.unit.number}.json"

@@ -15,7 +15,7 @@ from bench.run.engine import Engine, Job, Report, Submit, Unit
 from bench.run.graph import Executor, Node
 from bench.run.planning import Prepared
 from bench.run.timings import seconds_by
-from bench.run.units import Batch, cut, urgency
+from bench.run.units import cut, urgency, what
 
 log = logging.getLogger("bench")
 
@@ -36,6 +36,7 @@ def job_of(prepared: Prepared) -> Job:
         lpips_trunk=options.lpips_trunk and options.lpips_trunk.absolute(),
         seconds=_or_none_at_all(options.limits.seconds),
         gigabytes=_or_none_at_all(options.limits.gigabytes),
+        made_with=prepared.made_with,
     )
 
 
@@ -58,10 +59,10 @@ class Driver:
         self.engine = engine
         self.executor = executor
         seconds = seconds_by(prepared.store, prepared.machine.threads)
-        self._batches = cut(prepared.missing, seconds, engine.unit_seconds)
-        self._urgency = urgency(self._batches)
-        self._waiting = {batch.number: batch for batch in self._batches}
-        self._running: dict[Future[Report], Batch] = {}
+        self._units = cut(prepared.missing, seconds, engine.unit_seconds)
+        self._urgency = urgency(self._units)
+        self._waiting = {unit.number: unit for unit in self._units}
+        self._running: dict[Future[Report], Unit] = {}
         self._nodes = {node.address: node for node in prepared.missing}
         self._shown = dict.fromkeys(self._nodes, 0)
         self._finished: SimpleQueue[tuple[str, int]] = SimpleQueue()
@@ -73,11 +74,12 @@ class Driver:
             EngineError: the engine cannot be used here.
             StoreError: the store cannot be written.
         """
-        if not self._batches:
+        if not self._units:
             return
         job = job_of(self.prepared)
-        log.info("%d units of work for %s", len(self._batches), self.engine)
-        with self.engine.begin(job, lambda *told: self._finished.put(told)) as submit:
+        log.info("%d units of work for %s", len(self._units), self.engine)
+        begun = self.engine.begin(job, lambda *told: self._finished.put(told))
+        with self.prepared.store.at_work(), begun as submit:
             while self._waiting or self._running:
                 self._hand_out(submit)
                 done, _ = wait(self._running, timeout=_TICK, return_when=FIRST_COMPLETED)
@@ -87,39 +89,41 @@ class Driver:
 
     def _hand_out(self, submit: Submit) -> None:
         """Hand out what can be computed now, the most urgent first, and drop what cannot be any more."""
-        places = len(self._batches) if self.engine.at_once is None else self.engine.at_once
-        chosen: list[tuple[Batch, Unit]] = []
-        for batch in self._ready():
+        places = len(self._units) if self.engine.at_once is None else self.engine.at_once
+        chosen: list[Unit] = []
+        for unit in self._ready():
             if len(chosen) == places - len(self._running):
                 break
-            del self._waiting[batch.number]
-            nodes = [node for node in batch.nodes if not self._is_lost(node)]
+            del self._waiting[unit.number]
+            nodes = [node for node in self._nodes_of(unit) if not self._is_lost(node)]
             if nodes:
-                chosen.append((batch, self._unit(batch, nodes)))
+                chosen.append(self._begun(unit, nodes))
         if not chosen:
             return
         try:
-            futures = submit([unit for _, unit in chosen])
+            futures = submit(chosen)
         except Exception as error:  # as of a unit: what an engine is built on may fail in any way
             futures = [_lost_at_once(error) for _ in chosen]
-        for (batch, unit), future in zip(chosen, futures, strict=True):
+        for unit, future in zip(chosen, futures, strict=True):
             log.info("unit %d begun: %s", unit.number, unit.what)
-            self._running[future] = batch
+            self._running[future] = unit
 
-    def _ready(self) -> Sequence[Batch]:
-        unfinished = self._waiting.keys() | {batch.number for batch in self._running.values()}
-        ready = [batch for batch in self._waiting.values() if not batch.after & unfinished]
-        return sorted(ready, key=lambda batch: (-self._urgency[batch.number], batch.number))
+    def _ready(self) -> Sequence[Unit]:
+        unfinished = self._waiting.keys() | {unit.number for unit in self._running.values()}
+        ready = [unit for unit in self._waiting.values() if not unit.after & unfinished]
+        return sorted(ready, key=lambda unit: (-self._urgency[unit.number], unit.number))
 
-    def _unit(self, batch: Batch, nodes: Sequence[Node]) -> Unit:
+    def _nodes_of(self, unit: Unit) -> list[Node]:
+        return [self._nodes[address] for address in unit.addresses]
+
+    def _begun(self, unit: Unit, nodes: Sequence[Node]) -> Unit:
+        """Return a unit with those of its nodes that can be computed."""
         for node in nodes:
             self.executor.advance(node, 0)
-        return Unit(
-            number=batch.number,
-            what=printable(batch.what),
-            addresses=tuple(node.address for node in nodes),
-            seconds=batch.seconds,
-            key=nodes[0].key,
+        if len(nodes) == len(unit.addresses):
+            return unit
+        return unit.model_copy(
+            update={"what": what(nodes), "addresses": tuple(node.address for node in nodes)}
         )
 
     def _is_lost(self, node: Node) -> bool:
@@ -132,13 +136,13 @@ class Driver:
             failed[node.address] = reason
         return True
 
-    def _take(self, batch: Batch, future: Future[Report]) -> None:
+    def _take(self, unit: Unit, future: Future[Report]) -> None:
         """Take in what became of a unit."""
         try:
             report = future.result()
         except Exception as error:  # an engine, or what it is built on, may fail in any way
             reason = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
-            report = self._lost(batch, printable(f"{batch.what}: {reason}"))
+            report = self._lost(unit, printable(f"{unit.what}: {reason}"))
         if report.stopped:
             raise StoreError(report.stopped)
         for address, seconds in report.seconds.items():
@@ -147,18 +151,22 @@ class Driver:
         for address, reason in report.failed.items():
             log.error("%s", reason)
             self.executor.failed.setdefault(address, reason)
-        untold = self._lost(batch, printable(f"{batch.what}: no worker says what became of it"))
+        untold = self._lost(unit, printable(f"{unit.what}: no worker says what became of it"))
         for address, reason in untold.failed.items():
             if address not in report.seconds:
                 self.executor.failed.setdefault(address, reason)
-        for node in batch.nodes:
+        for node in self._nodes_of(unit):
             self._move(node.address, node.work - self._shown[node.address])
 
-    def _lost(self, batch: Batch, reason: str) -> Report:
+    def _lost(self, unit: Unit, reason: str) -> Report:
         """Return the report of a unit that gave none: what is not in the store failed."""
         there = self.prepared.store
         return Report(
-            failed={node.address: reason for node in batch.nodes if (node.stage, node.address) not in there}
+            failed={
+                node.address: reason
+                for node in self._nodes_of(unit)
+                if (node.stage, node.address) not in there
+            }
         )
 
     def _show(self) -> None:

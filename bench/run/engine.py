@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field
 
 from bench.contracts import Frozen
 from bench.errors import BenchError
 from bench.run.precision import Precision
+from bench.run.provenance import MadeWith
 from bench.run.spec import RunSpec
 
 Progress = Callable[[str, int], None]
@@ -42,6 +43,7 @@ class Job(Frozen):
         lpips_trunk: AlexNet's weights for LPIPS; None to look where a run looks.
         seconds, gigabytes: see `Limits`.
         workers: that share this machine's memory.
+        made_with: what decides artefacts where they were planned, so that a worker that plans others can say why.
     """
 
     spec: RunSpec
@@ -54,17 +56,22 @@ class Job(Frozen):
     seconds: float | None = None
     gigabytes: float | None = None
     workers: int = 1
+    made_with: MadeWith
+
+    def __hash__(self) -> int:
+        """Return it by what is quickly hashed: a worker finds its plan by the job of every unit."""
+        return hash((self.store, self.device, self.threads, self.batch_size))
 
 
 class Unit(Frozen):
-    """Artefacts to compute, in this order.
+    """Artefacts that one worker computes, one after another in this order.
 
     Attributes:
-        number: of the unit in its run.
+        number: of the unit in its run: 0, 1, …; those it comes after have smaller ones.
         what: for people.
-        addresses: of the artefacts.
+        addresses: of the artefacts, each behind what it is made from.
         seconds: about how long they take.
-        key: the first one's, so that a worker that plans another can say what differs.
+        after: numbers of the units with what it is made from; for whoever hands out, it does not travel.
         failed: address → why that artefact is not to be computed.
     """
 
@@ -72,7 +79,7 @@ class Unit(Frozen):
     what: str
     addresses: tuple[str, ...]
     seconds: float = 0
-    key: Mapping[str, Any] = Field(default_factory=dict)
+    after: frozenset[int] = Field(frozenset(), exclude=True)
     failed: Mapping[str, str] = Field(default_factory=dict)
 
 

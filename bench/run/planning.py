@@ -1,12 +1,10 @@
 """A planned run: every name resolved, every node known, and all checked that can be known before work starts."""
 
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from bench.contracts import Binding
 from bench.errors import DataError, UsageError
@@ -23,7 +21,7 @@ from bench.run.limits import DEFAULT, Limits
 from bench.run.pipeline import Pipeline
 from bench.run.precision import Precision
 from bench.run.progress import Step
-from bench.run.provenance import check_files_are_there, describe_methods, environment_differences
+from bench.run.provenance import MadeWith, check_files_are_there, describe_methods
 from bench.run.resolve import Resolved
 from bench.run.spec import Cell, RunSpec
 from bench.run.store import Store, default_folder
@@ -130,6 +128,16 @@ class Prepared:
     def artefacts(self) -> list[Node]:
         """Every artefact of the run, each once."""
         return graph.every_node(self.targets)
+
+    @cached_property
+    def made_with(self) -> MadeWith:
+        """What decides its artefacts besides what is requested."""
+        return MadeWith(
+            environment=self.artefacts[0].environment,
+            stages={node.stage: node.key["code"] for node in self.artefacts},
+            methods=self.facts.methods,
+            photos=self.facts.fingerprint,
+        )
 
     @property
     def folder(self) -> RunFolder:
@@ -296,56 +304,3 @@ def prepare_again(folder: RunFolder, options: Options) -> Prepared:
             f"({facts.spec.dataset}) or the benchmark's version (then {facts.benchmark_version}) are others."
         )
     return prepared
-
-
-def node_at(requested: RunSpec, options: Options, address: str, key: Mapping[str, Any] | None = None) -> Node:
-    """Return the node of a run that has an address: what a worker needs to compute it anywhere.
-
-    Args:
-        requested: the specification.
-        options: how to execute.
-        address: of one of the run's nodes, where it was planned.
-        key: the node's key there, so that the parts that differ here can be named.
-
-    Raises:
-        UsageError: the run has no such node here; says in which part this environment differs.
-    """
-    nodes = prepare(requested, options).artefacts
-    for node in nodes:
-        if node.address == address:
-            return node
-    raise UsageError(why_unknown(address, nodes, key))
-
-
-def why_unknown(address: str, nodes: Sequence[Node], key: Mapping[str, Any] | None) -> str:
-    """Return why no artefact that is planned here has an address, as a sentence.
-
-    Args:
-        address: of an artefact of the same run, planned elsewhere.
-        nodes: of the run as it is planned here.
-        key: of the artefact there; compared with that of the node that is most alike.
-    """
-    return (
-        f"no artefact of this run has the address {address[:12]} here. {_differing_part(nodes, key)} Use the same "
-        "code, packages, device, threads and weights as where the run was planned."
-    )
-
-
-def _differing_part(nodes: Sequence[Node], key: Mapping[str, Any] | None) -> str:
-    """Say in what a key differs from that of the node that is most alike."""
-    there = _as_stored(key or {})
-    alike = [
-        environment_differences(there, _as_stored(node.key))
-        for node in nodes
-        if node.stage == there.get("stage")
-    ]
-    if not alike:
-        return "This machine plans other artefacts than the machine that made the plan."
-    differences = min(alike, key=len)
-    return f"Where it was planned and here: {'; '.join(differences)}."
-
-
-def _as_stored(key: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a key as JSON has it, which knows no tuples."""
-    read: dict[str, Any] = json.loads(json.dumps(key))
-    return read

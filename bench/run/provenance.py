@@ -31,6 +31,26 @@ class MethodFacts(Frozen):
     )
 
 
+class MadeWith(Frozen):
+    """What decides a run's artefacts besides what is requested, so that two machines can say in what they differ."""
+
+    environment: Mapping[str, Any] = Field(description="see `bench.run.digest.environment`")
+    stages: Mapping[str, str] = Field(description="stage → digest of the harness's own code for it")
+    methods: tuple[MethodFacts, ...] = Field(description="code and files of every method")
+    photos: str = Field(description="digest of the photos and all that decides their crops")
+
+    def differences(self, now: "MadeWith") -> list[str]:
+        """Return, one sentence each, in what another machine differs."""
+        stages = [stage for stage, code in self.stages.items() if now.stages.get(stage) != code]
+        return [
+            *environment_differences({"environment": self.environment}, {"environment": now.environment}),
+            *(f"the code of stage '{stage}' is another" for stage in stages),
+            *(f"the code of '{name}' is another" for name in changed_code(self.methods, now.methods)),
+            *changed_files(self.methods, now.methods).values(),
+            *(["the photos are others"] if self.photos != now.photos else []),
+        ]
+
+
 def describe_methods(run: Resolved) -> tuple[MethodFacts, ...]:
     """Return every method of a run with the digests of its code and files, helpers included.
 

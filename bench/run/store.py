@@ -8,6 +8,7 @@ artefact exists exactly when it is complete; a killed run leaves at most tempora
 import json
 import logging
 import os
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,7 +26,10 @@ log = logging.getLogger("bench")
 VARIABLE = "CLOAKBENCH_STORE"
 
 LOCKS = ".locks"
-"""Folder of a store with a lock for each artefact that is being computed."""
+"""Folder of a store with a lock for each artefact that is being computed, and for each run that others compute for."""
+
+JOBS, WORKERS = ".slurm", ".workers"
+"""Folders of a store with a folder for each run: what a cluster's jobs are told, report, print; what workers print."""
 
 
 def _unreadable(path: Path, error: OSError) -> StoreError:
@@ -187,16 +191,33 @@ class Store:
         The system lets go of what a killed process held. Where a folder knows no locks or cannot be written, nothing is
         held.
         """
+        with self._held(address, f"waiting for another run, which computes {stage} {address[:12]}"):
+            yield
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Hold the store while others compute for this process, so that nobody clears it meanwhile; see `is_in_use`."""
+        with self._held(f"run-{secrets.token_hex(8)}", ""):
+            yield
+
+    @contextmanager
+    def _held(self, name: str, waiting: str) -> Iterator[None]:
+        """Hold a lock of the store.
+
+        Args:
+            name: of the lock.
+            waiting: logged where another process holds it.
+        """
         from filelock import FileLock, Timeout
 
-        path = self.folder / LOCKS / f"{address}.lock"
+        path = self.folder / LOCKS / f"{name}.lock"
         lock = FileLock(path, fallback_to_soft=False)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                log.info("waiting for another run, which computes %s %s", stage, address[:12])
+                log.info("%s", waiting)
                 lock.acquire()
         except (OSError, NotImplementedError):
             yield
@@ -209,7 +230,7 @@ class Store:
             lock.release()
 
     def is_in_use(self) -> bool:
-        """Say whether a run is computing an artefact of this store now."""
+        """Say whether a run is computing an artefact of this store now, or has others compute."""
         from filelock import FileLock, Timeout
 
         for path in (self.folder / LOCKS).glob("*.lock"):

@@ -7,9 +7,11 @@ read (`bench.run.store`), which artefacts a run has (`bench.run.planning`), and 
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Literal
 
 from bench.errors import UsageError
 from bench.run.graph import STAGES
-from bench.run.store import MisplacedError, Store, read_record
+from bench.run.store import JOBS, WORKERS, MisplacedError, Store, read_record
 
 State = Literal["whole", "damaged", "misplaced", "incomplete", "set aside", "temporary"]
 
@@ -175,3 +177,34 @@ def remove(items: Iterable[Item]) -> None:
     for item in items:
         for path in sorted(item.files, key=lambda file: file.suffix != ".json"):
             path.unlink(missing_ok=True)
+
+
+def left_by_engines(store: Store, older_than_s: float) -> list[Path]:
+    """Return the folders that runs on several processes or a cluster left in a store, of runs that are gone.
+
+    While a run is alive its store is in use (`Store.is_in_use`), and none of them is to be removed. Where that cannot
+    be known, and for jobs that outlive their run, nothing goes in which something has changed within a day.
+
+    Args:
+        store: it is only read.
+        older_than_s: what has changed within so many seconds stays as well.
+    """
+    before = time.time() - max(older_than_s, _DAY)
+    found = (path for name in (JOBS, WORKERS) for path in sorted((store.folder / name).glob("*")))
+    return [path for path in found if path.is_dir() and _last_change(path) <= before]
+
+
+def _last_change(folder: Path) -> float:
+    """Return when something in a folder last changed; now where it is changing as it is looked at."""
+    try:
+        return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+    except OSError:
+        return time.time()
+
+
+def remove_folders(folders: Iterable[Path]) -> None:
+    """Remove folders that engines left, and the folder above where that is the last."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            folder.parent.rmdir()

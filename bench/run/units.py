@@ -1,47 +1,25 @@
-"""A run's work cut into units: batches of artefacts that one worker computes, sized by what the plan says they cost."""
+"""A run's work cut into units, sized by what the plan says they cost."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
+from bench.printable import printable
+from bench.run.engine import Unit
 from bench.run.graph import Node
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Artefacts that one worker computes one after another.
-
-    Attributes:
-        number: 0, 1, …; those it comes after have smaller ones.
-        nodes: in an order in which each comes after what it is made from.
-        seconds: about how long they take.
-        after: numbers of the batches with what it is made from.
-    """
-
-    number: int
-    nodes: tuple[Node, ...]
-    seconds: float
-    after: frozenset[int] = field(default=frozenset())
-
-    @property
-    def what(self) -> str:
-        """Its first stage and methods, and how many artefacts follow."""
-        first = f"{self.nodes[0].stage} {self.nodes[0].label}"
-        return first if len(self.nodes) == 1 else f"{first} and {len(self.nodes) - 1} more"
-
-
-def cut(nodes: Sequence[Node], seconds: Callable[[Node], float], most: float) -> list[Batch]:
-    """Return artefacts as batches of about so many seconds, none waiting for one that waits for it.
+def cut(nodes: Sequence[Node], seconds: Callable[[Node], float], most: float) -> list[Unit]:
+    """Return artefacts as units of about so many seconds, none waiting for one that waits for it.
 
     Artefacts are taken level by level: those made from nothing that is to be computed, then those made from these. A
-    level is cut into batches; levels that together fit one batch are one, as a job of a cluster that computes for
+    level is cut into units; levels that together fit one unit are one, as a job of a cluster that computes for
     three seconds waits longer than it works.
 
     Args:
         nodes: to compute, each once.
         seconds: of a node, about.
-        most: of a batch; a node that takes longer is a batch of its own. 0: every node is.
+        most: of a unit; a node that takes longer is a unit of its own. 0: every node is.
     """
     depths = _depths(nodes)
     levels: list[list[Node]] = [[] for _ in range(1 + max(depths.values(), default=-1))]
@@ -52,20 +30,32 @@ def cut(nodes: Sequence[Node], seconds: Callable[[Node], float], most: float) ->
         for level in _packed(levels, seconds, most)
         for group in _packed([[node] for node in level], seconds, most)
     ]
-    batch_of = {node.address: number for number, group in enumerate(groups) for node in group}
+    unit_of = {node.address: number for number, group in enumerate(groups) for node in group}
     return [
-        Batch(number, tuple(group), sum(map(seconds, group)), frozenset(_needed(group, batch_of)) - {number})
+        Unit(
+            number=number,
+            what=what(group),
+            addresses=tuple(node.address for node in group),
+            seconds=sum(map(seconds, group)),
+            after=frozenset(_needed(group, unit_of)) - {number},
+        )
         for number, group in enumerate(groups)
     ]
 
 
-def urgency(batches: Sequence[Batch]) -> Mapping[int, float]:
-    """Return number → seconds of the longest chain of batches that begins with it: what is longest begins first."""
-    longest = {batch.number: batch.seconds for batch in batches}
-    for batch in reversed(batches):
-        for before in batch.after:
-            own = batches[before].seconds
-            longest[before] = max(longest[before], own + longest[batch.number])
+def what(nodes: Sequence[Node]) -> str:
+    """Return the first node's stage and methods, and how many follow, for people."""
+    first = printable(f"{nodes[0].stage} {nodes[0].label}")
+    return first if len(nodes) == 1 else f"{first} and {len(nodes) - 1} more"
+
+
+def urgency(units: Sequence[Unit]) -> Mapping[int, float]:
+    """Return number → seconds of the longest chain of units that begins with it: what is longest begins first."""
+    longest = {unit.number: unit.seconds for unit in units}
+    for unit in reversed(units):
+        for before in unit.after:
+            own = units[before].seconds
+            longest[before] = max(longest[before], own + longest[unit.number])
     return longest
 
 
@@ -89,7 +79,7 @@ def _depths(nodes: Sequence[Node]) -> dict[str, int]:
 def _packed(
     parts: Iterable[list[Node]], seconds: Callable[[Node], float], most: float
 ) -> Iterator[list[Node]]:
-    """Yield lists of artefacts, those one after another that fit one batch together as one."""
+    """Yield lists of artefacts, those one after another that fit one unit together as one."""
     packed: list[Node] = []
     total = 0.0
     for part in parts:
@@ -102,8 +92,8 @@ def _packed(
         yield packed
 
 
-def _needed(group: Iterable[Node], batch_of: Mapping[str, int]) -> Iterator[int]:
+def _needed(group: Iterable[Node], unit_of: Mapping[str, int]) -> Iterator[int]:
     for node in group:
         for each in node.inputs:
-            if each.address in batch_of:
-                yield batch_of[each.address]
+            if each.address in unit_of:
+                yield unit_of[each.address]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
 from bench.errors import UsageError
 from bench.files import StoreError
 from bench.run.engine import Job, Progress, Report, Unit
 from bench.run.graph import Executor, Node, Tally
 from bench.run.limits import Limits
-from bench.run.planning import Options, Prepared, prepare, why_unknown
+from bench.run.planning import Options, Prepared, prepare
+from bench.run.provenance import MadeWith
 
 
 def work(job: Job, unit: Unit, progress: Progress = lambda _address, _n: None) -> Report:
@@ -26,7 +26,7 @@ def work(job: Job, unit: Unit, progress: Progress = lambda _address, _n: None) -
     Raises:
         UsageError: this process plans other artefacts than the one that made the unit; says what differs.
     """
-    planned = _planned(job.model_dump_json())
+    planned = _planned(job)
     tally = _Seconds()
     executor = Executor(
         planned.prepared.store,
@@ -38,7 +38,7 @@ def work(job: Job, unit: Unit, progress: Progress = lambda _address, _n: None) -
     known = set(executor.failed)
     stopped = ""
     try:
-        executor.compute([planned.node(address, unit.key) for address in unit.addresses])
+        executor.compute([planned.node(address) for address in unit.addresses])
     except StoreError as error:
         stopped = str(error)
     failed = {address: why for address, why in executor.failed.items() if address not in known}
@@ -58,20 +58,35 @@ class _Seconds(Tally):
 
 @dataclass(frozen=True)
 class _Planned:
-    """A run as this process plans it, and its nodes by address."""
+    """A run as this process plans it, and its nodes by address.
+
+    Attributes:
+        prepared: the run.
+        nodes: by address.
+        there: what it was made with where it was planned first.
+    """
 
     prepared: Prepared
     nodes: Mapping[str, Node]
+    there: MadeWith
 
-    def node(self, address: str, key: Mapping[str, Any]) -> Node:
-        if address not in self.nodes:
-            raise UsageError(why_unknown(address, list(self.nodes.values()), key))
-        return self.nodes[address]
+    def node(self, address: str) -> Node:
+        if address in self.nodes:
+            return self.nodes[address]
+        differing = "; ".join(self.there.differences(self.prepared.made_with))
+        how = (
+            f"Where it was planned and here: {differing}."
+            if differing
+            else "This machine plans other artefacts."
+        )
+        raise UsageError(
+            f"no artefact of this run has the address {address[:12]} here. {how} Use the same code, packages, device, "
+            "threads and weights as where the run was planned."
+        )
 
 
 @lru_cache(maxsize=4)
-def _planned(job_text: str) -> _Planned:
-    job = Job.model_validate_json(job_text)
+def _planned(job: Job) -> _Planned:
     options = Options(
         device=job.device,
         threads=job.threads,
@@ -82,4 +97,4 @@ def _planned(job_text: str) -> _Planned:
         limits=Limits(job.seconds, job.gigabytes, job.workers),
     )
     prepared = prepare(job.spec, options)
-    return _Planned(prepared, {node.address: node for node in prepared.artefacts})
+    return _Planned(prepared, {node.address: node for node in prepared.artefacts}, job.made_with)

@@ -1,6 +1,5 @@
 """`bench store export` and `import`: a colleague elsewhere has the run, computes nothing of it, and trusts no byte."""
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -21,13 +20,6 @@ from bench.run.store import Store
 from bench.run.store_care import survey
 
 
-def payloads(store):
-    return {
-        path.relative_to(store): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in store.glob("*/*/*.bin")
-    }
-
-
 def files(folder):
     return {
         path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
@@ -46,7 +38,7 @@ def forget_memory():
 
 
 @pytest.fixture
-def taken_in(cli, finished, matrix, tmp_path):
+def taken_in(cli, finished, matrix, tmp_path, digests):
     """Return a function that takes an export in, elsewhere, and shows that all is there."""
 
     def take(place):
@@ -54,9 +46,9 @@ def taken_in(cli, finished, matrix, tmp_path):
         code, said, err = cli("store", "import", place, "--store", store, "--out", out)
         assert code == 0, err
         run = out / digest_of(finished.run)
-        number = len(payloads(finished.store))
+        number = len(digests(finished.store))
         assert said == f"{run}: {number} artefacts, {number} of them new in the store\n"
-        assert payloads(store) == payloads(finished.store)
+        assert digests(store) == digests(finished.store)
         assert {item.state for item in survey(Store(store))} == {"whole"}
         assert files(run) == {
             name: content
@@ -71,12 +63,12 @@ def taken_in(cli, finished, matrix, tmp_path):
 
 @pytest.mark.parametrize("where", ["{}/given", "{}/given.zip", "file://{}/given", "memory://given/deep"])
 def test_a_colleague_computes_nothing_and_makes_the_same_table(
-    cli, finished, matrix, tmp_path, taken_in, forget_memory, where
+    cli, finished, matrix, tmp_path, taken_in, forget_memory, where, digests
 ):
     place = where.format(tmp_path)
     code, out, err = cli("store", "export", finished.run, place, "--store", finished.store)
     assert code == 0, err
-    assert out == f"1 run and {len(payloads(finished.store))} artefacts in {place}\n"
+    assert out == f"1 run and {len(digests(finished.store))} artefacts in {place}\n"
     store, run = taken_in(place)
     code, _, err = cli("leaderboard", run, "--csv", tmp_path / "again.csv")
     assert code == 0, err
@@ -167,7 +159,9 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("what", FAULTS)
-def test_what_is_damaged_there_is_named_and_the_rest_is_taken_in(cli, finished, tmp_path, taken_in, what):
+def test_what_is_damaged_there_is_named_and_the_rest_is_taken_in(
+    cli, finished, tmp_path, taken_in, what, digests
+):
     given, store, out = tmp_path / "given", tmp_path / "store", tmp_path / "runs"
     assert cli("store", "export", finished.run, given, "--store", finished.store)[0] == 0
     pattern, bring_about, said = FAULTS[what]
@@ -180,7 +174,7 @@ def test_what_is_damaged_there_is_named_and_the_rest_is_taken_in(cli, finished, 
     assert said in err
     assert {item.state for item in survey(Store(store))} == {"whole"}
     lost = path.is_relative_to(given / "runs")
-    assert len(payloads(store)) == len(payloads(finished.store)) - (not lost)
+    assert len(digests(store)) == len(digests(finished.store)) - (not lost)
     assert (out / digest_of(finished.run) / "manifest.json").exists() == (not lost)
     path.unlink(missing_ok=True)
     assert cli("store", "export", finished.run, given, "--store", finished.store)[0] == 0
@@ -385,7 +379,7 @@ def objects(client, prefix):
     return {one["Key"]: one["LastModified"] for page in pages for one in page.get("Contents", ())}
 
 
-def test_a_run_travels_through_an_object_store(command, finished, matrix, bucket, tmp_path):
+def test_a_run_travels_through_an_object_store(command, finished, matrix, bucket, tmp_path, digests):
     environment, client = bucket
     url, store, out = "s3://bucket/whole", tmp_path / "store", tmp_path / "runs"
     done = command("store", "export", finished.run, url, "--store", finished.store, **environment)
@@ -409,14 +403,14 @@ def test_a_run_travels_through_an_object_store(command, finished, matrix, bucket
     done = command("store", "import", url, *where, **environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("1 of them new in the store\n")
-    assert payloads(store) == payloads(finished.store)
+    assert digests(store) == digests(finished.store)
     done = command("run", *matrix, "--store", store, "--out", tmp_path / "own")
     assert done.returncode == 0, done.stderr
     assert "nothing was computed" in done.stderr
     assert (tmp_path / "own/leaderboard.csv").read_bytes() == finished.csv.read_bytes()
 
 
-def test_an_export_to_an_object_store_that_is_ended_goes_on(command, finished, bucket, tmp_path):
+def test_an_export_to_an_object_store_that_is_ended_goes_on(command, finished, bucket, tmp_path, digests):
     environment, client = bucket
     arguments = ("store", "export", finished.run, "s3://bucket/ended", "--store", finished.store)
     process = command(*arguments, wait=False, **environment)
@@ -435,7 +429,7 @@ def test_an_export_to_an_object_store_that_is_ended_goes_on(command, finished, b
     where = ("--store", tmp_path / "store", "--out", tmp_path / "runs")
     done = command("store", "import", "s3://bucket/ended", *where, **environment)
     assert done.returncode == 0, done.stderr
-    assert payloads(tmp_path / "store") == payloads(finished.store)
+    assert digests(tmp_path / "store") == digests(finished.store)
 
 
 @pytest.mark.parametrize(

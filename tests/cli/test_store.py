@@ -166,6 +166,46 @@ def test_clearing_by_age(cli, store):
     assert not old.exists()
 
 
+def age(folder, days):
+    for path in (folder, *folder.rglob("*")):
+        os.utime(path, (time.time() - days * DAY,) * 2)
+
+
+def test_clearing_takes_what_jobs_and_workers_of_runs_long_gone_left(cli, store):
+    names = (".slurm/0123", ".slurm/young", ".workers/node-17", "data/.slurm/mine")
+    for name in names:
+        (store / name / "jobs").mkdir(parents=True)
+        (store / name / "jobs/1_log.err").write_text("said")
+        age(store / name, 3)
+    os.utime(store / ".slurm/young/jobs/1_log.err")
+    words = ("store", "gc", "--older-than", 2, "--store", store)
+    code, out, _ = cli(*words, "--dry-run", "--json")
+    assert code == 0
+    assert json.loads(out)["folders"] == [".slurm/0123", ".workers/node-17"]
+    assert all((store / name).is_dir() for name in names)
+    assert cli("store", "gc", "--older-than", 4, "--store", store)[0] == 0
+    assert all((store / name).is_dir() for name in names)
+    code, out, _ = cli(*words)
+    assert code == 0
+    assert "what jobs and workers left: 2 folders\n" in out
+    assert [(store / name).is_dir() for name in names] == [False, True, False, True]
+    assert not (store / ".workers").exists()
+
+
+def test_clearing_leaves_a_store_alone_for_which_others_compute(cli, store):
+    """As while all jobs of a cluster wait in its queue: nobody holds an artefact then."""
+    (store / ".slurm/0123").mkdir(parents=True)
+    age(store / ".slurm/0123", 3)
+    words = ("store", "gc", "--older-than", 0.001, "--store", store)
+    with Store(store).at_work():
+        code, _, err = cli(*words)
+        assert (code, f"a run is computing in {store}" in err) == (2, True)
+    assert (store / ".slurm/0123").is_dir()
+    assert cli(*words)[0] == 0
+    assert not (store / ".slurm/0123").exists()
+    assert not list((store / ".locks").iterdir())
+
+
 def test_clearing_everything_by_accident_is_refused(cli, store):
     code, _, err = cli("store", "gc", "--store", store)
     assert code == 2

@@ -1,10 +1,8 @@
 """``--engine processes:N``: the same bytes by any number of workers; a dead one loses what it had in work, at most."""
 
-import hashlib
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -15,27 +13,7 @@ from bench.engines.processes import Processes
 from bench.errors import UsageError
 
 PLUGIN = f"{Path(__file__).parents[1] / 'faults' / 'bad_attack.py'}:Misbehaves"
-MATRIX = (
-    "--dataset", "tiny", "--attack", "tiny-noise", "--defense", "jpeg:quality=20", "--backbone", "tiny-a",
-    "--head", "nn", "--threads", "1", "--quiet",
-)  # fmt: skip
-
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the processes of others are read from /proc")
-
-
-def payloads(store):
-    return {
-        path.relative_to(store): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in store.glob("*/*/*.bin")
-    }
-
-
-@pytest.fixture(scope="module")
-def alone(command, tmp_path_factory):
-    root = tmp_path_factory.mktemp("alone")
-    done = command("run", *MATRIX, "--store", root / "store", "--out", root / "run")
-    assert done.returncode == 0, done.stderr
-    return root
 
 
 def table(root):
@@ -43,11 +21,11 @@ def table(root):
 
 
 @pytest.mark.parametrize("count", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 8))])
-def test_any_number_of_workers_gives_the_same_bytes(command, alone, tmp_path, count):
+def test_any_number_of_workers_gives_the_same_bytes(command, short, alone, digests, tmp_path, count):
     where = ("--store", tmp_path / "store", "--out", tmp_path / "run")
-    done = command("run", *MATRIX, "--engine", f"processes:{count}", *where)
+    done = command("run", *short, "--engine", f"processes:{count}", *where)
     assert done.returncode == 0, done.stderr
-    assert payloads(tmp_path / "store") == payloads(alone / "store")
+    assert digests(tmp_path / "store") == digests(alone / "store")
     assert table(tmp_path) == table(alone)
     assert not (tmp_path / "store" / ".workers").exists()
     log = (tmp_path / "run" / "run.log").read_text()
@@ -66,73 +44,73 @@ def test_any_number_of_workers_gives_the_same_bytes(command, alone, tmp_path, co
         ),
     ],
 )
-def test_a_plugin_that_ends_its_worker_loses_its_own_cells_only(command, alone, tmp_path, how, said):
+def test_a_plugin_that_ends_its_worker_loses_its_own_cells_only(
+    command, short, alone, rows, running, tmp_path, how, said
+):
     attack = ("--attack", f"{PLUGIN}:how={how}", "--time-limit", "10", "--engine", "processes:2")
-    done = command("run", *MATRIX, *attack, "--store", tmp_path / "store", "--out", tmp_path / "run")
+    done = command("run", *short, *attack, "--store", tmp_path / "store", "--out", tmp_path / "run")
     assert done.returncode == 1, done.stderr
-    rows = pd.read_csv(tmp_path / "run" / "leaderboard.csv", keep_default_na=False, dtype=str)
-    bad = rows["attack"].str.contains("bad_attack|misbehaves")
-    assert set(rows.loc[bad, "status"]) == {"failed"}
-    assert rows.loc[bad, "reason"].str.contains(said, regex=False).all()
-    others = pd.read_csv(alone / "run" / "leaderboard.csv", keep_default_na=False, dtype=str)
-    shown = ["attack", "defense", "status", "asr"]
-    pd.testing.assert_frame_equal(rows.loc[~bad, shown].reset_index(drop=True), others[shown])
-    if sys.platform == "linux":
-        assert not [number for number in processes() if "987654" in words_of(number)]
-
-
-def processes():
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-
-
-def words_of(number):
-    try:
-        return Path(f"/proc/{number}/cmdline").read_bytes().decode().split("\0")
-    except OSError:
-        return []
-
-
-def workers_of(store):
-    """Return the numbers of the workers whose store this is: they hold no word of it, but their log is in it."""
-    found = []
-    for number in processes():
-        if "bench.engines.process_worker" in words_of(number):
-            try:
-                target = str(Path(f"/proc/{number}/fd/2").readlink())
-            except OSError:
-                continue
-            if target.startswith(str(store)):
-                found.append(number)
-    return found
-
-
-def wait_until(true, process):
-    until = time.monotonic() + 120
-    while not true():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    own, others = rows(tmp_path / "run")
+    assert set(own["status"]) == {"failed"}
+    assert own["reason"].str.contains(said, regex=False).all()
+    pd.testing.assert_frame_equal(others, rows(alone / "run")[1])
+    assert not [words for words in running().values() if "987654" in words]
 
 
 @pytest.fixture
-def in_work(command, tmp_path):
+def workers_of(running):
+    """Return a function to the numbers of the workers whose store this is: their log is in it."""
+
+    def found(store):
+        numbers = [n for n, words in running().items() if "bench.engines.process_worker" in words]
+        return [number for number in numbers if _prints_into(number, store)]
+
+    return found
+
+
+def _prints_into(number, store):
+    try:
+        return str(Path(f"/proc/{number}/fd/2").readlink()).startswith(str(store))
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def in_work(command, short, workers_of, wait_until, tmp_path):
     """Start a run whose cloaks take a while; gives it with two workers, one cloak being computed."""
     store = tmp_path / "store"
     where = ("--engine", "processes:2", "--store", store, "--out", tmp_path / "run")
-    process = command("run", *MATRIX, *where, wait=False, TINY_DELAY="0.2")
+    process = command("run", *short, *where, wait=False, TINY_DELAY="0.2")
     wait_until(lambda: list(store.glob("faces/*/*.json")) and len(workers_of(store)) == 2, process)
     yield process
     process.kill()
     process.communicate()
 
 
+@pytest.fixture
+def go_on(command, short, alone, digests, tmp_path):
+    """Return a function that gives the same command again and shows that it ends as one undisturbed."""
+
+    def run():
+        before = digests(tmp_path / "store")
+        where = ("--engine", "processes:2", "--store", tmp_path / "store", "--out", tmp_path / "run")
+        done = command("run", *short, *where)
+        assert done.returncode == 0, done.stderr
+        assert table(tmp_path) == table(alone)
+        after = digests(tmp_path / "store")
+        assert before.items() <= after.items()
+        assert after == digests(alone / "store")
+
+    return run
+
+
 @linux
-def test_a_killed_worker_costs_nothing_but_time(in_work, alone, tmp_path):
+def test_a_killed_worker_costs_nothing_but_time(in_work, workers_of, alone, digests, tmp_path):
     os.kill(workers_of(tmp_path / "store")[0], signal.SIGKILL)
     _, err = in_work.communicate(timeout=120)
     assert in_work.returncode == 0, err
     assert table(tmp_path) == table(alone)
-    assert payloads(tmp_path / "store") == payloads(alone / "store")
+    assert digests(tmp_path / "store") == digests(alone / "store")
 
 
 @linux
@@ -140,7 +118,7 @@ def test_a_killed_worker_costs_nothing_but_time(in_work, alone, tmp_path):
     ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
 def test_a_signal_ends_the_workers_too_and_the_same_command_goes_on(
-    in_work, command, alone, tmp_path, number, code
+    in_work, workers_of, go_on, tmp_path, number, code
 ):
     workers = workers_of(tmp_path / "store")
     in_work.send_signal(number)
@@ -149,30 +127,16 @@ def test_a_signal_ends_the_workers_too_and_the_same_command_goes_on(
     assert "What was computed is kept" in err
     assert "Traceback" not in err
     assert not [each for each in workers if Path(f"/proc/{each}").exists()]
-    go_on(command, alone, tmp_path)
+    go_on()
 
 
 @linux
-def test_workers_end_with_a_driver_that_is_killed(in_work, command, alone, tmp_path):
+def test_workers_end_with_a_driver_that_is_killed(in_work, workers_of, wait_until, go_on, tmp_path):
     workers = workers_of(tmp_path / "store")
     in_work.kill()
     in_work.communicate()
-    until = time.monotonic() + 20
-    while [each for each in workers if Path(f"/proc/{each}").exists()]:
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    go_on(command, alone, tmp_path)
-
-
-def go_on(command, alone, tmp_path):
-    before = payloads(tmp_path / "store")
-    where = ("--engine", "processes:2", "--store", tmp_path / "store", "--out", tmp_path / "run")
-    done = command("run", *MATRIX, *where)
-    assert done.returncode == 0, done.stderr
-    assert table(tmp_path) == table(alone)
-    after = payloads(tmp_path / "store")
-    assert before.items() <= after.items()
-    assert after == payloads(alone / "store")
+    wait_until(lambda: not [each for each in workers if Path(f"/proc/{each}").exists()], seconds=20)
+    go_on()
 
 
 # -- names ---------------------------------------------------------------------------------------------------

@@ -1,20 +1,14 @@
 """``--engine slurm`` on a real Slurm on this machine's loopback: same bytes, whatever is killed."""
 
-import hashlib
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 LOCAL = ROOT.parent / "shared" / "slurm" / "slurm-local"
-MATRIX = (
-    "--dataset", "tiny", "--attack", "tiny-noise", "--defense", "jpeg:quality=20", "--backbone", "tiny-a",
-    "--head", "nn", "--threads", "1", "--quiet",
-)  # fmt: skip
 ENGINE = "slurm:patience=3"
 
 pytestmark = pytest.mark.skipif(
@@ -43,24 +37,17 @@ def cluster(tmp_path_factory):
     subprocess.run(["bash", LOCAL, "stop", folder], check=False, timeout=60)
 
 
-def payloads(store):
-    return {
-        path.relative_to(store): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in store.glob("*/*/*.bin")
-    }
+@pytest.fixture
+def is_the_same(alone, digests):
+    """Return a function that shows that a run has the bytes of the one in its own process."""
 
+    def shown(root):
+        assert (root / "run" / "leaderboard.csv").read_bytes() == (
+            alone / "run" / "leaderboard.csv"
+        ).read_bytes()
+        assert digests(root / "store") == digests(alone / "store")
 
-@pytest.fixture(scope="module")
-def alone(command, tmp_path_factory):
-    root = tmp_path_factory.mktemp("alone")
-    done = command("run", *MATRIX, "--store", root / "store", "--out", root / "run")
-    assert done.returncode == 0, done.stderr
-    return root
-
-
-def is_the_same(root, alone):
-    assert (root / "run" / "leaderboard.csv").read_bytes() == (alone / "run" / "leaderboard.csv").read_bytes()
-    assert payloads(root / "store") == payloads(alone / "store")
+    return shown
 
 
 def where(root, engine=ENGINE):
@@ -74,91 +61,86 @@ def queue(cluster):
     return [line.split() for line in answer.stdout.splitlines()]
 
 
-def wait_until(true, process, seconds=180):
-    until = time.monotonic() + seconds
-    while not true():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.1)
-
-
-def test_a_matrix_on_slurm_gives_the_same_bytes(cluster, command, alone, tmp_path):
-    done = command("run", *MATRIX, *where(tmp_path), **cluster)
+def test_a_matrix_on_slurm_gives_the_same_bytes(cluster, command, short, is_the_same, tmp_path):
+    done = command("run", *short, *where(tmp_path), **cluster)
     assert done.returncode == 0, done.stderr
-    is_the_same(tmp_path, alone)
+    is_the_same(tmp_path)
     log = (tmp_path / "run" / "run.log").read_text()
     assert "1 units of work for slurm" in log  # nothing here is worth a job of its own
     assert "_log.err" in log
     assert queue(cluster) == []
-    again = command("run", *MATRIX, *where(tmp_path), **cluster)
+    again = command("run", *short, *where(tmp_path), **cluster)
     assert again.returncode == 0, again.stderr
 
 
 @slow
-def test_an_artefact_a_job_gives_the_same_bytes(cluster, command, alone, tmp_path):
-    done = command("run", *MATRIX, *where(tmp_path, f"{ENGINE},unit=0,at_once=2"), **cluster)
+def test_an_artefact_a_job_gives_the_same_bytes(cluster, command, short, is_the_same, tmp_path):
+    done = command("run", *short, *where(tmp_path, f"{ENGINE},unit=0,at_once=2"), **cluster)
     assert done.returncode == 0, done.stderr
-    is_the_same(tmp_path, alone)
+    is_the_same(tmp_path)
 
 
 @slow
 @pytest.mark.parametrize("how", ["cancelled", "requeued", "killed"])
-def test_a_job_that_is_taken_away_is_done_again(cluster, command, alone, tmp_path, how):
-    process = command("run", *MATRIX, *where(tmp_path), wait=False, TINY_DELAY="0.2", **cluster)
+def test_a_job_that_is_taken_away_is_done_again(
+    cluster, command, short, is_the_same, running, wait_until, tmp_path, how
+):
+    process = command("run", *short, *where(tmp_path), wait=False, TINY_DELAY="0.2", **cluster)
     wait_until(lambda: list((tmp_path / "store").glob("faces/*/*.json")), process)
     # The job of the test before may not be gone yet.
     wait_until(lambda: [state for _, state in queue(cluster)] == ["RUNNING"], process)
     ((job, _),) = queue(cluster)
     if how == "killed":
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            if b"submitit.core._submit" in path.read_bytes() and str(tmp_path).encode() in path.read_bytes():
-                os.kill(int(path.parent.name), signal.SIGKILL)
+        for number, words in running().items():
+            if "submitit.core._submit" in words and str(tmp_path) in " ".join(words):
+                os.kill(number, signal.SIGKILL)
     else:
         words = ["scancel", job] if how == "cancelled" else ["scontrol", "requeue", job]
         subprocess.run(words, env=os.environ | cluster, check=True)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    is_the_same(tmp_path, alone)
+    is_the_same(tmp_path)
 
 
 @slow
-def test_an_interrupt_takes_jobs_back_and_the_same_command_goes_on(cluster, command, alone, tmp_path):
-    process = command("run", *MATRIX, *where(tmp_path), wait=False, TINY_DELAY="0.2", **cluster)
+def test_an_interrupt_takes_jobs_back_and_the_same_command_goes_on(
+    cluster, command, short, is_the_same, wait_until, tmp_path
+):
+    process = command("run", *short, *where(tmp_path), wait=False, TINY_DELAY="0.2", **cluster)
     wait_until(lambda: list((tmp_path / "store").glob("faces/*/*.json")), process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "What was computed is kept" in err
-    until = time.monotonic() + 60
-    while queue(cluster):
-        assert time.monotonic() < until
-        time.sleep(0.2)
-    done = command("run", *MATRIX, *where(tmp_path), **cluster)
+    wait_until(lambda: not queue(cluster), seconds=60)
+    done = command("run", *short, *where(tmp_path), **cluster)
     assert done.returncode == 0, done.stderr
-    is_the_same(tmp_path, alone)
+    is_the_same(tmp_path)
 
 
 @slow
-def test_a_driver_that_is_killed_leaves_jobs_whose_work_counts(cluster, command, alone, tmp_path):
-    process = command("run", *MATRIX, *where(tmp_path), wait=False, TINY_DELAY="0.05", **cluster)
+def test_a_driver_that_is_killed_leaves_jobs_whose_work_counts(
+    cluster, command, short, is_the_same, wait_until, tmp_path
+):
+    process = command("run", *short, *where(tmp_path), wait=False, TINY_DELAY="0.05", **cluster)
     wait_until(lambda: list((tmp_path / "store").glob("faces/*/*.json")), process)
     process.kill()
     process.communicate()
-    done = command("run", *MATRIX, *where(tmp_path), **cluster)
+    done = command("run", *short, *where(tmp_path), **cluster)
     assert done.returncode == 0, done.stderr
-    is_the_same(tmp_path, alone)
+    is_the_same(tmp_path)
 
 
 @slow
-def test_a_partition_that_is_not_there_is_said_in_slurms_words(cluster, command, tmp_path):
-    done = command("run", *MATRIX, *where(tmp_path), "--slurm-partition", "nowhere", **cluster)
+def test_a_partition_that_is_not_there_is_said_in_slurms_words(cluster, command, short, tmp_path):
+    done = command("run", *short, *where(tmp_path), "--slurm-partition", "nowhere", **cluster)
     assert done.returncode == 1
     assert "Slurm took no job:" in done.stderr
     assert "nvalid partition" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_without_slurm_it_says_so(command, tmp_path):
-    done = command("run", *MATRIX, *where(tmp_path), PATH="/nowhere")
+def test_without_slurm_it_says_so(command, short, tmp_path):
+    done = command("run", *short, *where(tmp_path), PATH="/nowhere")
     assert done.returncode == 1
     assert "Slurm's sbatch is not here." in done.stderr

@@ -11,11 +11,6 @@ import pandas as pd
 import pytest
 
 PLUGIN = f"{Path(__file__).with_name('bad_attack.py')}:Misbehaves"
-MATRIX = (
-    "--dataset", "tiny", "--attack", "tiny-noise", "--defense", "jpeg:quality=20", "--backbone", "tiny-a",
-    "--head", "nn", "--threads", "1", "--quiet",
-)  # fmt: skip
-
 SAYS = {
     "starts_others": "the process that computed it left with exit code 1",
     "leaves": "the process that computed it left with exit code 0",
@@ -25,20 +20,6 @@ SAYS = {
 """What it does → what its cells say."""
 
 
-def rows(folder):
-    table = pd.read_csv(folder / "leaderboard.csv", keep_default_na=False, dtype=str)
-    bad = table["attack"].str.contains("bad_attack|misbehaves")
-    return table[bad], table.loc[~bad, ["attack", "defense", "status", "asr"]].reset_index(drop=True)
-
-
-@pytest.fixture(scope="module")
-def alone(command, tmp_path_factory):
-    root = tmp_path_factory.mktemp("alone")
-    done = command("run", *MATRIX, "--store", root / "store", "--out", root / "run")
-    assert done.returncode == 0, done.stderr
-    return rows(root / "run")[1]
-
-
 @pytest.mark.parametrize(
     "how",
     [
@@ -46,31 +27,19 @@ def alone(command, tmp_path_factory):
         *(pytest.param(how, marks=pytest.mark.slow) for how in ("leaves", "dies", "hangs_in_c")),
     ],
 )
-def test_it_fails_its_own_cells_with_its_reason(command, alone, tmp_path, how):
+def test_it_fails_its_own_cells_with_its_reason(command, short, alone, rows, running, tmp_path, how):
     attack = ("--attack", f"{PLUGIN}:how={how}", "--time-limit", "10")
-    done = command("run", *MATRIX, *attack, "--store", tmp_path / "store", "--out", tmp_path / "run")
+    done = command("run", *short, *attack, "--store", tmp_path / "store", "--out", tmp_path / "run")
     assert done.returncode == 1, done.stderr
     own, others = rows(tmp_path / "run")
     assert set(own["status"]) == {"failed"}
     assert own["reason"].str.contains(SAYS[how], regex=False).all()
-    pd.testing.assert_frame_equal(others, alone)
+    pd.testing.assert_frame_equal(others, rows(alone / "run")[1])
     assert SAYS[how].split(".")[0] in done.stderr
     assert done.stderr.count("going on without it") == 1
     assert done.stderr.count("going on with it once more") == (how == "dies")
     assert "Traceback" not in done.stderr
-    if sys.platform == "linux":
-        assert not [number for number in running() if "987654" in words_of(number)]
-
-
-def running():
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-
-
-def words_of(number):
-    try:
-        return Path(f"/proc/{number}/cmdline").read_bytes().decode().split("\0")
-    except OSError:
-        return []
+    assert not [words for words in running().values() if "987654" in words]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the processes of others are read from /proc")
@@ -79,17 +48,14 @@ def words_of(number):
     [("deaf", signal.SIGTERM, 143), pytest.param("hangs_in_c", signal.SIGINT, 130, marks=pytest.mark.slow)],
 )
 def test_a_worker_that_heeds_no_signal_ends_all_the_same_and_is_not_replaced(
-    begun, command, tmp_path, how, number, code
+    begun, command, short, wait_until, tmp_path, how, number, code
 ):
     attack = ("--attack", f"{PLUGIN}:how={how}")
     store, run = tmp_path / "store", tmp_path / "run"
-    process = command("run", *MATRIX[:2], *attack, *MATRIX[2:], "--store", store, "--out", run, wait=False)
+    process = command("run", *short[:2], *attack, *short[2:], "--store", store, "--out", run, wait=False)
     begun(store, process)
     worker = worker_of(process)
-    until = time.monotonic() + 120
-    while not list((store / ".locks").glob("*.lock")) or not list(store.glob("faces/*/*.json")):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    wait_until(lambda: [*store.glob(".locks/*.lock")] and [*store.glob("faces/*/*.json")])
     time.sleep(3)  # its cloaks are in work
     process.send_signal(number)
     _, err = process.communicate(timeout=120)
@@ -110,32 +76,31 @@ def worker_of(process):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the processes of others are read from /proc")
-def test_a_worker_killed_from_outside_is_replaced_and_nothing_is_lost(begun, command, alone, tmp_path):
+def test_a_worker_killed_from_outside_is_replaced_and_nothing_is_lost(
+    begun, command, short, alone, rows, tmp_path
+):
     store, run = tmp_path / "store", tmp_path / "run"
-    process = command("run", *MATRIX, "--store", store, "--out", run, wait=False, TINY_DELAY="0.1")
+    process = command("run", *short, "--store", store, "--out", run, wait=False, TINY_DELAY="0.1")
     begun(store, process)
     os.kill(worker_of(process), signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "was ended by SIGKILL" in err
     assert err.count("going on with it once more.") == 1
-    pd.testing.assert_frame_equal(rows(run)[1], alone)
+    pd.testing.assert_frame_equal(rows(run)[1], rows(alone / "run")[1])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker outlives the process that is killed")
-def test_a_worker_ends_with_the_command_that_is_killed(begun, command, tmp_path):
+def test_a_worker_ends_with_the_command_that_is_killed(begun, command, short, wait_until, tmp_path):
     store = tmp_path / "store"
     process = command(
-        "run", *MATRIX, "--store", store, "--out", tmp_path / "run", wait=False, TINY_DELAY="0.5"
+        "run", *short, "--store", store, "--out", tmp_path / "run", wait=False, TINY_DELAY="0.5"
     )
     begun(store, process)
     worker = worker_of(process)
     process.kill()
     process.communicate(timeout=60)
-    until = time.monotonic() + 10
-    while Path(f"/proc/{worker}").exists() and time.monotonic() < until:
-        time.sleep(0.01)
-    assert not Path(f"/proc/{worker}").exists()
+    wait_until(lambda: not Path(f"/proc/{worker}").exists(), seconds=10)
 
 
 def test_a_plugin_that_leaves_while_it_is_imported_ends_the_command_with_a_message(command, tmp_path):
@@ -149,12 +114,12 @@ def test_a_plugin_that_leaves_while_it_is_imported_ends_the_command_with_a_messa
 
 
 @pytest.mark.slow
-def test_without_a_worker_the_same_bytes(command, alone, tmp_path):
+def test_without_a_worker_the_same_bytes(command, short, alone, rows, tmp_path):
     done = command(
-        "run", *MATRIX, "--store", tmp_path / "s", "--out", tmp_path / "r", CLOAKBENCH_ONE_PROCESS="1"
+        "run", *short, "--store", tmp_path / "s", "--out", tmp_path / "r", CLOAKBENCH_ONE_PROCESS="1"
     )
     assert done.returncode == 0, done.stderr
-    pd.testing.assert_frame_equal(rows(tmp_path / "r")[1], alone)
+    pd.testing.assert_frame_equal(rows(tmp_path / "r")[1], rows(alone / "run")[1])
 
 
 def test_ctrl_c_told_to_both_is_heeded_once(tmp_path):

@@ -1,6 +1,5 @@
 """The driver and the seam: units handed to an engine, and what becomes of a run whose engine loses them."""
 
-import hashlib
 from concurrent.futures import Future
 from contextlib import contextmanager
 
@@ -63,30 +62,24 @@ def planned(tiny, tmp_path):
     return plan
 
 
-def payloads(prepared):
-    store = prepared.store.folder
-    return {
-        path.relative_to(store): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in store.glob("*/*/*.bin")
-    }
-
-
 @pytest.fixture
-def inline(planned):
+def inline(planned, digests):
     prepared = planned(name="inline")
     assert {result.status for result in execute(prepared)} == {"ok"}
-    return payloads(prepared)
+    return digests(prepared.store.folder)
 
 
 @pytest.mark.parametrize(("unit_seconds", "at_once"), [(0, None), (0, 1), (2, 2), (1e6, None)])
-def test_units_of_any_size_give_the_same_bytes_as_one_process(planned, inline, unit_seconds, at_once):
+def test_units_of_any_size_give_the_same_bytes_as_one_process(
+    planned, inline, digests, unit_seconds, at_once
+):
     engine = Here(unit_seconds=unit_seconds, at_once=at_once)
     prepared = planned(engine)
     total = len(prepared.missing)
     steps = []
     results = execute(prepared, lambda node, count: steps.append((node.address, count)))
     assert {result.status for result in results} == {"ok"}
-    assert payloads(prepared) == inline
+    assert digests(prepared.store.folder) == inline
     assert engine.ended
     units = [unit for units in engine.handed for unit in units]
     assert sorted(address for unit in units for address in unit.addresses) == sorted(
@@ -143,16 +136,85 @@ def test_a_full_store_ends_the_run(planned):
         execute(planned(Here(lambda _job, _unit: Report(stopped="cannot write: no space left"))))
 
 
-def test_a_worker_with_another_environment_says_what_differs(planned):
+@pytest.fixture
+def handed(planned):
+    """A run with one of its artefacts as a unit, and its job."""
     prepared = planned()
-    node = prepared.missing[0]
-    unit = Unit(number=0, what="one", addresses=(node.address,), key=node.key)
-    job = job_of(prepared)
+    node = next(each for each in prepared.missing if each.stage == "cloak")
+    return prepared, Unit(number=0, what="one", addresses=(node.address,)), job_of(prepared)
+
+
+def test_a_worker_computes_what_it_is_told_in_text(handed):
+    _, unit, job = handed
+    told = type(unit).model_validate_json(unit.model_dump_json())
+    report = work(type(job).model_validate_json(job.model_dump_json()), told)
+    assert {*unit.addresses} <= report.seconds.keys(), "and what it is made from"
+    assert work(job, unit).seconds == {}
+
+
+def test_a_unit_is_little_text_and_what_waits_for_what_does_not_travel(planned):
+    engine = Here()
+    execute(planned(engine))
+    units = [unit for units in engine.handed for unit in units]
+    assert any(unit.after for unit in units)
+    for unit in units:
+        text = unit.model_dump_json()
+        assert len(text) < 300
+        assert not Unit.model_validate_json(text).after
+
+
+def test_a_job_is_planned_once(handed, monkeypatch):
+    prepared, unit, job = handed
+    plans = []
+    monkeypatch.setattr("bench.run.work.prepare", lambda *given: plans.append(given) or prepared)
+    for _ in range(3):
+        work(type(job).model_validate_json(job.model_dump_json()), unit)
+    assert len(plans) == 1
+
+
+def test_a_worker_with_another_environment_says_what_differs(handed):
+    _, unit, job = handed
     with pytest.raises(UsageError, match=r"environment\.threads: 1 then, 2 now"):
         work(job.model_copy(update={"threads": 2}), unit)
-    moved = type(unit).model_validate_json(unit.model_dump_json())
-    assert work(type(job).model_validate_json(job.model_dump_json()), moved).seconds.keys() == {node.address}
-    assert work(job, unit).seconds == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda made: {
+                "methods": [
+                    one.model_copy(update={"source": "0" * 64}) if one.kind == "attacks" else one
+                    for one in made.methods
+                ]
+            },
+            "planned and here: the code of 'tiny-noise' is another; the code of 'tiny-learning' is another.",
+        ),
+        (
+            lambda made: {"stages": {**made.stages, "cloak": "0" * 64}},
+            "the code of stage 'cloak' is another.",
+        ),
+        (lambda made: {"photos": "0" * 64}, "the photos are others."),
+        (
+            lambda made: {
+                "environment": {
+                    **made.environment,
+                    "packages": {**made.environment["packages"], "torch": "1.0"},
+                }
+            },
+            "environment.packages.torch: 1.0 then, ",
+        ),
+        (lambda _made: {}, "This machine plans other artefacts."),
+    ],
+)
+def test_in_what_a_worker_differs_is_named(handed, change, said):
+    _, unit, job = handed
+    there = job.made_with.model_copy(update=change(job.made_with))
+    elsewhere = job.model_copy(update={"made_with": there})
+    with pytest.raises(UsageError) as raised:
+        work(elsewhere, unit.model_copy(update={"addresses": ("f" * 64,)}))
+    assert said in str(raised.value)
+    assert str(raised.value).startswith("no artefact of this run has the address ffffffffffff here. ")
 
 
 def test_an_engine_names_the_threads_where_nobody_does(planned):

@@ -14,8 +14,6 @@ from bench.run.bound import Plugin
 from bench.run.code_hashes import NOT_NUMERICAL, _Closure
 from bench.run.device import Machine, make_machine
 from bench.run.graph import STAGES, Node
-from bench.run.planning import Options, node_at, prepare
-from bench.run.spec import make_spec
 from bench.run.stages.attack_diagnosis import AttackDiagnosis
 from bench.run.stages.cloak import Cloak
 from bench.run.stages.decide import Decide
@@ -88,34 +86,6 @@ def test_a_plugin_travels_as_its_text(tiny):
     assert again.method is not plugin.method
     assert (type(again.method), again.method.params) == (type(plugin.method), plugin.method.params)
     assert len(pickle.dumps(plugin)) < 200
-
-
-# -- any node from specification, options and address -------------------------------------------------------
-
-
-def planned(tmp_path, **how):
-    requested = make_spec({"dataset": SMALL, "backbones": ("tiny-a",), "attacks": ("tiny-noise",)})
-    return requested, Options(**{"threads": 1, "store": tmp_path / "store", "out": tmp_path / "run", **how})
-
-
-def test_a_worker_finds_every_node_by_its_address(tiny, tmp_path):
-    requested, options = planned(tmp_path)
-    for node in prepare(requested, options).artefacts:
-        found = node_at(requested, options, node.address)
-        assert (type(found), found.key) == (type(node), node.key)
-
-
-def test_a_worker_with_another_environment_says_what_differs(tiny, tmp_path):
-    requested, options = planned(tmp_path)
-    node = next(each for each in prepare(requested, options).artefacts if each.stage == "cloak")
-    elsewhere = planned(tmp_path, threads=2)[1]
-    with pytest.raises(UsageError, match=r"environment\.threads: 1 then, 2 now"):
-        node_at(requested, elsewhere, node.address, node.key)
-    changed = {**node.key, "attack": {**node.key["attack"], "code": "0" * 64}}
-    with pytest.raises(UsageError, match=r"attack\.code: 0000"):
-        node_at(requested, options, "f" * 64, changed)
-    with pytest.raises(UsageError, match="plans other artefacts"):
-        node_at(requested, options, "f" * 64)
 
 
 # -- keys ---------------------------------------------------------------------------------------------------
