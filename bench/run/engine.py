@@ -112,6 +112,10 @@ class Engine(ABC):
     unit_seconds: float = 0
     at_once: int | None = None
 
+    def __str__(self) -> str:
+        """Return its name for logs."""
+        return type(self).__name__
+
     @classmethod
     @abstractmethod
     def of(cls, argument: str) -> Self:
