@@ -75,8 +75,9 @@ def test_a_matrix_on_slurm_gives_the_same_bytes(cluster, command, short, is_the_
 
 @slow
 def test_an_artefact_a_job_gives_the_same_bytes(cluster, command, short, is_the_same, tmp_path):
-    done = command("run", *short, *where(tmp_path, f"{ENGINE},unit=0,at_once=2"), **cluster)
-    assert done.returncode == 0, done.stderr
+    process = command("run", *short, *where(tmp_path, f"{ENGINE},unit=0,at_once=2"), wait=False, **cluster)
+    _, err = process.communicate(timeout=1200)  # 22 jobs that each start two processes
+    assert process.returncode == 0, err
     is_the_same(tmp_path)
 
 
