@@ -39,7 +39,7 @@ class MadeWith(Frozen):
     methods: tuple[MethodFacts, ...] = Field(description="code and files of every method")
     photos: str = Field(description="digest of the photos and all that decides their crops")
 
-    def differences(self, now: "MadeWith") -> list[str]:
+    def differences(self, now: MadeWith) -> list[str]:
         """Return, one sentence each, in what another machine differs."""
         stages = [stage for stage, code in self.stages.items() if now.stages.get(stage) != code]
         return [
