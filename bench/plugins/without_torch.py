@@ -8,9 +8,9 @@ of torch fails, and the look is taken again with the real one. Nothing is comput
 import importlib.abc
 import importlib.machinery
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, TypeVar
 
 from bench.plugins import sources
@@ -112,10 +112,43 @@ def _stand_ins() -> Iterator[None]:
     finally:
         sys.meta_path.remove(finder)
         for name in {*sys.modules} - before:
-            module = sys.modules[name]
-            if isinstance(module, _Module) or sources.is_own(getattr(module, "__file__", None) or ""):
+            if isinstance(sys.modules[name], _Module):
                 _remove(name)
+        for name in _with_stand_ins({*sys.modules} - before):
+            _remove(name)
         sources.forget()
+
+
+def _with_stand_ins(new: Collection[str]) -> list[str]:
+    """Return which new modules are nobody's package, or of a package that names a stand-in or a package that does."""
+    packages: set[str] = set()
+    while True:
+        more = {_package(name) for name in new if any(_is_of(it, packages) for it in _named_in(name))}
+        if more <= packages:
+            break
+        packages |= more
+    return [
+        name
+        for name in new
+        if _package(name) in packages or sources.is_own(getattr(sys.modules[name], "__file__", None) or "")
+    ]
+
+
+def _package(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _named_in(name: str) -> list[Any]:
+    return list(getattr(sys.modules[name], "__dict__", {}).values())
+
+
+def _is_of(value: object, packages: Collection[str]) -> bool:
+    """Return whether something is a stand-in, or a module, class or function of one of some packages."""
+    if isinstance(value, ModuleType):
+        return _package(value.__name__) in packages
+    if isinstance(value, type | FunctionType):
+        return _package(str(value.__module__)) in packages
+    return type(value) is _StandIn
 
 
 def _remove(name: str) -> None:

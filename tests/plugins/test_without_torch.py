@@ -60,6 +60,22 @@ def python(code, *words):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+INSTALLED = """
+import json, sys
+from bench.plugins.without_torch import look
+sys.path.insert(0, sys.argv[1])
+
+def find():
+    import outer
+    return outer.KNOWN
+
+assert look(find) == 7 and "torch" not in sys.modules
+import torch
+import outer
+print(json.dumps([issubclass(outer.Net, torch.nn.Module), issubclass(outer.Small, torch.nn.Module)]))
+"""
+
+
 def test_every_registered_plugin_is_described_alike_with_and_without_torch():
     assert python(ALL) == []
 
@@ -110,6 +126,15 @@ def test_what_is_here_and_whole_is_not_fetched_and_takes_no_torch(tmp_path, monk
         check=True,
     )
     assert [row["state"] for row in json.loads(done.stdout)] == ["corrupt"]
+
+
+def test_no_installed_package_that_saw_a_stand_in_is_left(tmp_path):
+    folder = tmp_path / "site-packages"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "__init__.py").write_text("from inner.nets import Net\n")
+    (folder / "inner" / "nets.py").write_text("from torch import nn\nclass Net(nn.Module):\n    pass\n")
+    (folder / "outer.py").write_text("from inner import Net\nKNOWN = 7\nclass Small(Net):\n    pass\n")
+    assert python(INSTALLED, str(folder)) == [True, True]
 
 
 def test_a_mistake_is_named_as_ever(tmp_path):
