@@ -92,11 +92,20 @@ def _version(top: str) -> str:
 @cache
 def _distributions() -> Mapping[str, Sequence[str]]:
     """Return top-level module → distributions; read from all that is installed, anew when something else is."""
-    kinds = (".dist-info", ".egg-info")
-    folders = [Path(place) for place in sys.path if Path(place).is_dir()]
-    there = (each for folder in folders for each in folder.iterdir() if each.name.endswith(kinds))
-    stamps = sorted(f"{each} {each.stat().st_mtime_ns}" for each in there)
+    try:
+        stamps = sorted(f"{each} {each.stat().st_mtime_ns}" for each in _installed())
+    except OSError:  # a folder that may not be listed, a link to nowhere: nothing to tell a change by
+        return metadata.packages_distributions()
     return remembered(("packages", sys.version, *stamps), metadata.packages_distributions)
+
+
+def _installed() -> Iterator[Path]:
+    """Yield where something is said about what is installed: archives on the path, and folders of their kinds."""
+    for place in map(Path, sys.path):
+        if place.is_dir():
+            yield from (each for each in place.iterdir() if each.name.endswith((".dist-info", ".egg-info")))
+        elif place.is_file():
+            yield place
 
 
 class _Closure:

@@ -38,7 +38,7 @@ def remembered(of: Sequence[str], find: Callable[[], Mapping[str, Any]]) -> Mapp
     path = folder / name[:2] / f"{name}.json"
     with suppress(OSError, ValueError):
         kept = json.loads(path.read_bytes())
-        if isinstance(kept, dict) and kept.get("of") == name:
+        if isinstance(kept, dict) and kept.get("of") == name and isinstance(kept.get("found"), dict):
             return dict(kept["found"])
     found = find()
     with suppress(OSError):

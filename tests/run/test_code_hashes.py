@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from bench.contracts import CONTRACT_VERSION, Binding
 from bench.errors import UsageError
 from bench.plugins import factory, registry
 from bench.run import code_hashes as hashes
+from bench.run import remembered
 from bench.run.bound import BoundMethod, Plugin
 from bench.run.code_hashes import code_digest, code_hashes, module_hash
 from bench.run.digest import digest, environment, package_versions
@@ -558,6 +560,43 @@ def test_a_package_above_a_folder_without_init_counts(package):
     before = package.digest()
     package.write("over/__init__.py", "A = 2\n")
     assert package.digest() != before
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """A folder on the path with one package, and what was found before forgotten."""
+    info = tmp_path / "path" / "one-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Name: one\nVersion: 1\n")
+    (info / "top_level.txt").write_text("one_top")
+    monkeypatch.syspath_prepend(info.parent)
+    monkeypatch.setattr(remembered, "_folder", lambda: tmp_path / "found")
+    return info.parent
+
+
+def distributions():
+    hashes._distributions.cache_clear()
+    try:
+        return hashes._distributions()
+    finally:
+        hashes._distributions.cache_clear()
+
+
+def test_an_archive_that_is_put_on_the_path_counts_as_installed(installed, tmp_path, monkeypatch):
+    assert distributions()["one_top"] == ["one"]
+    archive = tmp_path / "two.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("two-1.dist-info/METADATA", "Name: two\nVersion: 1\n")
+        file.writestr("two-1.dist-info/top_level.txt", "two_top")
+    assert "two_top" not in distributions()
+    monkeypatch.syspath_prepend(archive)
+    assert distributions()["two_top"] == ["two"]
+
+
+def test_what_cannot_be_looked_at_is_passed_over_and_nothing_is_kept_of_the_rest(installed, tmp_path):
+    (installed / "gone-1.dist-info").symlink_to(tmp_path / "nowhere")
+    assert distributions()["one_top"] == ["one"]
+    assert not (tmp_path / "found").exists()
 
 
 def test_versions_of_what_the_code_imports_count(package, monkeypatch):

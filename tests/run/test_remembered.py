@@ -39,6 +39,14 @@ def test_what_is_damaged_is_found_again(folder, damage):
     assert json.loads(path.read_bytes())["found"] == {"n": 1}
 
 
+@pytest.mark.parametrize("found", ["", ', "found": [1]', ', "found": null'])
+def test_what_is_named_right_and_holds_no_object_is_found_again(folder, found):
+    remembered(("a",), lambda: {"n": 1})
+    (path,) = folder.rglob("*.json")
+    path.write_text(f'{{"of": "{path.stem}"{found}}}')
+    assert remembered(("a",), lambda: {"n": 1}) == {"n": 1}
+
+
 def test_where_nothing_can_be_kept_it_is_found_each_time(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     for place in (None, tmp_path / "file" / "found"):
