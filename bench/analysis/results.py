@@ -42,7 +42,7 @@ class Results:
     _kept: Counter[str] = field(default_factory=Counter, repr=False)
     _facts: dict[Cell, Mapping[str, ConditionFacts]] = field(default_factory=dict, repr=False)
     _draws: dict[int, Draws] = field(default_factory=dict, repr=False)
-    _gains: dict[tuple[Cell, str], Estimate | None] = field(default_factory=dict, repr=False)
+    _gains: dict[tuple[Cell, str], Estimate | None] = field(default_factory=dict, init=False, repr=False)
     _images: dict[str, rates.ImageSummary] = field(default_factory=dict, repr=False)
     _measured: dict[tuple[Cell, str], Measured] = field(default_factory=dict, repr=False)
     _reader: Reader = field(default_factory=Reader, repr=False)

@@ -1,5 +1,7 @@
 """Claims, comparison groups and tables of significance, on results made up identity by identity."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -382,3 +384,13 @@ def test_there_is_no_test_where_two_attacks_share_targets_differently():
     (claim,) = compare_methods(made, "strong", "weak", kind="attack")
     assert claim.verdict == "no test"
     assert "not independent" in claim.sentence()
+
+
+def test_what_a_part_of_a_run_lacks_is_not_lacking_in_the_whole():
+    whole = results()
+    point = Cell("strong", "good", "b1", "nn", 0)
+    cells, read = (
+        {key: one for key, one in some.items() if key.attack != "none"} for some in (whole.cells, whole._read)
+    )
+    assert replace(whole, cells=cells, _read=read).gain(point, "") is None
+    assert whole.gain(point, "").value > 0
