@@ -148,7 +148,7 @@ def test_memory_layout_changes_no_value():
     assert torch.equal(ssim(a, b), ssim(a.contiguous(memory_format=torch.channels_last), moved))
 
 
-def test_a_reference_made_in_inference_mode_serves_gradients_later():
+def test_windows_first_made_in_inference_mode_serve_gradients_later():
     with torch.inference_mode():
         ssim(photos(1, 61, 61), photos(1, 61, 61))
     a = photos(1, 61, 61)
