@@ -119,7 +119,11 @@ def markdown(found: Sequence[Part], total: float | None) -> Iterator[str]:
     yield "|---|---:|---:|---:|---:|---:|"
     for part in found:
         an_image = f"{1000 * part.seconds / part.images:.1f} ms" if part.images else ""
-        below = "" if part.floor is None else f"{part.floor:.1f} s, {100 * part.floor / part.seconds:.0f} %"
+        below = (
+            ""
+            if part.floor is None or not part.seconds
+            else f"{part.floor:.1f} s, {100 * part.floor / part.seconds:.0f} %"
+        )
         share = f"{100 * part.seconds / whole:.0f} %"
         yield f"| {part.stage} | {part.images:,} | {part.seconds:.1f} | {share} | {an_image} | {below} |"
     if total:

@@ -23,7 +23,7 @@ ABOUT: Mapping[str, str] = {
     "no_effect": "attacks that undefended do no more than no cloak, a sentence a kind",
     "warnings": "each warning with `code`, `sentence` and `rows`, the rows that carry it (attack x defence x backbone)",
     "spec": "what was requested, in canonical form, by the names of a suite file",
-    "options": "how it was computed: `device`, `threads`, `batch_size`; none changes what is requested",
+    "options": "how it was computed: `device`, `threads`, `batch_size`, `precision`; none changes what is requested",
     "versions": "of Python and of packages",
 }
 """Fact → what it is; the keys of `about`."""

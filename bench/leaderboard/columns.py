@@ -99,7 +99,7 @@ COLUMNS: Mapping[str, str] = {
     "identity_overlap_detail": "how many identities, or why it is unknown",
     "impostor_overlap": "whether an evaluated identity is among the impostors of thresholds or the distractors; "
     "empty: there are none",
-    "dataset_note": "a caution about the dataset",
+    "dataset_note": "a caution about the dataset, and about embeddings that are not of float32",
     "benchmark_version": "rows of different versions are not compared",
     "run": "digest of the specification",
 }

@@ -123,14 +123,15 @@ class Source:
     def ground(self) -> str:
         """Return a digest of what runs must share to be ranked together; "" where that is not known.
 
-        Benchmark version, protocol, photos, who is evaluated on which of them, and who is protected when.
+        Benchmark version, protocol, photos, who is evaluated on which of them, who is protected when, precision.
         """
         if self.folder is None:
             return ""
         facts = self.results.facts
         if not facts.fingerprint:
             return ""
-        said = (facts.benchmark_version, facts.spec.protocol, facts.spec.dataset, facts.fingerprint)
+        said = [facts.benchmark_version, facts.spec.protocol, facts.spec.dataset, facts.fingerprint]
+        said += [] if facts.precision == "float32" else [facts.precision]
         return digest([*said, str(facts.spec.split_seed), split_json(self.folder.split())])
 
 

@@ -82,7 +82,7 @@ def _row(row: _Row) -> dict[str, Any]:
         "condition": row.condition,
         "ranked_over": "",
         **cell.threat.model_dump(),
-        "dataset_note": facts.dataset_note,
+        "dataset_note": facts.caution,
         "benchmark_version": facts.benchmark_version,
         "run": facts.run,
     }

@@ -182,7 +182,7 @@ class _Ssim(torch.autograd.Function):
         gradient = _spread_back(by_mean)
         gradient.addcmul_(reference, _spread_back(by_product))
         gradient.addcmul_(images, _spread_back(by_square), value=-1)
-        scale = upstream.view(-1, 1, 1, 1) * (2 / similar[0].numel())
+        scale = upstream.view(-1, 1, 1, 1) * (2 / similar.shape[1:].numel())
         return gradient.mul_(scale), None, None, None
 
 

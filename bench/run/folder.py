@@ -102,6 +102,13 @@ class RunFacts(Frozen):
     batch_size: int | None = Field(None, description="images handed to a method per call; changes no byte")
     precision: Precision = Field("float32", description="what trackers' backbones multiplied in")
 
+    @property
+    def caution(self) -> str:
+        """The dataset's note, and what else every row must say of how it was made."""
+        if self.precision == "float32":
+            return self.dataset_note
+        return f"{self.dataset_note} Trackers embed in {self.precision}.".strip()
+
 
 class ManifestEntry(Frozen):
     """One file of a run's folder."""

@@ -1,7 +1,8 @@
 """What a tracker's backbone multiplies in.
 
 bfloat16 is for GPUs: half the memory traffic, several times the products. It keeps eight bits of each factor, so that
-scores move in their third digit and a decision that hangs on it may change (docs/performance.md has the share).
+scores move in their third digit and a decision that hangs on it may change (docs/performance.md has the share). Every
+row says so (`RunFacts.caution`), and rows of two precisions are not ranked together.
 """
 
 from contextlib import AbstractContextManager, nullcontext

@@ -3,9 +3,11 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from bench.leaderboard.merge import read_source
 from bench.plugins import factory
 from bench.run.folder import RunFolder
 from bench.run.planning import Options, prepare, prepare_again
@@ -60,8 +62,31 @@ def test_a_run_records_its_precision_and_is_made_again_with_it(cli, tmp_path):
     again = prepare_again(RunFolder(out), Options(store=store))
     assert again.machine.precision == "bfloat16"
     assert not again.missing
+    assert (
+        pd.read_csv(out / "leaderboard.csv")["dataset_note"].str.endswith("Trackers embed in bfloat16.").all()
+    )
     code, _, err = cli("verify", out, "--store", store, "--quiet")
     assert code == 0, err
+
+
+def test_rows_of_two_precisions_are_not_ranked_together(cli, tmp_path):
+    words = (
+        "run",
+        "--dataset",
+        "synthetic:identities=4,photos=4",
+        "--attack",
+        "pgd:steps=1",
+        "--threads",
+        "1",
+        "--quiet",
+    )
+    for name in ("float32", "bfloat16"):
+        code, _, err = cli(
+            *words, "--precision", name, "--out", tmp_path / name, "--store", tmp_path / "store"
+        )
+        assert code == 0, err
+    one, other = (read_source(tmp_path / name)[0] for name in ("float32", "bfloat16"))
+    assert one.ground != other.ground
 
 
 def test_an_unknown_precision_is_refused_by_name(cli):
