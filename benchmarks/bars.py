@@ -316,6 +316,86 @@ def _took(*words: str) -> float:
     return seconds(lambda: subprocess.run(command, check=True, capture_output=True, cwd=ROOT))
 
 
+# -- memory ---------------------------------------------------------------------------------------------------
+
+
+_STREAM = """
+import sys, time
+from pathlib import Path
+import bench.leaderboard.table, bench.run.runner, scipy.stats
+from bench.api import Options, run
+photos, folder = int(sys.argv[1]), Path(sys.argv[2])
+file = "benchmarks/stream_of_faces.py"
+began = time.process_time()
+table = run(
+    f"{file}:DrawnCells", backbones=f"{file}:CellMeans", protocol="tracker:gallery_fraction=0.9",
+    dataset=f"{file}:StreamOfFaces:identities={photos // 10},photos=12",
+    options=Options(threads=1, store=folder / "store", out=folder / "run"),
+)
+assert set(table["status"]) == {"ok"}, table["reason"]
+took = time.process_time() - began
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(took, peak / 1024)
+"""
+
+
+def memory() -> Iterator[Measure]:
+    """Run a stream of drawn faces of growing length through attack, backbone and tables that cost next to nothing."""
+    few = [_stream(1_000) for _ in range(3)]
+    some, many = _stream(10_000), _stream(100_000)
+    note = (
+        "gallery photos, 10 and 2 probes an identity, natural and cloaked; faces, attack and backbone of "
+        "benchmarks/stream_of_faces.py, leaderboard included"
+    )
+    peaks = [many["peak"] / each["peak"] for each in few]
+    yield ratio("memory", "peak, 100,000 photos / 1,000", peaks, most=1.3, note=note)
+    for photos, peak in (("1,000", median(each["peak"] for each in few)), ("100,000", many["peak"])):
+        yield amount("memory", f"peak, {photos} photos", peak, "MB", note=note)
+    grown = (many["peak"] - median(each["peak"] for each in few)) * 2**20 / 99_000
+    yield amount("memory", "of memory for one more gallery photo", grown, "B", note=note)
+    linear = [many["seconds"] / (10 * some["seconds"])]
+    note = "processor time of one thread, imports left out"
+    yield ratio("memory", "time a photo, 100,000 photos / 10,000", linear, most=1.1, note=note)
+    yield amount("memory", "time, 100,000 photos", many["seconds"], "s", note=note)
+    for what in ("a crop", "a cloak", "an embedding", "a decision", "a cell besides its decisions"):
+        yield amount(
+            "memory",
+            f"on disk: {what}",
+            many[what],
+            "B",
+            note="of the run of 100,000 photos, records included",
+        )
+
+
+def _stream(photos: int) -> dict[str, float]:
+    """Return what a run of so many gallery photos took: seconds, peak in MB, and bytes on disk of what it made."""
+    with tempfile.TemporaryDirectory() as named:
+        folder = Path(named)
+        words = [sys.executable, "-c", _STREAM, str(photos), named]
+        done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=ROOT)
+        took, peak = map(float, done.stdout.split())
+        probes, cells = photos // 5, 2
+        decisions = _bytes(folder / "run" / "decisions")
+        return {
+            "seconds": took,
+            "peak": peak,
+            "a crop": _bytes(folder / "store" / "faces") / (photos + probes),
+            "a cloak": _bytes(folder / "store" / "cloak") / photos,
+            "an embedding": _bytes(folder / "store" / "embed") / (2 * photos + probes),
+            "a decision": decisions / (cells * 10 * probes),
+            "a cell besides its decisions": (
+                _bytes(folder / "run" / "cells.json") + _bytes(folder / "store" / "decide", "*.json")
+            )
+            / cells,
+        }
+
+
+def _bytes(path: Path, pattern: str = "*") -> int:
+    return sum(
+        each.stat().st_size for each in ([path] if path.is_file() else path.rglob(pattern)) if each.is_file()
+    )
+
+
 # -- engines --------------------------------------------------------------------------------------------------
 
 
@@ -359,6 +439,7 @@ BARS: dict[str, Bar] = {
     "tables": tables,
     "adding": adding,
     "answers": answers,
+    "memory": memory,
     "engines": engines,
 }
 

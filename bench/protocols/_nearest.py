@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 
 from bench.protocols.heads import Labels, Points, Scores, Vectors, unit
 
-_CHUNK = 1 << 16
-"""Rows that are computed in float64 at a time."""
+_CHUNK = 1 << 12
+"""Rows that are computed in float64 at a time: 4 MB of 128 numbers, and as much again twice for their lengths."""
+
+_PAIRS = 1 << 20
+"""Pairs of probe and point that are settled at a time, until a probe's last one."""
 
 _MANY = 0.05
 """Share of a group's points from which one product of all in float64 is quicker than a product for each."""
@@ -154,7 +157,7 @@ class NearestPoints:
 
 
 def _whole_rows(rows: Labels) -> list[slice]:
-    """Return parts of sorted rows, of some chunks each, that end where a row ends."""
-    ends = [*range(16 * _CHUNK, len(rows), 16 * _CHUNK)]
+    """Return parts of sorted rows, of `_PAIRS` each or some more, that end where a row ends."""
+    ends = [*range(_PAIRS, len(rows), _PAIRS)]
     cuts = [0, *dict.fromkeys(int(np.searchsorted(rows, rows[end])) for end in ends), len(rows)]
     return [slice(a, b) for a, b in pairwise(cuts) if a < b]

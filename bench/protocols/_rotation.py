@@ -140,14 +140,14 @@ class Gallery:
 
     Attributes:
         identities: ids, sorted; a label is an index into it.
-        vectors: natural embeddings, then cloaked ones.
-        natural: label → rows of `vectors` when the identity is normal.
-        protected: label → rows of `vectors` when the identity is protected.
+        states: natural embeddings and cloaked ones, as the views have them; a row counts through both.
+        natural: label → rows when the identity is normal.
+        protected: label → rows when the identity is protected.
         fold: label → the rotation in which the identity is protected.
     """
 
     identities: tuple[str, ...]
-    vectors: Vectors
+    states: tuple[Vectors, Vectors]
     natural: tuple[NDArray[np.intp], ...]
     protected: tuple[NDArray[np.intp], ...]
     fold: NDArray[np.int16]
@@ -168,7 +168,7 @@ class Gallery:
 
         return cls(
             identities,
-            np.concatenate([_array(as_natural), _array(as_cloaked)]),
+            (_array(as_natural), _array(as_cloaked)),
             tuple(rows(name, frozenset()) for name in identities),
             tuple(rows(name, frozenset(split.cloaked[name])) for name in identities),
             np.array([split.fold[name] for name in identities], dtype=np.int16),
@@ -183,14 +183,28 @@ class Gallery:
     def unaltered(self) -> NDArray[np.bool_]:
         """Label → whether the protected state equals the natural one (attack ``none``)."""
         pairs = zip(self.natural, self.protected, strict=True)
-        return np.array([np.array_equal(self.vectors[a], self.vectors[b]) for a, b in pairs])
+        return np.array([np.array_equal(self.vectors(a), self.vectors(b)) for a, b in pairs])
+
+    def vectors(self, rows: NDArray[np.intp]) -> Vectors:
+        """Return the embeddings in some rows, not copied where they follow one another: nobody may write to them."""
+        natural, cloaked = self.states
+        if not len(rows):
+            return natural[:0]
+        start, stop, first = int(rows[0]), int(rows[-1]) + 1, len(natural)
+        if stop - start == len(rows) and (np.diff(rows) == 1).all() and (stop <= first or start >= first):
+            return natural[start:stop] if stop <= first else cloaked[start - first : stop - first]
+        found = np.empty((len(rows), *natural.shape[1:]), dtype=np.result_type(natural, cloaked))
+        is_cloaked = rows >= first
+        found[~is_cloaked] = natural[rows[~is_cloaked]]
+        found[is_cloaked] = cloaked[rows[is_cloaked] - first]
+        return found
 
     def chosen(self, is_protected: NDArray[np.bool_]) -> tuple[Vectors, Labels]:
         """Return embeddings and labels of the photos, with the identities of `is_protected` (K booleans) cloaked."""
         states = zip(is_protected, self.natural, self.protected, strict=True)
         rows = [protected if chosen else natural for chosen, natural, protected in states]
         labels: Labels = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
-        return self.vectors[np.concatenate(rows)], labels
+        return self.vectors(np.concatenate(rows)), labels
 
     def fit(self, head: Head, is_protected: NDArray[np.bool_]) -> Scorer:
         """Train the head with the identities of `is_protected` (K booleans) cloaked."""
@@ -218,17 +232,16 @@ class Probes:
         """Return the probes of `identities` as used while their identity is normal, and while protected."""
         named = [(k, image) for k, name in enumerate(identities) for image in sorted(split.probes[name])]
         images = tuple(image for _, image in named)
+        labels = np.array([k for k, _ in named], dtype=np.intp)
+        as_normal = _select(natural, images)
         return cls(
-            images,
-            np.array([k for k, _ in named], dtype=np.intp),
-            _select(natural, images),
-            _select(protected, images),
+            images, labels, as_normal, as_normal if protected is natural else _select(protected, images)
         )
 
     @cached_property
     def unaltered(self) -> bool:
         """Whether both states are the same."""
-        return np.array_equal(self.natural, self.protected)
+        return self.natural is self.protected or np.array_equal(self.natural, self.protected)
 
     def score(self, scorer: Scorer) -> tuple[Scores, Scores]:
         """Return M×K scores of the natural and of the protected probes."""

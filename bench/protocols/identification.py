@@ -215,7 +215,7 @@ class Search:
     ) -> Search:
         """Return the search of one cell; a distractor whose photo a defence dropped is not in the gallery."""
         gallery = Gallery.of(views["gallery"], views["cloaked gallery"], trial.split)
-        nobody: tuple[tuple[str, ...], Vectors] = ((), gallery.vectors[:0])
+        nobody: tuple[tuple[str, ...], Vectors] = ((), gallery.states[0][:0])
         identities, vectors = (
             one_photo_each(views["enrolled impostors"], distractors) if distractors else nobody
         )

@@ -366,7 +366,7 @@ def dodging(views: Mapping[str, Embedded], trial: Trial) -> Comparisons:
             images = probes.images[own]
             identity = gallery.identities[label]
             references = tuple(ids[row] for row in rows)
-            scores = cosines(probes.natural[own], gallery.vectors[rows]) if references else _unknown(images)
+            scores = cosines(probes.natural[own], gallery.vectors(rows)) if references else _unknown(images)
             blocks.append(_Block(fold, identity, identity, images, references or (None,), scores))
     return Comparisons.of(blocks, accepting_is_right=True)
 

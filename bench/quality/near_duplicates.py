@@ -35,6 +35,9 @@ MIN_CORRELATION = 0.97
 _BATCH = 64
 _ROWS = 256
 
+_PROBES_AT_ONCE = 8192
+"""Probes whose pictures are held, 3 kB each; the gallery is looked through once for so many."""
+
 Hashes = NDArray[np.uint64]
 Pictures = NDArray[np.float32]
 
@@ -123,19 +126,39 @@ def from_bytes(payload: bytes) -> Fingerprints:
     return Fingerprints(tuple(decode_names(payload)["ids"]), hashes, there["pictures"].numpy())
 
 
-def same_photos(probes: Fingerprints, gallery: Iterable[Fingerprints]) -> SamePhotos:
-    """Return the near-duplicates between probes and gallery.
+def same_photos(
+    probes: Iterable[Fingerprints],
+    gallery: Callable[[], Iterable[Fingerprints]],
+    at_once: int = _PROBES_AT_ONCE,
+) -> SamePhotos:
+    """Return the near-duplicates between probes and gallery, which have no photo in common.
 
     Args:
-        probes: all of them.
-        gallery: shard by shard, of which one is held at a time.
+        probes: shard by shard.
+        gallery: gives its shards, of which one is held at a time, anew at each call.
+        at_once: probes that are held at a time, a shard more at most; decides memory alone.
     """
-    found = (pair for shard in gallery for pair in near_duplicates(probes, shard))
-    pairs = sorted(found, key=lambda pair: (pair.first, pair.second))
+    count, pairs = 0, list[NearDuplicate]()
+    for some in _blocks(probes, at_once):
+        count += len(some.ids)
+        pairs += (pair for shard in gallery() for pair in near_duplicates(some, shard))
+    pairs.sort(key=lambda pair: (pair.first, pair.second))
     return SamePhotos(
-        probes=len(probes.ids),
+        probes=count,
         pairs=tuple((p.first, p.second, p.hamming, round(p.correlation, 4)) for p in pairs),
     )
+
+
+def _blocks(shards: Iterable[Fingerprints], at_least: int) -> Iterator[Fingerprints]:
+    """Yield shards joined until they have so many photos."""
+    some: list[Fingerprints] = []
+    for shard in shards:
+        some.append(shard)
+        if sum(len(each.ids) for each in some) >= at_least:
+            yield joined(some)
+            some = []
+    if some:
+        yield joined(some)
 
 
 def stated_in(note: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar
@@ -22,6 +22,7 @@ from bench.run.code_hashes import check_unchanged, code_digest
 from bench.run.device import Machine
 from bench.run.digest import digest, environment
 from bench.run.limits import limited
+from bench.run.memory import give_back
 from bench.run.store import Store
 from bench.run.watch import this
 
@@ -56,12 +57,14 @@ class Node(FieldsOnly, ABC):
     Attributes:
         stage: one of `STAGES`; the folder of the store.
         image_bytes: what one image takes in the store, about.
+        streams: whether `run` looks at its inputs one after another, so that they need not all be held.
         label: what an identity reads in progress bars and logs; nodes of one label are shards of one thing.
         environment: what of the machine decides bytes (`bench.run.digest.environment`).
     """
 
     stage: ClassVar[str]
     image_bytes: ClassVar[int] = 3 * CROP_SIZE**2
+    streams: ClassVar[bool] = False
     label: str
     environment: Mapping[str, Any] = field(repr=False)
 
@@ -99,7 +102,7 @@ class Node(FieldsOnly, ABC):
         """Compute the artefact.
 
         Args:
-            payloads: of `inputs`.
+            payloads: of `inputs`; where the node `streams`, each is read from the store whenever it is looked at.
             machine: where to compute.
             advance: called with the number of images finished.
         """
@@ -129,6 +132,34 @@ class Node(FieldsOnly, ABC):
 
 class NodeError(MethodError):
     """An artefact could not be made; carries the reason to every cell that needs it."""
+
+
+class StoredPayloads(Mapping[str, bytes]):
+    """Payloads that are read when they are looked at and not held: however many, memory has one.
+
+    Args:
+        store: has all of them.
+        nodes: whose they are.
+    """
+
+    def __init__(self, store: Store, nodes: Iterable[Node]) -> None:
+        self._store = store
+        self._stages = {node.address: node.stage for node in nodes}
+
+    def __getitem__(self, address: str) -> bytes:
+        payload = self._store.read(self._stages[address], address)
+        if payload is None:
+            raise NodeError(
+                f"the artefact {self._stages[address]} {address[:12]} was removed or changed in {self._store.folder} "
+                "while it was being used. Run the same command again."
+            )
+        return payload
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stages)
+
+    def __len__(self) -> int:
+        return len(self._stages)
 
 
 def every_node(targets: Iterable[Node]) -> list[Node]:
@@ -241,7 +272,7 @@ class Executor:
     def _compute(self, node: Node) -> bytes:
         try:
             self._check_environment(node)
-            inputs = {source.address: self.fetch(source) for source in node.inputs}
+            inputs = self._inputs(node)
             with self.store.computing(node.stage, node.address):
                 # Another run may have made it meanwhile.
                 there = (node.stage, node.address) in self.store
@@ -258,7 +289,16 @@ class Executor:
             log.error("%s", self.failed[node.address], exc_info=not isinstance(error, BenchError))
             raise NodeError(self.failed[node.address]) from error
 
-    def _make(self, node: Node, inputs: Mapping[str, bytes]) -> bytes:
+    def _inputs(self, node: Node) -> Payloads:
+        """Return the payloads of a node's inputs; what the store lacks is computed before, also where they stream."""
+        if not node.streams:
+            return {source.address: self.fetch(source) for source in node.inputs}
+        for source in node.inputs:
+            self.fetch(source)  # whole now; the next reader finds it there
+        give_back()
+        return StoredPayloads(self.store, node.inputs)
+
+    def _make(self, node: Node, inputs: Payloads) -> bytes:
         """Run a node and store what it gives."""
         self.advance(node, 0)  # begun
         start = time.perf_counter()

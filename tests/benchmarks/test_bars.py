@@ -44,7 +44,17 @@ def test_the_interval_holds_the_median():
 
 
 def test_every_bar_has_its_name():
-    assert set(BARS) == {"start", "loop", "peers", "padding", "adding", "tables", "answers", "engines"}
+    assert set(BARS) == {
+        "start",
+        "loop",
+        "peers",
+        "padding",
+        "adding",
+        "tables",
+        "answers",
+        "memory",
+        "engines",
+    }
 
 
 def test_measuring_again_takes_the_place_of_what_was_there(tmp_path):

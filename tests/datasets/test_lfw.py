@@ -222,7 +222,7 @@ class TestReal:
             for part in (run.split.gallery, run.split.probes)
         )
         seen, shown = (fingerprint_photos(run.dataset, photos) for photos in (gallery, probes))
-        found = same_photos(shown, [seen])
+        found = same_photos([shown], lambda: [seen])
         assert found.probes == len(probes)
         assert of_photos(found, run.dataset.note) == []
 

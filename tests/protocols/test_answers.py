@@ -119,3 +119,33 @@ def test_a_head_that_is_trained_anew_for_each_rotation_goes_the_plain_way():
     for table, answers in zip(tables, answers_by_fold(make_head("linear"), found, who), strict=True):
         np.testing.assert_array_equal(answers.answer, table.argmax(axis=1))
         assert answers.part(slice(1, 2)).score == pytest.approx(table[1].max())
+
+
+@given(trackers(), st.data())
+def test_rows_of_a_gallery_count_through_both_states(tracker, data):
+    gallery, _ = tracker
+    whole = np.concatenate(gallery.states)
+    if not len(whole):
+        return
+    some = data.draw(st.lists(st.integers(0, len(whole) - 1), max_size=6))
+    start = data.draw(st.integers(0, len(whole)))
+    for rows in (some, range(start, len(whole)), range(start), [*gallery.natural, *gallery.protected][-1]):
+        found = gallery.vectors(np.array(list(rows), dtype=np.intp))
+        np.testing.assert_array_equal(found, whole[list(rows)])
+        assert found.dtype == whole.dtype
+
+
+def test_a_whole_gallery_is_not_copied():
+    gallery = {"a": ("a0", "a1"), "b": ("b0",)}
+    ids, names = ("a0", "a1", "b0"), ("a", "a", "b")
+    natural, cloaked = (Embedded(np.full((3, 2), k, np.float32), ids, names) for k in (1, 2))
+    split = Split(gallery=gallery, probes=gallery, fold={"a": 0, "b": 1}, cloaked=gallery)
+    found = Gallery.of(natural, cloaked, split)
+    everybody = np.ones(2, dtype=bool)
+    for who, seen in ((~everybody, natural), (everybody, cloaked)):
+        vectors, labels = found.chosen(who)
+        assert np.shares_memory(vectors, seen.vectors)
+        np.testing.assert_array_equal(vectors, seen.vectors)
+        assert labels.tolist() == [0, 0, 1]
+    mixed, _ = found.chosen(np.array([True, False]))
+    assert mixed[:, 0].tolist() == [2, 2, 1]

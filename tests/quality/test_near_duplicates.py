@@ -16,6 +16,7 @@ from bench.quality.near_duplicates import (
     fingerprints,
     from_bytes,
     grey_pictures,
+    joined,
     near_duplicates,
     same_photos,
     to_bytes,
@@ -106,7 +107,27 @@ def test_a_gallery_in_shards_has_the_pairs_of_the_whole(faces):
     _, ids, crops = faces
     probes = prints(crops, "again")
     shards = [fingerprints(ids[at : at + 3], crops[at : at + 3]) for at in range(0, len(ids), 3)]
-    found = same_photos(probes, shards)
-    assert found == same_photos(probes, [fingerprints(ids, crops)])
+    found = same_photos([probes], lambda: shards)
+    assert found == same_photos([probes], lambda: [fingerprints(ids, crops)])
     assert found.found == len(ids)
     assert list(found.pairs) == sorted(found.pairs)
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 1000])
+def test_probes_held_some_at_a_time_have_the_pairs_of_all(faces, at_once):
+    _, ids, crops = faces
+    shards = [prints(crops[at : at + 3], f"again {at}") for at in range(0, len(ids), 3)]
+    looked_through = []
+
+    def gallery():
+        looked_through.append(None)
+        return [fingerprints(ids, crops)]
+
+    found = same_photos(shards, gallery, at_once)
+    assert found == same_photos([joined(shards)], lambda: [fingerprints(ids, crops)])
+    assert found.probes == found.found == len(ids)
+    assert len(looked_through) == {1: len(shards), 4: -(-len(shards) // 2), 1000: 1}[at_once]
+
+
+def test_no_probes_are_in_no_pair():
+    assert same_photos([], list).model_dump() == {"probes": 0, "pairs": (), "reason": ""}

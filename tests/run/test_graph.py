@@ -65,6 +65,22 @@ class Fake(Node):
         return b"(" + b" ".join([self.name.encode(), *(payloads[one.address] for one in self.inputs)]) + b")"
 
 
+@dataclass(frozen=True, eq=False)
+class Streaming(Fake):
+    """Looks at its inputs one after another; keeps what it was given, to be looked at again."""
+
+    streams = True
+    given: list[Mapping[str, bytes]] = field(default_factory=list)
+
+    def run(self, payloads, machine, advance):
+        self.given.append(payloads)
+        return super().run(payloads, machine, advance)
+
+
+def streaming(*inputs):
+    return Streaming(label="s", environment=HERE, stage="decide", name="s", sources=inputs)
+
+
 def node(name, *inputs, stage="cloak", error=None, label="", **key_fields):
     return Fake(
         label=label or name,
@@ -249,3 +265,41 @@ def test_a_result_whose_code_was_edited_meanwhile_is_not_stored(store, executor,
     with pytest.raises(NodeError, match=r"cloak\.py changed"):
         executor.fetch(node("x"))
     assert ("cloak", node("x").address) not in store
+
+
+def test_a_node_that_streams_reads_what_was_computed_before(store, executor):
+    sources = [node("a"), node("b")]
+    one = streaming(*sources)
+    executor.fetch(sources[0])
+    assert executor.fetch(one) == b"(s (a) (b))"
+    assert [each.count for each in sources] == [1, 1]
+    (given,) = one.given
+    assert dict(given) == {each.address: store.read(each.stage, each.address) for each in sources}
+    assert given[sources[0].address] is not given[sources[0].address]  # read again, not held
+    with pytest.raises(KeyError):
+        given["of nobody"]
+
+
+def test_a_damaged_input_of_a_node_that_streams_is_computed_again(store, executor):
+    source = node("a")
+    executor.fetch(source)
+    store.paths(source.stage, source.address)[0].write_bytes(b"damaged")
+    assert executor.fetch(streaming(source)) == b"(s (a))"
+    assert source.count == 2
+
+
+def test_an_input_that_is_removed_while_it_is_used_is_said(store, executor):
+    source = node("a")
+    one = streaming(source)
+    executor.fetch(one)
+    store.paths(source.stage, source.address)[1].unlink()
+    with pytest.raises(
+        NodeError, match=r"cloak \w{12} was removed or changed in .*store.*Run the same command"
+    ):
+        one.given[0][source.address]
+
+
+def test_what_a_failed_input_says_is_said_of_a_node_that_streams(executor):
+    failing = node("a", error=ValueError("too dark"))
+    with pytest.raises(NodeError, match="too dark"):
+        executor.fetch(streaming(failing))

@@ -232,7 +232,34 @@ def test_stored_forms_are_read_back(tmp_path):
 
 def test_shards_are_joined_in_order():
     parts = [Embedded(np.full((n, 2), n, np.float32), (f"i{n}",) * n, (f"p{n}",) * n) for n in (1, 2)]
-    joined = embeddings.join(parts)
-    assert joined.vectors.tolist() == [[1, 1], [2, 2], [2, 2]]
-    assert joined.ids == ("i1", "i2", "i2")
-    assert joined.identities == ("p1", "p2", "p2")
+    for most in (3, 5):
+        joined = embeddings.join(iter(parts), most)
+        assert joined.vectors.tolist() == [[1, 1], [2, 2], [2, 2]]
+        assert joined.vectors.dtype == np.float32
+        assert joined.ids == ("i1", "i2", "i2")
+        assert joined.identities == ("p1", "p2", "p2")
+
+
+def test_shards_of_which_nothing_is_left_are_joined_too():
+    nothing = Embedded(np.zeros((0, 2), np.float32), (), ())
+    joined = embeddings.join([nothing, nothing], 4)
+    assert joined.vectors.shape == (0, 2)
+    assert joined.ids == joined.identities == ()
+
+
+def test_edits_are_laid_over_shard_by_shard():
+    natural = Embedded(np.arange(8, dtype=np.float32).reshape(4, 2), tuple("abcd"), tuple("ppqq"))
+    edits = [
+        Embedded(np.full((len(ids), 2), 9, np.float32), ids, ("p",) * len(ids)) for ids in (("d", "a"), ())
+    ]
+    seen = embeddings.overlay(natural, iter(edits), frozenset("acd"))
+    assert seen.ids == ("a", "c", "d")
+    assert seen.identities == ("p", "q", "q")
+    assert seen.vectors.tolist() == [[9, 9], [4, 5], [9, 9]]
+    assert natural.vectors[0].tolist() == [0, 1]  # as it was
+
+
+def test_photos_of_an_identity_share_its_text():
+    embedded = Embedded(np.zeros((3, 2), np.float32), ("a", "b", "c"), ("who is it", "who is it", "another"))
+    one, same, _ = embeddings.decode_embedded(embeddings.encode_embedded(embedded)).identities
+    assert one is same

@@ -1,14 +1,14 @@
 """The answers of one cell: the protocol, with all its views and the tracker."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
 from threadpoolctl import threadpool_limits
 
-from bench.contracts import Binding, Embedded, Protocol, Split, Trial, View
+from bench.contracts import Binding, Decided, Embedded, Protocol, Split, Trial, View
 from bench.data.files import sha256_of
 from bench.faces.pixels import Pixels, decode_pixels, join_pixels, overlay_pixels
 from bench.plugins import factory
@@ -70,6 +70,7 @@ class Decide(Node):
     """
 
     stage: ClassVar[str] = "decide"
+    streams: ClassVar[bool] = True
     protocol: Plugin[Protocol]
     binding: Binding
     head: str
@@ -115,7 +116,12 @@ class Decide(Node):
 
     def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:
         """Return decisions as Parquet (`bench.run.decisions`)."""
-        seen = {name: self._see(shown, payloads) for name, shown in self.views.items()}
+        decided = self._decided(payloads, machine)  # what the views show is let go before rows become bytes
+        advance(1)
+        return decisions.to_bytes(decided)
+
+    def _decided(self, payloads: Payloads, machine: Machine) -> Decided:
+        seen = self._views(payloads)
         assigned = (json.loads(payloads[node.address]) for node in self.assignments)
         tracker = self.tracker
         trial = Trial(
@@ -130,23 +136,42 @@ class Decide(Node):
         )
         embedded = {k: v for k, v in seen.items() if isinstance(v, Embedded)}
         with threadpool_limits(machine.threads):
-            decided = calls.decide(self.protocol.method, embedded, trial)
-        advance(1)
-        return decisions.to_bytes(decided)
+            return calls.decide(self.protocol.method, embedded, trial)
 
-    def _see(self, shown: Shown, payloads: Payloads) -> Embedded | Pixels:
+    def _views(self, payloads: Payloads) -> dict[str, Embedded | Pixels]:
+        """Return what each view shows; views of the same natural photos, e.g. with and without cloaks, share them."""
+        natural: dict[tuple[str, ...], Embedded | Pixels] = {}
+        seen: dict[str, Embedded | Pixels] = {}
+        for name, shown in self.views.items():
+            photos = tuple(node.address for node in shown.natural)
+            if photos not in natural:
+                natural[photos] = _joined(shown.natural, payloads)
+            seen[name] = self._see(shown, natural[photos], payloads)
+        return seen
+
+    def _see(self, shown: Shown, natural: Embedded | Pixels, payloads: Payloads) -> Embedded | Pixels:
         """Return what a view shows: the natural photos, with the attack's edits laid over them where it has any."""
-        view = shown.view
+        if shown.view.state == "natural":
+            return natural
         split = self.dealt.split
-        cloaked = split.cloaked if view.photos == "gallery" else split.probes
+        cloaked = split.cloaked if shown.view.photos == "gallery" else split.probes
         wanted = frozenset(image for images in cloaked.values() for image in images)
-        natural, edits = (
-            [payloads[node.address] for node in group] for group in (shown.natural, shown.edits)
+        if not shown.edits and wanted.issuperset(natural.ids):
+            return natural
+        if isinstance(natural, Embedded):
+            edits = (decode_embedded(payloads[node.address]) for node in shown.edits)
+            return overlay(natural, edits, wanted)
+        changed = (
+            join_pixels([decode_pixels(payloads[node.address]) for node in shown.edits])
+            if shown.edits
+            else None
         )
-        if any(node.stage == "embed" for node in shown.natural):
-            below = join([decode_embedded(payload) for payload in natural])
-            above = join([decode_embedded(payload) for payload in edits]) if edits else None
-            return below if view.state == "natural" else overlay(below, above, wanted)
-        photos = join_pixels([decode_pixels(payload) for payload in natural])
-        changed = join_pixels([decode_pixels(payload) for payload in edits]) if edits else None
-        return photos if view.state == "natural" else overlay_pixels(photos, changed, wanted)
+        return overlay_pixels(natural, changed, wanted)
+
+
+def _joined(nodes: Sequence[Node], payloads: Payloads) -> Embedded | Pixels:
+    """Return shards of embeddings or of images as one."""
+    if any(node.stage == "embed" for node in nodes):
+        parts = (decode_embedded(payloads[node.address]) for node in nodes)
+        return join(parts, sum(node.images for node in nodes))
+    return join_pixels([decode_pixels(payloads[node.address]) for node in nodes])

@@ -1,6 +1,6 @@
 """Which probes show the same picture as a gallery photo: the same photo, saved again."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ class PhotoDiagnosis(Node):
 
     stage: ClassVar[str] = "diagnose"
     image_bytes: ClassVar[int] = 1
+    streams: ClassVar[bool] = True
     gallery: tuple[PhotoFingerprints, ...]
     probes: tuple[PhotoFingerprints, ...]
 
@@ -47,8 +48,8 @@ class PhotoDiagnosis(Node):
     def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:
         """Return a `bench.quality.near_duplicates.SamePhotos` as JSON."""
         del machine, advance
-        gallery, probes = (
-            (near_duplicates.from_bytes(payloads[node.address]) for node in nodes)
-            for nodes in (self.gallery, self.probes)
-        )
-        return near_duplicates.same_photos(near_duplicates.joined([*probes]), gallery).to_bytes()
+
+        def read(nodes: tuple[PhotoFingerprints, ...]) -> Iterator[near_duplicates.Fingerprints]:
+            return (near_duplicates.from_bytes(payloads[node.address]) for node in nodes)
+
+        return near_duplicates.same_photos(read(self.probes), lambda: read(self.gallery)).to_bytes()
