@@ -33,7 +33,9 @@ MIN_CORRELATION = 0.97
 """Correlation of the grey pictures at which two photos are near-duplicates."""
 
 _BATCH = 64
-_ROWS = 256
+
+_PAIRS = 1 << 16
+"""Pairs of hashes that are compared at a time: as many as stay in a processor's cache."""
 
 _PROBES_AT_ONCE = 8192
 """Probes whose pictures are held, 3 kB each; the gallery is looked through once for so many."""
@@ -267,7 +269,9 @@ def near_duplicates(
 
 
 def _near_by_hash(first: Hashes, second: Hashes, most: int) -> Iterator[tuple[int, int, int]]:
-    for start in range(0, len(first), _ROWS):
-        bits = np.bitwise_count(first[start : start + _ROWS, None] ^ second[None, :])
-        for row, column in zip(*np.nonzero(bits <= most), strict=True):
-            yield start + int(row), int(column), int(bits[row, column])
+    rows = max(1, _PAIRS // max(1, len(second)))
+    for start in range(0, len(first), rows):
+        bits = np.bitwise_count(first[start : start + rows, None] ^ second[None, :]).reshape(-1)
+        for place in np.flatnonzero(bits <= most):  # three times as fast as in two dimensions
+            row, column = divmod(int(place), len(second))
+            yield start + row, column, int(bits[place])

@@ -11,6 +11,7 @@ from bench.quality.near_duplicates import (
     MAX_HAMMING,
     MIN_CORRELATION,
     Fingerprints,
+    _near_by_hash,
     difference_hash,
     fingerprint_photos,
     fingerprints,
@@ -131,3 +132,16 @@ def test_probes_held_some_at_a_time_have_the_pairs_of_all(faces, at_once):
 
 def test_no_probes_are_in_no_pair():
     assert same_photos([], list).model_dump() == {"probes": 0, "pairs": (), "reason": ""}
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 40), st.sampled_from([0, 1, 7, 300]))
+@settings(max_examples=25)
+def test_hashes_compared_some_at_a_time_are_those_compared_one_by_one(seed, most, count):
+    rng = np.random.default_rng(seed)
+    first, second = (rng.integers(0, 2**63, size, dtype=np.uint64) for size in (230, count))
+    pairs = [
+        (row, column, (int(one) ^ int(other)).bit_count())
+        for row, one in enumerate(first)
+        for column, other in enumerate(second)
+    ]
+    assert list(_near_by_hash(first, second, most)) == [pair for pair in pairs if pair[2] <= most]
