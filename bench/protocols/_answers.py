@@ -17,8 +17,8 @@ from bench.protocols._nearest import Best, NearestPoints
 from bench.protocols._rotation import Gallery, Probes, scores_by_fold
 from bench.protocols.heads import Head, Labels, Points, Scores
 
-BLOCK_BYTES = 1 << 26
-"""What a block of probes may take as float32 scores of every gallery photo."""
+BLOCK_BYTES = 1 << 25
+"""What a block of probes may take as float32 scores of the gallery photos of a group."""
 
 
 @dataclass(frozen=True)

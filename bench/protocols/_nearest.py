@@ -47,7 +47,7 @@ class NearestPoints:
     Args:
         points: to search.
         group: label → number of the group it belongs to, from 0.
-        block_bytes: what the float32 scores of a block of probes may take; decides memory alone.
+        block_bytes: what the float32 scores of a block of probes may take, a group at a time; decides memory alone.
 
     Raises:
         MethodError: a point is not finite.
@@ -66,7 +66,8 @@ class NearestPoints:
         self.first = np.full(len(group), len(order), dtype=np.intp)
         self.count = np.bincount(self.labels, minlength=len(group))
         self.first[self.labels[::-1]] = np.arange(len(order))[::-1]
-        self.rows = max(1, block_bytes // (4 * max(1, len(order))))
+        widest = int(np.diff(self.bounds).max(initial=1))
+        self.rows = min(_CHUNK, max(1, block_bytes // (4 * widest)))
         # Twice the bound of a float32 dot product of unit vectors, rounding of the vectors included.
         self.doubt = np.float32(2.02 * (points.vectors.shape[1] + 3) * 2.0**-24)
 
@@ -85,19 +86,20 @@ class NearestPoints:
         return Best(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
 
     def _block(self, probes: NDArray[np.float64], labels: Labels) -> tuple[Scores, Scores, Labels]:
-        scores = probes.astype(np.float32) @ self.narrow.T
-        rows, points = self._own(labels)
-        scores[rows, points] = -np.inf
+        narrow = probes.astype(np.float32)
+        own_rows, own_points = self._own(labels)
         own = np.full((len(probes), 1), -np.inf, dtype=np.float32)
-        self._keep(own, np.zeros(own.shape, dtype=np.intp), 0, probes, rows, points)
+        self._keep(own, np.zeros(own.shape, dtype=np.intp), 0, probes, own_rows, own_points)
         rival = np.full((len(probes), len(self.bounds) - 1), -np.inf, dtype=np.float32)
         rivals = np.zeros(rival.shape, dtype=np.intp)
         for group, (start, stop) in enumerate(pairwise(self.bounds)):
             if start == stop:
                 continue
-            rows, points = self._candidates(scores[:, start:stop])
-            if len(rows) > _MANY * scores.shape[0] * (stop - start):
-                rival[:, group], rivals[:, group] = self._in_table(probes, scores, start, stop)
+            inside = (start <= own_points) & (own_points < stop)
+            part, left_out = slice(start, stop), (own_rows[inside], own_points[inside] - start)
+            rows, points = self._candidates(narrow, part, left_out)
+            if len(rows) > _MANY * len(probes) * (stop - start):
+                rival[:, group], rivals[:, group] = self._in_table(probes, part, left_out)
             else:
                 self._keep(rival, rivals, group, probes, rows, points + start)
         return own[:, 0], rival, rivals
@@ -109,8 +111,12 @@ class NearestPoints:
         within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         return rows, self.first[labels[rows]] + within
 
-    def _candidates(self, scores: Scores) -> tuple[Labels, Labels]:
-        """Return (row, point) of all that could be the best of their row."""
+    def _candidates(
+        self, probes: Scores, part: slice, left_out: tuple[Labels, Labels]
+    ) -> tuple[Labels, Labels]:
+        """Return (row, point) of all that could be the best of their row, a probe's own points left out."""
+        scores = probes @ self.narrow[part].T
+        scores[left_out] = -np.inf
         least = scores.max(axis=1) - self.doubt
         least[~np.isfinite(least)] = np.inf  # nobody but the probe's own identity
         # In one dimension, where numpy finds them several times as fast as in two.
@@ -138,13 +144,13 @@ class NearestPoints:
             whose[row[leads], column] = self.labels[point[leads]]
 
     def _in_table(
-        self, probes: NDArray[np.float64], scores: Scores, start: int, stop: int
+        self, probes: NDArray[np.float64], part: slice, left_out: tuple[Labels, Labels]
     ) -> tuple[Scores, Labels]:
         """Return the best of each probe and whose it is, of a group that float32 cannot tell apart, all in float64."""
-        found = (probes @ unit(self.vectors[self.order[start:stop]]).T).astype(np.float32)
-        found[np.isneginf(scores[:, start:stop])] = -np.inf
+        found = (probes @ unit(self.vectors[self.order[part]]).T).astype(np.float32)
+        found[left_out] = -np.inf
         first = found.argmax(axis=1)  # of equals the first: points stand by label
-        return found[np.arange(len(found)), first], self.labels[start + first]
+        return found[np.arange(len(found)), first], self.labels[part.start + first]
 
     def _exact(self, probes: NDArray[np.float64], rows: Labels, points: Labels) -> Scores:
         """Return the cosine of each pair, in float64, as it is stored."""

@@ -312,6 +312,8 @@ class Executor:
                     payload = node.run(inputs, self.machine, lambda n: self.advance(node, n))
             finally:
                 self.machine.check_backbones(node.label)
+                if node.streams:
+                    give_back()
             took = time.perf_counter() - start
             check_unchanged(node.key)
             self.store.write(node.stage, node.address, payload, key=node.key, seconds=took, images=node.work)

@@ -458,7 +458,7 @@ RECORDED = {
         "bench.contracts": "f11529ef29d406f4c18490ac1b84a316bda025d409244ed535f32c140f9ceab9",
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
         "bench.run.calls": "db78fe08bde9f32209cfaf8e3616c5e6f76510964b61cdfa7185093cb0139293",
-        "bench.run.graph": "bbeac5155b32dac4afdfb5cf99bfe61971a6e06b69c9ec3db03e18e84ac7ea8b",
+        "bench.run.graph": "aa9c9fd6ea20fb7331e9af6a99a4caf308199b146a6f0733b3ccd6d5f07f4cff",
         "bench.run.pipeline": "11a9f420829f828dbedf0a5c6e1fe6b7d68a15f24eb898d81d8e4a47aa96a0f0",
     }
 }

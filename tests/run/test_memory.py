@@ -1,6 +1,7 @@
 """Freed memory is given back where the C library can, and nowhere else does asking fail."""
 
 import ctypes
+import sys
 
 import pytest
 
@@ -28,6 +29,23 @@ def test_the_c_library_is_asked_to_give_back_all(monkeypatch):
     memory.give_back()
     memory.give_back()
     assert given == [0, 0]
+
+
+def test_arrow_is_asked_where_it_is_in_use(monkeypatch):
+    asked = []
+
+    class Arrow:
+        def default_memory_pool():
+            return Arrow
+
+        def release_unused():
+            asked.append(None)
+
+    monkeypatch.setitem(sys.modules, "pyarrow", Arrow)
+    memory.give_back()
+    monkeypatch.delitem(sys.modules, "pyarrow")
+    memory.give_back()
+    assert asked == [None]
 
 
 @pytest.mark.parametrize("error", [OSError, TypeError, AttributeError])
