@@ -368,32 +368,27 @@ def memory() -> Iterator[Measure]:
 
 
 def _stream(photos: int) -> dict[str, float]:
-    """Return what a run of so many gallery photos took: seconds, peak in MB, and bytes on disk of what it made."""
+    """Return what a run of so many gallery photos took: seconds, its peak in MB, bytes on disk of what it made."""
     with tempfile.TemporaryDirectory() as named:
-        folder = Path(named)
         words = [sys.executable, "-c", _STREAM, str(photos), named]
         done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=ROOT)
         took, peak = map(float, done.stdout.split())
-        probes, cells = photos // 5, 2
-        decisions = _bytes(folder / "run" / "decisions")
+        store, run = Path(named) / "store", Path(named) / "run"
+        probes = photos // 5
+        entries = _bytes(run / "cells.json") + _bytes(*(store / "decide").rglob("*.json"))
         return {
             "seconds": took,
             "peak": peak,
-            "a crop": _bytes(folder / "store" / "faces") / (photos + probes),
-            "a cloak": _bytes(folder / "store" / "cloak") / photos,
-            "an embedding": _bytes(folder / "store" / "embed") / (2 * photos + probes),
-            "a decision": decisions / (cells * 10 * probes),
-            "a cell besides its decisions": (
-                _bytes(folder / "run" / "cells.json") + _bytes(folder / "store" / "decide", "*.json")
-            )
-            / cells,
+            "a crop": _bytes(*(store / "faces").rglob("*.*")) / (photos + probes),
+            "a cloak": _bytes(*(store / "cloak").rglob("*.*")) / photos,
+            "an embedding": _bytes(*(store / "embed").rglob("*.*")) / (2 * photos + probes),
+            "a decision": _bytes(*(run / "decisions").iterdir()) / (2 * 10 * probes),
+            "a cell besides its decisions": entries / 2,
         }
 
 
-def _bytes(path: Path, pattern: str = "*") -> int:
-    return sum(
-        each.stat().st_size for each in ([path] if path.is_file() else path.rglob(pattern)) if each.is_file()
-    )
+def _bytes(*files: Path) -> int:
+    return sum(file.stat().st_size for file in files)
 
 
 # -- engines --------------------------------------------------------------------------------------------------

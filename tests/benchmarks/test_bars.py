@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from bench.leaderboard.table import build
-from benchmarks.bars import BARS, keep
+from benchmarks.bars import BARS, _stream, keep
 from benchmarks.bars_table import MEASURED, markdown, read
 from benchmarks.drawn_run import draw, matrix, plan
 from benchmarks.ratios import amount, interleaved, ratio, summary
@@ -84,3 +84,15 @@ def test_a_drawn_run_is_one_that_tables_can_be_made_of(tmp_path):
     assert set(table["status"]) == {"ok"}
     assert table["asr"].between(0, 1).all()
     pd.testing.assert_frame_equal(table, build(draw(prepared)))
+
+
+@pytest.mark.system
+def test_a_stream_of_faces_says_what_it_took_and_what_lies_on_disk():
+    found = _stream(100)
+    assert found.pop("seconds") > 0
+    assert found.pop("peak") > 100
+    assert found.pop("a decision") < 500
+    assert found.pop("an embedding") > 4 * 128
+    assert found.pop("a crop") > 3 * 112**2 < found.pop("a cloak")
+    assert found.pop("a cell besides its decisions") > 500
+    assert not found
