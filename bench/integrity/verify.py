@@ -19,7 +19,7 @@ from bench.run import decision_files, decisions
 from bench.run import folder as run_folder
 from bench.run.device import Machine
 from bench.run.folder import RunFolder
-from bench.run.graph import STAGES, Executor, Node, NodeError, every_node
+from bench.run.graph import STAGES, Executor, Node, NodeError, StoredPayloads, every_node
 from bench.run.planning import Prepared
 from bench.run.provenance import (
     changed_code,
@@ -222,7 +222,7 @@ def _recompute_artefact(store: Store, node: Node, machine: Machine, advance: Adv
     if any(store.state(each.stage, each.address) != "whole" for each in (node, *node.inputs)):
         return Check(kind, name, "differs", "it, or something it is made from, is corrupt in the store")
     try:
-        inputs = {source.address: store.read(source.stage, source.address) or b"" for source in node.inputs}
+        inputs = StoredPayloads(store, node.inputs)  # a cell is made from every shard there is
         made = node.run(inputs, machine, lambda n: advance(node, n))
     except Exception as error:  # a plugin may fail in any way
         return Check(kind, name, "differs", f"it failed: {type(error).__name__}: {error}")
