@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from bench.contracts import Binding, Context, Faces
+from bench.contracts import MICRO_BATCH, Binding, Context, Faces
 from bench.data.files import sha256_of
 from bench.errors import DataError, UsageError
 from bench.randomness import torch_generator
+from defenses.puface import network
 from defenses.puface import purifier as puface
 from defenses.puface.network import PurifierNetwork, load_network, purify, save_network
 from defenses.puface.purifier import SHELF, PuFace, PurifierCard
@@ -339,6 +341,68 @@ def test_purify_is_the_network_and_passes_gradients(tmp_path: Path) -> None:
     assert images.grad is not None
     assert float(images.grad.abs().min()) > 0 or float(images.grad.abs().mean()) > 0.5
     assert sum(finished) == 3
+
+
+def in_micro_batches(net: PurifierNetwork, images: torch.Tensor) -> torch.Tensor:
+    """Return what the plain forward pass makes of images, `MICRO_BATCH` at a time, black ones among them."""
+    batches = []
+    for start in range(0, len(images), MICRO_BATCH):
+        batch = images[start : start + MICRO_BATCH]
+        black = batch.new_zeros(MICRO_BATCH - len(batch), *batch.shape[1:])
+        output = net(torch.cat([batch, black]).contiguous(memory_format=torch.channels_last))
+        batches.append(output[: len(batch)].clamp(0, 1))
+    return torch.cat(batches)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_without_gradients_the_bytes_are_those_of_the_plain_forward_pass(mode: Any, threads: int) -> None:
+    net, images = random_network(width=12, depth=4), random_images(11, side=48)
+    given = images.clone()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with mode():
+            purified = purify(net, images)
+            assert torch.equal(purified, in_micro_batches(net, images))
+            assert torch.equal(purified, purify(net, images))
+    finally:
+        torch.set_num_threads(before)
+    assert purified.is_contiguous()
+    assert torch.equal(images, given)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_convolutions_with_a_second_operation_give_the_bytes_of_those_without(
+    stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = PurifierNetwork(48, 4, torch_generator(0, "test", "weights"), stride)
+    torch.nn.init.normal_(net.up.weight, std=0.05, generator=torch_generator(1, "test", "weights"))
+    net.requires_grad_(False).to(memory_format=torch.channels_last)
+    images = random_images(3, side=64)
+    fused = purify(net, images)
+    monkeypatch.setattr(network, "_fuses", lambda _images: False)
+    in_place = purify(net, images)
+    assert torch.equal(fused, in_place)
+    assert torch.equal(in_place, in_micro_batches(net, images))
+    assert not torch.equal(fused, images)
+
+
+def test_gradients_are_those_of_the_plain_forward_pass() -> None:
+    net = random_network(width=12)
+    ours, plain = (random_images(9).requires_grad_() for _ in range(2))
+    purified = purify(net, ours)
+    assert torch.equal(purified, in_micro_batches(net, plain))
+    assert torch.equal(purified, purify(net, ours.detach()))
+    (gradient,) = torch.autograd.grad(purified.square().sum(), ours)
+    (expected,) = torch.autograd.grad(in_micro_batches(net, plain).square().sum(), plain)
+    assert torch.equal(gradient, expected)
+
+
+def test_a_network_in_training_gets_gradients_through_photos_that_have_none() -> None:
+    net = random_network().requires_grad_()
+    purify(net, random_images(2)).sum().backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None for parameter in net.parameters())
 
 
 def test_odd_sides_are_refused(tmp_path: Path) -> None:
