@@ -292,6 +292,37 @@ def _search(probes: int, photos: int, threads: int) -> list[float]:
     return [float(word) for word in done.stdout.split()]
 
 
+# -- purifier -----------------------------------------------------------------------------------------------------
+
+
+def purifier() -> Iterator[Measure]:
+    """Time `puface` against its convolutions alone, and in 8 bits against itself; see benchmarks/purifier.py."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    from bench.contracts import MICRO_BATCH
+    from benchmarks.puface_int8 import quantised, run
+    from benchmarks.purifier import bare, pictures, purified, shipped, stage
+
+    network, images = shipped(), pictures(32)
+    model = quantised(network, images)
+    whole = purified(network, images)
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        for size in (2, MICRO_BATCH):
+            what = f"puface / its convolutions alone, {size} images at a time"
+            note = "32 images, processor time of one thread; puface takes 2 at a time"
+            yield ratio(
+                "purifier", what, interleaved(whole, bare(network, images, size), 15), most=1.1, note=note
+            )
+        values = interleaved(stage(images), whole, 9)
+        note = "stored images read, checked, purified, rounded and written"
+        yield ratio("purifier", "its stage / puface", values, note=note)
+        values = interleaved(lambda: run(model, images), whole, 9)
+        note = "onnxruntime, convolutions between the outer layers in 8 bits"
+        yield ratio("purifier", "puface in 8 bits / in float32", values, note=note)
+
+
 # -- start ----------------------------------------------------------------------------------------------------
 
 
@@ -436,6 +467,7 @@ BARS: dict[str, Bar] = {
     "answers": answers,
     "memory": memory,
     "engines": engines,
+    "purifier": purifier,
 }
 
 
