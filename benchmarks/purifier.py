@@ -1,6 +1,6 @@
 r"""What a smaller or an 8-bit purifier costs and what it loses: processor time beside attack success.
 
-    bench run --dataset lfw --identities 12 --attack pgd:eps=15 --defense none --defense puface \
+    bench run --dataset lfw --identities 40 --attack pgd:eps=15 --defense none --defense puface \
         --defense ./benchmarks/puface_int8.py:PuFaceInt8 --backbone mobilefacenet-relu6 \
         --backbone mobilefacenet-casia --head nn --threads 1 --out runs/int8
     python -m benchmarks.purifier --run runs/int8 --csv benchmarks/purifier.csv --figure docs/images/purifier-cost.png
@@ -46,6 +46,9 @@ SHIPPED = "puface-real-mobileface-mixed.safetensors"
 ROUNDS = 11
 MEAN = "(mean of all)"
 FACTORS = ("width", "depth", "stride")
+_BESIDE = {"width": (4, 3), "depth": (-4, 3), "stride": (4, 3)}
+"""Points between a mark and its number in the figure; of neighbours one on either side."""
+_DODGE = 0.05
 
 
 @dataclass(frozen=True)
@@ -319,28 +322,33 @@ def _shapes_panel(axes: Axes, rows: list[Row]) -> None:
         )
     for row in rows:
         _point(axes, row, looks[row.factor])
-        name = "48, depth 10, stride 2" if row.factor == "default" else str(getattr(row, row.factor))
-        axes.annotate(
-            name, (row.ratio, 100 * row.asr), (4, 3), textcoords="offset points", fontsize=style.TYPE_SIZE
-        )
-    names = {name: name for name in looks}
-    axes.legend(*style.marks(looks, names, lines=True), loc="upper right")
+        if row.factor != "default":
+            place = (row.ratio, 100 * row.asr)
+            beside = _BESIDE[row.factor]
+            side = "left" if beside[0] > 0 else "right"
+            axes.annotate(str(getattr(row, row.factor)), place, beside, textcoords="offset points", ha=side)
+    names = {factor: f"{factor} (default {getattr(default, factor)})" for factor in FACTORS}
+    axes.legend(*style.marks(looks, {**names, "default": "default"}, lines=True), loc="upper right")
     axes.set_xscale("log", base=2)
-    _axes(axes, "short training, 40 identities, mean of two attacks and two trackers")
+    _axes(axes, f"short training, {default.identities} identities, mean of two attacks and two trackers")
 
 
 def _arithmetic_panel(axes: Axes, rows: list[Row]) -> None:
     backbones = list(dict.fromkeys(row.backbone for row in rows))
     looks = style.looks(backbones)
     for row in rows:
-        beside = replace(row, ratio=row.ratio + 0.012 * (2 * backbones.index(row.backbone) - 1))
-        _point(axes, beside, looks[row.backbone])
-    axes.set_xlim(0.4, 1.15)
-    axes.legend(*style.marks(looks, {name: name for name in backbones}), loc="upper left")
-    for arithmetic in ("int8", "float32"):
-        ratio = next(row.ratio for row in rows if row.arithmetic == arithmetic)
-        axes.annotate(arithmetic, (ratio, 0), (0, 3), textcoords="offset points", ha="center")
+        beside = _DODGE * style.dodge(backbones.index(row.backbone), len(backbones))
+        _point(
+            axes,
+            replace(row, ratio=row.ratio + beside, ratio_low=math.nan, ratio_high=math.nan),
+            looks[row.backbone],
+        )
+    axes.legend(*style.marks(looks, {name: name for name in backbones}), loc="upper center")
     _axes(axes, f"shipped weights, {rows[0].identities} identities, {rows[0].attack}")
+    ratios = {row.arithmetic: row.ratio for row in rows}
+    axes.set_xlim(0.4, 1.15)
+    axes.set_xticks(list(ratios.values()), [f"{name}\n{value:.2f}" for name, value in ratios.items()])
+    axes.set_ylim(0, 1.6 * axes.get_ylim()[1])
 
 
 def _point(axes: Axes, row: Row, which: style.Look) -> None:
