@@ -3,7 +3,8 @@
 Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (ICLR 2018), eq. 5, with the
 classification loss replaced by a distance of embeddings; with momentum it is MI-FGSM (Dong et al., "Boosting
 Adversarial Attacks with Momentum", CVPR 2018, eqs. 6 and 7), with `diversity` DI-FGSM (Xie et al., CVPR 2019,
-eq. 4), with both MI-DI-FGSM. Images stay in [0, 1]; ε and the step are given in grey levels.
+eq. 4), with `smooth` TI-FGSM (Dong et al., CVPR 2019), with `lgc` landmark-guided cutout (Yang et al., arXiv
+2007.04118); any of them together. Images stay in [0, 1]; ε and the step are given in grey levels.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._input_diversity import diversified, draw_diversity
+from attacks._gradient_smoothing import gaussian_kernel, smoothed
+from attacks._input_diversity import LEAST_SIDE, diversified, draw_diversity
+from attacks._landmark_cutout import cut_out, draw_cutout
 from attacks._micro_batch import State, optimise
 from attacks._surrogates import SurrogateParams, clean_embeddings, require_surrogates, unit_embeddings
 from attacks._targets import drawn_target, first_identities, require_targets, target_centres
@@ -54,7 +57,7 @@ class PGD(Attack):
     baseline: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "Madry et al., ICLR 2018 (arXiv 1706.06083); Dong et al., CVPR 2018 (momentum); Xie et al., CVPR 2019 "
-        "(diversity)"
+        "(diversity); Dong et al., CVPR 2019 (smooth); Yang et al., arXiv 2007.04118 (lgc)"
     )
 
     class Params(SurrogateParams):
@@ -85,6 +88,27 @@ class PGD(Attack):
             ge=0,
             le=1,
             description="probability that a surrogate sees the photo shrunk and shifted (DI-FGSM); Xie et al.: .7",
+        )
+        resize: float = Field(
+            LEAST_SIDE,
+            gt=0,
+            lt=1,
+            description="smallest side that diversity shrinks to; Yang et al.: .9",
+            json_schema_extra={"unit": "share of the side"},
+        )
+        smooth: float = Field(
+            0,
+            ge=0,
+            le=16,
+            description="σ of the Gaussian over each gradient (TI-FGSM); 0 is off, Yang et al.: 1, which is 7×7",
+            json_schema_extra={"unit": "pixels"},
+        )
+        lgc: int = Field(
+            0,
+            ge=0,
+            le=51,
+            description="black 3×3 patches near landmarks in each step (LGC); 0 is off, Yang et al.: 4",
+            json_schema_extra={"unit": "patches"},
         )
         targets: int = Field(
             0,
@@ -165,7 +189,8 @@ class _Ascent:
         targets: Mapping[str, tuple[Tensor, ...]],
     ) -> None:
         self.faces, self.ctx, self.backbones, self.targets = faces, ctx, backbones, targets
-        self.sign, self.momentum, self.diversity = -1 if targets else 1, params.momentum, params.diversity
+        self.params, self.sign, self.momentum = params, -1 if targets else 1, params.momentum
+        self.kernel = gaussian_kernel(params.smooth) if params.smooth else None
         self.eps = params.eps / GREY_LEVELS
         self.step = self.eps / 4 if params.step is None else params.step / GREY_LEVELS
         self.steps = params.steps
@@ -195,8 +220,11 @@ class _Ascent:
 
     def update(self, state: State) -> Tensor:
         cloak = state["cloak"].detach().requires_grad_()
-        seen = diversified(cloak, self._drawn(state)) if self.diversity else cloak
-        (gradient,) = torch.autograd.grad(distance_loss(self.backbones, seen, state), cloak)
+        (gradient,) = torch.autograd.grad(
+            distance_loss(self.backbones, self._seen(cloak, state), state), cloak
+        )
+        if self.kernel is not None:
+            gradient = smoothed(gradient, self.kernel)
         if self.momentum:
             gradient = state["velocity"] = accumulated(state["velocity"], gradient, self.momentum)
         offset = (cloak.detach() - state["image"]).add_(gradient.sign(), alpha=self.sign * self.step)
@@ -204,13 +232,21 @@ class _Ascent:
         state["step"] += 1
         return state["step"] >= self.steps
 
-    def _drawn(self, state: State) -> Tensor:
-        """Return this step's input diversity, drawn for each photo by its own name and step."""
+    def _seen(self, cloak: Tensor, state: State) -> Tensor:
+        """Return what the surrogates see in this step: N×3×H×W cloaks with patches cut out, then shrunk and shifted."""
+        if self.params.lgc:
+            cloak = cut_out(cloak, draw_cutout(self._generators("lgc", state), self.params.lgc))
+        if self.params.diversity:
+            drawn = draw_diversity(self._generators("diversity", state), self.params.diversity)
+            # A draw of 1 is LEAST_SIDE, and the side is linear in it.
+            drawn[:, 0] *= (1 - self.params.resize) / (1 - LEAST_SIDE)
+            cloak = diversified(cloak, drawn)
+        return cloak
+
+    def _generators(self, use: str, state: State) -> list[torch.Generator]:
+        """Return a generator for each photo, by its own name and step."""
         rows = zip(state["index"].tolist(), state["step"].tolist(), strict=True)
-        names = [(self.faces.ids[index], step) for index, step in rows]
-        return draw_diversity(
-            [self.ctx.generator(f"pgd/diversity/{step}", name) for name, step in names], self.diversity
-        )
+        return [self.ctx.generator(f"pgd/{use}/{step}", self.faces.ids[index]) for index, step in rows]
 
     def finish(self, state: State) -> Tensor:
         return state["cloak"]

@@ -5,8 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
+from scipy.ndimage import gaussian_filter
 
-from attacks._input_diversity import diversified, draw_diversity
+from attacks._gradient_smoothing import gaussian_kernel, smoothed
+from attacks._input_diversity import LEAST_SIDE, diversified, draw_diversity
+from attacks._landmark_cutout import cut_out, draw_cutout
 from attacks.none import NoAttack
 from attacks.pgd import PGD, accumulated
 from bench.contracts import MICRO_BATCH, Context, Faces
@@ -52,7 +55,9 @@ def test_one_step_is_the_signed_gradient_of_the_mean_squared_distance(faces, ctx
         assert agrees.float().mean() > 0.999  # signs of vanishing gradients may differ
 
 
-def run_by_hand(faces, ctx, anchors, *, sign=1, steps=3, momentum=0.0, view=lambda image, _step: image):
+def run_by_hand(
+    faces, ctx, anchors, *, sign=1, steps=3, momentum=0.0, view=lambda image, _step: image, shape=lambda g: g
+):
     """The defaults written out for one full micro-batch: ε 8, step 2, mean over surrogates of ‖e − a‖²."""
     clean, eps = faces.images, 8 / 255
     draws = torch.stack([torch.rand(clean.shape[1:], generator=ctx.generator("pgd", i)) for i in faces.ids])
@@ -62,7 +67,7 @@ def run_by_hand(faces, ctx, anchors, *, sign=1, steps=3, momentum=0.0, view=lamb
         cloak.requires_grad_()
         found = [F.normalize(b.embed(view(cloak, step)), dim=1) for b in ctx.backbones]
         losses = [(e - a).square().sum() for e, a in zip(found, anchors, strict=True)]
-        (gradient,) = torch.autograd.grad(torch.stack(losses).mean(), cloak)
+        gradient = shape(torch.autograd.grad(torch.stack(losses).mean(), cloak)[0])
         if momentum:
             norms = gradient.flatten(1).norm(p=1, dim=1).div(gradient[0].numel())
             velocity = momentum * velocity + gradient / norms.view(-1, 1, 1, 1)
@@ -112,6 +117,86 @@ def test_diversity_is_di_fgsm_with_one_draw_for_each_photo_and_step(ctx, surroga
     assert not (together == together[:, :1]).all(), "every photo is changed in the same steps"
 
 
+@pytest.mark.parametrize(("sigma", "momentum"), [(1.0, 0.0), (1.5, 1.0)])
+def test_smooth_is_a_gaussian_over_each_gradient_before_it_is_accumulated(ctx, surrogates, sigma, momentum):
+    faces = make_faces(MICRO_BATCH)
+    radius = {1.0: 3, 1.5: 5}[sigma]
+
+    def shape(gradient):
+        blurred = gaussian_filter(
+            gradient.numpy(), sigma, axes=(2, 3), mode="constant", cval=0, radius=radius
+        )
+        return torch.from_numpy(blurred)
+
+    anchors = unit(surrogates, faces.images)
+    expected = run_by_hand(faces, ctx, anchors, steps=4, momentum=momentum, shape=shape)
+    params = PGD.Params(steps=4, momentum=momentum, smooth=sigma)
+    found = stacked(PGD(params).cloak(faces, ctx), faces)
+    assert ((found - expected).abs() < 1e-5).float().mean() > 0.999
+    plain = run_by_hand(faces, ctx, anchors, steps=4, momentum=momentum)
+    assert ((found - plain).abs() > 1e-3).float().mean() > 0.05
+
+
+@pytest.mark.parametrize("momentum", [0.0, 1.0])
+def test_lgc_hides_other_patches_of_each_photo_in_each_step(ctx, surrogates, momentum):
+    faces = make_faces(MICRO_BATCH)
+    hidden = []
+
+    def view(images, step):
+        drawn = draw_cutout([ctx.generator(f"pgd/lgc/{step}", name) for name in faces.ids], 4)
+        hidden.append(cut_out(torch.ones_like(images), drawn) == 0)
+        return images.masked_fill(hidden[-1], 0)
+
+    expected = run_by_hand(faces, ctx, unit(surrogates, faces.images), steps=4, momentum=momentum, view=view)
+    found = stacked(PGD(PGD.Params(steps=4, momentum=momentum, lgc=4)).cloak(faces, ctx), faces)
+    assert ((found - expected).abs() < 1e-5).float().mean() > 0.999
+    patches = torch.cat(hidden[:: len(surrogates)]).flatten(1)
+    assert len(patches.unique(dim=0)) == 4 * MICRO_BATCH, "patches lie at the same places"
+
+
+@pytest.mark.parametrize("least", [0.9, 0.6])
+def test_resize_is_the_smallest_side_that_diversity_draws(ctx, surrogates, least):
+    faces = make_faces(MICRO_BATCH)
+
+    def view(images, step):
+        drawn = draw_diversity([ctx.generator(f"pgd/diversity/{step}", name) for name in faces.ids], 1)
+        sides = 1 - (1 - least) * drawn[:, :1]
+        shrink = (1 - sides) / (1 - LEAST_SIDE)
+        return diversified(images, torch.cat([shrink, drawn[:, 1:]], dim=1))
+
+    expected = run_by_hand(faces, ctx, unit(surrogates, faces.images), steps=4, view=view)
+    found = stacked(PGD(PGD.Params(steps=4, diversity=1, resize=least)).cloak(faces, ctx), faces)
+    assert ((found - expected).abs() < 1e-5).float().mean() > 0.999
+    default = stacked(PGD(PGD.Params(steps=4, diversity=1)).cloak(faces, ctx), faces)
+    assert ((found - default).abs() > 1e-3).float().mean() > 0.05
+
+
+def test_all_of_the_pack_at_once_is_cutout_then_diversity_then_smoothing_then_momentum(ctx, surrogates):
+    faces = make_faces(MICRO_BATCH)
+    kernel = gaussian_kernel(1.0)
+
+    def view(images, step):
+        def streams(use):
+            return [ctx.generator(f"pgd/{use}/{step}", name) for name in faces.ids]
+
+        patched = cut_out(images, draw_cutout(streams("lgc"), 4))
+        drawn = draw_diversity(streams("diversity"), 1) * torch.tensor([0.1 / 0.125, 1, 1])
+        return diversified(patched, drawn)
+
+    expected = run_by_hand(
+        faces,
+        ctx,
+        unit(surrogates, faces.images),
+        steps=5,
+        momentum=1,
+        view=view,
+        shape=lambda gradient: smoothed(gradient, kernel),
+    )
+    params = PGD.Params(steps=5, momentum=1, diversity=1, resize=0.9, smooth=1, lgc=4)
+    found = stacked(PGD(params).cloak(faces, ctx), faces)
+    assert ((found - expected).abs() < 1e-5).float().mean() > 0.999
+
+
 class Noted(Context):
     """Notes every stream that is drawn from."""
 
@@ -123,7 +208,8 @@ class Noted(Context):
 def test_without_diversity_nothing_more_is_drawn_and_the_bytes_are_those_of_before(ctx, surrogates):
     faces = make_faces(MICRO_BATCH)
     noted = Noted(seed=7, backbones=surrogates)
-    found = stacked(PGD(PGD.Params(steps=3, diversity=0)).cloak(faces, noted), faces)
+    off = PGD.Params(steps=3, diversity=0, smooth=0, lgc=0)
+    found = stacked(PGD(off).cloak(faces, noted), faces)
     assert set(noted.streams) == {("pgd", name) for name in faces.ids}
     assert torch.equal(found, run_by_hand(faces, ctx, unit(surrogates, faces.images)))
     diverse = Noted(seed=7, backbones=surrogates)
@@ -132,13 +218,23 @@ def test_without_diversity_nothing_more_is_drawn_and_the_bytes_are_those_of_befo
         (f"pgd/diversity/{step}", name) for name in faces.ids for step in range(3)
     }
     assert ((found - changed).abs() > 1e-3).float().mean(dim=(1, 2, 3)).min() > 0.05
-    assert factory.canonical(PGD(PGD.Params(diversity=0, targets=0))) == "pgd"
+    assert factory.canonical(PGD(PGD.Params(diversity=0, resize=0.875, smooth=0, lgc=0, targets=0))) == "pgd"
+
+
+def test_draws_of_one_kind_do_not_move_those_of_another(ctx, surrogates):
+    faces = make_faces(2)
+    noted = Noted(seed=7, backbones=surrogates)
+    PGD(PGD.Params(steps=2, diversity=1, lgc=4, smooth=1)).cloak(faces, noted)
+    assert set(noted.streams) == {
+        *(("pgd", name) for name in faces.ids),
+        *((f"pgd/{use}/{k}", name) for name in faces.ids for use in ("diversity", "lgc") for k in range(2)),
+    }
 
 
 @pytest.mark.parametrize("goal", ["untargeted", "targeted"])
 def test_diverse_cloaks_are_the_same_each_time_and_in_any_batch(ctx, goal):
     faces = make_faces(MICRO_BATCH + 3)
-    attack = PGD(PGD.Params(steps=3, diversity=0.7, momentum=1, goal=goal))
+    attack = PGD(PGD.Params(steps=3, diversity=0.7, momentum=1, smooth=1.5, lgc=4, goal=goal))
     whole = attack.cloak(faces, ctx)
     backwards = attack.cloak(faces.subset(range(len(faces) - 1, -1, -1)), ctx)
     again = attack.cloak(faces, ctx)
@@ -328,6 +424,12 @@ def test_a_surrogate_without_gradient_is_refused(faces):
         {"epsilon": 3},
         {"diversity": 1.1},
         {"diversity": -0.1},
+        {"resize": 0},
+        {"resize": 1},
+        {"smooth": -1},
+        {"smooth": 17},
+        {"lgc": -1},
+        {"lgc": 52},
         {"targets": -1},
     ],
 )
