@@ -4,7 +4,8 @@ Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (I
 classification loss replaced by a distance of embeddings; with momentum it is MI-FGSM (Dong et al., "Boosting
 Adversarial Attacks with Momentum", CVPR 2018, eqs. 6 and 7), with `diversity` DI-FGSM (Xie et al., CVPR 2019,
 eq. 4), with `smooth` TI-FGSM (Dong et al., CVPR 2019), with `lgc` landmark-guided cutout (Yang et al., arXiv
-2007.04118); any of them together. Images stay in [0, 1]; ε and the step are given in grey levels.
+2007.04118), with `dfanet` DFANet (Zhong, Deng, TIFS 2021); any of them together. Images stay in [0, 1]; ε and the
+step are given in grey levels.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from attacks._feature_dropout import dropped_embeddings
 from attacks._gradient_smoothing import gaussian_kernel, smoothed
 from attacks._input_diversity import LEAST_SIDE, diversified, draw_diversity
 from attacks._landmark_cutout import cut_out, draw_cutout
@@ -27,15 +30,18 @@ from bench.contracts import Attack, Backbone, Context, Faces, ThreatModel
 from bench.quality.metrics import GREY_LEVELS
 
 
-def distance_loss(backbones: Sequence[Backbone], images: Tensor, state: State) -> Tensor:
+def distance_loss(embeddings: Sequence[Tensor], state: State) -> Tensor:
     """Return the sum over images and mean over surrogates of ‖e(x') − a‖², e and the anchor a of unit length.
 
     The anchor, ``clean0``, ``clean1`` … in `state`, is e(x) of the clean photo or the target's embedding. It
     equals 2(1 − cos), so the sign of its gradient is that of the cosine distance; unit length lets every
     surrogate weigh the same, whatever the scale of its embeddings, which is what transfers to other
     backbones. Its gradient is zero at the anchor itself, hence the random start.
+
+    Args:
+        embeddings: e(x') of each surrogate, N×D_k, of unit length.
+        state: the anchors.
     """
-    embeddings = unit_embeddings(backbones, images)
     distances = [(e - state[f"clean{k}"]).square().sum() for k, e in enumerate(embeddings)]
     return torch.stack(distances).mean()
 
@@ -57,7 +63,8 @@ class PGD(Attack):
     baseline: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "Madry et al., ICLR 2018 (arXiv 1706.06083); Dong et al., CVPR 2018 (momentum); Xie et al., CVPR 2019 "
-        "(diversity); Dong et al., CVPR 2019 (smooth); Yang et al., arXiv 2007.04118 (lgc)"
+        "(diversity); Dong et al., CVPR 2019 (smooth); Yang et al., arXiv 2007.04118 (lgc); "
+        "Zhong, Deng, TIFS 2021 (dfanet)"
     )
 
     class Params(SurrogateParams):
@@ -109,6 +116,12 @@ class PGD(Attack):
             le=51,
             description="black 3×3 patches near landmarks in each step (LGC); 0 is off, Yang et al.: 4",
             json_schema_extra={"unit": "patches"},
+        )
+        dfanet: float = Field(
+            0,
+            ge=0,
+            lt=1,
+            description="share of every convolution's output that is dropped inside surrogates (DFANet); 0 is off",
         )
         targets: int = Field(
             0,
@@ -220,9 +233,8 @@ class _Ascent:
 
     def update(self, state: State) -> Tensor:
         cloak = state["cloak"].detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(
-            distance_loss(self.backbones, self._seen(cloak, state), state), cloak
-        )
+        loss = distance_loss(self._embeddings(self._seen(cloak, state), state), state)
+        (gradient,) = torch.autograd.grad(loss, cloak)
         if self.kernel is not None:
             gradient = smoothed(gradient, self.kernel)
         if self.momentum:
@@ -242,6 +254,15 @@ class _Ascent:
             drawn[:, 0] *= (1 - self.params.resize) / (1 - LEAST_SIDE)
             cloak = diversified(cloak, drawn)
         return cloak
+
+    def _embeddings(self, seen: Tensor, state: State) -> Sequence[Tensor]:
+        """Return this step's unit embeddings of N×3×H×W images under each surrogate: N×D_k."""
+        share = self.params.dfanet
+        if not share:
+            return unit_embeddings(self.backbones, seen)
+        streams = [self._generators(f"dfanet/{backbone.card.name}", state) for backbone in self.backbones]
+        drawn = zip(self.backbones, streams, strict=True)
+        return [F.normalize(dropped_embeddings(b, seen, share, own), dim=1) for b, own in drawn]
 
     def _generators(self, use: str, state: State) -> list[torch.Generator]:
         """Return a generator for each photo, by its own name and step."""

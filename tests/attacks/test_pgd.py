@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
+from attacks._feature_dropout import draw_kept
 from attacks._gradient_smoothing import gaussian_kernel, smoothed
 from attacks._input_diversity import LEAST_SIDE, diversified, draw_diversity
 from attacks._landmark_cutout import cut_out, draw_cutout
@@ -197,6 +198,38 @@ def test_all_of_the_pack_at_once_is_cutout_then_diversity_then_smoothing_then_mo
     assert ((found - expected).abs() < 1e-5).float().mean() > 0.999
 
 
+@pytest.mark.parametrize("momentum", [0.0, 1.0])
+def test_dfanet_drops_features_of_each_photo_in_each_step(ctx, surrogates, momentum):
+    faces, share = make_faces(MICRO_BATCH), 0.2
+
+    class ByHand(fixtures.TinyBackbone):
+        """Dropout after both convolutions, drawn photo by photo; the clean photos are embedded first, whole."""
+
+        calls = 0
+
+        def embed(self, images):
+            self.calls += 1
+            step = self.calls - 2
+            if step < 0:
+                return super().embed(images)
+            streams = [ctx.generator(f"pgd/dfanet/{self.card.name}/{step}", name) for name in faces.ids]
+
+            def dropped(x):
+                masks = [draw_kept(x.shape[1:], share, [stream])[0] for stream in streams]
+                return x * torch.stack(masks) / (1 - share)
+
+            x = torch.tanh(dropped(F.conv2d(images - 0.5, self.first, stride=2)))
+            x = torch.tanh(dropped(F.conv2d(x, self.second, stride=2)))
+            return F.linear(x.flatten(1), self.last)
+
+    by_hand = Context(seed=7, backbones=(ByHand(1), ByHand(2, dim=24)))
+    expected = run_by_hand(faces, by_hand, unit(by_hand.backbones, faces.images), steps=4, momentum=momentum)
+    found = stacked(PGD(PGD.Params(steps=4, momentum=momentum, dfanet=share)).cloak(faces, ctx), faces)
+    assert ((found - expected).abs() < 1e-5).float().mean() > 0.999
+    plain = stacked(PGD(PGD.Params(steps=4, momentum=momentum)).cloak(faces, ctx), faces)
+    assert ((found - plain).abs() > 1e-3).float().mean() > 0.05
+
+
 class Noted(Context):
     """Notes every stream that is drawn from."""
 
@@ -208,7 +241,7 @@ class Noted(Context):
 def test_without_diversity_nothing_more_is_drawn_and_the_bytes_are_those_of_before(ctx, surrogates):
     faces = make_faces(MICRO_BATCH)
     noted = Noted(seed=7, backbones=surrogates)
-    off = PGD.Params(steps=3, diversity=0, smooth=0, lgc=0)
+    off = PGD.Params(steps=3, diversity=0, smooth=0, lgc=0, dfanet=0)
     found = stacked(PGD(off).cloak(faces, noted), faces)
     assert set(noted.streams) == {("pgd", name) for name in faces.ids}
     assert torch.equal(found, run_by_hand(faces, ctx, unit(surrogates, faces.images)))
@@ -218,23 +251,25 @@ def test_without_diversity_nothing_more_is_drawn_and_the_bytes_are_those_of_befo
         (f"pgd/diversity/{step}", name) for name in faces.ids for step in range(3)
     }
     assert ((found - changed).abs() > 1e-3).float().mean(dim=(1, 2, 3)).min() > 0.05
-    assert factory.canonical(PGD(PGD.Params(diversity=0, resize=0.875, smooth=0, lgc=0, targets=0))) == "pgd"
+    off = PGD.Params(diversity=0, resize=0.875, smooth=0, lgc=0, dfanet=0, targets=0)
+    assert factory.canonical(PGD(off)) == "pgd"
 
 
 def test_draws_of_one_kind_do_not_move_those_of_another(ctx, surrogates):
     faces = make_faces(2)
     noted = Noted(seed=7, backbones=surrogates)
-    PGD(PGD.Params(steps=2, diversity=1, lgc=4, smooth=1)).cloak(faces, noted)
+    PGD(PGD.Params(steps=2, diversity=1, lgc=4, smooth=1, dfanet=0.1)).cloak(faces, noted)
+    uses = ("diversity", "lgc", "dfanet/tiny1", "dfanet/tiny2")
     assert set(noted.streams) == {
         *(("pgd", name) for name in faces.ids),
-        *((f"pgd/{use}/{k}", name) for name in faces.ids for use in ("diversity", "lgc") for k in range(2)),
+        *((f"pgd/{use}/{step}", name) for name in faces.ids for use in uses for step in range(2)),
     }
 
 
 @pytest.mark.parametrize("goal", ["untargeted", "targeted"])
 def test_diverse_cloaks_are_the_same_each_time_and_in_any_batch(ctx, goal):
     faces = make_faces(MICRO_BATCH + 3)
-    attack = PGD(PGD.Params(steps=3, diversity=0.7, momentum=1, smooth=1.5, lgc=4, goal=goal))
+    attack = PGD(PGD.Params(steps=3, diversity=0.7, momentum=1, smooth=1.5, lgc=4, dfanet=0.1, goal=goal))
     whole = attack.cloak(faces, ctx)
     backwards = attack.cloak(faces.subset(range(len(faces) - 1, -1, -1)), ctx)
     again = attack.cloak(faces, ctx)
@@ -430,6 +465,8 @@ def test_a_surrogate_without_gradient_is_refused(faces):
         {"smooth": 17},
         {"lgc": -1},
         {"lgc": 52},
+        {"dfanet": 1},
+        {"dfanet": -0.1},
         {"targets": -1},
     ],
 )
