@@ -203,7 +203,7 @@ class _Ascent:
     ) -> None:
         self.faces, self.ctx, self.backbones, self.targets = faces, ctx, backbones, targets
         self.params, self.sign, self.momentum = params, -1 if targets else 1, params.momentum
-        self.kernel = gaussian_kernel(params.smooth) if params.smooth else None
+        self.kernel = gaussian_kernel(params.smooth).to(ctx.device) if params.smooth else None
         self.eps = params.eps / GREY_LEVELS
         self.step = self.eps / 4 if params.step is None else params.step / GREY_LEVELS
         self.steps = params.steps
