@@ -28,6 +28,9 @@ ROOT = Path(__file__).parents[1]
 
 Bar = Callable[[], Iterator[Measure]]
 
+_PEAK = "peak = next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM'))"
+"""Peak memory of this program in kB; what getrusage says holds that of the process it was started from too."""
+
 
 # -- attack loop ------------------------------------------------------------------------------------------------
 
@@ -129,10 +132,10 @@ def tables() -> Iterator[Measure]:
         yield amount("no work twice", f"plan of {cells:,} cells", took, "s", most=2, rounds=3)
         draw(first)
         code = (
-            "import time, resource\nfrom pathlib import Path\nfrom bench.leaderboard.table import build\n"
+            "import time\nfrom pathlib import Path\nfrom bench.leaderboard.table import build\n"
             "from bench.run.folder import RunFolder\nstart = time.perf_counter()\n"
             f"build(RunFolder(Path({str(first.folder.path)!r})))\n"
-            "print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+            f"took = time.perf_counter() - start\n{_PEAK}\nprint(took, peak / 1024)"
         )
         found = [_numbers(code) for _ in range(3)]
         what = f"leaderboard of {cells:,} cells, 24 identities"
@@ -192,8 +195,9 @@ def _numbers(code: str) -> list[float]:
 # -- deciding by blocks ----------------------------------------------------------------------------------------
 
 
-_SEARCH = """
-import resource, sys, time
+_SEARCH = (
+    """
+import sys, time
 import numpy as np
 from threadpoolctl import threadpool_limits
 from bench.contracts import Embedded, Split
@@ -215,12 +219,13 @@ def embedded(photos):
 natural, cloaked, shown = embedded(gallery), embedded(gallery), embedded(asked)
 found = Gallery.of(natural, cloaked, split)
 who = Probes.of(shown, shown, split, found.identities)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 start = time.perf_counter()
 with threadpool_limits(int(sys.argv[4])):
     count = sum(1 for _ in answers_by_fold(make_head("nn"), found, who))
-print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, before)
+took = time.perf_counter() - start
 """
+    + f"{_PEAK}\nprint(took, peak / 1024)"
+)
 
 
 def answers() -> Iterator[Measure]:
@@ -350,7 +355,8 @@ def _took(*words: str) -> float:
 # -- memory ---------------------------------------------------------------------------------------------------
 
 
-_STREAM = """
+_STREAM = (
+    """
 import sys, time
 from pathlib import Path
 import bench.leaderboard.table, bench.run.runner, scipy.stats
@@ -365,9 +371,9 @@ table = run(
 )
 assert set(table["status"]) == {"ok"}, table["reason"]
 took = time.process_time() - began
-peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(took, peak / 1024)
 """
+    + f"{_PEAK}\nprint(took, peak / 1024)"
+)
 
 
 def memory() -> Iterator[Measure]:

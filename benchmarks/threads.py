@@ -1,6 +1,6 @@
 """How far do results depend on threads, batch size and precision? One matrix made with each, against one thread.
 
-    python -m benchmarks.threads [--dataset lfw] [--attack …] [--defense …] [--identities N]
+    python -m benchmarks.threads [--dataset lfw] [--attack …] [--defense …] [--identities N] [--only bfloat16]
 
 Prints a Markdown table: decisions that differ, the largest difference of a score, and of any error rate of a cell.
 Every run has a store of its own: threads are part of every key, batch sizes are not, and must not change a byte.
@@ -82,10 +82,13 @@ def main() -> int:
     parser.add_argument("--dataset", default="synthetic")
     parser.add_argument("--attack", action="append")
     parser.add_argument("--defense", action="append")
+    parser.add_argument("--backbone", action="append")
     parser.add_argument("--identities", type=int, default=12)
+    parser.add_argument("--only", default="", help="settings whose name has this, and the first")
     given = parser.parse_args()
     methods = [word for each in given.attack or ["pgd"] for word in ("--attack", each)]
     methods += [word for each in given.defense or ["puface"] for word in ("--defense", each)]
+    methods += [word for each in given.backbone or () for word in ("--backbone", each)]
     matrix = ["--dataset", given.dataset, "--identities", str(given.identities), *methods, "--quiet"]
     print(
         "| against 1 thread | decisions | other answers | largest difference of a score | of a cell's ASR |"
@@ -93,7 +96,8 @@ def main() -> int:
     print("|---|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         runs = []
-        for number, (name, options) in enumerate(SETTINGS):
+        settings = (SETTINGS[0], *(each for each in SETTINGS[1:] if given.only in each[0]))
+        for number, (name, options) in enumerate(settings):
             run, store = Path(folder, f"run{number}"), Path(folder, f"store{number}")
             places = ("--store", str(store), "--out", str(run))
             command = [sys.executable, "-m", "bench", "run", *matrix, *options, *places]
