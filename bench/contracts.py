@@ -33,6 +33,9 @@ MICRO_BATCH = 8
 """Images per forward pass inside a method, always padded to this many: kernels round differently for
 different batch shapes, and sign steps amplify that, so the shape must not depend on ``--batch-size``."""
 
+TRAINING_PHOTOS = 512
+"""Photos of training identities that a method learns from at most, where it says nothing else."""
+
 CONTRACT_VERSION = 1
 """Part of every key, in place of the code of this module and of `bench.run.pipeline`, `calls` and `graph`. Raise it
 when a stored byte can differ though no method's or stage's code does: the contracts do something else, or stages are
@@ -119,6 +122,9 @@ class Context:
         files: the files `Method.files` named, in the same order.
         key: the secret of an erasable attack; the same for `Attack.cloak` and an authorised `Attack.erase`.
         advance: called with the number of images finished, for the progress bar.
+        checkpoint: a file in which a long `train` or `fit` may keep itself: what it wrote there is there again when the
+            same training is started anew after it was killed, and is removed once it is done. Not there at first; its
+            folder is. None: nothing is kept.
         parts: the contexts of `Method.parts`, in the same order, each with its own backbones, files and seed: an
             attack that tries a defence must not know what the tracker's will draw.
     """
@@ -131,6 +137,7 @@ class Context:
     files: tuple[Path, ...] = ()
     key: bytes = b""
     advance: Callable[[int], None] = lambda _n: None
+    checkpoint: Path | None = None
     parts: tuple[Context, ...] = ()
 
     def generator(self, stage: str, item: str) -> torch.Generator:
@@ -293,6 +300,11 @@ class Method(ABC):  # noqa: B024 -- what is abstract is up to each kind
     def passes(self) -> int:
         """How often an image goes forward and back through every helper backbone; by default as its dearest part."""
         return max((part.passes for part in self.parts()), default=0)
+
+    @property
+    def training_photos(self) -> int:
+        """How many photos of training identities `fit` or `train` gets at most; by default as its greediest part."""
+        return max((part.training_photos for part in self.parts()), default=TRAINING_PHOTOS)
 
     def pool(self) -> str | None:
         """Say which helper backbones the method wants.
@@ -503,6 +515,16 @@ class Hardening(Defense):
     """Changes the tracker itself: trains once (`train`, kept as an artefact), then answers as a backbone."""
 
     changes_images: ClassVar[bool] = False
+
+    def training_passes(self, photos: int) -> float:
+        """Say how many photos `train` sends forward through the tracker, about; a pass back counts as one and a half.
+
+        Declared as `core_seconds` is, for the estimate and the time limit of a training. By default a hundred epochs.
+
+        Args:
+            photos: that `train` is given.
+        """
+        return 100 * photos
 
     @abstractmethod
     def train(self, tracker: Backbone, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:

@@ -62,6 +62,7 @@ QUICK = {
     "erasablemask": "erasablemask:refinement=2",
     "fawkes": "fawkes:steps=4",
     "lowkey": "lowkey:perceptual=dssim,steps=4",
+    "robust-extractor": "robust-extractor:steps=2,batch=4",
 }
 """Parameters for plugins that take long under their own, or need weights no test can have (LPIPS' trunk)."""
 

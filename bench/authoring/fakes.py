@@ -5,12 +5,13 @@ No figure made with one of them says anything about faces.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.contracts import Backbone, BackboneCard, MethodParams
 from bench.randomness import torch_generator
@@ -60,7 +61,27 @@ class FakeBackbone(Backbone):
         """
         if not self.weights:
             raise RuntimeError(f"backbone '{self.card.name}' is used before load()")
-        values = F.avg_pool2d(images, 4) * 4 - 2
-        for weight in self.weights:
-            values = torch.tanh(F.conv2d(values, weight, stride=2))
-        return values.mean((2, 3))
+        return _convolved(images, self.weights)
+
+    def trainable(self, device: torch.device) -> nn.Module:
+        """Return a copy whose weights can be trained."""
+        return _FakeNetwork(self.weights).to(device)
+
+
+class _FakeNetwork(nn.Module):
+    """A fake backbone's layers as a module."""
+
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(weight.clone() for weight in weights)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return N×32 embeddings of N×3×112×112 images in [0, 1]."""
+        return _convolved(images, self.weights)
+
+
+def _convolved(images: Tensor, weights: Iterable[Tensor]) -> Tensor:
+    values = F.avg_pool2d(images, 4) * 4 - 2
+    for weight in weights:
+        values = torch.tanh(F.conv2d(values, weight, stride=2))
+    return values.mean((2, 3))

@@ -27,6 +27,7 @@ class Machine:
         lpips: the LPIPS measure, or why there is none.
         limits: of time and memory, within which each node must be made.
         precision: what trackers embed in; part of the key of embeddings alone.
+        checkpoint: where the artefact that is being made may keep itself over kills (`Context.checkpoint`).
         loaded: name → backbone that was loaded onto the device.
         as_loaded: name → its version then (`version_of`).
     """
@@ -37,6 +38,7 @@ class Machine:
     lpips: Lpips | Unavailable
     limits: Limits = DEFAULT
     precision: Precision = "float32"
+    checkpoint: Path | None = None
     loaded: dict[str, Backbone] = field(default_factory=dict, repr=False, compare=False)
     as_loaded: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
 

@@ -10,7 +10,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -58,6 +58,7 @@ class Node(FieldsOnly, ABC):
         stage: one of `STAGES`; the folder of the store.
         image_bytes: what one image takes in the store, about.
         streams: whether `run` looks at its inputs one after another, so that they need not all be held.
+        resumes: whether it keeps itself in `Machine.checkpoint` while it is made.
         label: what an identity reads in progress bars and logs; nodes of one label are shards of one thing.
         environment: what of the machine decides bytes (`bench.run.digest.environment`).
     """
@@ -65,6 +66,7 @@ class Node(FieldsOnly, ABC):
     stage: ClassVar[str]
     image_bytes: ClassVar[int] = 3 * CROP_SIZE**2
     streams: ClassVar[bool] = False
+    resumes: ClassVar[bool] = False
     label: str
     environment: Mapping[str, Any] = field(repr=False)
 
@@ -306,10 +308,13 @@ class Executor:
         seconds, memory = limits.seconds_for(node.core_seconds), limits.bytes_for()
         if self.machine.device.type != "cpu":
             memory = 0  # CUDA reserves addresses that it never uses
+        machine = self.machine
+        if node.resumes:
+            machine = replace(machine, checkpoint=self.store.checkpoint(node.stage, node.address))
         with self._watch.at_work(node.address, what, seconds):
             try:
                 with limited(seconds, memory, what):
-                    payload = node.run(inputs, self.machine, lambda n: self.advance(node, n))
+                    payload = node.run(inputs, machine, lambda n: self.advance(node, n))
             finally:
                 self.machine.check_backbones(node.label)
                 if node.streams:
@@ -317,5 +322,7 @@ class Executor:
             took = time.perf_counter() - start
             check_unchanged(node.key)
             self.store.write(node.stage, node.address, payload, key=node.key, seconds=took, images=node.work)
+        if machine.checkpoint is not None:
+            machine.checkpoint.unlink(missing_ok=True)  # what it led to is there
         self.tally.add(node, took)
         return payload

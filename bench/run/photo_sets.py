@@ -7,7 +7,7 @@ attacks; the others measure whether an imitation holds on photos that no attack 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from bench.contracts import MICRO_BATCH, Identity
+from bench.contracts import MICRO_BATCH, TRAINING_PHOTOS, Identity
 from bench.randomness import numpy_generator
 
 SHARD_IMAGES = 96
@@ -19,9 +19,6 @@ _MOST_IN_PART = 32
 PART_CORE_SECONDS = 25
 """What an attack works on a part of a shard, at most, in seconds of one core by what it declares: what a killed run
 may lose. A micro-batch is never cut."""
-
-TRAINING_IMAGES = 512
-"""Photos of training identities that `fit` and `train` see, at most."""
 
 TARGET_IDENTITIES = 50
 TARGET_PHOTOS = 4
@@ -72,7 +69,9 @@ def parts(photos: Photos, core_seconds: float, scope: Literal["image", "identity
     yield part
 
 
-def training_photos(identities: Sequence[Identity], purpose: Purpose, split_seed: int) -> Photos:
+def training_photos(
+    identities: Sequence[Identity], purpose: Purpose, split_seed: int, most: int = TRAINING_PHOTOS
+) -> Photos:
     """Return photos of training identities.
 
     Held-out photos are of the identities an attack may imitate; no attack sees them.
@@ -81,11 +80,12 @@ def training_photos(identities: Sequence[Identity], purpose: Purpose, split_seed
         identities: those of role ``training``.
         purpose: what the photos are for.
         split_seed: the same for all cells of a dataset.
+        most: photos to learn from.
     """
     if purpose == "training":
         order = numpy_generator(split_seed, "training").permutation(len(identities))
         drawn = [identities[i] for i in order]
-        return [(image, who.id) for who in drawn for image in who.photos][:TRAINING_IMAGES]
+        return [(image, who.id) for who in drawn for image in who.photos][:most]
     photos_of = shown_photos if purpose == "targets" else held_out_photos
     targets = target_identities(identities, split_seed)
     return [(image, who.id) for who in targets for image in photos_of(who)]

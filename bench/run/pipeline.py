@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cached_property, wraps
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
-from bench.contracts import Binding, Hardening, PhotoSet, Purifier, View
+from bench.contracts import TRAINING_PHOTOS, Binding, Hardening, PhotoSet, Purifier, View
 from bench.errors import UsageError
 from bench.quality import diagnosis
 from bench.quality.lpips import Lpips
@@ -91,7 +91,7 @@ class Pipeline:
         trained = self.backbone(tracker) if isinstance(plugin.method, Hardening) else None
         if trained is None and not plugin.method.requires_fit:
             return bound
-        faces = self.training_faces("training")
+        faces = self.training_faces("training", plugin.method.training_photos)
         return replace(bound, fitted=Fit(bound.label, self._here, bound, faces, trained))
 
     def _tracker(self, defense: str, tracker: str, seed: int) -> Tracker:
@@ -122,8 +122,12 @@ class Pipeline:
         return Crops(label, self._here, dataset, self.run.fingerprint, ids, identities)
 
     @_once
-    def training_faces(self, purpose: Purpose) -> Crops:
+    def training_faces(self, purpose: Purpose, most: int = TRAINING_PHOTOS) -> Crops:
         """Return photos of identities that are not evaluated.
+
+        Args:
+            purpose: what they are for.
+            most: photos to learn from.
 
         Raises:
             UsageError: there are none.
@@ -134,7 +138,7 @@ class Pipeline:
                 f"{self.run.spec.dataset} has no training identities, and a method of this run learns from "
                 "them. Use a dataset that has some, or another method."
             )
-        return self._crops(purpose, training_photos(identities, purpose, self.run.spec.split_seed))
+        return self._crops(purpose, training_photos(identities, purpose, self.run.spec.split_seed, most))
 
     # -- cloaks ----------------------------------------------------------------------------------------
 

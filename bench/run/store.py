@@ -169,6 +169,23 @@ class Store:
         except (ValueError, TypeError):
             return "corrupt"
 
+    def checkpoint(self, stage: str, address: str) -> Path:
+        """Return where what is being computed may keep itself: a temporary file of a name that stays the same.
+
+        As any temporary file it goes with `sweep`, a day after it was last written.
+
+        Raises:
+            StoreError: its folder cannot be made.
+        """
+        path = self.paths(stage, address)[0].with_name(f".{address[:16]}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write {path.parent}: {error.strerror or error}. Choose another place with --store."
+            ) from error
+        return path
+
     def write(
         self, stage: str, address: str, payload: bytes, *, key: Mapping[str, Any], seconds: float, images: int
     ) -> Record:

@@ -455,7 +455,7 @@ def test_more_roots_are_part_of_the_digest():
 
 RECORDED = {
     1: {
-        "bench.contracts": "f11529ef29d406f4c18490ac1b84a316bda025d409244ed535f32c140f9ceab9",
+        "bench.contracts": "be125be83fbf15f1d195bb046517f694cd92b96ed10c76da4adfb84eb9c65bea",
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
         "bench.run.calls": "db78fe08bde9f32209cfaf8e3616c5e6f76510964b61cdfa7185093cb0139293",
         "bench.run.graph": "aa9c9fd6ea20fb7331e9af6a99a4caf308199b146a6f0733b3ccd6d5f07f4cff",

@@ -16,6 +16,7 @@ from bench.run.device import Machine
 from bench.run.digest import environment
 from bench.run.graph import STAGES, Executor, Node, NodeError, missing
 from bench.run.store import Store
+from bench.run.store_care import survey
 
 MACHINE = Machine(torch.device("cpu"), 1, 64, Unavailable("not needed"))
 HERE = environment("cpu", 1)
@@ -208,6 +209,47 @@ def test_a_failure_is_not_stored(store):
     with pytest.raises(NodeError):
         Executor(store, MACHINE).fetch(node("x", error=MethodError("not now")))
     assert Executor(store, MACHINE).fetch(node("x")) == b"(x)"
+
+
+@dataclass(frozen=True, eq=False)
+class Long(Fake):
+    """Keeps what it has done in its checkpoint; ends with an error the first time."""
+
+    resumes = True
+
+    def run(self, payloads, machine, advance):
+        if machine.checkpoint.is_file():
+            return machine.checkpoint.read_bytes() + b" and the rest"
+        machine.checkpoint.write_bytes(b"half")
+        raise MethodError("it takes too long")
+
+
+def long():
+    return Long(label="long", environment=HERE, stage="fit", name="long")
+
+
+def test_what_keeps_itself_goes_on_when_it_is_made_again_and_leaves_nothing(store):
+    with pytest.raises(NodeError, match="it takes too long"):
+        Executor(store, MACHINE).fetch(long())
+    kept = store.checkpoint("fit", long().address)
+    assert kept.read_bytes() == b"half"
+    assert Executor(store, MACHINE).fetch(long()) == b"half and the rest"
+    assert not kept.exists()
+
+
+def test_a_checkpoint_that_nobody_goes_on_from_is_swept_as_a_temporary_file(store):
+    with pytest.raises(NodeError):
+        Executor(store, MACHINE).fetch(long())
+    assert [(item.stage, item.state) for item in survey(store)] == [("fit", "temporary")]
+    assert store.sweep() == 0
+    assert store.sweep(older_than_s=-1) == 1
+    assert not store.checkpoint("fit", long().address).exists()
+
+
+def test_a_checkpoint_whose_folder_cannot_be_made_is_the_stores_error(tmp_path):
+    (tmp_path / "store").write_text("a file")
+    with pytest.raises(StoreError, match="Choose another place with --store"):
+        Executor(Store(tmp_path / "store"), MACHINE).fetch(long())
 
 
 def test_an_interrupt_passes_through_and_keeps_what_was_finished(store):

@@ -1,7 +1,7 @@
 """What an attack or a defence learns on training identities."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import safetensors.torch
@@ -25,6 +25,7 @@ class Fit(Node):
     """
 
     stage: ClassVar[str] = "fit"
+    resumes: ClassVar[bool] = True
     method: BoundMethod[Attack | Defense]
     faces: Node
     tracker: BoundBackbone | None = None
@@ -39,7 +40,11 @@ class Fit(Node):
 
     @property
     def core_seconds(self) -> float:
-        return 100 * self.work * self.method.method.core_seconds  # epochs, about
+        method = self.method.method
+        if isinstance(method, Hardening) and self.tracker:
+            own = self.work * self.method.core_seconds  # what it makes of each photo first
+            return own + method.training_passes(self.work) * self.tracker.core_seconds
+        return 100 * self.work * method.core_seconds  # epochs, about
 
     def key_fields(self) -> Mapping[str, Any]:
         tracker = self.tracker.key_fields if self.tracker else None
@@ -49,7 +54,7 @@ class Fit(Node):
         """Return the tensors in safetensors' format."""
         method = self.method.method
         faces = decode_pixels(payloads[self.faces.address]).faces(machine.device)
-        ctx = self.method.context(machine, payloads, advance)
+        ctx = replace(self.method.context(machine, payloads, advance), checkpoint=machine.checkpoint)
         if isinstance(method, Hardening):
             assert self.tracker is not None, "a hardening trains a tracker"
             state = calls.train(method, self.tracker.fresh(machine), faces, ctx)
