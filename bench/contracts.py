@@ -311,8 +311,8 @@ class Method(ABC):  # noqa: B024 -- what is abstract is up to each kind
 
         Returns:
             None for none of its own, ``auto`` for the dataset's pool without the tracker's group, else the name
-            of a pool, or names joined by ``|``. A method of parts that says None has the helpers of those parts
-            that are of its own kind.
+            of a pool, or names joined by ``|``. A method of parts that says None has the helpers of its parts; an
+            attack of those parts that are attacks.
         """
         return None
 

@@ -80,6 +80,18 @@ def weights_of(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
 
+def in_proportion(advance: Callable[[int], None], units: int, images: int) -> Callable[[int], None]:
+    """Return what counts so many units of work as so many images."""
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        before, done = done, done + more
+        advance(done * images // units - before * images // units)
+
+    return count
+
+
 @dataclass(frozen=True)
 class Descent:
     """How networks are trained.
@@ -131,10 +143,11 @@ class Descent:
     ) -> Iterator[int]:
         """Yield the steps still to be made and count the photos that each stands for, those of earlier ones first."""
         first = _resumed(self.name, modules, optimiser, ctx)
-        ctx.advance(first * self.images // self.steps)
+        advance = in_proportion(ctx.advance, self.steps, self.images)
+        advance(first)
         for step in range(first, self.steps):
             yield step
-            ctx.advance((step + 1) * self.images // self.steps - step * self.images // self.steps)
+            advance(1)
 
 
 def _resumed(

@@ -57,6 +57,7 @@ BROUGHT = {
 """What reads files that users bring; tests/fr_models and tests/datasets check them on files of that layout."""
 
 QUICK = {
+    "adaptive-extractor": "adaptive-extractor:attacks=[pgd:steps=1],steps=2,batch=4",
     "adaptive": "adaptive:attack=[pgd:steps=1],mode=joint",
     "apf": "apf:steps=2",
     "erasablemask": "erasablemask:refinement=2",

@@ -1,6 +1,6 @@
 """Which helper backbones a method gets in one cell: its surrogates or extractors, resolved before any work."""
 
-from bench.contracts import Attack, BackbonePool, Binding, Defense, Method
+from bench.contracts import Attack, BackbonePool, Binding, Method
 from bench.errors import UsageError, unknown
 from bench.plugins import registry
 from bench.plugins.factory import canonical
@@ -10,7 +10,8 @@ def helpers(method: Method, pool: BackbonePool, tracker: str) -> tuple[str, ...]
     """Return the names of a method's surrogates or extractors for one tracker, sorted.
 
     A method of parts that wants none of its own has those of its parts of its own kind: the purifier that an
-    attack works against has extractors, which are no surrogates.
+    attack works against has extractors, which are no surrogates. A defence has those of every part: the surrogates
+    of an attack whose cloaks it was trained on trained it too.
 
     Args:
         method: its `Method.pool` says what it wants.
@@ -22,7 +23,7 @@ def helpers(method: Method, pool: BackbonePool, tracker: str) -> tuple[str, ...]
     """
     wanted = method.pool()
     if wanted is None:
-        kind = Attack if isinstance(method, Attack) else Defense
+        kind = Attack if isinstance(method, Attack) else Method
         own = [part for part in method.parts() if isinstance(part, kind)]
         return tuple(sorted({name for part in own for name in helpers(part, pool, tracker)}))
     if wanted == "auto":

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from bench.authoring.checks import training_faces
 from bench.authoring.fakes import FakeBackbone
-from bench.contracts import Backbone, Binding, Context, Faces
+from bench.contracts import Backbone, Binding, Context, Faces, ThreatModel
 from bench.datasets.synthetic import Synthetic
 from bench.errors import MethodError, UsageError
 from bench.plugins import factory
@@ -295,6 +295,19 @@ def test_rows_say_that_it_met_pgd_of_other_parameters_and_no_other_attack(tmp_pa
     }
     assert not any(each.attack_adapts_to_defense or each.attack_adapts_in_part for each in found.values())
     assert {each.identity_overlap for each in found.values()} == {"no"}
+
+
+@pytest.mark.parametrize(
+    ("known", "adapts"), [("robust-extractor:steps=10", True), ("robust-extractor", False)]
+)
+def test_an_attack_adapts_to_it_only_if_it_declares_this_very_hardening(tmp_path, monkeypatch, known, adapts):
+    threat = ThreatModel(goal="untargeted", surrogates=1, adapts_to=(known,))
+    monkeypatch.setattr(type(factory.attack("pgd")), "threat", threat)
+    prepared, _ = fit_of(tmp_path, attacks=("pgd",))
+    threats = Threats(prepared.run)
+    found = {cell.defense: threats.of(cell) for cell in prepared.run.cells if cell.attack == "pgd"}
+    assert found["robust-extractor:steps=10"].attack_adapts_to_defense == adapts
+    assert not found["none"].attack_adapts_to_defense
 
 
 def test_what_it_was_trained_on_is_a_text_that_the_registry_reads():
