@@ -458,8 +458,8 @@ RECORDED = {
         "bench.contracts": "be125be83fbf15f1d195bb046517f694cd92b96ed10c76da4adfb84eb9c65bea",
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
         "bench.run.calls": "db78fe08bde9f32209cfaf8e3616c5e6f76510964b61cdfa7185093cb0139293",
-        "bench.run.graph": "aa9c9fd6ea20fb7331e9af6a99a4caf308199b146a6f0733b3ccd6d5f07f4cff",
-        "bench.run.pipeline": "11a9f420829f828dbedf0a5c6e1fe6b7d68a15f24eb898d81d8e4a47aa96a0f0",
+        "bench.run.graph": "64400036e9a2b6f89a70602097564553bb15d5b9cfe6dde1cda8ef54ab7f5c92",
+        "bench.run.pipeline": "6a73bdb813b21845b26dc437bada7a47329404c4e89499f746a4b29d760c1c43",
     }
 }
 """Contract version → hashes of the modules that stand behind it, as no key holds their code."""
