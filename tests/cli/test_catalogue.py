@@ -67,7 +67,10 @@ def test_description_as_json_reflects_the_parameters_given(cli):
     document = json.loads(cli("list", "pgd:steps=3", "--json")[1])
     assert (document["kind"], document["name"], document["canonical"]) == ("attack", "pgd", "pgd:steps=3")
     names = [item["name"] for item in document["parameters"]]
-    assert names == ["surrogates", "eps", "step", "steps", "goal", "momentum", "diversity", "targets"]
+    assert names == [
+        *("surrogates", "eps", "step", "steps", "goal", "momentum"),
+        *("diversity", "resize", "smooth", "lgc", "dfanet", "targets"),
+    ]
     assert all(item["description"] for item in document["parameters"])
 
 
