@@ -463,6 +463,65 @@ def _run_cloaks(engine: str) -> None:
         subprocess.run([sys.executable, "-m", "bench", *words], check=True, capture_output=True, cwd=ROOT)
 
 
+_PASSES = """
+import sys, time
+import torch
+from bench.plugins import factory
+torch.set_num_threads(1)
+backbone = factory.backbone("synthetic-iresnet")
+backbone.load(torch.device("cpu"))
+images = torch.rand(8, 3, 112, 112).to(memory_format=torch.channels_last)
+def step():
+    x = images.detach().requires_grad_()
+    torch.autograd.grad(backbone.embed(x).square().sum(), x)
+for _ in range(5):
+    step()
+print("ready", flush=True)
+input()
+start = time.perf_counter()
+for _ in range(150):
+    step()
+print(time.perf_counter() - start)
+"""
+
+
+def cores() -> Iterator[Measure]:
+    """Time passes in two processes at once that share nothing, against one: no engine can gain more."""
+    gains = []
+    for _ in range(3):
+        (alone,), both = _passes(1), _passes(2)
+        gains.append(2 * alone / max(both))
+    note = "passes forward and back of one network, one thread a process; what the machine's two cores give"
+    yield ratio("engines", "two processes that share nothing / one: throughput", gains, note=note)
+
+
+def _passes(processes: int) -> list[float]:
+    """Return the seconds that each of some processes takes for the same passes, begun at once."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", _PASSES],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        for _ in range(processes)
+    ]
+    for each in started:
+        assert each.stdout is not None, "it was asked for"
+        each.stdout.readline()
+    return [float(each.communicate()[0]) for each in _released(started)]
+
+
+def _released(started: list["subprocess.Popen[str]"]) -> list["subprocess.Popen[str]"]:
+    """Let all of them begin before any is waited for."""
+    for each in started:
+        assert each.stdin is not None, "it was asked for"
+        each.stdin.write("\n")
+        each.stdin.flush()
+    return started
+
+
 BARS: dict[str, Bar] = {
     "start": start,
     "loop": attack_loop,
@@ -473,6 +532,7 @@ BARS: dict[str, Bar] = {
     "answers": answers,
     "memory": memory,
     "engines": engines,
+    "cores": cores,
     "purifier": purifier,
 }
 

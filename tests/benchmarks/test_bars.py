@@ -54,6 +54,7 @@ def test_every_bar_has_its_name():
         "answers",
         "memory",
         "engines",
+        "cores",
         "purifier",
     }
 
