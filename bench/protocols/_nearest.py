@@ -69,7 +69,7 @@ class NearestPoints:
         widest = int(np.diff(self.bounds).max(initial=1))
         self.rows = min(_CHUNK, max(1, block_bytes // (4 * widest)))
         # Twice the bound of a float32 dot product of unit vectors, rounding of the vectors included.
-        self.doubt = np.float32(2.02 * (points.vectors.shape[1] + 3) * 2.0**-24)
+        self.margin_of_error = np.float32(2.02 * (points.vectors.shape[1] + 3) * 2.0**-24)
 
     def best(self, probes: Vectors, labels: Labels) -> Best:
         """Return what probes of the identities `labels` find.
@@ -117,7 +117,7 @@ class NearestPoints:
         """Return (row, point) of all that could be the best of their row, a probe's own points left out."""
         scores = probes @ self.narrow[part].T
         scores[left_out] = -np.inf
-        least = scores.max(axis=1) - self.doubt
+        least = scores.max(axis=1) - self.margin_of_error
         least[~np.isfinite(least)] = np.inf  # nobody but the probe's own identity
         # In one dimension, where numpy finds them several times as fast as in two.
         places = np.flatnonzero((scores >= least[:, None]).reshape(-1))
