@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bench.authoring.fakes import FakeBackbone
-from bench.contracts import Decided, Embedded, Faces, Identity, Split, Trial
+from bench.contracts import Backbone, Decided, Embedded, Faces, Identity, Split, Trial
 from bench.data.files import data_folder
 from bench.datasets.lfw import LFW
 from bench.errors import MethodError, UsageError
@@ -513,9 +513,15 @@ def test_finetune_does_not_depend_on_the_order_of_the_photos_and_takes_its_param
     assert not np.array_equal(longer["score"], rows["score"])
 
 
+class BlackBox(FakeBackbone):
+    """A backbone that answers and cannot be trained: what the contract says of one that adds nothing."""
+
+    trainable = Backbone.trainable
+
+
 def test_a_backbone_that_cannot_be_trained_is_refused_with_the_way_out():
     with pytest.raises(UsageError, match=r"'fake-0' cannot be trained.*keeps the backbone"):
-        finetuned(FakeBackbone(), stray=0.0)
+        finetuned(BlackBox(), stray=0.0)
 
 
 @pytest.mark.parametrize(("probes", "of_probes"), [("clean", False), ("purified", True)])
