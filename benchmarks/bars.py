@@ -432,13 +432,16 @@ def _bytes(*files: Path) -> int:
 
 
 def engines() -> Iterator[Measure]:
-    """Time a matrix that is all cloaks in one process, in one worker and in two."""
+    """Time a matrix that is all cloaks in one process, in one worker and in two.
+
+    Its photos are dealt into units that two workers share evenly: with three units one worker would wait.
+    """
     rounds = 2
     took: dict[str, list[float]] = {name: [] for name in ("inline", "processes:1", "processes:2")}
     for _ in range(rounds):
         for name, values in took.items():
             values.append(seconds(lambda name=name: _run_cloaks(name)))
-    note = "whole commands, start included; pgd of 150 steps on 40 photos of 10 identities, --threads 1"
+    note = "whole commands, start included; pgd of 150 steps on 64 photos of 16 identities, four units, --threads 1"
     two = [one / other for one, other in zip(took["processes:1"], took["processes:2"], strict=True)]
     over = [one / other for one, other in zip(took["processes:1"], took["inline"], strict=True)]
     yield ratio("engines", "one worker / two workers", two, least=1.8, note=note)
@@ -452,7 +455,7 @@ def _run_cloaks(engine: str) -> None:
             *(
                 "run",
                 "--dataset",
-                "synthetic:identities=10,photos=6",
+                "synthetic:identities=16,photos=6",
                 "--attack",
                 "pgd:steps=150",
                 "--threads",

@@ -107,19 +107,28 @@ def _of_backbone(name: str) -> Iterator[Measure]:
     photos = F.interpolate(photos, size=CROP_SIZE, mode="bicubic").clamp(0, 1)
     given = photos, torch.zeros(len(photos), dtype=torch.long)
     same, ours = SameFace(backbone.embed, photos), partial(_ours, backbone, photos)
-    networks = {"the same network": (same, 1.0)}
+    networks: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
+        "the same network": (backbone.embed, 1.0)
+    }
     if (loaded := _as_users_load_it(backbone)) is not None:
-        networks["network by onnx2torch"] = SameFace(loaded, photos), 1.3
+        networks["network by onnx2torch"] = loaded, 1.3
     left = _cosine(same, ours())
     for library in filter(_is_installed, PEERS):
-        for which, (model, least) in networks.items():
-            theirs = partial(PEERS[library], model, given)
+        for which, (embed, least) in networks.items():
+            theirs = partial(_theirs, PEERS[library], embed, given)
             note = (
                 f"{STEPS} steps on {len(photos)} photos, processor time of one thread; cosine left: ours {left:.3f}, "
                 f"{library} {_cosine(same, theirs()):.3f}"
             )
             what = f"PGD of {library} / ours, {name}, {which}"
             yield ratio("peers", what, interleaved(theirs, ours, ROUNDS), least=least, note=note)
+
+
+def _theirs(
+    attack: Callable[[nn.Module, Photos], Tensor], embed: Callable[[Tensor], Tensor], given: Photos
+) -> Tensor:
+    """Return a library's images; what embeds the clean photos is part of the job, as it is of the project's."""
+    return attack(SameFace(embed, given[0]), given)
 
 
 def _ours(backbone: Backbone, photos: Tensor) -> Tensor:
