@@ -26,6 +26,7 @@ from bench.run.graph import STAGES, Node
 from bench.run.planning import Options, Prepared, prepare_again
 from bench.run.stages.cloak import Cloak
 from bench.run.stages.embed import EMBED_BATCH, Embed
+from bench.run.stages.joined import JoinedCloaks
 from benchmarks.ratios import processor_seconds
 
 ROUNDS = 7
@@ -78,6 +79,8 @@ def floor(node: Node) -> float | None:
     if isinstance(node, Cloak):
         helpers = [node.attack.backbones[name] for name in node.attack.binding.backbones]
         return node.images * node.attack.method.passes * sum(map(both_ways, helpers))
+    if isinstance(node, JoinedCloaks):
+        return 0.0  # put together of parts, which are counted
     return None
 
 

@@ -1,6 +1,6 @@
 """`bench reproduce`."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,9 @@ from bench.cli.options import (
     store_option,
     threads_option,
 )
-from bench.cli.output import percent, print_json
+from bench.cli.output import duration, percent, print_json
 from bench.cli.worker import in_worker
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,17 +28,29 @@ if TYPE_CHECKING:
 SHOWN = 12
 """Rates outside their intervals that are printed; --json has all."""
 
+ALL = "all"
+"""What stands for every published table in place of a name."""
+
 _EXAMPLES = """\b
 Examples:
   bench reproduce
   bench reproduce headline --quick
   bench reproduce headline --threads 4 --out runs/headline
+  bench reproduce all --dry-run
 """
 
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("name", required=False)
 @click.option("--quick", is_flag=True, help="The small form of it, which takes minutes.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only say about how long it takes; computes and fetches nothing."
+)
+@click.option(
+    "--update",
+    is_flag=True,
+    help="After the comparison put the table made here, and what it was made with, in the place of the published one.",
+)
 @click.option(
     "--results",
     "folder",
@@ -55,18 +68,31 @@ Examples:
 @device_option
 @threads_option
 @store_option
-@click.option("--out", type=click.Path(path_type=Path), help="The run's folder. [default: runs/NAME]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The run's folder; of `all` the folder that holds one for each. [default: runs/NAME]",
+)
 @lpips_trunk_option
 @engine_options
 @json_option
 @in_worker
 def reproduce(
-    name: str | None, quick: bool, folder: Path | None, source: str, yes: bool, as_json: bool, **machine: Any
+    name: str | None,
+    quick: bool,
+    dry_run: bool,
+    update: bool,
+    folder: Path | None,
+    source: str,
+    yes: bool,
+    as_json: bool,
+    **machine: Any,
 ) -> None:
     """Make the published table NAME again: fetch what it needs, run it, and compare.
 
     Every rate is held against its published 95 % interval; what differs is shown with what else of its row differs.
-    Without NAME, lists the tables that can be made again. A run that was killed goes on where it was.
+    Without NAME, lists the tables that can be made again; `all` makes every one of them, the quickest first, and what
+    two of them share once. A run that was killed goes on where it was; `all` does too.
 
     Exit code 0: every rate is within its published interval; 1: some are not, or a cell failed; 2: it cannot be run.
     """
@@ -76,17 +102,161 @@ def reproduce(
     if name is None:
         _list(reproduction.published(place), as_json=as_json)
         return
-    one = reproduction.find(place, name, quick=quick)
+    machine["engine"] = engines.take(machine)
+    wanted = _wanted(place, name, quick=quick)
+    if dry_run:
+        _show_plans([_planned(one, machine, among=name == ALL) for one in wanted], as_json=as_json)
+        return
+    if name == ALL:
+        _make_all(wanted, machine, source, yes=yes, update=update, as_json=as_json)
+        return
+    (one,) = wanted
+    made = _make(one, machine, source, yes=yes, update=update)
+    if as_json:
+        print_json(made.document())
+    else:
+        _print(made)
+    if not made.outcome.reproduced:
+        click.get_current_context().exit(1)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A table made again."""
+
+    one: "Published"
+    prepared: "Prepared"
+    outcome: "Outcome"
+
+    def document(self) -> dict[str, Any]:
+        """Return what --json prints of it."""
+        return {
+            "name": self.one.name,
+            "table": str(self.one.table),
+            "folder": str(self.prepared.folder.path),
+            "reproduced": self.outcome.reproduced,
+            "verdict": self.outcome.verdict,
+            **asdict(self.outcome),
+        }
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """What it takes to make a table again; `prepared` is None where it cannot be made, for the reason given."""
+
+    one: "Published"
+    prepared: "Prepared | None"
+    reason: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """About how long it takes by itself."""
+        return sum(group.seconds for group in self.prepared.groups()) if self.prepared else 0.0
+
+
+def _wanted(place: Path, name: str, *, quick: bool) -> "list[Published]":
+    """Return the suites to make: the one of this name, or all of them.
+
+    Raises:
+        UsageError: there is none of this name, or no quick form of it.
+        DataError: the folder has no published suites.
+    """
+    from bench.integrity import reproduction
+
+    if name != ALL:
+        return [reproduction.find(place, name, quick=quick)]
+    return reproduction.find_all(place, quick=quick)
+
+
+def _planned(one: "Published", machine: dict[str, Any], *, among: bool) -> _Planned:
+    """Plan a suite; of several, one that cannot be made says why.
+
+    Raises:
+        BenchError: it cannot be made and is the only one.
+    """
+    try:
+        return _Planned(one, _prepared(one, machine, among=among))
+    except BenchError as error:
+        if not among:
+            raise
+        return _Planned(one, None, str(error))
+
+
+def _show_plans(plans: list[_Planned], *, as_json: bool) -> None:
+    """Print about how long each table takes, and all of them, what they share counted once."""
+    from bench.integrity.reproduction import seconds_together
+
+    together = seconds_together([plan.prepared for plan in plans if plan.prepared])
+    if as_json:
+        of_each = [
+            {
+                "name": plan.one.name,
+                "cells": len(plan.prepared.run.cells) if plan.prepared else None,
+                "seconds": plan.seconds if plan.prepared else None,
+                "reason": plan.reason,
+            }
+            for plan in plans
+        ]
+        print_json({"tables": of_each, "seconds": together})
+        return
+    for plan in plans:
+        if plan.prepared is None:
+            click.echo(f"{plan.one.name}: cannot be made: {plan.reason}")
+            continue
+        cells, cached = len(plan.prepared.run.cells), plan.prepared.cached_cells()
+        click.echo(f"{plan.one.name}: {cells} cells, {cached} cached, about {duration(plan.seconds)}")
+    if len(plans) > 1:
+        click.echo(f"Together about {duration(together)}, what several tables share counted once.")
+
+
+def _make_all(
+    wanted: "list[Published]",
+    machine: dict[str, Any],
+    source: str,
+    *,
+    yes: bool,
+    update: bool,
+    as_json: bool,
+) -> None:
+    """Make every table again, the quickest first; one that cannot be made keeps no other from being made."""
+    plans = sorted(
+        (_planned(one, machine, among=True) for one in wanted), key=lambda plan: (plan.seconds, plan.one.name)
+    )
+    documents, outside, broken = [], False, False
+    for plan in plans:
+        try:
+            made = _make(plan.one, machine, source, yes=yes, update=update, among=True)
+        except BenchError as error:
+            broken = True
+            documents.append({"name": plan.one.name, "reproduced": False, "verdict": str(error)})
+        else:
+            outside |= not made.outcome.reproduced
+            documents.append(made.document())
+        if not as_json:
+            click.echo(f"{plan.one.name}: {documents[-1]['verdict']}")
+    if as_json:
+        print_json(documents)
+    if outside or broken:
+        click.get_current_context().exit(2 if broken else 1)
+
+
+def _make(
+    one: "Published", machine: dict[str, Any], source: str, *, yes: bool, update: bool, among: bool = False
+) -> _Made:
+    """Fetch what a suite needs, run it, and hold its table against the published one.
+
+    Raises:
+        BenchError: it cannot be run.
+    """
+    from bench.integrity import reproduction
+
     table = reproduction.read_table(one)
     _fetch(one, source, yes=yes)
-    prepared = _prepared(one, machine)
+    prepared = _prepared(one, machine, among=among)
     outcome = reproduction.compare_run(one, table, prepared, _leaderboard(prepared))
-    if as_json:
-        _print_json(one, prepared, outcome)
-    else:
-        _print(one, prepared, outcome)
-    if not outcome.reproduced:
-        click.get_current_context().exit(1)
+    if update:
+        reproduction.update(one, prepared.folder)
+    return _Made(one, prepared, outcome)
 
 
 def _results() -> Path:
@@ -114,13 +284,15 @@ def _fetch(one: "Published", source: str, *, yes: bool) -> None:
     fetch_for(one.suite, source, yes=yes, may_lack=(ENTRY.name,))  # it measures pictures, and is in no rate
 
 
-def _prepared(one: "Published", machine: dict[str, Any]) -> "Prepared":
+def _prepared(one: "Published", machine: dict[str, Any], *, among: bool) -> "Prepared":
+    """Plan a suite's run; among others its folder lies in the one that was named."""
     from bench.run import planning
     from bench.run.spec import load_suite, make_spec
 
-    machine["engine"] = engines.take(machine)
-    machine["out"] = machine["out"] or Path("runs") / one.name
-    options = planning.Options(**machine, command=f"bench run --config {one.suite}")
+    out = machine["out"]
+    if out is None or among:
+        out = (out or Path("runs")) / one.name
+    options = planning.Options(**{**machine, "out": out}, command=f"bench run --config {one.suite}")
     return planning.prepare(make_spec(load_suite(one.suite)), options)
 
 
@@ -139,14 +311,8 @@ def _leaderboard(prepared: "Prepared") -> "pd.DataFrame":
 # -- what is printed ----------------------------------------------------------------------------------------------
 
 
-def _print_json(one: "Published", prepared: "Prepared", outcome: "Outcome") -> None:
-    head = {"name": one.name, "table": str(one.table), "folder": str(prepared.folder.path)}
-    print_json(
-        {**head, "reproduced": outcome.reproduced, "verdict": outcome.verdict, **asdict(outcome)},
-    )
-
-
-def _print(one: "Published", prepared: "Prepared", outcome: "Outcome") -> None:
+def _print(made: _Made) -> None:
+    outcome = made.outcome
     click.echo("ASR in per cent, mean over all cells with a cloak: published, here")
     for mean in outcome.means:
         click.echo(
@@ -154,7 +320,7 @@ def _print(one: "Published", prepared: "Prepared", outcome: "Outcome") -> None:
         )
     _print_values([value for value in outcome.rates if value.state in ("outside", "failed", "missing")])
     _print_environment(outcome)
-    click.echo(f"Published: {one.table}; made here: {prepared.folder.path / 'leaderboard.csv'}")
+    click.echo(f"Published: {made.one.table}; made here: {made.prepared.folder.path / 'leaderboard.csv'}")
     click.echo(outcome.verdict)
 
 

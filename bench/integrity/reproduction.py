@@ -7,7 +7,7 @@ not: fetching what a suite needs (`bench.assets`) and making the run (`bench.run
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from bench.errors import DataError, UsageError, unknown
+from bench.files import write_atomically
 from bench.integrity.verify import differences_of_environment
 from bench.leaderboard import as_csv
 from bench.leaderboard.columns import KEY
@@ -32,6 +33,8 @@ MEASURES = ("asr", "normal_accuracy")
 
 CELL = tuple(name for name in KEY if name not in ("dataset", "protocol"))
 """What names a rate: a suite has one dataset and one protocol, which are compared as the other columns are."""
+
+_WHERE = "They are in results/ of a clone of the project: give the command there, or --results FOLDER."
 
 _DIGITS = 5e-7
 """Half of the last digit that a table shows."""
@@ -207,10 +210,7 @@ def find(folder: Path, name: str, *, quick: bool = False) -> Published:
     """
     known = published(folder)
     if not known:
-        raise DataError(
-            f"'{folder}' has no suites with published tables. They are in results/ of a clone of the project: give "
-            "the command there, or --results FOLDER."
-        )
+        raise DataError(f"'{folder}' has no suites with published tables. {_WHERE}")
     if name not in known:
         raise unknown("published table", name, known)
     one = known[name]
@@ -220,6 +220,52 @@ def find(folder: Path, name: str, *, quick: bool = False) -> Published:
         with_quick = ", ".join(each.name for each in known.values() if each.quick) or "none"
         raise UsageError(f"'{name}' has no quick form; those with one: {with_quick}. Leave out --quick.")
     return one.quick
+
+
+def find_all(folder: Path, *, quick: bool = False) -> list[Published]:
+    """Return every published suite; with `quick` the quick forms of those that have one.
+
+    Raises:
+        DataError: the folder has no published suites.
+        UsageError: none has a quick form.
+    """
+    known = published(folder)
+    found = [one.quick for one in known.values() if one.quick] if quick else list(known.values())
+    if found:
+        return found
+    if known:
+        raise UsageError(f"no suite in '{folder}' has a quick form. Leave out --quick.")
+    raise DataError(f"'{folder}' has no suites with published tables. {_WHERE}")
+
+
+def seconds_together(plans: Sequence[Prepared]) -> float:
+    """Return about how many seconds runs on one store take, artefacts that several of them need counted once."""
+    done: set[str] = set()
+    total = 0.0
+    for prepared in plans:
+        of_artefact = {group: seconds / images for group, images, seconds in _paces(prepared) if images}
+        for node in prepared.missing:
+            if node.address not in done:
+                done.add(node.address)
+                total += of_artefact.get(node.group, 0.0) * node.work
+    return total
+
+
+def _paces(prepared: Prepared) -> list[tuple[tuple[str, str], int, float]]:
+    """Return stage and method, images and seconds of each line of a plan."""
+    return [((group.stage, group.label), group.images, group.seconds) for group in prepared.groups()]
+
+
+def update(one: Published, folder: RunFolder) -> None:
+    """Put a finished run's table in the place of a suite's published one, and what it was made with beside it.
+
+    Raises:
+        StoreError: the files cannot be written.
+    """
+    one.record.mkdir(parents=True, exist_ok=True)
+    places = {name: one.record / name for name in RECORD} | {"leaderboard.csv": one.table}
+    for name, place in places.items():
+        write_atomically(place, (folder.path / name).read_bytes(), "--results")
 
 
 def compare(table: pd.DataFrame, here: pd.DataFrame, environment: tuple[str, ...] | None = None) -> Outcome:

@@ -2,7 +2,8 @@
 
 from bench.run.folder import RunFolder
 from bench.run.planning import Options, prepare_again
-from benchmarks.breakdown import Part, markdown, parts
+from bench.run.stages.joined import JoinedCloaks
+from benchmarks.breakdown import Part, floor, markdown, parts
 
 
 def test_stages_of_a_run_stand_with_the_passes_that_they_cannot_do_without(cli, tmp_path):
@@ -34,3 +35,7 @@ def test_shares_are_of_the_whole_command_where_that_is_said():
         "| the rest | | 4.0 | 50 % | | |",
     ]
     assert "| cloak | 10 | 3.0 | 75 % | 300.0 ms | 2.0 s, 67 % |" in list(markdown(found, None))
+
+
+def test_cloaks_that_are_put_together_of_parts_need_no_passes_of_their_own():
+    assert floor(object.__new__(JoinedCloaks)) == 0

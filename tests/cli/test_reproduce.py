@@ -109,3 +109,64 @@ def test_what_cannot_be_made_again_is_refused(place, tmp_path):
     done = bench(place, "reproduce", "tiny", "--results", str(tmp_path))
     assert done.returncode == 2
     assert "--results FOLDER" in done.stderr
+
+
+def of_two(place, tmp_path):
+    """Return a copy of results/ with a second suite that shares all but a defence, and one that cannot be made."""
+    copy = tmp_path / "results"
+    copy.mkdir()
+    table = (place / "results" / "tiny.csv").read_text()
+    for name, suite in {
+        "tiny": SUITE,
+        "wider": SUITE.replace('["jpeg"]', '["jpeg", "median"]'),
+        "broken": SUITE.replace('"jpeg"', '"jpeggy"'),
+    }.items():
+        (copy / f"{name}.toml").write_text(suite)
+        (copy / f"{name}.csv").write_text(table)
+    return copy
+
+
+def test_a_dry_run_of_all_counts_once_what_is_shared_and_computes_nothing(place, tmp_path):
+    copy, store = of_two(place, tmp_path), tmp_path / "empty"
+    words = ("reproduce", "all", "--dry-run", "--results", str(copy), "--store", str(store))
+    found = json.loads(bench(place, *words, "--json").stdout)
+    seconds = {each["name"]: each["seconds"] for each in found["tables"]}
+    assert seconds["tiny"] < seconds["wider"]
+    assert found["seconds"] == pytest.approx(seconds["wider"])
+    assert seconds["broken"] is None
+    printed = bench(place, *words).stdout
+    assert "broken: cannot be made: unknown defense 'jpeggy'" in printed
+    assert printed.splitlines()[-1].startswith("Together about ")
+    assert not store.exists()
+
+
+def test_all_are_made_whatever_becomes_of_one_of_them(place, tmp_path):
+    copy = of_two(place, tmp_path)
+    out = tmp_path / "runs"
+    done = bench(place, "reproduce", "all", "--results", str(copy), "--from", "results", "--out", str(out))
+    assert done.returncode == 2
+    lines = {line.partition(":")[0]: line for line in done.stdout.splitlines()}
+    assert lines["tiny"].startswith("tiny: Reproduced: ")
+    assert lines["wider"].startswith("wider: Reproduced: ")  # what was published of it is there
+    assert "jpeggy" in lines["broken"]
+    assert sorted(path.name for path in out.iterdir()) == ["tiny", "wider"]
+
+
+def test_a_table_made_again_takes_the_place_of_the_published_one_where_that_is_wanted(place, tmp_path):
+    copy = of_two(place, tmp_path)
+    words = (
+        "reproduce",
+        "wider",
+        "--results",
+        str(copy),
+        "--from",
+        "results",
+        "--out",
+        str(tmp_path / "run"),
+    )
+    assert bench(place, *words, "--update").returncode == 0
+    assert (copy / "wider.csv").read_bytes() == (tmp_path / "run" / "leaderboard.csv").read_bytes()
+    again = json.loads(bench(place, *words, "--json").stdout)
+    assert again["environment"] == []
+    published = {value["cell"].split()[1] for value in again["rates"]}
+    assert published == {"none", "jpeg", "median"}
