@@ -471,7 +471,8 @@ class Attack(Method):
 class Defense(Method):
     """What a tracker does to get the faces back. Subclass `Purifier` or `Hardening`.
 
-    A class states the attributes; a defence made of others states them of itself when it is made.
+    A class states the attributes; a defence made of others states them of itself when it is made. One that is neither a
+    purifier nor a hardening is made of some, and declares them: `purifiers`, `hardening`.
 
     Attributes:
         requires_fit: whether `fit` must run first.
@@ -485,10 +486,32 @@ class Defense(Method):
     deterministic: bool = True
     differentiable: bool = False
 
-    def trained_on(self, binding: Binding) -> tuple[str, ...]:
-        """Name the attacks the defence saw in training, canonical; () where it was not trained."""
-        del binding
+    @property
+    def purifiers(self) -> tuple[Purifier, ...]:
+        """The purifiers whose image of each gallery photo the tracker keeps, the same objects at each call.
+
+        One as a rule; () where photos are kept as they are; several where the tracker keeps several views of a photo,
+        each an image of the same identity. Each is run as it is as a defence of its own: on the photos as they were
+        scraped, with the cell's seed, so that both share what it makes.
+        """
         return ()
+
+    @property
+    def hardening(self) -> Hardening | None:
+        """What changes the tracker's backbone, the same object at each call; None where nothing does.
+
+        It is trained as it is as a defence of its own, on photos that no purifier has touched.
+        """
+        return None
+
+    def trained_on(self, binding: Binding) -> tuple[str, ...]:
+        """Name the attacks the defence saw in training, canonical; () where it was not trained.
+
+        By default those that its parts saw, where these are defences.
+        """
+        bound = zip(self.parts(), binding.parts, strict=True)
+        seen = (part.trained_on(own) for part, own in bound if isinstance(part, Defense))
+        return tuple(sorted({name for names in seen for name in names}))
 
     def training_identities(self, binding: Binding) -> str:
         """Say on whose photos it was trained: ``none``, ``<dataset>/training`` or ``unknown``."""
@@ -503,6 +526,11 @@ class Defense(Method):
 class Purifier(Defense):
     """Maps images to images before the tracker trains."""
 
+    @property
+    def purifiers(self) -> tuple[Purifier, ...]:
+        """Itself."""
+        return (self,)
+
     @abstractmethod
     def purify(self, faces: Faces, ctx: Context) -> Tensor:
         """Return N×3×H×W float32 in [0, 1], one image for each given.
@@ -515,6 +543,11 @@ class Hardening(Defense):
     """Changes the tracker itself: trains once (`train`, kept as an artefact), then answers as a backbone."""
 
     changes_images: ClassVar[bool] = False
+
+    @property
+    def hardening(self) -> Hardening | None:
+        """Itself."""
+        return self
 
     def training_passes(self, photos: int) -> float:
         """Say how many photos `train` sends forward through the tracker, about; a pass back counts as one and a half.
@@ -935,10 +968,13 @@ class Protocol(Method):
     Attributes:
         heads: names of the tracker's heads it offers.
         end_to_end_heads: those among them that need the photos and the tracker, not embeddings.
+        several_views: whether a view that goes through the defence may hold several rows of one photo's id, for a
+            defence of several `Defense.purifiers`; a run of one and a protocol that does not say so is refused.
     """
 
     heads: ClassVar[tuple[str, ...]]
     end_to_end_heads: ClassVar[tuple[str, ...]] = ()
+    several_views: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -982,7 +1018,7 @@ class Protocol(Method):
 
         Args:
             views: view's name → embeddings by the tracker's backbone, in any order. A defence may have
-                dropped gallery photos.
+                dropped gallery photos; of `several_views` each is a row, all of them under the photo's id.
             trial: all else that is known of the cell.
         """
 

@@ -108,7 +108,7 @@ def source_of(title: str, cell: Cell, condition: str, conditions: Sequence[str])
         return base._replace(attack=NO_CLOAK), condition
     if title == CLOAK:
         return base, condition
-    if title == PURIFIED:
+    if title.partition(",")[0] == PURIFIED:  # each view that the defence keeps has a column
         return base._replace(defense=cell.defense), condition
     key = next((key for key, text in ERASED.items() if text == title), "")
     under = {"right": "right key", "wrong": "wrong key", "none": "no key"}.get(key, "")

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bench.contracts import Purifier
 from bench.errors import UsageError, unknown
 from bench.faces import pixels as faces_pixels
+from bench.plugins import factory
 from bench.run.graph import Executor, Node, missing
 from bench.run.planning import Prepared
 from bench.run.spec import Cell
@@ -27,7 +27,9 @@ Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 """Images to compute → a context whose value is called with how many are ready."""
 
 ORIGINAL, CLOAK, PURIFIED = "original", "cloak", "purified"
-_UNTOUCHED = "purified originals"
+_UNTOUCHED = " originals"
+"""Behind the title of a column of purified cloaks: the purified photos that the attack left alone."""
+
 ERASED: Mapping[str, str] = {
     "right": "erased,\nright key",
     "wrong": "erased,\nwrong key",
@@ -138,9 +140,12 @@ def collect(
         PhotoColumn(CLOAK, posted),
         PhotoColumn(f"difference ×{AMPLIFIED}", differences(originals, posted)),
     ]
-    if PURIFIED in made:
-        # Photos the attack left alone go through the defence too.
-        columns.append(PhotoColumn(PURIFIED, made[_UNTOUCHED] | made[PURIFIED]))
+    # Photos the attack left alone go through the defence too.
+    columns += [
+        PhotoColumn(title, made[title + _UNTOUCHED] | made[title])
+        for title in made
+        if title + _UNTOUCHED in made
+    ]
     columns += [PhotoColumn(title, originals | made[title]) for title in ERASED.values() if title in made]
     return Photos(tuple(chosen), tuple(chosen.values()), tuple(columns))
 
@@ -154,11 +159,15 @@ def _nodes(prepared: Prepared, cell: Cell, wanted: frozenset[str]) -> dict[str, 
     point = (cell.attack, cell.backbone, cell.seed)
     natural, cloaks = pipeline.natural("gallery"), pipeline.cloaks(*point, "gallery")
     found: dict[str, tuple[Node, ...]] = {ORIGINAL: natural, CLOAK: cloaks}
-    if isinstance(defense, Purifier) and defense.changes_images:
-        own = (cell.defense, cell.backbone, cell.seed)
-        found |= {
-            name: pipeline.defended(*own, of) for name, of in ((_UNTOUCHED, natural), (PURIFIED, cloaks))
-        }
+    own = (cell.defense, cell.backbone, cell.seed)
+    seen = (pipeline.defended(*own, of) for of in (natural, cloaks))
+    for purifier, *views in zip(
+        defense.purifiers, *seen, strict=False
+    ):  # a defence without any leaves photos alone
+        if purifier.changes_images:
+            several = len(defense.purifiers) > 1
+            title = f"{PURIFIED},\n{factory.canonical(purifier)}" if several else PURIFIED
+            found |= dict(zip((title + _UNTOUCHED, title), views, strict=True))
     if attack.erasable:
         found |= {title: pipeline.erased(*point, "gallery", key) for key, title in ERASED.items()}
     # Every set of photos of a role has the same shards: those without a photo to show are not needed.

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Literal
 
 from bench.analysis.warning_rules import SAME_PHOTO_SHARE
-from bench.contracts import Attack, Dataset, Defense, Hardening, Purifier, with_parts
+from bench.contracts import Dataset, Defense, with_parts
 from bench.errors import BenchError
 from bench.integrity.consistency import called
 from bench.plugins import factory
@@ -470,11 +470,11 @@ class _Auditor:
 
     def _used(self, run: Resolved) -> list[str]:
         """Return the photos of training identities that some stage of the run read."""
-        attacks = run.attacks.values()
+        attacks, defenses = run.attacks.values(), run.defenses.values()
         purposes: list[photo_sets.Purpose] = []
-        defenses = run.defenses.values()
-        fitted = (each.requires_fit for each in (*attacks, *defenses) if isinstance(each, Attack | Purifier))
-        if any(fitted) or any(isinstance(each, Hardening) for each in defenses):
+        purifiers = [purifier for each in defenses for purifier in each.purifiers]
+        fitted = [each.requires_fit for each in attacks] + [each.requires_fit for each in purifiers]
+        if any(fitted) or any(each.hardening is not None for each in defenses):
             purposes.append("training")
         if any(attack.threat.needs_targets for attack in attacks):
             purposes.append("targets")

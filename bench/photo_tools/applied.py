@@ -182,9 +182,7 @@ class AppliedDefense(Applied[Purifier]):
         name = run.spec.defenses[0]
         defense = run.defenses[name]
         if not isinstance(defense, Purifier):
-            raise UsageError(
-                f"defence '{name}' changes the tracker, not photos. Give a purifier; see `bench list defenses`."
-            )
+            raise UsageError(f"defence '{name}' {_no_purifier(defense)}; see `bench list defenses`.")
         if not defense.changes_images:
             raise UsageError(f"defence '{name}' changes no photo, so that nothing would be purified.")
         return name, defense
@@ -203,6 +201,15 @@ class AppliedDefense(Applied[Purifier]):
             NodeError: what the defence learns could not be made.
         """
         return self._context()
+
+
+def _no_purifier(defense: Defense) -> str:
+    """Return why a defence does not make one photo of one, and what to give instead."""
+    purifiers = [factory.canonical(each) for each in defense.purifiers if each.changes_images]
+    if not purifiers:
+        return "changes the tracker, not photos. Give a purifier"
+    what = "makes several photos of one" if len(defense.purifiers) > 1 else "changes the tracker too"
+    return f"{what}. Give one of its purifiers: {', '.join(purifiers)}"
 
 
 def with_weights(run: Resolved, method: Attack | Defense, named: tuple[str, ...] = ()) -> Resolved:

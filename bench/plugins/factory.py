@@ -35,6 +35,7 @@ from bench.contracts import (
 from bench.errors import UsageError, unknown
 from bench.plugins import registry
 from bench.plugins.composition import Composition
+from bench.plugins.hardened_composition import HardenedComposition
 from bench.plugins.syntax import MethodText, parse, split
 
 M = TypeVar("M", bound=Method)
@@ -292,7 +293,7 @@ def kinds_of_text(text: str) -> list[str]:
 def create(kind: str, text: str) -> Method:
     """Return the plugin instance that `text` (``name:parameter=value,…``) describes.
 
-    Defences joined by `` + `` are one that applies them in turn (`bench.plugins.composition.Composition`).
+    Defences joined by `` + `` are one (`compose`).
 
     Args:
         kind: one of `registry.CLASSES`.
@@ -311,11 +312,18 @@ def _create(known: registry.Registry[M], text: str) -> M:
         )
     parsed = parse(text)
     made = build(known.load(parsed.name), parsed)
-    _MODULES[made] = known.module_of(parsed.name)
+    _MODULES[made], _TEXTS[made] = known.module_of(parsed.name), text
     return made
 
 
 _MODULES: WeakKeyDictionary[Method, str] = WeakKeyDictionary()
+
+_TEXTS: WeakKeyDictionary[Method, str] = WeakKeyDictionary()
+
+
+def text_of(method: Method) -> str:
+    """Return the text that `create` made a method from, which makes it again; its canonical name if none did."""
+    return _TEXTS.get(method) or canonical(method)
 
 
 def modules_of(method: Method) -> tuple[str, ...]:
@@ -329,7 +337,7 @@ def attack(text: str) -> Attack:
 
 
 def defense(text: str) -> Defense:
-    """Return the defence that `text` describes; purifiers joined by `` + `` are one that applies them in turn."""
+    """Return the defence that `text` describes; defences joined by `` + `` are one (`compose`)."""
     members = split(text, "+")
     if len(members) > 1:
         return compose(members)
@@ -375,24 +383,79 @@ def purifiers(texts: Sequence[str], inside: str) -> tuple[Purifier, ...]:
     for text in texts:
         member = defense(text)
         if not isinstance(member, Purifier):
-            changes = "changes the tracker itself" if isinstance(member, Hardening) else "is no purifier"
             raise UsageError(
-                f"'{text}' in '{inside}' {changes}; only purifiers can be put together. Give it as a defence of its "
-                "own; see `bench list`."
+                f"'{text}' in '{inside}' {_no_purifier(member)}; only purifiers can be put together. Give it as a "
+                "defence of its own; see `bench list`."
             )
         found.append(member)
     return tuple(found)
 
 
-def compose(members: Sequence[str]) -> Composition:
-    """Return the defence that applies purifiers one after another.
+def _no_purifier(defense: Defense) -> str:
+    """Return what a defence does that a purifier does not, as a clause."""
+    if defense.hardening is not None:
+        return "changes the tracker itself"
+    if len(defense.purifiers) > 1:
+        return f"keeps {len(defense.purifiers)} views of each photo"
+    return "is no purifier"
+
+
+def compose(members: Sequence[str]) -> Defense:
+    """Return the defence that applies purifiers one after another, and hardens the tracker where the last one does.
 
     Raises:
-        UsageError: an unknown one, one that is no purifier, or one that changes nothing.
+        UsageError: an unknown one, one that changes nothing, one that is no purifier before another, or a hardening
+            that is not the last.
     """
     for text in members:
         if not text:
             raise UsageError(f"'{' + '.join(members)}' has a '+' with no defence beside it.")
-    purifiers(members, " + ".join(members))  # refused under the names given
+    made = [defense(text) for text in members]
+    _require_order(members, made)
     texts = tuple(normal("defenses", text) for text in members)
-    return Composition(Composition.Params(members=texts), purifiers(texts, " + ".join(texts)))
+    if made[-1].hardening is None:
+        purifiers(members, " + ".join(members))  # refused under the names given
+        composed: Defense = Composition(
+            Composition.Params(members=texts), purifiers(texts, " + ".join(texts))
+        )
+    else:
+        composed = _hardened(members, texts)
+    _TEXTS[composed] = " + ".join(texts)
+    return composed
+
+
+def _require_order(texts: Sequence[str], made: Sequence[Defense]) -> None:
+    """Raise UsageError where a hardening is not the last of what is joined, or not the only one."""
+    hardenings = [text for text, one in zip(texts, made, strict=True) if one.hardening is not None]
+    if not hardenings or (len(hardenings) == 1 and made[-1].hardening is not None):
+        return
+    inside = " + ".join(texts)
+    others = [text for text, one in zip(texts, made, strict=True) if one.hardening is None]
+    valid = " + ".join([*others, hardenings[0]])
+    if len(hardenings) == 1:
+        raise UsageError(
+            f"'{hardenings[0]}' in '{inside}' changes the tracker itself, so it comes last: purifiers, then one "
+            f"hardening. Write '{valid}'."
+        )
+    raise UsageError(
+        f"'{inside}' joins {len(hardenings)} defences that change the tracker itself ({', '.join(hardenings)}), and a "
+        f"tracker is hardened once: purifiers, then one hardening. Write '{valid}', or name one of the others in it."
+    )
+
+
+def _hardened(given: Sequence[str], texts: tuple[str, ...]) -> HardenedComposition:
+    """Return purifiers, or a defence of several views, joined with the hardening after them.
+
+    Args:
+        given: the members under the names given, for messages.
+        texts: the same as they are kept.
+    """
+    inside = " + ".join(given)
+    photos, backbone = defense(" + ".join(texts[:-1])), defense(texts[-1])
+    if not isinstance(backbone, Hardening):
+        raise UsageError(
+            f"'{given[-1]}' in '{inside}' purifies and hardens by itself; give it as a defence of its own."
+        )
+    if not photos.changes_images:
+        raise UsageError(f"'{given[0]}' in '{inside}' changes no image; leave it out.")
+    return HardenedComposition(HardenedComposition.Params(members=texts), photos, backbone)

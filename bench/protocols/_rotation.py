@@ -141,8 +141,8 @@ class Gallery:
     Attributes:
         identities: ids, sorted; a label is an index into it.
         states: natural embeddings and cloaked ones, as the views have them; a row counts through both.
-        natural: label → rows when the identity is normal.
-        protected: label → rows when the identity is protected.
+        natural: label → rows when the identity is normal; several a photo where the defence keeps several views of it.
+        protected: label → rows when the identity is protected, likewise.
         fold: label → the rotation in which the identity is protected.
     """
 
@@ -156,15 +156,13 @@ class Gallery:
     def of(cls, as_natural: Embedded, as_cloaked: Embedded, split: Split) -> Gallery:
         """Return the gallery of two views: every photo natural, and those of `Split.cloaked` cloaked."""
         identities = tuple(sorted(split.gallery))
-        natural = _positions(as_natural)
-        offset = len(as_natural.ids)
-        cloaked = {image: row + offset for image, row in _positions(as_cloaked).items()}
+        natural, cloaked = _rows_by_image(as_natural), _rows_by_image(as_cloaked, len(as_natural.ids))
 
         def rows(name: str, is_cloaked: frozenset[str]) -> NDArray[np.intp]:
             found = (
-                (cloaked if image in is_cloaked else natural).get(image) for image in split.gallery[name]
+                (cloaked if image in is_cloaked else natural).get(image, ()) for image in split.gallery[name]
             )
-            return np.array([row for row in found if row is not None], dtype=np.intp)
+            return np.array([row for of_image in found for row in of_image], dtype=np.intp)
 
         return cls(
             identities,
@@ -252,6 +250,14 @@ class Probes:
 def _array(embedded: Embedded) -> Vectors:
     vectors: Vectors = np.asarray(embedded.vectors)
     return vectors
+
+
+def _rows_by_image(embedded: Embedded, first: int = 0) -> Mapping[str, tuple[int, ...]]:
+    """Return image id → its rows, counted from `first`."""
+    found: dict[str, tuple[int, ...]] = {}
+    for row, image in enumerate(embedded.ids, first):
+        found[image] = (*found.get(image, ()), row)
+    return found
 
 
 def _positions(embedded: Embedded) -> Mapping[str, int]:

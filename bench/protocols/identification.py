@@ -37,6 +37,7 @@ class IdentificationProtocol(Rotation):
         "Phillips et al., FRGC (CVPR 2005) for rank-k; ISO/IEC 19795-1 and NIST FRVT 1:N for FPIR and FNIR"
     )
     heads = ("nn", "centroid")
+    several_views = True
     renamed: ClassVar[Mapping[str, str]] = {"strangers": "impostors"}
 
     class Params(RotationParams):
@@ -198,7 +199,8 @@ class Search:
     Attributes:
         head: gives each class's score by that class's photos alone.
         gallery: the evaluated identities.
-        distractors: N×D embeddings, one a distractor.
+        distractors: N×D embeddings of the distractors; several of one where the defence keeps several views of a photo.
+        whose: the number of each one's distractor, N.
         everyone: `gallery` with the distractors' ids behind, for naming answers.
         probes: the evaluated identities' probes.
     """
@@ -206,6 +208,7 @@ class Search:
     head: Head
     gallery: Gallery
     distractors: Vectors
+    whose: Labels
     everyone: Gallery
     probes: Probes
 
@@ -215,22 +218,21 @@ class Search:
     ) -> Search:
         """Return the search of one cell; a distractor whose photo a defence dropped is not in the gallery."""
         gallery = Gallery.of(views["gallery"], views["cloaked gallery"], trial.split)
-        nobody: tuple[tuple[str, ...], Vectors] = ((), gallery.states[0][:0])
-        identities, vectors = (
-            one_photo_each(views["enrolled impostors"], distractors) if distractors else nobody
-        )
+        nobody = Embedded(gallery.states[0][:0], (), ())
+        identities, vectors, whose = _enrolled(views.get("enrolled impostors", nobody), distractors)
         return cls(
             head=head,
             gallery=gallery,
             distractors=vectors,
+            whose=whose,
             everyone=replace(gallery, identities=(*gallery.identities, *identities)),
             probes=Probes.of(views["probes"], views["probes"], trial.split, gallery.identities),
         )
 
     def scores(self, probes: Probes) -> Iterator[Scores]:
         """Yield, for each rotation, the scores of everyone in the gallery: M×(K + N), distractors last."""
-        labels: Labels = np.arange(len(self.distractors))
-        others = self.head.fit(self.distractors, labels, len(labels))(probes.natural)
+        count = len(self.everyone.identities) - len(self.gallery.identities)
+        others = self.head.fit(self.distractors, self.whose, count)(probes.natural)
         for scores in scores_by_fold(self.head, self.gallery, probes):
             yield np.hstack([scores, others])
 
@@ -250,6 +252,17 @@ class Search:
         found, vectors = one_photo_each(presented, identities)
         requested = Probes(found, np.zeros(len(found), dtype=np.intp), vectors, vectors)
         return np.stack([scores.max(axis=1) for scores in self.scores(requested)], axis=1)
+
+
+def _enrolled(view: Embedded, identities: Sequence[str]) -> tuple[tuple[str, ...], Vectors, Labels]:
+    """Return those of `identities` that are in the view, in order, all their embeddings, and whose each is."""
+    there = set(view.identities)
+    found = tuple(identity for identity in identities if identity in there)
+    place = {identity: number for number, identity in enumerate(found)}
+    rows = [row for row, identity in enumerate(view.identities) if identity in place]
+    whose: Labels = np.array([place[view.identities[row]] for row in rows], dtype=np.intp)
+    order = np.argsort(whose, kind="stable")
+    return found, np.asarray(view.vectors)[np.array(rows, dtype=np.intp)[order]], whose[order]
 
 
 def one_photo_each(view: Embedded, identities: Sequence[str]) -> tuple[tuple[str, ...], Vectors]:

@@ -42,6 +42,7 @@ class RobustnessProtocol(Rotation):
 
     name = "robustness"
     heads = ("nn", "centroid")
+    several_views = True
 
     class Params(RotationParams):
         """How photos are dealt and what happens to them."""
@@ -73,10 +74,9 @@ class RobustnessProtocol(Rotation):
     def refuse(self, attack: Attack, defense: Defense) -> str:
         """Refuse a random defence that is part of a channel: both would draw the same numbers for a photo."""
         del attack
-        if defense.deterministic:
-            return ""
-        for chain in self.params.channels:
-            if any(type(part) is type(defense) for part in _purifiers(chain)):
+        drawing = {type(purifier) for purifier in defense.purifiers if not purifier.deterministic}
+        for chain in self.params.channels if drawing else ():
+            if any(type(part) in drawing for part in _purifiers(chain)):
                 return (
                     f"the defence and the channel '{chain}' would draw the same random numbers for a photo and "
                     "add up in step. Leave the channel out, or use another defence."

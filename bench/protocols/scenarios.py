@@ -25,6 +25,7 @@ class ScenariosProtocol(Rotation):
 
     name = "scenarios"
     heads = ("nn", "centroid", "linear")
+    several_views = True
 
     class Params(RotationParams):
         """How photos are dealt and whether queries are defended."""

@@ -26,6 +26,7 @@ class TrackerProtocol(Rotation):
     )
     heads = ("nn", "centroid", "linear", "finetune")
     end_to_end_heads = ("finetune",)
+    several_views = True
 
     class Params(RotationParams):
         """How photos are dealt and what becomes of probes."""

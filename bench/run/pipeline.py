@@ -9,8 +9,9 @@ from dataclasses import replace
 from functools import cached_property, wraps
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
-from bench.contracts import TRAINING_PHOTOS, Binding, Hardening, PhotoSet, Purifier, View
+from bench.contracts import TRAINING_PHOTOS, Binding, Defense, Hardening, PhotoSet, Purifier, View
 from bench.errors import UsageError
+from bench.plugins import factory
 from bench.quality import diagnosis
 from bench.quality.lpips import Lpips
 from bench.run import calls
@@ -23,7 +24,7 @@ from bench.run.resolve import Resolved
 from bench.run.spec import Cell
 from bench.run.stages.attack_diagnosis import AttackDiagnosis
 from bench.run.stages.cloak import Cloak
-from bench.run.stages.decide import Dealt, Decide, Shown
+from bench.run.stages.decide import Dealt, Decide, Kept, Shown
 from bench.run.stages.embed import Embed
 from bench.run.stages.erase import Erase
 from bench.run.stages.faces import Crops
@@ -84,6 +85,11 @@ class Pipeline:
         """Return an attack or a defence of the run as it works against one tracker, with what it learns."""
         return self._bound(self.run.plugin(kind, name), tracker, seed)
 
+    def _part(self, method: Defense, tracker: str, seed: int) -> BoundMethod[Any]:
+        """Return a purifier or a hardening that a defence declares, as it works as a defence of its own."""
+        return self._bound(Plugin("defenses", factory.text_of(method), method), tracker, seed)
+
+    @_once
     def _bound(self, plugin: Plugin[Any], tracker: str, seed: int) -> BoundMethod[Any]:
         binding = self.run.binding(plugin.method, tracker)
         helpers = {name: self.backbone(name) for name in helper_names(binding)}
@@ -96,14 +102,14 @@ class Pipeline:
 
     def _tracker(self, defense: str, tracker: str, seed: int) -> Tracker:
         """Return the tracker's backbone, hardened where the defence does that."""
-        hardens = isinstance(self.run.defenses[defense], Hardening)
-        hardening = self.method("defenses", defense, tracker, seed) if hardens else None
-        return Tracker(self.backbone(tracker), hardening)
+        hardening = self.run.defenses[defense].hardening
+        bound = None if hardening is None else self._part(hardening, tracker, seed)
+        return Tracker(self.backbone(tracker), bound)
 
-    def _purifier(self, defense: str) -> Purifier | None:
-        """Return a defence that changes images, else None."""
-        method = self.run.defenses[defense]
-        return method if isinstance(method, Purifier) and method.changes_images else None
+    def _purifiers(self, defense: str) -> tuple[Purifier | None, ...]:
+        """Return what makes each image that the tracker keeps of a photo; None where it keeps the photo as it is."""
+        declared = self.run.defenses[defense].purifiers
+        return tuple(each if each.changes_images else None for each in declared) or (None,)
 
     # -- faces -----------------------------------------------------------------------------------------
 
@@ -202,11 +208,19 @@ class Pipeline:
     # -- defences and embeddings -------------------------------------------------------------------------
 
     @_once
-    def defended(self, defense: str, tracker: str, seed: int, sources: tuple[Node, ...]) -> tuple[Node, ...]:
-        """Return the shards as the tracker trains on them: purified, or as they are."""
-        if self._purifier(defense) is None:
+    def defended(
+        self, defense: str, tracker: str, seed: int, sources: tuple[Node, ...]
+    ) -> tuple[tuple[Node, ...], ...]:
+        """Return the shards as the tracker trains on them, purified or as they are: once for each view it keeps."""
+        return tuple(self._purified(each, tracker, seed, sources) for each in self._purifiers(defense))
+
+    @_once
+    def _purified(
+        self, purifier: Purifier | None, tracker: str, seed: int, sources: tuple[Node, ...]
+    ) -> tuple[Node, ...]:
+        if purifier is None:
             return sources
-        bound = self.method("defenses", defense, tracker, seed)
+        bound = self._part(purifier, tracker, seed)
         return tuple(Purify(bound.label, self._here, bound, source) for source in sources)
 
     @_once
@@ -224,10 +238,12 @@ class Pipeline:
         return tuple(Embed(own.label, self._here, own, source, channel, precision) for source in sources)
 
     @_once
-    def _channel(
+    def _channels(
         self, defense: str, tracker: str, seed: int, view: View
-    ) -> tuple[BoundMethod[Purifier], ...]:
-        """Return the purifiers of a view's channel, the defence last where the view goes through it.
+    ) -> tuple[tuple[BoundMethod[Purifier], ...], ...]:
+        """Return the purifiers of a view's channel, once for each view the tracker keeps of a photo.
+
+        The purifier of that view comes last where the protocol's view goes through the defence.
 
         Raises:
             UsageError: an unknown method, or one that is not a purifier.
@@ -240,9 +256,8 @@ class Pipeline:
                     f"'{part}' in the channel '{view.channel}' is not a purifier; see `bench list`."
                 )
             chain.append(self._bound(plugin, tracker, seed))
-        if view.defended and self._purifier(defense) is not None:
-            chain.append(self.method("defenses", defense, tracker, seed))
-        return tuple(chain)
+        last = self._purifiers(defense) if view.defended else (None,)
+        return tuple((*chain, *([] if each is None else [self._part(each, tracker, seed)])) for each in last)
 
     # -- decisions ---------------------------------------------------------------------------------------
 
@@ -274,16 +289,18 @@ class Pipeline:
         """Return the shards of a view's natural photos, and those of the edits laid over them."""
         edits = self.edits(cell.attack, cell.backbone, cell.seed, view)
         natural = self.natural(view.photos)
-        return Shown(view, *(self._as_seen(cell, view, each, on_images) for each in (natural, edits)))
+        seen = [self._as_seen(cell, view, each, on_images) for each in (natural, edits)]
+        return Shown(view, tuple(Kept(*both) for both in zip(*seen, strict=True)))
 
     def _as_seen(
         self, cell: Cell, view: View, sources: tuple[Node, ...], on_images: bool
-    ) -> tuple[Node, ...]:
+    ) -> tuple[tuple[Node, ...], ...]:
+        """Return the shards as the protocol gets them, once for each view the tracker keeps of a photo."""
         point = (cell.defense, cell.backbone, cell.seed)
         if view.channel:
-            return self.embedded(*point, sources, self._channel(*point, view))
-        shown = self.defended(*point, sources) if view.defended else sources
-        return shown if on_images else self.embedded(*point, shown)
+            return tuple(self.embedded(*point, sources, chain) for chain in self._channels(*point, view))
+        kept = self.defended(*point, sources) if view.defended else (sources,)
+        return kept if on_images else tuple(self.embedded(*point, shown) for shown in kept)
 
     # -- measures and diagnoses ------------------------------------------------------------------------
 
@@ -297,19 +314,23 @@ class Pipeline:
 
     @_once
     def purified_measures(self, attack: str, defense: str, tracker: str, seed: int) -> tuple[Measure, ...]:
-        """Return what the defence costs: purified against original, of the cloaks or, without any, of the photos."""
-        given, returned = self._given_and_returned(attack, defense, tracker, seed)
-        if returned is given:
-            return ()
-        label = f"purified {self.method('defenses', defense, tracker, seed).label} of {attack}"
-        return self._measures(label, self.natural("gallery"), returned)
+        """Return what the defence costs: purified against original, of the cloaks or, without any, of the photos.
+
+        Of several views: each that changes photos, one after another.
+        """
+        found: list[Measure] = []
+        for label, _, returned in self._given_and_returned(attack, defense, tracker, seed):
+            found += self._measures(f"purified {label}", self.natural("gallery"), returned)
+        return tuple(found)
 
     def _given_and_returned(
         self, attack: str, defense: str, tracker: str, seed: int
-    ) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
-        """Return the gallery that a defence is given, cloaked where it is cloaked, and what it returns."""
+    ) -> Iterator[tuple[str, tuple[Node, ...], tuple[Node, ...]]]:
+        """Yield, for each purifier of a defence, its label, the cloaks or photos it is given, and what it returns."""
         given = self.cloaks(attack, tracker, seed, "gallery") or self.natural("gallery")
-        return given, self.defended(defense, tracker, seed, given)
+        for purifier in filter(None, self._purifiers(defense)):
+            label = f"{self._part(purifier, tracker, seed).label} of {attack}"
+            yield label, given, self._purified(purifier, tracker, seed, given)
 
     @_once
     def restored_measures(
@@ -360,13 +381,10 @@ class Pipeline:
     def purifier_probes(
         self, attack: str, defense: str, tracker: str, seed: int
     ) -> tuple[PurifierDiagnosis, ...]:
-        """Return what a purifier did to each cloak, or, without any, to each photo; () for other defences."""
-        given, returned = self._given_and_returned(attack, defense, tracker, seed)
-        if returned is given:
-            return ()
-        label = f"{self.method('defenses', defense, tracker, seed).label} of {attack}"
+        """Return what each purifier did to each cloak, or, without any, to each photo; () for other defences."""
         return tuple(
             PurifierDiagnosis(label, self._here, before, after)
+            for label, given, returned in self._given_and_returned(attack, defense, tracker, seed)
             for before, after in zip(given, returned, strict=True)
         )
 

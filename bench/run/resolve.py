@@ -153,9 +153,29 @@ def resolve(requested: RunSpec) -> Resolved:
     attacks.setdefault("none", factory.attack("none"))
     defenses.setdefault("none", factory.defense("none"))
     for (name, attack), (other, defense) in product(attacks.items(), defenses.items()):
-        if reason := protocol.refuse(attack, defense):
+        if reason := protocol.refuse(attack, defense) or _refuse_views(protocol, defense):
             raise UsageError(f"protocol {protocol.name} cannot measure {name} × {other}: {reason}")
     return Resolved(requested, spec, dataset, protocol, attacks, defenses, backbones, pool, texts)
+
+
+def _refuse_views(protocol: Protocol, defense: Defense) -> str:
+    """Say why a protocol cannot have a defence that keeps several views of a photo, or return ""."""
+    count = len(defense.purifiers)
+    if count < 2:
+        return ""
+    if not protocol.several_views:
+        every = registry.PROTOCOLS.entries()
+        fitting = ", ".join(name for name in every if registry.PROTOCOLS.load(name).several_views)
+        return (
+            f"the defence keeps {count} views of each gallery photo, and the protocol compares single photos. Use "
+            f"one of the protocols {fitting}, or one of the views as a defence of its own."
+        )
+    if any(view.defended and view.photos in ("probes", "targets") for view in protocol.views.values()):
+        return (
+            f"the defence would make {count} images of each probe, and a probe is one. Keep it away from probes (see "
+            f"the parameters of {protocol.name}), or use one of the views as a defence of its own."
+        )
+    return ""
 
 
 def _by_name(

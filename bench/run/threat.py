@@ -353,10 +353,10 @@ def _check_split(run: Resolved) -> None:
 
 
 def _names(defense: Defense) -> set[str]:
-    """Return the canonical names of a defence and of the defences it is made of."""
-    return {factory.canonical(defense)}.union(
-        *(_names(part) for part in defense.parts() if isinstance(part, Defense))
-    )
+    """Return the canonical names of a defence and of the defences it is made of, without parts that do nothing."""
+    parts = (part for part in defense.parts() if isinstance(part, Defense))
+    acting = (part for part in parts if part.changes_images or part.hardening is not None)
+    return {factory.canonical(defense)}.union(*map(_names, acting))
 
 
 def _seen(attack: Attack, trained_on: tuple[str, ...]) -> str:

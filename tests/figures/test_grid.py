@@ -68,7 +68,7 @@ def test_every_picture_is_the_stores(run, cell, photos):
         0: run.pipeline.natural("gallery"),
         1: run.pipeline.cloaks(cell.attack, cell.backbone, cell.seed, "gallery"),
     }
-    nodes[3] = run.pipeline.defended(cell.defense, cell.backbone, cell.seed, nodes[1])
+    (nodes[3],) = run.pipeline.defended(cell.defense, cell.backbone, cell.seed, nodes[1])
     for place, group in nodes.items():
         stored = {}
         for node in group:

@@ -92,11 +92,53 @@ def test_what_cannot_be_put_together_is_refused_with_the_mend(text, message):
 
 
 @pytest.mark.parametrize(
-    "text", ["jpeg + tiny-centring", "ensemble:defenses=[jpeg & tiny-centring]", "tiny-centring + jpeg"]
+    ("text", "message"),
+    [
+        (
+            "ensemble:defenses=[jpeg & tiny-centring]",
+            "'tiny-centring' in 'ensemble:defenses=[jpeg & tiny-centring]' changes the tracker itself; only purifiers",
+        ),
+        (
+            "tiny-centring + jpeg + median",
+            "'tiny-centring' in 'tiny-centring + jpeg + median' changes the tracker itself, so it comes last: "
+            "purifiers, then one hardening. Write 'jpeg + median + tiny-centring'.",
+        ),
+        (
+            "jpeg + tiny-centring + robust-extractor",
+            "joins 2 defences that change the tracker itself (tiny-centring, robust-extractor), and a tracker is "
+            "hardened once: purifiers, then one hardening. Write 'jpeg + tiny-centring'",
+        ),
+        ("tiny-centring + tiny-centring", "Write 'tiny-centring'"),
+        ("none + tiny-centring", "'none' in 'none + tiny-centring' changes no image; leave it out"),
+        ("jpeg + none + tiny-centring", "'none' in 'jpeg + none' changes no image; leave it out"),
+    ],
 )
-def test_a_hardening_is_no_part_of_anything(tiny, text):
-    with pytest.raises(UsageError, match=r"'tiny-centring' in '.*' changes the tracker itself"):
+def test_a_hardening_comes_last_and_alone(tiny, text, message):
+    with pytest.raises(UsageError) as caught:
         factory.defense(text)
+    assert message in str(caught.value)
+
+
+def test_purifiers_before_a_hardening_are_one_half_of_the_whole(tiny):
+    made = factory.defense("jpeg:quality=75 + gaussian:sigma=2.0 + tiny-centring")
+    assert methods.canonical(made) == "jpeg + gaussian:sigma=2 + tiny-centring"
+    assert factory.text_of(made) == factory.normal("defenses", methods.canonical(made))
+    photos, backbone = made.parts()
+    assert made.purifiers == (photos,)
+    assert made.hardening is backbone
+    assert (methods.canonical(photos), factory.text_of(backbone)) == (
+        "jpeg + gaussian:sigma=2",
+        "tiny-centring",
+    )
+    again = factory.defense(methods.canonical(made))
+    assert (type(again), again.params) == (type(made), made.params)
+    assert not factory.defense("noise + tiny-centring").deterministic
+
+
+def test_plain_defences_declare_themselves(tiny):
+    jpeg, centring = factory.defense("jpeg"), factory.defense("tiny-centring")
+    assert (jpeg.purifiers, jpeg.hardening) == ((jpeg,), None)
+    assert (centring.purifiers, centring.hardening) == ((), centring)
 
 
 def test_attacks_are_not_joined():
@@ -305,6 +347,27 @@ def test_an_attack_adapts_only_to_what_it_knows(threats, known, defense, adapts)
     assert run.attacks[name].threat.knows_defense
 
 
+def test_the_halves_of_a_hardened_composition_count_in_its_row(threats):
+    whole = "tiny-trained:attacks=pgd,features=tiny-b + tiny-centring"
+    run, found = threats("knowing:defense=[tiny-centring]", whole, trackers=("tiny-a",))
+    cell = found[run.spec.attacks[0], whole, "tiny-a"]
+    assert (cell.extractors, cell.attack_adapts_in_part) == ("tiny-b", True)
+    assert (
+        cell.identity_overlap == "no"
+    )  # the tracker's and the hardening's training identities are not evaluated
+    sources = Threats(run).training_sources(Cell(run.spec.attacks[0], whole, "tiny-a", "nn", 0))
+    assert ("defence", "tiny/training") in sources
+    _, found = threats("pgd", whole, trackers=("tiny-a",))
+    assert found["pgd", whole, "tiny-a"].attack_seen_by_defense == "seen"
+
+
+def test_a_view_that_does_nothing_is_nothing_to_know(threats):
+    run, found = threats("knowing:defense=[views:members=[none & jpeg]]", "jpeg", trackers=("tiny-a",))
+    name = run.spec.attacks[0]
+    assert found[name, "jpeg", "tiny-a"].attack_adapts_in_part
+    assert not found[name, "none", "tiny-a"].attack_adapts_in_part
+
+
 def test_people_and_extractors_of_a_part_count_as_the_wholes(threats):
     defense = "jpeg + tiny-trained:features=tiny-a,identities=unknown"
     _, found = threats("pgd", defense, trackers=("tiny-a",))
@@ -325,7 +388,8 @@ def planned(tmp_path, **fields):
 
 def node(prepared, defense):
     sources = prepared.pipeline.natural("gallery")
-    return prepared.pipeline.defended(defense, "tiny-a", 0, sources)[0]
+    (view,) = prepared.pipeline.defended(defense, "tiny-a", 0, sources)
+    return view[0]
 
 
 def test_parts_decide_the_key_and_plain_methods_keep_theirs(tiny, tmp_path):
@@ -359,6 +423,38 @@ def test_a_composition_runs_like_any_defence(evaluate):
     cell = Cell("tiny-noise", "jpeg + tiny-negative", "tiny-a", prepared.run.spec.heads[0], 0)
     recorded = {method.text: method for method in prepared.folder.facts().methods}
     assert recorded["jpeg:quality=75 + tiny-negative"].name == cell.defense
+
+
+def test_the_training_of_a_hardening_is_shared_with_its_own_cells(tiny, tmp_path):
+    names = ("jpeg", "tiny-centring", "jpeg + tiny-centring")
+    prepared = planned(tmp_path, defenses=names, attacks=("tiny-noise",))
+    nodes = {stage: [n for n in prepared.artefacts if n.stage == stage] for stage in ("fit", "purify")}
+    assert len(nodes["fit"]) == 1
+    pipeline = prepared.pipeline
+    sources = pipeline.natural("gallery")
+    alone, whole = (pipeline.defended(name, "tiny-a", 0, sources)[0] for name in ("jpeg", names[2]))
+    assert [node.address for node in whole] == [node.address for node in alone]
+    assert {node.label for node in nodes["purify"]} == {"jpeg"}
+    (embedded,) = pipeline.embedded(names[2], "tiny-a", 0, alone[:1])
+    (fit,) = embedded.tracker.learnt
+    assert fit.address == nodes["fit"][0].address
+    assert embedded.pictures is alone[0]
+
+
+@pytest.mark.parametrize(
+    "protocol", ["tracker:probes=purified", "tracker:defended=cloaked", "verification:far=0.9"]
+)
+def test_purifiers_and_a_hardening_run_together(evaluate, protocol):
+    whole = "tiny-negative + tiny-centring"
+    prepared = evaluate(attacks=("tiny-noise",), defenses=(whole,), protocol=protocol)
+    table = build(prepared.folder)
+    assert set(table["status"]) == {"ok"}
+    shown = prepared.nodes[Cell("tiny-noise", whole, "tiny-a", prepared.run.spec.heads[0], 0)].decision.views
+    of_probes = shown["probes"].kept[0].natural[0]
+    assert of_probes.tracker.label == "tiny-a hardened by tiny-centring"
+    purified = protocol == "tracker:probes=purified"
+    assert (of_probes.pictures.stage == "purify") is purified
+    assert shown["cloaked gallery"].kept[0].edits[0].pictures.stage == "purify"
 
 
 def test_a_file_named_by_a_part_is_recorded(tiny, tmp_path):

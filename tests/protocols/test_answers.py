@@ -22,15 +22,18 @@ def trackers(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     steps = draw(st.sampled_from([2, 3, 1000]))
 
-    def embedded(photos, keep=1.0):
-        named = [(image, name) for name, images in photos.items() for image in images if rng.random() < keep]
+    def embedded(photos, keep=1.0, views=1):
+        named = [
+            (image, name) for name, images in photos.items() for image in images if rng.random() < keep
+        ] * views
         vectors = rng.integers(0, steps, (len(named), 3)).astype(np.float32) / steps
         return Embedded(vectors, tuple(image for image, _ in named), tuple(name for _, name in named))
 
     split = Split(gallery=gallery, probes=probes, fold=fold, cloaked=gallery)
     keep = draw(st.sampled_from([1.0, 0.6]))
-    natural = embedded(gallery, keep)
-    cloaked = natural if draw(st.booleans()) else embedded(gallery, keep)
+    views = draw(st.sampled_from([1, 1, 3]))
+    natural = embedded(gallery, keep, views)
+    cloaked = natural if draw(st.booleans()) else embedded(gallery, keep, draw(st.sampled_from([1, views])))
     shown = embedded(probes)
     shown_protected = shown if draw(st.booleans()) else embedded(probes)
     found = Gallery.of(natural, cloaked, split)
@@ -119,6 +122,33 @@ def test_a_head_that_is_trained_anew_for_each_rotation_goes_the_plain_way():
     for table, answers in zip(tables, answers_by_fold(make_head("linear"), found, who), strict=True):
         np.testing.assert_array_equal(answers.answer, table.argmax(axis=1))
         assert answers.part(slice(1, 2)).score == pytest.approx(table[1].max())
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 4))
+def test_every_row_of_a_photo_is_in_the_gallery_in_both_states(seed, natural_views, cloaked_views):
+    rng = np.random.default_rng(seed)
+    gallery = {"a": ("a0", "a1"), "b": ("b0",), "c": ("c0", "c1", "c2")}
+    cloaked = {"a": ("a0",), "b": ("b0",), "c": ("c0", "c1")}
+
+    def embedded(photos, views):
+        named = [(image, name) for name, images in photos.items() for image in images] * views
+        named = [named[k] for k in rng.permutation(len(named))]
+        vectors = rng.normal(size=(len(named), 4)).astype(np.float32)
+        return Embedded(vectors, tuple(i for i, _ in named), tuple(n for _, n in named))
+
+    views = embedded(gallery, natural_views), embedded(cloaked, cloaked_views)
+    split = Split(gallery=gallery, probes=gallery, fold={"a": 0, "b": 1, "c": 1}, cloaked=cloaked)
+    found = Gallery.of(*views, split)
+    for label, name in enumerate(found.identities):
+        for rows, is_cloaked in ((found.natural, frozenset()), (found.protected, frozenset(cloaked[name]))):
+            expected = [
+                row
+                for photo in gallery[name]
+                for source in (views[1] if photo in is_cloaked else views[0],)
+                for image, row in zip(source.ids, source.vectors, strict=True)
+                if image == photo
+            ]
+            np.testing.assert_array_equal(found.vectors(rows[label]), expected)
 
 
 @given(trackers(), st.data())

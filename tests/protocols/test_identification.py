@@ -130,6 +130,21 @@ def hand_views():
 
 
 @pytest.mark.parametrize("head", HEADS)
+def test_a_distractor_of_several_views_is_one_identity_with_all_of_them(head):
+    protocol = identification(ranks=(1,), distractors=2, fpir=None)
+    split = replace(SPLIT, cloaked=dict.fromkeys(SPLIT.cloaked, ()))
+    # d's views are at 5° and 95°, e's at 70° and 72°; the mean of d's is at 50°.
+    enrolled = Embedded(
+        np.array([angle(5), angle(70), angle(95), angle(72)]), ("d-0", "e-0") * 2, ("d", "e") * 2
+    )
+    views = hand_views() | {"enrolled impostors": enrolled}
+    views["probes"] = embedded({"a-1": angle(4), "b-1": angle(48), "c-1": angle(69)})
+    rows = protocol.decide(views, Trial(split, head, {"d": ("d-0",), "e": ("e-0",)})).rows
+    first = rows[rows["fold"] == 0].set_index("image")["predicted"].to_dict()
+    assert first == {"a-1": "d" if head == "nn" else "a", "b-1": "c" if head == "nn" else "d", "c-1": "e"}
+
+
+@pytest.mark.parametrize("head", HEADS)
 def test_ranks_by_hand(head):
     protocol = identification(ranks=(1, 2, 3), distractors=1, fpir=None)
     decided = protocol.decide(hand_views(), Trial(SPLIT, head, {"d": ("d-0",)}))

@@ -174,7 +174,8 @@ def test_a_purifier_gets_cloaks_and_natural_photos_alike(together):
     pipeline = together.pipeline
     for sources in (pipeline.natural("gallery"), pipeline.cloaks("tiny-noise", "tiny-a", 0, "gallery")):
         before = pixels(together, sources)
-        after = pixels(together, pipeline.defended("tiny-negative", "tiny-a", 0, sources))
+        (purified,) = pipeline.defended("tiny-negative", "tiny-a", 0, sources)
+        after = pixels(together, purified)
         assert before.keys() == after.keys()
         assert all(np.array_equal(after[name], 255 - image) for name, image in before.items())
 

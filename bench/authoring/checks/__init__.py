@@ -8,7 +8,16 @@ One file a kind; `suite` runs them; `given` and `observation` are what they shar
 
 from collections.abc import Iterator
 
-from bench.authoring.checks import attack, backbone, dataset, declarations, hardening, protocol, purifier
+from bench.authoring.checks import (
+    attack,
+    backbone,
+    dataset,
+    declarations,
+    defense_of_others,
+    hardening,
+    protocol,
+    purifier,
+)
 from bench.authoring.checks.given import fake_backbones, sample_faces, training_faces
 from bench.authoring.checks.suite import Check, Finding, Suite
 from bench.contracts import Attack, Backbone, Dataset, Defense, Hardening, Method, Protocol, Purifier
@@ -43,8 +52,4 @@ def _of_its_kind(method: Method) -> Iterator[Check]:
     elif isinstance(method, Protocol):
         yield from protocol.checks(method)
     elif isinstance(method, Defense):
-        yield Check(
-            "is a Purifier or a Hardening",
-            lambda: "it subclasses Defense and neither of the two",
-            fix="class MyDefense(Purifier): … with purify(self, faces, ctx), or class MyDefense(Hardening): …",
-        )
+        yield from defense_of_others.checks(method)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bench.contracts import Binding, Decided, Embedded, Protocol, Split, Trial, View
@@ -22,18 +23,29 @@ from bench.run.graph import Advance, FieldsOnly, Node, Payloads
 
 
 @dataclass(frozen=True)
+class Kept:
+    """One image that the tracker keeps of each photo of a view, as artefacts.
+
+    Attributes:
+        natural: shards of natural photos, as embeddings or as images.
+        edits: shards of what is laid over them.
+    """
+
+    natural: tuple[Node, ...]
+    edits: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
 class Shown:
     """A view as artefacts.
 
     Attributes:
         view: what the protocol wants.
-        natural: shards of natural photos, as embeddings or as images.
-        edits: shards of what is laid over them.
+        kept: how the tracker keeps it; several where the defence keeps several images of a photo.
     """
 
     view: View
-    natural: tuple[Node, ...]
-    edits: tuple[Node, ...]
+    kept: tuple[Kept, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +94,8 @@ class Decide(Node):
 
     @property
     def inputs(self) -> tuple[Node, ...]:
-        views = (node for shown in self.views.values() for node in (*shown.natural, *shown.edits))
+        kept = (each for shown in self.views.values() for each in shown.kept)
+        views = (node for each in kept for node in (*each.natural, *each.edits))
         return (*views, *self.assignments, *(self.tracker.learnt if self.tracker else ()))
 
     @property
@@ -96,7 +109,10 @@ class Decide(Node):
 
     @property
     def core_seconds(self) -> float:
-        return 0.5 if self.tracker is None else 0.02 * sum(map(len, self.dealt.split.gallery.values()))
+        if self.tracker is None:
+            return 0.5
+        kept = max(len(shown.kept) for shown in self.views.values())
+        return 0.02 * kept * sum(map(len, self.dealt.split.gallery.values()))
 
     def key_fields(self) -> Mapping[str, Any]:
         protocol = self.protocol.method
@@ -107,7 +123,10 @@ class Decide(Node):
             "protocol_code": code_digest(type(protocol), *factory.modules_of(protocol)),
             "head": self.head,
             "views": {name: shown.view.model_dump(mode="json") for name, shown in self.views.items()},
-            "groups": {name: [len(each.natural), len(each.edits)] for name, each in self.views.items()},
+            "groups": {
+                name: [[len(each.natural), len(each.edits)] for each in shown.kept]
+                for name, shown in self.views.items()
+            },
             "files": [sha256_of(path) for path in protocol.files(self.binding)],
             **self.dealt.key_fields,
             "tracker": self.tracker.key_fields() if self.tracker else None,
@@ -143,27 +162,32 @@ class Decide(Node):
         natural: dict[tuple[str, ...], Embedded | Pixels] = {}
         seen: dict[str, Embedded | Pixels] = {}
         for name, shown in self.views.items():
-            photos = tuple(node.address for node in shown.natural)
-            if photos not in natural:
-                natural[photos] = _joined(shown.natural, payloads)
-            seen[name] = self._see(shown, natural[photos], payloads)
+            parts = []
+            for kept in shown.kept:
+                photos = tuple(node.address for node in kept.natural)
+                if photos not in natural:
+                    natural[photos] = _joined(kept.natural, payloads)
+                parts.append(self._see(shown.view, kept, natural[photos], payloads))
+            seen[name] = _together(parts)
         return seen
 
-    def _see(self, shown: Shown, natural: Embedded | Pixels, payloads: Payloads) -> Embedded | Pixels:
+    def _see(
+        self, view: View, kept: Kept, natural: Embedded | Pixels, payloads: Payloads
+    ) -> Embedded | Pixels:
         """Return what a view shows: the natural photos, with the attack's edits laid over them where it has any."""
-        if shown.view.state == "natural":
+        if view.state == "natural":
             return natural
         split = self.dealt.split
-        cloaked = split.cloaked if shown.view.photos == "gallery" else split.probes
+        cloaked = split.cloaked if view.photos == "gallery" else split.probes
         wanted = frozenset(image for images in cloaked.values() for image in images)
-        if not shown.edits and wanted.issuperset(natural.ids):
+        if not kept.edits and wanted.issuperset(natural.ids):
             return natural
         if isinstance(natural, Embedded):
-            edits = (decode_embedded(payloads[node.address]) for node in shown.edits)
+            edits = (decode_embedded(payloads[node.address]) for node in kept.edits)
             return overlay(natural, edits, wanted)
         changed = (
-            join_pixels([decode_pixels(payloads[node.address]) for node in shown.edits])
-            if shown.edits
+            join_pixels([decode_pixels(payloads[node.address]) for node in kept.edits])
+            if kept.edits
             else None
         )
         return overlay_pixels(natural, changed, wanted)
@@ -175,3 +199,18 @@ def _joined(nodes: Sequence[Node], payloads: Payloads) -> Embedded | Pixels:
         parts = (decode_embedded(payloads[node.address]) for node in nodes)
         return join(parts, sum(node.images for node in nodes))
     return join_pixels([decode_pixels(payloads[node.address]) for node in nodes])
+
+
+def _together(parts: Sequence[Embedded | Pixels]) -> Embedded | Pixels:
+    """Return several images of each photo, or their embeddings, as one: rows that share a photo's id."""
+    if len(parts) == 1:
+        return parts[0]
+    pixels = [part for part in parts if isinstance(part, Pixels)]
+    if pixels:
+        return join_pixels(pixels)
+    vectors = [part for part in parts if isinstance(part, Embedded)]
+    return Embedded(
+        np.concatenate([part.vectors for part in vectors]),
+        tuple(name for part in vectors for name in part.ids),
+        tuple(name for part in vectors for name in part.identities),
+    )
