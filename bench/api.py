@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bench.run.folder import CellResult, RunFolder
 from bench.run.planning import Options, Prepared, prepare
 from bench.run.runner import execute
-from bench.run.spec import RunSpec, make_spec
+from bench.run.spec import RunSpec, SplitName, make_spec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +45,7 @@ def run(
     dataset: str = "synthetic",
     protocol: str = "tracker",
     seeds: int | Sequence[int] = 0,
+    split: SplitName = "evaluation",
     split_seed: int = 0,
     identities: int | None = None,
     options: Options | None = None,
@@ -69,6 +70,7 @@ def run(
         dataset: whose faces.
         protocol: how the tracker is trained and tested.
         seeds: of the methods' randomness; each makes cells of its own.
+        split: whom to evaluate; ``development``: training identities, on which choices are made.
         split_seed: of galleries, probes and folds, and of the choice of identities.
         identities: how many are evaluated; None for all.
         options: device, threads, folders; with ``Options(progress=True)`` it says how far it is.
@@ -86,6 +88,7 @@ def run(
             "dataset": dataset,
             "protocol": protocol,
             "seeds": (seeds,) if isinstance(seeds, int) else tuple(seeds),
+            "split": split,
             "split_seed": split_seed,
             "identities": identities,
         }

@@ -788,6 +788,23 @@ class Identity:
     role: Literal["evaluation", "training"]
 
 
+class DevelopmentRule(Frozen):
+    """Which training identities are evaluated in place of others under ``--split development`` (`bench.run.roles`).
+
+    They are at most as many as are evaluated otherwise, each with at most as many photos as one of those has.
+    """
+
+    least_photos: int = Field(
+        6, ge=2, description="photos they have; fewer where an evaluated identity has fewer"
+    )
+    share: float = Field(
+        2 / 3,
+        gt=0,
+        lt=1,
+        description="how many, of the training identities with so many photos; the others stay",
+    )
+
+
 class Dataset(Method):
     """Faces of identities.
 
@@ -797,12 +814,14 @@ class Dataset(Method):
         note: a caution printed with every table, or "".
         impostors_only: whether nobody in it is evaluated: photos for training and calibration, each of an identity of
             its own.
+        development: who is evaluated when choices are made.
     """
 
     domain: ClassVar[str] = "real"
     default_pool: ClassVar[str] = "real"
     note: ClassVar[str] = ""
     impostors_only: ClassVar[bool] = False
+    development: ClassVar[DevelopmentRule] = DevelopmentRule()
 
     @abstractmethod
     def identities(self) -> tuple[Identity, ...]:

@@ -29,7 +29,7 @@ from bench.run.device import use_device
 from bench.run.digest import digest
 from bench.run.folder import RunFolder
 from bench.run.resolve import Resolved
-from bench.run.spec import RunSpec, make_spec
+from bench.run.spec import RunSpec, SplitName, make_spec
 
 if TYPE_CHECKING:
     from bench.run.graph import Node
@@ -46,6 +46,9 @@ class Settings(Frozen):
 
     dataset: str = Field("synthetic", description="dataset; its training identities train")
     identities: int | None = Field(None, ge=2, description="evaluate this many identities")
+    split: SplitName = Field(
+        "evaluation", description="whom to measure; development: training identities, to make choices on"
+    )
     split_seed: int = Field(0, ge=0, description="seed of splits, folds and of the choice of identities")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="seeds of the methods' randomness")
     attacks: tuple[str, ...] = Field(min_length=1, description="attacks that are measured")

@@ -37,6 +37,7 @@ def incomparable_fields(first: RunFacts, second: RunFacts) -> list[FieldDifferen
         "fingerprint of the photos": ("", "")
         if same_run
         else (first.fingerprint or "not recorded", second.fingerprint or "none recorded"),
+        "split": (first.spec.split, second.spec.split),
         "split seed": (str(first.spec.split_seed), str(second.spec.split_seed)),
         "number of identities": (
             str(first.spec.identities or "all"),

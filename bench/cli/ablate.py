@@ -68,7 +68,7 @@ def ablate(
     """Vary one factor at a time, as FILE says, and measure every level.
 
     FILE (TOML) has one table [base] and [[level]] tables, each with a factor, a name and what it changes of
-    the base: dataset, identities, split_seed, seeds, attacks, backbones, heads, protocol, defense, trainer,
+    the base: dataset, split, identities, split_seed, seeds, attacks, backbones, heads, protocol, defense, trainer,
     trainer_attacks, trainer_backbones, trainer_seed. Where the defence says {weights} the trained file goes.
 
     Weights, training cloaks and cells are kept: killed, the same command goes on; levels share what is the

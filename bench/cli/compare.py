@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.options import json_option
-from bench.cli.output import percent, print_json
+from bench.cli.output import percent, print_json, say_split
 
 if TYPE_CHECKING:
     from bench.analysis.claims import Claim, RecoveryComparison
@@ -43,6 +43,7 @@ def compare(run: Path, what: tuple[str, ...], as_json: bool, **chosen: str | Non
     from bench.run.folder import RunFolder
 
     results = Results.of(RunFolder(run))
+    say_split(results.facts)
     recoveries: list[RecoveryComparison] = []
     if len(what) == 1:
         if odd := [f"--{name}" for name, value in chosen.items() if value is not None]:

@@ -58,7 +58,7 @@ def leaderboard(
     leaderboard: a cell that two have with the same results is there once. Runs of the same identities, photos and
     protocol are ranked over all their cells.
 
-    Exit code 0: written; 2: not a run, other benchmark versions, or a cell with two results.
+    Exit code 0: written; 2: not a run, other benchmark versions or splits, or a cell with two results.
     """
     if columns:
         from bench.leaderboard.columns import COLUMNS
@@ -72,6 +72,7 @@ def leaderboard(
     from bench.files import write_atomically
     from bench.leaderboard.merge import merge, read_sources
     from bench.leaderboard.names import labels
+    from bench.leaderboard.summary import development
 
     merged = merge(read_sources(runs), keep_both=keep_both)
     called = labels(names, _methods(merged))
@@ -79,6 +80,8 @@ def leaderboard(
     if as_json:
         click.echo(merged.leaderboard.to_json(orient="records", indent=1))
     elif not made and (intervals or sys.stdout.isatty()):
+        for sentence in development(merged.leaderboard):
+            click.echo(click.style(sentence, bold=True))
         show_table(merged.leaderboard, full=intervals)
         _print_unchecked(merged)
     elif not made:

@@ -60,6 +60,11 @@ def matrix_options(command: Command) -> Command:
         ),
         click.option("--protocol", metavar="METHOD", help="Protocol. [default: tracker]"),
         click.option("--seed", "seeds", type=int, multiple=True, help="Seed. May be repeated. [default: 0]"),
+        click.option(
+            "--split",
+            type=click.Choice(["evaluation", "development"]),
+            help="Whom to evaluate; development: training identities, on which choices are made. [default: evaluation]",
+        ),
         click.option("--split-seed", type=int, help="Seed of splits and folds. [default: 0]"),
         click.option("--identities", type=int, help="Evaluate this many identities. [default: all]"),
         click.option(
@@ -112,7 +117,7 @@ def _suite(values: dict[str, Any]) -> dict[str, Any]:
 
 _REQUESTED = (
     *("attacks", "defenses", "backbones", "heads", "seeds"),
-    *("dataset", "protocol", "split_seed", "identities"),
+    *("dataset", "protocol", "split", "split_seed", "identities"),
 )
 """Parameters that are fields of a `RunSpec`."""
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.leaderboard.as_text import TextColumn, TextTable
+    from bench.run.folder import RunFacts
 
 QUIET = "bench.quiet"
 VERBOSE = "bench.verbose"
@@ -67,6 +68,14 @@ def begin_reading(run: Path) -> None:
     """Say on stderr that a run is read, before what takes a while is imported; nothing where there is no run."""
     if (run / "spec.json").is_file() and not is_silent():
         click.echo(f"Reading {run} and its photos …", err=True)
+
+
+def say_split(facts: "RunFacts") -> None:
+    """Say on stderr that a run is on the development split, where what is printed of it does not."""
+    from bench.run.spec import DEVELOPMENT_NOTE
+
+    if facts.spec.split == "development" and not is_quiet():
+        click.echo(DEVELOPMENT_NOTE, err=True)
 
 
 @contextmanager

@@ -104,6 +104,8 @@ def _show_plan(prepared: "Prepared", as_json: bool) -> None:
     """Print what a run would compute: a table, or one JSON document."""
     from rich.table import Table
 
+    from bench.run.spec import DEVELOPMENT_NOTE
+
     groups = prepared.groups()
     cells = prepared.run.cells
     seconds = sum(group.seconds for group in groups)
@@ -128,6 +130,8 @@ def _show_plan(prepared: "Prepared", as_json: bool) -> None:
         time = duration(group.seconds)
         table.add_row(group.stage, group.label, str(group.images), time if group.timed else f"roughly {time}")
     screen = console()
+    if prepared.run.spec.split == "development":
+        screen.print(DEVELOPMENT_NOTE)
     if groups:
         screen.print(table)
     screen.print(
@@ -158,12 +162,12 @@ def _detectable(leaderboard: Any) -> str:
 
 
 def _show_leaderboard(leaderboard: Any, prepared: "Prepared", *, full: bool) -> None:
-    """Print what the run shows: attacks without effect before all else, the table, and how to read it."""
+    """Print what the run shows: an unusual split and attacks without effect first, the table, and how to read it."""
     from bench.leaderboard.about import notes
-    from bench.leaderboard.summary import without_effect
+    from bench.leaderboard.summary import development, without_effect
 
     spec = prepared.run.spec
-    for sentence in without_effect(leaderboard):
+    for sentence in (*development(leaderboard), *without_effect(leaderboard)):
         click.echo(click.style(sentence, bold=True))
     show_table(
         leaderboard, f"Run {prepared.run.digest}: protocol {spec.protocol}, dataset {spec.dataset}", full=full

@@ -16,6 +16,7 @@ from bench.cli.output import (
     print_json,
     print_table,
     rows_of,
+    say_split,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ def _results(run: Path) -> "Results":
     from bench.analysis.results import Results
     from bench.run.folder import RunFolder
 
-    return Results.of(RunFolder(run))
+    results = Results.of(RunFolder(run))
+    say_split(results.facts)
+    return results
 
 
 def _table_options(command: Command) -> Command:

@@ -233,7 +233,7 @@ def _caption(chosen: Selection, cell: Cell, sources: dict[str, tuple[Cell, str] 
     defended = "" if cell.defense == NO_CLOAK else f", purified by {cell.defense}"
     return words.joined(
         [
-            f"Photos of {chosen.view.facts.spec.dataset} cloaked by {cell.attack}{defended}; the difference is "
+            f"Photos of {words.dataset(chosen)} cloaked by {cell.attack}{defended}; the difference is "
             f"enlarged {photo_columns.AMPLIFIED} times around grey.",
             what,
             "'Itself' is the identity of the row; another id is whom the tracker takes the identity "

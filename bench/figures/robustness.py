@@ -177,8 +177,8 @@ def _caption(
     return words.joined(
         [
             "Attack success rate (ASR) after each channel, one panel a tracker; channels of one method are joined.",
-            f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} identities of {spec.dataset}, protocol "
-            f"{spec.protocol}."
+            f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} identities of "
+            f"{words.dataset(chosen)}, protocol {spec.protocol}."
             if counts
             else "",
             words.INTERVALS,

@@ -40,7 +40,13 @@ def measured(chosen: Selection, identities: Iterable[Any]) -> str:
     counts = sorted({int(n) for n in identities if n is not None and not pd.isna(n)})
     many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "no"
     noun = "identity" if counts == [1] else "identities"
-    return f"{many} {noun} of {chosen.view.facts.spec.dataset}, {place(chosen)}."
+    return f"{many} {noun} of {dataset(chosen)}, {place(chosen)}."
+
+
+def dataset(chosen: Selection) -> str:
+    """Return the dataset, and the split where it is not the usual one."""
+    spec = chosen.view.facts.spec
+    return spec.dataset if spec.split == "evaluation" else f"{spec.dataset} ({spec.split} split)"
 
 
 def place(chosen: Selection) -> str:

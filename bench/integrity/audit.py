@@ -21,6 +21,7 @@ from bench.run import calls, photo_sets, resolve
 from bench.run.folder import CellResult, RunFolder, split_json
 from bench.run.provenance import changed_code, changed_files, describe_methods
 from bench.run.resolve import Resolved
+from bench.run.roles import learnt_from
 from bench.run.spec import Cell
 from bench.run.threat import CellThreat, Threats
 
@@ -401,7 +402,7 @@ class _Auditor:
         yield from self.threats.training_sources(cell)
         run = self._run
         if run.attacks[cell.attack].threat.needs_targets:
-            yield "targets", f"{run.spec.dataset}/training"
+            yield "targets", learnt_from(run.spec.dataset, run.spec.split)
         defense = run.defenses[cell.defense]
         for part, binding in with_parts(defense, run.binding(defense, cell.backbone)):
             if not isinstance(part, Defense) or not part.files(binding):
@@ -480,7 +481,7 @@ class _Auditor:
             purposes.append("targets")
         if any(view.photos == "targets" for view in run.protocol.views.values()):
             purposes.append("held-out targets")
-        training = calls.identities(run.dataset, "training") if purposes else []
+        training = run.roles.others if purposes else ()
         drawn = [
             photo
             for each in purposes

@@ -19,9 +19,10 @@ from bench.files import write_atomically
 from bench.integrity.verify import differences_of_environment
 from bench.leaderboard import as_csv
 from bench.leaderboard.columns import KEY
+from bench.leaderboard.plausible import EVALUATED
 from bench.run.folder import RunFolder
 from bench.run.planning import Prepared
-from bench.run.spec import RunSpec
+from bench.run.spec import RunSpec, load_suite, make_spec
 
 State = Literal["same", "within", "outside", "failed", "missing"]
 
@@ -293,7 +294,13 @@ def read_table(one: Published) -> pd.DataFrame:
 
     Raises:
         DataError: it is damaged, or has no rows.
+        UsageError: the suite is of the development split.
     """
+    if (split := make_spec(load_suite(one.suite)).split) != EVALUATED:
+        raise UsageError(
+            f"'{one.suite}' is of split {split}: choices are made on it, and what is published and made again is of "
+            f"evaluated identities. `bench run --config {one.suite}` runs it."
+        )
     table = as_csv.read_csv(one.table)
     if table.empty:
         raise DataError(f"'{one.table}' has no rows. Take it from the project again.")

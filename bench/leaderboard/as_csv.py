@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.analysis.warnings import RowWarnings
 from bench.errors import DataError
-from bench.leaderboard.columns import COLUMNS, FLAGS, KEY, TEXTS, WARNINGS, WHOLE
+from bench.leaderboard.columns import COLUMNS, FLAGS, FORMERLY, KEY, TEXTS, WARNINGS, WHOLE
 from bench.leaderboard.table import build
 from bench.run.folder import RunFolder
 from bench.run.renamed import today
@@ -119,7 +119,8 @@ def from_csv(text: str, name: str) -> pd.DataFrame:
     older = "not in the file, which an older version wrote"
     for column in COLUMNS:
         if column not in table.columns:
-            table[column] = older if column.endswith("_reason") else "False" if column in FLAGS else ""
+            empty = older if column.endswith("_reason") else "False" if column in FLAGS else ""
+            table[column] = FORMERLY.get(column, empty)
     try:
         return pd.DataFrame({column: _typed(table[column]) for column in COLUMNS})
     except (ValueError, KeyError) as error:

@@ -10,6 +10,8 @@ COLUMNS: Mapping[str, str] = {
     "ranking_reason": "why ranks and letters are empty, or why other rows of the comparison group are ranked apart",
     "ranked_over": "runs whose cells are ranked together, joined by |; empty where it is this run alone",
     "dataset": "dataset, canonical",
+    "split": "whom: evaluation, or development, training identities on which choices are made; the two are never "
+    "merged",
     "protocol": "protocol, canonical",
     "attack": "attack, canonical",
     "defense": "defence, canonical",
@@ -124,6 +126,9 @@ FLAGS = (
 WARNINGS = "warnings"
 """The column that holds a `bench.analysis.warnings.RowWarnings` a row."""
 
+FORMERLY: Mapping[str, str] = {"split": "evaluation"}
+"""What a column says of tables that were written before it was there."""
+
 TEXTS = frozenset(
     {
         *(name for name in COLUMNS if name.endswith("_reason")),
@@ -131,6 +136,7 @@ TEXTS = frozenset(
         *(
             "tie_group",
             "ranked_over",
+            "split",
             "status",
             "reason",
             "threshold_for",

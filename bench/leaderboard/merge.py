@@ -116,7 +116,7 @@ class Source:
             spec, fingerprint = dict(self.record.get("spec", {})), str(self.record.get("fingerprint", ""))
         if not fingerprint:
             return ""
-        fields = ("protocol", "dataset", "split_seed", "identities")
+        fields = ("protocol", "dataset", "split", "split_seed", "identities")
         return digest([BENCHMARK_VERSION, fingerprint, *(str(spec.get(name)) for name in fields)])
 
     @cached_property
@@ -312,9 +312,10 @@ def merge(sources: Sequence[Source], *, keep_both: bool = False) -> Merged:
         keep_both: keep both rows of a cell whose results differ; their `run` tells them apart.
 
     Raises:
-        UsageError: the benchmark's versions differ, or two sources disagree about a cell; both are named.
+        UsageError: the benchmark's versions or the splits differ, or two sources disagree about a cell; both are named.
     """
     _check_versions(sources)
+    _check_splits(sources)
     if len(sources) == 1:
         return Merged(sources[0].leaderboard, tuple(sources))
     rows, repeated, disputed = _distinct(sources, keep_both=keep_both)
@@ -333,6 +334,16 @@ def _check_versions(sources: Sequence[Source]) -> None:
         said = "; ".join(f"{name} has version {version}" for version, name in versions.items())
         raise UsageError(
             f"rows of different versions of the benchmark are not compared: {said}. Make the older run again."
+        )
+
+
+def _check_splits(sources: Sequence[Source]) -> None:
+    splits = {split: source.name for source in sources for split in source.leaderboard["split"]}
+    if len(splits) > 1:
+        said = "; ".join(f"{name} is of split {split}" for split, name in splits.items())
+        raise UsageError(
+            f"choices are made on the development split, and results are of evaluated identities: {said}. Give runs of "
+            "one split."
         )
 
 

@@ -39,6 +39,9 @@ FIELDS = frozenset(
 
 ADDRESS = "https address without a user's name in it, of printable ASCII"
 
+EVALUATED = "evaluation"
+"""The only split whose runs are submitted."""
+
 _FILE = re.compile(r"[A-Za-z0-9.=+_-]{1,247}\.parquet")
 """A file of decisions, as `bench.run.folder.decisions_file` names it."""
 
@@ -117,6 +120,16 @@ def check_rows(path: Path, record: Mapping[str, Any], leaderboard: pd.DataFrame)
     Raises:
         DataError: says what is wrong with which row.
     """
+    spec = record.get("spec")
+    splits = {
+        *leaderboard["split"],
+        str(spec.get("split", EVALUATED)) if isinstance(spec, dict) else EVALUATED,
+    }
+    if splits - {"", EVALUATED}:
+        raise DataError(
+            f"'{path}' is a submission of a run on the development split, whose rates are for making choices. Make the "
+            "run on split evaluation and submit that."
+        )
     named = {path.stem, str(record.get("run", path.stem)), *map(str, leaderboard["run"].unique())}
     if named != {path.stem}:
         raise DataError(

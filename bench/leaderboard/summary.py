@@ -14,6 +14,7 @@ import pandas as pd
 
 from bench.leaderboard.columns import COLUMNS, WARNINGS
 from bench.leaderboard.names import NONE
+from bench.run.spec import DEVELOPMENT_NOTE
 from bench.stats.significance import ALPHA
 
 Row = Mapping[str, Any]
@@ -347,7 +348,16 @@ def by_attack(leaderboard: pd.DataFrame) -> pd.DataFrame:
     return leaderboard.sort_values("attack", key=lambda column: column.map(first), kind="stable")
 
 
-# -- does the cloak do anything? -------------------------------------------------------------------------------
+# -- what comes before all else -------------------------------------------------------------------------------
+
+
+def development(leaderboard: pd.DataFrame) -> list[str]:
+    """Return the sentence that says that rows are of the development split; nothing where none is.
+
+    Args:
+        leaderboard: with the columns of `bench.leaderboard.columns.COLUMNS`.
+    """
+    return [DEVELOPMENT_NOTE] if (leaderboard["split"] == "development").any() else []
 
 
 def without_effect(leaderboard: pd.DataFrame, *, quote: str = "") -> list[str]:

@@ -75,6 +75,7 @@ def _row(row: _Row) -> dict[str, Any]:
     cell, facts = row.cell, row.results.facts
     columns: dict[str, Any] = {
         "dataset": facts.spec.dataset,
+        "split": facts.spec.split,
         "protocol": facts.spec.protocol,
         **cell.model_dump(
             include={"attack", "defense", "backbone", "head", "seed", "requested", "status", "reason"}

@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.errors import UsageError
 from bench.leaderboard import as_html
 from bench.leaderboard.boards import tasks
 from bench.leaderboard.columns import COLUMNS
 from bench.leaderboard.merge import Merged, Source
-from bench.leaderboard.summary import references_last
+from bench.leaderboard.plausible import EVALUATED
+from bench.leaderboard.summary import development, references_last
 from bench.run.spec import BENCHMARK_VERSION, RunSpec
 
 
@@ -52,7 +54,15 @@ def page(
         merged: of one source or several.
         title: its heading.
         labels: canonical name → what a method is called, as `bench.leaderboard.names.labels` gives them.
+
+    Raises:
+        UsageError: the rows are of the development split, which is not published.
     """
+    if development(merged.leaderboard):
+        raise UsageError(
+            "the page is for publishing, and these rows are of the development split, on which choices are made. Look "
+            "at them with --csv, --md or `bench report`, and publish a run on split evaluation."
+        )
     leaderboard = references_last(merged.leaderboard)
     text = (
         as_html.environment()
@@ -164,6 +174,7 @@ def requested_command(requested: RunSpec) -> str:
         "--seed": () if requested.seeds == (0,) else tuple(map(str, requested.seeds)),
     }
     words += [word for option, values in repeated.items() for value in values for word in (option, value)]
+    words += [] if requested.split == EVALUATED else ["--split", requested.split]
     words += ["--split-seed", str(requested.split_seed)] if requested.split_seed else []
     words += ["--identities", str(requested.identities)] if requested.identities is not None else []
     return shlex.join(words)

@@ -119,12 +119,18 @@ def examine(
         with_decisions: whether they are to be published beside the record.
 
     Raises:
-        UsageError: the address is none, or the decisions are of real people and may not lie beside the record.
+        UsageError: the run is on the development split; the address is none, or the decisions are of real people and
+            may not lie beside the record.
         DataError: not a finished run's folder, or one of its files cannot be read.
     """
     if decisions_url and not plausible.is_address(decisions_url):
         raise UsageError(f"--decisions {decisions_url} is no {plausible.ADDRESS}.")
     examined = _Examined(folder, by, decisions_url)
+    if examined.facts.spec.split != plausible.EVALUATED:
+        raise UsageError(
+            f"{folder.path} is a run on split {examined.facts.spec.split}: choices are made on it, and the leaderboard "
+            "is of evaluated identities. Make the same run with --split evaluation and submit that."
+        )
     checks = (
         examined.whole(),
         examined.specification(),

@@ -112,6 +112,7 @@ def _subtitle(view: RunView) -> str:
     facts = view.facts
     parts = [
         f"Run {facts.run}",
+        *([] if facts.spec.split == "evaluation" else [f"{facts.spec.split} split"]),
         f"protocol {facts.spec.protocol}",
         f"benchmark version {facts.benchmark_version}",
     ]
@@ -122,7 +123,7 @@ def _subtitle(view: RunView) -> str:
 
 
 def _leaderboard(view: RunView, names: Mapping[str, str]) -> Section:
-    note = view.facts.dataset_note
+    note = view.facts.caution
     blocks: list[Block] = [Paragraph(sentence(note), "warning")] if note else []
     text = phrases.LEADERBOARD.format(
         condition=" and condition" if len(view.results.conditions()) > 1 else "",
@@ -292,6 +293,7 @@ def run_command(view: RunView) -> str:
     words = ["bench run", f"--dataset {quote(requested.dataset)}"]
     words += [f"--protocol {quote(requested.protocol)}"] if requested.protocol != "tracker" else []
     words += [f"--{name} {quote(str(value))}" for name, values in several.items() for value in values]
+    words += [] if requested.split == "evaluation" else [f"--split {requested.split}"]
     words += [f"--split-seed {requested.split_seed}"] if requested.split_seed else []
     words += [f"--identities {requested.identities}"] if requested.identities else []
     words += [f"--threads {view.facts.threads}"] if view.facts.threads else []

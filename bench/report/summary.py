@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import pandas as pd
 
 from bench.integrity.audit import Audit
-from bench.leaderboard.summary import without_effect
+from bench.leaderboard.summary import development, without_effect
 from bench.leaderboard.view import RunView
 from bench.report import phrases
 from bench.report.document import Block, Facts, Paragraph, Section, Table
@@ -32,8 +32,10 @@ def summary(view: RunView, audit: Audit | None = None, called: Mapping[str, str]
     """
     focus = focus_of(view)
     found = key_results(view, focus)
-    # Of an attack that does nothing no defence can be judged: that comes before what defences do.
-    lead = " ".join((*without_effect(view.leaderboard, quote="`"), found.headline))
+    # Whom it is of comes first. Of an attack that does nothing no defence can be judged: before what defences do.
+    lead = " ".join(
+        (*development(view.leaderboard), *without_effect(view.leaderboard, quote="`"), found.headline)
+    )
     blocks: list[Block] = [Paragraph(lead, "lead"), *matrices(view, focus, called or {})]
     if found.rows:
         caption = phrases.KEY_RESULTS.format(where=_common(view, focus))
@@ -80,8 +82,8 @@ def cautions(view: RunView, audit: Audit | None) -> Pairs:
     yield "White-box rows", f"{(board['access'] == 'white-box').sum()} {of_rows}"
     unknown = (board["identity_overlap"] == "unknown").sum()
     yield "Overlap of identities with training data unknown", f"{unknown} {of_rows}"
-    if view.facts.dataset_note:
-        yield "Caution", sentence(view.facts.dataset_note)
+    if view.facts.caution:
+        yield "Caution", sentence(view.facts.caution)
 
 
 def _leaks(audit: Audit | None) -> str:

@@ -39,9 +39,9 @@ def name_of(cell: Cell, spec: RunSpec) -> Name:
         cell: of a run.
         spec: the run's, in canonical form.
     """
-    faces = digest(
-        [spec.dataset, spec.split_seed, spec.identities]
-    )  # a dataset's text may say where photos lie
+    split = [] if spec.split == "evaluation" else [spec.split]  # as files were named before there was another
+    # A digest, as a dataset's text may say where photos lie.
+    faces = digest([spec.dataset, spec.split_seed, spec.identities, *split])
     return {**cell._asdict(), "protocol": spec.protocol, "faces": faces[:16]}
 
 

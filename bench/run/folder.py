@@ -34,7 +34,7 @@ from bench.run.digest import NUMERICAL_PACKAGES, digest, package_versions
 from bench.run.precision import Precision
 from bench.run.provenance import MethodFacts
 from bench.run.renamed import with_names_of_today
-from bench.run.spec import BENCHMARK_VERSION, Cell, RunSpec
+from bench.run.spec import BENCHMARK_VERSION, DEVELOPMENT_NOTE, Cell, RunSpec
 from bench.run.threat import CellThreat
 
 REPORTED_PACKAGES = (*NUMERICAL_PACKAGES, "cloakbench", "facenet-pytorch", "onnx", "pydantic")
@@ -104,10 +104,10 @@ class RunFacts(Frozen):
 
     @property
     def caution(self) -> str:
-        """The dataset's note, and what else every row must say of how it was made."""
-        if self.precision == "float32":
-            return self.dataset_note
-        return f"{self.dataset_note} Trackers embed in {self.precision}.".strip()
+        """The dataset's note, and what else every row must say of whom it is and how it was made."""
+        split = "" if self.spec.split == "evaluation" else DEVELOPMENT_NOTE
+        precision = "" if self.precision == "float32" else f"Trackers embed in {self.precision}."
+        return " ".join(filter(None, (split, self.dataset_note, precision)))
 
 
 class ManifestEntry(Frozen):

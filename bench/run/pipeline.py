@@ -14,7 +14,6 @@ from bench.errors import UsageError
 from bench.plugins import factory
 from bench.quality import diagnosis
 from bench.quality.lpips import Lpips
-from bench.run import calls
 from bench.run.bound import BoundBackbone, BoundMethod, Plugin, Tracker, helper_names
 from bench.run.device import Machine
 from bench.run.digest import environment
@@ -138,7 +137,7 @@ class Pipeline:
         Raises:
             UsageError: there are none.
         """
-        identities = calls.identities(self.run.dataset, "training")
+        identities = self.run.roles.others
         if not identities:
             raise UsageError(
                 f"{self.run.spec.dataset} has no training identities, and a method of this run learns from "

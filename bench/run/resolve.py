@@ -13,6 +13,7 @@ from bench.randomness import numpy_generator
 from bench.run import calls
 from bench.run.bound import Plugin
 from bench.run.digest import digest
+from bench.run.roles import Roles, roles
 from bench.run.spec import BENCHMARK_VERSION, Cell, RunSpec, cells
 
 M = TypeVar("M", bound=Method)
@@ -83,14 +84,20 @@ class Resolved:
         return cells(self.spec)[1]
 
     @cached_property
+    def roles(self) -> Roles:
+        """Who is evaluated, and who gives all that is learnt, imitated or calibrated on."""
+        return roles(self.dataset, self.spec.split)
+
+    @cached_property
     def split(self) -> Split:
         """Who is evaluated, on which photos, protected in which rotation."""
-        identities = calls.identities(self.dataset, "evaluation")
+        identities = list(self.roles.evaluated)
         wanted = self.spec.identities
         if wanted is not None and wanted > len(identities):
             raise UsageError(
                 f"--identities {wanted} is more than the {len(identities)} evaluated identities of "
-                f"{self.spec.dataset}; ask for 2 … {len(identities)}."
+                f"{self.spec.dataset}{'' if self.spec.split == 'evaluation' else ', split development'}; ask for "
+                f"2 … {len(identities)}."
             )
         if len(identities) < 2:
             raise UsageError(
@@ -104,8 +111,7 @@ class Resolved:
     @cached_property
     def impostors(self) -> Mapping[str, tuple[str, ...]]:
         """Photos of identities that are not evaluated, as the protocol deals them."""
-        training = calls.identities(self.dataset, "training")
-        return calls.impostors(self.protocol, training, self.spec.split_seed)
+        return calls.impostors(self.protocol, list(self.roles.others), self.spec.split_seed)
 
     def helpers(self, method: Method, tracker: str) -> tuple[str, ...]:
         """Return the names of a method's surrogates or extractors for one tracker (`bench.plugins.binding.helpers`).

@@ -6,15 +6,23 @@ Batch size, threads, device and folders are not part of it.
 import tomllib
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, field_validator, model_serializer
 
 from bench.contracts import Frozen
 from bench.errors import UsageError, unknown
 
 BENCHMARK_VERSION = "1"
 """Raised when a change makes numbers incomparable with older ones."""
+
+SplitName = Literal["evaluation", "development"]
+"""Whom a run evaluates: the dataset's evaluation identities, or training identities in their place."""
+
+DEVELOPMENT_NOTE = (
+    "Development split: training identities are evaluated, to make choices on; no rate of it is a result."
+)
+"""What every table of a run on the development split says."""
 
 
 class RunSpec(Frozen):
@@ -32,6 +40,10 @@ class RunSpec(Frozen):
     dataset: str = Field("synthetic", description="dataset")
     protocol: str = Field("tracker", description="protocol")
     seeds: tuple[int, ...] = Field((0,), description="seeds of the methods' randomness")
+    split: SplitName = Field(
+        "evaluation",
+        description="whom to evaluate: evaluation, or development, training identities on which choices are made",
+    )
     split_seed: int = Field(0, ge=0, description="seed of splits, folds and of the choice of identities")
     identities: int | None = Field(
         None, ge=2, description="evaluate this many identities, drawn by split_seed"
@@ -43,6 +55,14 @@ class RunSpec(Frozen):
         if not value:
             raise ValueError("at least one is needed")
         return value
+
+    @model_serializer(mode="wrap")
+    def _without_default_split(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the split out where it is the usual one, so that the digests of all runs before it hold."""
+        found: dict[str, Any] = fields(self)
+        if self.split == "evaluation":
+            found.pop("split", None)
+        return found
 
 
 class Cell(NamedTuple):

@@ -29,7 +29,8 @@ from bench.contracts import (
 from bench.data.files import sha256_of
 from bench.errors import BenchError, DataError, UsageError
 from bench.plugins import factory, registry, syntax
-from bench.run.spec import Cell
+from bench.run.roles import EVALUATION, REMAINING, TRAINING, identities_of, learnt_from
+from bench.run.spec import Cell, SplitName
 
 if TYPE_CHECKING:
     from bench.run.resolve import Resolved
@@ -235,14 +236,15 @@ class Threats:
         for role, whole in (("defence", defense), ("attack", attack)):
             for method, binding in with_parts(whole, run.binding(whole, cell.backbone)):
                 if isinstance(method, Attack | Defense):
-                    found.append((role, training_source(method, binding, run.spec.dataset)))
+                    source = training_source(method, binding, run.spec.dataset, run.spec.split)
+                    found.append((role, source))
         return [(part, source) for part, source in dict.fromkeys(found) if source != "none"]
 
     def _source_overlap(self, source: str) -> OverlapFinding:
         """Return whether evaluated identities are among those of a source.
 
         Args:
-            source: ``<dataset>/training``, ``<dataset>/evaluation`` or any other text.
+            source: ``<dataset>/`` and one of the ends in `bench.run.roles`, or any other text.
         """
         with suppress(BenchError):  # the dataset's files are not here any more
             reported = self.run.dataset.identities_in(source)
@@ -265,11 +267,11 @@ class Threats:
             DataError: the dataset's files are not here.
         """
         text, _, role = source.rpartition("/")
-        if role not in ("training", "evaluation") or not text:
+        if role not in (TRAINING, EVALUATION, REMAINING) or not text:
             raise UsageError(f"'{source}' names no dataset that can be looked at")
         try:
             dataset = self._dataset(text)
-            return dataset, tuple(identity for identity in dataset.identities() if identity.role == role)
+            return dataset, identities_of(dataset, role)
         except BenchError as error:
             raise DataError(f"'{source}' cannot be looked at: {error}") from error
 
@@ -299,11 +301,23 @@ class Threats:
         )
 
 
-def training_source(method: Attack | Defense, binding: Binding, dataset: str) -> str:
-    """Return on whose photos a method was trained; one that learns in the run does so on the dataset's."""
+def training_source(
+    method: Attack | Defense, binding: Binding, dataset: str, split: SplitName = "evaluation"
+) -> str:
+    """Return on whose photos a method was trained; one that learns in the run does so on the dataset's.
+
+    Args:
+        method: of a cell, or a part of one.
+        binding: its own.
+        dataset: canonical.
+        split: of the run, whose evaluated identities are no part of what it learns from.
+    """
     declared = method.training_identities(binding)
-    learns_here = method.requires_fit or isinstance(method, Hardening)
-    return f"{dataset}/training" if declared == "none" and learns_here else declared
+    if not (method.requires_fit or isinstance(method, Hardening)):
+        return declared
+    # Without files nothing was trained before the run, whatever a method calls the photos that the run hands it.
+    in_run = declared == "none" or (declared == f"{dataset}/{TRAINING}" and not method.files(binding))
+    return learnt_from(dataset, split) if in_run else declared
 
 
 def _counted(evaluated: frozenset[str], identities: Iterable[str], where: str) -> OverlapFinding:

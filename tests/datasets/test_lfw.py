@@ -16,7 +16,9 @@ from bench.datasets.lfw import LFW
 from bench.errors import DataError, UsageError
 from bench.faces.alignment import TEMPLATE, align, estimate_similarity
 from bench.quality.near_duplicates import fingerprint_photos, same_photos
+from bench.run.photo_sets import TARGET_IDENTITIES, target_identities
 from bench.run.resolve import resolve
+from bench.run.roles import roles
 from bench.run.spec import make_spec
 
 IDENTITIES = {"Zoe_Last": 3, "Ann_First": 12, "Bea_de_la_Middle": 10, "Ann_Firs": 1}
@@ -213,6 +215,23 @@ class TestReal:
         assert sum(p.role == "evaluation" for p in identities) == 158
         assert sum(p.role == "training" for p in identities) == 5591
         assert max(len(p.photos) for p in identities) == 530
+
+    def test_choices_are_made_on_training_identities(self):
+        dataset = LFW()
+        found = roles(dataset, "development")
+        training = {one.id: one for one in dataset.identities() if one.role == "training"}
+        assert sum(len(one.photos) >= 6 for one in training.values()) == 153
+        assert len(found.evaluated) == 102
+        assert len(found.others) == 5591 - 102
+        assert all(6 <= len(training[one.id].photos) <= 9 for one in found.evaluated)
+        run = resolve(make_spec({"dataset": "lfw", "split": "development", "protocol": "verification"}))
+        assert set(run.split.gallery) == {one.id for one in found.evaluated}
+        assert not set(run.split.gallery) & set(run.impostors)
+        split = resolve(make_spec({"dataset": "lfw", "split": "development"})).split
+        assert [sum(map(len, part.values())) for part in (split.gallery, split.probes)] == [507, 220]
+        targets = target_identities(run.roles.others, 0)
+        assert len(targets) == TARGET_IDENTITIES
+        assert min(len(one.photos) for one in targets) >= 6
 
     @pytest.mark.parametrize("identities", [12, pytest.param(None, marks=pytest.mark.slow)])
     def test_no_run_is_warned_of_photos_saved_again(self, identities):
