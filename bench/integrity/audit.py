@@ -19,6 +19,7 @@ from bench.quality import near_duplicates
 from bench.quality.near_duplicates import Fingerprints, NearDuplicate
 from bench.run import calls, photo_sets, resolve
 from bench.run.folder import CellResult, RunFolder, split_json
+from bench.run.model_time import NOT_RECORDED
 from bench.run.provenance import changed_code, changed_files, describe_methods
 from bench.run.resolve import Resolved
 from bench.run.roles import learnt_from
@@ -108,7 +109,10 @@ def wrong_marks(recorded: CellThreat, now: CellThreat) -> list[str]:
 
     A stronger caution than what is found is no difference: it only warns of more.
     """
-    then, found = recorded.model_dump(exclude={"identity_overlap_detail"}), now.model_dump()
+    # Reasons may be worded otherwise, and earlier versions had no dates.
+    left_out = {"identity_overlap_detail", "model_time_reason"}
+    left_out |= {"model_time"} if recorded.model_time_reason == NOT_RECORDED else set()
+    then, found = recorded.model_dump(exclude=left_out), now.model_dump()
     return [
         f"{name} is {value!r}, found is {found[name]!r}"
         for name, value in then.items()

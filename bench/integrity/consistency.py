@@ -15,6 +15,7 @@ from bench.run import decision_files
 from bench.run import folder as run_folder
 from bench.run.folder import CellResult, RunFolder
 from bench.run.graph import Executor, Node, NodeError
+from bench.run.model_time import NOT_RECORDED
 from bench.run.outputs import Outputs
 from bench.run.planning import Prepared
 from bench.run.provenance import changed_code, changed_files, describe_methods
@@ -145,7 +146,13 @@ def _wrong_in(result: CellResult, prepared: Prepared, times: int) -> Iterator[st
         yield f"requested is {result.requested}, and the specification gives otherwise"
     if (result.status == "ok") != bool(result.decisions):
         yield f"its status is {result.status}, and it names {result.decisions or 'no decisions'}"
-    then, now = result.threat.model_dump(), prepared.threats[result.cell].model_dump()
+    # Earlier versions had no dates.
+    left_out = (
+        {"model_time", "model_time_reason"} if result.threat.model_time_reason == NOT_RECORDED else set()
+    )
+    then, now = (
+        threat.model_dump(exclude=left_out) for threat in (result.threat, prepared.threats[result.cell])
+    )
     yield from (
         f"{name} is {then[name]!r}, found is {now[name]!r}" for name in now if then[name] != now[name]
     )

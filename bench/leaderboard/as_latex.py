@@ -23,6 +23,7 @@ _LETTERS: Mapping[str, str] = {
     "tracker trained defence": "T",
     "overlap": "O",
     "overlap unknown": "?",
+    "later tracker": "L",
 }
 """Mark of a threat model → its letter in narrow tables."""
 

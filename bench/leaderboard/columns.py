@@ -101,7 +101,10 @@ COLUMNS: Mapping[str, str] = {
     "identity_overlap_detail": "how many identities, or why it is unknown",
     "impostor_overlap": "whether an evaluated identity is among the impostors of thresholds or the distractors; "
     "empty: there are none",
-    "dataset_note": "a caution about the dataset, and about embeddings that are not of float32",
+    "model_time": "later: the tracker's weights were published after every surrogate's; not-later; empty: not known",
+    "model_time_reason": "why model_time is empty",
+    "dataset_note": "a caution about the dataset, about the development split, and about embeddings that are not of "
+    "float32",
     "benchmark_version": "rows of different versions are not compared",
     "run": "digest of the specification",
 }
@@ -145,6 +148,7 @@ TEXTS = frozenset(
             "access",
         ),
         *("attack_seen_by_defense", "identity_overlap", "identity_overlap_detail", "impostor_overlap"),
+        "model_time",
         *("dataset_note", "benchmark_version", "run"),
     }
 )

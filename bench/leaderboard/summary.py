@@ -183,6 +183,7 @@ def threat_marks(row: Row) -> tuple[str, ...]:
         "adaptive in part" if row.get("attack_adapts_in_part") else "",
         "tracker trained defence" if row.get("extractor_is_tracker") else "",
         {"yes": "overlap", "unknown": "overlap unknown"}.get(overlap, ""),
+        "later tracker" if row.get("model_time") == "later" else "",
     )
     return tuple(filter(None, marks))
 
@@ -257,7 +258,7 @@ SUMMARY_COLUMNS: tuple[SummaryColumn, ...] = (
         "threat",
         "Threat",
         "access; seen: the defence was trained on this attack; adaptive: the attack knows the defence; "
-        "overlap: an evaluated identity trained a part",
+        "overlap: an evaluated identity trained a part; later tracker: its weights are newer than every surrogate's",
         False,
         _threat,
     ),

@@ -29,6 +29,7 @@ from bench.contracts import (
 from bench.data.files import sha256_of
 from bench.errors import BenchError, DataError, UsageError
 from bench.plugins import factory, registry, syntax
+from bench.run.model_time import NOT_RECORDED, ModelTime, model_time
 from bench.run.roles import EVALUATION, REMAINING, TRAINING, identities_of, learnt_from
 from bench.run.spec import Cell, SplitName
 
@@ -75,6 +76,12 @@ class CellThreat(Frozen):
         description="whether an evaluated identity is among those that thresholds and distractors come from: yes, no; "
         "empty where the protocol has none",
     )
+    model_time: ModelTime = Field(
+        "",
+        description="later: the tracker's weights were published after every surrogate's; not-later; empty where dates "
+        "do not tell",
+    )
+    model_time_reason: str = Field(NOT_RECORDED, description="why model_time is empty")
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,7 @@ class Threats:
         trained_with = self.extractors(cell)
         overlap = self.identity_overlap(cell)
         exactly, in_part = self._adapts(cell)
+        time, why_no_time = self._model_time(surrogates, cell.backbone)
         return CellThreat(
             surrogates="|".join(surrogates),
             extractors="|".join(binding.backbones),
@@ -130,6 +138,8 @@ class Threats:
             identity_overlap=overlap.overlap,
             identity_overlap_detail=overlap.detail,
             impostor_overlap=self.impostor_overlap.overlap if self.run.impostors else "",
+            model_time=time,
+            model_time_reason=why_no_time,
         )
 
     def extractors(self, cell: Cell) -> tuple[str, ...]:
@@ -204,6 +214,12 @@ class Threats:
         if not surrogates:
             return ""
         return "white-box" if self.same_weights(surrogates, tracker) else "black-box"
+
+    def _model_time(self, surrogates: tuple[str, ...], tracker: str) -> tuple[ModelTime, str]:
+        if self.same_weights(surrogates, tracker):
+            return "not-later", ""
+        released = {name: self.backbone(name).card.released for name in surrogates}
+        return model_time(tracker, self.backbone(tracker).card.released, released)
 
     def _related(self, name: str, tracker: str) -> bool:
         one, other = self.backbone(name).card, self.backbone(tracker).card
