@@ -26,6 +26,13 @@ def test_the_changelog_begins_with_what_is_unreleased() -> None:
     assert headings[0] == "Unreleased"
 
 
+def test_no_page_keeps_the_marks_of_a_merge() -> None:
+    marks = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/*.md")]
+    assert len(pages) > 40
+    assert [str(page) for page in pages if marks.search(page.read_text(encoding="utf-8"))] == []
+
+
 def test_hooks_run_what_the_environment_has() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
     assert [repo["repo"] for repo in hooks] == ["local"]

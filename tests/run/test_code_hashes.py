@@ -455,11 +455,11 @@ def test_more_roots_are_part_of_the_digest():
 
 RECORDED = {
     1: {
-        "bench.contracts": "be125be83fbf15f1d195bb046517f694cd92b96ed10c76da4adfb84eb9c65bea",
+        "bench.contracts": "8fd690df19e6b963e3e2daea52de3eb13e0dab365741abec465d92a74148bc52",
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
         "bench.run.calls": "db78fe08bde9f32209cfaf8e3616c5e6f76510964b61cdfa7185093cb0139293",
         "bench.run.graph": "64400036e9a2b6f89a70602097564553bb15d5b9cfe6dde1cda8ef54ab7f5c92",
-        "bench.run.pipeline": "6a73bdb813b21845b26dc437bada7a47329404c4e89499f746a4b29d760c1c43",
+        "bench.run.pipeline": "911456a520221baf5bf6944eae38eca669b594edca5ce0c72618ba0cdf8c3313",
     }
 }
 """Contract version → hashes of the modules that stand behind it, as no key holds their code."""
