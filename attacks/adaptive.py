@@ -1,9 +1,13 @@
-"""The attacker who knows the defence: any gradient attack, made through the defence or several.
+"""The attacker who knows the defence: any gradient attack, made through the defence, or on surrogates trained by it.
 
 The inner attack runs as it is; its surrogates embed *defended* images, so that its gradient goes through the
 defence. What has no gradient is passed straight through (BPDA), what draws at random is averaged over draws
 (EOT): Athalye, Carlini, Wagner, "Obfuscated Gradients Give a False Sense of Security" (ICML 2018), sections 4.1
 and 4.2; Athalye et al., "Synthesizing Robust Adversarial Examples" (ICML 2018).
+
+A defence may also train the tracker's own backbone. Who has its recipe, not its weights, trains his surrogates by it
+and makes his cloaks on those: a transfer attack from adversarially trained surrogates (Springer, Mitchell, Kenyon, "A
+Little Robustness Goes a Long Way", NeurIPS 2021). The harness trains them; here they embed in the surrogates' place.
 
 Where several things may happen to a cloak (defences b, or none), the one it moves least counts:
 
@@ -32,13 +36,15 @@ from bench.contracts import (
     Backbone,
     Binding,
     Context,
+    Defense,
     Faces,
+    Hardening,
     Method,
     MethodParams,
     Purifier,
     ThreatModel,
 )
-from bench.errors import UsageError
+from bench.errors import MethodError, UsageError
 from bench.plugins import factory, syntax
 from bench.plugins import factory as methods
 from bench.plugins.composition import Composition
@@ -56,11 +62,12 @@ order of the branches would turn round. Beside a long constant normalising is ne
 
 
 class Adaptive(Attack):
-    """Makes another attack's cloaks through the defences the attacker knows."""
+    """Makes another attack's cloaks through the purifiers, and on surrogates under the hardenings, that are known."""
 
     name: ClassVar[str] = "adaptive"
     paper: ClassVar[str] = (
-        "Athalye, Carlini, Wagner, ICML 2018 (arXiv 1802.00420); Tramèr et al., NeurIPS 2020 (arXiv 2002.08347)"
+        "Athalye, Carlini, Wagner, ICML 2018 (arXiv 1802.00420); Tramèr et al., NeurIPS 2020 (arXiv 2002.08347); "
+        "Springer, Mitchell, Kenyon, NeurIPS 2021 (arXiv 2106.02105)"
     )
 
     class Params(MethodParams):
@@ -75,7 +82,7 @@ class Adaptive(Attack):
         defense: str = Field(
             "puface",
             min_length=1,
-            description="what the attacker knows: purifiers, several joined by ' & '",
+            description="what the attacker knows: purifiers and hardenings, several joined by ' & '",
             json_schema_extra={"method": "defenses"},
         )
         mode: Literal["defended", "joint"] = Field(
@@ -83,13 +90,13 @@ class Adaptive(Attack):
         )
         grad: Literal["auto", "exact", "bpda", "eot"] = Field(
             "auto",
-            description="gradient of a defence: what it declares, its own, straight through, or own and averaged",
+            description="gradient of a purifier: what it declares, its own, straight through, or own and averaged",
         )
         samples: int = Field(
             4,
             ge=1,
             le=1000,
-            description="draws averaged in each step where a defence draws at random",
+            description="draws averaged in each step where a purifier draws at random",
             json_schema_extra={"unit": "draws"},
         )
 
@@ -98,7 +105,7 @@ class Adaptive(Attack):
     def __init__(self, params: Params | None = None) -> None:
         super().__init__(params)
         self._inner = factory.attack(self.params.attack)
-        self._defenses = _purifiers(self.params.defense)
+        self._defenses = _known(self.params.defense)
         _require_gradient_attack(self._inner)
 
     def parts(self) -> tuple[Method, ...]:
@@ -119,15 +126,21 @@ class Adaptive(Attack):
     @property
     def core_seconds(self) -> float:
         """The inner attack's own, and every view of the photo forward and back at each of its steps."""
-        draws = [1 if defense.deterministic else self.params.samples for defense in self._defenses]
-        views = sum(n * defense.core_seconds for n, defense in zip(draws, self._defenses, strict=True))
+        views = sum(self._draws(each) * each.core_seconds for each in self._purifiers())
         return self._inner.core_seconds + 2.5 * self._inner.passes * views
 
     @property
     def passes(self) -> int:
         """The inner attack's, each with every view."""
-        views = sum(1 if defense.deterministic else self.params.samples for defense in self._defenses)
+        views = sum(self._draws(defense) for defense in self._defenses)
         return self._inner.passes * (views + (self.params.mode == "joint"))
+
+    def _purifiers(self) -> tuple[Purifier, ...]:
+        return tuple(defense for defense in self._defenses if isinstance(defense, Purifier))
+
+    def _draws(self, defense: Defense) -> int:
+        """Return in how many ways a defence is tried at each step."""
+        return self.params.samples if isinstance(defense, Purifier) and not defense.deterministic else 1
 
     def pool(self) -> str | None:
         """Return the surrogates the inner attack asks for."""
@@ -140,8 +153,14 @@ class Adaptive(Attack):
             UsageError: `grad` asks of a defence what it cannot do.
         """
         del binding
-        for defense in self._defenses:
-            self._require_gradient(defense)
+        purifiers = self._purifiers()
+        if self.params.grad != "auto" and not purifiers:
+            raise UsageError(
+                f"adaptive: grad={self.params.grad} is about purifiers, and '{self.params.defense}' has none: a "
+                "hardened surrogate has the gradient of its own network. Leave grad out."
+            )
+        for purifier in purifiers:
+            self._require_gradient(purifier)
         return ()
 
     def _require_gradient(self, defense: Purifier) -> None:
@@ -160,33 +179,40 @@ class Adaptive(Attack):
             )
 
     def cloak(self, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
-        """Return the inner attack's cloaks of the raw photos, made through the defences.
+        """Return the inner attack's cloaks of the raw photos, made through the purifiers and on hardened surrogates.
 
         Raises:
             UsageError: `ctx` has no differentiable surrogate, or what the inner attack raises.
+            MethodError: `ctx` has not a hardened surrogate for each surrogate and hardening.
         """
         require_surrogates(self.name, ctx)
         return self._inner.cloak(faces, self._inner_context(ctx))
 
     def assign_targets(self, faces: Faces, ctx: Context) -> Mapping[str, str]:
-        """Return whom the inner attack's cloaks imitate; its surrogates see defended images."""
+        """Return whom the inner attack's cloaks imitate; its surrogates are those of `cloak`."""
         return self._inner.assign_targets(faces, self._inner_context(ctx))
 
     def _inner_context(self, ctx: Context) -> Context:
-        """Return the inner attack's context, its surrogates looking through the defences."""
+        """Return the inner attack's context, its surrogates looking through the purifiers or hardened."""
         own, *others = ctx.parts
-        branches = [
-            Branch(self._steps(defense, part), 1 if defense.deterministic else self.params.samples)
-            for defense, part in zip(self._defenses, others, strict=True)
-        ]
+        branches: list[Branch] = []
+        embedding: list[Sequence[Backbone]] = []  # of each branch, in the surrogates' order
+        for defense, part in zip(self._defenses, others, strict=True):
+            if isinstance(defense, Purifier):
+                branches.append(Branch(self._steps(defense, part), self._draws(defense)))
+                embedding.append(ctx.backbones)
+            else:
+                branches.append(Branch((), 1))
+                embedding.append(_hardened(defense, ctx, part))
         if self.params.mode == "joint":
             branches.append(Branch((), 1))
+            embedding.append(ctx.backbones)
         views = Views(tuple(branches))
         power = POWER if self._inner.threat.goal == "targeted" else -POWER
         return replace(
             own,
             seed=ctx.seed,
-            backbones=tuple(Defended(backbone, views, power) for backbone in ctx.backbones),
+            backbones=tuple(Defended(each, views, power) for each in zip(*embedding, strict=True)),
             targets=ctx.targets,
             advance=ctx.advance,
         )
@@ -201,21 +227,21 @@ class Adaptive(Attack):
         )
 
 
-def _purifiers(text: str) -> tuple[Purifier, ...]:
-    """Return the purifiers of a list joined by ``&``.
+def _known(text: str) -> tuple[Purifier | Hardening, ...]:
+    """Return the purifiers and hardenings of a list joined by ``&``.
 
     Raises:
-        UsageError: one of them is not a purifier, or is none at all.
+        UsageError: one of them is neither, does nothing, or is a purifier that learns first.
     """
-    found = []
+    found: list[Purifier | Hardening] = []
     for part in syntax.split(text, "&"):
         defense = factory.defense(part)
-        if not isinstance(defense, Purifier):
+        if not isinstance(defense, Purifier | Hardening):
             raise UsageError(
-                f"adaptive: defence '{part}' changes the tracker, not the photos, so no cloak can be made through "
-                "it. Name purifiers, e.g. defense=puface."
+                f"adaptive: defence '{part}' is neither a purifier, through which a cloak can be made, nor a "
+                "hardening, by which surrogates can be trained. Name such, e.g. defense=puface."
             )
-        if not defense.changes_images:
+        if isinstance(defense, Purifier) and not defense.changes_images:
             raise UsageError(
                 f"adaptive: defence '{part}' does nothing. Leave it out; mode=joint counts the undefended tracker."
             )
@@ -226,6 +252,33 @@ def _purifiers(text: str) -> tuple[Purifier, ...]:
             )
         found.append(defense)
     return tuple(found)
+
+
+def _hardened(hardening: Hardening, ctx: Context, part: Context) -> Sequence[Backbone]:
+    """Return the attack's surrogates under a hardening, as the harness trained them.
+
+    Args:
+        hardening: for messages.
+        ctx: the attack's.
+        part: the hardening's.
+
+    Raises:
+        MethodError: there is not one for each surrogate.
+        UsageError: one has no gradient.
+    """
+    if len(part.hardened) != len(ctx.backbones):
+        raise MethodError(
+            f"adaptive: the context has {len(part.hardened)} surrogates hardened by "
+            f"'{methods.canonical(hardening)}' for {len(ctx.backbones)} surrogates: whoever calls an attack that knows "
+            "a hardening must fill Context.hardened of that part."
+        )
+    for backbone in part.hardened:
+        if not backbone.differentiable:
+            raise UsageError(
+                f"adaptive: surrogate '{backbone.card.name}' has no gradient once '{methods.canonical(hardening)}' "
+                "has hardened it. Name another hardening or other surrogates."
+            )
+    return part.hardened
 
 
 def _require_gradient_attack(attack: Attack) -> None:
@@ -239,6 +292,11 @@ def _require_gradient_attack(attack: Attack) -> None:
         raise UsageError(
             f"adaptive: {named} makes cloaks for a key and for surrogates its weights were made against; neither goes "
             "through a defence. Name an attack without weights, e.g. attack=pgd."
+        )
+    if any(isinstance(part, Hardening) for part in attack.parts()):
+        raise UsageError(
+            f"adaptive: {named} has hardened surrogates of its own, which would not look through the defences named "
+            "beside it. Name all defences in one adaptive, joined by ' & '."
         )
     if attack.pool() is None or not attack.threat.surrogates:
         raise UsageError(
@@ -292,7 +350,7 @@ class Branch:
     """One thing that may happen to a cloak before the tracker embeds it.
 
     Attributes:
-        steps: the purifiers in order; none for the undefended tracker.
+        steps: the purifiers in order; none for a tracker that purifies nothing, undefended or hardened.
         samples: number of draws.
     """
 
@@ -362,41 +420,53 @@ class Views:
 
 
 class Defended(Backbone):
-    """A surrogate that embeds what is left of images after the defences.
+    """A surrogate under the defences: what is left of images after each, embedded as a tracker with it would.
 
     Args:
-        surrogate: loaded.
+        backbones: the surrogate of each branch, loaded: as it is, or hardened.
         views: the branches.
         power: of the branches' distances in their weights; negative where the nearest counts.
+
+    Raises:
+        UsageError: the embeddings of two branches are not of one length.
     """
 
     name: ClassVar[str] = "defended"
 
-    def __init__(self, surrogate: Backbone, views: Views, power: int) -> None:
+    def __init__(self, backbones: Sequence[Backbone], views: Views, power: int) -> None:
         super().__init__()
-        self.surrogate, self.views, self.power = surrogate, views, power
-        count = len(views.branches)
-        length = surrogate.card.embedding_dim
+        self.backbones, self.views, self.power = tuple(backbones), views, power
+        first, *others = (backbone.card for backbone in self.backbones)
+        for other in others:
+            if other.embedding_dim != first.embedding_dim:
+                raise UsageError(
+                    f"adaptive: surrogate '{first.name}' gives embeddings of length {first.embedding_dim} under one "
+                    f"defence and {other.embedding_dim} under another, which cannot stand side by side. Name one "
+                    "defence, with mode=defended."
+                )
+        count, length = len(self.backbones), first.embedding_dim
         dimension = length if count == 1 else count * length + 1
-        self.card = surrogate.card.model_copy(update={"embedding_dim": dimension})
+        self.card = first.model_copy(update={"embedding_dim": dimension})
 
     def load(self, device: torch.device) -> None:
-        """Read nothing: the surrogate is loaded."""
+        """Read nothing: the surrogates are loaded."""
 
     def embed(self, images: Tensor) -> Tensor:
         """Return N×D embeddings of the one branch there is, or `side_by_side` of several."""
-        found = [self._mean(draws) for draws in self.views(images)]
+        pairs = zip(self.backbones, self.views(images), strict=True)
+        found = [_mean(backbone, draws) for backbone, draws in pairs]
         return found[0] if len(found) == 1 else side_by_side(found, self.power)
 
-    def _mean(self, draws: Sequence[Tensor]) -> Tensor:
-        """Return the mean of the draws' unit embeddings, as long as embeddings of this surrogate are."""
-        embeddings = [self.surrogate.embed(draw) for draw in draws]
-        if len(embeddings) == 1:
-            return embeddings[0]
-        stacked = torch.stack(embeddings)
-        length = stacked.detach().norm(dim=2, keepdim=True).mean(0)
-        mean: Tensor = F.normalize(stacked, dim=2).mean(0) * length
-        return mean
+
+def _mean(backbone: Backbone, draws: Sequence[Tensor]) -> Tensor:
+    """Return the mean of the draws' unit embeddings, as long as embeddings of this backbone are."""
+    embeddings = [backbone.embed(draw) for draw in draws]
+    if len(embeddings) == 1:
+        return embeddings[0]
+    stacked = torch.stack(embeddings)
+    length = stacked.detach().norm(dim=2, keepdim=True).mean(0)
+    mean: Tensor = F.normalize(stacked, dim=2).mean(0) * length
+    return mean
 
 
 def side_by_side(embeddings: Sequence[Tensor], power: int) -> Tensor:

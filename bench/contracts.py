@@ -127,6 +127,10 @@ class Context:
             folder is. None: nothing is kept.
         parts: the contexts of `Method.parts`, in the same order, each with its own backbones, files and seed: an
             attack that tries a defence must not know what the tracker's will draw.
+        hardened: in the context of a `Hardening` that is a part of an attack: the attack's surrogates (`backbones` of
+            the attack's own context, same order), each hardened by that part as a tracker hardens its own backbone:
+            trained, loaded, differentiable where the hardening's result is. Nothing calls `train` or `harden` of
+            such a part again. () in every other context.
     """
 
     seed: int = 0
@@ -139,6 +143,7 @@ class Context:
     advance: Callable[[int], None] = lambda _n: None
     checkpoint: Path | None = None
     parts: tuple[Context, ...] = ()
+    hardened: Sequence[Backbone] = ()
 
     def generator(self, stage: str, item: str) -> torch.Generator:
         """Return the CPU generator of (seed, stage, image or identity id)."""
@@ -320,7 +325,8 @@ class Method(ABC):  # noqa: B024 -- what is abstract is up to each kind
         """Return the methods it is made of, the same objects at each call; () for most.
 
         Code, parameters, files and helpers of the parts decide the output too. What a method says of itself
-        (`files`, `Defense.training_identities`) is without its parts, which are asked as well.
+        (`files`, `Defense.training_identities`) is without its parts, which are asked as well. Where an attack names a
+        hardening, its surrogates are hardened by it before it makes a cloak (`Context.hardened`).
         """
         return ()
 

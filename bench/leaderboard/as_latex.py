@@ -20,6 +20,7 @@ _LETTERS: Mapping[str, str] = {
     "seen": "S",
     "seen (other parameters)": "s",
     "adaptive": "A",
+    "adaptive (recipe)": "R",
     "tracker trained defence": "T",
     "overlap": "O",
     "overlap unknown": "?",

@@ -89,7 +89,7 @@ COLUMNS: Mapping[str, str] = {
     "warnings": "warnings about the row's numbers, each as code: sentence; empty where there is none",
     "surrogates": "backbones the attack used",
     "extractors": "backbones the defence was trained with",
-    "access": "black-box or white-box (the tracker's backbone is a surrogate)",
+    "access": "black-box or white-box (the tracker's backbone is a surrogate, or served to train one)",
     "extractor_is_tracker": "the tracker's backbone, by name or by its weights' SHA-256, trained the defence",
     "related": "a surrogate or extractor is of the tracker's family",
     "extractors_are_surrogates": "surrogates and extractors overlap",
@@ -97,6 +97,8 @@ COLUMNS: Mapping[str, str] = {
     "attack_adapts_to_defense": "the attack was optimised against this very defence",
     "attack_adapts_in_part": "the attack was optimised against a part of this defence, or a whole that shares one, not "
     "against this defence",
+    "attack_knows": "what the attack has of that defence or part: weights (the very purifier, the very hardened "
+    "tracker), recipe (how trackers are hardened, not the weights that come of it); empty: it adapts to nothing here",
     "identity_overlap": "an evaluated identity's photos trained the backbone, defence or attack: yes, no, unknown",
     "identity_overlap_detail": "how many identities, or why it is unknown",
     "impostor_overlap": "whether an evaluated identity is among the impostors of thresholds or the distractors; "
@@ -147,7 +149,13 @@ TEXTS = frozenset(
             "extractors",
             "access",
         ),
-        *("attack_seen_by_defense", "identity_overlap", "identity_overlap_detail", "impostor_overlap"),
+        *(
+            "attack_seen_by_defense",
+            "attack_knows",
+            "identity_overlap",
+            "identity_overlap_detail",
+            "impostor_overlap",
+        ),
         "model_time",
         *("dataset_note", "benchmark_version", "run"),
     }

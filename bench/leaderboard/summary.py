@@ -176,11 +176,12 @@ def threat_marks(row: Row) -> tuple[str, ...]:
     access, seen, overlap = (
         _text(row, name) for name in ("access", "attack_seen_by_defense", "identity_overlap")
     )
+    recipe = " (recipe)" if _text(row, "attack_knows") == "recipe" else ""
     marks = (
         access,
         {"seen": "seen", "seen-with-other-parameters": "seen (other parameters)"}.get(seen, ""),
-        "adaptive" if row.get("attack_adapts_to_defense") else "",
-        "adaptive in part" if row.get("attack_adapts_in_part") else "",
+        f"adaptive{recipe}" if row.get("attack_adapts_to_defense") else "",
+        f"adaptive in part{recipe}" if row.get("attack_adapts_in_part") else "",
         "tracker trained defence" if row.get("extractor_is_tracker") else "",
         {"yes": "overlap", "unknown": "overlap unknown"}.get(overlap, ""),
         "later tracker" if row.get("model_time") == "later" else "",

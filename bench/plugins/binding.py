@@ -1,6 +1,9 @@
 """Which helper backbones a method gets in one cell: its surrogates or extractors, resolved before any work."""
 
-from bench.contracts import Attack, BackbonePool, Binding, Method
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bench.contracts import Attack, BackbonePool, Binding, Hardening, Method
 from bench.errors import UsageError, unknown
 from bench.plugins import registry
 from bench.plugins.factory import canonical
@@ -56,3 +59,38 @@ def bind(method: Method, dataset: str, domain: str, pool: BackbonePool, tracker:
     """
     parts = tuple(bind(part, dataset, domain, pool, tracker) for part in method.parts())
     return Binding(dataset, domain, helpers(method, pool, tracker), tracker, parts)
+
+
+@dataclass(frozen=True)
+class KnownHardening:
+    """A hardening whose recipe an attack has.
+
+    Attributes:
+        path: where it stands: the index among the parts of the method, among the parts of that part, and so on.
+        method: the hardening.
+        surrogates: names of the attack's surrogates, each of which is hardened by it.
+    """
+
+    path: tuple[int, ...]
+    method: Hardening
+    surrogates: tuple[str, ...]
+
+
+def known_hardenings(method: Method, binding: Binding) -> Iterator[KnownHardening]:
+    """Yield the hardenings that are parts of an attack: of a method itself, or of an attack it is made of.
+
+    What is inside a hardening is its own affair, and is looked at where it is trained.
+
+    Args:
+        method: an attack, or a defence that has attacks among its parts.
+        binding: as `bind` returned it for the method.
+    """
+    yield from _known_hardenings(method, binding, ())
+
+
+def _known_hardenings(method: Method, binding: Binding, path: tuple[int, ...]) -> Iterator[KnownHardening]:
+    for index, (part, own) in enumerate(zip(method.parts(), binding.parts, strict=True)):
+        if isinstance(method, Attack) and isinstance(part, Hardening):
+            yield KnownHardening((*path, index), part, binding.backbones)
+        else:
+            yield from _known_hardenings(part, own, (*path, index))

@@ -157,9 +157,11 @@ def _attacks(view: RunView, cells: list[CellResult]) -> Table:
 
 def _adapts(cell: CellResult) -> str:
     """Return whether the attack was made against the defence, in a word or two."""
-    if cell.threat.attack_adapts_to_defense:
-        return "yes"
-    return "in part" if cell.threat.attack_adapts_in_part else "no"
+    threat = cell.threat
+    if not (threat.attack_adapts_to_defense or threat.attack_adapts_in_part):
+        return "no"
+    adapts = "yes" if threat.attack_adapts_to_defense else "in part"
+    return f"{adapts} (recipe)" if threat.attack_knows == "recipe" else adapts
 
 
 def _defenses(cells: list[CellResult]) -> Table:
@@ -198,7 +200,10 @@ def _defenses(cells: list[CellResult]) -> Table:
         Column("Attacks"),
         Column("Trained with", "backbones whose features it was trained with"),
         Column("Tracker's own", "the tracker's backbone is one of these"),
-        Column("Attack adapts", "the attack was made against this defence"),
+        Column(
+            "Attack adapts",
+            "the attack was made against this defence; recipe: it knows how trackers are hardened, not the weights",
+        ),
         Column("Trackers"),
     )
     return Table("What the defences knew.", columns, tuple(rows))

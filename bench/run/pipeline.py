@@ -12,12 +12,14 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 from bench.contracts import TRAINING_PHOTOS, Binding, Defense, Hardening, PhotoSet, Purifier, View
 from bench.errors import UsageError
 from bench.plugins import factory
+from bench.plugins.binding import KnownHardening, known_hardenings
 from bench.quality import diagnosis
 from bench.quality.lpips import Lpips
 from bench.run.bound import BoundBackbone, BoundMethod, Plugin, Tracker, helper_names
 from bench.run.device import Machine
 from bench.run.digest import environment
 from bench.run.graph import Node
+from bench.run.hardened_surrogates import PartPlugin, RecipeAttack
 from bench.run.photo_sets import Photos, Purpose, parts, shards, training_photos
 from bench.run.resolve import Resolved
 from bench.run.spec import Cell
@@ -94,10 +96,43 @@ class Pipeline:
         helpers = {name: self.backbone(name) for name in helper_names(binding)}
         bound = BoundMethod(plugin, binding, helpers, seed)
         trained = self.backbone(tracker) if isinstance(plugin.method, Hardening) else None
+        known = tuple(known_hardenings(plugin.method, binding))
         if trained is None and not plugin.method.requires_fit:
-            return bound
+            return self._with_recipes(bound, known) if known else bound
+        if known:
+            raise UsageError(
+                f"{plugin.name} learns before the run makes any cloak, and would need surrogates hardened by "
+                f"{factory.canonical(known[0].method)} for that, which only an attack that makes its cloaks photo by "
+                "photo can have. Leave that hardening out of it."
+            )
         faces = self.training_faces("training", plugin.method.training_photos)
-        return replace(bound, fitted=Fit(bound.label, self._here, bound, faces, trained))
+        label = f"{bound.label} on {tracker}" if trained else bound.label
+        return replace(bound, fitted=Fit(label, self._here, bound, faces, trained))
+
+    def _with_recipes(self, bound: BoundMethod[Any], known: Sequence[KnownHardening]) -> RecipeAttack:
+        """Return an attack with its surrogates trained by each hardening that it knows, as trackers train theirs.
+
+        Under the attack's own seed: where the tracker's backbone is named as a surrogate (white-box), what comes of it
+        are the very weights of the hardened tracker.
+        """
+        hardened = (
+            (
+                each.path,
+                tuple(
+                    self._hardened(PartPlugin.inside(bound.plugin, each.path), name, bound.seed)
+                    for name in each.surrogates
+                ),
+            )
+            for each in known
+        )
+        return RecipeAttack(
+            bound.plugin, bound.binding, bound.backbones, bound.seed, hardened=tuple(hardened)
+        )
+
+    @_once
+    def _hardened(self, hardening: Plugin[Any], backbone: str, seed: int) -> Tracker:
+        """Return a backbone under a hardening: the very training it has where it is itself the tracker."""
+        return Tracker(self.backbone(backbone), self._bound(hardening, backbone, seed))
 
     def _tracker(self, defense: str, tracker: str, seed: int) -> Tracker:
         """Return the tracker's backbone, hardened where the defence does that."""

@@ -6,7 +6,7 @@ against says so. All of it is known before work starts; what would be impossible
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -24,11 +24,13 @@ from bench.contracts import (
     Hardening,
     Identity,
     Method,
+    Purifier,
     with_parts,
 )  # fmt: skip
 from bench.data.files import sha256_of
 from bench.errors import BenchError, DataError, UsageError
 from bench.plugins import factory, registry, syntax
+from bench.plugins.binding import known_hardenings
 from bench.run.model_time import NOT_RECORDED, ModelTime, model_time
 from bench.run.roles import EVALUATION, REMAINING, TRAINING, identities_of, learnt_from
 from bench.run.spec import Cell, SplitName
@@ -48,7 +50,8 @@ class CellThreat(Frozen):
     surrogates: str = Field(description="backbones the attack used, joined by |; empty: none")
     extractors: str = Field(description="backbones the defence was trained with, joined by |; empty: none")
     access: str = Field(
-        description="black-box, white-box (the tracker's backbone is a surrogate), or empty without surrogates"
+        description="black-box, white-box (the tracker's backbone is a surrogate, or served to train one), or empty "
+        "without surrogates"
     )
     extractor_is_tracker: bool = Field(
         False,
@@ -66,6 +69,11 @@ class CellThreat(Frozen):
     attack_adapts_in_part: bool = Field(
         False,
         description="the attack was made against a part of this defence, or a whole that shares one; not against it",
+    )
+    attack_knows: Literal["weights", "recipe", ""] = Field(
+        "",
+        description="what the attack has of that defence or part: weights: the very purifier, or the very hardened "
+        "tracker; recipe: how trackers are hardened, not the weights that come of it; empty: it adapts to nothing here",
     )
     identity_overlap: Overlap = Field(
         description="whether an evaluated identity's photos trained the tracker's backbone, the defence or the attack"
@@ -125,16 +133,18 @@ class Threats:
         overlap = self.identity_overlap(cell)
         exactly, in_part = self._adapts(cell)
         time, why_no_time = self._model_time(surrogates, cell.backbone)
+        used = (*surrogates, *self._trained_surrogates(cell))
         return CellThreat(
             surrogates="|".join(surrogates),
             extractors="|".join(binding.backbones),
-            access=self._access(surrogates, cell.backbone),
+            access=self._access(used, cell.backbone),
             extractor_is_tracker=bool(self.same_weights(trained_with, cell.backbone)),
             related=any(self._related(name, cell.backbone) for name in {*surrogates, *trained_with}),
             extractors_are_surrogates=any(self.same_weights(binding.backbones, name) for name in surrogates),
             attack_seen_by_defense=_seen(attack, defense.trained_on(binding)),
             attack_adapts_to_defense=exactly,
             attack_adapts_in_part=in_part,
+            attack_knows=self._knows(cell) if exactly or in_part else "",
             identity_overlap=overlap.overlap,
             identity_overlap_detail=overlap.detail,
             impostor_overlap=self.impostor_overlap.overlap if self.run.impostors else "",
@@ -144,12 +154,35 @@ class Threats:
 
     def extractors(self, cell: Cell) -> tuple[str, ...]:
         """Return the extractors of the cell's defence and of the defences its attack works against, sorted."""
-        run = self.run
-        attack, defense = run.attacks[cell.attack], run.defenses[cell.defense]
-        inside = with_parts(attack, run.binding(attack, cell.backbone))
-        known = [bound for part, bound in inside if isinstance(part, Defense)]
-        bindings = [run.binding(defense, cell.backbone), *known]
-        return tuple(sorted({name for binding in bindings for name in binding.backbones}))
+        defense = self.run.defenses[cell.defense]
+        own = self.run.binding(defense, cell.backbone).backbones
+        inside = with_parts(*self._attack(cell))
+        known = {name for part, bound in inside if isinstance(part, Purifier) for name in bound.backbones}
+        return tuple(sorted({*own, *known, *self._trained_surrogates(cell)}))
+
+    def _attack(self, cell: Cell) -> tuple[Attack, Binding]:
+        """Return the cell's attack with its binding."""
+        attack = self.run.attacks[cell.attack]
+        return attack, self.run.binding(attack, cell.backbone)
+
+    def _trained_surrogates(self, cell: Cell) -> tuple[str, ...]:
+        """Return the backbones that served to train the attack's surrogates by the hardenings it knows."""
+        trainings = _trainings(self.run, *self._attack(cell))
+        return tuple(sorted({name for _, bound in trainings for name in bound.backbones}))
+
+    def _knows(self, cell: Cell) -> Literal["weights", "recipe"]:
+        """Say whether the attack has all of the defence that it adapts to, or of some hardening the recipe only.
+
+        A surrogate that is the tracker's backbone is hardened to the very weights of the hardened tracker: same
+        recipe, same photos, same seed.
+        """
+        attack, binding = self._attack(cell)
+        hardenings = _hardenings(self.run.defenses[cell.defense]) & _known_names(attack)
+        held: set[str] = set()
+        for known in known_hardenings(attack, binding):
+            if self.same_weights(known.surrogates, cell.backbone):
+                held.add(factory.canonical(known.method))
+        return "weights" if hardenings <= held else "recipe"
 
     def _adapts(self, cell: Cell) -> tuple[bool, bool]:
         """Say whether the attack knows the very defence of the cell, and else whether what it knows shares a part."""
@@ -158,31 +191,46 @@ class Threats:
             return False, False
         if factory.canonical(defense) in attack.threat.adapts_to:
             return True, False
-        made_of = _names(defense)
-        known = {*attack.threat.adapts_to}.union(
-            *(_names(p) for p in attack.parts() if isinstance(p, Defense))
-        )
-        return False, not made_of.isdisjoint(known)
+        return False, not _names(defense).isdisjoint(_known_names(attack))
 
     def check(self) -> None:
         """Refuse what no row could be read from.
 
         Raises:
             UsageError: the dataset gives a photo to two identities or to gallery and probes; or a pool that
-                stands for other backbones than the tracker's holds the tracker's weights under another name.
+                stands for other backbones than the tracker's holds the tracker's weights under another name, or would
+                have the tracker train the surrogates of an attack that may not know it.
         """
         _check_photos(self.run.dataset)
         _check_split(self.run)
         for tracker in self.run.backbones:
             for method in (*self.run.attacks.values(), *self.run.defenses.values()):
                 self._check_pool(method, tracker)
+            for attack in self.run.attacks.values():
+                self._check_recipe(attack, tracker)
+
+    def _check_recipe(self, attack: Attack, tracker: str) -> None:
+        """Refuse the tracker's backbone among the helpers that a pool gives to the training of a surrogate."""
+        binding = self.run.binding(attack, tracker)
+        trainings = tuple(_trainings(self.run, attack, binding))
+        if trainings and self.same_weights(binding.backbones, tracker):
+            return  # white-box by name: nothing about the tracker is hidden from the attack
+        for method, bound in trainings:
+            same = self.same_weights(bound.backbones, tracker) if _from_pool(method) else ()
+            if same:
+                raise UsageError(
+                    f"{factory.canonical(attack)} would train its surrogate {bound.tracker} by "
+                    f"{factory.canonical(method)} with the backbone {same[0]}, which is the tracker's ({tracker}), as "
+                    f"the pool '{method.pool()}' gives all but the surrogate's own group. Name the helpers in the "
+                    "hardening one by one, joined by '|'."
+                )
 
     def _check_pool(self, method: Method, tracker: str) -> None:
         for part in method.parts():
             self._check_pool(part, tracker)
-        wanted = method.pool()
-        if wanted is None or (wanted != "auto" and wanted not in registry.POOLS.entries()):
+        if not _from_pool(method):
             return  # named one by one: whoever names the tracker's backbone asks for it
+        wanted = method.pool()
         same = self.same_weights(self.run.helpers(method, tracker), tracker)
         if same:
             raise UsageError(
@@ -380,6 +428,32 @@ def _check_split(run: Resolved) -> None:
                 f"protocol {run.protocol.name} puts photo '{min(both)}' both into the gallery and among the probes; a "
                 "tracker would be asked about a photo it has."
             )
+
+
+def _from_pool(method: Method) -> bool:
+    """Say whether a method has its helpers from a pool, not named one by one."""
+    wanted = method.pool()
+    return wanted is not None and (wanted == "auto" or wanted in registry.POOLS.entries())
+
+
+def _trainings(run: Resolved, attack: Attack, binding: Binding) -> Iterator[tuple[Method, Binding]]:
+    """Yield the hardenings that an attack knows, and their parts, as each is bound to train a surrogate."""
+    for known in known_hardenings(attack, binding):
+        for surrogate in known.surrogates:
+            yield from with_parts(known.method, run.binding(known.method, surrogate))
+
+
+def _hardenings(defense: Defense) -> set[str]:
+    """Return the canonical names of the hardenings among a defence and the defences it is made of."""
+    inside = (_hardenings(part) for part in defense.parts() if isinstance(part, Defense))
+    own = {factory.canonical(defense)} if isinstance(defense, Hardening) else set()
+    return own.union(*inside)
+
+
+def _known_names(attack: Attack) -> set[str]:
+    """Return the canonical names of the defences that an attack works against, and of what these are made of."""
+    inside = (_names(part) for part in attack.parts() if isinstance(part, Defense))
+    return {*attack.threat.adapts_to}.union(*inside)
 
 
 def _names(defense: Defense) -> set[str]:

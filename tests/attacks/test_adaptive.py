@@ -11,8 +11,8 @@ from attacks._input_diversity import diversified, draw_diversity
 from attacks.adaptive import POWER, Branch, Defended, Step, Views, branch_weights, straight_through
 from attacks.lowkey import feature_gain, feature_scale, flip_summed
 from attacks.pgd import PGD
-from bench.contracts import MICRO_BATCH, Backbone, Binding, Context, Faces, Purifier
-from bench.errors import UsageError
+from bench.contracts import MICRO_BATCH, Backbone, Binding, Context, Faces, Hardening, Purifier
+from bench.errors import MethodError, UsageError
 from bench.plugins import factory
 from bench.plugins import factory as methods
 from bench.quality.metrics import dssim, linf, to_8_bits
@@ -151,7 +151,7 @@ def test_a_defence_without_gradient_gets_the_gradient_at_the_defended_image(surr
     (surrogate, _) = surrogates
     images = faces.images[:3]
     views = Views((Branch((Step(purifier, Context(), exact=False),), 1),))
-    found = gradient_at(lambda x: Defended(surrogate, views, -POWER).embed(x).square().sum(), images)
+    found = gradient_at(lambda x: Defended([surrogate], views, -POWER).embed(x).square().sum(), images)
     defended = seen_through(purifier, images)
     expected = gradient_at(lambda x: surrogate.embed(x).square().sum(), defended)
     assert not torch.equal(defended, images)
@@ -185,7 +185,7 @@ def test_images_beyond_the_range_are_defended_as_they_would_be_posted_and_keep_t
     views = Views((Branch((Step(JPEG(), Context(), exact=False),), 1),))
     ((seen,),) = views(images)
     assert torch.equal(seen, seen_through(JPEG(), images.clamp(0, 1)))
-    gradient = gradient_at(lambda x: Defended(surrogates[0], views, -POWER).embed(x).square().sum(), images)
+    gradient = gradient_at(lambda x: Defended([surrogates[0]], views, -POWER).embed(x).square().sum(), images)
     torch.testing.assert_close(gradient, gradient_at(lambda x: surrogates[0].embed(x).square().sum(), seen))
 
 
@@ -210,7 +210,7 @@ def test_a_random_defence_is_averaged_over_its_draws(surrogates, faces):
     noise = Watched(Noise.Params(sigma=20))
     views = Views((Branch((Step(noise, Context(seed=3), exact=True),), 5),))
     with torch.no_grad():
-        found = F.normalize(Defended(surrogate, views, -POWER).embed(faces.images), dim=1)
+        found = F.normalize(Defended([surrogate], views, -POWER).embed(faces.images), dim=1)
         draws = []
         for names in list(noise.ids):
             view = noise.purify(Faces(faces.images, names, names), Context(seed=3))
@@ -228,7 +228,7 @@ def test_more_draws_come_nearer_to_the_expected_embedding(surrogates, faces):
             (Branch((Step(Noise(Noise.Params(sigma=30)), Context(seed=seed), exact=True),), samples),)
         )
         with torch.no_grad():
-            return F.normalize(Defended(surrogate, views, -POWER).embed(faces.images), dim=1)
+            return F.normalize(Defended([surrogate], views, -POWER).embed(faces.images), dim=1)
 
     expected = mean_of(128, 1)
     few, many = ((mean_of(n, 2) - expected).norm(dim=1).mean() for n in (1, 16))
@@ -291,7 +291,7 @@ def test_the_gradient_is_that_of_the_weighted_sum_of_distances(surrogates, faces
     cloaks = (faces.images + strength * torch.randn(faces.images.shape, generator=generator)).clamp(0, 1)
     if strength > 0.5:
         cloaks = 1 - cloaks
-    defended = Defended(surrogate, Views(two_branches()), -POWER)
+    defended = Defended([surrogate] * 2, Views(two_branches()), -POWER)
     with torch.no_grad():
         anchor = F.normalize(defended.embed(faces.images), dim=1)
     found = gradient_at(lambda x: (F.normalize(defended.embed(x), dim=1) - anchor).square().sum(), cloaks)
@@ -364,7 +364,7 @@ def test_attacks_that_do_not_normalise_meet_the_gradients_they_know_from_one_bra
     )
     gradients, scales = [], []
     for branches in ((branch,), (branch, branch), (branch, branch, branch)):
-        defended = Defended(even, Views(branches), -POWER)
+        defended = Defended([even] * len(branches), Views(branches), -POWER)
         with torch.no_grad():
             clean = flip_summed([defended], images)
         gain = partial(
@@ -416,7 +416,7 @@ def test_targeted_cloaks_come_near_their_aim_in_the_farther_branch_too(surrogate
 def test_surrogates_share_what_a_defence_makes_until_a_gradient_has_flowed(surrogates, faces):
     noise = Watched()
     views = Views((Branch((Step(noise, Context(), exact=True),), 1), Branch((), 1)))
-    first, second = (Defended(backbone, views, -POWER) for backbone in surrogates)
+    first, second = (Defended([backbone] * 2, views, -POWER) for backbone in surrogates)
     images = faces.images.clone().requires_grad_()
     (first.embed(images).sum() + second.embed(images).sum()).backward()
     assert len(noise.ids) == 1
@@ -434,7 +434,7 @@ def test_surrogates_share_what_a_defence_makes_until_a_gradient_has_flowed(surro
 def test_a_defended_backbone_says_how_long_its_embeddings_are(surrogates, faces):
     for backbone in surrogates:
         for branches in (two_branches()[:1], two_branches()):
-            defended = Defended(backbone, Views(branches), -POWER)
+            defended = Defended([backbone] * len(branches), Views(branches), -POWER)
             assert defended.embed_batch(faces.images).shape == (len(faces), defended.card.embedding_dim)
 
 
@@ -517,12 +517,166 @@ class Hard(Hardening):
 """
 
 
-def test_hardening_and_learnt_attacks_are_refused(tmp_path):
-    (tmp_path / "mine.py").write_text(PLUGIN)
-    with pytest.raises(UsageError, match=r"changes the tracker, not the photos.*defense=puface"):
-        adaptive(f"defense=[{tmp_path / 'mine.py'}:Hard]")
+def test_attacks_that_learn_or_have_hardened_surrogates_of_their_own_are_refused(tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(PLUGIN)
     with pytest.raises(UsageError, match=r"'learnt' learns its cloaks.*attack=pgd"):
-        adaptive(f"attack=[{tmp_path / 'mine.py'}:Learnt]")
+        adaptive(f"attack=[{mine}:Learnt]")
+    with pytest.raises(
+        UsageError, match=r"hardened surrogates of its own.*Name all defences in one adaptive"
+    ):
+        adaptive(f"attack=[adaptive:attack=pgd,defense=[{mine}:Hard]],defense=jpeg")
+
+
+# -- hardenings ----------------------------------------------------------------------------------------------------
+
+
+class Shaken(Backbone):
+    """A hardened surrogate: the same network behind a photo that is mirrored."""
+
+    name = "shaken"
+
+    def __init__(self, surrogate, *, differentiable=True, extra=0):
+        super().__init__()
+        self.surrogate, self.differentiable = surrogate, differentiable
+        dimension = surrogate.card.embedding_dim + extra
+        self.card = surrogate.card.model_copy(update={"embedding_dim": dimension})
+
+    def load(self, device):
+        """Nothing to read."""
+
+    def embed(self, images):
+        return self.surrogate.embed(images.flip(3) * 0.7 + 0.1)
+
+
+def recipe(tmp_path, text):
+    """The attack, its hardening from a file, and the place of the file in its text."""
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    return adaptive(text.replace("HARD", f"{tmp_path / 'mine.py'}:Hard"))
+
+
+def hardened_context(attack, surrogates, hardened):
+    ctx = context_of(attack, surrogates)
+    parts = [
+        replace(part, hardened=hardened) if isinstance(method, Hardening) else part
+        for method, part in zip(attack.parts(), ctx.parts, strict=True)
+    ]
+    return replace(ctx, parts=tuple(parts))
+
+
+@pytest.mark.parametrize("inner", [*INNER.values(), "pgd:eps=15,steps=3,smooth=1.5"])
+def test_on_one_hardening_it_is_the_inner_attack_on_the_hardened_surrogates(
+    surrogates, faces, tmp_path, inner
+):
+    attack = recipe(tmp_path, f"attack=[{inner}],defense=[HARD]")
+    hardened = tuple(Shaken(each) for each in surrogates)
+    found = stacked(attack.cloak(faces, hardened_context(attack, surrogates, hardened)), faces)
+    direct = factory.attack(inner)
+    expected = stacked(direct.cloak(faces, Context(seed=7, backbones=hardened)), faces)
+    assert torch.equal(found, expected)
+    undefended = stacked(direct.cloak(faces, Context(seed=7, backbones=surrogates)), faces)
+    assert not torch.equal(found, undefended)
+
+
+def test_targeted_cloaks_imitate_on_the_hardened_surrogates(surrogates, faces, tmp_path):
+    attack = recipe(tmp_path, "attack=[pgd:goal=targeted,steps=3],defense=[HARD]")
+    targets = make_faces(6, seed=99, identities=3)
+    hardened = tuple(Shaken(each) for each in surrogates)
+    ctx = replace(hardened_context(attack, surrogates, hardened), targets=targets)
+    direct, own = factory.attack("pgd:goal=targeted,steps=3"), Context(7, backbones=hardened, targets=targets)
+    assert attack.assign_targets(faces, ctx) == direct.assign_targets(faces, own)
+    assert torch.equal(stacked(attack.cloak(faces, ctx), faces), stacked(direct.cloak(faces, own), faces))
+
+
+def test_purifiers_hardenings_and_the_undefended_tracker_are_branches_each(surrogates, faces, tmp_path):
+    """The gradient is that of the weighed distances of the three, written out."""
+    attack = recipe(tmp_path, "attack=pgd,defense=[gaussian & HARD],mode=joint")
+    hardened = tuple(Shaken(each) for each in surrogates)
+    views = attack._inner_context(hardened_context(attack, surrogates, hardened)).backbones
+    generator = torch.Generator().manual_seed(5)
+    cloaks = (faces.images + 0.1 * torch.randn(faces.images.shape, generator=generator)).clamp(0, 1)
+    for defended, plain, hard in zip(views, surrogates, hardened, strict=True):
+        assert defended.backbones == (plain, hard, plain)
+        with torch.no_grad():
+            anchor = F.normalize(defended.embed(faces.images), dim=1)
+        found = gradient_at(
+            lambda x, d=defended, a=anchor: (F.normalize(d.embed(x), dim=1) - a).square().sum(), cloaks
+        )
+
+        def distances(x, plain=plain, hard=hard):
+            seen = [(plain, seen_through(BLUR, x)), (hard, x), (plain, x)]
+            clean = [seen_through(BLUR, faces.images), faces.images, faces.images]
+            units = [
+                (F.normalize(b.embed(v), dim=1), F.normalize(b.embed(c), dim=1))
+                for (b, v), c in zip(seen, clean, strict=True)
+            ]
+            return torch.stack([(after - before).square().sum(1) for after, before in units], 1)
+
+        weights = distances(cloaks).detach().sqrt() ** -POWER
+        weights = weights / weights.sum(1, keepdim=True)
+        expected = gradient_at(lambda x, w=weights, d=distances: (w * d(x)).sum(), cloaks)
+        assert (F.cosine_similarity(found.flatten(1), expected.flatten(1)) > 0.97).all()
+
+
+def test_joint_moves_the_worse_of_hardened_and_undefended(surrogates, faces, tmp_path):
+    hardened = tuple(Shaken(each) for each in surrogates)
+    worse = {}
+    for mode in ("defended", "joint"):
+        attack = recipe(tmp_path, f"attack=[pgd:steps=6],defense=[HARD],mode={mode}")
+        cloaks = stacked(attack.cloak(faces, hardened_context(attack, surrogates, hardened)), faces)
+        worse[mode] = torch.minimum(
+            *(moved(those, None, cloaks, faces.images) for those in (surrogates, hardened))
+        )
+    assert worse["joint"].mean() > 1.05 * worse["defended"].mean()
+
+
+def test_a_hardened_surrogates_cloak_does_not_depend_on_company(surrogates, tmp_path):
+    faces = make_faces(MICRO_BATCH + 2)
+    attack = recipe(tmp_path, "attack=[pgd:steps=2],defense=[HARD & jpeg],mode=joint")
+    ctx = hardened_context(attack, surrogates, tuple(Shaken(each) for each in surrogates))
+    whole = stacked(attack.cloak(faces, ctx), faces)
+    for row in (0, MICRO_BATCH + 1):
+        assert torch.equal(
+            stacked(attack.cloak(faces.subset([row]), ctx), faces.subset([row]))[0], whole[row]
+        )
+
+
+def test_what_it_says_of_itself_with_a_hardening(tmp_path):
+    attack = recipe(tmp_path, "attack=[pgd:steps=7],defense=[HARD & noise],samples=3,mode=joint")
+    assert attack.threat.adapts_to == ("hard", "noise")
+    assert attack.passes == 7 * (1 + 3 + 1)
+    assert attack.core_seconds == pytest.approx(
+        factory.attack("pgd:steps=7").core_seconds + 2.5 * 7 * 3 * Noise().core_seconds
+    )
+    strongest = factory.attack(
+        "adaptive:attack=[pgd:eps=15,steps=20,smooth=1.5],defense=[robust-extractor:steps=700]"
+    )
+    written = factory.canonical(strongest)
+    assert written == "adaptive:attack=[pgd:eps=15,smooth=1.5,steps=20],defense=robust-extractor"
+    assert factory.attack(written).params == strongest.params
+
+
+@pytest.mark.parametrize("grad", ["exact", "bpda", "eot"])
+def test_the_gradient_of_a_hardening_is_no_question(tmp_path, grad):
+    with pytest.raises(UsageError, match=rf"grad={grad} is about purifiers.*Leave grad out"):
+        recipe(tmp_path, f"defense=[HARD],grad={grad}").files(CELL)
+    assert recipe(tmp_path, "defense=[HARD & jpeg],grad=bpda").files(CELL) == ()
+
+
+def test_hardened_surrogates_that_are_missing_or_unfit_are_refused(surrogates, faces, tmp_path):
+    attack = recipe(tmp_path, "defense=[HARD]")
+    with pytest.raises(MethodError, match=r"0 surrogates hardened by 'hard' for 2 surrogates.*hardened"):
+        attack.cloak(faces, context_of(attack, surrogates))
+    black = tuple(Shaken(each, differentiable=False) for each in surrogates)
+    with pytest.raises(UsageError, match="'tiny1' has no gradient once 'hard' has hardened it"):
+        attack.cloak(faces, hardened_context(attack, surrogates, black))
+    joint = recipe(tmp_path, "defense=[HARD],mode=joint")
+    longer = tuple(Shaken(each, extra=3) for each in surrogates)
+    with pytest.raises(UsageError, match=r"length 19 under one defence and 16 under another"):
+        joint.cloak(faces, hardened_context(joint, surrogates, longer))
+
+
+# -- refusals at the plan, and the context ---------------------------------------------------------------------------
 
 
 def test_a_gradient_that_is_not_there_is_refused_by_the_plan():

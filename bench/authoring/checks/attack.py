@@ -20,6 +20,7 @@ from bench.authoring.checks.given import (
     pools,
     sample_faces,
     training_faces,
+    with_hardened,
     with_targets,
 )
 from bench.authoring.checks.observation import (
@@ -62,7 +63,8 @@ class _Cloaking:
 
     @cached_property
     def ctx(self) -> Context:
-        return replace(self.unfitted, state=self.fit.state) if self.attack.requires_fit else self.unfitted
+        ready = with_hardened(self.attack, self.unfitted)
+        return replace(ready, state=self.fit.state) if self.attack.requires_fit else ready
 
     @cached_property
     def twice(self) -> tuple[Observation, Observation]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from bench.authoring.fakes import FakeBackbone
-from bench.contracts import Attack, Backbone, BackbonePool, Binding, Context, Faces, Method
+from bench.contracts import Attack, Backbone, BackbonePool, Binding, Context, Faces, Hardening, Method
 from bench.errors import UsageError
 from bench.plugins import factory, registry
 from bench.plugins.binding import bind
@@ -74,6 +74,31 @@ def with_seed(ctx: Context, seed: int) -> Context:
 def with_targets(ctx: Context, targets: Faces) -> Context:
     """Return a context, and those of its parts, with faces to imitate."""
     return replace(ctx, targets=targets, parts=tuple(with_targets(part, targets) for part in ctx.parts))
+
+
+def lending(ctx: Context, backbones: Sequence[Backbone]) -> Context:
+    """Return a context, and those of its parts, with other backbones."""
+    return replace(ctx, backbones=backbones, parts=tuple(lending(part, backbones) for part in ctx.parts))
+
+
+def with_hardened(method: Method, ctx: Context) -> Context:
+    """Return a context in which each hardening that is a part of an attack has hardened the attack's surrogates.
+
+    These are the context's, or the fakes that `bench.authoring.checks.observation.observe` gives in their place.
+    """
+    parts = []
+    for part, own in zip(method.parts(), ctx.parts, strict=True):
+        if isinstance(method, Attack) and isinstance(part, Hardening):
+            surrogates = tuple(ctx.backbones) or fake_backbones()
+            parts.append(replace(own, hardened=tuple(_hardened(part, each, own) for each in surrogates)))
+        else:
+            parts.append(with_hardened(part, own))
+    return replace(ctx, parts=tuple(parts))
+
+
+def _hardened(hardening: Hardening, backbone: Backbone, ctx: Context) -> Backbone:
+    state = hardening.train(backbone, training_faces(), lending(ctx, fake_backbones()))
+    return hardening.harden(backbone, state)
 
 
 def pools(method: Method) -> list[str]:

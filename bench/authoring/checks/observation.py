@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from bench.authoring.checks.given import FILES, SEED, fake_backbones, pools
+from bench.authoring.checks.given import FILES, SEED, fake_backbones, lending, pools
 from bench.authoring.checks.suite import Check, attempt
 from bench.authoring.fakes import FakeBackbone
 from bench.contracts import Backbone, Context, Faces, Method
@@ -131,7 +131,7 @@ def observe(call: Callable[[Faces, Context], Any], faces: Faces, ctx: Context) -
     lent = _Watched(helpers)
     steps: list[int] = []
     given = faces.with_images(faces.images.clone())
-    used = replace(_looking_at(lent, ctx), advance=steps.append)
+    used = replace(lending(ctx, lent), advance=steps.append)
     result, changed = watched(lambda: call(given, used))
     after = [weight for fake in fakes for weight in fake.weights]
     return Observation(
@@ -144,11 +144,6 @@ def observe(call: Callable[[Faces, Context], Any], faces: Faces, ctx: Context) -
             torch.equal(a, b) and b.grad is None for a, b in zip(before, after, strict=True)
         ),
     )
-
-
-def _looking_at(backbones: _Watched, ctx: Context) -> Context:
-    """Return a context, and those of its parts, with other backbones."""
-    return replace(ctx, backbones=backbones, parts=tuple(_looking_at(backbones, part) for part in ctx.parts))
 
 
 def disturbed(first: frozenset[str], second: frozenset[str]) -> str:
