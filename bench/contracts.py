@@ -127,7 +127,7 @@ class Context:
             folder is. None: nothing is kept.
         parts: the contexts of `Method.parts`, in the same order, each with its own backbones, files and seed: an
             attack that tries a defence must not know what the tracker's will draw.
-        hardened: in the context of a `Hardening` that is a part of an attack: the attack's surrogates (`backbones` of
+        hardened: in the context of a `Hardening` that an attack is made of: the attack's surrogates (`backbones` of
             the attack's own context, same order), each hardened by that part as a tracker hardens its own backbone:
             trained, loaded, differentiable where the hardening's result is. Nothing calls `train` or `harden` of
             such a part again. () in every other context.

@@ -169,6 +169,14 @@ def test_fawkes_that_looks_at_the_whole_person_keeps_its_contract():
     assert failures(attack) == {}
 
 
+def test_an_attack_that_knows_hardenings_gets_surrogates_hardened_by_them():
+    known = (
+        "robust-extractor:steps=2,batch=4 & adaptive-extractor:attacks=[pgd:steps=1],steps=2,batch=4 & jpeg"
+    )
+    attack = factory.attack(f"adaptive:attack=[pgd:steps=1],defense=[{known}],mode=joint")
+    assert failures(attack) == {}
+
+
 @pytest.mark.parametrize("name", registry.POOLS.entries())
 def test_a_pool_names_registered_backbones_and_never_mixes_groups(name):
     pool = registry.POOLS.load(name)

@@ -77,7 +77,7 @@ class KnownHardening:
 
 
 def known_hardenings(method: Method, binding: Binding) -> Iterator[KnownHardening]:
-    """Yield the hardenings that are parts of an attack: of a method itself, or of an attack it is made of.
+    """Yield the hardenings that an attack is made of, directly or inside a defence; those of the nearest attack above.
 
     What is inside a hardening is its own affair, and is looked at where it is trained.
 
@@ -85,12 +85,17 @@ def known_hardenings(method: Method, binding: Binding) -> Iterator[KnownHardenin
         method: an attack, or a defence that has attacks among its parts.
         binding: as `bind` returned it for the method.
     """
-    yield from _known_hardenings(method, binding, ())
+    yield from _known_hardenings(method, binding, (), None)
 
 
-def _known_hardenings(method: Method, binding: Binding, path: tuple[int, ...]) -> Iterator[KnownHardening]:
+def _known_hardenings(
+    method: Method, binding: Binding, path: tuple[int, ...], surrogates: tuple[str, ...] | None
+) -> Iterator[KnownHardening]:
+    """Yield as `known_hardenings` does; `surrogates` are those of the nearest attack above, None without any."""
+    if isinstance(method, Attack):
+        surrogates = binding.backbones
     for index, (part, own) in enumerate(zip(method.parts(), binding.parts, strict=True)):
-        if isinstance(method, Attack) and isinstance(part, Hardening):
-            yield KnownHardening((*path, index), part, binding.backbones)
+        if surrogates is not None and isinstance(part, Hardening):
+            yield KnownHardening((*path, index), part, surrogates)
         else:
-            yield from _known_hardenings(part, own, (*path, index))
+            yield from _known_hardenings(part, own, (*path, index), surrogates)

@@ -81,18 +81,23 @@ def lending(ctx: Context, backbones: Sequence[Backbone]) -> Context:
     return replace(ctx, backbones=backbones, parts=tuple(lending(part, backbones) for part in ctx.parts))
 
 
-def with_hardened(method: Method, ctx: Context) -> Context:
-    """Return a context in which each hardening that is a part of an attack has hardened the attack's surrogates.
+def with_hardened(method: Method, ctx: Context, surrogates: Sequence[Backbone] | None = None) -> Context:
+    """Return a context in which each hardening that an attack knows has hardened the attack's surrogates.
 
-    These are the context's, or the fakes that `bench.authoring.checks.observation.observe` gives in their place.
+    Args:
+        method: whose context it is.
+        ctx: without hardened surrogates.
+        surrogates: of the attack that it is a part of; None where it is of none. An attack has those of its context,
+            or the fakes that `bench.authoring.checks.observation.observe` gives in their place.
     """
+    if isinstance(method, Attack):
+        surrogates = tuple(ctx.backbones) or fake_backbones()
     parts = []
     for part, own in zip(method.parts(), ctx.parts, strict=True):
-        if isinstance(method, Attack) and isinstance(part, Hardening):
-            surrogates = tuple(ctx.backbones) or fake_backbones()
+        if surrogates is not None and isinstance(part, Hardening):
             parts.append(replace(own, hardened=tuple(_hardened(part, each, own) for each in surrogates)))
         else:
-            parts.append(with_hardened(part, own))
+            parts.append(with_hardened(part, own, surrogates))
     return replace(ctx, parts=tuple(parts))
 
 
