@@ -132,15 +132,17 @@ class Adaptive(Attack):
     @property
     def passes(self) -> int:
         """The inner attack's, each with every view."""
-        views = sum(self._draws(defense) for defense in self._defenses)
+        kept = [purifier for defense in self._defenses for purifier in _views(defense)]
+        views = sum(1 if purifier is None else self._draws(purifier) for purifier in kept)
         return self._inner.passes * (views + (self.params.mode == "joint"))
 
     def _purifiers(self) -> tuple[Purifier, ...]:
-        return tuple(defense for defense in self._defenses if isinstance(defense, Purifier))
+        kept = (purifier for defense in self._defenses for purifier in _views(defense))
+        return tuple(purifier for purifier in kept if purifier is not None)
 
-    def _draws(self, defense: Defense) -> int:
-        """Return in how many ways a defence is tried at each step."""
-        return self.params.samples if isinstance(defense, Purifier) and not defense.deterministic else 1
+    def _draws(self, purifier: Purifier) -> int:
+        """Return how many draws of a purifier are averaged at each step."""
+        return 1 if purifier.deterministic else self.params.samples
 
     def pool(self) -> str | None:
         """Return the surrogates the inner attack asks for."""
@@ -198,12 +200,13 @@ class Adaptive(Attack):
         branches: list[Branch] = []
         embedding: list[Sequence[Backbone]] = []  # of each branch, in the surrogates' order
         for defense, part in zip(self._defenses, others, strict=True):
-            if isinstance(defense, Purifier):
-                branches.append(Branch(self._steps(defense, part), self._draws(defense)))
-                embedding.append(ctx.backbones)
-            else:
-                branches.append(Branch((), 1))
-                embedding.append(_hardened(defense, ctx, part))
+            hardening = defense.hardening
+            backbones = ctx.backbones
+            if hardening is not None:
+                backbones = _hardened(hardening, ctx, _context_of(hardening, defense, part))
+            for purifier in _views(defense):
+                branches.append(self._branch(purifier, defense, part))
+                embedding.append(backbones)
         if self.params.mode == "joint":
             branches.append(Branch((), 1))
             embedding.append(ctx.backbones)
@@ -217,6 +220,12 @@ class Adaptive(Attack):
             advance=ctx.advance,
         )
 
+    def _branch(self, purifier: Purifier | None, defense: Defense, ctx: Context) -> Branch:
+        """Return what a defence makes of photos by one of its purifiers, or by none; `ctx` is the defence's."""
+        if purifier is None:
+            return Branch((), 1)
+        return Branch(self._steps(purifier, _context_of(purifier, defense, ctx)), self._draws(purifier))
+
     def _steps(self, defense: Purifier, ctx: Context) -> tuple[Step, ...]:
         """Return a defence's members in order, each with its context and its gradient."""
         members = _members(defense)
@@ -227,31 +236,53 @@ class Adaptive(Attack):
         )
 
 
-def _known(text: str) -> tuple[Purifier | Hardening, ...]:
-    """Return the purifiers and hardenings of a list joined by ``&``.
+def _known(text: str) -> tuple[Defense, ...]:
+    """Return the defences of a list joined by ``&``.
 
     Raises:
-        UsageError: one of them is neither, does nothing, or is a purifier that learns first.
+        UsageError: one of them does nothing, or has a purifier that learns first.
     """
-    found: list[Purifier | Hardening] = []
+    found = []
     for part in syntax.split(text, "&"):
         defense = factory.defense(part)
-        if not isinstance(defense, Purifier | Hardening):
-            raise UsageError(
-                f"adaptive: defence '{part}' is neither a purifier, through which a cloak can be made, nor a "
-                "hardening, by which surrogates can be trained. Name such, e.g. defense=puface."
-            )
-        if isinstance(defense, Purifier) and not defense.changes_images:
+        if defense.hardening is None and not any(_views(defense)):
             raise UsageError(
                 f"adaptive: defence '{part}' does nothing. Leave it out; mode=joint counts the undefended tracker."
             )
-        if defense.requires_fit:
+        if any(purifier.requires_fit for purifier in defense.purifiers):
             raise UsageError(
                 f"adaptive: defence '{part}' learns from photos first, and what the tracker's will have learnt is "
                 "not known when cloaks are made. Name one whose weights are fixed, e.g. defense=puface."
             )
         found.append(defense)
     return tuple(found)
+
+
+def _views(defense: Defense) -> tuple[Purifier | None, ...]:
+    """Return what makes each image that a tracker keeps of a photo; None where it keeps the photo as it is."""
+    return tuple(each if each.changes_images else None for each in defense.purifiers) or (None,)
+
+
+def _context_of(method: Method, whole: Method, ctx: Context) -> Context:
+    """Return the context of a method that another is made of, or is itself.
+
+    Args:
+        method: the very object.
+        whole: what it is looked for in.
+        ctx: of the whole.
+
+    Raises:
+        MethodError: it is none of the whole's parts, nor of theirs.
+    """
+    inside = [(whole, ctx)]
+    while inside:
+        each, own = inside.pop()
+        if each is method:
+            return own
+        inside += zip(each.parts(), own.parts, strict=True)
+    raise MethodError(
+        f"defence '{methods.canonical(whole)}' declares '{methods.canonical(method)}', which is none of its parts."
+    )
 
 
 def _hardened(hardening: Hardening, ctx: Context, part: Context) -> Sequence[Backbone]:

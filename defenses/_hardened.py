@@ -70,7 +70,8 @@ def harden(tracker: Backbone, state: Mapping[str, Tensor]) -> Hardened:
     Raises:
         UsageError: the backbone is a black box.
     """
-    network = tracker.trainable(torch.device("cpu"))
+    # A copy may share with the tracker's own network what is not trained, and loading writes into all there is.
+    network = deepcopy(tracker.trainable(torch.device("cpu")))
     network.load_state_dict(dict(state))
     return Hardened(tracker, network)
 

@@ -556,12 +556,12 @@ def recipe(tmp_path, text):
 
 
 def hardened_context(attack, surrogates, hardened):
-    ctx = context_of(attack, surrogates)
-    parts = [
-        replace(part, hardened=hardened) if isinstance(method, Hardening) else part
-        for method, part in zip(attack.parts(), ctx.parts, strict=True)
-    ]
-    return replace(ctx, parts=tuple(parts))
+    def of(method, ctx):
+        parts = tuple(of(part, own) for part, own in zip(method.parts(), ctx.parts, strict=True))
+        ctx = replace(ctx, parts=parts)
+        return replace(ctx, hardened=hardened) if isinstance(method, Hardening) else ctx
+
+    return of(attack, context_of(attack, surrogates))
 
 
 @pytest.mark.parametrize("inner", [*INNER.values(), "pgd:eps=15,steps=3,smooth=1.5"])
@@ -616,6 +616,33 @@ def test_purifiers_hardenings_and_the_undefended_tracker_are_branches_each(surro
         weights = weights / weights.sum(1, keepdim=True)
         expected = gradient_at(lambda x, w=weights, d=distances: (w * d(x)).sum(), cloaks)
         assert (F.cosine_similarity(found.flatten(1), expected.flatten(1)) > 0.97).all()
+
+
+def test_purifiers_before_a_hardening_are_looked_through_by_the_hardened_surrogates(
+    surrogates, faces, tmp_path
+):
+    attack = recipe(tmp_path, "attack=[pgd:steps=3],defense=[gaussian + HARD]")
+    hardened = tuple(Shaken(each) for each in surrogates)
+    found = stacked(attack.cloak(faces, hardened_context(attack, surrogates, hardened)), faces)
+    alone = adaptive("attack=[pgd:steps=3],defense=gaussian")
+    expected = stacked(alone.cloak(faces, context_of(alone, hardened)), faces)
+    assert torch.equal(found, expected)
+    assert attack.threat.adapts_to == ("gaussian + hard",)
+
+
+def test_each_view_that_a_tracker_keeps_is_a_branch(surrogates, tmp_path):
+    known = "views:members=[none & gaussian & noise] + HARD & views:members=[none & jpeg]"
+    attack = recipe(tmp_path, f"attack=[pgd:steps=2],defense=[{known}],samples=3")
+    hardened = tuple(Shaken(each) for each in surrogates)
+    ctx = hardened_context(attack, surrogates, hardened)
+    for defended, plain, hard in zip(attack._inner_context(ctx).backbones, surrogates, hardened, strict=True):
+        assert defended.backbones == (hard, hard, hard, plain, plain)
+        names = [[step.purifier.name for step in branch.steps] for branch in defended.views.branches]
+        assert names == [[], ["gaussian"], ["noise"], [], ["jpeg"]]
+    assert attack.passes == 2 * (1 + 1 + 3 + 1 + 1)
+    faces = make_faces(3)
+    whole = stacked(attack.cloak(faces, ctx), faces)
+    assert torch.equal(stacked(attack.cloak(faces.subset([1]), ctx), faces.subset([1]))[0], whole[1])
 
 
 def test_joint_moves_the_worse_of_hardened_and_undefended(surrogates, faces, tmp_path):

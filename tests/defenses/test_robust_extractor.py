@@ -195,6 +195,35 @@ def test_the_hardened_backbone_says_nothing_that_was_measured_of_other_weights(t
     assert (card.name, card.sha256, card.lfw_accuracy, card.thresholds) == (tracker.card.name, "", None, ())
 
 
+class SharesWhatIsNotTrained(Backbone):
+    """Its trainable copy shares a constant with it, as copies of networks read from ONNX do."""
+
+    name = "shares"
+
+    def __init__(self, tracker):
+        super().__init__()
+        self.card, self.tracker, self.offset = tracker.card, tracker, torch.full((1,), 0.25)
+
+    def load(self, device):
+        """Nothing to read."""
+
+    def embed(self, images):
+        return self.tracker.embed(images) + self.offset
+
+    def trainable(self, device):
+        network = self.tracker.trainable(device)
+        network.register_buffer("offset", self.offset)
+        return network
+
+
+def test_hardening_writes_nothing_into_what_the_trackers_copy_shares_with_it(tracker):
+    shares = SharesWhatIsNotTrained(tracker)
+    state = {name: value + 1 for name, value in shares.trainable(CPU).state_dict().items()}
+    before = shares.offset._version
+    factory.defense(QUICK).harden(shares, state)
+    assert (shares.offset.item(), shares.offset._version) == (0.25, before)
+
+
 def test_training_the_hardened_backbone_further_leaves_it_as_it_is(tracker):
     backbone = factory.defense(QUICK).harden(tracker, train(QUICK, tracker))
     images = training_faces().images

@@ -122,6 +122,18 @@ def test_surrogates_are_trained_only_for_an_attack_that_knows_the_hardening(tmp_
     assert sorted(node.tracker.name for node in recipe.values()) == ["tiny-b", "tiny-c"]
 
 
+def test_a_hardening_behind_purifiers_is_the_same_training(tmp_path):
+    attack = "adaptive:attack=pgd:steps=2,defense=[jpeg + tiny-centring]"
+    behind = planned(tmp_path, attacks=(attack,), defenses=("jpeg + tiny-centring", "tiny-centring"))
+    alone = planned(tmp_path, attacks=(RECIPE,), defenses=("tiny-centring",))
+    assert set(trainings(behind)) == set(trainings(alone))
+    found = {cell.defense: each for cell, each in behind.threats.items() if cell.attack == attack}
+    exact, part, none = (found[name] for name in ("jpeg + tiny-centring", "tiny-centring", "none"))
+    assert (exact.attack_adapts_to_defense, exact.attack_knows) == (True, "recipe")
+    assert (part.attack_adapts_in_part, part.attack_knows) == (True, "recipe")
+    assert none.attack_knows == ""
+
+
 def test_a_surrogate_that_is_the_tracker_gets_the_trackers_very_weights(tmp_path):
     prepared = planned(tmp_path, attacks=(WHITE,), defenses=("tiny-centring",))
     ((address, node),) = trainings(prepared).items()
