@@ -18,7 +18,7 @@ from bench.protocols._rotation import Gallery, Probes, scores_by_fold
 from bench.protocols.heads import Head, Labels, Points, Scores
 
 BLOCK_BYTES = 1 << 25
-"""What a block of probes may take as float32 scores of the gallery photos of a group."""
+"""What a block of probes × gallery photos may take as float32 scores."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Exact search for the nearest points of each class, in blocks of probes: memory stays flat however many.
+"""Exact search for the nearest points of each class, in blocks of probes × points: memory stays flat however many.
 
 Scores of all points are found in float32, by one product of matrices a block; the few that could be the best are
 computed again in float64, as `Head.fit` computes them. So answers are those of the table of all scores, at half of its
@@ -7,7 +7,8 @@ arithmetic and without the table; but where scores differ by float64's own round
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +22,9 @@ _CHUNK = 1 << 12
 
 _PAIRS = 1 << 20
 """Pairs of probe and point that are settled at a time, until a probe's last one."""
+
+_WIDTH = 1 << 12
+"""Points of a block at most: a group of any size is searched by products as wide as this, none of them thin."""
 
 _MANY = 0.05
 """Share of a group's points from which one product of all in float64 is quicker than a product for each."""
@@ -41,13 +45,76 @@ class Best:
     rivals: Labels
 
 
+@dataclass(frozen=True)
+class _Block:
+    """Some points of a group, and what of their table of scores does not count.
+
+    Attributes:
+        part: of the sorted points.
+        left_out: (row, column) of each probe's own points.
+    """
+
+    part: slice
+    left_out: tuple[Labels, Labels]
+
+
+@dataclass
+class _Near:
+    """The points whose float32 score is as good as the best so far of their row, within the margin of error.
+
+    Attributes:
+        top: the best score so far of each row; M.
+        margin_of_error: of a difference of two scores.
+    """
+
+    top: Scores
+    margin_of_error: np.float32
+    _rows: Labels = field(default_factory=lambda: np.empty(0, dtype=np.intp))
+    _points: Labels = field(default_factory=lambda: np.empty(0, dtype=np.intp))
+    _scores: Scores = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+
+    def add(self, scores: Scores, start: int, most: float) -> bool:
+        """Look at the scores of some more points; returns False where more than `most` are that good.
+
+        Args:
+            scores: M×points; −inf: does not count.
+            start: number of the first point.
+            most: how many may be kept.
+        """
+        here = scores.max(axis=1)
+        np.maximum(self.top, here, out=self.top)
+        least = self.top - self.margin_of_error
+        rows = np.flatnonzero((here >= least) & np.isfinite(here))  # else nobody but the probe's own identity
+        part = scores if len(rows) == len(scores) else scores[rows]
+        good = (part >= least[rows, None]).reshape(-1)
+        if len(self._rows) + np.count_nonzero(good) > most:
+            return False
+        # In one dimension, where numpy finds them several times as fast as in two.
+        places = np.flatnonzero(good)
+        row, point = np.divmod(places, scores.shape[1])
+        self._rows = np.concatenate([self._rows, rows[row]])
+        self._points = np.concatenate([self._points, point + start])
+        self._scores = np.concatenate([self._scores, part.reshape(-1)[places]])
+        self._forget_what_was_surpassed(least)
+        return True
+
+    def _forget_what_was_surpassed(self, least: Scores) -> None:
+        still = self._scores >= least[self._rows]
+        self._rows, self._points, self._scores = self._rows[still], self._points[still], self._scores[still]
+
+    def found(self) -> tuple[Labels, Labels]:
+        """Return (row, point) of each, by row."""
+        order = np.argsort(self._rows, kind="stable")
+        return self._rows[order], self._points[order]
+
+
 class NearestPoints:
     """Points sorted by group and class, ready to be searched.
 
     Args:
         points: to search.
         group: label → number of the group it belongs to, from 0.
-        block_bytes: what the float32 scores of a block of probes may take, a group at a time; decides memory alone.
+        block_bytes: what the float32 scores of a block of probes × points may take; decides memory alone.
 
     Raises:
         MethodError: a point is not finite.
@@ -67,7 +134,8 @@ class NearestPoints:
         self.count = np.bincount(self.labels, minlength=len(group))
         self.first[self.labels[::-1]] = np.arange(len(order))[::-1]
         widest = int(np.diff(self.bounds).max(initial=1))
-        self.rows = min(_CHUNK, max(1, block_bytes // (4 * widest)))
+        self.width = min(widest, _WIDTH, max(1, block_bytes // 4))
+        self.rows = min(_CHUNK, max(1, block_bytes // (4 * self.width)))
         # Twice the bound of a float32 dot product of unit vectors, rounding of the vectors included.
         self.margin_of_error = np.float32(2.02 * (points.vectors.shape[1] + 3) * 2.0**-24)
 
@@ -96,12 +164,12 @@ class NearestPoints:
             if start == stop:
                 continue
             inside = (start <= own_points) & (own_points < stop)
-            part, left_out = slice(start, stop), (own_rows[inside], own_points[inside] - start)
-            rows, points = self._candidates(narrow, part, left_out)
-            if len(rows) > _MANY * len(probes) * (stop - start):
-                rival[:, group], rivals[:, group] = self._in_table(probes, part, left_out)
+            blocks = [*self._blocks(start, stop, own_rows[inside], own_points[inside])]
+            found = self._candidates(narrow, blocks)
+            if found is None:
+                rival[:, group], rivals[:, group] = self._in_tables(probes, blocks)
             else:
-                self._keep(rival, rivals, group, probes, rows, points + start)
+                self._keep(rival, rivals, group, probes, *found)
         return own[:, 0], rival, rivals
 
     def _own(self, labels: Labels) -> tuple[Labels, Labels]:
@@ -111,18 +179,27 @@ class NearestPoints:
         within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         return rows, self.first[labels[rows]] + within
 
-    def _candidates(
-        self, probes: Scores, part: slice, left_out: tuple[Labels, Labels]
-    ) -> tuple[Labels, Labels]:
-        """Return (row, point) of all that could be the best of their row, a probe's own points left out."""
-        scores = probes @ self.narrow[part].T
-        scores[left_out] = -np.inf
-        least = scores.max(axis=1) - self.margin_of_error
-        least[~np.isfinite(least)] = np.inf  # nobody but the probe's own identity
-        # In one dimension, where numpy finds them several times as fast as in two.
-        places = np.flatnonzero((scores >= least[:, None]).reshape(-1))
-        rows, points = np.divmod(places, scores.shape[1])
-        return rows, points
+    def _blocks(self, start: int, stop: int, own_rows: Labels, own_points: Labels) -> Iterator[_Block]:
+        """Yield the parts of a group's points, each with the places of probes' own points in its table of scores."""
+        for first in range(start, stop, self.width):
+            part = slice(first, min(first + self.width, stop))
+            inside = (part.start <= own_points) & (own_points < part.stop)
+            yield _Block(part, (own_rows[inside], own_points[inside] - first))
+
+    def _candidates(self, probes: Scores, blocks: list[_Block]) -> tuple[Labels, Labels] | None:
+        """Return (row, point) of all that could be the best of their row, sorted by row.
+
+        Returns:
+            None where there are so many that a product of all in float64 is quicker.
+        """
+        most = _MANY * len(probes) * sum(block.part.stop - block.part.start for block in blocks)
+        near = _Near(np.full(len(probes), -np.inf, dtype=np.float32), self.margin_of_error)
+        for block in blocks:
+            scores = probes @ self.narrow[block.part].T
+            scores[block.left_out] = -np.inf
+            if not near.add(scores, block.part.start, most):
+                return None
+        return near.found()
 
     def _keep(
         self,
@@ -143,14 +220,20 @@ class NearestPoints:
             best[row[leads], column] = found[leads]
             whose[row[leads], column] = self.labels[point[leads]]
 
-    def _in_table(
-        self, probes: NDArray[np.float64], part: slice, left_out: tuple[Labels, Labels]
-    ) -> tuple[Scores, Labels]:
+    def _in_tables(self, probes: NDArray[np.float64], blocks: list[_Block]) -> tuple[Scores, Labels]:
         """Return the best of each probe and whose it is, of a group that float32 cannot tell apart, all in float64."""
-        found = (probes @ unit(self.vectors[self.order[part]]).T).astype(np.float32)
-        found[left_out] = -np.inf
-        first = found.argmax(axis=1)  # of equals the first: points stand by label
-        return found[np.arange(len(found)), first], self.labels[part.start + first]
+        best = np.full(len(probes), -np.inf, dtype=np.float32)
+        whose = np.full(len(probes), self.labels[blocks[0].part.start])
+        for block in blocks:
+            found = (probes @ unit(self.vectors[self.order[block.part]]).T).astype(np.float32)
+            found[block.left_out] = -np.inf
+            first = found.argmax(
+                axis=1
+            )  # of equals the first: points stand by label, in a block and among blocks
+            score = found[np.arange(len(found)), first]
+            better = score > best
+            best[better], whose[better] = score[better], self.labels[block.part.start + first[better]]
+        return best, whose
 
     def _exact(self, probes: NDArray[np.float64], rows: Labels, points: Labels) -> Scores:
         """Return the cosine of each pair, in float64, as it is stored."""
