@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.errors import BenchError
+from bench.errors import BenchError, UsageError
 
 
 class StoreError(BenchError):
@@ -50,6 +50,17 @@ def write_atomically(
             f"cannot write {path}: {error.strerror or error}. What was computed before is kept; free some "
             f"space or {fix}, then run the same command again."
         ) from error
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Check that a file or folder can be made at `path`.
+
+    Raises:
+        UsageError: something that is not a folder is in the way, or the folder cannot be written.
+    """
+    there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UsageError(f"{option} {path} cannot be written: {there} is not a folder one can write to.")
 
 
 def sweep(folder: Path, before: float) -> int:

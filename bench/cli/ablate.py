@@ -77,7 +77,8 @@ def ablate(
     from bench.ablation import suite
     from bench.ablation import table as ablation_table
     from bench.figures.files import check_suffix
-    from bench.run.planning import Options, check_writable
+    from bench.files import check_writable
+    from bench.run.planning import Options
 
     folder = out or Path("runs") / file.stem
     if figure:

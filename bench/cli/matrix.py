@@ -4,7 +4,9 @@ import functools
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ from bench.cli.options import (
 from bench.cli.output import is_quiet
 
 if TYPE_CHECKING:
+    from bench.run.folder import CellResult
     from bench.run.planning import Prepared
     from bench.run.spec import RunSpec
 
@@ -193,15 +196,34 @@ def _place(option: click.Parameter) -> str:
     return str(settings.find())
 
 
-def prepare(values: dict[str, Any]) -> "Prepared":
-    """Return the prepared run that a command line asks for.
+@dataclass(frozen=True)
+class Planned:
+    """A run as a command line asks for it.
+
+    Attributes:
+        prepared: the run.
+        is_complete: whether nothing of it is left to compute, which was found out without torch: its data may be read.
+        note: notes what became of its cells, so that the next command may find out likewise.
+    """
+
+    prepared: "Prepared"
+    is_complete: bool
+    note: "Callable[[Prepared, Iterable[CellResult]], None]"
+
+
+@contextmanager
+def planned(values: dict[str, Any], *, in_folder: bool) -> Iterator[Planned]:
+    """Give the run that a command line asks for.
+
+    Args:
+        values: of the options.
+        in_folder: whether a run is complete only where its folder holds it; else where the store does.
 
     Raises:
         UsageError: something requested does not exist or does not fit together.
         DataError: photos or weights are missing.
     """
-    from bench.errors import DataError
-    from bench.run import planning
+    from bench.run.again import Again
     from bench.run.limits import Limits
     from bench.run.spec import make_spec
 
@@ -210,11 +232,22 @@ def prepare(values: dict[str, Any]) -> "Prepared":
     engine = engines.take(values)
     keys = ("device", "threads", "batch_size", "precision", "store", "out", "lpips_trunk")
     limits = Limits(values["time_limit"], values["memory_limit"])
-    options = planning.Options(
-        **{key: values[key] for key in keys}, limits=limits, engine=engine, command=command_line(values)
-    )
+    given = {key: values[key] for key in keys}
+    given |= {"limits": limits, "engine": engine, "command": command_line(values)}
+    again = Again(spec, given)
+    with again.planned(in_folder=in_folder) as complete:
+        if complete is not None:
+            yield Planned(complete, is_complete=True, note=again.note)
+            return
+    yield Planned(_prepared(spec, given), is_complete=False, note=again.note)
+
+
+def _prepared(spec: "RunSpec", given: dict[str, Any]) -> "Prepared":
+    from bench.errors import DataError
+    from bench.run import planning
+
     try:
-        return planning.prepare(spec, options)
+        return planning.prepare(spec, planning.Options(**given))
     except DataError as error:
         raise DataError(f"{_first_of(error, spec.dataset)}{_one_command(spec)}") from error
 

@@ -224,7 +224,7 @@ def check_files(files: Mapping[str, Path | None]) -> dict[str, Path]:
     Raises:
         UsageError: a folder cannot be written.
     """
-    from bench.run.planning import check_writable
+    from bench.files import check_writable
 
     wanted = {option: path for option, path in files.items() if path is not None}
     for option, path in wanted.items():

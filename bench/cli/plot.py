@@ -94,9 +94,9 @@ def plot(
     """
     from bench import figures
     from bench.figures import files
+    from bench.files import check_writable
     from bench.leaderboard.names import labels, methods_of
     from bench.leaderboard.view import RunView
-    from bench.run.planning import check_writable
 
     every = kind == "all"
     if not every:

@@ -41,12 +41,11 @@ def report(
     html is one file that needs nothing else and loads nothing. md puts the figures beside the file, in FILE_files.
     A report of real photos shows real people unless --no-photos is given.
     """
-    from bench.files import write_atomically
+    from bench.files import check_writable, write_atomically
     from bench.leaderboard.view import RunView
     from bench.report.content import ReportOptions, collect
     from bench.report.html import to_html
     from bench.report.markdown import to_markdown
-    from bench.run.planning import check_writable
 
     file = out or Path(f"report.{form}")
     check_writable(file.parent, "--out")

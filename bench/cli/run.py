@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.cli.leaderboard import show_table
-from bench.cli.matrix import EXAMPLES, matrix_options, prepare
+from bench.cli.matrix import EXAMPLES, Planned, matrix_options, planned
 from bench.cli.options import intervals_option, json_option
 from bench.cli.output import check_files, console, duration, is_silent, log_to_stderr, print_json, verbosity
 from bench.cli.worker import in_worker
 
 if TYPE_CHECKING:
+    from bench.run.folder import CellResult
     from bench.run.graph import Node
     from bench.run.planning import Prepared
 
@@ -38,20 +39,26 @@ def run(
     computes that defence's cells only. Exit code 0 only if every cell is there, 1 if one failed, 2 if
     what was requested cannot be done.
     """
+    check_files({"--csv": csv_file})
+    with planned(values, in_folder=not dry_run) as request:
+        if dry_run:
+            _show_plan(request.prepared, as_json)
+        else:
+            _run(request, csv_file, intervals=intervals, as_json=as_json, quiet=quiet)
+
+
+def _run(request: Planned, csv_file: Path | None, *, intervals: bool, as_json: bool, quiet: bool) -> None:
+    """Compute what is missing; write and show the leaderboard."""
     from bench.leaderboard import as_csv
     from bench.leaderboard.about import about
-    from bench.run import runner
 
-    check_files({"--csv": csv_file})
-    prepared = prepare(values)
-    if dry_run:
-        _show_plan(prepared, as_json)
-        return
+    prepared = request.prepared
     prepared.folder.check_free_for(prepared.run.digest)
     log_to_stderr(verbosity())
-    with progress(prepared) as advance:
-        results = runner.execute(prepared, advance)
+    results = _results(request)
     leaderboard = as_csv.write(prepared.folder)
+    if not request.is_complete:
+        request.note(prepared, results)
     if csv_file:
         from bench.files import write_atomically
 
@@ -76,6 +83,16 @@ def run(
         sys.exit(1)
 
 
+def _results(request: Planned) -> "list[CellResult]":
+    """Compute what is missing and return what became of each cell."""
+    with progress(request.prepared) as advance:
+        if request.is_complete:
+            return request.prepared.folder.cells()
+        from bench.run import runner
+
+        return runner.execute(request.prepared, advance)
+
+
 @contextmanager
 def progress(prepared: "Prepared") -> Iterator[Callable[["Node", int], None]]:
     """Show the progress of a run and give the function that moves it on."""
@@ -97,7 +114,8 @@ def plan(as_json: bool, **values: Any) -> None:
     Describes what `bench run` would do with the same options: where environment and settings file say
     nothing for `bench plan`, what they say for `bench run` counts.
     """
-    _show_plan(prepare(values), as_json)
+    with planned(values, in_folder=False) as request:
+        _show_plan(request.prepared, as_json)
 
 
 def _show_plan(prepared: "Prepared", as_json: bool) -> None:

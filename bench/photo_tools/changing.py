@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from bench.contracts import Context, Frozen
 from bench.errors import UsageError
+from bench.files import check_writable
 from bench.photo_tools.applied import Applied, MethodRequest
 from bench.photo_tools.face_editing import Edit, Mode, OutFolder, Written, copies, notes, pending, weak
 from bench.photo_tools.photo_files import Format
@@ -36,7 +37,6 @@ from bench.photo_tools.records import (
     with_free_outputs,
     without_long_names,
 )
-from bench.run.planning import check_writable
 
 Advance = Callable[[int], None]
 

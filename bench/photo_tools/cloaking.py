@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from bench import __version__
 from bench.contracts import MICRO_BATCH
 from bench.errors import UsageError
+from bench.files import check_writable
 from bench.photo_tools import changing, keys
 from bench.photo_tools.applied import AppliedAttack
 from bench.photo_tools.changing import Advance, Change, PhotosOutcome, PhotosPlan, PhotosRequest
 from bench.photo_tools.face_editing import Edit, Written
 from bench.photo_tools.keys import Key
 from bench.photo_tools.records import CLOAKS, ERASED, PURIFIED, CloakRecord
-from bench.run.planning import check_writable
 from bench.run.stages import cloak as cloak_stage
 
 _CLOAKING = Change(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench import __version__
 from bench.errors import UsageError
+from bench.files import check_writable
 from bench.photo_tools import keys
 from bench.photo_tools.applied import AppliedAttack, MethodRequest, erasable_attacks
 from bench.photo_tools.changing import Advance, Counted, check_same
@@ -31,7 +32,6 @@ from bench.photo_tools.records import (
     without_long_names,
 )
 from bench.plugins import factory
-from bench.run.planning import check_writable
 
 
 @dataclass(frozen=True)

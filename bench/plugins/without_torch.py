@@ -2,15 +2,17 @@
 
 What a plugin declares (parameters, threat model, card, paper) is not made of torch, but its module imports it. During a
 look, imports of torch give stand-ins, which a module may name, subclass, call and decorate with. Whatever wants more
-of torch fails, and the look is taken again with the real one. Nothing is computed with stand-ins.
+of torch fails, and the look is taken again with the real one. Nothing is computed with stand-ins, and nothing decided
+by them: what torch would answer is either told to the stand-ins beforehand, or asking for it fails.
 """
 
 import importlib.abc
 import importlib.machinery
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import FunctionType, ModuleType
+from dataclasses import dataclass, field
+from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any, TypeVar
 
 from bench.plugins import sources
@@ -19,6 +21,15 @@ T = TypeVar("T")
 
 _STOOD_IN_FOR = ("torch", "torchvision", "safetensors.torch", "lpips")
 """Modules that torch is in, or that take it apart when they are imported."""
+
+Answers = Mapping[str, Callable[..., Any]]
+"""Path of a function of torch, e.g. ``torch.cuda.is_available`` → what is called in its place."""
+
+_ALWAYS: Answers = {"torch.cuda.is_initialized": lambda: False}
+"""What holds wherever torch is not imported yet."""
+
+_answers: dict[str, Callable[..., Any]] = {}
+"""What is known of torch at the moment."""
 
 
 class _StandIn:
@@ -33,6 +44,8 @@ class _StandIn:
         return _StandIn(f"{self._path}.{name}")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._path in _answers:
+            return _answers[self._path](*args, **kwargs)
         decorated = args[0] if len(args) == 1 and not kwargs and callable(args[0]) else None
         return _StandIn(f"{self._path}()") if decorated is None else decorated
 
@@ -46,6 +59,12 @@ class _StandIn:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _StandIn) and self._path == other._path
+
+    def __bool__(self) -> bool:
+        name = self._path.rpartition(".")[2]
+        if name.isidentifier() and name[0].isupper():
+            return True  # a class
+        raise TypeError(f"whether {self._path} is true only torch knows")
 
     def __hash__(self) -> int:
         return hash(self._path)
@@ -93,7 +112,7 @@ def look(find: Callable[[], T]) -> T:
     if "torch" in sys.modules:
         return find()
     try:
-        with _stand_ins():
+        with stand_ins():
             found = find()
             _check_plain(found)
             return found
@@ -102,36 +121,86 @@ def look(find: Callable[[], T]) -> T:
         return find()
 
 
-@contextmanager
-def _stand_ins() -> Iterator[None]:
-    """Import stand-ins for torch; afterwards no module that has seen one is left."""
-    before, finder = {*sys.modules}, _Finder()
-    sys.meta_path.insert(0, finder)
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(finder)
-        for name in {*sys.modules} - before:
+@dataclass
+class StandIns:
+    """Stand-ins that are imported in torch's place until they go.
+
+    Attributes:
+        before: names of the modules that were there before.
+        packages: those that have seen a stand-in.
+    """
+
+    before: frozenset[str] = field(default_factory=lambda: frozenset(sys.modules))
+    packages: frozenset[str] = frozenset()
+    _finder: _Finder = field(default_factory=_Finder)
+
+    def come(self, answers: Answers) -> None:
+        """Take torch's place.
+
+        Args:
+            answers: what is known of torch.
+        """
+        _answers.update({**_ALWAYS, **answers})
+        sys.meta_path.insert(0, self._finder)
+
+    def go(self) -> None:
+        """Go, once: who imports torch from now on gets torch, and who looks whether it is imported sees that it is not.
+
+        Modules that have seen a stand-in are still there; see `forget`.
+        """
+        if self._finder not in sys.meta_path:
+            return
+        sys.meta_path.remove(self._finder)
+        _answers.clear()
+        for name in self._new():
             if isinstance(sys.modules[name], _Module):
                 _remove(name)
-        for name in _with_stand_ins({*sys.modules} - before):
-            _remove(name)
+        self.packages = _that_name(self._new(), frozenset())
+
+    def forget(self) -> None:
+        """Remove every module that has seen a stand-in, and whatever is nobody's package."""
+        new = self._new()
+        foreign = [name for name in self.packages if not _is_own(name)]
+        packages = _that_name(new, self.packages) if foreign else self.packages
+        for name in new:
+            if _package(name) in packages or _is_own(name):
+                _remove(name)
         sources.forget()
 
+    def _new(self) -> list[str]:
+        return [*{*sys.modules} - self.before]
 
-def _with_stand_ins(new: Collection[str]) -> list[str]:
-    """Return which new modules are nobody's package, or of a package that names a stand-in or a package that does."""
-    packages: set[str] = set()
+
+@contextmanager
+def stand_ins(answers: Answers = MappingProxyType({})) -> Iterator[StandIns]:
+    """Import stand-ins for torch; afterwards no module that has seen one is left.
+
+    Args:
+        answers: what is known of torch.
+    """
+    standing = StandIns()
+    standing.come(answers)
+    try:
+        yield standing
+    finally:
+        standing.go()
+        standing.forget()
+
+
+def _that_name(new: Collection[str], known: frozenset[str]) -> frozenset[str]:
+    """Return the packages of new modules that name a stand-in, or a package that does, beside those that are known."""
+    packages = known
     while True:
         more = {_package(name) for name in new if any(_is_of(it, packages) for it in _named_in(name))}
         if more <= packages:
-            break
+            return packages
         packages |= more
-    return [
-        name
-        for name in new
-        if _package(name) in packages or sources.is_own(getattr(sys.modules[name], "__file__", None) or "")
-    ]
+
+
+def _is_own(name: str) -> bool:
+    """Return whether a module is of this very package, or nobody's."""
+    file = getattr(sys.modules.get(name), "__file__", None) or ""
+    return _package(name) == _package(__name__) or sources.is_own(file)
 
 
 def _package(name: str) -> str:
@@ -144,6 +213,8 @@ def _named_in(name: str) -> list[Any]:
 
 def _is_of(value: object, packages: Collection[str]) -> bool:
     """Return whether something is a stand-in, or a module, class or function of one of some packages."""
+    if isinstance(value, _Module):
+        return True
     if isinstance(value, ModuleType):
         return _package(value.__name__) in packages
     if isinstance(value, type | FunctionType):

@@ -27,6 +27,9 @@ NUMERICAL_PACKAGES = (
 )
 """Packages whose version can change a number; part of every artefact's key."""
 
+REPORTED_PACKAGES = (*NUMERICAL_PACKAGES, "cloakbench", "facenet-pytorch", "onnx", "pydantic")
+"""Packages whose versions a run's folder tells."""
+
 
 def digest(value: Any) -> str:
     """Return the SHA-256 of a JSON-able value in canonical form."""

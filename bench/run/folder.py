@@ -30,14 +30,12 @@ from bench.errors import DataError, UsageError
 from bench.files import write_atomically
 from bench.run import decision_files
 from bench.run.decisions import CodedTable
-from bench.run.digest import NUMERICAL_PACKAGES, digest, package_versions
+from bench.run.digest import REPORTED_PACKAGES, digest, package_versions
 from bench.run.precision import Precision
 from bench.run.provenance import MethodFacts
 from bench.run.renamed import with_names_of_today
 from bench.run.spec import BENCHMARK_VERSION, DEVELOPMENT_NOTE, Cell, RunSpec
 from bench.run.threat import CellThreat
-
-REPORTED_PACKAGES = (*NUMERICAL_PACKAGES, "cloakbench", "facenet-pytorch", "onnx", "pydantic")
 
 T = TypeVar("T")
 
@@ -141,7 +139,7 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON file, whole or not at all."""
-        write_atomically(self.path / name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+        write_atomically(self.path / name, as_json(value))
 
     def write_facts(self, facts: RunFacts, split: Split, machine: Mapping[str, Any]) -> None:
         """Write what was requested, who is evaluated and on what machine, before any work.
@@ -373,6 +371,11 @@ class RunFolder:
             raise DataError(
                 f"'{self.path}' is not a finished run (it has no {name}). `bench run` prints the folder of a run."
             ) from None
+
+
+def as_json(value: Any) -> bytes:
+    """Return a JSON file of a run's folder."""
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _entry(path: Path) -> ManifestEntry:

@@ -1,13 +1,13 @@
 """A planned run: every name resolved, every node known, and all checked that can be known before work starts."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from bench.contracts import Binding
-from bench.errors import DataError, UsageError
+from bench.errors import DataError
+from bench.files import check_writable
 from bench.plugins import factory
 from bench.plugins.process import calling
 from bench.quality.lpips import Unavailable
@@ -190,19 +190,13 @@ class Prepared:
         return sum(all(node.address not in todo for node in cell.all()) for cell in self.nodes.values())
 
 
-def check_writable(path: Path, option: str) -> None:
-    """Check that a file or folder can be made at `path`.
-
-    Raises:
-        UsageError: something that is not a folder is in the way, or the folder cannot be written.
-    """
-    there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise UsageError(f"{option} {path} cannot be written: {there} is not a folder one can write to.")
-
-
-def prepare(requested: RunSpec, options: Options) -> Prepared:
+def prepare(requested: RunSpec, options: Options, machine: Machine | None = None) -> Prepared:
     """Resolve a specification and check all that can be known before work starts.
+
+    Args:
+        requested: the matrix.
+        options: how to execute it.
+        machine: where; None: as the options say.
 
     Raises:
         UsageError: unknown names, values out of range, empty pools, too few photos, no fitting weights.
@@ -212,7 +206,7 @@ def prepare(requested: RunSpec, options: Options) -> Prepared:
     threads = options.threads
     if threads is None and options.engine is not None:
         threads = options.engine.threads(usable_cores())
-    machine = make_machine(
+    machine = machine or make_machine(
         options.device, threads, options.batch_size, options.lpips_trunk, options.limits, options.precision
     )
     pipeline = Pipeline(run, machine)

@@ -31,22 +31,41 @@ def remembered(of: Sequence[str], find: Callable[[], Mapping[str, Any]]) -> Mapp
         of: all that decides what is found: digests of what is read, and of the code that reads it.
         find: gives an object as JSON has it.
     """
-    folder = _folder()
-    if folder is None:
-        return find()
-    name = sha256("\0".join(of).encode()).hexdigest()
-    path = folder / name[:2] / f"{name}.json"
-    with suppress(OSError, ValueError):
-        kept = json.loads(path.read_bytes())
-        if isinstance(kept, dict) and kept.get("of") == name and isinstance(kept.get("found"), dict):
-            return dict(kept["found"])
+    kept = recall(of)
+    if kept is not None:
+        return kept
     found = find()
-    with suppress(OSError):
-        _keep(path, json.dumps({"found": found, "of": name}))
+    keep(of, found)
     return found
 
 
-def _keep(path: Path, text: str) -> None:
+def recall(of: Sequence[str]) -> Mapping[str, Any] | None:
+    """Return what was kept for the same texts, None where nothing was."""
+    path = _path(of)
+    if path is None:
+        return None
+    with suppress(OSError, ValueError):
+        kept = json.loads(path.read_bytes())
+        if isinstance(kept, dict) and kept.get("of") == path.stem and isinstance(kept.get("found"), dict):
+            return dict(kept["found"])
+    return None
+
+
+def keep(of: Sequence[str], found: Mapping[str, Any]) -> None:
+    """Keep what was found for some texts, in the place of what was there; see `remembered`."""
+    path = _path(of)
+    if path is not None:
+        with suppress(OSError):
+            _write(path, json.dumps({"found": found, "of": path.stem}))
+
+
+def _path(of: Sequence[str]) -> Path | None:
+    folder = _folder()
+    name = sha256("\0".join(of).encode()).hexdigest()
+    return None if folder is None else folder / name[:2] / f"{name}.json"
+
+
+def _write(path: Path, text: str) -> None:
     """Write a file whole or not at all; unsynced, as what a power cut takes is found out again."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
