@@ -263,6 +263,7 @@ def _against_faiss() -> Iterator[Measure]:
     import numpy as np
     from threadpoolctl import threadpool_limits
 
+    from bench.protocols._answers import BLOCK_BYTES
     from bench.protocols._nearest import NearestPoints
     from bench.protocols.heads import Points
 
@@ -281,7 +282,7 @@ def _against_faiss() -> Iterator[Measure]:
         index.search(given, 1)
 
     def ours() -> None:
-        NearestPoints(Points(gallery, whose), group, 1 << 26).best(probes, asked)
+        NearestPoints(Points(gallery, whose), group, BLOCK_BYTES).best(probes, asked)
 
     note = "2,000 probes × 100,000 photos, processor time of one thread; faiss finds one answer, in float32"
     with threadpool_limits(1):

@@ -17,7 +17,7 @@ from bench.protocols._nearest import Best, NearestPoints
 from bench.protocols._rotation import Gallery, Probes, scores_by_fold
 from bench.protocols.heads import Head, Labels, Points, Scores
 
-BLOCK_BYTES = 1 << 25
+BLOCK_BYTES = 1 << 22
 """What a block of probes × gallery photos may take as float32 scores."""
 
 

@@ -23,8 +23,8 @@ _CHUNK = 1 << 12
 _PAIRS = 1 << 20
 """Pairs of probe and point that are settled at a time, until a probe's last one."""
 
-_WIDTH = 1 << 12
-"""Points of a block at most: a group of any size is searched by products as wide as this, none of them thin."""
+_WIDTH = 1 << 10
+"""Points of a block at most: scores stay in the processor's cache, and no product is thin however large a group is."""
 
 _MANY = 0.05
 """Share of a group's points from which one product of all in float64 is quicker than a product for each."""

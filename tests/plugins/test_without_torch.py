@@ -137,6 +137,55 @@ def test_no_installed_package_that_saw_a_stand_in_is_left(tmp_path):
     assert python(INSTALLED, str(folder)) == [True, True]
 
 
+KNOWN = """
+import json, sys
+from bench.plugins.without_torch import stand_ins
+
+def fails(ask):
+    try:
+        ask()
+    except TypeError:
+        return True
+    return False
+
+with stand_ins({"torch.cuda.is_available": lambda: False}) as standing:
+    import torch
+    from torch import nn
+    found = [
+        torch.cuda.is_available(), torch.cuda.is_initialized(), bool(nn.Module),
+        fails(lambda: bool(torch.backends.mkldnn.enabled)), fails(lambda: not torch.ones(2).all()),
+        fails(lambda: [*torch.ones(2)]), fails(lambda: int(torch.get_num_threads())),
+    ]
+    standing.go()
+    found.append("torch" in sys.modules)
+from bench.plugins import without_torch
+print(json.dumps([*found, without_torch._answers]))
+"""
+
+
+def test_what_torch_would_answer_is_told_beforehand_or_refused():
+    assert python(KNOWN) == [False, False, True, True, True, True, True, False, {}]
+
+
+LAZY = """
+import json, sys
+from bench.plugins.without_torch import stand_ins
+sys.path.insert(0, sys.argv[1])
+with stand_ins():
+    import lazy
+gone = "lazy" not in sys.modules
+import lazy
+print(json.dumps([gone, lazy.total()]))
+"""
+
+
+def test_a_package_that_only_imports_torch_is_not_left_with_a_stand_in(tmp_path):
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "lazy.py").write_text("import torch\ndef total():\n    return float(torch.ones(3).sum())\n")
+    assert python(LAZY, str(folder)) == [True, 3.0]
+
+
 def test_a_mistake_is_named_as_ever(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "bench", "list", "fawkes:stepz=3"], capture_output=True, text=True, check=False

@@ -1,11 +1,14 @@
 """Answers found block by block are those that a table of all scores gives, ties and missing photos included."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.contracts import Embedded, Split
+from bench.protocols import _nearest
 from bench.protocols._answers import Answers, answers_by_fold
 from bench.protocols._rotation import Gallery, Probes, scores_by_fold
 from bench.protocols.heads import make_head
@@ -58,6 +61,28 @@ def test_blocks_of_any_size_answer_as_a_table_of_all_scores_does(tracker, head, 
     found = list(answers_by_fold(make_head(head), gallery, probes, block_bytes))
     assert len(found) == len(tables) == gallery.folds
     for table, answers in zip(tables, found, strict=True):
+        answer, score, margin = by_table(table, probes.labels)
+        answered = np.isfinite(score)
+        np.testing.assert_array_equal(answers.score, score)
+        np.testing.assert_array_equal(answers.answer[answered], answer[answered])
+        np.testing.assert_array_equal(answers.margin, margin)
+
+
+@settings(deadline=None)  # many small blocks
+@given(
+    trackers(),
+    st.sampled_from(["nn", "centroid"]),
+    st.sampled_from([1, 2, 3, 5]),
+    st.sampled_from([8, 40, 1 << 20]),
+    st.sampled_from([0.0, _nearest._MANY, 2.0]),
+)
+def test_a_group_searched_in_several_blocks_of_points_answers_as_a_table_does(
+    tracker, head, width, block_bytes, many
+):
+    gallery, probes = tracker
+    with patch.multiple(_nearest, _WIDTH=width, _MANY=many):
+        found = list(answers_by_fold(make_head(head), gallery, probes, block_bytes))
+    for table, answers in zip(scores_by_fold(make_head(head), gallery, probes), found, strict=True):
         answer, score, margin = by_table(table, probes.labels)
         answered = np.isfinite(score)
         np.testing.assert_array_equal(answers.score, score)
