@@ -203,17 +203,17 @@ def replace(name, old, new):
 
 def remove(pattern):
     def change(world):
-        path = next(world.folder.glob(pattern))
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in [*world.folder.glob(pattern)]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     return change
 
 
 def damage(pattern):
     def change(world):
-        path = next(world.folder.glob(pattern))
-        content = path.read_bytes()
-        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        for path in world.folder.glob(pattern):
+            content = path.read_bytes()
+            path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
     return change
 
@@ -226,14 +226,14 @@ CHANGES = {
     "a package's version": (None, {"code": OTHER_VERSION}),
     "an environment variable": (None, {"variables": {"ATEN_CPU_CAPABILITY": "default"}}),
     "the run's folder is gone": (remove("run"), {}),
-    "a file of decisions is gone": (remove("run/decisions/*"), {}),
-    "a file of decisions is damaged": (damage("run/decisions/*"), {}),
+    "files of decisions are gone": (remove("run/decisions/*"), {}),
+    "files of decisions are damaged": (damage("run/decisions/*"), {}),
     "the machine's description is damaged": (damage("run/environment.json"), {}),
     "the log is gone": (remove("run/run.log"), {}),
     "the manifest is damaged": (damage("run/manifest.json"), {}),
     "the list of cells is damaged": (damage("run/cells.json"), {}),
-    "an artefact is gone": (remove("store/decide/*/*.json"), {}),
-    "an artefact is damaged": (damage("store/measure/*/*.bin"), {}),
+    "decisions are gone from the store": (remove("store/decide/*/*.json"), {}),
+    "decisions are damaged in the store": (damage("store/decide/*/*.bin"), {}),
 }
 
 
