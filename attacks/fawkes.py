@@ -1,31 +1,31 @@
 """Fawkes: cloaks within a DSSIM budget, in both generations the authors published.
 
 Shan et al., "Fawkes: Protecting Privacy against Unauthorized Deep Learning Models" (USENIX Security 2020).
-Version 1 (their 1.0.x) moves a photo away from its own embedding; version 0.3 (their 0.3.x) moves it towards
-another identity's. Both optimise in tanh space with Adadelta and weigh distance against dissimilarity:
+Version 1 (their 1.0.x) moves a photo away from its own embedding; version 0.3 (their 0.3.x) moves it along the way
+from the user's photos to another identity's. Both optimise in tanh space with Adadelta and weigh distance against
+dissimilarity:
 
-    version 1:    minimise  c · max(DSSIM − b, 0)² − w · Σ_k ‖e_k(x') − e_k(x)‖²
-    version 0.3:  minimise  c · max(DSSIM − b, 0)² +     Σ_k ‖e_k(x') − t_k‖
+    version 1:    minimise  c · max(DSSIM − b, 0)² − w · Σ_k ‖u_k(x') − u_k(x)‖²
+    version 0.3:  minimise  c · max(DSSIM − b, 0)² +     Σ_k ‖e_k(x') − t_k‖ / ‖t_k‖,   t_k = e_k(x) + 2 (T_k − U_k)
 
-e_k are unit-length embeddings of surrogate k, t_k the target's, b the budget. What differs from the authors'
-code is listed in docs/methods/fawkes.md.
+e_k are embeddings under surrogate k and u_k those at unit length, T_k and U_k the mean embeddings of the target's and
+of the user's photos, b the budget. What differs from the authors' code is listed in docs/methods/fawkes.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from attacks._micro_batch import State, in_micro_batches, optimise
 from attacks._surrogates import SurrogateParams, clean_embeddings, require_surrogates, unit_embeddings
-from attacks._targets import require_targets, rows_of, unit_rows
+from attacks._targets import drawn_target, require_targets, rows_of
+from attacks._truncation import truncated, truncated_reach
 from bench.contracts import Attack, Backbone, Context, Faces, ThreatModel
 from bench.quality.metrics import GREY_LEVELS, SsimReference, to_8_bits
 
@@ -49,6 +49,7 @@ class Version:
         epsilon: Adadelta's ε (Keras and TensorFlow 1 differ).
         penalty: c, the weight of the squared DSSIM excess.
         clip: largest change, in grey levels.
+        decay: what is left of the learning rate after each third of the steps.
     """
 
     modes: Mapping[str, Mode]
@@ -56,6 +57,7 @@ class Version:
     epsilon: float
     penalty: float
     clip: float
+    decay: float
 
 
 VERSIONS: Mapping[str, Version] = {
@@ -65,6 +67,7 @@ VERSIONS: Mapping[str, Version] = {
         epsilon=1e-7,
         penalty=1e6,
         clip=15.0,
+        decay=1.0,
     ),
     "0.3": Version(
         modes={
@@ -78,6 +81,7 @@ VERSIONS: Mapping[str, Version] = {
         epsilon=1e-8,
         penalty=1e6,
         clip=255.0,
+        decay=0.8,
     ),
 }
 
@@ -91,9 +95,16 @@ OVER, UNDER = 1.1, 0.9
 """Shares of the budget above and below which the weights move; up to `OVER` counts as within."""
 MAX_WEIGHT = 129
 """A weight w outside [1/129, 129] falls back to 1."""
+SAVED_DISTANCE, SAVED_DSSIM = 0.3, 0.015
+"""Version 1 keeps the last iterate where the best within the budget has moved less than the one, its own DSSIM is below
+the other, whatever the budget, and it has moved further."""
+CANDIDATES = 20
+"""Version 0.3 draws its target among so many identities, those farthest from the user's photos."""
+WAY = 2.0
+"""How far version 0.3's target point lies along the way between the centres, which is 1 long."""
 BISECTIONS = 12
 WORST = -1e9
-"""Below every score: a unit embedding is at most 2 from its target."""
+"""Below every score: a cloak is a few times the target point's length away from it at most."""
 
 
 def to_tanh(images: Tensor) -> Tensor:
@@ -106,16 +117,40 @@ def from_tanh(coordinates: Tensor) -> Tensor:
     return torch.tanh(coordinates) / TANH_SCALE + 0.5
 
 
-def distance(embeddings: Sequence[Tensor], anchors: Sequence[Tensor], *, squared: bool) -> Tensor:
-    """Return the distance of unit embeddings from their anchors, summed over surrogates: N values.
+def moved(embeddings: Sequence[Tensor], clean: Sequence[Tensor]) -> Tensor:
+    """Return version 1's distance, Σ_k ‖u_k(x') − u_k(x)‖²: N values.
 
     Args:
-        embeddings: N×D_k for each surrogate.
-        anchors: likewise.
-        squared: version 1 squares the norm, version 0.3 does not.
+        embeddings: of the cloaks, at unit length, N×D_k for each surrogate.
+        clean: of the photos, likewise.
     """
-    squares = [(e - a).square().sum(1) for e, a in zip(embeddings, anchors, strict=True)]
-    return torch.stack(squares if squared else [s.sqrt() for s in squares]).sum(0)
+    return torch.stack([(e - c).square().sum(1) for e, c in zip(embeddings, clean, strict=True)]).sum(0)
+
+
+def short_of(embeddings: Sequence[Tensor], points: Sequence[Tensor]) -> Tensor:
+    """Return version 0.3's distance, Σ_k ‖e_k(x') − t_k‖ / ‖t_k‖: N values.
+
+    Args:
+        embeddings: of the cloaks, N×D_k for each surrogate.
+        points: where they should get, likewise.
+    """
+    return torch.stack(
+        [(e - t).norm(dim=1) / t.norm(dim=1) for e, t in zip(embeddings, points, strict=True)]
+    ).sum(0)
+
+
+def rate_share(updates: Tensor, steps: int, decay: float) -> Tensor:
+    """Return the share of the learning rate that the next update has.
+
+    As in the authors' code the rate falls after the update of number ⌊steps/3⌋ and its multiples, counted from 0.
+
+    Args:
+        updates: how many there were, N values.
+        steps: how many there will be.
+        decay: what each fall leaves.
+    """
+    falls = (updates - 1).clamp_min(0).div(max(1, steps // 3), rounding_mode="floor")
+    return torch.pow(decay, falls)
 
 
 def adadelta(gradient: Tensor, squares: Tensor, deltas: Tensor, *, epsilon: float) -> Tensor:
@@ -151,8 +186,13 @@ def next_weight(weight: Tensor, side: Tensor, excess: Tensor) -> tuple[Tensor, T
     return 1 + goes_on * (weight * torch.exp2(new_side) - 1), new_side
 
 
-def shrink_into_budget(images: Tensor, cloaks: Tensor, limit: float) -> Tensor:
-    """Return cloaks whose DSSIM after rounding to 8 bits is at most `limit`.
+def shrink_into_budget(
+    images: Tensor,
+    cloaks: Tensor,
+    limit: float | Tensor,
+    to_whole_levels: Callable[[Tensor], Tensor] = to_8_bits,
+) -> Tensor:
+    """Return cloaks whose DSSIM at 8 bits is at most `limit`.
 
     A cloak that already holds is returned as it is; any other has its perturbation scaled by the largest
     factor that bisection finds to hold.
@@ -160,12 +200,13 @@ def shrink_into_budget(images: Tensor, cloaks: Tensor, limit: float) -> Tensor:
     Args:
         images: N×3×H×W originals in [0, 1].
         cloaks: likewise.
-        limit: largest DSSIM.
+        limit: largest DSSIM, one for all or N values.
+        to_whole_levels: how pixels become 8 bits, rounded unless given.
     """
     posted = SsimReference.of(to_8_bits(images))
 
     def within(candidates: Tensor) -> Tensor:
-        return posted.dssim(to_8_bits(candidates)) <= limit
+        return posted.dssim(to_whole_levels(candidates)) <= limit
 
     held = within(cloaks)
     if bool(held.all()):
@@ -217,6 +258,14 @@ class Fawkes(Attack):
             description="Adadelta's learning rate; the mode's own when absent",
         )
         strict: bool = Field(False, description="hold 1.0 × the DSSIM budget instead of 1.1 × as published")
+        save_last: bool = Field(
+            True,
+            description="version 1, not with strict: where no cloak within the budget moved far, take the last one "
+            "if its DSSIM is below .015, as published",
+        )
+        truncate: bool = Field(
+            False, description="truncate pixels to 8 bits, as the authors' programs do, instead of rounding"
+        )
 
         @model_validator(mode="after")
         def _mode_of_version(self) -> Fawkes.Params:
@@ -244,8 +293,18 @@ class Fawkes(Attack):
 
         @property
         def limit(self) -> float:
-            """Largest DSSIM of a posted cloak."""
+            """Largest DSSIM of a posted cloak that was chosen within the budget."""
             return self.setting.budget * self.share
+
+        @property
+        def saves_last(self) -> bool:
+            """Whether the last iterate may be taken over the budget; above `SAVED_DSSIM` a budget has room for it."""
+            return self.save_last and self.version == "1" and not self.strict and self.limit < SAVED_DSSIM
+
+        @property
+        def max_dssim(self) -> float:
+            """Largest DSSIM of a posted cloak."""
+            return SAVED_DSSIM if self.saves_last else self.limit
 
     params: Params
 
@@ -254,13 +313,16 @@ class Fawkes(Attack):
         """Version 0.3 imitates another identity and has no bound on single pixels."""
         version = VERSIONS[self.params.version]
         budget = f"DSSIM at most {self.params.share} × budget"
+        if self.params.saves_last:
+            budget += f", {SAVED_DSSIM} where the last iterate is taken"
+        clip = truncated_reach(version.clip) if self.params.truncate else version.clip
         return ThreatModel(
             goal="targeted" if version.targeted else "untargeted",
             surrogates=1,
             needs_targets=version.targeted,
-            constraint=budget if version.targeted else f"{budget}, L∞ at most {version.clip:.0f} grey levels",
-            max_linf=None if version.targeted else version.clip,
-            max_dssim=self.params.limit,
+            constraint=budget if version.targeted else f"{budget}, L∞ at most {clip:.0f} grey levels",
+            max_linf=None if version.targeted else clip,
+            max_dssim=self.params.max_dssim,
         )
 
     @property
@@ -290,8 +352,8 @@ class Fawkes(Attack):
         """
         backbones = require_surrogates(self.name, ctx)
         version = VERSIONS[self.params.version]
-        targets = _Choice.of(faces, ctx, backbones).embeddings if version.targeted else ()
-        task = _Cloaking(self.params, faces, ctx, targets)
+        points = _Choice.of(faces, ctx, backbones).points if version.targeted else ()
+        task = _Cloaking(self.params, faces, ctx, points)
         cloaks = optimise(task, len(faces), ctx.advance)
         return {i: c.to(faces.images.device) for i, c in zip(faces.ids, cloaks, strict=True)}
 
@@ -310,15 +372,13 @@ class Fawkes(Attack):
 class _Cloaking:
     """Fawkes as an image-wise optimisation."""
 
-    def __init__(
-        self, params: Fawkes.Params, faces: Faces, ctx: Context, targets: tuple[Tensor, ...]
-    ) -> None:
-        self.faces, self.ctx, self.targets = faces, ctx, targets
+    def __init__(self, params: Fawkes.Params, faces: Faces, ctx: Context, points: tuple[Tensor, ...]) -> None:
+        self.faces, self.ctx, self.points = faces, ctx, points
         self.version = VERSIONS[params.version]
         setting = params.setting
         self.budget, self.learning_rate = setting.budget, setting.learning_rate
         self.steps = setting.steps
-        self.limit = params.limit
+        self.limit, self.saves_last, self.truncate = params.limit, params.saves_last, params.truncate
         self.fresh = True  # whether some photo has not been moved yet
 
     def start(self, images: Sequence[int]) -> State:
@@ -340,6 +400,7 @@ class _Cloaking:
             "step": torch.zeros(len(clean)),
             "best": clean.clone(),
             "best_score": torch.full_like(per_row, WORST if self.version.targeted else 0.0),
+            "limit": torch.full_like(per_row, self.limit),
             **self._anchors(images, clean),
         }
 
@@ -353,7 +414,7 @@ class _Cloaking:
     def _anchors(self, images: Sequence[int], clean: Tensor) -> dict[str, Tensor]:
         if not self.version.targeted:
             return clean_embeddings(self.ctx.backbones, clean)
-        return {f"clean{k}": t[list(images)] for k, t in enumerate(self.targets)}
+        return {f"clean{k}": point[list(images)] for k, point in enumerate(self.points)}
 
     def update(self, state: State) -> Tensor:
         """Evaluate the current cloak, remember it if it is the best, and move on."""
@@ -362,19 +423,17 @@ class _Cloaking:
         change = squashed.div(TANH_SCALE).add_(0.5).sub_(state["image"])
         cloak = change.clamp(-clip, clip).add_(state["image"]).requires_grad_()
 
-        anchors = [state[f"clean{k}"] for k in range(len(self.ctx.backbones))]
-        away = distance(
-            unit_embeddings(self.ctx.backbones, cloak), anchors, squared=not self.version.targeted
-        )
+        score = self._score(cloak, state)
         reference = SsimReference(state["image"], state["mean"], state["square"])
         dissimilarity = reference.dssim(cloak)
-        score = -away if self.version.targeted else away
         penalty = self.version.penalty * (dissimilarity - self.budget).clamp_min(0).square()
         loss = penalty - state["weight"] * score
         (gradient,) = torch.autograd.grad(loss.sum(), cloak)
 
-        cloak, dissimilarity = cloak.detach(), dissimilarity.detach()
-        self._keep_best(state, cloak, dissimilarity, score.detach())
+        cloak, dissimilarity, score = cloak.detach(), dissimilarity.detach(), score.detach()
+        self._keep_best(state, cloak, dissimilarity, score)
+        if self.saves_last:
+            self._save_last(state, cloak, dissimilarity, score)
         # Back through the clip and the tanh (d tanh = 1 − tanh²), by hand: both are element-wise.
         slope = squashed.square_().sub_(1).mul_(-1 / TANH_SCALE)
         self._move(state, torch.ops.aten.hardtanh_backward(slope.mul_(gradient), change, -clip, clip))
@@ -385,13 +444,34 @@ class _Cloaking:
         state["step"] += 1
         return state["step"] >= self.steps
 
+    def _score(self, cloak: Tensor, state: State) -> Tensor:
+        """Return what is maximised beside the penalty, one value an image."""
+        anchors = [state[f"clean{k}"] for k in range(len(self.ctx.backbones))]
+        if self.version.targeted:
+            return -short_of([backbone.embed(cloak) for backbone in self.ctx.backbones], anchors)
+        return moved(unit_embeddings(self.ctx.backbones, cloak), anchors)
+
     def _keep_best(self, state: State, cloak: Tensor, dissimilarity: Tensor, score: Tensor) -> None:
         better = (dissimilarity <= OVER * self.budget) & (score > state["best_score"])
         state["best_score"] = torch.where(better, score, state["best_score"])
         state["best"] = torch.where(better.view(-1, 1, 1, 1), cloak, state["best"])
 
+    def _save_last(self, state: State, cloak: Tensor, dissimilarity: Tensor, score: Tensor) -> None:
+        last = state["step"] + 1 >= self.steps
+        if not bool(last.any()):
+            return
+        best = state["best_score"]
+        saved = (
+            (best < SAVED_DISTANCE) & (dissimilarity < SAVED_DSSIM) & (score > best) & last.to(best.device)
+        )
+        state["best"] = torch.where(saved.view(-1, 1, 1, 1), cloak, state["best"])
+        state["limit"] = state["limit"].masked_fill(saved, SAVED_DSSIM)
+
     def _move(self, state: State, gradient: Tensor) -> None:
         step = adadelta(gradient, state["squares"], state["deltas"], epsilon=self.version.epsilon)
+        if self.version.decay < 1:
+            share = rate_share(state["step"], self.steps, self.version.decay)
+            step.mul_(share.to(step).view(-1, 1, 1, 1))
         state["modifier"].sub_(step, alpha=self.learning_rate)
         if self.fresh and not self.version.targeted:
             first = (state["step"] == 0).to(gradient)
@@ -399,8 +479,10 @@ class _Cloaking:
         self.fresh = False
 
     def finish(self, state: State) -> Tensor:
-        """Return the best cloaks, within the limit after rounding."""
-        return shrink_into_budget(state["image"], state["best"], self.limit)
+        """Return the cloaks chosen, within their limits at 8 bits."""
+        if not self.truncate:
+            return shrink_into_budget(state["image"], state["best"], state["limit"])
+        return truncated(shrink_into_budget(state["image"], state["best"], state["limit"], truncated))
 
 
 @dataclass(frozen=True)
@@ -409,41 +491,49 @@ class _Choice:
 
     Attributes:
         identities: identity id for each face.
-        embeddings: the target embedding of each face for every surrogate, N×D_k, of unit length.
+        points: where each face's embedding should get under every surrogate, N×D_k.
     """
 
     identities: tuple[str, ...]
-    embeddings: tuple[Tensor, ...]
+    points: tuple[Tensor, ...]
 
     @classmethod
     def of(cls, faces: Faces, ctx: Context, backbones: Sequence[Backbone]) -> _Choice:
-        """Choose; an identity's target is the pool's identity whose nearest photo is farthest.
-
-        Distances are between the surrogates' unit embeddings side by side; a target's embedding is the mean
-        of its photos'.
+        """Draw a target for each identity and return the points its photos should get to.
 
         Raises:
             UsageError: `ctx` brings no faces of other identities.
         """
         targets = require_targets("fawkes:version=0.3", "fawkes:version=1", ctx)
-        photos = _embeddings_of(backbones, faces, ctx)
+        own, pool = _embeddings_of(backbones, faces, ctx), _embeddings_of(backbones, targets, ctx)
         identities = sorted(set(targets.identities))
-        pool = _embeddings_of(backbones, targets, ctx)
-        means = [torch.stack([e[rows_of(targets, p)].mean(0) for p in identities]) for e in pool]
-        centres = tuple(F.normalize(m, dim=1) for m in means)
-        apart = torch.cdist(torch.cat(photos, 1), torch.cat(centres, 1))
-        chosen = [0] * len(faces)
+        places = [rows_of(targets, identity) for identity in identities]
+        centres = tuple(torch.stack([e[rows].mean(0) for rows in places]) for e in pool)
+        points = tuple(embeddings.clone() for embeddings in own)
+        chosen = [""] * len(faces)
         for identity in sorted(set(faces.identities)):
             rows = rows_of(faces, identity)
-            candidates = apart[rows].amin(0)
-            if identity in identities:
-                candidates[identities.index(identity)] = -1
-            farthest = int(candidates.argmax())
+            away = _distances([e[rows] for e in own], centres)
+            ranked = [identities[k] for k in away.argsort(descending=True, stable=True).tolist()]
+            farthest = [other for other in ranked if other != identity][:CANDIDATES]
+            target = drawn_target(targets, ctx, identity, farthest)
+            place = identities.index(target)
+            for point, mine, centre in zip(points, own, centres, strict=True):
+                point[rows] += WAY * (centre[place] - mine[rows].mean(0))
             for row in rows:
-                chosen[row] = farthest
-        return cls(tuple(identities[k] for k in chosen), tuple(c[chosen] for c in centres))
+                chosen[row] = target
+        return cls(tuple(chosen), points)
+
+
+def _distances(photos: Sequence[Tensor], centres: Sequence[Tensor]) -> Tensor:
+    """Return how far each of M centres is from the nearest photo, all surrogates' embeddings side by side: M values."""
+    # Not by a product of matrices: its rounding depends on how many there are.
+    mode = "donot_use_mm_for_euclid_dist"
+    return torch.cdist(torch.cat(list(photos), 1), torch.cat(list(centres), 1), compute_mode=mode).amin(0)
 
 
 def _embeddings_of(backbones: Sequence[Backbone], faces: Faces, ctx: Context) -> tuple[Tensor, ...]:
+    """Return the embeddings of all faces, not brought to unit length: N×D_k for each backbone."""
     images = faces.images.to(ctx.device)
-    return tuple(in_micro_batches(partial(unit_rows, backbone), images) for backbone in backbones)
+    with torch.no_grad():
+        return tuple(in_micro_batches(backbone.embed, images) for backbone in backbones)

@@ -1,14 +1,14 @@
-"""LowKey: signed steps away from the clean embeddings of an ensemble, held back by a perceptual distance only.
+"""LowKey: signed steps away from the clean features of an ensemble, held back by a perceptual distance only.
 
 Cherepanova et al., "LowKey: Leveraging Adversarial Attacks to Protect Social Media Users from Facial
-Recognition" (ICLR 2021), Eq. 2. For E surrogates, each seeing the photo raw and blurred by a Gaussian, and
-f(x) = e(x) + e(mirrored x), not normalised, of D_k values:
+Recognition" (ICLR 2021), Eq. 2, as in the authors' code. f(x) is e(x) + e(mirrored x), brought to unit length; every
+surrogate counts twice, for the photo raw and blurred by a Gaussian G, and both are compared with the raw clean photo:
 
-    maximise  mean over k and {raw, blurred} of  mean_d (f_k(x') − f_k(x))² / ‖f_k(x)‖  −  c · P(x', x)
+    maximise  mean over surrogates and v in {x', G(x')} of  Σ_d (f(v) − f(x))² / (512 · ‖f(x)‖)  −  c · P(x', x)
 
-P is LPIPS over AlexNet as published. The variant's P is DSSIM times `feature_scale`, so that one c serves
-surrogates whose embeddings are long or short. There is no bound: the number of steps and their length decide.
-What differs from the authors' code is listed in docs/methods/lowkey.md.
+‖f(x)‖ is 1; 512 is the length of the authors' embeddings and stays 512 for surrogates of another length, so that one c
+serves all. P is LPIPS over AlexNet as published; the variant's P is DSSIM. There is no bound: the number of steps and
+their length decide. What differs from the authors' code is listed in docs/methods/lowkey.md.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from attacks._micro_batch import State, optimise
 from attacks._surrogates import SurrogateParams, require_surrogates
+from attacks._truncation import truncated, truncated_reach
 from bench.contracts import Attack, Backbone, Binding, Context, Faces, ThreatModel
 from bench.errors import UsageError
 from bench.quality.lpips import VARIABLE, Lpips, Unavailable, load_lpips, lpips_files
@@ -32,8 +33,10 @@ from bench.quality.metrics import GREY_LEVELS, SsimReference
 
 BLUR_WINDOW = 7
 BLUR_SIGMA = 3.0
-WEIGHTS: Mapping[str, float] = {"lpips": 0.05, "dssim": 5.0}
-"""c: LPIPS' is published; DSSIM's makes cloaks about as visible as the authors' (docs/methods/lowkey.md)."""
+DIMENSIONS = 512
+"""What the squared distance is divided by, whatever the surrogate's own length of embedding."""
+WEIGHTS: Mapping[str, float] = {"lpips": 0.05, "dssim": 0.05}
+"""c: LPIPS' is published; DSSIM's makes cloaks as visible as LPIPS' does (docs/methods/lowkey.md)."""
 
 
 def blurred(images: Tensor) -> Tensor:
@@ -48,24 +51,31 @@ def blurred(images: Tensor) -> Tensor:
     return F.conv2d(rows, weights.transpose(2, 3), groups=count).view(images.shape)
 
 
-def flip_summed(backbones: Sequence[Backbone], images: Tensor) -> tuple[Tensor, ...]:
-    """Return e(x) + e(mirrored x) of the raw images and of the blurred, backbone by backbone: N×D_k each."""
-    views = (images, blurred(images))
-    return tuple(b.embed(view) + b.embed(view.flip(3)) for b in backbones for view in views)
+def unit_features(backbones: Sequence[Backbone], images: Tensor) -> tuple[Tensor, ...]:
+    """Return e(x) + e(mirrored x) at unit length for each backbone, N×D_k each, of N×3×H×W images."""
+    mirrored = images.flip(3)
+    # All backbones see the same tensor: surrogates that share a defence compute it once.
+    upright = [backbone.embed(images) for backbone in backbones]
+    return tuple(
+        F.normalize(own + backbone.embed(mirrored), dim=1)
+        for own, backbone in zip(upright, backbones, strict=True)
+    )
 
 
-def feature_gain(features: Sequence[Tensor], clean: Sequence[Tensor]) -> Tensor:
-    """Return the mean over feature vectors of mean_d (f − f_clean)² / ‖f_clean‖: N values."""
-    gains = [(f - c).square().mean(1) / c.norm(dim=1) for f, c in zip(features, clean, strict=True)]
-    return torch.stack(gains).mean(0)
+def feature_gain(backbones: Sequence[Backbone], images: Tensor, clean: Sequence[Tensor]) -> Tensor:
+    """Return the mean over backbones and {raw, blurred} of Σ_d (f(images) − f_clean)² / 512: N values, at most 4/512.
 
-
-def feature_scale(clean: Sequence[Tensor]) -> Tensor:
-    """Return the mean over feature vectors of ‖f_clean‖ / D: N values.
-
-    `feature_gain` is proportional to it: 4 of these is a turn into the opposite direction.
+    Args:
+        backbones: K surrogates.
+        images: N×3×H×W.
+        clean: `unit_features` of the raw clean photos, N×D_k for each surrogate.
     """
-    return torch.stack([c.norm(dim=1) / c.shape[1] for c in clean]).mean(0)
+    gains = [
+        (feature - origin).square().sum(1)
+        for view in (images, blurred(images))
+        for feature, origin in zip(unit_features(backbones, view), clean, strict=True)
+    ]
+    return torch.stack(gains).mean(0) / DIMENSIONS
 
 
 class LowKey(Attack):
@@ -81,7 +91,10 @@ class LowKey(Attack):
             "lpips", description="perceptual distance; dssim is a variant that needs no AlexNet weights"
         )
         weight: float | None = Field(
-            None, ge=0, le=1000, description="c, weight of the perceptual distance; its own when absent"
+            None,
+            ge=0,
+            le=1000,
+            description="c, weight of the perceptual distance; the distance's own when absent",
         )
         steps: int = Field(
             50, ge=1, le=10_000, description="signed steps", json_schema_extra={"unit": "steps"}
@@ -96,13 +109,17 @@ class LowKey(Attack):
             description="largest change of the random start",
             json_schema_extra={"unit": "of [0, 1]"},
         )
+        truncate: bool = Field(
+            False, description="truncate pixels to 8 bits, as the authors' program does, instead of rounding"
+        )
 
     params: Params
 
     @property
     def threat(self) -> ThreatModel:
-        """Untargeted; there is no bound but what the steps can reach, rounded to whole grey levels."""
-        reach = math.floor((self.params.noise + self.params.steps * self.params.step) * GREY_LEVELS + 0.5)
+        """Untargeted; there is no bound but what the steps can reach, in whole grey levels."""
+        levels = (self.params.noise + self.params.steps * self.params.step) * GREY_LEVELS
+        reach = truncated_reach(levels) if self.params.truncate else math.floor(levels + 0.5)
         return ThreatModel(
             goal="untargeted",
             surrogates=1,
@@ -193,14 +210,13 @@ class _Ascent:
         offset = torch.stack(draws).to(clean).mul(2).sub(1).mul(self.params.noise)
         reference = SsimReference.of(clean)
         with torch.no_grad():
-            features = flip_summed(self.backbones, clean)
+            features = unit_features(self.backbones, clean)
         return {
             "image": clean,
             "mean": reference.mean,
             "square": reference.square,
             "cloak": clean + offset,
             "step": torch.zeros(len(clean), dtype=torch.long),
-            "scale": feature_scale(features),
             **{f"clean{k}": feature for k, feature in enumerate(features)},
         }
 
@@ -213,12 +229,12 @@ class _Ascent:
 
     def _objective(self, cloak: Tensor, state: State) -> Tensor:
         """Return what is maximised, one value an image."""
-        features = flip_summed(self.backbones, cloak)
-        gain = feature_gain(features, [state[f"clean{k}"] for k in range(len(features))])
+        clean = [state[f"clean{k}"] for k in range(len(self.backbones))]
+        gain = feature_gain(self.backbones, cloak, clean)
         if self.lpips is not None:
             return gain - self.weight * self.lpips.penalty(cloak, state["image"])
         reference = SsimReference(state["image"], state["mean"], state["square"])
-        return gain - self.weight * state["scale"] * reference.dssim(cloak)
+        return gain - self.weight * reference.dssim(cloak)
 
     def finish(self, state: State) -> Tensor:
-        return state["cloak"].clamp(0, 1)
+        return truncated(state["cloak"]) if self.params.truncate else state["cloak"].clamp(0, 1)

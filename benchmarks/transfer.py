@@ -1,9 +1,11 @@
-"""How far PGD's cloaks move backbones that the attack never saw: the table of docs/methods/pgd.md.
+"""How far cloaks move backbones that the attack never saw: tables of docs/methods/pgd.md, lowkey.md and fawkes.md.
 
     python -m benchmarks.transfer
+    python -m benchmarks.transfer --visibility lowkey lowkey:perceptual=dssim
 
-One photo each of LFW identities that are never evaluated; options may be chosen by it. Needs the data folder with
-LFW and the real backbones; a few minutes of one thread.
+One photo each of LFW identities that are never evaluated; options may be chosen by it. Attacks that imitate someone get
+the harness's pool of target identities. Needs the data folder with LFW and the real backbones; a few minutes of one
+thread.
 """
 
 import argparse
@@ -18,8 +20,10 @@ from torch import Tensor
 
 from bench.contracts import Backbone, Context, Dataset, Faces
 from bench.plugins import factory
-from bench.quality.metrics import psnr, to_8_bits
+from bench.quality.lpips import Lpips, Unavailable, load_lpips
+from bench.quality.metrics import dssim, linf, psnr, to_8_bits
 from bench.randomness import numpy_generator
+from bench.run.photo_sets import training_photos
 
 SURROGATES = ("mobileface-v2", "mobileface-v3")
 TRACKERS = ("mobilefacenet-relu6", "mobilefacenet-casia")
@@ -52,15 +56,24 @@ ATTACKS = (
 Values = NDArray[np.float64]
 
 
-def photos(dataset: Dataset, count: int) -> Faces:
-    """Return one photo each of `count` training identities, drawn once and for all."""
-    training = [identity for identity in dataset.identities() if identity.role == "training"]
+def photos(dataset: Dataset, count: int, each: int = 1) -> Faces:
+    """Return the first photos of `count` training identities with at least `each`, drawn once and for all."""
+    training = [
+        identity
+        for identity in dataset.identities()
+        if identity.role == "training" and len(identity.photos) >= each
+    ]
     drawn = numpy_generator(0, "benchmarks/transfer", dataset.name).choice(
         len(training), count, replace=False
     )
-    chosen = [training[k] for k in sorted(drawn)]
-    ids = tuple(identity.photos[0] for identity in chosen)
-    return Faces(dataset.crops(ids).float() / 255, ids, tuple(identity.id for identity in chosen))
+    chosen = [(photo, training[k].id) for k in sorted(drawn) for photo in training[k].photos[:each]]
+    return faces_of(dataset, chosen)
+
+
+def faces_of(dataset: Dataset, chosen: Sequence[tuple[str, str]]) -> Faces:
+    """Return the crops of (image id, identity id)."""
+    ids, identities = zip(*chosen, strict=True)
+    return Faces(dataset.crops(ids).float() / 255, ids, identities)
 
 
 def loaded(names: Sequence[str]) -> tuple[Backbone, ...]:
@@ -91,11 +104,25 @@ def change(values: Values, base: Values) -> str:
     return f"{difference.mean():+.3f} ± {half:.3f}"
 
 
+def visibility(cloaks: Tensor, clean: Tensor, lpips: Lpips) -> list[str]:
+    """Return the largest L∞, and the means of DSSIM and LPIPS."""
+    distance, structure = lpips.distance(cloaks, clean).mean(), dssim(cloaks, clean)
+    return [
+        f"{float(linf(cloaks, clean).max()):.0f}",
+        f"{float(structure.mean()):.4f} ({float(structure.max()):.4f})",
+        f"{float(distance):.3f}",
+    ]
+
+
 def line(
-    attack: str, visible: Tensor, found: Mapping[Backbone, Values], base: Mapping[Backbone, Values]
+    attack: str,
+    visible: Tensor,
+    found: Mapping[Backbone, Values],
+    base: Mapping[Backbone, Values],
+    further: Sequence[str] = (),
 ) -> str:
-    """Return an attack's line of the table: PSNR, then for each tracker mean cosine, change, share lost."""
-    cells = [f"`{attack}`", f"{float(visible.mean()):.1f}"]
+    """Return an attack's line of the table: PSNR, `further`, then for each tracker mean cosine, change, share lost."""
+    cells = [f"`{attack}`", f"{float(visible.mean()):.1f}", *further]
     for tracker, values in found.items():
         compared = "" if values is base[tracker] else f" ({change(values, base[tracker])})"
         cells += [f"{values.mean():.3f}{compared}", f"{100 * lost(tracker, values):.0f}"]
@@ -106,23 +133,32 @@ def main() -> None:
     """Print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("attacks", nargs="*", default=ATTACKS)
-    parser.add_argument("--photos", type=int, default=24)
+    parser.add_argument("--photos", type=int, default=24, help="identities")
+    parser.add_argument("--each", type=int, default=1, help="photos of each")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--visibility", action="store_true", help="L∞, DSSIM and LPIPS as well")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    faces = photos(factory.dataset("lfw"), args.photos)
-    ctx = Context(seed=args.seed, backbones=loaded(SURROGATES))
+    dataset = factory.dataset("lfw")
+    faces = photos(dataset, args.photos, args.each)
+    lpips = load_lpips() if args.visibility else None
+    if isinstance(lpips, Unavailable):
+        raise SystemExit(lpips.reason)
+    pool = faces_of(dataset, training_photos(dataset.identities(), "targets", 0))
+    ctx = Context(seed=args.seed, backbones=loaded(SURROGATES), targets=pool)
     trackers = loaded(TRACKERS)
+    more = " L∞ | DSSIM mean (max) | LPIPS |" if lpips else ""
     columns = [f"cosine `{t.name}` | not matched, %" for t in trackers]
-    print("| attack | PSNR, dB | " + " | ".join(columns) + " |")
-    print("|---|---|" + "---|---|" * len(trackers))
+    print(f"| attack | PSNR, dB |{more} " + " | ".join(columns) + " |")
+    print("|---|---|" + "---|" * more.count("|") + "---|---|" * len(trackers))
     base: Mapping[Backbone, Values] = {}
     for name in args.attacks:
         edits = factory.attack(name).cloak(faces, ctx)
         cloaks = to_8_bits(torch.stack([edits[i] for i in faces.ids]))
         found = {tracker: cosines(tracker, cloaks, faces.images) for tracker in trackers}
         base = base or found
-        print(line(name, psnr(cloaks, faces.images), found, base), flush=True)
+        seen = visibility(cloaks, faces.images, lpips) if lpips else ()
+        print(line(name, psnr(cloaks, faces.images), found, base, seen), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
-from attacks.lowkey import WEIGHTS, LowKey, blurred, feature_gain, flip_summed
+from attacks.lowkey import WEIGHTS, LowKey, blurred, feature_gain, unit_features
 from bench.contracts import MICRO_BATCH, Binding, Context, Faces
 from bench.errors import DataError, UsageError
 from bench.quality.lpips import VARIABLE, load_lpips
@@ -41,28 +41,48 @@ def test_blur_agrees_with_opencv(faces):
     torch.testing.assert_close(blurred(faces.images), soft(faces.images), atol=1e-5, rtol=0)
 
 
+def feature(backbone, image):
+    """e + e of the mirror image, divided by its length; one image, in float64."""
+    both = backbone.embed(image[None])[0].double() + backbone.embed(image.flip(2)[None])[0].double()
+    return both / both.pow(2).sum().sqrt()
+
+
 def gains(backbones, images, clean):
-    """The definition, photo by photo and feature by feature; also ‖f‖ / D, averaged."""
-    found, scales = [], []
+    """The published sum, photo by photo, branch by branch and dimension by dimension."""
+    found = []
     for image, origin in zip(images, clean, strict=True):
-        terms, sizes = [], []
+        terms = []
         for backbone in backbones:
-            for view in (lambda x: x, blurred):
-                new, old = (
-                    backbone.embed(view(x[None]))[0] + backbone.embed(view(x[None]).flip(3))[0]
-                    for x in (image, origin)
-                )
-                terms.append(((new - old) ** 2).sum() / len(new) / old.pow(2).sum().sqrt())
-                sizes.append(old.norm() / len(old))
+            anchor = feature(backbone, origin)
+            for seen in (image, blurred(image[None])[0]):
+                difference = feature(backbone, seen) - anchor
+                terms.append(sum(d * d for d in difference) / anchor.norm() / 512)
         found.append(sum(terms) / len(terms))
-        scales.append(sum(sizes) / len(sizes))
-    return torch.stack(found), torch.stack(scales)
+    return torch.stack(found)
 
 
-def test_gain_is_the_stated_mean(faces, surrogates):
+def test_gain_is_the_published_mean(faces, surrogates):
     moved = (faces.images + 0.1).clamp(0, 1)
-    ours = feature_gain(flip_summed(surrogates, moved), flip_summed(surrogates, faces.images))
-    torch.testing.assert_close(ours, gains(surrogates, moved, faces.images)[0], rtol=1e-4, atol=1e-7)
+    ours = feature_gain(surrogates, moved, unit_features(surrogates, faces.images))
+    torch.testing.assert_close(ours, gains(surrogates, moved, faces.images).float(), rtol=1e-4, atol=1e-9)
+
+
+def test_gain_is_free_of_the_length_of_embeddings_and_counts_the_blurred_photo_as_moved(faces, surrogates):
+    clean = unit_features(surrogates, faces.images)
+    for feature_of_all in clean:
+        torch.testing.assert_close(feature_of_all.norm(dim=1), torch.ones(len(faces)))
+    at_rest = feature_gain(surrogates, faces.images, clean)
+    assert (at_rest > 1e-8).all()  # the blurred photo is held against the raw one
+    longer = [
+        fixtures.TinyBackbone(seed, dim=b.card.embedding_dim)
+        for seed, b in ((1, surrogates[0]), (2, surrogates[1]))
+    ]
+    for backbone, factor in zip(longer, (3.0, 100.0), strict=True):
+        backbone.last = backbone.last * factor
+    torch.testing.assert_close(
+        feature_gain(longer, faces.images, unit_features(longer, faces.images)), at_rest, rtol=1e-3, atol=1e-9
+    )
+    assert (feature_gain(surrogates, 1 - faces.images, clean) <= 4 / 512).all()
 
 
 def start_of(faces, ctx, noise=0.005):
@@ -71,10 +91,9 @@ def start_of(faces, ctx, noise=0.005):
 
 
 def test_one_step_is_the_signed_gradient_of_the_stated_objective(faces, ctx, surrogates):
-    weight = 500.0
+    weight = 2.0
     start = start_of(faces, ctx).requires_grad_()
-    gain, scale = gains(surrogates, start, faces.images)
-    objective = gain - weight * scale * dssim(start, faces.images)
+    objective = gains(surrogates, start, faces.images) - weight * dssim(start, faces.images)
     (gradient,) = torch.autograd.grad(objective.sum(), start)
     expected = (start + 0.0025 * gradient.sign()).clamp(0, 1).detach()
     found = cloaked(faces, ctx, steps=1, weight=weight)
@@ -101,9 +120,8 @@ def test_raw_and_blurred_features_move_on_every_surrogate(faces, ctx, surrogates
     noise *= torch.randn(noise.shape, generator=torch.Generator().manual_seed(3)).sign()
     for backbone in surrogates:
         for view in (lambda x: x, soft):
-            # Their length may change too: the objective is not of unit embeddings.
             base, after, by_chance = (
-                backbone.embed(view(x)) + backbone.embed(view(x).flip(3))
+                F.normalize(backbone.embed(view(x)) + backbone.embed(view(x).flip(3)), dim=1)
                 for x in (faces.images, cloaks, faces.images + noise)
             )
             moved, drifted = (after - base).square().sum(1), (by_chance - base).square().sum(1)
@@ -114,6 +132,20 @@ def test_raw_and_blurred_features_move_on_every_surrogate(faces, ctx, surrogates
 def test_a_heavier_penalty_makes_a_less_visible_cloak(faces, ctx):
     free, held = (dssim(cloaked(faces, ctx, steps=20, weight=w), faces.images) for w in (0, 1000))
     assert (held < 0.9 * free).all()
+
+
+def test_truncated_cloaks_are_the_cloaks_cut_down_to_whole_levels(faces, ctx):
+    """Against NumPy's cast, which is what the authors' program does."""
+    plain = cloaked(faces, ctx, steps=6)
+    cut = cloaked(faces, ctx, steps=6, truncate=True)
+    cast = (plain.numpy() * np.float32(255)).astype(np.uint8)
+    assert np.array_equal((to_8_bits(cut).numpy() * 255).round().astype(np.uint8), cast)
+    assert torch.equal(to_8_bits(cut), cut)
+    assert (to_8_bits(plain) - cut).mean().item() * 255 == pytest.approx(0.5, abs=0.05)
+    threat = lowkey(truncate=True).threat
+    assert threat.max_linf == 34  # −33.15 levels become −34
+    full = stacked(lowkey(truncate=True).cloak(faces, ctx), faces)
+    assert linf(to_8_bits(full), faces.images).round().max() <= 34
 
 
 def test_cloaks_do_not_depend_on_the_batch(ctx, surrogates):
@@ -218,7 +250,7 @@ def test_published_lowkey_weighs_lpips(trunk, large):
     assert files[0] == trunk
     assert files[1].name == "alex.pth"
     start = start_of(large, ctx).requires_grad_()
-    gain, _ = gains(backbones, start, large.images)
+    gain = gains(backbones, start, large.images)
     distance = load_lpips(trunk).penalty(start, large.images)
     (gradient,) = torch.autograd.grad((gain - 0.05 * distance).sum(), start)
     expected = (start + 0.0025 * gradient.sign()).clamp(0, 1).detach()
