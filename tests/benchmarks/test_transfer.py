@@ -5,8 +5,22 @@ import pytest
 import torch
 from scipy import stats
 
+from bench.contracts import Context
 from bench.plugins import factory
-from benchmarks.transfer import ATTACKS, FAR, SURROGATES, TRACKERS, change, cosines, line, lost, photos
+from bench.quality.metrics import dssim, linf
+from benchmarks.former_lowkey import FormerLowKey
+from benchmarks.transfer import (
+    ATTACKS,
+    FAR,
+    SURROGATES,
+    TRACKERS,
+    change,
+    cosines,
+    line,
+    lost,
+    photos,
+    visibility,
+)
 
 
 def test_photos_are_of_training_identities_one_each_and_the_same_each_time():
@@ -17,6 +31,51 @@ def test_photos_are_of_training_identities_one_each_and_the_same_each_time():
     assert {roles[identity] for identity in faces.identities} == {"training"}
     assert photos(dataset, 8).ids == faces.ids
     assert torch.equal(faces.images, dataset.crops(faces.ids).float() / 255)
+
+
+def test_several_photos_of_each_are_the_identitys_first_ones():
+    dataset = factory.dataset("synthetic:training_identities=20")
+    own = {identity.id: identity.photos for identity in dataset.identities()}
+    faces = photos(dataset, 4, each=3)
+    assert len(faces) == 12
+    for start in range(0, 12, 3):
+        (identity,) = set(faces.identities[start : start + 3])
+        assert faces.ids[start : start + 3] == own[identity][:3]
+
+
+def test_visibility_is_of_the_most_visible_pixel_and_the_mean_photo():
+    class Distance:
+        def distance(self, images, reference):
+            return (images - reference).abs().flatten(1).mean(1)
+
+    clean = torch.rand(3, 3, 40, 40, generator=torch.Generator().manual_seed(0)) * 0.8
+    cloaks = clean + torch.tensor([0.0, 0.1, 0.2]).view(3, 1, 1, 1)
+    expected = dssim(cloaks, clean)
+    assert visibility(cloaks, clean, Distance()) == [
+        f"{linf(cloaks, clean).max():.0f}",
+        f"{expected.mean():.4f} ({expected.max():.4f})",
+        "0.100",
+    ]
+    assert line("b", torch.tensor([27.0]), {}, {}, ["51", "0.1", "0.2"]) == "| `b` | 27.0 | 51 | 0.1 | 0.2 |"
+
+
+def test_former_lowkey_with_both_changes_is_lowkey_as_it_is():
+    dataset = factory.dataset("synthetic:training_identities=20")
+    backbone = factory.backbone("synthetic-mobilefacenet")
+    backbone.load(torch.device("cpu"))
+    faces, ctx = photos(dataset, 2), Context(backbones=(backbone,))
+
+    def cloaks(attack):
+        edits = attack.cloak(faces, ctx)
+        return torch.stack([edits[i] for i in faces.ids])
+
+    now = cloaks(factory.attack("lowkey:perceptual=dssim,steps=3"))
+    both = cloaks(FormerLowKey(FormerLowKey.Params(features="unit", anchor="raw", steps=3)))
+    assert ((both - now).abs() < 1e-5).float().mean() > 0.99  # signs of vanishing gradients may differ
+    former = [{}, {"features": "unit"}, {"anchor": "raw"}]
+    for params in former:
+        other = cloaks(FormerLowKey(FormerLowKey.Params(steps=3, **params)))
+        assert ((other - now).abs() > 1e-3).float().mean() > 0.02
 
 
 def test_a_change_is_the_mean_of_differences_with_its_t_interval():
