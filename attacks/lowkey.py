@@ -35,7 +35,7 @@ BLUR_WINDOW = 7
 BLUR_SIGMA = 3.0
 DIMENSIONS = 512
 """What the squared distance is divided by, whatever the surrogate's own length of embedding."""
-WEIGHTS: Mapping[str, float] = {"lpips": 0.05, "dssim": 0.05}
+WEIGHTS: Mapping[str, float] = {"lpips": 0.05, "dssim": 0.18}
 """c: LPIPS' is published; DSSIM's makes cloaks as visible as LPIPS' does (docs/methods/lowkey.md)."""
 
 
