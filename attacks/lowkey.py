@@ -35,8 +35,6 @@ BLUR_WINDOW = 7
 BLUR_SIGMA = 3.0
 DIMENSIONS = 512
 """What the squared distance is divided by, whatever the surrogate's own length of embedding."""
-WEIGHTS: Mapping[str, float] = {"lpips": 0.05, "dssim": 0.18}
-"""c: LPIPS' is published; DSSIM's makes cloaks as visible as LPIPS' does (docs/methods/lowkey.md)."""
 
 
 def blurred(images: Tensor) -> Tensor:
@@ -90,11 +88,8 @@ class LowKey(Attack):
         perceptual: Literal["lpips", "dssim"] = Field(
             "lpips", description="perceptual distance; dssim is a variant that needs no AlexNet weights"
         )
-        weight: float | None = Field(
-            None,
-            ge=0,
-            le=1000,
-            description="c, weight of the perceptual distance; the distance's own when absent",
+        weight: float = Field(
+            0.05, ge=0, le=1000, description="c, weight of the perceptual distance, as published"
         )
         steps: int = Field(
             50, ge=1, le=10_000, description="signed steps", json_schema_extra={"unit": "steps"}
@@ -199,7 +194,6 @@ class _Ascent:
     ) -> None:
         self.params, self.faces, self.ctx = params, faces, ctx
         self.backbones, self.lpips = backbones, lpips
-        self.weight = WEIGHTS[params.perceptual] if params.weight is None else params.weight
 
     def start(self, images: Sequence[int]) -> State:
         clean = self.faces.images[list(images)].to(self.ctx.device)
@@ -232,9 +226,9 @@ class _Ascent:
         clean = [state[f"clean{k}"] for k in range(len(self.backbones))]
         gain = feature_gain(self.backbones, cloak, clean)
         if self.lpips is not None:
-            return gain - self.weight * self.lpips.penalty(cloak, state["image"])
+            return gain - self.params.weight * self.lpips.penalty(cloak, state["image"])
         reference = SsimReference(state["image"], state["mean"], state["square"])
-        return gain - self.weight * reference.dssim(cloak)
+        return gain - self.params.weight * reference.dssim(cloak)
 
     def finish(self, state: State) -> Tensor:
         return truncated(state["cloak"]) if self.params.truncate else state["cloak"].clamp(0, 1)

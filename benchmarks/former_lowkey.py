@@ -22,9 +22,6 @@ from attacks.lowkey import DIMENSIONS, LowKey, _Ascent, blurred
 from bench.contracts import Backbone, Context, Faces
 from bench.quality.metrics import SsimReference
 
-WEIGHT = 5.0
-"""Of version 1's penalty."""
-
 
 class FormerLowKey(LowKey):
     """LowKey with features of full length, or with the clean photo blurred in the blurred branch."""
@@ -35,6 +32,7 @@ class FormerLowKey(LowKey):
         """LowKey's, and what was otherwise; the perceptual distance is DSSIM."""
 
         perceptual: Literal["dssim"] = Field("dssim", description="perceptual distance")
+        weight: float = Field(5.0, ge=0, le=1000, description="weight of DSSIM in version 1")
         features: Literal["full", "unit"] = Field("full", description="length of the features")
         anchor: Literal["blurred", "raw"] = Field("blurred", description="clean photo of the blurred branch")
 
@@ -71,8 +69,7 @@ class _Former(_Ascent):
         squares = [(f - a).square().sum(1) for f, a in zip(features, anchors, strict=True)]
         dissimilarity = SsimReference(state["image"], state["mean"], state["square"]).dssim(cloak)
         if self.params.features == "unit":
-            return torch.stack(squares).mean(0) / DIMENSIONS - self.weight * dissimilarity
+            return torch.stack(squares).mean(0) / DIMENSIONS - self.params.weight * dissimilarity
         gains = [s / a.shape[1] / a.norm(dim=1) for s, a in zip(squares, anchors, strict=True)]
         scale = torch.stack([a.norm(dim=1) / a.shape[1] for a in anchors]).mean(0)
-        weight = WEIGHT if self.params.weight is None else self.params.weight
-        return torch.stack(gains).mean(0) - weight * scale * dissimilarity
+        return torch.stack(gains).mean(0) - self.params.weight * scale * dissimilarity

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
-from attacks.lowkey import WEIGHTS, LowKey, blurred, feature_gain, unit_features
+from attacks.lowkey import LowKey, blurred, feature_gain, unit_features
 from bench.contracts import MICRO_BATCH, Binding, Context, Faces
 from bench.errors import DataError, UsageError
 from bench.quality.lpips import VARIABLE, load_lpips
@@ -174,7 +174,7 @@ def test_declared_threat_and_parameters():
     assert LowKey.Params().perceptual == "lpips"
     assert (LowKey().threat.goal, LowKey().threat.surrogates) == ("untargeted", 1)
     assert LowKey().pool() == "auto"
-    assert WEIGHTS["lpips"] == 0.05
+    assert LowKey.Params().weight == 0.05
     for bad in ({"steps": 0}, {"step": 0}, {"weight": -1}, {"perceptual": "ssim"}):
         with pytest.raises(ValidationError):
             LowKey.Params(**bad)
