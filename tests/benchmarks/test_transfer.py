@@ -70,7 +70,7 @@ def test_former_lowkey_with_both_changes_is_lowkey_as_it_is():
         return torch.stack([edits[i] for i in faces.ids])
 
     now = cloaks(factory.attack("lowkey:perceptual=dssim,steps=3"))
-    both = cloaks(FormerLowKey(FormerLowKey.Params(features="unit", anchor="raw", steps=3)))
+    both = cloaks(FormerLowKey(FormerLowKey.Params(features="unit", anchor="raw", weight=0.05, steps=3)))
     assert ((both - now).abs() < 1e-5).float().mean() > 0.99  # signs of vanishing gradients may differ
     former = [{}, {"features": "unit"}, {"anchor": "raw"}]
     for params in former:
