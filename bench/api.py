@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FIRST = (
     *("attack", "defense", "backbone", "head", "condition", "seed"),
     *(
+        "asr_worst",
         "asr",
         "asr_low",
         "asr_high",

@@ -101,11 +101,16 @@ def show_table(leaderboard: "pd.DataFrame", title: str = "", *, full: bool = Fal
         full: every column and interval, however wide.
     """
     from bench.leaderboard.as_text import of_leaderboard
+    from bench.leaderboard.worst_case import READING, sentences
 
     shown = print_table(of_leaderboard(leaderboard), title, full=full)
     if leaderboard["n_identities"].notna().any():
         identities, probes = leaderboard["n_identities"].max(), leaderboard["n_probes"].max()
         click.echo(f"{identities} identities, {probes} probes; rates are means over identities.")
+    if leaderboard["asr_worst"].notna().any():
+        click.echo(READING)
+    for sentence in sentences(leaderboard):
+        click.echo(sentence)
     left_out = [*(["some intervals"] if shown.intervals else []), *shown.no_room]
     if left_out:
         click.echo(f"Not shown for want of room: {', '.join(left_out)}; `--intervals` shows all.")

@@ -128,7 +128,7 @@ def significance(run: Path, out: Path | None, as_json: bool) -> None:
     from bench.leaderboard import significance_tables as tables
 
     results = _results(run)
-    ranked = tables.ranked_groups(results)
+    ranked = [*tables.ranked_groups(results), *tables.ranked_by_worst_case(results)]
     found = {
         "rankings": tables.rankings(ranked),
         "pairs": tables.pairs(ranked),
@@ -226,12 +226,16 @@ def means(run: Path, attacks: tuple[str, ...], backbones: tuple[str, ...], **for
 
 
 def _show_means(found: "pd.DataFrame", *, full: bool) -> None:
+    from bench.leaderboard.worst_case import sentences
+
     for (head, condition, access), rows in found.groupby(["head", "condition", "access"], sort=False):
         first = rows.iloc[0]
         where = ", ".join(filter(None, [f"head {head}", str(condition), str(access)]))
         trackers = first["backbones"].replace("|", ", ")
         print_table(_means(rows_of(rows)), f"{where}; mean over {trackers}", full=full)
         click.echo(f"{first['n_identities']} identities.")
+        for sentence in sentences(rows):
+            click.echo(sentence)
         for reason in sorted(set(rows["asr_reason"]) - {""}):
             click.echo(f"Without ASR or interval: {reason}.")
 
@@ -239,7 +243,7 @@ def _show_means(found: "pd.DataFrame", *, full: bool) -> None:
 def _means(rows: list[dict[str, Any]]) -> "tuple[TextColumn, ...]":
     """Return the columns of the printed table; `--columns` explains them all."""
     from bench.leaderboard.as_text import TextColumn, texts
-    from bench.leaderboard.summary import measured
+    from bench.leaderboard.summary import measured, worst_case
 
     def rate(name: str, of: str, heading: str, *, sign: int = 1, **more: Any) -> TextColumn:
         show = measured(of, factor=sign * 100, interval="ends" in more)
@@ -252,6 +256,15 @@ def _means(rows: list[dict[str, Any]]) -> "tuple[TextColumn, ...]":
     return (
         TextColumn("attack", "attack", texts(row["against"] for row in rows), says="always"),
         TextColumn("defence", "defence", texts(row["defense"] for row in rows), says="always"),
+        TextColumn(
+            "worst case",
+            "worst\ncase %",
+            tuple(map(worst_case, rows)),
+            numeric=True,
+            says="always",
+            unit=" %",
+            ends=1,
+        ),
         rate("ASR", "asr", "ASR %", says="always", ends=1),
         rate("undefended ASR", "undefended_asr", "unde-\nfended"),
         rate("ASR without cloak", "baseline_error", "without\ncloak %"),

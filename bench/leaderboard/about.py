@@ -10,6 +10,7 @@ import pandas as pd
 
 from bench.analysis.warnings import by_warning
 from bench.leaderboard.summary import without_effect
+from bench.leaderboard.worst_case import sentences
 from bench.run.folder import RunFolder
 
 ABOUT: Mapping[str, str] = {
@@ -21,6 +22,7 @@ ABOUT: Mapping[str, str] = {
     "failed": "number of cells that failed",
     "notes": "what must be known of dataset and measures, a sentence each",
     "no_effect": "attacks that undefended do no more than no cloak, a sentence a kind",
+    "worst_case": "which defences' worst cases may be higher still, a sentence a reason",
     "warnings": "each warning with `code`, `sentence` and `rows`, the rows that carry it (attack x defence x backbone)",
     "spec": "what was requested, in canonical form, by the names of a suite file",
     "options": "how it was computed: `device`, `threads`, `batch_size`, `precision`; none changes what is requested",
@@ -49,6 +51,7 @@ def about(folder: RunFolder, leaderboard: pd.DataFrame) -> dict[str, Any]:
         "failed": sum(cell.status != "ok" for cell in cells),
         "notes": notes(leaderboard),
         "no_effect": without_effect(leaderboard),
+        "worst_case": sentences(leaderboard),
         "warnings": [
             {"code": warning.code, "sentence": warning.sentence, "rows": rows}
             for warning, rows in by_warning(leaderboard).items()

@@ -20,6 +20,7 @@ from bench.leaderboard.boards import ADAPTED, Board, Standing, Task, WorstCase
 from bench.leaderboard.columns import COLUMNS
 from bench.leaderboard.names import NONE, NOTHING, explained, in_words, short_names
 from bench.leaderboard.summary import MISSING, SummaryTable, is_there, short
+from bench.leaderboard.worst_case import LACKING, READING
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -54,7 +55,7 @@ FILTERS: Mapping[str, str] = {
 _FILTERS_IF_SEVERAL = frozenset({"dataset", "protocol", "condition", "status"})
 
 
-_FIRST = ("attack", "defense", "asr")
+_FIRST = ("attack", "defense", "worst", "asr")
 """Columns that stand before all others: what a phone shows of the table."""
 
 
@@ -135,12 +136,12 @@ def _filter_value(value: Any) -> str:
 _UNDEFENDED = "No defence %"
 
 _HEADINGS: Mapping[str, tuple[str, ...]] = {
-    "defense": ("Defence", "Mean ASR %", "Worst case %", "Normal accuracy %"),
+    "defense": ("Defence", "Worst case %", "Mean ASR %", "Normal accuracy %"),
     "attack": ("Attack", "Mean ASR %", "Worst case %", _UNDEFENDED, "PSNR dB"),
 }
 
 _TITLES: Mapping[str, str] = {
-    "defense": "Defences, lowest ASR first",
+    "defense": "Defences, lowest mean ASR first",
     "attack": "Attacks, highest ASR first",
 }
 
@@ -246,12 +247,17 @@ def _board(board: Board, names: Mapping[str, Mapping[str, str]]) -> _BoardTable:
     headings = _HEADINGS[board.axis] + (("Cells",) if incomplete else ())
     if board.opponents == (NONE,):
         headings = tuple(heading for heading in headings if heading != _UNDEFENDED)
-    return _BoardTable(_TITLES[board.axis], headings, rows, " ".join(_below(board, names[other])))
+    return _BoardTable(
+        _TITLES[board.axis], headings, rows, " ".join(_below(board, names[other], names[board.axis]))
+    )
 
 
 def _figures(one: Standing, board: Board, opponents: Mapping[str, str]) -> Iterator[_Figure]:
-    yield _percent(one.mean.value, one.mean.low, one.mean.high)
-    yield _worst(one.worst, board, opponents)
+    figures = (
+        _percent(one.mean.value, one.mean.low, one.mean.high),
+        _worst(one.worst, board, opponents),
+    )
+    yield from reversed(figures) if board.axis == "defense" else figures
     if board.axis == "defense":
         yield _percent(one.accuracy.value, one.accuracy.low, one.accuracy.high)
     else:
@@ -287,8 +293,10 @@ def _cells(one: Standing, board: Board) -> str:
     return f"{one.measured} of {board.places}" + (f": {why}" if why else "")
 
 
-def _below(board: Board, opponents: Mapping[str, str]) -> Iterator[str]:
+def _below(board: Board, opponents: Mapping[str, str], own: Mapping[str, str]) -> Iterator[str]:
     """Yield the sentences that belong under a board."""
+    if board.axis == "defense":
+        yield from _of_worst_cases(board, own)
     noun = "attack" if board.axis == "defense" else "defence"
     over = ", ".join(opponents[name] for name in board.opponents)
     yield (
@@ -310,6 +318,22 @@ def _below(board: Board, opponents: Mapping[str, str]) -> Iterator[str]:
             "In no mean, as made against one of the defences, but in the worst case "
             f"({ADAPTED} where against this one): {names}."
         )
+
+
+def _of_worst_cases(board: Board, own: Mapping[str, str]) -> Iterator[str]:
+    """Yield what the worst cases of a board of defences are, and which of them are none."""
+    found = {one.method: one.worst for one in board.standings if one.worst is not None}
+    if any(worst.of_cell for worst in found.values()):
+        yield (
+            "Worst cases are the highest ASR of a cell, as a table here has none per identity; below them stand the "
+            "attack and the tracker."
+        )
+        return
+    yield f"{READING} It is on the tracker where that is highest; below it stand the strongest attack and that tracker."
+    for knows, words in LACKING.items():
+        names = [own[name] for name, worst in found.items() if worst.knows == knows]
+        if names:
+            yield f"{words}{', '.join(names)}."
 
 
 def _task_notes(task: Task, names: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

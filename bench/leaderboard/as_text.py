@@ -19,6 +19,7 @@ from bench.leaderboard.summary import (
     measured,
     named,
     references_last,
+    worst_case,
 )
 
 Says = Literal["key", "more", "always"]
@@ -161,10 +162,21 @@ def of_leaderboard(leaderboard: pd.DataFrame) -> tuple[TextColumn, ...]:
         show = measured(of, factor=100, interval=ends > 0)
         return TextColumn(name, heading, fields(show), numeric=True, says=says, unit=" %", ends=ends)
 
+    worst = fields(worst_case)
     return (
         key("attack", "always"),
         key("defense", "always"),
         *map(key, ("backbone", "head", "condition", "seed")),
+        TextColumn(
+            "worst case",
+            "worst\ncase %",
+            worst,
+            numeric=True,
+            # A run without an attack has none.
+            says="always" if any(one.value is not None for one in worst) else "more",
+            unit=" %",
+            ends=1,
+        ),
         rate("ASR", "asr", "ASR %", says="always", ends=1),
         rate("ASR without cloak", "defended_baseline_error", "without\ncloak %"),
         rate("normal accuracy", "normal_accuracy", "normal\nacc. %", ends=2),

@@ -24,6 +24,7 @@ from bench.leaderboard.columns import KEY
 from bench.leaderboard.merge import Merged, UnionResults
 from bench.leaderboard.names import NONE
 from bench.leaderboard.summary import is_there
+from bench.leaderboard.worst_case import is_bound
 from bench.run.spec import Cell
 from bench.stats.intervals import Estimate
 
@@ -37,16 +38,20 @@ _NO_COMMON = "every attack was made against one of the defences, so that none is
 
 @dataclass(frozen=True)
 class WorstCase:
-    """The cell that is worst for a method: of a defence the highest ASR, of an attack the lowest.
+    """What is worst for a method: of a defence its worst case, where that is highest; of an attack its worst cell.
 
     Attributes:
-        asr: in [0, 1].
+        asr: in [0, 1]: of a defence each identity's highest ASR over the attacks, then the mean over identities, or the
+            highest ASR of a cell (`of_cell`); of an attack the lowest ASR of a cell.
         low: lower end of its 95 % interval over identities, None where there is none.
         high: upper end.
-        opponent: the attack the defence met, or the defence the attack met.
+        opponent: the attack that is strongest against the defence, or the defence the attack met.
         backbone: the tracker's.
-        adapted: the attack was made against this very defence.
-        bound: cells failed or are not there, so the worst case may be worse still.
+        adapted: that attack was made against this very defence.
+        bound: the worst case may be worse still: cells failed or are not there, no attack was made against the
+            defence, or its attacks are of several tables without decisions.
+        knows: of a defence, whether an attack was made against it: ``exact``, ``partial`` or ``none``; else "".
+        of_cell: it is a single cell's ASR.
     """
 
     asr: float
@@ -56,6 +61,8 @@ class WorstCase:
     backbone: str
     adapted: bool
     bound: bool
+    knows: str = ""
+    of_cell: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class Standing:
     Attributes:
         method: canonical name.
         mean: ASR, over the identities and `places` of the board.
-        worst: over all cells of the method, None where none has a rate.
+        worst: the worst case of a defence, the worst cell of an attack; None where none has a rate.
         accuracy: normal accuracy, the mean over the same cells as `mean`.
         undefended: of an attack, its mean ASR without a defence; None for defences.
         psnr: of an attack, PSNR of its cloaks in dB, mean over trackers; None for defences, or where not measured.
@@ -267,13 +274,15 @@ def _standing(
     places: int,
     results: UnionResults | None,
 ) -> Standing:
+    # A table of an earlier version has no worst cases; then all methods of the board stand by cells.
+    per_identity = axis == "defense" and bool(rows.loc[rows["asr"].notna(), "asr_worst"].notna().all())
     own = rows[rows[axis] == name]
     undefended = own[own["defense"] == NONE] if axis == "attack" else own.iloc[:0]
     faced = own if axis == "defense" else own[own["defense"].isin(counted["defense"])]
     return Standing(
         method=name,
         mean=_mean(counted, "asr", results),
-        worst=_worst(faced, axis, incomplete=len(counted) < places),
+        worst=_worst(faced, axis, incomplete=len(counted) < places, per_identity=per_identity),
         accuracy=_mean(counted, "normal_accuracy", results),
         undefended=_plain(undefended, "asr"),
         psnr=_plain(own.drop_duplicates(["backbone", "seed"]), "cloak_psnr") if axis == "attack" else None,
@@ -314,18 +323,44 @@ def _native(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def _worst(rows: pd.DataFrame, axis: Axis, *, incomplete: bool) -> WorstCase | None:
+def _worst(rows: pd.DataFrame, axis: Axis, *, incomplete: bool, per_identity: bool) -> WorstCase | None:
     known = rows[rows["asr"].notna()]
     if known.empty:
         return None
+    if per_identity:
+        return _worst_of_defense(rows, known, incomplete=incomplete)
     worst = known.iloc[int(known["asr"].argmax() if axis == "defense" else known["asr"].argmin())]
-    low, high = (float(worst[end]) if is_there(worst[end]) else None for end in ("asr_low", "asr_high"))
     return WorstCase(
         asr=float(worst["asr"]),
-        low=low,
-        high=high,
+        low=_end(worst["asr_low"]),
+        high=_end(worst["asr_high"]),
         opponent=str(worst[_OTHER[axis]]),
         backbone=str(worst["backbone"]),
         adapted=bool(worst["attack_adapts_to_defense"]),
         bound=incomplete or len(known) < len(rows),
     )
+
+
+def _worst_of_defense(rows: pd.DataFrame, known: pd.DataFrame, *, incomplete: bool) -> WorstCase:
+    """Return the worst case on the tracker where it is highest."""
+    worst = known.iloc[int(known["asr_worst"].argmax())]
+    attack, backbone, knows = (str(worst[name]) for name in ("worst_attack", "backbone", "worst_knows"))
+    strongest = known[(known["attack"] == attack) & (known["backbone"] == backbone)]
+    # Rows of several runs that are not ranked together: each worst case is over the attacks of its own.
+    apart = len(known["run"].unique()) > 1 and bool((known["ranked_over"] == "").any())
+    over, of = (int(worst[name]) for name in ("worst_over", "worst_of"))
+    return WorstCase(
+        asr=float(worst["asr_worst"]),
+        low=_end(worst["asr_worst_low"]),
+        high=_end(worst["asr_worst_high"]),
+        opponent=attack,
+        backbone=backbone,
+        adapted=bool(strongest["attack_adapts_to_defense"].any()),
+        bound=incomplete or apart or len(known) < len(rows) or is_bound(over, of, knows),
+        knows=knows,
+        of_cell=False,
+    )
+
+
+def _end(value: Any) -> float | None:
+    return float(value) if is_there(value) else None

@@ -24,6 +24,18 @@ COLUMNS: Mapping[str, str] = {
     "reason": "why the cell failed",
     "n_identities": "identities evaluated",
     "n_probes": "probes of all identities, each counted once",
+    "asr_worst": "worst case of the row's defence: each identity's highest ASR over the black-box (or white-box) "
+    "attacks of the table on this tracker, head and condition, seeds averaged, then the mean over identities",
+    "asr_worst_low": "lower end of its 95 % interval over identities",
+    "asr_worst_high": "upper end",
+    "asr_worst_reason": "why asr_worst or its interval is empty, or why the worst case may be higher still",
+    "worst_over": "attacks it is over",
+    "worst_of": "attacks it should be over: all that met any defence there; more than worst_over where cells failed or "
+    "were not run",
+    "worst_attack": "the attack among them whose own ASR is highest",
+    "worst_attack_asr": "its ASR, seeds averaged: one attack for all identities",
+    "worst_knows": "whether one of them was made against this defence: exact, partial (against a part of it, or a "
+    "whole that shares one) or none; empty for defence none",
     "asr": "attack success rate: share of a protected identity's probes not recognised as theirs, mean over identities",
     "asr_low": "lower end of its 95 % interval over identities",
     "asr_high": "upper end",
@@ -117,7 +129,10 @@ MEASURES = ("psnr", "ssim", "dssim", "lpips", "linf")
 KEY = ("dataset", "protocol", "attack", "defense", "backbone", "head", "condition", "seed")
 """What names a row."""
 
-WHOLE = ("rank_low", "rank_high", "n_identities", "n_probes", "threshold_pairs", "threshold_identities")
+WHOLE = (
+    *("rank_low", "rank_high", "n_identities", "n_probes", "worst_over", "worst_of"),
+    *("threshold_pairs", "threshold_identities"),
+)
 
 FLAGS = (
     "requested",
@@ -140,6 +155,8 @@ TEXTS = frozenset(
         *(name for name in KEY if name != "seed"),
         *(
             "tie_group",
+            "worst_attack",
+            "worst_knows",
             "ranked_over",
             "split",
             "status",

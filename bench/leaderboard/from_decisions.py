@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from bench.analysis.reference_tests import reference_tests
 from bench.analysis.results import Results
+from bench.analysis.worst_case import worst_columns
 from bench.errors import DataError
 from bench.leaderboard import decision_archive
 from bench.leaderboard.as_csv import as_text
@@ -154,15 +155,16 @@ def differences(
     """
     decision_files.check_sizes(files)
     results = _results(record, leaderboard, files)
-    tests = reference_tests(results, leaderboard)
+    made_of_all = {**reference_tests(results, leaderboard), **worst_columns(results, leaderboard)}
+    compared = [*_NUMBERS, *(_WORST if leaderboard["asr_worst"].notna().any() else ())]
     found = [*_completeness(results, leaderboard, record), *_number_of_rows(results, leaderboard)]
     for number, (_, row) in enumerate(leaderboard.iterrows()):
         point, condition = _cell(row), str(row["condition"])
         given = rates_of(results, point, condition)
-        made = given | {name: values[number] for name, values in tests.items()} if given else {}
+        made = given | {name: values[number] for name, values in made_of_all.items()} if given else {}
         found += [
             Difference(_called(point, condition), name, as_text(row[name]), as_text(made.get(name)))
-            for name in _NUMBERS
+            for name in compared
             if name in leaderboard.columns and not _same(name, row[name], made.get(name))
         ]
     return found
@@ -176,6 +178,9 @@ _NUMBERS = (
     *("threshold_pairs", "threshold_identities"),
     *("p", "p_holm", "effect_h", "minimum_detectable_difference"),
 )
+
+_WORST = ("asr_worst", "asr_worst_low", "asr_worst_high", "worst_over", "worst_of", "worst_attack_asr")
+"""Columns of the worst case; a table of an earlier version has none of them."""
 
 
 # Known up to chance alone: random numbers are drawn for them, others in another version.

@@ -19,7 +19,9 @@ from bench.analysis.comparison_groups import (
     mean_rates,
 )
 from bench.analysis.results import Measure, Results
+from bench.analysis.worst_case import over_trackers
 from bench.errors import UsageError
+from bench.leaderboard.columns import COLUMNS as LEADERBOARD
 from bench.leaderboard.significance_tables import RANKINGS, accuracy_kept
 from bench.randomness import numpy_generator
 from bench.run.spec import Cell
@@ -33,6 +35,14 @@ COLUMNS: Mapping[str, str] = {
     "attacks": "attacks averaged over, within each identity",
     "backbones": "trackers averaged over, within each identity",
     "n_identities": "identities, the sample",
+    "asr_worst": "worst case of the defence, the same in all its rows of this head, condition and access: each "
+    "identity's highest ASR over all attacks of the table, averaged over seeds and the trackers that all of them meet, "
+    "then the mean over identities",
+    **{
+        name: LEADERBOARD[name]
+        for name in ("asr_worst_low", "asr_worst_high", "asr_worst_reason", "worst_over", "worst_of")
+    },
+    **{name: LEADERBOARD[name] for name in ("worst_attack", "worst_attack_asr", "worst_knows")},
     "asr": "attack success rate, mean over identities",
     "asr_low": "lower end of its 95 % interval over identities: bootstrap; of a single cell the leaderboard's",
     "asr_high": "upper end",
@@ -119,9 +129,11 @@ def means(
     chosen = _chosen(results, attacks, backbones)
     tests = _indexed(accuracy_kept(chosen) if kept is None else kept)
     accuracy = {_key(one): one for one in comparison_groups(chosen, "defense", "normal_accuracy")}
+    groups = comparison_groups(chosen, "defense")
+    worst = {place: over_trackers(chosen, *place) for place in dict.fromkeys(_key(one)[1:] for one in groups)}
     return [
-        _mean(chosen, one, accuracy.get(_key(one)), str(defense), tests)
-        for one in comparison_groups(chosen, "defense")
+        _mean(chosen, one, accuracy.get(_key(one)), str(defense), tests, worst[_key(one)[1:]][str(defense)])
+        for one in groups
         for defense in one.rates.columns
     ]
 
@@ -169,6 +181,7 @@ def _mean(
     accuracy: ComparisonGroup | None,
     defense: str,
     kept: Mapping[tuple[str, ...], Mapping[str, Any]],
+    worst: Mapping[str, Any],
 ) -> Mean:
     place = (one.opponent, one.head, one.condition, one.access)
     points = _points(results, one, defense)
@@ -184,6 +197,7 @@ def _mean(
         "attacks": "|".join(one.opponents),
         "backbones": "|".join(one.backbones),
         "n_identities": len(one.rates),
+        **worst,
         **_columns("asr", asr),
         "undefended_asr": _rate(results, undefended, one.condition, "asr"),
         "baseline_error": _rate(results, _without_attack(undefended), one.condition, "asr"),

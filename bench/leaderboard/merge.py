@@ -20,10 +20,11 @@ from bench.analysis.comparison_groups import rank_columns
 from bench.analysis.measured import Measured
 from bench.analysis.reference_tests import reference_tests
 from bench.analysis.results import Results
+from bench.analysis.worst_case import worst_columns
 from bench.contracts import ConditionFacts, Decided
 from bench.errors import DataError, UsageError
 from bench.leaderboard import as_csv, plausible
-from bench.leaderboard.columns import COLUMNS, KEY
+from bench.leaderboard.columns import COLUMNS, KEY, WHOLE
 from bench.leaderboard.from_decisions import ENDING, differences, read_files
 from bench.leaderboard.table import build
 from bench.run.digest import digest
@@ -440,20 +441,20 @@ def _groups(sources: Sequence[Source], disputed: set[tuple[int, int]]) -> list[t
 
 
 def _rank_union(rows: pd.DataFrame, parts: Sequence[Results]) -> pd.DataFrame:
-    """Return the rows with ranks and tests over all cells of several runs.
+    """Return the rows with ranks, tests and worst cases over all cells of several runs.
 
     A comparison group that cannot be ranked over the union, as its methods met no common tracker, keeps the ranks of
     its run.
     """
     union = UnionResults.over(parts)
-    tested = rows.assign(**reference_tests(union, rows))
+    tested = rows.assign(**reference_tests(union, rows), **worst_columns(union, rows))
     runs = "|".join(sorted({part.facts.run for part in parts}))
     ranks = pd.DataFrame(rank_columns(union, rows), index=rows.index).assign(ranked_over=runs)
     kept = ranks["rank_low"].isna() & rows["rank_low"].notna()
     for name in RANKS:
         tested[name] = ranks[name].where(~kept, rows[name])
     tested.loc[kept, "ranking_reason"] = f"{RANKED_ALONE}: " + ranks.loc[kept, "ranking_reason"].astype(str)
-    return tested.astype({"rank_low": "Int64", "rank_high": "Int64"})
+    return tested.astype(dict.fromkeys(WHOLE, "Int64"))
 
 
 def _explained(

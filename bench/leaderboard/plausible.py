@@ -48,7 +48,14 @@ _FILE = re.compile(r"[A-Za-z0-9.=+_-]{1,247}\.parquet")
 _LARGEST = 4_000_000
 """Bytes of a record; the largest written so far has 30,000."""
 
-_RATES = ("asr", "normal_accuracy", "baseline_error", "defended_baseline_error")
+_RATES = (
+    "asr",
+    "asr_worst",
+    "worst_attack_asr",
+    "normal_accuracy",
+    "baseline_error",
+    "defended_baseline_error",
+)
 """Columns of shares, some with ends of an interval beside them."""
 
 _ESTIMATES = (*_RATES, "recovery")

@@ -13,13 +13,15 @@ from bench.analysis.claims import MARGIN
 from bench.analysis.comparison_groups import ComparisonGroup, comparison_groups, ranked
 from bench.analysis.reference_tests import detectable
 from bench.analysis.results import Results
+from bench.analysis.worst_case import STRONGEST, worst_groups
 from bench.run.spec import Cell
 from bench.stats.rankings import Ranking, critical_difference
 from bench.stats.significance import benjamini_hochberg, non_inferiority, seed_variance
 
 RANKINGS: Mapping[str, str] = {
     "ranked": "what is ranked: defense (lowest ASR first) or attack (highest first)",
-    "against": "the attack the defences meet, or the defence the attacks meet",
+    "against": "the attack the defences meet, or the defence the attacks meet; "
+    f"{STRONGEST}: defences by their worst case, ranked only where an attack was made against each",
     "head": "the tracker's head",
     "condition": "the protocol's condition; empty where it has only one",
     "access": "black-box or white-box; never averaged",
@@ -103,6 +105,11 @@ SEEDS: Mapping[str, str] = {
 def ranked_groups(results: Results) -> list[tuple[ComparisonGroup, Ranking]]:
     """Return every comparison group of a run, ranked: defences against each attack, attacks under each defence."""
     return [*ranked(results, "defense"), *ranked(results, "attack")]
+
+
+def ranked_by_worst_case(results: Results) -> list[tuple[ComparisonGroup, Ranking]]:
+    """Return the defences of a run, ranked by their worst case where an attack was made against each of them."""
+    return [(one, one.rank(results.facts.spec.split_seed)) for one in worst_groups(results)]
 
 
 def rankings(found: Sequence[tuple[ComparisonGroup, Ranking]]) -> pd.DataFrame:

@@ -7,19 +7,23 @@ leaderboard. A number that is missing is NA, with its reason as a note under the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from bench.leaderboard.columns import COLUMNS, WARNINGS
 from bench.leaderboard.names import NONE
+from bench.leaderboard.worst_case import READING as WORST
+from bench.leaderboard.worst_case import is_bound, sentences
 from bench.run.spec import DEVELOPMENT_NOTE
 from bench.stats.significance import ALPHA
 
 Row = Mapping[str, Any]
 
 MISSING = "NA"
+
+_PERCENT = 100
 
 READING = (
     "Ranks are of the defences against one attack: from 1 + the number significantly better to the number of defences "
@@ -81,6 +85,7 @@ class SummaryTable:
         notes: the reasons of missing values, each once; their numbers begin with 1.
         constant: heading → the one value of a column left out for it.
         cautions: what must be known of the datasets, each once.
+        worst: what must be known of the worst cases, a sentence each.
     """
 
     columns: tuple[SummaryColumn, ...]
@@ -89,6 +94,7 @@ class SummaryTable:
     notes: tuple[str, ...]
     constant: Mapping[str, str]
     cautions: tuple[str, ...] = ()
+    worst: tuple[str, ...] = ()
 
     def number_of(self, note: str) -> int:
         """Return the number of a note."""
@@ -101,7 +107,7 @@ class SummaryTable:
 
     def below(self) -> str:
         """Return the sentences that belong under the table, before its notes."""
-        return " ".join(filter(None, [*self.cautions, READING, self.left_out()]))
+        return " ".join(filter(None, [*self.cautions, *self.worst, WORST, READING, self.left_out()]))
 
 
 def is_there(value: Any) -> bool:
@@ -171,6 +177,16 @@ def _rank(row: Row) -> SummaryField:
     return SummaryField(f"{ranks} {letters}".rstrip(), float(low) + float(high) / 1000)
 
 
+def worst_case(row: Row) -> SummaryField:
+    """Return the worst case of a row's defence, with ≥ where it may be higher still."""
+    shown = measured("asr_worst", "asr_worst_reason", "condition_reason", factor=_PERCENT, interval=True)
+    field = shown(row)
+    over, of = (int(row[name]) if is_there(row.get(name)) else None for name in ("worst_over", "worst_of"))
+    if field.note or not is_bound(over, of, _text(row, "worst_knows")):
+        return field
+    return replace(field, text=f"≥ {field.text}")
+
+
 def threat_marks(row: Row) -> tuple[str, ...]:
     """Return what a reader must know of a row's threat model, a few words each."""
     access, seen, overlap = (
@@ -199,8 +215,6 @@ def _warnings(row: Row) -> SummaryField:
     return SummaryField(str(count), float(count))
 
 
-_PERCENT = 100
-
 _ROUNDING = 1e-9
 """By how much two rates may differ that are the same number."""
 
@@ -214,6 +228,7 @@ SUMMARY_COLUMNS: tuple[SummaryColumn, ...] = (
     SummaryColumn("head", "Head", COLUMNS["head"], False, named("head")),
     SummaryColumn("condition", "Condition", COLUMNS["condition"], False, named("condition")),
     SummaryColumn("seed", "Seed", COLUMNS["seed"], True, lambda row: _number(row.get("seed"))),
+    SummaryColumn("worst", "Worst case %", COLUMNS["asr_worst"], True, worst_case),
     SummaryColumn(
         "asr",
         "ASR %",
@@ -293,7 +308,15 @@ def short(leaderboard: pd.DataFrame) -> SummaryTable:
         for row in records
         if (note := _text(row, "dataset_note"))
     )
-    return SummaryTable(tuple(columns), rows, _best(records), notes, constant, tuple(cautions))
+    return SummaryTable(
+        tuple(columns),
+        rows,
+        _best(records),
+        notes,
+        constant,
+        tuple(cautions),
+        tuple(sentences(leaderboard)),
+    )
 
 
 def _best(records: Sequence[Row]) -> tuple[bool, ...]:

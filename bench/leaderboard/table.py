@@ -13,6 +13,7 @@ from bench.analysis.comparison_groups import rank_columns
 from bench.analysis.reference_tests import reference_tests
 from bench.analysis.results import Measure, Results
 from bench.analysis.warnings import warning_columns
+from bench.analysis.worst_case import worst_columns
 from bench.contracts import ConditionFacts
 from bench.leaderboard.columns import COLUMNS, MEASURES, WHOLE
 from bench.run.folder import CellResult, RunFolder
@@ -64,6 +65,7 @@ def of_results(results: Results) -> pd.DataFrame:
     added: tuple[dict[str, list[Any]], ...] = (
         reference_tests(results, leaderboard),
         rank_columns(results, leaderboard),
+        worst_columns(results, leaderboard),
         warning_columns(results, leaderboard),
     )
     complete = leaderboard.assign(**{name: values for columns in added for name, values in columns.items()})

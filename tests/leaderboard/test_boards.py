@@ -63,6 +63,47 @@ def test_defences_stand_by_their_mean_and_name_their_worst_cell():
     assert found.standings[0].accuracy.value == pytest.approx(0.9)
 
 
+def worst_cases(**changes):
+    """Return the rows with the worst case of each defence on each tracker: ten points above its highest ASR."""
+    found = rows()
+    for row in found:
+        own = [one for one in found if all(one[key] == row[key] for key in ("defense", "backbone"))]
+        highest = max(own, key=lambda one: one["asr"])
+        row.update({
+            "asr_worst": min(1.0, highest["asr"] + 0.1), "asr_worst_low": 0.05, "asr_worst_high": 1.0,
+            "worst_over": 2, "worst_of": 2, "worst_attack": highest["attack"],
+            "worst_knows": "" if row["defense"] == "none" else "exact", "ranked_over": "",
+        } | changes.get(row["defense"], {}))  # fmt: skip
+    return found
+
+
+def test_the_first_number_of_a_defence_is_its_worst_case_per_identity_on_its_worst_tracker():
+    merged = of(worst_cases(blur={"worst_knows": "none"}))
+    found = {one.method: one.worst for one in board(merged, "defense").standings}
+    mend, blur = found["mend"], found["blur"]
+    assert (mend.asr, mend.opponent, mend.backbone, mend.bound, mend.of_cell) == (
+        1.0,
+        "mist",
+        "b",
+        False,
+        False,
+    )
+    assert (blur.asr, blur.bound, blur.knows) == (pytest.approx(0.8), True, "none")
+    text = boards(tasks(merged))
+    assert text.index("Worst case %") < text.index("Mean ASR %")
+    assert "so that theirs is no worst case: blur." in text
+    assert "as a table here has none per identity" not in text
+    assert "as a table here has none per identity" in boards(tasks(of(rows())))
+
+
+def test_a_worst_case_over_fewer_attacks_or_of_runs_that_are_not_ranked_together_is_a_bound():
+    def bound(found):
+        return next(one.worst.bound for one in board(of(found), "defense").standings if one.method == "mend")
+
+    assert not bound(worst_cases())
+    assert bound(worst_cases(mend={"worst_over": 1}))
+
+
 def test_attacks_stand_by_their_mean_over_defences_and_beside_it_without_one():
     found = board(of(rows()), "attack")
     assert found.opponents == ("blur", "mend")

@@ -26,6 +26,7 @@ from bench.leaderboard.summary import MISSING, SUMMARY_COLUMNS, display, notes, 
 PLAIN = {
     "dataset": "tiny", "protocol": "tracker", "attack": "fog", "defense": "none", "backbone": "net-a", "head": "nn",
     "condition": "", "seed": 0, "requested": True, "status": "ok", "n_identities": 20, "n_probes": 40,
+    "asr_worst": 0.7, "asr_worst_low": 0.6, "asr_worst_high": 0.8, "worst_over": 2, "worst_of": 2,
     "asr": 0.5, "asr_low": 0.4, "asr_high": 0.6, "baseline_error": 0.01, "normal_accuracy": 0.99,
     "normal_accuracy_low": 0.95, "normal_accuracy_high": 1.0, "recovery_reason": "no defence",
     "rank_low": 2, "rank_high": 3, "tie_group": "b", "cloak_psnr": 31.26, "cloak_ssim": 0.91239,
@@ -48,12 +49,12 @@ def test_a_row_is_rounded_for_reading():
         leaderboard_of({}, {"defense": "jpeg", "rank_low": 1, "rank_high": 1, "recovery": -0.25, "seed": 0})
     )
     assert list(shown.columns) == [
-        "Rank", "Attack", "Defence", "Backbone", "Head", "ASR %", "Baseline error %", "Normal accuracy %",
-        "Recovery %", "PSNR dB", "SSIM", "LPIPS", "Threat", "Warnings",
+        "Rank", "Attack", "Defence", "Backbone", "Head", "Worst case %", "ASR %", "Baseline error %",
+        "Normal accuracy %", "Recovery %", "PSNR dB", "SSIM", "LPIPS", "Threat", "Warnings",
     ]  # fmt: skip
     assert list(shown.iloc[0]) == [
-        "2–3 b", "fog", "none", "net-a", "nn", "50.0 [40.0, 60.0]", "1.0", "99.0 [95.0, 100.0]", MISSING, "31.3",
-        "0.912", MISSING, "black-box", "0",
+        "2–3 b", "fog", "none", "net-a", "nn", "70.0 [60.0, 80.0]", "50.0 [40.0, 60.0]", "1.0", "99.0 [95.0, 100.0]",
+        MISSING, "31.3", "0.912", MISSING, "black-box", "0",
     ]  # fmt: skip
     assert shown["Rank"][1] == "1 b"
     assert shown["Recovery %"][1] == "-25.0"
@@ -103,6 +104,33 @@ def test_the_threat_model_in_a_few_words(row, marks):
     assert threat_marks(leaderboard_of(row).to_dict("records")[0]) == marks
 
 
+def test_a_worst_case_that_may_be_higher_still_is_a_bound_and_says_so_in_words_under_every_form():
+    leaderboard = leaderboard_of(
+        {},
+        {"defense": "jpeg", "worst_knows": "exact"},
+        {"defense": "blur", "worst_knows": "none"},
+        {"defense": "mend", "worst_knows": "partial"},
+        {"defense": "wash", "worst_knows": "exact", "worst_over": 1},
+        {"defense": "gone", "asr_worst": None, "asr_worst_reason": "no attack", "worst_over": 0},
+    )
+    bounds = [text.split(" [")[0] for text in display(leaderboard)["Worst case %"]]
+    assert bounds == ["70.0", "70.0", "≥ 70.0", "≥ 70.0", "≥ 70.0", MISSING]
+    assert "no attack" in notes(leaderboard)
+    for text in (markdown(leaderboard), latex(leaderboard), html(leaderboard)):
+        assert "so that theirs is no worst case: blur." in text
+        assert "so that theirs is no worst case: mend." in text
+        assert "as cells failed or were not run: wash." in text
+
+
+def test_a_table_of_an_earlier_version_has_no_worst_case_and_says_why():
+    worst = [name for name in COLUMNS if "worst" in name]
+    old = to_csv(leaderboard_of({}).drop(columns=worst))
+    read = from_csv(old, "an older table")
+    assert read["asr_worst"].isna().all()
+    assert "≥" not in display(read)["Worst case %"][0]
+    assert "not in the file, which an older version wrote" in notes(read)
+
+
 def test_warnings_are_counted():
     one, two = RowWarning("over-budget", "too visible; by far"), RowWarning("unmoved", "on a")
     leaderboard = leaderboard_of({"warnings": RowWarnings((one, two))}, {"warnings": RowWarnings((one,))}, {})
@@ -148,7 +176,7 @@ def test_markdown_is_one_table_with_its_notes():
     text = markdown(leaderboard_of({}, {"attack": "a|b`c`*d*<i>", "recovery_reason": "other"}))
     table, reading, heading, listed = text.strip().split("\n\n")
     lines = table.splitlines()
-    assert [len(re.findall(r"(?<!\\)\|", line)) for line in lines] == [15] * 4
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in lines] == [16] * 4
     assert r"a\|b\`c\`\*d\*\<i\>" in lines[3]
     assert "NA (1)" in lines[2]
     assert "NA (3)" in lines[3]
@@ -278,7 +306,7 @@ def test_html_has_every_cell_a_filter_each_and_all_columns_behind():
     page = Page(html(leaderboard))
     texts = [re.sub(r"NA\d+$", MISSING, " ".join(cell.split())) for cell in page.cells]
     shown = display(in_words(leaderboard))
-    first = ["Attack", "Defence", "ASR %"]
+    first = ["Attack", "Defence", "Worst case %", "ASR %"]
     shown = shown[first + [name for name in shown if name not in first]]
     assert texts == [text for row in shown.to_numpy() for text in row]
     selects = [attrs["name"] for tag, attrs in page.tags if tag == "select"]

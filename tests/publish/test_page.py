@@ -67,7 +67,7 @@ def test_the_page_is_one_file_that_names_its_sources():
 
 def test_boards_stand_above_the_cells_and_labels_are_shown():
     text = page(merged(), labels={"jpeg": "JPEG at 75"})
-    assert text.index("Defences, lowest ASR first") < text.index("Attacks, highest ASR first")
+    assert text.index("Defences, lowest mean ASR first") < text.index("Attacks, highest ASR first")
     assert text.index("Attacks, highest ASR first") < text.index("Every cell")
     assert '<th scope="row" title="jpeg">JPEG at 75</th>' in text
     assert '<th scope="row" title="none">no defence</th>' in text
@@ -291,7 +291,7 @@ def test_a_phone_scrolls_the_table_and_not_the_page(visit):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_rates_are_in_sight_and_a_table_that_goes_on_says_so(visit, width):
     tab = visit(width=width)
-    for at in (".ranks td.number", '.board td[data-column="asr"]'):
+    for at in (".ranks td.number", '.board td[data-column="worst"]', '.board td[data-column="asr"]'):
         ends = tab.eval_on_selector_all(at, "all => all.map(e => e.getBoundingClientRect().right)")
         assert ends
         assert ends[0] <= width
