@@ -16,6 +16,7 @@ from bench.leaderboard import erasure, significance_tables
 from bench.leaderboard.names import NONE, NOTHING
 from bench.leaderboard.significance_tables import PAIRS
 from bench.leaderboard.view import RunView
+from bench.leaderboard.worst_case import is_bound
 from bench.plugins import syntax
 from bench.report import phrases
 from bench.report.document import Column
@@ -206,12 +207,49 @@ def _defenses(view: RunView, focus: pd.DataFrame) -> KeyResults:
         if (place(row) == place(best)) != (row["against"] == best["against"])
     ]
     elsewhere.sort(key=lambda row: place(row) != place(best))
-    rows = [_defended(view, row, best) for row in (*found, *elsewhere[:MOST])]
+    worst = _worst_cases(focus)
+    rows = [*worst.rows, *(_defended(view, row, best) for row in (*found, *elsewhere[:MOST]))]
     rows += [KeyResult("Error rate without any cloak", "", percent(best["baseline_error"])), accuracy(best)]
     undefended = percent(best["undefended_asr"])
-    headline = phrases.DEFENDED.format(defense=name, undefended=undefended, **rows[0]._asdict())
+    first = rows[len(worst.rows)]
+    mean = phrases.DEFENDED.format(defense=name, undefended=undefended, **first._asdict())
+    headline = " ".join(filter(None, (worst.headline, mean)))
     tied = _tied(_ranking(view, "defense", best["against"], best), name)
     return KeyResults(headline, rows, (tied, _trained(view, name)))
+
+
+def _worst_cases(focus: pd.DataFrame) -> KeyResults:
+    """Return the worst case of each defence, and a sentence on the one with the lowest mean; nothing where it has none.
+
+    Defences are not ordered by it: one that no attack was made against would look the best.
+    """
+    undefended = next(iter(records(matching(focus, defense=NONE))), {"asr_worst": None})
+    against = f"{_against(NONE)}: {percent(undefended['asr_worst'])}"
+    defended = records(focus[focus["defense"] != NONE].head(MOST))
+    rows = [_worst_case(row, against) for row in defended if row["asr_worst"] is not None]
+    best = defended[0]
+    if best["asr_worst"] is None:
+        return KeyResults("", rows)
+    headline = phrases.WORST.format(
+        defense=best["defense"],
+        value=rows[0].value,
+        against=against,
+        knows=phrases.KNOWS[best["worst_knows"]],
+    )
+    return KeyResults(headline, rows)
+
+
+def _worst_case(row: Row, against: str) -> KeyResult:
+    over, of = int(row["worst_over"]), int(row["worst_of"])
+    attacks = count(of, "attack") if over == of else f"{over} of {count(of, 'attack')}"
+    bound = "≥ " if is_bound(over, of, row["worst_knows"]) else ""
+    return KeyResult(
+        f"Worst case, `{row['defense']}`",
+        f"{attacks}, the strongest `{row['worst_attack']}`",
+        bound + percent(row["asr_worst"], row["asr_worst_low"], row["asr_worst_high"]),
+        against,
+        verdict=phrases.KNOWS[row["worst_knows"]],
+    )
 
 
 def _defended(view: RunView, row: Row, best: Row) -> KeyResult:

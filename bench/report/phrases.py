@@ -10,6 +10,14 @@ NO_ATTACK = (
     "No attack was run. Error rate without any cloak, over the rows of the leaderboard: {low} to {high}."
 )
 NO_RATE = "No attack has a rate: cells failed, or have no identities in common."
+WORST = "Worst case of `{defense}`: {value}; {against}; {knows}."
+KNOWS: Mapping[str, str] = {
+    "exact": "an attack was made against this defence",
+    "partial": "no worst case: attacks were made against a part of it alone, or a whole that shares one",
+    "none": "no worst case: no attack was made against this defence",
+}
+"""What a worst case is worth, by the column `worst_knows`."""
+
 DEFENDED = (
     "Lowest ASR with a defence, {where}: `{defense}`, {value}; without a defence {undefended}; {verdict} "
     "(p after Holm: {p})."
@@ -91,6 +99,8 @@ FROM_NOTHING = "From nothing. A path that begins with … was shortened; give yo
 THIS_REPORT = "This report:"
 
 READING = (
+    "Worst case: each identity's highest ASR over all attacks, then the mean over identities. It is one only where an "
+    "attack was made against the defence itself; else whoever knows the defence may do better.",
     "Attack success rate (ASR): share of a protected identity's probes that are not recognised as theirs, mean over "
     "identities. High where the cloak works.",
     "Baseline error: the ASR without attack and defence, the error rate without any cloak.{baseline}",

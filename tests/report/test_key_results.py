@@ -91,6 +91,7 @@ def test_without_a_rate_of_an_attack_the_headline_says_why(view_of):
 
 def test_a_failed_attack_is_in_no_mean_and_its_row_says_so(view_of):
     head, rows, facts = parts(summary(view_of("some failed")))
+    assert " Worst case of `jpeg:quality=20`: ≥ " in head
     assert " Lowest ASR with a defence, against `tiny-noise`: `jpeg:quality=20`, " in head
     assert "not tested: 0 of 6 identities differ; a test needs at least 6" in head
     missing = {row["Where"] for row in rows if row["Value"].startswith("NA (")}
@@ -201,6 +202,31 @@ def test_a_defence_is_compared_with_none_and_what_is_tied_with_it_is_named():
     assert dict(facts)[f"Not significantly different from `{best}`"] == f"`{twin}`"
     assert (rows[-1].value, rows[-1].difference, rows[-1].p) == ("NA (no photo)", "NA", "NA")
     assert rows[-1].verdict.endswith(": not tested: too few")
+
+
+def test_the_worst_case_is_the_first_number_and_says_who_knows_the_defence():
+    view = view_with(rates(none=0.6, weak=0.4, good=0.1))
+    worst = {"none": (0.9, ""), "weak": (0.8, "exact"), "good": (0.7, "none")}
+    for name, (value, knows) in worst.items():
+        own = view.means["defense"] == name
+        columns = {
+            "asr_worst": value, "asr_worst_low": value - 0.1, "asr_worst_high": value + 0.05, "worst_over": 3,
+            "worst_of": 4 if name == "weak" else 3, "worst_attack": "x", "worst_knows": knows,
+        }  # fmt: skip
+        for column, one in columns.items():
+            view.means.loc[own, column] = one
+    found = key_results(view, focus_of(view))
+    good, weak = found.rows[:2]
+    assert found.headline.startswith(
+        "Worst case of `good`: ≥ 70.0 % [60.0, 75.0]; no defence: 90.0 %; no worst case: no attack was made against "
+        "this defence. Lowest ASR with a defence"
+    )
+    assert (good.what, good.where, good.value) == (
+        "Worst case, `good`", "3 attacks, the strongest `x`", "≥ 70.0 % [60.0, 75.0]",
+    )  # fmt: skip
+    assert (weak.where, weak.value) == ("3 of 4 attacks, the strongest `x`", "≥ 80.0 % [70.0, 85.0]")
+    assert weak.verdict == "an attack was made against this defence"
+    assert found.rows[2].what == "ASR, `good`"
 
 
 @pytest.mark.parametrize(
