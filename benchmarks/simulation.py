@@ -6,6 +6,7 @@ under test; those are in `bench.stats` (intervals, significance, power). Some ar
 experiments at once; tests hold them to the originals.
 
     python -m benchmarks.simulation docs/statistics
+    python -m benchmarks.simulation docs/statistics --worst-case
 """
 
 from __future__ import annotations
@@ -437,7 +438,116 @@ def _panel(axes: Axes, title: str, rows: pd.DataFrame, bar: tuple[float, float])
     axes.set(title=title, xlabel="mean rate of the first cell")
 
 
-def _latent(scenario: Scenario, runs: int, rng: np.random.Generator) -> Floats:
+# -- the worst case over attacks -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WorstScenario:
+    """Several attacks on one defence, in expectation.
+
+    An identity's true rates are Beta distributed as in `Scenario`, the attacks' latents correlated in pairs. Probes
+    have their luck in each attack alone, which is the hardest case for a maximum.
+
+    Attributes:
+        attacks: how many.
+        rate: mean rate of the strongest.
+        others: mean rate of the others.
+        n_identities: identities.
+        intraclass: correlation between two probes of one identity under one attack.
+        correlation: of the latents of an identity's rates under two attacks.
+        fold_share: share of the latent variance that belongs to the rotation.
+    """
+
+    attacks: int
+    rate: float
+    others: float
+    n_identities: int = 158
+    intraclass: float = 0.3
+    correlation: float = 0.7
+    fold_share: float = 0.005
+
+
+def draw_attacks(scenario: WorstScenario, runs: int, rng: np.random.Generator) -> tuple[Floats, Floats, Ints]:
+    """Return the rates of experiments with several attacks.
+
+    Args:
+        scenario: the truth.
+        runs: experiments.
+        rng: decides everything.
+
+    Returns:
+        attacks×runs×n true rates, as many observed ones, and runs×n probes.
+    """
+    n, mix = scenario.n_identities, scenario.correlation
+    probes = rng.permuted(np.broadcast_to(probe_counts(n), (runs, n)), axis=1)
+    common = _latent(scenario, runs, rng)
+    means = [scenario.rate, *[scenario.others] * (scenario.attacks - 1)]
+    true = np.stack(
+        [
+            _beta_quantile(
+                np.sqrt(mix) * common + np.sqrt(1 - mix) * _latent(scenario, runs, rng),
+                mean,
+                scenario.intraclass,
+            )
+            for mean in means
+        ]
+    )
+    return true, rng.binomial(probes, true) / probes, probes
+
+
+WORST_SCENARIOS = tuple(
+    WorstScenario(attacks, rate, others)
+    for attacks in (1, 2, 6)
+    for rate, others in ((0.1, 0.1), (0.5, 0.5), (0.5, 0.1), (0.9, 0.3))
+    if attacks > 1 or rate == others
+)
+"""Attacks alike, and one that is much stronger than the others; a single attack for comparison."""
+
+
+def worst_case_bias(
+    runs: int = RUNS, seed: int = 0, scenarios: Iterable[WorstScenario] = WORST_SCENARIOS
+) -> pd.DataFrame:
+    """Return how far the worst case over attacks lies from the truth, taken per identity and by one attack for all.
+
+    Args:
+        runs: experiments a scenario.
+        seed: decides everything.
+        scenarios: the truths.
+
+    Returns:
+        the fields that tell scenarios apart, in per cent: ``truth``, the mean over identities of each one's highest
+        true rate; ``per identity``, the mean of `asr_worst`; ``one attack``, that of the strongest attack's own ASR;
+        their biases; and ``coverage`` of the truth by the interval of `asr_worst`.
+    """
+    import pandas as pd
+
+    return pd.DataFrame([_worst_row(one, runs, seed) for one in scenarios])
+
+
+def _worst_row(scenario: WorstScenario, runs: int, seed: int) -> dict[str, Any]:
+    rng = numpy_generator(seed, "worst case", repr(scenario))
+    true, observed, probes = draw_attacks(scenario, runs, rng)
+    truth = float(true.max(axis=0).mean())
+    highest = observed.max(axis=0)
+    one = float(observed.mean(axis=2).max(axis=0).mean())
+    low, high = rate_intervals(highest, probes.sum(axis=1))
+    percents = {
+        "truth": truth,
+        "per identity": float(highest.mean()),
+        "bias": float(highest.mean()) - truth,
+        "one attack": one,
+        "bias of one": one - truth,
+        "coverage": _covered(low, high, truth),
+    }
+    return {
+        "attacks": scenario.attacks,
+        "strongest": f"{100 * scenario.rate:.0f}",
+        "others": f"{100 * scenario.others:.0f}",
+        **{name: f"{100 * value:.1f}" for name, value in percents.items()},
+    }
+
+
+def _latent(scenario: Scenario | WorstScenario, runs: int, rng: np.random.Generator) -> Floats:
     """Return runs×n standard normal numbers, correlated among the identities of one rotation."""
     n, share = scenario.n_identities, scenario.fold_share
     rotation = rng.standard_normal((runs, FOLDS))[:, np.arange(n) % FOLDS]
@@ -504,11 +614,20 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where simulation.csv, .md and .png are written")
     parser.add_argument("--runs", type=int, default=RUNS, help="experiments a scenario")
     parser.add_argument("--seed", type=int, default=0, help="of everything")
+    parser.add_argument(
+        "--worst-case", action="store_true", help="only the bias of the worst case: worst_case.csv and .md"
+    )
     given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    if given.worst_case:
+        worst = worst_case_bias(given.runs, given.seed)
+        worst.to_csv(given.folder / "worst_case.csv", index=False)
+        (given.folder / "worst_case.md").write_text(markdown(worst), encoding="utf-8")
+        print(markdown(worst), end="")
+        return
     with Progress() as progress:
         bar = progress.add_task("scenarios", total=2 * len(IDENTITIES) * len(SPREADS) * len(RATES))
         table = simulate(runs=given.runs, seed=given.seed, advance=lambda n: progress.advance(bar, n))
-    given.folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(given.folder / "simulation.csv", index=False)
     (given.folder / "simulation.md").write_text(markdown(summary(table)), encoding="utf-8")
     (given.folder / "simulation.png").write_bytes(figure(table))

@@ -17,8 +17,10 @@ from benchmarks.simulation import (
     SPREADS,
     Outcome,
     Scenario,
+    WorstScenario,
     difference_intervals,
     draw,
+    draw_attacks,
     figure,
     is_within,
     markdown,
@@ -29,6 +31,7 @@ from benchmarks.simulation import (
     sign_flip_tests,
     simulate,
     summary,
+    worst_case_bias,
 )
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "statistics" / "simulation.csv"
@@ -184,3 +187,31 @@ def test_the_committed_simulation_holds_every_bar():
     page = (COMMITTED.parent.parent / "statistics.md").read_text(encoding="utf-8")
     assert (COMMITTED.parent / "simulation.md").read_text(encoding="utf-8").strip() in page
     assert re.search(r"python -m benchmarks.simulation docs/statistics", page)
+
+
+def test_drawn_attacks_have_their_means_and_luck_of_their_own():
+    scenario = WorstScenario(3, 0.5, 0.2, n_identities=50)
+    true, observed, probes = draw_attacks(scenario, 800, np.random.default_rng(0))
+    assert true.shape == observed.shape == (3, 800, 50)
+    assert observed.mean(axis=(1, 2)) == pytest.approx([0.5, 0.2, 0.2], abs=0.01)
+    assert (observed * probes == np.round(observed * probes)).all()
+    assert np.corrcoef(true[1].ravel(), true[2].ravel())[0, 1] > 0.5
+    luck = observed - true
+    assert abs(np.corrcoef(luck[1].ravel(), luck[2].ravel())[0, 1]) < 0.02
+
+
+def test_the_worst_case_per_identity_and_that_of_one_attack_enclose_the_truth():
+    scenarios = [WorstScenario(1, 0.5, 0.5), WorstScenario(6, 0.5, 0.5), WorstScenario(6, 0.9, 0.3)]
+    found = worst_case_bias(300, scenarios=scenarios).set_index(["attacks", "strongest"]).astype(float)
+    alone, alike, dominated = (found.iloc[number] for number in range(3))
+    assert alone["bias"] == pytest.approx(0, abs=0.3)
+    assert alone["bias of one"] == pytest.approx(0, abs=0.3)
+    assert alike["one attack"] < alike["truth"] < alike["per identity"]
+    assert alike["bias"] > 5
+    # One attack that dominates leaves little to choose from.
+    assert abs(dominated["bias"]) < alike["bias"]
+
+
+def test_the_documented_bias_is_the_committed_table():
+    text = (COMMITTED.parents[1] / "statistics.md").read_text(encoding="utf-8")
+    assert (COMMITTED.parent / "worst_case.md").read_text(encoding="utf-8").strip() in text
