@@ -64,7 +64,9 @@ def test_two_answers_to_one_cell_write_nothing(cli, finished, tmp_path):
     lines = (finished.run / "leaderboard.csv").read_text().splitlines()
     last = json.loads(cli("leaderboard", finished.run, "--json")[1])[-1]
     # The worst case of the row's defence stands before its own rate and may be the same number.
-    changed = lines[-1].replace(f",{last['asr']:.6f},{last['asr_low']:.6f}", f",0.123456,{last['asr_low']:.6f}")
+    changed = lines[-1].replace(
+        f",{last['asr']:.6f},{last['asr_low']:.6f}", f",0.123456,{last['asr_low']:.6f}"
+    )
     table.write_text(f"{lines[0]}\n{changed}\n")
     code, out, err = cli("leaderboard", finished.run, table, "--keep-both")
     assert (code, out) == (2, "")
