@@ -155,9 +155,7 @@ class Results:
             own = self.rates_of(undefended, condition, "asr")
             baseline = self.rates_of(undefended._replace(attack="none"), condition, "asr")
             self._gains[undefended, condition] = (
-                None
-                if own is None or baseline is None
-                else rates.gain_of(own, baseline, self.draws(len(own)))
+                None if own is None or baseline is None else rates.gain_of(own, baseline)
             )
         return self._gains[undefended, condition]
 

@@ -60,7 +60,7 @@ class Estimate:
         return cls(None, None, None, reason)
 
 
-def effective_sample_size(rates: ArrayLike, n_probes: int) -> float:
+def effective_sample_size(rates: ArrayLike, n_probes: int, sizes: ArrayLike | None = None) -> float:
     """Return how many independent probes the macro mean is worth (Korn and Graubard, 1998).
 
     n_eff = p(1 − p) / v with p the mean of the identities' rates and v the variance of that mean. v is s²/n, s²
@@ -70,21 +70,27 @@ def effective_sample_size(rates: ArrayLike, n_probes: int) -> float:
     errors, s² alone is too small too often. Bounded to [n identities, n probes], and n identities where p is
     0 or 1 or the rates are equal.
 
+    Of groups of unlike size m the mean is p = Σ m·rate / Σ m, its variance that of a ratio,
+    n/(n − 1) · Σ m²(rate − p)² / (Σ m)² (Cochran, 1977, eq. 6.13), and n becomes (Σ m)² / Σ m² (Kish, 1965).
+
     Args:
-        rates: the n identities' own rates in [0, 1].
-        n_probes: probes in all, at least n.
+        rates: the n identities' own rates in [0, 1]; or those of n groups of identities.
+        n_probes: probes in all, at least n; of a mean over cells, the answers of all cells.
+        sizes: identities behind each rate, > 0; None for one each.
     """
     values = _rates(rates, n_probes)
-    n = len(values)
-    p = float(values.mean())
-    if n < 2 or np.ptp(values) <= _SAME:
-        return float(n)
+    weights = None if sizes is None else _sizes(values, sizes)
+    n, p = _distinct(values, weights), _mean(values, weights)
+    if len(values) < 2 or np.ptp(values) <= _SAME:
+        return n
     telling = int(min(np.count_nonzero(values > _SAME), np.count_nonzero(values < 1 - _SAME)))
-    variance = _shrunk(float(values.var(ddof=1)) / n, telling, p * (1 - p) / n)
-    return min(max(p * (1 - p) / variance, float(n)), float(n_probes))
+    variance = _shrunk(_variance_of_mean(values, weights), telling, p * (1 - p) / n)
+    return min(max(p * (1 - p) / variance, n), float(n_probes))
 
 
-def rate_interval(rates: ArrayLike, n_probes: int, confidence: float = CONFIDENCE) -> Estimate:
+def rate_interval(
+    rates: ArrayLike, n_probes: int, confidence: float = CONFIDENCE, sizes: ArrayLike | None = None
+) -> Estimate:
     """Return the mean of identities' rates with its interval.
 
     >>> rate = rate_interval([1.0, 0.5, 0.0, 1.0, 0.75], n_probes=20)
@@ -94,18 +100,21 @@ def rate_interval(rates: ArrayLike, n_probes: int, confidence: float = CONFIDENC
     'one identity has no interval'
 
     Wilson's score interval at `effective_sample_size`, with Student's t at n − 1 degrees in place of z:
-    what is known about the spread between identities comes from n of them.
+    what is known about the spread between identities comes from n of them. A mean over cells has the same interval:
+    its rates are each identity's mean over the cells, so that cells that share photos are not taken for more
+    identities.
 
     Args:
-        rates: the n identities' own rates in [0, 1].
-        n_probes: probes in all, at least n.
+        rates: the n identities' own rates in [0, 1]; or those of n groups of identities.
+        n_probes: probes in all, at least n; of a mean over cells, the answers of all cells.
         confidence: coverage.
+        sizes: identities behind each rate, > 0, where identities of a group are not independent; None for one each.
 
     Returns:
-        an estimate within [0, 1]; without interval for one identity, missing for none.
+        an estimate within [0, 1]; without interval for one identity or one group, missing for none.
 
     Raises:
-        ValueError: a rate is not in [0, 1], or there are fewer probes than identities.
+        ValueError: a rate is not in [0, 1], there are fewer probes than rates, or a size is not above 0.
     """
     from scipy.special import stdtrit
 
@@ -113,11 +122,11 @@ def rate_interval(rates: ArrayLike, n_probes: int, confidence: float = CONFIDENC
     n = len(values)
     if n == 0:
         return Estimate.missing("no identities")
-    p = float(values.mean())
+    p = _mean(values, None if sizes is None else _sizes(values, sizes))
     if n == 1:
-        return Estimate(p, reason="one identity has no interval")
+        return Estimate(p, reason=f"one {'identity' if sizes is None else 'group'} has no interval")
     quantile = float(stdtrit(n - 1, (1 + confidence) / 2))
-    low, high = wilson_interval(p, effective_sample_size(values, n_probes), quantile)
+    low, high = wilson_interval(p, effective_sample_size(values, n_probes, sizes), quantile)
     return Estimate(p, low, high)
 
 
@@ -214,6 +223,9 @@ def bootstrap_interval(
 ) -> Estimate:
     """Return a function of means over identities with its BCa bootstrap interval (Efron, 1987).
 
+    For ratios, which have no formula here. Not for a rate or a mean of rates (`rate_interval`), which it covers far
+    too seldom near 0 and 1, nor for a difference of two (`difference_interval`); docs/statistics.md has the figures.
+
     Args:
         columns: n×m, one row an identity.
         statistic: maps …×m means to … values, e.g. ``lambda m: m[..., 0] - m[..., 1]``.
@@ -244,21 +256,6 @@ def bootstrap_interval(
         return Estimate(value, reason="no variation between identities, so no bootstrap interval")
     ends = np.quantile(replicates, _bca_levels(value, replicates, without_one, confidence))
     return Estimate(value, float(ends[0]), float(ends[1]))
-
-
-def risk_difference(first: ArrayLike, second: ArrayLike, rng: np.random.Generator) -> Estimate:
-    """Return mean(first) − mean(second) with a paired bootstrap interval.
-
-    Args:
-        first: rates of n identities.
-        second: rates of the same identities in the same order.
-        rng: decides the resamples.
-
-    Raises:
-        ValueError: the lengths differ.
-    """
-    differences = np.subtract(*_same_length(first, second))
-    return bootstrap_interval(differences[:, None], lambda means: means[..., 0], rng)
 
 
 def difference_interval(first: ArrayLike, second: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
@@ -377,6 +374,31 @@ def _rates(rates: ArrayLike, n_probes: int) -> Floats:
     if n_probes < len(values):
         raise ValueError(f"{n_probes} probes for {len(values)} identities; each has at least one")
     return values
+
+
+def _sizes(values: Floats, sizes: ArrayLike) -> Floats:
+    counts: Floats = np.asarray(sizes, dtype=np.float64)
+    if counts.shape != values.shape or not (counts > 0).all():
+        raise ValueError(f"every one of {len(values)} rates needs a size above 0, got {counts.tolist()}")
+    return counts
+
+
+def _mean(values: Floats, sizes: Floats | None) -> float:
+    return float(values.mean() if sizes is None else sizes @ values / sizes.sum())
+
+
+def _distinct(values: Floats, sizes: Floats | None) -> float:
+    """Return how many groups of one size these are worth: (Σ m)² / Σ m² (Kish, 1965)."""
+    return float(len(values) if sizes is None else sizes.sum() ** 2 / (sizes @ sizes))
+
+
+def _variance_of_mean(values: Floats, sizes: Floats | None) -> float:
+    """Return s²/n, or of groups of unlike size the variance of their ratio (Cochran, 1977, eq. 6.13)."""
+    n = len(values)
+    if sizes is None:
+        return float(values.var(ddof=1)) / n
+    spread = sizes * (values - _mean(values, sizes)) / sizes.sum()
+    return float(spread @ spread) * n / (n - 1)
 
 
 def _same_length(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -18,7 +18,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.errors import DataError
-from bench.stats.intervals import Draws, Estimate, Floats, bootstrap_interval, rate_interval
+from bench.stats.intervals import (
+    Draws,
+    Estimate,
+    Floats,
+    bootstrap_interval,
+    difference_interval,
+    rate_interval,
+)
 
 Rates = pd.Series  # identity id → rate in [0, 1]
 
@@ -276,18 +283,17 @@ def paired(*rates: Rates[Any]) -> Floats:
     return np.column_stack([one.to_numpy(dtype=np.float64) for one in ordered])
 
 
-def gain_of(undefended: Rates[Any], baseline: Rates[Any], rng: np.random.Generator | Draws) -> Estimate:
-    """Return by how much an attack raises the error, with its paired bootstrap interval over identities.
+def gain_of(undefended: Rates[Any], baseline: Rates[Any]) -> Estimate:
+    """Return by how much an attack raises the error, with its interval (`difference_interval`).
 
     Args:
         undefended: ASR per identity, attack × defence ``none``.
         baseline: ASR per identity, ``none`` × ``none``.
-        rng: decides the bootstrap.
 
     Raises:
         DataError: the identities differ.
     """
-    return bootstrap_interval(paired(undefended, baseline), lambda mean: mean[..., 0] - mean[..., 1], rng)
+    return difference_interval(*paired(undefended, baseline).T)
 
 
 def recovery(
@@ -310,22 +316,20 @@ def recovery(
         gain: as `gain_of` returns it, where it is known.
 
     Returns:
-        an estimate; missing unless the lower end of the 95 % interval of the denominator, by paired
-        bootstrap over identities, exceeds `LEAST_GAIN`.
+        an estimate; missing unless the lower end of the 95 % interval of the denominator (`gain_of`) exceeds
+        `LEAST_GAIN`.
 
     Raises:
         DataError: the identities differ.
     """
     columns = paired(undefended, defended, baseline)
-    gain = gain_of(undefended, baseline, rng) if gain is None else gain
-    if gain.value is None or len(columns) < 2:
+    gain = gain_of(undefended, baseline) if gain is None else gain
+    if gain.value is None or gain.low is None:
         return Estimate.missing(f"recovery needs at least 2 identities, got {len(columns)}")
-    # Without variation there is no interval; the gain is then the same for everyone.
-    bound = gain.value if gain.low is None else gain.low
-    if bound <= LEAST_GAIN:
+    if gain.low <= LEAST_GAIN:
         return Estimate.missing(
             f"recovery not given: the attack raises the error by {gain.value:.3f}, lower 95 % bound "
-            f"{bound:.3f}, not above {LEAST_GAIN}"
+            f"{gain.low:.3f}, not above {LEAST_GAIN}"
         )
     return bootstrap_interval(columns, _recovered, rng)
 
@@ -420,12 +424,11 @@ def _rate(rates: Floats, probes: NDArray[np.int64], reason: str, groups: NDArray
     known = ~np.isnan(rates)
     if not known.any():
         return Estimate.missing(reason)
+    answers = int(probes[known].sum())
     if len(np.unique(groups)) < len(groups):
         parts = pd.Series(rates[known]).groupby(groups[known])
-        columns = np.column_stack([parts.sum(), parts.size()]).astype(np.float64)
-        rng = np.random.default_rng(0)  # the groups decide; nothing else may
-        return bootstrap_interval(columns, lambda mean: mean[..., 0] / mean[..., 1], rng)
-    return rate_interval(rates[known], int(probes[known].sum()))
+        return rate_interval(parts.mean(), answers, sizes=parts.size())
+    return rate_interval(rates[known], answers)
 
 
 def _pooled(rates: Floats, probes: NDArray[np.int64]) -> float:

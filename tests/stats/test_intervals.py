@@ -15,7 +15,6 @@ from bench.stats.intervals import (
     difference_interval,
     effective_sample_size,
     rate_interval,
-    risk_difference,
     wilson_interval,
 )
 
@@ -171,14 +170,45 @@ def test_bootstrap_interval_says_why_it_is_missing():
     assert "not finite in some resamples" in sometimes.reason
 
 
-def test_risk_difference_is_paired():
-    identity = np.linspace(0, 0.9, 40)  # identities differ much, the treatment hardly: pairing must see that
-    shift = np.where(np.arange(40) % 2 == 0, 0.08, 0.06)
-    found = risk_difference(identity + shift, identity, np.random.default_rng(0))
-    assert found.value == pytest.approx(0.07)
-    assert 0.065 < found.low < 0.07 < found.high < 0.075
-    with pytest.raises(ValueError, match="got 2 and 3"):
-        risk_difference([0, 1], [0, 1, 1], np.random.default_rng(0))
+@given(RATES, st.integers(1, 7))
+def test_groups_of_one_size_are_as_many_rates(rates, size):
+    plain = rate_interval(rates, 4 * len(rates))
+    grouped = rate_interval(rates, 4 * len(rates), sizes=[size] * len(rates))
+    assert grouped.value == pytest.approx(plain.value)
+    assert (grouped.low, grouped.high) == pytest.approx((plain.low, plain.high))
+
+
+def test_groups_of_unlike_size_have_the_variance_of_a_ratio():
+    rates, sizes = np.array([0.2, 0.9, 0.4, 0.5]), np.array([1, 5, 2, 2])
+    everyone = np.repeat(rates, sizes)
+    p = everyone.mean()
+    # The delta method for a ratio of two totals, from their covariance matrix.
+    gradient = np.array([1, -p]) / sizes.mean()
+    between = gradient @ np.cov(rates * sizes, sizes) @ gradient / 4
+    groups = sizes.sum() ** 2 / (sizes**2).sum()
+    expected = p * (1 - p) / ((4 * between + p * (1 - p) / groups) / 5)
+    assert effective_sample_size(rates, 100, sizes) == pytest.approx(max(expected, groups))
+    found = rate_interval(rates, 100, sizes=sizes)
+    assert found.value == pytest.approx(p)
+    assert found.low < p < found.high
+
+
+def test_groups_bound_the_effective_sample_size_and_need_sizes():
+    assert effective_sample_size([1.0, 1.0, 1.0], 90, [28, 1, 1]) == pytest.approx(900 / 786)
+    assert rate_interval([0.5], 40, sizes=[10]) == Estimate(0.5, reason="one group has no interval")
+    assert rate_interval([1.0, 1.0], 40, sizes=[3, 7]).high == 1.0
+    for sizes in ([1, 0], [1], [1, 2, 3]):
+        with pytest.raises(ValueError, match="2 rates needs a size above 0"):
+            rate_interval([0.5, 0.2], 40, sizes=sizes)
+
+
+def test_a_mean_over_cells_has_the_interval_of_a_rate_with_the_answers_of_all_cells():
+    cells = np.random.default_rng(0).integers(0, 5, size=(3, 30)) / 4
+    rates = cells.mean(axis=0)
+    assert rate_interval(rates, 3 * 120) == rate_interval(list(rates), 360)
+    nobody = rate_interval(np.zeros((3, 30)).mean(axis=0), 360)
+    assert (nobody.value, nobody.low) == (0.0, 0.0)
+    assert nobody.high > 0.1  # thirty identities without an error are thirty, in however many cells
 
 
 @given(st.floats(0, 1), st.floats(0, 1))

@@ -8,13 +8,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bench.errors import DataError
-from bench.stats.intervals import wilson_interval
+from bench.stats.intervals import difference_interval, rate_interval, wilson_interval
 from bench.stats.rates import (
+    gain_of,
     paired,
     per_identity,
     recovery,
     recovery_of,
     reference_error,
+    reference_groups,
     summarize_decisions,
     summarize_images,
 )
@@ -147,6 +149,29 @@ def test_recovery_needs_the_bound_not_only_the_value_above_the_limit():
     found = recovery(undefended, asr([0.0] * 30), asr([0.0] * 30), rng())
     assert found.value is None
     assert "raises the error by 0.100" in found.reason
+
+
+def test_a_gain_that_is_the_same_for_everyone_decides_by_its_interval_too():
+    four, many = (gain_of(asr([1.0] * n), asr([0.0] * n)) for n in (4, 60))
+    assert four == difference_interval([1.0] * 4, [0.0] * 4)
+    assert many.low > 0.9
+    little = gain_of(asr([0.1] * 6), asr([0.0] * 6))
+    assert little.low < 0.05 < little.value
+    assert recovery(asr([0.1] * 6), asr([0.0] * 6), asr([0.0] * 6), rng()).value is None
+
+
+def test_identities_that_share_photos_have_the_interval_of_groups():
+    rows = [(0, f"p{i}", f"p{i}/{k}", True, (i // 3 + k) % 3 == 0) for i in range(12) for k in range(4)]
+    frame = pd.DataFrame(rows, columns=["fold", "identity", "image", "protected", "correct"])
+    frame["reference"] = frame["identity"].map(lambda name: f"t{int(name[1:]) // 3 if name != 'p11' else 0}")
+    found = summarize_decisions(frame).asr
+    own = per_identity(frame)["asr"]
+    groups = reference_groups(frame)
+    assert sorted(groups.value_counts()) == [2, 3, 3, 4]
+    by_group = own.groupby(groups)
+    expected = rate_interval(by_group.mean(), 48, sizes=by_group.size())
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.value == pytest.approx(own.mean())
 
 
 def test_recovery_without_variation_has_a_value_and_says_why_it_has_no_interval():
