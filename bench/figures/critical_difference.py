@@ -150,7 +150,7 @@ def _opponent(chosen: Selection, axis: str) -> str:
     attacks = _averaged(chosen)
     if not attacks:
         raise NotDrawableError(
-            "every attack of the run is made against one of its defences, so there is no common measure to rank them "
+            "every attack of the run is adapted to one of its defences, so there is no common measure to rank them "
             "by. Name one attack with --attack, or add one that adapts to none."
         )
     return attacks[0] if len(attacks) == 1 else EVERY
@@ -274,10 +274,18 @@ def _caption(chosen: Selection, diagrams: Sequence[_Diagram]) -> str:
 def _made_against(chosen: Selection, first: ComparisonGroup) -> str:
     """Return the sentence that says where the one attack shown adapts to some of the methods ranked."""
     if first.axis == "attack":
-        names = [a for a, d in sorted(chosen.adapted) if d == first.opponent and a in first.rates.columns]
-        return f"Made against this defence: {words.listed(names)}." if names else ""
-    names = [d for a, d in sorted(chosen.adapted) if a == first.opponent and d in first.rates.columns]
-    return f"The attack is made against {words.listed(names)}: no even match for the others." if names else ""
+        attacks = {
+            a: kind
+            for (a, d), kind in chosen.adapted.items()
+            if d == first.opponent and a in first.rates.columns
+        }
+        return f"Adapted to this defence: {words.adapted_names(attacks)}." if attacks else ""
+    defenses = {
+        d: kind for (a, d), kind in chosen.adapted.items() if a == first.opponent and d in first.rates.columns
+    }
+    if not defenses:
+        return ""
+    return f"The attack is adapted to {words.adapted_names(defenses)}: no even match for the others."
 
 
 def _alt(diagrams: Sequence[_Diagram]) -> str:

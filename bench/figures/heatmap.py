@@ -11,7 +11,7 @@ import pandas as pd
 
 from bench.figures import WIDTHS, Drawing, FigureOptions, style, words
 from bench.figures.selection import NO_CLOAK, Panel, Selection, select
-from bench.leaderboard.boards import ADAPTED
+from bench.leaderboard.adaptation import MARKS
 from bench.leaderboard.view import RunView
 from bench.stats.significance import ALPHA
 
@@ -225,7 +225,7 @@ def _caption(chosen: Selection, used: set[str]) -> str:
                 for mark in marked
             ),
             "" if marked else "No rate is significantly different from the same attack without a defence.",
-            words.adapted(chosen) if ADAPTED in used else "",
+            words.adapted(chosen) if used & set(MARKS.values()) else "",
             *_gaps(chosen),
             "White-box and black-box rates are never averaged."
             if len({p.access for p in chosen.panels}) > 1

@@ -200,7 +200,7 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     if not sides:
         raise NotDrawableError(
             "no image of the run was measured: its attacks change no photo and its defences purify none, or their "
-            "cells failed, or every attack is made against a defence that it is compared over."
+            "cells failed, or every attack is adapted to a defence that it is compared over."
         )
     measures = {side: _measures(found[side]) for side in sides}
     across = {side: style.across(len(measures[side]), _ACROSS[options.width]) for side in sides}
@@ -318,8 +318,8 @@ def _caption(
 def _adapted(chosen: Selection, defense: str) -> str:
     """Return the sentence on attacks that adapt to a defence: shown without it, or against it."""
     if defense != NO_CLOAK:
-        names = [a for a, d in sorted(chosen.adapted) if d == defense and a in chosen.attacks]
-        return f"Made against this very defence: {words.listed(names)}." if names else ""
+        names = {a: kind for (a, d), kind in chosen.adapted.items() if d == defense and a in chosen.attacks}
+        return f"Adapted to this defence: {words.adapted_names(names)}." if names else ""
     adapting = {attack for attack, _ in chosen.adapted}
     return "Cloaks made against a defence are shown without it." if adapting & set(chosen.attacks) else ""
 

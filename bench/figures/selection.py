@@ -6,7 +6,7 @@ What must not: any measure of its own; rates are those of `bench.leaderboard.mea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,9 +17,9 @@ from bench.analysis.claims import name_in_run
 from bench.analysis.comparison_groups import Axis
 from bench.errors import unknown
 from bench.figures import FigureOptions, NotDrawableError
+from bench.leaderboard import adaptation, significance_tables
 from bench.leaderboard import means as run_means
-from bench.leaderboard import significance_tables
-from bench.leaderboard.boards import ADAPTED
+from bench.leaderboard.adaptation import Adaptation
 from bench.leaderboard.names import NOTHING, short_names
 from bench.leaderboard.view import RunView
 
@@ -110,15 +110,17 @@ class Selection:
         return table[shown]
 
     @cached_property
-    def adapted(self) -> frozenset[tuple[str, str]]:
-        """Return the attacks of the run with the defences that each was made against, as a whole or in part."""
-        marks = self.view.leaderboard[["attack_adapts_to_defense", "attack_adapts_in_part"]]
-        rows = self.view.leaderboard[(marks.astype(str) == "True").any(axis=1)]
-        return frozenset(zip(rows["attack"], rows["defense"], strict=True))
+    def adapted(self) -> Mapping[tuple[str, str], Adaptation]:
+        """Return each attack of the run with a defence it is adapted to → whether to the whole or to a part."""
+        rows = self.view.leaderboard
+        kinds = adaptation.column(rows)
+        pairs = zip(rows["attack"], rows["defense"], kinds, strict=True)
+        return {(attack, defense): kind for attack, defense, kind in pairs if kind is not None}
 
     def mark(self, attack: str, defense: str) -> str:
-        """Return `ADAPTED` where the attack was made against the defence or a part of it, else ""."""
-        return ADAPTED if (attack, defense) in self.adapted else ""
+        """Return the mark of a rate whose attack is adapted to the defence, or another to a part of it; else ""."""
+        kind = self.adapted.get((attack, defense))
+        return "" if kind is None else adaptation.MARKS[kind]
 
     def averaged(self, defenses: Sequence[str]) -> tuple[str, ...]:
         """Return the attacks that these defences are compared in the mean over.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from bench.figures.selection import NO_CLOAK, Selection
-from bench.leaderboard.boards import ADAPTED
+from bench.leaderboard import adaptation
+from bench.leaderboard.adaptation import Adaptation
 from bench.leaderboard.names import explained
 
 INTERVALS = "Bars are 95 % intervals over identities."
@@ -74,9 +75,17 @@ def mean_over(chosen: Selection, rows: pd.DataFrame) -> str:
 
 
 def adapted(chosen: Selection) -> str:
-    """Return the sentence that explains `ADAPTED`, "" where no attack meets a defence it was made against."""
-    met = any(attack in chosen.attacks and defense in chosen.defenses for attack, defense in chosen.adapted)
-    return f"{ADAPTED}: the attack was made against this defence, or a part of it." if met else ""
+    """Return what the marks of adaptation mean, "" where no attack shown is adapted to a defence."""
+    return adaptation.explained(
+        kind
+        for (attack, defense), kind in chosen.adapted.items()
+        if attack in chosen.attacks and defense in chosen.defenses
+    )
+
+
+def adapted_names(names: Mapping[str, Adaptation]) -> str:
+    """Return methods as a list in a sentence, those adapted in part marked so."""
+    return listed(f"{name} (in part)" if kind == "partial" else name for name, kind in sorted(names.items()))
 
 
 def left_out(chosen: Selection, defenses: Sequence[str]) -> str:
@@ -86,7 +95,9 @@ def left_out(chosen: Selection, defenses: Sequence[str]) -> str:
     if not names:
         return ""
     shown = listed(chosen.short_attacks[name] for name in names)
-    return f"Left out of what defences are compared by, since made against one of them: {shown}."
+    return (
+        f"Left out of what defences are compared by, since adapted to one of them or a part of one: {shown}."
+    )
 
 
 def opponents(chosen: Selection, attacks: Sequence[str]) -> str:

@@ -387,8 +387,7 @@ class _Auditor:
             self.note(
                 "attack made against a part of this defence",
                 f"{cell.attack} knows a part of {cell.defense}, or a whole that shares one",
-                # Earlier versions had one mark for both.
-                marked=marks.attack_adapts_in_part or marks.attack_adapts_to_defense,
+                marked=marks.attack_adapts_in_part,
                 column="attack_adapts_in_part = True",
                 cell=cell,
             )

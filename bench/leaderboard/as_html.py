@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from bench.leaderboard.adaptation import COLUMNS as ADAPTATION
+from bench.leaderboard.adaptation import MARKS, NOT_ADAPTED, adaptation
+from bench.leaderboard.adaptation import explained as explained_adaptation
 from bench.leaderboard.as_csv import to_csv
-from bench.leaderboard.boards import ADAPTED, Board, Standing, Task, WorstCase
+from bench.leaderboard.boards import Board, Standing, Task, WorstCase
 from bench.leaderboard.columns import COLUMNS
 from bench.leaderboard.names import NONE, NOTHING, explained, in_words, short_names
 from bench.leaderboard.summary import MISSING, SummaryTable, is_there, short
@@ -43,7 +46,7 @@ FILTERS: Mapping[str, str] = {
     "head": "Head",
     "access": "Access",
     "attack_seen_by_defense": "Attack seen",
-    "attack_adapts_to_defense": "Adaptive",
+    "attack_adapts_to_defense": "Adapted",
     "identity_overlap": "Overlap",
     "dataset": "Dataset",
     "protocol": "Protocol",
@@ -84,7 +87,7 @@ def html(
         for key, label in FILTERS.items()
         if key not in _FILTERS_IF_SEVERAL or _several(leaderboard, key)
     }
-    filters = {key: [_filter_value(value) for value in spoken[key]] for key in shown}
+    filters = {key: _filter_values(spoken, key) for key in shown}
     places = {
         text: place for place, text in enumerate(dict.fromkeys(field for row in fields[1:] for field in row))
     }
@@ -118,6 +121,13 @@ def _asr_first(table: SummaryTable) -> SummaryTable:
         columns=tuple(table.columns[at] for at in order),
         rows=tuple(tuple(row[at] for at in order) for row in table.rows),
     )
+
+
+def _filter_values(leaderboard: pd.DataFrame, key: str) -> list[str]:
+    """Return the text each row is filtered by; an attack on a part of a defence has one of its own."""
+    if key != ADAPTATION["exact"]:
+        return [_filter_value(value) for value in leaderboard[key]]
+    return [adaptation(row) or NOT_ADAPTED for row in leaderboard.to_dict("records")]
 
 
 def _several(leaderboard: pd.DataFrame, key: str) -> bool:
@@ -248,7 +258,10 @@ def _board(board: Board, names: Mapping[str, Mapping[str, str]]) -> _BoardTable:
     if board.opponents == (NONE,):
         headings = tuple(heading for heading in headings if heading != _UNDEFENDED)
     return _BoardTable(
-        _TITLES[board.axis], headings, rows, " ".join(_below(board, names[other], names[board.axis]))
+        _TITLES[board.axis],
+        headings,
+        rows,
+        " ".join(filter(None, _below(board, names[other], names[board.axis]))),
     )
 
 
@@ -278,7 +291,7 @@ def _worst(worst: WorstCase | None, board: Board, opponents: Mapping[str, str]) 
         return _Figure(MISSING)
     found = _percent(worst.asr, worst.low, worst.high)
     bound = ("≥ " if board.axis == "defense" else "≤ ") if worst.bound else ""
-    mark = f" {ADAPTED}" if worst.adapted else ""
+    mark = f" {MARKS[worst.adapted]}" if worst.adapted else ""
     opponent = [f"{opponents[worst.opponent]}{mark}"] if len(opponents) > 1 else []
     return replace(found, text=bound + found.text, note=", ".join([*opponent, worst.backbone]))
 
@@ -315,9 +328,9 @@ def _below(board: Board, opponents: Mapping[str, str], own: Mapping[str, str]) -
     if board.left_out:
         names = ", ".join(opponents[name] for name in board.left_out)
         yield (
-            "In no mean, as made against one of the defences, but in the worst case "
-            f"({ADAPTED} where against this one): {names}."
+            f"In no mean, as adapted to one of the defences or a part of one, but in the worst case: {names}."
         )
+    yield explained_adaptation(one.worst.adapted for one in board.standings if one.worst is not None)
 
 
 def _of_worst_cases(board: Board, own: Mapping[str, str]) -> Iterator[str]:

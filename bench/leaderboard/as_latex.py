@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from bench.leaderboard.adaptation import short as adapted
 from bench.leaderboard.names import in_words
 from bench.leaderboard.summary import MISSING, SummaryField, SummaryTable, by_attack, short
 
@@ -19,8 +20,10 @@ _LETTERS: Mapping[str, str] = {
     "white-box": "W",
     "seen": "S",
     "seen (other parameters)": "s",
-    "adaptive": "A",
-    "adaptive (recipe)": "R",
+    adapted("exact"): "A",
+    adapted("exact", recipe=True): "R",
+    adapted("partial"): "a",
+    adapted("partial", recipe=True): "r",
     "tracker trained defence": "T",
     "overlap": "O",
     "overlap unknown": "?",

@@ -19,7 +19,8 @@ import pandas as pd
 from bench.analysis.claims import LACKING
 from bench.analysis.comparison_groups import Axis
 from bench.analysis.results import Measure
-from bench.leaderboard import means
+from bench.leaderboard import adaptation, means
+from bench.leaderboard.adaptation import Adaptation
 from bench.leaderboard.columns import KEY
 from bench.leaderboard.merge import Merged, UnionResults
 from bench.leaderboard.names import NONE
@@ -28,12 +29,9 @@ from bench.leaderboard.worst_case import is_bound
 from bench.run.spec import Cell
 from bench.stats.intervals import Estimate
 
-ADAPTED = "‡"
-"""Mark of a rate of an attack that was made against the very defence it meets."""
-
 _OTHER: Mapping[Axis, Axis] = {"defense": "attack", "attack": "defense"}
 
-_NO_COMMON = "every attack was made against one of the defences, so that none is a common measure"
+_NO_COMMON = "every attack is adapted to one of the defences, so that none is a common measure"
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,8 @@ class WorstCase:
         high: upper end.
         opponent: the attack that is strongest against the defence, or the defence the attack met.
         backbone: the tracker's.
-        adapted: that attack was made against this very defence.
+        adapted: whether that attack is adapted to this very defence (``exact``) or to a part of it (``partial``); None
+            where to neither.
         bound: the worst case may be worse still: cells failed or are not there, no attack was made against the
             defence, or its attacks are of several tables without decisions.
         knows: of a defence, whether an attack was made against it: ``exact``, ``partial`` or ``none``; else "".
@@ -59,7 +58,7 @@ class WorstCase:
     high: float | None
     opponent: str
     backbone: str
-    adapted: bool
+    adapted: Adaptation | None
     bound: bool
     knows: str = ""
     of_cell: bool = True
@@ -106,7 +105,7 @@ class Board:
         standings: in order; those that were not run in every place, then those without a mean, come last.
         places: cells a method's mean is over: opponents × trackers × seeds.
         opponents: attacks, or defences, the means are over.
-        left_out: attacks no mean is over, as each was made against one of the defences.
+        left_out: attacks no mean is over, as each was made against one of the defences, or a part of one.
         exact: whether intervals of means are over identities; else they are the mean of the cells' own, as the
             table they come from has no decisions.
     """
@@ -227,7 +226,7 @@ def _task(rows: pd.DataFrame, boards: tuple[Board, ...]) -> Task:
 
 def _boards(rows: pd.DataFrame, results: UnionResults | None) -> Iterator[Board]:
     if set(rows["defense"]) - {NONE}:
-        adapts = rows["attack_adapts_to_defense"] | rows["attack_adapts_in_part"]
+        adapts = [kind is not None for kind in adaptation.column(rows)]
         adapting = set(rows.loc[adapts, "attack"])
         opponents = [name for name in rows["attack"].unique() if name not in adapting]
         yield _board(rows, "defense", opponents, sorted(adapting), results)
@@ -336,7 +335,7 @@ def _worst(rows: pd.DataFrame, axis: Axis, *, incomplete: bool, per_identity: bo
         high=_end(worst["asr_high"]),
         opponent=str(worst[_OTHER[axis]]),
         backbone=str(worst["backbone"]),
-        adapted=bool(worst["attack_adapts_to_defense"]),
+        adapted=adaptation.adaptation(worst.to_dict()),
         bound=incomplete or len(known) < len(rows),
     )
 
@@ -355,7 +354,7 @@ def _worst_of_defense(rows: pd.DataFrame, known: pd.DataFrame, *, incomplete: bo
         high=_end(worst["asr_worst_high"]),
         opponent=attack,
         backbone=backbone,
-        adapted=bool(strongest["attack_adapts_to_defense"].any()),
+        adapted=next(filter(None, adaptation.column(strongest)), None),
         bound=incomplete or apart or len(known) < len(rows) or is_bound(over, of, knows),
         knows=knows,
         of_cell=False,

@@ -106,9 +106,9 @@ COLUMNS: Mapping[str, str] = {
     "related": "a surrogate or extractor is of the tracker's family",
     "extractors_are_surrogates": "surrogates and extractors overlap",
     "attack_seen_by_defense": "seen, seen-with-other-parameters, unseen, not-trained",
-    "attack_adapts_to_defense": "the attack was optimised against this very defence",
-    "attack_adapts_in_part": "the attack was optimised against a part of this defence, or a whole that shares one, not "
-    "against this defence",
+    "attack_adapts_to_defense": "the attack is adapted to this very defence: exact",
+    "attack_adapts_in_part": "the attack is adapted to a part of this defence, or to a whole that shares one, and not "
+    "to this very defence: partial",
     "attack_knows": "what the attack has of that defence or part: weights (the very purifier, the very hardened "
     "tracker), recipe (how trackers are hardened, not the weights that come of it); empty: it adapts to nothing here",
     "identity_overlap": "an evaluated identity's photos trained the backbone, defence or attack: yes, no, unknown",

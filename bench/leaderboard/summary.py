@@ -12,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from bench.leaderboard.adaptation import WORDS, in_short
+from bench.leaderboard.adaptation import short as adapted
 from bench.leaderboard.columns import COLUMNS, WARNINGS
 from bench.leaderboard.names import NONE
 from bench.leaderboard.worst_case import READING as WORST
@@ -192,12 +194,10 @@ def threat_marks(row: Row) -> tuple[str, ...]:
     access, seen, overlap = (
         _text(row, name) for name in ("access", "attack_seen_by_defense", "identity_overlap")
     )
-    recipe = " (recipe)" if _text(row, "attack_knows") == "recipe" else ""
     marks = (
         access,
         {"seen": "seen", "seen-with-other-parameters": "seen (other parameters)"}.get(seen, ""),
-        f"adaptive{recipe}" if row.get("attack_adapts_to_defense") else "",
-        f"adaptive in part{recipe}" if row.get("attack_adapts_in_part") else "",
+        in_short(row),
         "tracker trained defence" if row.get("extractor_is_tracker") else "",
         {"yes": "overlap", "unknown": "overlap unknown"}.get(overlap, ""),
         "later tracker" if row.get("model_time") == "later" else "",
@@ -273,7 +273,8 @@ SUMMARY_COLUMNS: tuple[SummaryColumn, ...] = (
     SummaryColumn(
         "threat",
         "Threat",
-        "access; seen: the defence was trained on this attack; adaptive: the attack knows the defence; "
+        f"access; seen: the defence was trained on this attack; {adapted('exact')}: the attack is {WORDS['exact']}; "
+        f"{adapted('partial')}: {WORDS['partial']}; recipe: it knows how trackers are hardened, not the weights; "
         "overlap: an evaluated identity trained a part; later tracker: its weights are newer than every surrogate's",
         False,
         _threat,

@@ -6,6 +6,7 @@ from typing import Any
 
 from bench.contracts import Attack, Method
 from bench.errors import BenchError, DataError
+from bench.leaderboard.adaptation import WORDS, in_a_word
 from bench.leaderboard.view import RunView
 from bench.plugins import factory, syntax
 from bench.report import literature
@@ -155,15 +156,6 @@ def _attacks(view: RunView, cells: list[CellResult]) -> Table:
     return Table("What the attacks knew.", columns, tuple(rows))
 
 
-def _adapts(cell: CellResult) -> str:
-    """Return whether the attack was made against the defence, in a word or two."""
-    threat = cell.threat
-    if not (threat.attack_adapts_to_defense or threat.attack_adapts_in_part):
-        return "no"
-    adapts = "yes" if threat.attack_adapts_to_defense else "in part"
-    return f"{adapts} (recipe)" if threat.attack_knows == "recipe" else adapts
-
-
 def _defenses(cells: list[CellResult]) -> Table:
     grouped = _grouped(
         (
@@ -172,7 +164,7 @@ def _defenses(cells: list[CellResult]) -> Table:
                 c.threat.attack_seen_by_defense,
                 c.threat.extractors,
                 "yes" if c.threat.extractor_is_tracker else "no",
-                _adapts(c),
+                in_a_word(c.threat),
             ),
             f"{c.attack} on {c.backbone}",
         )
@@ -201,8 +193,9 @@ def _defenses(cells: list[CellResult]) -> Table:
         Column("Trained with", "backbones whose features it was trained with"),
         Column("Tracker's own", "the tracker's backbone is one of these"),
         Column(
-            "Attack adapts",
-            "the attack was made against this defence; recipe: it knows how trackers are hardened, not the weights",
+            "Adapted",
+            f"exact: the attack is {WORDS['exact']}; partial: {WORDS['partial']}; recipe: it knows how trackers are "
+            "hardened, not the weights",
         ),
         Column("Trackers"),
     )

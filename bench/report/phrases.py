@@ -5,6 +5,9 @@ A template is filled with names and numbers and is never bent to them: a list fo
 
 from collections.abc import Mapping
 
+from bench.leaderboard.adaptation import COLUMNS as ADAPTATION
+from bench.leaderboard.adaptation import WORDS
+
 ALL_FAILED = "No result: every cell failed. First reason: {reason}"
 NO_ATTACK = (
     "No attack was run. Error rate without any cloak, over the rows of the leaderboard: {low} to {high}."
@@ -50,8 +53,7 @@ TRAINED: Mapping[tuple[str, str | bool, str], str] = {
     ("attack_seen_by_defense", "seen-with-other-parameters", "attack"): "trained on other parameters of {}",
     ("extractors_are_surrogates", True, "attack"): "extractors are surrogates of {}",
     ("extractor_is_tracker", True, "backbone"): "extractors include a tracker's backbone ({})",
-    ("attack_adapts_to_defense", True, "attack"): "made against by {}",
-    ("attack_adapts_in_part", True, "attack"): "made against in part by {}",
+    **{(column, True, "attack"): f"{WORDS[kind]}: {{}}" for kind, column in ADAPTATION.items()},
 }
 """Column of the leaderboard, its value and the column that names whom it concerns → what is said of a defence."""
 UNTRAINED = "none of the attacks, their surrogates or the trackers' backbones"

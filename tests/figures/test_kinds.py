@@ -360,19 +360,32 @@ def test_robustness_curves_are_the_boards(evaluate):
         )
 
 
-def adapt(view, monkeypatch, *met):
-    """Say that these attacks were made against these defences."""
+def adapt(view, monkeypatch, *met, column="attack_adapts_to_defense"):
+    """Say that these attacks are adapted to these defences, or by the other column to a part of them."""
     leaderboard = view.leaderboard.copy()
     pairs = set(met)
     adapts = [pair in pairs for pair in zip(leaderboard["attack"], leaderboard["defense"], strict=True)]
-    monkeypatch.setitem(view.__dict__, "leaderboard", leaderboard.assign(attack_adapts_to_defense=adapts))
+    monkeypatch.setitem(view.__dict__, "leaderboard", leaderboard.assign(**{column: adapts}))
+
+
+def test_a_rate_of_an_attack_on_a_part_of_its_defence_has_another_mark(whole, monkeypatch):
+    adapt(whole.view, monkeypatch, ("tiny-noise", "tiny-negative"), column="attack_adapts_in_part")
+    drawn = {name: draw(whole.view, name) for name in ("heatmap", "slopes", "forest", "backbones")}
+    for one in drawn.values():
+        assert (
+            "§: the attack is adapted to a part of this defence, or to a whole that shares one."
+            in one.caption
+        )
+        assert "‡" not in one.caption
+    assert [text.get_text()[-1] == "§" for text in drawn["heatmap"].figure.axes[0].texts].count(True) == 1
+    assert "tiny-negative (in part)" in draw(whole.view, "critical-difference", attack="tiny-noise").caption
 
 
 def test_a_rate_of_an_attack_made_against_its_defence_is_marked(whole, monkeypatch):
     adapt(whole.view, monkeypatch, ("tiny-noise", "tiny-negative"))
     drawn = {name: draw(whole.view, name) for name in ("heatmap", "slopes", "forest", "backbones")}
     assert all(
-        "‡: the attack was made against this defence, or a part of it." in one.caption
+        "‡: the attack is adapted to this very defence." in one.caption and "§" not in one.caption
         for one in drawn.values()
     )
     marked = [text.get_text()[-1] == "‡" for text in drawn["heatmap"].figure.axes[0].texts]
@@ -389,7 +402,7 @@ def test_defences_are_not_compared_over_attacks_made_against_them(whole, monkeyp
     means = whole.view.means.set_index(["against", "defense"])
     for name in ("quality", "cost"):
         drawn = draw(whole.view, name)
-        assert "since made against one of them: tiny-noise." in drawn.caption
+        assert "since adapted to one of them or a part of one: tiny-noise." in drawn.caption
         shown = {}
         for axes in drawn.figure.axes:
             if axes.get_visible() and ("purif" in axes.get_xlabel()):
@@ -401,7 +414,7 @@ def test_defences_are_not_compared_over_attacks_made_against_them(whole, monkeyp
     assert "against tiny-identity-mean" in ranks.caption
     assert "Left out of what" in ranks.caption
     adapt(whole.view, monkeypatch, ("tiny-noise", "tiny-negative"), ("tiny-identity-mean", "jpeg:quality=20"))
-    with pytest.raises(NotDrawableError, match="every attack of the run is made against one of its defences"):
+    with pytest.raises(NotDrawableError, match="every attack of the run is adapted to one of its defences"):
         draw(whole.view, "critical-difference")
     assert "over none" not in draw(whole.view, "quality").caption
 

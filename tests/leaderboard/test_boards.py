@@ -151,8 +151,23 @@ def test_an_attack_made_against_a_defence_is_in_its_worst_case_and_in_no_mean():
     assert (found.opponents, found.left_out) == (("fog",), ("mist",))
     first = found.standings[0]
     assert first.mean.value == pytest.approx(0.15)
-    assert (first.worst.opponent, first.worst.adapted) == ("mist", True)
-    assert "mist ‡" in boards(tasks(merged))
+    assert (first.worst.opponent, first.worst.adapted) == ("mist", "exact")
+    text = boards(tasks(merged))
+    assert "mist ‡" in text
+    assert "‡: the attack is adapted to this very defence." in text
+    assert "§" not in text
+
+
+def test_an_attack_on_a_part_of_a_defence_has_a_mark_of_its_own():
+    against = {f"mist_mend_{backbone}": {"attack_adapts_in_part": True} for backbone in "ab"}
+    merged = of(rows(**against))
+    found = board(merged, "defense")
+    assert (found.opponents, found.left_out) == (("fog",), ("mist",))
+    assert found.standings[0].worst.adapted == "partial"
+    text = boards(tasks(merged))
+    assert "mist §" in text
+    assert "§: the attack is adapted to a part of this defence" in text
+    assert "‡" not in text
 
 
 def test_white_boxes_heads_and_conditions_are_tasks_of_their_own():

@@ -97,7 +97,8 @@ def test_every_missing_value_has_its_reason():
         ({"attack_seen_by_defense": "seen", "identity_overlap": "unknown"}, ("black-box", "seen", "overlap unknown")),
         ({"attack_seen_by_defense": "seen-with-other-parameters"}, ("black-box", "seen (other parameters)")),
         ({"attack_adapts_to_defense": True, "extractor_is_tracker": True},
-         ("black-box", "adaptive", "tracker trained defence")),
+         ("black-box", "adapted (exact)", "tracker trained defence")),
+        ({"attack_adapts_in_part": True}, ("black-box", "adapted (partial)")),
     ],
 )  # fmt: skip
 def test_the_threat_model_in_a_few_words(row, marks):
@@ -302,7 +303,11 @@ def tags_of(text):
 
 
 def test_html_has_every_cell_a_filter_each_and_all_columns_behind():
-    leaderboard = leaderboard_of({}, {"defense": "jpeg", "access": "", "attack_adapts_to_defense": True})
+    leaderboard = leaderboard_of(
+        {},
+        {"defense": "jpeg", "access": "", "attack_adapts_to_defense": True},
+        {"attack_adapts_in_part": True},
+    )
     page = Page(html(leaderboard))
     texts = [re.sub(r"NA\d+$", MISSING, " ".join(cell.split())) for cell in page.cells]
     shown = display(in_words(leaderboard))
@@ -313,7 +318,8 @@ def test_html_has_every_cell_a_filter_each_and_all_columns_behind():
     assert selects == list(FILTERS)[:8]
     rows = [attrs for tag, attrs in page.tags if tag == "tr" and attrs]
     assert rows[1]["data-access"] == "(none)"
-    assert rows[1]["data-attack-adapts-to-defense"] == "yes"
+    adapted = [row["data-attack-adapts-to-defense"] for row in rows]
+    assert sorted(adapted) == ["exact", "no", "partial"]
     full = json.loads(page.data)
     rebuilt = [[full["texts"][at] for at in row] for row in full["rows"]]
     assert [[name for name, _, _ in full["columns"]], *rebuilt] == list(

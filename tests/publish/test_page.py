@@ -194,7 +194,7 @@ def test_it_sorts_by_keyboard(visit):
     ("label", "value", "rows"),
     [
         ("Attack", "mist", 2), ("Defence", "jpeg", 3), ("Backbone", 'net, "c"', 1), ("Head", "linear", 1),
-        ("Access", "white-box", 1), ("Attack seen", "seen", 1), ("Adaptive", "yes", 1), ("Overlap", "yes", 1),
+        ("Access", "white-box", 1), ("Attack seen", "seen", 1), ("Adapted", "exact", 1), ("Overlap", "yes", 1),
         ("Attack", HOSTILE, 1),
     ],
 )  # fmt: skip
