@@ -72,6 +72,22 @@ def reference_of(point: Cell) -> Cell | None:
     return point._replace(attack="none") if point.attack != "none" else None
 
 
+def rates_compared(
+    results: Results, point: Cell, condition: str
+) -> "tuple[pd.Series[float], pd.Series[float]] | None":
+    """Return a row's rates and its reference's, averaged over the run's seeds; None where they are not tested.
+
+    Args:
+        results: of the run.
+        point: a cell of the row, whatever its seed.
+        condition: of the protocol.
+    """
+    own = point._replace(seed=0)
+    seeds = [other.seed for other in results.cells if other._replace(seed=0) == own]
+    key: Key = (own.attack, own.defense, own.backbone, own.head, condition)
+    return _to_compare(results, key, seeds).rates
+
+
 def detectable(first: "pd.Series[float]", second: "pd.Series[float]", tests: int = 1) -> float:
     """Return the minimum detectable difference of two cells at 80 % power.
 

@@ -47,7 +47,7 @@ SAME_PAIR_SCORE = 1.01e-4
 """The same of a pair's score and its threshold, which lies up to a step of 0.0001 above impostors'."""
 
 ALPHA = 0.05
-"""Level of the two-sided paired test of white-box against black-box."""
+"""Level of the paired tests: of white-box against black-box, and of a row against its reference."""
 
 RULES: Mapping[str, str] = {
     "over-budget": "an image is changed by more than the threat model declares",
@@ -60,6 +60,8 @@ RULES: Mapping[str, str] = {
     "white-box-below-black-box": "the attack succeeds less often on the backbone it was made on than elsewhere",
     "purifier-identity": "the purifier returns its input",
     "purifier-constant": "the purifier returns the same image whatever it is given",
+    "unlike-spread": "a significant p value may be a false positive: few identities tell of the spread of a rate "
+    "near 0 or 1",
     "same-photo": "probes show the same picture as a gallery photo, saved again",
     "same-score": "every answer has the same score: the tracker tells no photos apart",
     "not-diagnosed": "a check could not be made",
@@ -213,6 +215,21 @@ def of_access(difference: float | None, p: float | None, against: str) -> list[R
         return []
     sentence = f"ASR is {-100 * difference:.1f} points lower white-box than {against} (p = {p:.2g})"
     return [RowWarning("white-box-below-black-box", sentence)]
+
+
+# -- tests ---------------------------------------------------------------------------------------------
+
+
+def of_test(p_holm: float | None, caution: str) -> list[RowWarning]:
+    """Return the warning that a row is called significant where the sign-flip test errs too often.
+
+    Args:
+        p_holm: corrected p value of the row against its reference, None where there is none.
+        caution: as `bench.stats.unlike_spread.unlike_spread` gives it of the two.
+    """
+    if p_holm is None or p_holm > ALPHA or not caution:
+        return []
+    return [RowWarning("unlike-spread", f"against its reference, {_inline(caution)}")]
 
 
 # -- purifiers -----------------------------------------------------------------------------------------

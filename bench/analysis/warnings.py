@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from bench.analysis import warning_rules
+from bench.analysis import reference_tests, warning_rules
 from bench.analysis.results import Results
 from bench.analysis.warning_rules import RULES, RowWarning
 from bench.plugins.syntax import parse
@@ -20,6 +20,7 @@ from bench.randomness import numpy_generator
 from bench.run.folder import CellResult, RunFolder
 from bench.run.spec import Cell
 from bench.stats import significance
+from bench.stats.unlike_spread import unlike_spread
 
 BEFORE = RowWarning(
     "not-diagnosed", "the run was made before diagnoses were kept, the same command writes them now"
@@ -63,14 +64,22 @@ def warning_columns(results: Results, leaderboard: pd.DataFrame) -> dict[str, li
 
     Args:
         results: of the run.
-        leaderboard: with the columns that name a row, and `condition`.
+        leaderboard: with the columns that name a row, `condition` and `p_holm`.
 
     Raises:
         DataError: a file of the run's folder is missing or damaged.
     """
     rows = _Rows(results)
     keys = leaderboard[[*Cell._fields, "condition"]].itertuples(index=False, name=None)
-    return {"warnings": [RowWarnings.of(rows.warnings(Cell(*key[:-1]), key[-1])) for key in keys]}
+    tested = [None if pd.isna(p) else float(p) for p in leaderboard["p_holm"]]
+    return {
+        "warnings": [
+            RowWarnings.of(
+                [*rows.warnings(point := Cell(*key[:-1]), key[-1]), *rows.of_test(point, key[-1], p)]
+            )
+            for key, p in zip(keys, tested, strict=True)
+        ]
+    }
 
 
 def by_warning(leaderboard: pd.DataFrame) -> dict[RowWarning, list[str]]:
@@ -112,6 +121,15 @@ class _Rows:
             key = ("access", *map(str, undefended), condition)
             yield from self._once(key, lambda: _of_access(self.results, undefended, condition))
 
+    def of_test(self, point: Cell, condition: str, p_holm: float | None) -> list[RowWarning]:
+        """Return the warning about a row's p value, which is over all its seeds."""
+        if p_holm is None or p_holm > warning_rules.ALPHA:
+            return []
+        key = ("test", *map(str, point._replace(seed=0)), condition)
+        return self._once(
+            key, lambda: warning_rules.of_test(p_holm, _unlike_spread(self.results, point, condition))
+        )
+
     def _once(self, key: tuple[str, ...], find: Callable[[], list[RowWarning]]) -> list[RowWarning]:
         if key not in self._known:
             self._known[key] = find()
@@ -139,6 +157,12 @@ def _of_photos(results: Results, cell: CellResult) -> list[RowWarning]:
     name = cell.photo_diagnosis
     found = diagnosis.read(SamePhotos, results.folder.content(name), name)
     return warning_rules.of_photos(found, results.facts.dataset_note)
+
+
+def _unlike_spread(results: Results, point: Cell, condition: str) -> str:
+    """Return `unlike_spread` of a row and its reference; "" where they have no rates."""
+    rates = reference_tests.rates_compared(results, point, condition)
+    return "" if rates is None else unlike_spread(*rates)
 
 
 # -- white-box against black-box -----------------------------------------------------------------------

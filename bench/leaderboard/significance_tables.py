@@ -17,6 +17,7 @@ from bench.analysis.worst_case import STRONGEST, worst_groups
 from bench.run.spec import Cell
 from bench.stats.rankings import Ranking, critical_difference
 from bench.stats.significance import benjamini_hochberg, non_inferiority, seed_variance
+from bench.stats.unlike_spread import unlike_spread
 
 RANKINGS: Mapping[str, str] = {
     "ranked": "what is ranked: defense (lowest ASR first) or attack (highest first)",
@@ -64,6 +65,7 @@ PAIRS: Mapping[str, str] = {
     "n_identities": "identities",
     "n_differing": "identities whose rates differ",
     "reason": "why there is no p",
+    "caution": "why a significant p may be a false positive: near 0 or 1, with unlike spread between identities",
 }
 """Columns of the table of pairs."""
 
@@ -242,6 +244,7 @@ def _pair_rows(
             "n_identities": found.n_identities,
             "n_differing": found.n_differing,
             "reason": found.reason,
+            "caution": unlike_spread(one.rates[first], one.rates[second]) if test.significant else "",
         }
 
 

@@ -62,13 +62,13 @@ def of_results(results: Results) -> pd.DataFrame:
         for condition in results.conditions(point)
     ]
     leaderboard = pd.DataFrame(rows, columns=list(COLUMNS))
-    added: tuple[dict[str, list[Any]], ...] = (
-        reference_tests(results, leaderboard),
-        rank_columns(results, leaderboard),
-        worst_columns(results, leaderboard),
-        warning_columns(results, leaderboard),
+    tested = leaderboard.assign(
+        **reference_tests(results, leaderboard),
+        **rank_columns(results, leaderboard),
+        **worst_columns(results, leaderboard),
     )
-    complete = leaderboard.assign(**{name: values for columns in added for name, values in columns.items()})
+    warned: dict[str, Any] = {**warning_columns(results, tested)}
+    complete = tested.assign(**warned)
     # A missing count or rank must not turn the others into floats.
     return complete.astype(dict.fromkeys(WHOLE, "Int64"))
 

@@ -32,7 +32,7 @@ _PAIRS = (
     Column("ASR", PAIRS["asr_second"], numeric=True),
     Column("Difference", f"{PAIRS['difference']}, in points, with its 95 % interval", numeric=True),
     Column("p (Holm)", PAIRS["p_holm"], numeric=True),
-    Column("Significant", PAIRS["significant"]),
+    Column("Significant", f"{PAIRS['significant']}; with caution: {PAIRS['caution']}"),
     Column("Cohen's h", numeric=True),
     Column("Min. detectable", PAIRS["minimum_detectable_difference"], numeric=True),
     Column("Identities", PAIRS["n_differing"], numeric=True),
@@ -148,11 +148,19 @@ def _pair(row: dict[str, Any]) -> tuple[str, ...]:
         percent(row["asr_second"]),
         _difference(row),
         f"NA: {reason}" if row["p_holm"] is None else p_text(row["p_holm"]),
-        "not tested" if row["p_holm"] is None else "yes" if row["significant"] else "no",
+        _significant(row),
         "NA" if row["effect_h"] is None else f"{row['effect_h']:+.2f}",
         percent(row["minimum_detectable_difference"]),
         f"{row['n_differing']} of {row['n_identities']}",
     )
+
+
+def _significant(row: dict[str, Any]) -> str:
+    if row["p_holm"] is None:
+        return "not tested"
+    if not row["significant"]:
+        return "no"
+    return "yes, with caution" if row["caution"] else "yes"
 
 
 def _difference(row: dict[str, Any]) -> str:

@@ -216,7 +216,7 @@ class FakeResults:
         return None if values is None else pd.Series(values, index=[f"p{k}" for k in range(len(values))])
 
     def warnings(self, *key):
-        leaderboard = pd.DataFrame([{**self.point(*key)._asdict(), "condition": ""}])
+        leaderboard = pd.DataFrame([{**self.point(*key)._asdict(), "condition": "", "p_holm": None}])
         return warning_columns.warning_columns(self, leaderboard)["warnings"][0]
 
 
