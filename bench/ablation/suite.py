@@ -10,14 +10,14 @@ What lives here: the file, what it takes, and doing it. What must not: training 
 
 import json
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from bench.contracts import Frozen, TrainRequest
 from bench.errors import MethodError, UsageError, unknown
@@ -61,7 +61,23 @@ class Settings(Frozen):
     trainer: str = Field("", description="trainer with its parameters; empty: nothing is trained")
     trainer_attacks: tuple[str, ...] = Field((), description="attacks it trains against")
     trainer_backbones: tuple[str, ...] = Field((), description="its surrogates and feature extractors")
-    trainer_seed: int = Field(0, description="seeds the training")
+    trainer_seed: tuple[int, ...] = Field(
+        (0,),
+        min_length=1,
+        description="seeds of the training, one or several; a claim about it needs three or more",
+    )
+
+    @field_validator("trainer_seed", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int) else value
+
+    @field_validator("trainer_seed")
+    @classmethod
+    def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("a seed is there twice")
+        return value
 
 
 class Level(Frozen):
@@ -252,14 +268,14 @@ class MeasuredLevel:
     Attributes:
         level: the level.
         matrix: number of its run in the plan.
-        defense: canonical name in that run.
-        training: its weights; None where nothing is trained.
+        defenses: canonical names in that run, one a training seed.
+        trainings: their weights in the same order; none where nothing is trained.
     """
 
     level: Level
     matrix: int
-    defense: str
-    training: Training | None
+    defenses: tuple[str, ...]
+    trainings: tuple[Training, ...]
 
 
 @dataclass(frozen=True)
@@ -282,7 +298,7 @@ class Plan:
 
     def users(self, training: Training) -> list[Level]:
         """Return the levels that use some weights."""
-        return [place.level for place in self.places if place.training == training]
+        return [place.level for place in self.places if training in place.trainings]
 
 
 def plan(suite: Suite, folder: Path) -> Plan:
@@ -296,40 +312,43 @@ def plan(suite: Suite, folder: Path) -> Plan:
         UsageError: an unknown name or parameter, or identities, photos or heads that are not there.
     """
     levels = (Level(factor="base", name="base", settings=suite.base), *suite.levels)
-    trainings = [_training(level.settings, folder) for level in levels]
-    texts = [
-        level.settings.defense
-        if training is None
-        else level.settings.defense.replace(WEIGHTS, str(training.file))
-        for level, training in zip(levels, trainings, strict=True)
-    ]
+    trainings = [_trainings(level.settings, folder) for level in levels]
+    texts = [_texts(level.settings, own) for level, own in zip(levels, trainings, strict=True)]
     groups: dict[str, list[int]] = {}
     for number, level in enumerate(levels):
         groups.setdefault(_matrix_key(level.settings), []).append(number)
     matrices: list[Matrix] = []
     numbers: dict[int, int] = {}
     for members in groups.values():
-        requested = [texts[number] for number in members]
+        requested = [text for number in members for text in texts[number]]
         resolved = resolve.resolve(_spec(levels[members[0]].settings, requested))
         _ = resolved.split  # too few identities or photos are known now
         needs = {
-            _name(texts[number]): training
+            _name(text): training
             for number in members
-            if (training := trainings[number]) is not None and WEIGHTS in levels[number].settings.defense
+            if trainings[number]
+            for text, training in zip(texts[number], trainings[number], strict=True)
         }
         numbers |= dict.fromkeys(members, len(matrices))
         matrices.append(Matrix(resolved, needs))
     places = [
-        MeasuredLevel(level, numbers[number], _name(texts[number]), trainings[number])
+        MeasuredLevel(level, numbers[number], tuple(map(_name, texts[number])), trainings[number])
         for number, level in enumerate(levels)
     ]
     used = dict.fromkeys(training for matrix in matrices for training in matrix.needs.values())
     return Plan(folder, tuple(used), tuple(matrices), tuple(places[1:]), places[0])
 
 
-def _training(settings: Settings, folder: Path) -> Training | None:
+def _texts(settings: Settings, trainings: Sequence[Training]) -> tuple[str, ...]:
+    """Return a level's defence, with each training's file where it stands for one."""
+    files = [str(training.file) for training in trainings]
+    return tuple(settings.defense.replace(WEIGHTS, file) for file in files) or (settings.defense,)
+
+
+def _trainings(settings: Settings, folder: Path) -> tuple[Training, ...]:
+    """Return the trainings of a level, one a seed; none where nothing is trained for it."""
     if not settings.trainer or WEIGHTS not in settings.defense:
-        return None
+        return ()
     trainer = factory.trainer(settings.trainer)
     for needed, key in (
         (trainer.needs_attacks, "trainer_attacks"),
@@ -340,18 +359,19 @@ def _training(settings: Settings, folder: Path) -> Training | None:
     dataset = factory.dataset(settings.dataset)
     attacks = [factory.attack(text) for text in settings.trainer_attacks]
     backbones = [factory.backbone(text) for text in settings.trainer_backbones]
-    return Training(
+    first = Training(
         dataset=methods.canonical(dataset),
         fingerprint=dataset.fingerprint(),
         trainer=methods.canonical(trainer),
         attacks=tuple(methods.canonical(attack) for attack in attacks),
         backbones=tuple(methods.canonical(backbone) for backbone in backbones),
         weights=tuple(backbone.card.sha256 for backbone in backbones),
-        seed=settings.trainer_seed,
+        seed=settings.trainer_seed[0],
         folder=folder / "weights",
         code=code_digest(type(trainer), *map(type, attacks), *map(type, backbones)),
         given=Given(settings.dataset, settings.trainer, settings.trainer_attacks, settings.trainer_backbones),
     )
+    return tuple(replace(first, seed=seed) for seed in settings.trainer_seed)
 
 
 def _matrix_key(settings: Settings) -> str:

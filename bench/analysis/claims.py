@@ -5,8 +5,8 @@ over everything else the run holds (backbones, opponents, seeds), so that the id
 which the attack knew the tracker are never averaged with the others.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -14,13 +14,16 @@ import pandas as pd
 
 from bench.analysis.comparison_groups import access_of, common_ground, mean_rates
 from bench.analysis.reference_tests import detectable
-from bench.analysis.results import Results
+from bench.analysis.results import Measure, Results
+from bench.analysis.training_seeds import TrainingSeeds, training_seeds
 from bench.errors import UsageError, unknown
 from bench.plugins import factory
 from bench.randomness import numpy_generator
 from bench.run.spec import Cell
+from bench.run.trained import Axis
 from bench.stats import rates as measures
 from bench.stats.intervals import Estimate, bootstrap_interval
+from bench.stats.random_seeds import non_inferiority_over_seeds, paired_difference_over_seeds
 from bench.stats.significance import (
     ALPHA,
     NonInferiority,
@@ -30,6 +33,7 @@ from bench.stats.significance import (
     paired_difference,
     resamples_for,
 )
+from bench.stats.unlike_spread import unlike_spread
 
 Kind = Literal["attack", "defense", "backbone", "run"]
 IDENTITIES = "identities"
@@ -61,6 +65,9 @@ class Claim:
         p: of the difference in ASR, after Holm over the claims made together; None where there is none.
         tests: claims made together that have a p value.
         unit: what the test is over: identities, or groups of them where identities are not independent.
+        trained: trainings behind the methods that are compared, where these have trained parts.
+        over_seeds: whether the training seed is a random effect of the tests, beside the identities.
+        caution: what the p value is to be read with, or "".
     """
 
     kind: Kind
@@ -79,6 +86,9 @@ class Claim:
     p: float | None = None
     tests: int = 1
     unit: str = IDENTITIES
+    trained: TrainingSeeds = field(default_factory=lambda: TrainingSeeds({}))
+    over_seeds: bool = False
+    caution: str = ""
 
     @property
     def verdict(self) -> Literal["better", "worse", "different", "not significantly different", "no test"]:
@@ -99,7 +109,8 @@ class Claim:
         """Return the claim in one sentence with its evidence."""
         asr, where = self.asr, self._where()
         if self.verdict == "no test":
-            return f"{self.first} and {self.second} {where}: no test, as {asr.reason}."
+            untested = f"{self.first} and {self.second} {where}: no test, as {asr.reason}"
+            return "; ".join(filter(None, (untested, self.trained.caution()))) + "."
         verdict = {
             "better": f"{self.first} is better than {self.second}",
             "worse": f"{self.first} is worse than {self.second}",
@@ -108,11 +119,25 @@ class Claim:
         }[self.verdict]
         found = (
             f"ASR {_percent(asr.first)} against {_percent(asr.second)} %, difference "
-            f"{_points(asr.difference)} (p {_p(self.p)}{self._correction()}, sign-flip test over {asr.n_identities} "
-            f"{self.unit}, of which {asr.n_differing} differ; Cohen's h {asr.effect_h:.2f}; minimum detectable "
-            f"difference {_percent(self.minimum_detectable_difference)} points at 80 % power)"
+            f"{_points(asr.difference)} (p {_p(self.p)}{self._correction()}, {self._test()} over {asr.n_identities} "
+            f"{self.unit}, of which {asr.n_differing} differ{self._seeds()}; Cohen's h {asr.effect_h:.2f}; minimum "
+            f"detectable difference {_percent(self.minimum_detectable_difference)} points at 80 % power)"
         )
-        return f"{verdict} {where}: {found}; {self._accuracy()}."
+        return (
+            "; ".join(filter(None, (f"{verdict} {where}: {found}", self._accuracy(), *self._cautions())))
+            + "."
+        )
+
+    def _test(self) -> str:
+        return "t test" if self.over_seeds else "sign-flip test"
+
+    def _seeds(self) -> str:
+        if not self.over_seeds:
+            return ""
+        return f", and {self.trained.fewest} training seeds, both random effects"
+
+    def _cautions(self) -> tuple[str, ...]:
+        return self.trained.caution(), self.caution
 
     def _correction(self) -> str:
         return f" after Holm over {self.tests} comparisons" if self.tests > 1 else ""
@@ -309,14 +334,18 @@ def _evidence(
     rng = numpy_generator(
         results.facts.spec.split_seed, "claim", kind, *names, *filter(None, (head, condition, access))
     )
-    asr = [mean_rates(*side, condition, "asr") for side in (ours, theirs)]
-    accuracy = [mean_rates(*side, condition, "normal_accuracy") for side in (ours, theirs)]
+    trained = _trained(kind, ours, theirs)
     untested = reason or (
         "" if results.recognises(condition) else "this condition has no decisions without a cloak"
     )
-    if groups is not None:
-        asr = [one.groupby(groups.reindex(one.index)).mean() for one in asr]
-    found = _difference(asr, rng, reason)
+    sides_rates = {
+        measure: [_rates(side, condition, measure, groups) for side in (ours, theirs)]
+        for measure in ("asr", "normal_accuracy")
+    }
+    over_seeds = trained.enough and not reason and all(one.seeds for one in sides_rates["asr"])
+    asr, accuracy = sides_rates["asr"], sides_rates["normal_accuracy"]
+    found = _difference(asr, rng, reason, over_seeds=over_seeds)
+    tested = found.p is not None
     return Claim(
         kind=kind,
         first=names[0],
@@ -328,11 +357,68 @@ def _evidence(
         defenses=tuple(dict.fromkeys(point.defense for point in every)),
         backbones=tuple(dict.fromkeys(point.backbone for point in every)),
         asr=found,
-        accuracy=_difference(accuracy, rng, untested),
-        not_worse=_not_worse(accuracy, untested),
-        minimum_detectable_difference=None if found.p is None else detectable(asr[0], asr[1]),
+        accuracy=_difference(accuracy, rng, untested, over_seeds=over_seeds),
+        not_worse=_not_worse(accuracy, untested, over_seeds=over_seeds),
+        minimum_detectable_difference=detectable(asr[0].mean, asr[1].mean) if tested else None,
         unit=IDENTITIES if groups is None else GROUPS,
+        trained=trained,
+        over_seeds=over_seeds,
+        caution=_caution(asr, found, over_seeds=over_seeds),
     )
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """One side's rates of each identity: averaged over its cells, and so under each seed.
+
+    Attributes:
+        mean: over all cells.
+        seeds: one series a seed, in order of the seeds; empty where a cell has no decisions.
+    """
+
+    mean: "pd.Series[float]"
+    seeds: "tuple[pd.Series[float], ...]"
+
+
+def _rates(
+    side: tuple[Results, list[Cell]], condition: str, measure: Measure, groups: "pd.Series[int] | None"
+) -> _Rates:
+    results, points = side
+    of_seed: dict[int, list[Cell]] = {}
+    for point in points:
+        of_seed.setdefault(point.seed, []).append(point)
+
+    def mean(chosen: list[Cell]) -> "pd.Series[float]":
+        found = mean_rates(results, chosen, condition, measure)
+        # Accuracy is of normal identities, which no target makes dependent.
+        if groups is None or measure != "asr":
+            return found
+        return found.groupby(groups.reindex(found.index)).mean()
+
+    seeds = tuple(mean(of_seed[seed]) for seed in sorted(of_seed))
+    return _Rates(mean(points), seeds if all(len(one) for one in seeds) else ())
+
+
+def _trained(
+    kind: Kind, ours: tuple[Results, list[Cell]], theirs: tuple[Results, list[Cell]]
+) -> TrainingSeeds:
+    """Return the trainings behind the methods a claim is about; of two runs these are all methods of their cells."""
+    axes: Mapping[Kind, tuple[Axis, ...]] = {
+        "attack": ("attack",),
+        "defense": ("defense",),
+        "run": ("attack", "defense"),
+    }
+    counts: dict[str, int] = {}
+    for results, points in (ours, theirs):
+        for name, count in training_seeds(results, points, axes.get(kind, ())).counts.items():
+            counts[name] = min(count, counts.get(name, count))
+    return TrainingSeeds(counts)
+
+
+def _caution(asr: Sequence[_Rates], found: PairedDifference, *, over_seeds: bool) -> str:
+    if over_seeds or found.p is None or found.p > ALPHA:
+        return ""
+    return unlike_spread(asr[0].mean, asr[1].mean)
 
 
 def _groups(sides: Sequence[tuple[Results, Cell]], condition: str) -> "tuple[pd.Series[int] | None, str]":
@@ -353,19 +439,28 @@ def _groups(sides: Sequence[tuple[Results, Cell]], condition: str) -> "tuple[pd.
 
 
 def _difference(
-    rates: "Sequence[pd.Series[float]]", rng: np.random.Generator, reason: str
+    rates: Sequence[_Rates], rng: np.random.Generator, reason: str, *, over_seeds: bool
 ) -> PairedDifference:
-    reason = reason or ("" if all(len(one) for one in rates) else LACKING)
+    reason = reason or ("" if all(len(one.mean) for one in rates) else LACKING)
     if reason:
         return PairedDifference(0, 0, None, None, Estimate.missing(reason), None, None, reason)
-    return paired_difference(rates[0], rates[1], rng=rng, resamples=resamples_for(1))
+    first, second = rates
+    found = paired_difference(first.mean, second.mean, rng=rng, resamples=resamples_for(1))
+    # Where too few identities differ for a test, seeds do not make one.
+    if not over_seeds or found.p is None:
+        return found
+    return paired_difference_over_seeds(first.seeds, second.seeds)
 
 
-def _not_worse(rates: "Sequence[pd.Series[float]]", reason: str) -> NonInferiority:
-    reason = reason or ("" if all(len(one) for one in rates) else LACKING)
+def _not_worse(rates: Sequence[_Rates], reason: str, *, over_seeds: bool) -> NonInferiority:
+    reason = reason or ("" if all(len(one.mean) for one in rates) else LACKING)
     if reason:
         return NonInferiority(0, MARGIN, Estimate.missing(reason), None, None, reason)
-    return non_inferiority(rates[0], rates[1], MARGIN)
+    first, second = rates
+    found = non_inferiority(first.mean, second.mean, MARGIN)
+    if not over_seeds or found.p is None:
+        return found
+    return non_inferiority_over_seeds(first.seeds, second.seeds, MARGIN)
 
 
 def _corrected(claims: Iterable[Claim]) -> list[Claim]:
@@ -458,11 +553,9 @@ def _compare(results: Results, point: Cell, defenses: tuple[str, str], condition
         parts = (*defenses, point.backbone, point.head, str(point.seed), *filter(None, [condition]), name)
         return numpy_generator(results.facts.spec.split_seed, "compare", point.attack, *parts)
 
-    gain = bootstrap_interval(
-        measures.paired(undefended, baseline), lambda mean: mean[..., 0] - mean[..., 1], stream("gain")
-    )
-    one = measures.recovery(undefended, first, baseline, stream("first"))
-    two = measures.recovery(undefended, second, baseline, stream("second"))
+    gain = measures.gain_of(undefended, baseline)
+    one = measures.recovery(undefended, first, baseline, stream("first"), gain)
+    two = measures.recovery(undefended, second, baseline, stream("second"), gain)
     if one.value is None or two.value is None:
         difference = Estimate.missing(one.reason or two.reason)
     else:

@@ -195,3 +195,6 @@ def _show(table: "pd.DataFrame") -> None:
             number(row["natural_psnr"]),
         )
     console(width=220).print(shown)
+    for caution in table["caution"].dropna().unique():
+        if caution:
+            click.echo(f"Caution: {caution}.")

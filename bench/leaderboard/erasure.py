@@ -16,11 +16,11 @@ import pandas as pd
 
 from bench.analysis.results import Results
 from bench.errors import UsageError
+from bench.leaderboard.adaptation import in_a_word
 from bench.plugins import syntax
 from bench.protocols.erasure import CONDITIONS, ErasureProtocol
-from bench.randomness import numpy_generator
 from bench.run.spec import Cell
-from bench.stats.intervals import Estimate, bootstrap_interval, rate_interval
+from bench.stats.intervals import Estimate, rate_interval
 
 COLUMNS: Mapping[str, str] = {
     "attack": "canonical name",
@@ -34,6 +34,8 @@ COLUMNS: Mapping[str, str] = {
     "extractor_is_tracker": "the tracker's backbone trained the eraser, or one that the attack works against",
     "attack_seen_by_defense": "whether the eraser was trained on this attack: seen, seen-with-other-parameters, "
     "unseen, not-trained; empty for keys",
+    "adapted": "whether the attack is adapted to the eraser: exact (to this very defence), partial (to a part of it, "
+    "or to a whole that shares one), no; empty for keys",
     "identity_overlap": "an evaluated identity's photos trained the tracker, the eraser or the "
     "attack: yes, no, unknown",
     "n_identities": "identities compared",
@@ -121,7 +123,7 @@ def _groups(results: Results) -> Iterator[_Group]:
 
 def _rows(group: _Group) -> Iterator[dict[str, Any]]:
     pairs, reason = _pairs(group)
-    protected = _protected_columns(group, pairs, reason)
+    protected = _protected_columns(pairs, reason)
     for eraser in (*KEYS, *group.defenses):
         after, lacking = _after(group, eraser)
         yield {
@@ -130,7 +132,7 @@ def _rows(group: _Group) -> Iterator[dict[str, Any]]:
             "kind": "key" if eraser in KEYS else "defence",
             **_threat_columns(group, eraser),
             **protected,
-            **_columns("undone", _undone(group, pairs, after, eraser, reason or lacking)),
+            **_columns("undone", _undone(pairs, after, reason or lacking)),
             **_image_columns(group, eraser),
         }
 
@@ -141,12 +143,14 @@ def _threat_columns(group: _Group, eraser: str) -> dict[str, Any]:
     threats = [group.results.cells[point].threat for point in points]
     # A key is no defence, and "not-trained" would be said of defence none.
     seen = () if eraser in KEYS else [threat.attack_seen_by_defense for threat in threats]
+    adapted = () if eraser in KEYS else [in_a_word(threat) for threat in threats]
     return {
         "access": "|".join(dict.fromkeys(threat.access for threat in threats)),
         "surrogates": _names(threat.surrogates for threat in threats),
         "extractors": _names(threat.extractors for threat in threats),
         "extractor_is_tracker": any(threat.extractor_is_tracker for threat in threats),
         "attack_seen_by_defense": "|".join(dict.fromkeys(seen)),
+        "adapted": "|".join(dict.fromkeys(adapted)),
         "identity_overlap": next(
             mark
             for mark in ("yes", "unknown", "no")
@@ -212,7 +216,7 @@ def _after(group: _Group, eraser: str) -> tuple[pd.Series[bool] | None, str]:
 # -- shares ----------------------------------------------------------------------------------------------------
 
 
-def _protected_columns(group: _Group, pairs: pd.DataFrame | None, reason: str) -> dict[str, Any]:
+def _protected_columns(pairs: pd.DataFrame | None, reason: str) -> dict[str, Any]:
     if pairs is None:
         return _columns("protected", Estimate.missing(reason))
     rates = pairs.groupby("identity")
@@ -221,33 +225,25 @@ def _protected_columns(group: _Group, pairs: pd.DataFrame | None, reason: str) -
         "n_identities": rates.ngroups,
         "n_pairs": len(pairs),
         "recognised": float(rates["recognised"].mean().mean()),
-        **_columns("protected", _share(group, pairs["protected"], "protected")),
+        **_columns("protected", _share(pairs["protected"])),
         "protected_pairs": len(chosen),
         "protected_identities": chosen.index.get_level_values("identity").nunique(),
     }
 
 
-def _undone(
-    group: _Group, pairs: pd.DataFrame | None, after: pd.Series[bool] | None, eraser: str, reason: str
-) -> Estimate:
+def _undone(pairs: pd.DataFrame | None, after: pd.Series[bool] | None, reason: str) -> Estimate:
     if pairs is None or after is None:
         return Estimate.missing(reason)
     chosen = pairs.index[pairs["protected"]]
     if chosen.empty:
         return Estimate.missing(NOBODY_PROTECTED)
     # A photo that a defence dropped is not accepted.
-    return _share(group, after.reindex(chosen, fill_value=False), eraser)
+    return _share(after.reindex(chosen, fill_value=False))
 
 
-def _share(group: _Group, hits: pd.Series[bool], *what: str) -> Estimate:
-    """Return the mean over identities of their own shares of hits, with its bootstrap interval over identities.
-
-    Where all identities agree there is nothing to resample, and the interval is that of the leaderboard's rates.
-    """
-    rates = hits.astype(np.float64).groupby("identity").mean().to_numpy()
-    rng = numpy_generator(group.results.facts.spec.split_seed, "erasure table", *map(str, group.name), *what)
-    found = bootstrap_interval(rates[:, None], lambda mean: mean[..., 0], rng)
-    return rate_interval(rates, len(hits)) if found.low is None and len(rates) > 1 else found
+def _share(hits: pd.Series[bool]) -> Estimate:
+    """Return the mean over identities of their own shares of hits, with the interval of the leaderboard's rates."""
+    return rate_interval(hits.astype(np.float64).groupby("identity").mean().to_numpy(), len(hits))
 
 
 def _columns(name: str, estimate: Estimate) -> dict[str, Any]:

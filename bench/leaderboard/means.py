@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.analysis.claims import LACKING, name_in_run
+from bench.analysis.claims import LACKING, MARGIN, name_in_run
 from bench.analysis.comparison_groups import (
     EVERY,
     ComparisonGroup,
@@ -18,21 +18,27 @@ from bench.analysis.comparison_groups import (
     comparison_groups,
     mean_rates,
 )
+from bench.analysis.reference_tests import REFERENCE
 from bench.analysis.results import Measure, Results
+from bench.analysis.worst_case import COLUMNS as WORST
 from bench.analysis.worst_case import over_trackers
 from bench.errors import UsageError
+from bench.leaderboard.adaptation import Adaptation, adaptation
 from bench.leaderboard.columns import COLUMNS as LEADERBOARD
 from bench.leaderboard.significance_tables import RANKINGS, accuracy_kept
-from bench.randomness import numpy_generator
 from bench.run.spec import Cell
 from bench.stats import rates as measures
-from bench.stats.intervals import Estimate, bootstrap_interval
+from bench.stats.intervals import Estimate, rate_interval
+from bench.stats.random_seeds import LEAST_SEEDS, non_inferiority_over_seeds
+from bench.stats.significance import mean_over, non_inferiority
 
 COLUMNS: Mapping[str, str] = {
     "against": f"the attack, or {EVERY} those in `attacks`",
     **{name: RANKINGS[name] for name in ("head", "condition", "access")},
     "defense": "canonical name",
     "attacks": "attacks averaged over, within each identity",
+    "adapted": "of these attacks, those adapted to this very defence",
+    "adapted_partial": "those adapted to a part of it, or to a whole that shares one",
     "backbones": "trackers averaged over, within each identity",
     "n_identities": "identities, the sample",
     "asr_worst": "worst case of the defence, the same in all its rows of this head, condition and access: each "
@@ -44,7 +50,7 @@ COLUMNS: Mapping[str, str] = {
     },
     **{name: LEADERBOARD[name] for name in ("worst_attack", "worst_attack_asr", "worst_knows")},
     "asr": "attack success rate, mean over identities",
-    "asr_low": "lower end of its 95 % interval over identities: bootstrap; of a single cell the leaderboard's",
+    "asr_low": "lower end of its 95 % interval over identities, by the rule of a single cell's rate",
     "asr_high": "upper end",
     "asr_reason": "why asr or its interval is empty",
     "undefended_asr": "the same without a defence",
@@ -95,6 +101,7 @@ class Mean:
         access: black-box or white-box.
         defense: canonical name.
         rates: each identity's own ASR, averaged over the cells; empty where one of them has no decisions.
+        by_training: the same of each training of the defence; one where it is not told apart by trainings.
         columns: the row of `COLUMNS`.
         dependence: why identities are not independent, so that no test over them is given; or "".
     """
@@ -105,6 +112,7 @@ class Mean:
     access: str
     defense: str
     rates: "pd.Series[float]"
+    by_training: "tuple[pd.Series[float], ...]"
     columns: Mapping[str, Any]
     dependence: str = ""
 
@@ -131,11 +139,56 @@ def means(
     accuracy = {_key(one): one for one in comparison_groups(chosen, "defense", "normal_accuracy")}
     groups = comparison_groups(chosen, "defense")
     worst = {place: over_trackers(chosen, *place) for place in dict.fromkeys(_key(one)[1:] for one in groups)}
+    untested = {"reason": REFERENCE}
     return [
-        _mean(chosen, one, accuracy.get(_key(one)), str(defense), tests, worst[_key(one)[1:]][str(defense)])
+        _mean(
+            chosen,
+            one,
+            accuracy.get(_key(one)),
+            (str(defense),),
+            tests.get((*_key(one), defense), untested),
+            worst[_key(one)[1:]][str(defense)],
+        )
         for one in groups
         for defense in one.rates.columns
     ]
+
+
+def over_trainings(results: Results, defenses: Sequence[str], backbones: Sequence[str] = ()) -> list[Mean]:
+    """Return the means of one defence that several trainings made, against each attack and against all of them.
+
+    Each identity's rates are averaged over the trainings too. Whether normal accuracy is kept is tested over identities
+    and trainings, where these are `LEAST_SEEDS` or more.
+
+    Args:
+        results: of the run.
+        defenses: the defence under each training, canonical.
+        backbones: only these trackers; empty for all.
+
+    Raises:
+        UsageError: the run has no attack but ``none``.
+    """
+    chosen = _chosen(results, (), backbones)
+    accuracy = {_key(one): one for one in comparison_groups(chosen, "defense", "normal_accuracy")}
+    return [
+        _mean(
+            chosen,
+            one,
+            own := accuracy.get(_key(one)),
+            tuple(defenses),
+            _kept(own, defenses),
+            _worst_over(chosen, one, defenses),
+        )
+        for one in comparison_groups(chosen, "defense")
+        if set(defenses) <= set(one.rates.columns)
+    ]
+
+
+def _worst_over(results: Results, one: ComparisonGroup, defenses: Sequence[str]) -> Mapping[str, Any]:
+    """Return the worst case of a defence of one training; that of several is of each for itself."""
+    if len(defenses) == 1:
+        return over_trackers(results, *_key(one)[1:])[defenses[0]]
+    return {**dict.fromkeys(WORST), "asr_worst_reason": "a worst case is of one training"}
 
 
 def table(found: Sequence[Mean]) -> pd.DataFrame:
@@ -175,26 +228,52 @@ def _indexed(kept: pd.DataFrame) -> dict[tuple[str, ...], dict[str, Any]]:
     }
 
 
+def _kept(accuracy: ComparisonGroup | None, defenses: Sequence[str]) -> Mapping[str, Any]:
+    """Return whether normal accuracy is kept in the mean over trainings, as `accuracy_kept` has it of a defence."""
+    if "none" in defenses:
+        return {"reason": REFERENCE}
+    if accuracy is None or "none" not in accuracy.rates.columns:
+        return {"reason": "normal accuracy without a defence is not known"}
+    rates = accuracy.rates[[*defenses, "none"]]
+    if accuracy.reason or rates.isna().any(axis=None):
+        return {"reason": accuracy.reason or LACKING}
+    own = [rates[name] for name in defenses]
+    if len(own) < LEAST_SEEDS:
+        test = non_inferiority(mean_over(own), rates["none"], MARGIN)
+    else:
+        test = non_inferiority_over_seeds(own, [rates["none"]] * len(own), MARGIN)
+    return {
+        "difference": test.difference.value,
+        "difference_low": test.difference.low,
+        "difference_high": test.difference.high,
+        "margin": test.margin,
+        "p": test.p,
+        "not_worse": test.not_worse,
+        "reason": test.reason,
+    }
+
+
 def _mean(
     results: Results,
     one: ComparisonGroup,
     accuracy: ComparisonGroup | None,
-    defense: str,
-    kept: Mapping[tuple[str, ...], Mapping[str, Any]],
+    defenses: tuple[str, ...],
+    test: Mapping[str, Any],
     worst: Mapping[str, Any],
 ) -> Mean:
     place = (one.opponent, one.head, one.condition, one.access)
-    points = _points(results, one, defense)
+    points = [point for defense in defenses for point in _points(results, one, defense)]
     undefended = _points(results, one, "none")
     asr = estimate(results, points, one.condition, "asr", one.reason)
     normal = estimate(results, points, one.condition, "normal_accuracy", one.reason)
     if accuracy is None:
         normal = Estimate.missing("this condition has no decisions without a cloak")
-    test = kept.get((*place, defense), {"reason": "the row is the reference itself"})
     columns = {
         **dict(zip(("against", "head", "condition", "access"), place, strict=True)),
-        "defense": defense,
+        "defense": "|".join(defenses),
         "attacks": "|".join(one.opponents),
+        "adapted": _adapted(results, points, "exact"),
+        "adapted_partial": _adapted(results, points, "partial"),
         "backbones": "|".join(one.backbones),
         "n_identities": len(one.rates),
         **worst,
@@ -209,7 +288,9 @@ def _mean(
         **{name: test.get(source) for name, source in _KEPT.items()},
         **_image_columns(results, points),
     }
-    return Mean(*place, defense, one.rates[defense].dropna(), columns, one.reason)
+    by_training = tuple(one.rates[defense].dropna() for defense in defenses)
+    rates = mean_over(by_training) if all(map(len, by_training)) else by_training[0].iloc[:0]
+    return Mean(*place, columns["defense"], rates, by_training, columns, one.reason)
 
 
 def _points(results: Results, one: ComparisonGroup, defense: str) -> list[Cell]:
@@ -226,6 +307,11 @@ def _points(results: Results, one: ComparisonGroup, defense: str) -> list[Cell]:
     ]
 
 
+def _adapted(results: Results, points: Sequence[Cell], kind: Adaptation) -> str:
+    found = (point.attack for point in points if adaptation(results.cells[point].threat) == kind)
+    return "|".join(dict.fromkeys(found))
+
+
 def _without_attack(points: Sequence[Cell]) -> list[Cell]:
     return list(dict.fromkeys(point._replace(attack="none") for point in points))
 
@@ -237,7 +323,9 @@ def estimate(
 
     Args:
         results: of a run, or of several that share identities and photos.
-        points: the cells; of a single one the interval is the leaderboard's.
+        points: the cells; of a single one the interval is the leaderboard's, of several it follows the same rule
+            with each identity's mean over the cells in place of its rate, and the answers of all cells in place of
+            the probes.
         condition: of the protocol.
         measure: which rate.
         reason: why identities are not independent, so that there is no interval; or "".
@@ -252,10 +340,8 @@ def estimate(
         return Estimate.missing(measures.NEVER_PROTECTED if measure == "asr" else measures.ONE_ROTATION)
     if reason:
         return Estimate(float(rates.mean()), reason=reason)
-    spec = results.facts.spec
-    names = sorted({text for point in points for text in (point.attack, point.defense, point.backbone)})
-    rng = numpy_generator(spec.split_seed, "mean", measure, points[0].head, condition, *names)
-    return bootstrap_interval(rates.to_numpy()[:, None], lambda mean: mean[..., 0], rng)
+    answers = sum(one.n_probes for one in summaries if one is not None)
+    return rate_interval(rates.to_numpy(), answers)
 
 
 def _rate(results: Results, points: Sequence[Cell], condition: str, measure: Measure) -> float | None:

@@ -12,6 +12,7 @@ import pandas as pd
 from bench.analysis.claims import MARGIN
 from bench.analysis.comparison_groups import EVERY, Axis, ComparisonGroup
 from bench.analysis.results import Results
+from bench.analysis.training_seeds import training_seeds
 from bench.leaderboard import erasure, significance_tables
 from bench.leaderboard.names import NONE, NOTHING
 from bench.leaderboard.significance_tables import PAIRS
@@ -192,6 +193,7 @@ def _tested(method: str, test: Row, where: str, value: str, against: str) -> Key
     if change is not None and test["p_holm"] is not None:
         direction = "lower" if change < 0 else "higher"
         verdict = f"significantly {direction}" if test["significant"] else "not significantly different"
+        verdict += f", with caution: {test['caution']}" if test.get("caution") else ""
     tested = (difference(change, low, high), p_text(test["p_holm"]))
     detectable = points(test["minimum_detectable_difference"])
     return KeyResult(f"ASR, `{method}`", where, value, against, *tested, detectable, verdict)
@@ -215,7 +217,7 @@ def _defenses(view: RunView, focus: pd.DataFrame) -> KeyResults:
     mean = phrases.DEFENDED.format(defense=name, undefended=undefended, **first._asdict())
     headline = " ".join(filter(None, (worst.headline, mean)))
     tied = _tied(_ranking(view, "defense", best["against"], best), name)
-    return KeyResults(headline, rows, (tied, _trained(view, name)))
+    return KeyResults(_with_trainings(headline, view, "defense", name), rows, (tied, _trained(view, name)))
 
 
 def _worst_cases(focus: pd.DataFrame) -> KeyResults:
@@ -301,7 +303,15 @@ def _attacks(view: RunView, focus: pd.DataFrame) -> KeyResults:
         rows.append(KeyResult(f"PSNR, cloaks of `{name}`", "", f"{best['cloak_psnr']:.1f} dB"))
     baseline = percent(best["baseline_error"])
     headline = phrases.ATTACKED.format(attack=name, value=rate(best, "asr"), baseline=baseline)
-    return KeyResults(headline, rows, (_tied(_ranking(view, "attack", "none", best), name),))
+    tied = _tied(_ranking(view, "attack", "none", best), name)
+    return KeyResults(_with_trainings(headline, view, "attack", name), rows, (tied,))
+
+
+def _with_trainings(headline: str, view: RunView, axis: Axis, name: str) -> str:
+    """Return a headline that says so where it is a claim about a trained method from too few trainings."""
+    points = [point for point in view.results.cells if getattr(point, axis) == name]
+    caution = training_seeds(view.results, points, (axis,)).caution()
+    return f"{headline} {sentence(caution)}" if caution else headline
 
 
 def _against_nothing(row: Row) -> KeyResult:

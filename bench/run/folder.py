@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -36,6 +36,7 @@ from bench.run.provenance import MethodFacts
 from bench.run.renamed import with_names_of_today
 from bench.run.spec import BENCHMARK_VERSION, DEVELOPMENT_NOTE, Cell, RunSpec
 from bench.run.threat import CellThreat
+from bench.run.trained import Training
 
 T = TypeVar("T")
 
@@ -54,6 +55,11 @@ class CellResult(Frozen):
     status: str = Field(description="ok or failed")
     reason: str = Field("", description="why it failed")
     threat: CellThreat
+    trained: dict[Literal["attack", "defense"], Training] | None = Field(
+        None,
+        description="which of the two has trained parts → run: trained in the run, anew under each seed; weights: read "
+        "from files, one training for all seeds; None: of an earlier version, which did not record it",
+    )
     decisions: str = Field("", description="file of its decisions, inside the run folder")
     cloak_measures: str = Field("", description="file of cloak against original")
     purified_measures: str = Field("", description="file of purified against original")

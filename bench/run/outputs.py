@@ -14,6 +14,7 @@ from bench.run.folder import CellResult, RunFolder, decisions_file, file_stem
 from bench.run.graph import Node, NodeError
 from bench.run.planning import Prepared
 from bench.run.spec import Cell
+from bench.run.trained import trained_parts
 
 log = logging.getLogger("bench")
 
@@ -63,6 +64,7 @@ class Outputs:
             status=status,
             reason=reason,
             threat=self.prepared.threats[cell],
+            trained=trained_parts(self.prepared.run, cell),
             **named,
         )
         return result, files

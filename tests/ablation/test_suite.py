@@ -111,6 +111,12 @@ SUMMARY_COLUMNS = FILE.replace(FILE[FILE.index('[[level]]\nfactor = "trackers"')
         ('attacks = ["tiny-noise", "tiny-sometimes"]\n', "", r"\[base\] has no attacks"),
         ('heads = ["nn"]', "heads = 3", r"\[base\]: heads cannot be 3"),
         ("[base]", "[base", r"is not valid TOML"),
+        (
+            "[base]\n",
+            "[base]\ntrainer_seed = [1, 1]\n",
+            r"\[base\]: trainer_seed cannot be .*a seed is there twice",
+        ),
+        ("[base]\n", "[base]\ntrainer_seed = []\n", r"\[base\]: trainer_seed cannot be \[\]"),
     ],
 )
 def test_a_bad_file_is_one_sentence_with_the_mend(written, old, new, message):
@@ -147,17 +153,21 @@ def requested(written, tmp_path, tiny):
 def test_levels_share_weights_and_runs(requested):
     same, wider, otherwise, oracle, nobody = requested.places
     assert len(requested.trainings) == 2
-    assert same.training == otherwise.training == oracle.training == requested.base.training
-    assert wider.training != same.training
-    assert nobody.training is None
+    assert same.trainings == otherwise.trainings == oracle.trainings == requested.base.trainings
+    assert wider.trainings != same.trainings
+    assert nobody.trainings == ()
     # The oracle is another protocol, so another run; all else differs in the defence alone.
     assert len(requested.matrices) == 2
     assert {place.matrix for place in (same, wider, otherwise, nobody)} == {requested.base.matrix}
     assert oracle.matrix != requested.base.matrix
     spec = requested.matrices[requested.base.matrix].resolved.spec
     assert len(spec.defenses) == 3
-    assert nobody.defense == "tiny-negative"
-    assert [level.factor for level in requested.users(same.training)] == ["width", "written otherwise", "who"]
+    assert nobody.defenses == ("tiny-negative",)
+    assert [level.factor for level in requested.users(*same.trainings)] == [
+        "width",
+        "written otherwise",
+        "who",
+    ]
 
 
 def test_what_decides_weights_names_them(requested):
@@ -270,7 +280,7 @@ def test_rates_are_those_of_the_leaderboard(done):
         level = table[(table["factor"] == place.level.factor) & (table["level"] == place.level.name)]
         for row in level[level["attack"] != EVERY].to_dict("records"):
             cell, plain = (
-                leaderboard.loc[(row["attack"], place.defense)],
+                leaderboard.loc[(row["attack"], *place.defenses)],
                 leaderboard.loc[(row["attack"], "none")],
             )
             for name in ("asr", "asr_low", "asr_high", "normal_accuracy", "baseline_error", "purified_psnr"):
@@ -278,7 +288,7 @@ def test_rates_are_those_of_the_leaderboard(done):
             assert row["undefended_asr"] == pytest.approx(plain["asr"])
             assert row["undefended_accuracy"] == pytest.approx(plain["normal_accuracy"])
             assert row["natural_psnr"] == pytest.approx(
-                leaderboard.loc[("none", place.defense)]["purified_psnr"]
+                leaderboard.loc[("none", *place.defenses)]["purified_psnr"]
             )
             compared += 1
     assert compared == 10
@@ -296,7 +306,7 @@ def test_levels_are_compared_with_the_base_over_people(done):
         rows = decisions.read(outcome.folders[0].path / cells[attack, defense].decisions).rows
         return 1 - rows[rows["protected"]].groupby("identity")["correct"].mean()
 
-    ours, theirs = (missed("tiny-noise", name) for name in ("tiny-negative", requested.base.defense))
+    ours, theirs = (missed("tiny-noise", name) for name in ("tiny-negative", *requested.base.defenses))
     row = table[(table["level"] == "nobody") & (table["attack"] == "tiny-noise")].iloc[0]
     assert row["difference"] == pytest.approx(np.mean(ours - theirs))
     assert pd.isna(row["p"]) == bool(row["p_reason"])
@@ -306,7 +316,7 @@ def test_levels_are_compared_with_the_base_over_people(done):
 def test_rows_say_what_was_trained_and_never_how_long(done):
     requested, _, table, *_ = done
     wider = table[(table["factor"] == "width") & (table["level"] == "6")].iloc[0]
-    card = requested.places[1].training.card()
+    card = requested.places[1].trainings[0].card()
     assert wider["parameters"] == card["parameters"]
     assert wider["weights_sha256"] == card["sha256"]
     assert "width=6" in wider["trainer"]
@@ -337,7 +347,7 @@ def test_weights_without_a_whole_card_are_not_there(done):
 
 def test_a_training_that_fails_leaves_its_reason_and_the_others_go_on(done, monkeypatch):
     requested, _, table, options, *_ = done
-    lost = requested.places[1].training
+    (lost,) = requested.places[1].trainings
     real = ablation.train
 
     def failing(training, *rest):
@@ -425,3 +435,52 @@ def test_the_page_shows_a_file_that_loads(tmp_path):
     ]
     for name in ablation_table.COLUMNS:
         assert any(part in page for part in (name, name.rpartition("_")[0])), name
+
+
+# -- several trainings of a level --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def thrice(tiny, tmp_path_factory):
+    """Carry out a suite whose weights are trained under three seeds; gives plan and table."""
+    del tiny
+    root = tmp_path_factory.mktemp("thrice")
+    file = root / "ablations.toml"
+    text = SUMMARY_COLUMNS.replace("[base]\n", "[base]\ntrainer_seed = [0, 1, 2]\n", 1)
+    file.write_text(text, encoding="utf-8")
+    requested = plan(load(file), root / "out")
+    options = Options(threads=1, store=root / "store", device="cpu")
+    outcome = ablation.execute(requested, options)
+    assert outcome.failures == ()
+    return requested, outcome, ablation_table.table(requested, outcome)
+
+
+def test_a_level_is_the_mean_over_its_trainings(thrice):
+    requested, outcome, table = thrice
+    assert [training.seed for training in requested.base.trainings] == [0, 1, 2]
+    assert len(requested.trainings) == 6
+    wider = table[(table["factor"] == "width") & (table["level"] == "6")]
+    assert set(wider["trainer_seed"]) == {"0|1|2"}
+    assert set(wider["training_seeds"]) == {3}
+    assert wider["weights_sha256"].iloc[0].count("|") == 2
+    assert len(table) == 5 * 3
+    place = requested.places[1]
+    leaderboard = build(outcome.folders[place.matrix]).set_index(["attack", "defense"])
+    cells = [leaderboard.loc[("tiny-noise", name)] for name in place.defenses]
+    row = wider[wider["attack"] == "tiny-noise"].iloc[0]
+    for name in ("asr", "normal_accuracy", "purified_psnr"):
+        assert row[name] == pytest.approx(np.mean([cell[name] for cell in cells])), name
+    assert row["asr_low"] <= row["asr"] <= row["asr_high"]
+
+
+def test_a_claim_from_one_training_says_so_and_from_three_does_not(thrice, done):
+    few, many = (
+        table[(table["factor"] == "width") & (table["level"] == "6")] for table in (done[2], thrice[2])
+    )
+    assert few["caution"].str.startswith("trained the level '6' once, the base once: a claim about").all()
+    assert not many["caution"].astype(str).str.contains("trained").any()
+    nobody = done[2][done[2]["level"] == "nobody"]
+    assert nobody["caution"].str.startswith("trained the base once").all()
+    # Both sides have the same weights: the factor is another than the training.
+    same = done[2][done[2]["level"] == "oracle"]
+    assert not same["caution"].fillna("").str.contains("trained").any()

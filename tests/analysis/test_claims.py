@@ -394,3 +394,101 @@ def test_what_a_part_of_a_run_lacks_is_not_lacking_in_the_whole():
     )
     assert replace(whole, cells=cells, _read=read).gain(point, "") is None
     assert whole.gain(point, "").value > 0
+
+
+def under_seeds(shifts, trained=None, **options):
+    """Return made-up results under as many seeds as there are shifts of the ASR behind defence ``good``."""
+    trained = {"good": {"defense": "run"}} if trained is None else trained
+    cells, read = {}, {}
+    for seed, shift in enumerate(shifts):
+        asr = {key: rate + shift if key[1] == "good" else rate for key, rate in ASR.items()}
+        one = results(asr, **options)
+        for point, cell in one.cells.items():
+            own = {"seed": seed, "trained": trained.get(point.defense, trained.get(point.attack, {}))}
+            cells[point._replace(seed=seed)] = cell.model_copy(update=own)
+            read[point._replace(seed=seed)] = one._read[point]
+    return Results(None, one.facts, cells, read)
+
+
+def test_a_claim_about_a_trained_part_from_three_seeds_takes_the_seed_for_a_random_effect():
+    (claim,) = compare_methods(under_seeds((0.0, 0.1, 0.2)), "good", "poor", attack="strong")
+    assert (claim.over_seeds, claim.trained.counts) == (True, {"good": 3})
+    d = np.array([0.1 - 0.78, 0.2 - 0.78, 0.3 - 0.78])
+    low, high = stats.t.interval(0.95, 2, loc=d.mean(), scale=stats.sem(d))
+    # The seeds differ by more than the identities, so the interval is nearly that of three numbers.
+    assert claim.asr.difference.low == pytest.approx(low, abs=0.03)
+    assert claim.asr.difference.high == pytest.approx(high, abs=0.03)
+    text = claim.sentence()
+    assert "t test over 40 identities, of which 40 differ, and 3 training seeds, both random effects" in text
+    assert "trained" not in text.replace("training seeds", "")
+    same = compare_methods(under_seeds((0.0, 0.0, 0.0)), "good", "poor", attack="strong")[0]
+    assert same.asr.difference.high - same.asr.difference.low < 0.1 < high - low
+
+
+def test_what_trainings_disagree_about_is_no_claim_of_the_method():
+    made = under_seeds((0.7, 0.3, 0.65))
+    (claim,) = compare_methods(made, "good", "poor", attack="strong")
+    assert claim.verdict == "not significantly different"
+    # Defences that are not trained are compared over identities alone, as ever.
+    (plain,) = compare_methods(under_seeds((0.7, 0.3, 0.65), trained={}), "good", "poor", attack="strong")
+    assert (plain.over_seeds, plain.verdict) == (False, "better")
+    assert "sign-flip test" in plain.sentence()
+
+
+@pytest.mark.parametrize(
+    ("shifts", "trained", "said"),
+    [
+        ((0.0,), None, "trained good once: a claim about a trained part needs 3 training seeds or more"),
+        ((0.0, 0.1), None, "trained good under two seeds: a claim"),
+        # Three seeds of the run train no file of weights anew.
+        ((0.0, 0.1, 0.2), {"good": {"defense": "weights"}}, "trained good once: a claim"),
+        (
+            (0.0, 0.1, 0.2),
+            {"good": {"defense": "run"}, "poor": {"defense": "weights"}},
+            "trained poor once: a",
+        ),
+    ],
+)
+def test_a_claim_from_too_few_trainings_says_so(shifts, trained, said):
+    (claim,) = compare_methods(under_seeds(shifts, trained), "good", "poor", attack="strong")
+    assert not claim.over_seeds
+    assert said in claim.sentence()
+    assert claim.sentence().endswith("so this one is about these weights.")
+
+
+def test_only_what_is_compared_counts_as_trained():
+    made = under_seeds((0.0,))
+    assert compare_methods(made, "strong", "weak", kind="attack", defense="good")[0].trained.counts == {}
+    runs = compare_runs(made, under_seeds((0.1,)), ("one", "two"))
+    assert [claim.trained.counts for claim in runs] == [{"good": 1}]
+    attacks = under_seeds((0.0,), {"strong": {"attack": "weights"}})
+    assert compare_methods(attacks, "strong", "weak")[0].trained.counts == {"strong": 1}
+
+
+def test_a_run_of_an_earlier_version_knows_that_a_defence_was_trained():
+    made = results()
+    assert threat("").attack_seen_by_defense == "unseen"
+    (claim,) = compare_methods(made, "good", "poor")
+    assert claim.trained.counts == {"good": 1, "poor": 1}
+    assert "trained good once, poor once" in claim.sentence()
+
+
+def test_a_significant_difference_near_zero_with_unlike_spread_has_its_caution():
+    made = results({("none", "none"): 0.0, ("x", "none"): 0.3, ("x", "good"): 0.0, ("x", "poor"): 0.0})
+    for point, decided in list(made._read.items()):
+        if point.defense == "poor":
+            some = decided.rows["identity"].isin(IDENTITIES[:8]) & decided.rows["protected"]
+            wrong = some & decided.rows["image"].str.endswith("/0")
+            made._read[point] = Decided(
+                decided.rows.assign(correct=decided.rows["correct"] & ~wrong), decided.conditions
+            )
+    (claim,) = compare_methods(made, "good", "poor")
+    assert claim.verdict == "better"
+    assert "only 0 of 40 identities tell how it is spread" in claim.sentence()
+    found = tables.ranked_groups(made)
+    pairs = tables.pairs(found)
+    defences = pairs[(pairs["ranked"] == "defense") & (pairs["against"] == "x")].set_index(
+        ["first", "second"]
+    )
+    assert "0 of 40" in defences.loc[("good", "poor"), "caution"]
+    assert defences.loc[("good", "none"), "caution"] == ""

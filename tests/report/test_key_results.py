@@ -19,6 +19,7 @@ from bench.report.document import Table
 from bench.report.key_results import COLUMNS, accuracy, focus_of, key_results
 from bench.report.summary import cautions, summary
 from bench.report.wording import difference, p_text, percent
+from bench.run.spec import Cell
 from bench.stats.rankings import rank_methods
 
 SHAPES = {
@@ -166,14 +167,16 @@ def row_of(one, name):
     }  # fmt: skip
 
 
-def view_with(frame, *others, against="x", board=()):
+def view_with(frame, *others, against="x", board=(), trained=""):
     """Return a view of defences with given rates; others: (attack, frame, head, condition, access)."""
     groups = []
     for opponent, some, *key in ((against, frame, *KEY), *others):
         one = ComparisonGroup("defense", opponent, *key, ("a", "b"), (opponent,), some)
         rng = np.random.default_rng(1)
         groups.append((one, rank_methods(some, higher_is_better=False, rng=rng, resamples=2999)))
-    cells, values = {1: SimpleNamespace(status="ok")}, {"head": ["nn"], "attack": ["x"]}
+    own = {"defense": trained} if trained else {}
+    cells = {Cell(against, "good", "t", "nn", 0): SimpleNamespace(status="ok", trained=own)}
+    values = {"head": ["nn"], "attack": ["x"]}
     return SimpleNamespace(
         results=SimpleNamespace(cells=cells, values=values.get, ranked_conditions=lambda: [""]),
         facts=SimpleNamespace(spec=SimpleNamespace(protocol="tracker")),
@@ -273,8 +276,20 @@ def test_what_the_best_defence_was_trained_with_is_read_from_the_marks_of_its_ro
     assert found_in(frame).read_with[-1] == ("Training of `good`", phrases.UNTRAINED)
     assert found_in(frame, board=board).read_with[-1][1] == (
         "trained on `a`; trained on other parameters of `b`; extractors are surrogates of `a`; "
-        "extractors include a tracker's backbone (`t`); made against by `c`"
+        "extractors include a tracker's backbone (`t`); adapted to this very defence: `c`"
     )
+
+
+def test_a_headline_from_one_training_says_so():
+    frame = rates(none=0.6, good=0.1)
+    assert "trained" not in found_in(frame).headline
+    for trained in ("run", "weights"):
+        headline = found_in(frame, trained=trained).headline
+        assert headline.startswith(found_in(frame).headline)
+        assert headline.endswith(
+            " Trained good once: a claim about a trained part needs 3 training seeds or more, so this one is about "
+            "these weights."
+        )
 
 
 def test_of_erasers_the_keys_come_first_and_then_defences_by_what_they_undo(monkeypatch):
