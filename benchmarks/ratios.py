@@ -7,6 +7,8 @@ from statistics import median
 
 import numpy as np
 
+from bench.stats.criteria import verdict
+
 RESAMPLES = 2000
 
 
@@ -40,13 +42,15 @@ class Measure:
     @property
     def verdict(self) -> str:
         """``met`` or ``short`` where the interval says so, else ``open``; of one measurement, where the value does."""
+        if self.most is None and self.least is None:
+            return "—"
         low = self.value if self.low is None else self.low
         high = self.value if self.high is None else self.high
-        if self.most is not None:
-            return "met" if high <= self.most else "short" if low > self.most else "open"
-        if self.least is not None:
-            return "met" if low >= self.least else "short" if high < self.least else "open"
-        return "—"
+        return (
+            verdict(low, high, most=self.most)
+            if self.most is not None
+            else verdict(low, high, least=self.least)
+        )
 
 
 def interleaved(first: Callable[[], object], second: Callable[[], object], rounds: int) -> list[float]:

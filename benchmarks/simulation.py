@@ -45,6 +45,13 @@ SPREADS: Mapping[str, tuple[float, float]] = {
 }
 """Name → correlation between two probes of one identity, in the first and in the second cell."""
 
+UNLIKE: Mapping[str, tuple[float, float]] = {
+    "all or nothing": (0.95, 0.02),
+    "far apart": (0.8, 0.05),
+    "apart": (0.6, 0.05),
+}
+"""The same, of cells whose spreads differ more than those of the LFW run (`benchmarks.simulation_of_signs`)."""
+
 RUNS = 4000
 RESAMPLES = 999
 
@@ -70,7 +77,7 @@ class Scenario:
         n_identities: identities.
         rate: mean rate of the first cell.
         other: mean rate of the second.
-        spread: a key of `SPREADS`.
+        spread: a key of `SPREADS` or `UNLIKE`.
         correlation: of the latents of an identity's two rates.
         shared: share of probes with the same luck in both cells.
         fold_share: share of the latent variance that belongs to the rotation.
@@ -144,9 +151,9 @@ def draw(scenario: Scenario, runs: int, rng: np.random.Generator) -> tuple[Float
     common, one, two = (_latent(scenario, runs, rng) for _ in range(3))
     mix = scenario.correlation
     true = [
-        _beta_quantile(np.sqrt(mix) * common + np.sqrt(1 - mix) * own, mean, intraclass)
+        beta_quantile(np.sqrt(mix) * common + np.sqrt(1 - mix) * own, mean, intraclass)
         for own, mean, intraclass in zip(
-            (one, two), (scenario.rate, scenario.other), SPREADS[scenario.spread], strict=True
+            (one, two), (scenario.rate, scenario.other), {**SPREADS, **UNLIKE}[scenario.spread], strict=True
         )
     ]
     # Photos with the same luck hit in the cell of the lower rate only if they hit in the other.
@@ -484,7 +491,7 @@ def draw_attacks(scenario: WorstScenario, runs: int, rng: np.random.Generator) -
     means = [scenario.rate, *[scenario.others] * (scenario.attacks - 1)]
     true = np.stack(
         [
-            _beta_quantile(
+            beta_quantile(
                 np.sqrt(mix) * common + np.sqrt(1 - mix) * _latent(scenario, runs, rng),
                 mean,
                 scenario.intraclass,
@@ -555,7 +562,7 @@ def _latent(scenario: Scenario | WorstScenario, runs: int, rng: np.random.Genera
     return mixed
 
 
-def _beta_quantile(latent: Floats, mean: float, intraclass: float) -> Floats:
+def beta_quantile(latent: Floats, mean: float, intraclass: float) -> Floats:
     """Map standard normal numbers to Beta numbers of a mean and intraclass correlation 1/(a + b + 1)."""
     from scipy.special import betaincinv, ndtr
 
@@ -606,13 +613,51 @@ def _range(values: pd.Series[float]) -> str:
     return f"{100 * values.min():.1f} to {100 * values.max():.1f}"
 
 
+@dataclass(frozen=True)
+class Part:
+    """One of the simulations.
+
+    Attributes:
+        name: of its files.
+        size: scenarios.
+        runs: experiments a scenario.
+        simulate: takes ``runs``, ``seed`` and ``advance``, returns the table.
+        summary: of the table.
+        figure: of the table, None where there is none.
+    """
+
+    name: str
+    size: int
+    runs: int
+    simulate: Callable[..., pd.DataFrame]
+    summary: Callable[[pd.DataFrame], pd.DataFrame]
+    figure: Callable[[pd.DataFrame], bytes] | None = None
+
+
+def parts() -> dict[str, Part]:
+    """Return the simulations by name: two cells, means over cells, unlike spread near 0, random seeds."""
+    from benchmarks import simulation_of_means as means
+    from benchmarks import simulation_of_seeds as seeds
+    from benchmarks import simulation_of_signs as signs
+
+    grid = 2 * len(IDENTITIES) * len(SPREADS) * len(RATES)
+    return {
+        "cells": Part("simulation", grid, RUNS, simulate, summary, figure),
+        "means": Part("means", means.size(), means.RUNS, means.simulate, means.summary),
+        "signs": Part("signs", len(signs.scenarios()), signs.RUNS, signs.simulate, signs.summary),
+        "seeds": Part("seeds", len(seeds.scenarios()), seeds.RUNS, seeds.simulate, seeds.summary),
+    }
+
+
 def main() -> None:
-    """Write the simulations' table, summary and figure to a folder."""
+    """Write the simulations' tables, summaries and figure to a folder."""
     from rich.progress import Progress
 
+    known = parts()
     parser = argparse.ArgumentParser(description="Test the tests: simulate experiments whose truth is known.")
-    parser.add_argument("folder", type=Path, help="where simulation.csv, .md and .png are written")
-    parser.add_argument("--runs", type=int, default=RUNS, help="experiments a scenario")
+    parser.add_argument("folder", type=Path, help="where the .csv, .md and .png files are written")
+    parser.add_argument("--part", choices=known, action="append", help="only this one; may be repeated")
+    parser.add_argument("--runs", type=int, help="experiments a scenario")
     parser.add_argument("--seed", type=int, default=0, help="of everything")
     parser.add_argument(
         "--worst-case", action="store_true", help="only the bias of the worst case: worst_case.csv and .md"
@@ -620,18 +665,29 @@ def main() -> None:
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.worst_case:
-        worst = worst_case_bias(given.runs, given.seed)
+        worst = worst_case_bias(given.runs or RUNS, given.seed)
         worst.to_csv(given.folder / "worst_case.csv", index=False)
         (given.folder / "worst_case.md").write_text(markdown(worst), encoding="utf-8")
         print(markdown(worst), end="")
         return
-    with Progress() as progress:
-        bar = progress.add_task("scenarios", total=2 * len(IDENTITIES) * len(SPREADS) * len(RATES))
-        table = simulate(runs=given.runs, seed=given.seed, advance=lambda n: progress.advance(bar, n))
-    table.to_csv(given.folder / "simulation.csv", index=False)
-    (given.folder / "simulation.md").write_text(markdown(summary(table)), encoding="utf-8")
-    (given.folder / "simulation.png").write_bytes(figure(table))
-    print(markdown(summary(table)), end="")
+    for part in (known[name] for name in given.part or known):
+        with Progress() as progress:
+            bar = progress.add_task(part.name, total=part.size)
+
+            def advance(n: int, progress: Progress = progress, bar: Any = bar) -> None:
+                progress.advance(bar, n)
+
+            table = part.simulate(runs=given.runs or part.runs, seed=given.seed, advance=advance)
+        _write(given.folder, part, table)
+
+
+def _write(folder: Path, part: Part, table: pd.DataFrame) -> None:
+    table.to_csv(folder / f"{part.name}.csv", index=False)
+    text = markdown(part.summary(table))
+    (folder / f"{part.name}.md").write_text(text, encoding="utf-8")
+    if part.figure is not None:
+        (folder / f"{part.name}.png").write_bytes(part.figure(table))
+    print(text, end="")
     print(f"{(table['missed'] != '').sum()} of {len(table)} scenarios miss a bar.")
 
 
