@@ -186,7 +186,7 @@ def _group(results: Results, ground: _Ground) -> ComparisonGroup:
     unattacked = [name for name, own in ground.meetings.items() if name != "none" and _knows(own) != EXACT]
     reasons = (
         *(results.dependence(one.point, ground.condition) for own in ground.meetings.values() for one in own),
-        f"no attack was made against {', '.join(unattacked)}" if unattacked else "",
+        f"no attack was made against these very defences: {', '.join(unattacked)}" if unattacked else "",
     )
     return ComparisonGroup(
         axis="defense",

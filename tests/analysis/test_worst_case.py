@@ -109,7 +109,7 @@ def test_each_identity_has_its_own_strongest_attack(results, leaderboard, monkey
 
 def test_defences_are_ranked_by_it_only_where_an_attack_was_made_against_each(results, monkeypatch):
     assert [one.reason for one in worst_groups(results)] == [
-        f"no attack was made against {', '.join(DEFENSES)}"
+        f"no attack was made against these very defences: {', '.join(DEFENSES)}"
     ] * 2
     rates_of = drawn(results)
     monkeypatch.setattr(Results, "rates_of", rates_of)
