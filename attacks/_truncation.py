@@ -8,6 +8,9 @@ from torch import Tensor
 
 from bench.quality.metrics import GREY_LEVELS
 
+_ROUNDING = 1e-3
+"""Grey levels; float32 rounds sums of a pixel and its change by a tenth of that at most."""
+
 
 def truncated(images: Tensor) -> Tensor:
     """Return `images` clipped to [0, 1] and cut down to whole grey levels; rounding leaves them as they are.
@@ -24,6 +27,7 @@ def truncated(images: Tensor) -> Tensor:
 def truncated_reach(levels: float) -> int:
     """Return the largest change, in grey levels, that a bound of `levels` has after truncation.
 
-    A bound of whole levels may be missed by float32's rounding, which truncation turns into a whole level more.
+    A bound of whole levels, or one just below, may be missed by float32's rounding, which truncation turns into a
+    whole level more.
     """
-    return math.floor(levels) + 1
+    return math.floor(levels + _ROUNDING) + 1

@@ -1,6 +1,6 @@
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from attacks._truncation import truncated, truncated_reach
@@ -25,6 +25,7 @@ def test_pixels_are_clipped_and_cut_down(values):
 
 @settings(max_examples=50, deadline=None)
 @given(st.floats(0.1, 40), st.integers(0, 2**31))
+@example(17 - 2**-20, 0)
 def test_no_truncated_change_is_above_the_reach(levels, seed):
     generator = torch.Generator().manual_seed(seed)
     changes = (2 * torch.rand(256, generator=generator) - 1).sign() * levels / 255
