@@ -1,9 +1,11 @@
 """`bench reproduce` on a small suite of drawn faces, through real subprocesses."""
 
+import csv
 import json
 import os
 import subprocess
 import sys
+from io import StringIO
 
 import pytest
 
@@ -71,13 +73,12 @@ def test_a_table_made_again_on_the_same_machine_is_the_same(place):
 
 def test_a_rate_outside_its_interval_is_shown_and_the_code_is_one(place, tmp_path):
     def change(text):
-        header, *rows = text.splitlines()
-        columns = header.split(",")
-        at = [columns.index(name) for name in ("asr", "asr_low", "asr_high")]
-        fields = rows[-1].split(",")  # the warnings' texts stand behind these columns
-        for column, value in zip(at, ("0.990000", "0.980000", "1.000000"), strict=True):
-            fields[column] = value
-        return "\n".join([header, *rows[:-1], ",".join(fields)]) + "\n"
+        header, *rows = csv.reader(text.splitlines())
+        for name, value in (("asr", "0.990000"), ("asr_low", "0.980000"), ("asr_high", "1.000000")):
+            rows[-1][header.index(name)] = value
+        changed = StringIO()
+        csv.writer(changed, lineterminator="\n").writerows([header, *rows])
+        return changed.getvalue()
 
     done = bench(
         place,
