@@ -194,8 +194,13 @@ class NearestPoints:
         """
         most = _MANY * len(probes) * sum(block.part.stop - block.part.start for block in blocks)
         near = _Near(np.full(len(probes), -np.inf, dtype=np.float32), self.margin_of_error)
+        table = np.empty(
+            len(probes) * self.width, dtype=np.float32
+        )  # used again: fresh pages cost as much as a product
         for block in blocks:
-            scores = probes @ self.narrow[block.part].T
+            those = self.narrow[block.part].T
+            scores = table[: len(probes) * those.shape[1]].reshape(len(probes), -1)
+            np.matmul(probes, those, out=scores)
             scores[block.left_out] = -np.inf
             if not near.add(scores, block.part.start, most):
                 return None
