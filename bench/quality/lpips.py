@@ -7,11 +7,11 @@ its cache, in this order. Without them the answer is `Unavailable`, never anothe
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import torch
@@ -209,7 +209,7 @@ def _named_by_environment() -> Path | None:
 
 def _heads_file() -> Path | None:
     """Find the heads without importing the package: that would import torchvision and more."""
-    spec = importlib.util.find_spec("lpips")
+    spec = PathFinder.find_spec("lpips")  # a plan without torch has a stand-in before it
     if spec is None or spec.origin is None:
         return None
     path = Path(spec.origin).parent / HEADS_FILE

@@ -1,5 +1,6 @@
 """A run that has nothing left to compute is found without torch, and only where the way with torch finds the same."""
 
+import hashlib
 import json
 import os
 import re
@@ -365,3 +366,24 @@ def test_every_plugin_has_the_same_keys_without_torch(world):
     assert found["different"] == []
     assert {"attacks pgd", "defenses puface", "backbones synthetic-iresnet", "parts"} <= {*found["planned"]}
     assert len(found["planned"]) > 30
+
+
+LPIPS = """
+import sys
+from pathlib import Path
+from bench.plugins import without_torch
+from bench.run import again
+
+with without_torch.stand_ins({}):
+    print(again._described_lpips(Path("trunk.pth")))
+assert "torch" not in sys.modules
+"""
+
+
+def test_lpips_is_described_without_torch_by_its_trunks_digest(tmp_path):
+    (tmp_path / "trunk.pth").write_bytes(b"weights")
+    process = subprocess.run(
+        [sys.executable, "-c", LPIPS], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    assert hashlib.sha256(b"weights").hexdigest() in process.stdout
