@@ -247,7 +247,8 @@ def _known(text: str) -> tuple[Defense, ...]:
         defense = factory.defense(part)
         if defense.hardening is None and not any(_views(defense)):
             raise UsageError(
-                f"adaptive: defence '{part}' does nothing. Leave it out; mode=joint counts the undefended tracker."
+                f"adaptive: defence '{part}' does nothing to a photo or to a backbone, so no cloak can be made through "
+                "it. Leave it out; mode=joint counts the undefended tracker."
             )
         if any(purifier.requires_fit for purifier in defense.purifiers):
             raise UsageError(

@@ -474,11 +474,26 @@ class Attack(Method):
         raise TypeError(f"{type(self).__name__} declares erasable = {self.erasable} and has no erase()")
 
 
+@dataclass(frozen=True)
+class PublicCloaks:
+    """Cloaks that a tracker makes itself of gallery photos, and trains on beside the photos.
+
+    The harness makes them (`bench.run.pipeline`), of the photos as they are, never of an identity that is protected.
+
+    Attributes:
+        attacks: that anyone can run; among `Method.parts`, the same objects at each call.
+        share: of the gallery identities that are not protected, at most, whose photos are cloaked so; in (0, 1].
+    """
+
+    attacks: tuple[Attack, ...]
+    share: float
+
+
 class Defense(Method):
     """What a tracker does to get the faces back. Subclass `Purifier` or `Hardening`.
 
     A class states the attributes; a defence made of others states them of itself when it is made. One that is neither a
-    purifier nor a hardening is made of some, and declares them: `purifiers`, `hardening`.
+    purifier nor a hardening declares what it is made of: `purifiers`, `hardening`, `public_cloaks`.
 
     Attributes:
         requires_fit: whether `fit` must run first.
@@ -507,6 +522,15 @@ class Defense(Method):
         """What changes the tracker's backbone, the same object at each call; None where nothing does.
 
         It is trained as it is as a defence of its own, on photos that no purifier has touched.
+        """
+        return None
+
+    @property
+    def public_cloaks(self) -> PublicCloaks | None:
+        """The cloaks of other identities that the tracker trains on too; None where it makes none.
+
+        Only heads that train the network learn from them what a cloak does (`Protocol.end_to_end_heads`); a run of
+        another head is refused.
         """
         return None
 
@@ -1036,6 +1060,17 @@ class Protocol(Method):
         """
         del identities, split_seed
         return {}
+
+    def training_passes(self, photos: int) -> float:
+        """Say how many photos one training of an end-to-end head sends forward through the tracker, about.
+
+        Declared as `Hardening.training_passes` is, for the estimate and the time limit of a cell; a pass back counts as
+        one and a half. By default a hundred epochs.
+
+        Args:
+            photos: of the gallery, as the head gets them.
+        """
+        return 100 * photos
 
     @abstractmethod
     def decide(self, views: Mapping[str, Embedded], trial: Trial) -> Decided:

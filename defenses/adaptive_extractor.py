@@ -27,6 +27,7 @@ from bench.plugins import factory
 from bench.quality.metrics import GREY_LEVELS
 from defenses import _hardened
 from defenses._hardened import Descent, in_proportion, trained_copy, weights_of
+from defenses._public_attacks import public_attacks
 
 SCALE = 32.0
 """Factor s on the cosines before the softmax: cross-entropy over some thousand classes can then fall to near 0."""
@@ -120,9 +121,7 @@ class AdaptiveExtractor(Hardening):
 
     def __init__(self, params: Params | None = None) -> None:
         super().__init__(params)
-        self._attacks = tuple(factory.attack(text) for text in self.params.attacks)
-        for attack in self._attacks:
-            _require_public(attack)
+        self._attacks = public_attacks(self.params.attacks, self.name)
 
     def parts(self) -> tuple[Attack, ...]:
         """Return the attacks it trains on."""
@@ -224,26 +223,3 @@ def _rows_by_class(faces: Faces) -> tuple[tuple[int, ...], ...]:
     for row, name in enumerate(faces.identities):
         found[name].append(row)
     return tuple(tuple(rows) for rows in found.values())
-
-
-def _require_public(attack: Attack) -> None:
-    """Refuse attacks that need more than a tracker has when it trains.
-
-    Raises:
-        UsageError: it changes no photo, learns first, or imitates someone.
-    """
-    name = factory.canonical(attack)
-    why = (
-        "changes no photo"
-        if not attack.changes_images
-        else "has to learn first"
-        if attack.requires_fit
-        else "imitates others, of whom a tracker has no pool"
-        if attack.threat.needs_targets
-        else ""
-    )
-    if why:
-        raise UsageError(
-            f"adaptive-extractor cannot train on cloaks of '{name}': it {why}. Name attacks such as pgd, fawkes or "
-            "lowkey."
-        )

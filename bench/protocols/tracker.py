@@ -72,6 +72,10 @@ class TrackerProtocol(Rotation):
             views["cloaked probes"] = probes.model_copy(update={"state": "cloaked"})
         return views
 
+    def training_passes(self, photos: int) -> float:
+        """Each photo once for the start, then forward and back in each epoch of the head 'finetune'."""
+        return photos * (1 + 2.5 * self.params.finetune_epochs)
+
     def decide(self, views: Mapping[str, Embedded], trial: Trial) -> Decided:
         """Return the decision for every probe in every rotation.
 

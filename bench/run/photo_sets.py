@@ -4,10 +4,13 @@ Targets are always identities of role ``training``, never evaluated ones. Half o
 attacks; the others measure whether an imitation holds on photos that no attack has seen.
 """
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from bench.contracts import MICRO_BATCH, TRAINING_PHOTOS, Identity
+from bench.contracts import MICRO_BATCH, TRAINING_PHOTOS, Identity, Split
+from bench.errors import UsageError
 from bench.randomness import numpy_generator
 
 SHARD_IMAGES = 96
@@ -67,6 +70,30 @@ def parts(photos: Photos, core_seconds: float, scope: Literal["image", "identity
             part = []
         part.append((image, identity))
     yield part
+
+
+def publicly_cloaked(split: Split, share: float, split_seed: int) -> frozenset[str]:
+    """Return the evaluated identities of whose gallery photos a tracker makes cloaks itself (`PublicCloaks`).
+
+    The same ones in every rotation, less whoever is protected in it; so at most `share` of the others in each.
+
+    Args:
+        split: of the run.
+        share: of the identities that are not protected, in (0, 1].
+        split_seed: the same for all cells of a dataset.
+
+    Raises:
+        UsageError: the share of the others is less than one identity.
+    """
+    others = len(split.fold) - max(Counter(split.fold.values()).values())
+    count = math.floor(share * others)
+    if count < 1:
+        raise UsageError(
+            f"share={share:g} of the {others} identities that are not protected in some rotation is no identity whose "
+            "photos a tracker could cloak. Evaluate more identities, protect fewer at a time (folds), or raise share."
+        )
+    draw = {name: numpy_generator(split_seed, "publicly cloaked", name).random() for name in split.fold}
+    return frozenset(sorted(draw, key=lambda name: (draw[name], name))[:count])
 
 
 def training_photos(

@@ -9,18 +9,19 @@ from dataclasses import replace
 from functools import cached_property, wraps
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
-from bench.contracts import TRAINING_PHOTOS, Binding, Defense, Hardening, PhotoSet, Purifier, View
+from bench.contracts import TRAINING_PHOTOS, Attack, Binding, Defense, Hardening, PhotoSet, Purifier, View
 from bench.errors import UsageError
 from bench.plugins import factory
 from bench.plugins.binding import KnownHardening, known_hardenings
 from bench.quality import diagnosis
 from bench.quality.lpips import Lpips
+from bench.randomness import stream_seed
 from bench.run.bound import BoundBackbone, BoundMethod, Plugin, Tracker, helper_names
 from bench.run.device import Machine
 from bench.run.digest import environment
 from bench.run.graph import Node
 from bench.run.hardened_surrogates import PartPlugin, RecipeAttack
-from bench.run.photo_sets import Photos, Purpose, parts, shards, training_photos
+from bench.run.photo_sets import Photos, Purpose, parts, publicly_cloaked, shards, training_photos
 from bench.run.resolve import Resolved
 from bench.run.spec import Cell
 from bench.run.stages.attack_diagnosis import AttackDiagnosis
@@ -210,6 +211,37 @@ class Pipeline:
             yield photos, tuple(image for image in photos.ids if image in wanted)
 
     @_once
+    def public_cloaks(
+        self, defense: str, tracker: str, seed: int
+    ) -> tuple[tuple[Cloak | JoinedCloaks, ...], ...]:
+        """Return the cloaks that the tracker itself makes of gallery photos, once for each attack, shard by shard.
+
+        Each attack has the seed that a part has (`Context.parts`): the tracker does not know what an attacker draws.
+        """
+        declared = self.run.defenses[defense].public_cloaks
+        if declared is None:
+            return ()
+        public = publicly_cloaked(self.run.split, declared.share, self.run.spec.split_seed)
+        return tuple(
+            self._cloaks_of(attack, tracker, stream_seed(seed, "part", str(index)), public)
+            for index, attack in enumerate(declared.attacks)
+        )
+
+    def _cloaks_of(
+        self, attack: Attack, tracker: str, seed: int, identities: frozenset[str]
+    ) -> tuple[Cloak | JoinedCloaks, ...]:
+        """Return the cloaks of all gallery photos of some identities, shard by shard, without empty ones."""
+        bound = self._bound(Plugin("attacks", factory.text_of(attack), attack), tracker, seed)
+        found = []
+        for photos in self.natural("gallery"):
+            pairs = zip(photos.ids, photos.identities, strict=True)
+            chosen = tuple(image for image, identity in pairs if identity in identities)
+            if chosen:
+                whole = Cloak(f"{bound.label} by the tracker", self._here, bound, photos, chosen)
+                found.append(_in_parts(whole, photos))
+        return tuple(found)
+
+    @_once
     def target_assignment(self, attack_name: str, tracker: str, seed: int) -> tuple[TargetAssignment, ...]:
         """Return, for each shard of cloaked gallery photos, whom the cloaks imitate; () if nobody."""
         if self.run.attacks[attack_name].threat.goal != "targeted":
@@ -324,7 +356,12 @@ class Pipeline:
         edits = self.edits(cell.attack, cell.backbone, cell.seed, view)
         natural = self.natural(view.photos)
         seen = [self._as_seen(cell, view, each, on_images) for each in (natural, edits)]
-        return Shown(view, tuple(Kept(*both) for both in zip(*seen, strict=True)))
+        kept = tuple(Kept(*both) for both in zip(*seen, strict=True))
+        if view.photos == "gallery" and view.state == "natural" and on_images:
+            # Not among cloaked views: of a protected identity the tracker has what was posted and nothing else.
+            point = (cell.defense, cell.backbone, cell.seed)
+            kept += tuple(Kept(cloaks, ()) for cloaks in self.public_cloaks(*point))
+        return Shown(view, kept)
 
     def _as_seen(
         self, cell: Cell, view: View, sources: tuple[Node, ...], on_images: bool

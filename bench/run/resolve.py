@@ -159,7 +159,8 @@ def resolve(requested: RunSpec) -> Resolved:
     attacks.setdefault("none", factory.attack("none"))
     defenses.setdefault("none", factory.defense("none"))
     for (name, attack), (other, defense) in product(attacks.items(), defenses.items()):
-        if reason := protocol.refuse(attack, defense) or _refuse_views(protocol, defense):
+        refused = protocol.refuse(attack, defense) or _refuse_views(protocol, defense)
+        if reason := refused or _refuse_public_cloaks(protocol, defense, spec.heads):
             raise UsageError(f"protocol {protocol.name} cannot measure {name} × {other}: {reason}")
     return Resolved(requested, spec, dataset, protocol, attacks, defenses, backbones, pool, texts)
 
@@ -180,6 +181,26 @@ def _refuse_views(protocol: Protocol, defense: Defense) -> str:
         return (
             f"the defence would make {count} images of each probe, and a probe is one. Keep it away from probes (see "
             f"the parameters of {protocol.name}), or use one of the views as a defence of its own."
+        )
+    return ""
+
+
+def _refuse_public_cloaks(protocol: Protocol, defense: Defense, heads: Iterable[str]) -> str:
+    """Say why a protocol or its heads cannot learn from cloaks that the tracker makes, or return ""."""
+    if defense.public_cloaks is None:
+        return ""
+    if not protocol.end_to_end_heads:
+        every = registry.PROTOCOLS.entries()
+        fitting = ", ".join(name for name in every if registry.PROTOCOLS.load(name).end_to_end_heads)
+        return (
+            "the defence trains the whole network on the gallery, and the protocol has no head that does. Use one of "
+            f"the protocols {fitting}."
+        )
+    wrong = [head for head in heads if head not in protocol.end_to_end_heads]
+    if wrong:
+        return (
+            f"the defence trains the whole network on the gallery, and head '{wrong[0]}' keeps the network as it is. "
+            f"Use --head {protocol.end_to_end_heads[0]}, and other heads in a run without this defence."
         )
     return ""
 

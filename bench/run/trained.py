@@ -42,10 +42,14 @@ def _ways(whole: Attack | Defense, binding: Binding) -> Iterator[Training]:
     for part, bound in with_parts(whole, binding):
         if not isinstance(part, Attack | Defense):
             continue
-        if part.requires_fit or isinstance(part, Hardening):
+        if part.requires_fit or isinstance(part, Hardening) or _trains_in_the_head(part):
             yield "run"
         elif part.training_identities(bound) != "none" or _saw_attacks(part, bound):
             yield "weights"
+
+
+def _trains_in_the_head(part: Attack | Defense) -> bool:
+    return isinstance(part, Defense) and part.public_cloaks is not None
 
 
 def _saw_attacks(part: Attack | Defense, binding: Binding) -> bool:

@@ -1,15 +1,20 @@
 """Whom targeted attacks imitate: never an evaluated identity, never more than fifty, half of their photos held out."""
 
+import math
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.contracts import MICRO_BATCH, Identity
+from bench.contracts import MICRO_BATCH, Identity, Split
+from bench.errors import UsageError
 from bench.run.photo_sets import (
     PART_CORE_SECONDS,
     TARGET_IDENTITIES,
     TARGET_PHOTOS,
     held_out_photos,
     parts,
+    publicly_cloaked,
     shown_photos,
     target_identities,
 )
@@ -98,3 +103,31 @@ def test_methods_of_about_the_same_cost_are_dealt_alike():
     shard = [(f"p/{k}", "p") for k in range(64)]
     assert list(parts(shard, 1.8, "image")) == list(parts(shard, 2.6, "image"))
     assert list(parts([], 9.0, "image")) == [[]]
+
+
+@given(
+    folds=st.lists(st.integers(0, 4), min_size=2, max_size=40),
+    share=st.floats(0.01, 1),
+    split_seed=st.integers(0, 3),
+)
+def test_at_most_a_share_of_the_others_has_public_cloaks_in_any_rotation(folds, share, split_seed):
+    names = sorted(set(folds))
+    fold = {f"p{n:02}": names.index(each) for n, each in enumerate(folds)}
+    split = Split(gallery={}, probes={}, fold=fold, cloaked={})
+    fewest = min(sum(each != k for each in fold.values()) for k in range(split.folds))
+    if math.floor(share * fewest) < 1:
+        with pytest.raises(UsageError, match="is no identity whose photos a tracker could cloak"):
+            publicly_cloaked(split, share, split_seed)
+        return
+    public = publicly_cloaked(split, share, split_seed)
+    assert public == publicly_cloaked(split, share, split_seed)
+    assert len(public) == math.floor(share * fewest)
+    for k in range(split.folds):
+        others = [name for name, each in fold.items() if each != k]
+        assert len(public & set(others)) <= share * len(others)
+
+
+def test_another_split_seed_draws_others_and_a_larger_share_holds_the_smaller():
+    split = Split(gallery={}, probes={}, fold={f"p{n:02}": n % 5 for n in range(40)}, cloaked={})
+    assert publicly_cloaked(split, 0.5, 0) != publicly_cloaked(split, 0.5, 1)
+    assert publicly_cloaked(split, 0.25, 0) < publicly_cloaked(split, 0.5, 0)

@@ -1,4 +1,4 @@
-"""What a defence must keep to that is neither a purifier nor a hardening: it declares some that it is made of."""
+"""What a defence must keep to that is neither a purifier nor a hardening: it declares what it is made of."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from bench.authoring.checks.declarations import TRAINED, TRAINED_ON, wrong_training
 from bench.authoring.checks.given import FILES, FIND_FILES, context
 from bench.authoring.checks.suite import Check, attempt
-from bench.contracts import Defense, Hardening, Method, Purifier
+from bench.contracts import Attack, Defense, Hardening, Method, PublicCloaks, Purifier
 
-DECLARES = "is a Purifier or a Hardening, or declares some"
+DECLARES = "is a Purifier or a Hardening, or declares what it is made of"
 
 
 def checks(defense: Defense) -> Iterator[Check]:
@@ -19,7 +19,7 @@ def checks(defense: Defense) -> Iterator[Check]:
         DECLARES,
         lambda: _undeclared(defense),
         fix="class MyDefense(Purifier): … with purify(self, faces, ctx), or class MyDefense(Hardening): …, or a "
-        "property purifiers or hardening that returns such parts",
+        "property purifiers, hardening or public_cloaks that returns such parts",
     )
     yield Check(
         "declares the same objects at each call, its parts or theirs",
@@ -34,14 +34,24 @@ def checks(defense: Defense) -> Iterator[Check]:
 def _undeclared(defense: Defense) -> str:
     purifiers: Any = defense.purifiers
     hardening: Any = defense.hardening
-    if not purifiers and hardening is None:
-        return "it subclasses Defense and neither of the two, and declares no purifiers and no hardening"
+    public: Any = defense.public_cloaks
+    if not purifiers and hardening is None and public is None:
+        return "it subclasses Defense and neither of the two, and declares no purifiers, hardening or public_cloaks"
     wrong = [type(each).__name__ for each in purifiers if not isinstance(each, Purifier)]
     if wrong:
         return f"purifiers holds a {wrong[0]}, which is no Purifier"
     if hardening is not None and not isinstance(hardening, Hardening):
         return f"hardening is a {type(hardening).__name__}, which is no Hardening"
-    return ""
+    return "" if public is None else _wrong_public(public)
+
+
+def _wrong_public(public: PublicCloaks) -> str:
+    if not public.attacks:
+        return "public_cloaks has no attacks"
+    wrong = [type(each).__name__ for each in public.attacks if not isinstance(each, Attack)]
+    if wrong:
+        return f"public_cloaks has a {wrong[0]}, which is no Attack"
+    return "" if 0 < public.share <= 1 else f"public_cloaks is of a share of {public.share}, not in (0, 1]"
 
 
 def _strange(defense: Defense) -> str:
@@ -58,7 +68,9 @@ def _strange(defense: Defense) -> str:
 
 
 def _declared(defense: Defense) -> list[Method]:
-    return [*defense.purifiers, *([] if defense.hardening is None else [defense.hardening])]
+    public = defense.public_cloaks
+    attacks = () if public is None else public.attacks
+    return [*defense.purifiers, *([] if defense.hardening is None else [defense.hardening]), *attacks]
 
 
 def _inside(method: Method) -> Iterator[Method]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bench.contracts import Binding, Decided, Embedded, Protocol, Split, Trial, View
+from bench.contracts import Binding, Decided, Embedded, PhotoSet, Protocol, Split, Trial, View
 from bench.data.files import sha256_of
 from bench.faces.pixels import Pixels, decode_pixels, join_pixels, overlay_pixels
 from bench.plugins import factory
@@ -111,8 +111,17 @@ class Decide(Node):
     def core_seconds(self) -> float:
         if self.tracker is None:
             return 0.5
-        kept = max(len(shown.kept) for shown in self.views.values())
-        return 0.02 * kept * sum(map(len, self.dealt.split.gallery.values()))
+        gallery, probes = (self._photos(each) for each in ("gallery", "probes"))
+        shown = [view.kept for view in self.views.values() if view.view.photos == "gallery"]
+        unaltered = all(kept == shown[0] for kept in shown)  # by no cloak: one training serves every rotation
+        trainings = 1 if unaltered else self.dealt.split.folds
+        passes = trainings * (self.protocol.method.training_passes(gallery) + probes)
+        return passes * self.tracker.backbone.core_seconds
+
+    def _photos(self, photos: PhotoSet) -> int:
+        """Return how many images the tracker is shown of a set of photos, in the view that has most of them."""
+        views = (shown.kept for shown in self.views.values() if shown.view.photos == photos)
+        return max((sum(node.images for each in kept for node in each.natural) for kept in views), default=0)
 
     def key_fields(self) -> Mapping[str, Any]:
         protocol = self.protocol.method
