@@ -22,6 +22,10 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "bench.cli.table:table",
             "Write another table: rankings with tests, means over trackers, erasure.",
         ),
+        "certify": (
+            "bench.cli.certify:certify",
+            "Certify recognition by a smoothed tracker, up to which change.",
+        ),
         "compare": (
             "bench.cli.compare:compare",
             "Compare two methods of a run, or two runs, by paired tests.",
