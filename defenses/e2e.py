@@ -3,7 +3,7 @@
 The programs of published attacks are public. The tracker scrapes everyone's photos, takes identities whose photos it
 knows to be natural, cloaks these itself, and trains network and softmax on all of it: the photos of an identity that
 cloaks stay as they were scraped, and the network learns from the others that a cloak changes nobody's identity
-(Radiya-Dixit et al., ICLR 2022, Section 4: adaptive end-to-end training). The training itself is that of the
+(Radiya-Dixit et al., ICLR 2022: adaptive end-to-end training). The training itself is that of the
 protocol's head; here is only what it gets to see. What is known and what is ours: docs/methods/e2e.md.
 """
 
