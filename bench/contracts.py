@@ -569,6 +569,23 @@ class Purifier(Defense):
         """
 
 
+class Detector(Purifier):
+    """Gives the photos that it takes for cloaks to another purifier, and leaves the others as they are.
+
+    The parameter `purifier`, marked ``json_schema_extra={"method": "defense"}``, names that purifier; a detector
+    without one given is put before any (`bench.plugins.screening`).
+    """
+
+    @abstractmethod
+    def flagged(self, faces: Faces, ctx: Context) -> Tensor:
+        """Return N booleans: True for each photo that it takes for a cloak, and that `purify` purifies.
+
+        Args:
+            faces: photos as they were scraped, cloaked and natural alike.
+            ctx: as for `purify`.
+        """
+
+
 class Hardening(Defense):
     """Changes the tracker itself: trains once (`train`, kept as an artefact), then answers as a backbone."""
 
@@ -1039,6 +1056,16 @@ class Protocol(Method):
         """Say why the protocol cannot measure this combination, or return "". Checked at plan time."""
         del attack, defense
         return ""
+
+    def deployed(self, defense: Defense) -> Defense:
+        """Return what the tracker has in place of a cell's defence; by default the very defence.
+
+        The cell keeps the defence's name; what its row says of training and helpers is of what is returned.
+
+        Args:
+            defense: one that `refuse` let pass.
+        """
+        return defense
 
     @abstractmethod
     def split(self, identities: Sequence[Identity], split_seed: int) -> Split:

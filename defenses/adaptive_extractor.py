@@ -13,7 +13,7 @@ docs/methods/adaptive-extractor.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -27,7 +27,7 @@ from bench.plugins import factory
 from bench.quality.metrics import GREY_LEVELS
 from defenses import _hardened
 from defenses._hardened import Descent, in_proportion, trained_copy, weights_of
-from defenses._public_attacks import public_attacks
+from defenses._public_attacks import as_posted, cloaked, public_attacks
 
 SCALE = 32.0
 """Factor s on the cosines before the softmax: cross-entropy over some thousand classes can then fall to near 0."""
@@ -184,12 +184,7 @@ class AdaptiveExtractor(Hardening):
             images: that the work is counted as.
         """
         advance = in_proportion(ctx.advance, len(self._attacks) * len(faces), images)
-        versions = [faces.images]
-        for attack, own in zip(self._attacks, ctx.parts, strict=True):
-            edits = attack.cloak(faces, replace(own, advance=advance))
-            pairs = zip(faces.ids, faces.images, strict=True)
-            versions.append(torch.stack([edits.get(name, image).to(faces.images) for name, image in pairs]))
-        return tuple((each.clamp(0, 1) * GREY_LEVELS).round().to(torch.uint8) for each in versions)
+        return as_posted(faces.images), *cloaked(self._attacks, faces, ctx.parts, advance)
 
     def harden(self, tracker: Backbone, state: Mapping[str, Tensor]) -> Backbone:
         """Return the tracker's backbone with the trained weights."""

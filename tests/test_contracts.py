@@ -60,6 +60,7 @@ QUICK = {
     "adaptive-extractor": "adaptive-extractor:attacks=[pgd:steps=1],steps=2,batch=4",
     "adaptive": "adaptive:attack=[pgd:steps=1],mode=joint",
     "apf": "apf:steps=2",
+    "detector": "detector:attacks=[pgd:steps=1],fpr=0.5,steps=2,batch=4",
     "erasablemask": "erasablemask:refinement=2",
     "fawkes": "fawkes:steps=4",
     "lowkey": "lowkey:perceptual=dssim,steps=4",

@@ -1,7 +1,7 @@
 """The results of a finished run, read once each: what every table, test and figure starts from."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -10,7 +10,8 @@ import pandas as pd
 
 from bench.analysis.measured import Measured, Reader, of_rows
 from bench.contracts import ConditionFacts, Decided
-from bench.quality import image_columns, per_image
+from bench.quality import diagnosis, image_columns, per_image
+from bench.quality.detections import DetectedShard, Detections
 from bench.randomness import numpy_generator
 from bench.run.decisions import CodedTable, conditions_of, decided_of
 from bench.run.folder import CellResult, RunFacts, RunFolder
@@ -44,6 +45,7 @@ class Results:
     _draws: dict[int, Draws] = field(default_factory=dict, repr=False)
     _gains: dict[tuple[Cell, str], Estimate | None] = field(default_factory=dict, init=False, repr=False)
     _images: dict[str, rates.ImageSummary] = field(default_factory=dict, repr=False)
+    _flagged: dict[str, tuple[Estimate, ...]] = field(default_factory=dict, repr=False)
     _measured: dict[tuple[Cell, str], Measured] = field(default_factory=dict, repr=False)
     _reader: Reader = field(default_factory=Reader, repr=False)
     derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
@@ -171,6 +173,19 @@ class Results:
             self._images[name] = rates.image_means(columns, changed)
         return self._images[name]
 
+    def flagged_shares(self, name: str) -> tuple[Estimate, Estimate]:
+        """Return what share of cloaks, and of natural photos, a detector flagged, by one of the run's files.
+
+        Raises:
+            DataError: the file is missing, damaged or not what the run wrote.
+        """
+        if name not in self._flagged:
+            found = diagnosis.read(Detections, self.folder.content(name), name)
+            parts = (found.cloaked, found.natural)
+            self._flagged[name] = tuple(_flagged_share(shards, found.reason) for shards in parts)
+        cloaks, photos = self._flagged[name]
+        return cloaks, photos
+
     def image_rows(self, name: str) -> pd.DataFrame:
         """Return the measures in one of the run's files (`per_image.COLUMNS`), one row an image.
 
@@ -226,3 +241,11 @@ class Results:
     def values(self, axis: str) -> tuple[Any, ...]:
         """Return the values of a field of `Cell` in the run's order."""
         return tuple(dict.fromkeys(getattr(point, axis) for point in self.cells))
+
+
+def _flagged_share(shards: Sequence[DetectedShard], reason: str) -> Estimate:
+    """Return `rates.flagged_share` of all photos of some shards; missing for `reason` where there is one."""
+    identities = [name for shard in shards for name in shard.identities]
+    if reason or not identities:
+        return Estimate.missing(reason or "no photos")
+    return rates.flagged_share(identities, [flag for shard in shards for flag in shard.flagged])

@@ -246,6 +246,7 @@ class _Views:
         for kind, probes in (
             ("attack_diagnosis", nodes.attack_probes),
             ("purifier_diagnosis", nodes.purifier_probes),
+            ("detection", nodes.detections),
             ("photo_diagnosis", nodes.photo_probes),
         ):
             name = getattr(result, kind)

@@ -134,6 +134,21 @@ def _all_image_columns(row: _Row) -> dict[str, Any]:
         **_image_columns(results, "restored", restored, no_restored),
         **_to_cloak_columns(results, cell.restored_to_cloak_measures.get(row.condition, ""), no_restored),
         "lpips_reason": results.facts.lpips_reason,
+        **_detector_columns(row),
+    }
+
+
+def _detector_columns(row: _Row) -> dict[str, Any]:
+    """Return how often the defence's detector flags cloaks, and natural photos."""
+    if not row.cell.detection:
+        return {"detector_reason": "the defence has no detector, or several"}
+    cloaks, photos = row.results.flagged_shares(row.cell.detection)
+    if row.cell.attack == "none":
+        cloaks = Estimate.missing("attack none makes no cloaks")
+    return {
+        **_estimate("detector_tpr", cloaks),
+        **_estimate("detector_fpr", photos),
+        "detector_reason": "; ".join(dict.fromkeys(filter(None, (cloaks.reason, photos.reason)))),
     }
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from bench.contracts import Decided, Embedded, Trial, View
+from bench.contracts import Attack, Decided, Defense, Embedded, Trial, View
 from bench.errors import unknown
+from bench.plugins.screening import first_detector, screened, values_of, why_not
 from bench.protocols._answers import decisions_by_fold
 from bench.protocols._rotation import Gallery, Probes, Rotation, RotationParams
 from bench.protocols.finetuning import FineTuned, Recipe, as_photos
@@ -34,10 +35,16 @@ class TrackerProtocol(Rotation):
         probes: ProbeUse = Field(
             "clean", description="probes as they are, cloaked while their identity is protected, or purified"
         )
-        defended: Literal["all", "cloaked"] = Field(
+        defended: Literal["all", "cloaked", "detected"] = Field(
             "all",
-            description="gallery photos the defence acts on: all, as a tracker must, or only the cloaked, as if it "
-            "were told which they are",
+            description="gallery photos the defence acts on: all; only the cloaked, as if the tracker were told which "
+            "they are; or those that a detector takes for cloaked",
+        )
+        detector: str = Field(
+            "",
+            description="the detector of defended=detected, without its purifier, which is the cell's defence; empty: "
+            "the first one registered, with its defaults",
+            json_schema_extra={"method": "defense"},
         )
         finetune_epochs: int = Field(
             3,
@@ -57,14 +64,36 @@ class TrackerProtocol(Rotation):
             json_schema_extra={"unit": "photos"},
         )
 
+        @model_validator(mode="after")
+        def _detector_is_used(self) -> TrackerProtocol.Params:
+            if self.detector and self.defended != "detected":
+                raise ValueError(f"detector={self.detector} acts with defended=detected only")
+            return self
+
     params: Params
+
+    def __init__(self, params: Params | None = None) -> None:
+        super().__init__(params)
+        if self.params.detector:
+            values_of(self.params.detector)  # refused before any cell is planned
+
+    def refuse(self, attack: Attack, defense: Defense) -> str:
+        """Refuse defences that no detector can stand before, where one has to."""
+        del attack
+        return why_not(defense) if self.params.defended == "detected" else ""
+
+    def deployed(self, defense: Defense) -> Defense:
+        """Return the defence behind the detector, where photos are defended by what it flags."""
+        if self.params.defended != "detected":
+            return defense
+        return screened(defense, self.params.detector or first_detector())
 
     @property
     def views(self) -> Mapping[str, View]:
         """Gallery and probes, natural and as they are while their identity is protected."""
         probes = View(photos="probes", defended=self.params.probes == "purified")
         views = {
-            "gallery": View(photos="gallery", defended=self.params.defended == "all"),
+            "gallery": View(photos="gallery", defended=self.params.defended != "cloaked"),
             "cloaked gallery": View(photos="gallery", state="cloaked"),
             "probes": probes,
         }

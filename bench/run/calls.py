@@ -20,6 +20,7 @@ from bench.contracts import (
     Dataset,
     Decided,
     Defense,
+    Detector,
     Embedded,
     Faces,
     Hardening,
@@ -156,6 +157,14 @@ def purify(defense: Purifier, faces: Faces, ctx: Context) -> Tensor:
     with calling(who), torch.inference_mode():
         images = defense.purify(faces, ctx)
     return _check_images(who, images, tuple(faces.images.shape))
+
+
+def flagged(detector: Detector, faces: Faces, ctx: Context) -> Tensor:
+    """Return `Detector.flagged`: N booleans."""
+    who = _named(detector)
+    with calling(who), torch.inference_mode():
+        found = detector.flagged(faces, ctx)
+    return _check_tensor(f"{who}, asked for what it flags,", found, (len(faces),), torch.bool)
 
 
 # -- backbones and protocols -----------------------------------------------------------------------------

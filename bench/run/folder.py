@@ -69,7 +69,9 @@ class CellResult(Frozen):
     )
     attack_diagnosis: str = Field("", description="file of what the attack did; empty: it changes no image")
     purifier_diagnosis: str = Field("", description="file of what the purifier did; empty: there is none")
-
+    detection: str = Field(
+        "", description="file of what the defence's detector flagged; empty: it has none, or several"
+    )
     photo_diagnosis: str = Field(
         "", description="file of the probes that are gallery photos saved again; empty where nobody looked"
     )
@@ -83,7 +85,10 @@ class CellResult(Frozen):
         """Return every file of the cell."""
         restored = (*self.restored_measures.values(), *self.restored_to_cloak_measures.values())
         measures = (self.cloak_measures, self.purified_measures, *restored)
-        diagnoses = (self.attack_diagnosis, self.purifier_diagnosis, self.photo_diagnosis)
+        diagnoses = (
+            *(self.attack_diagnosis, self.purifier_diagnosis, self.detection),
+            self.photo_diagnosis,
+        )
         named = (self.decisions, *measures, *diagnoses)
         return tuple(filter(None, named))
 

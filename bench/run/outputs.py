@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from bench.quality import diagnosis, per_image
+from bench.quality.detections import DetectedShard, Detections
 from bench.quality.near_duplicates import SamePhotos
 from bench.run import decision_files
 from bench.run.digest import digest
@@ -108,12 +109,15 @@ class Outputs:
             named["attack_diagnosis"] = f"diagnoses/{file_stem('attack', *point)}.json"
         if nodes.purifier_probes:
             named["purifier_diagnosis"] = f"diagnoses/{file_stem('purifier', cell.defense, *point)}.json"
+        if nodes.detections:
+            named["detection"] = f"diagnoses/{file_stem('detection', cell.defense, *point)}.json"
         if nodes.photo_probes:
             joint = digest([node.address for node in nodes.photo_probes])[:8]
             named["photo_diagnosis"] = f"diagnoses/photos-{joint}.json"
         make = {
             "attack_diagnosis": self._attack,
             "purifier_diagnosis": self._purifier,
+            "detection": self._detections,
             "photo_diagnosis": self._photos,
         }
         for kind, name in named.items():
@@ -145,6 +149,13 @@ class Outputs:
         payloads, reason = self._all(self.prepared.nodes[cell].purifier_probes)
         shards = tuple(diagnosis.shard_from_bytes(part) for part in payloads)
         return diagnosis.PurifierDiagnosis(shards=shards, reason=reason)
+
+    def _detections(self, cell: Cell) -> Detections:
+        nodes = self.prepared.nodes[cell]
+        payloads, reason = self._all(nodes.detections)
+        shards = [diagnosis.read(DetectedShard, part, "a stored detection") for part in payloads]
+        cloaks = len(nodes.cloak_detections)
+        return Detections(cloaked=tuple(shards[:cloaks]), natural=tuple(shards[cloaks:]), reason=reason)
 
     def _all(self, nodes: Sequence[Node]) -> tuple[list[bytes], str]:
         """Return the payloads, or none and why."""

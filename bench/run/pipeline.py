@@ -9,7 +9,17 @@ from dataclasses import replace
 from functools import cached_property, wraps
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
-from bench.contracts import TRAINING_PHOTOS, Attack, Binding, Defense, Hardening, PhotoSet, Purifier, View
+from bench.contracts import (
+    TRAINING_PHOTOS,
+    Attack,
+    Binding,
+    Defense,
+    Detector,
+    Hardening,
+    PhotoSet,
+    Purifier,
+    View,
+)
 from bench.errors import UsageError
 from bench.plugins import factory
 from bench.plugins.binding import KnownHardening, known_hardenings
@@ -27,6 +37,7 @@ from bench.run.spec import Cell
 from bench.run.stages.attack_diagnosis import AttackDiagnosis
 from bench.run.stages.cloak import Cloak
 from bench.run.stages.decide import Dealt, Decide, Kept, Shown
+from bench.run.stages.detection import Detection
 from bench.run.stages.embed import Embed
 from bench.run.stages.erase import Erase
 from bench.run.stages.faces import Crops
@@ -457,6 +468,24 @@ class Pipeline:
             PurifierDiagnosis(label, self._here, before, after)
             for label, given, returned in self._given_and_returned(attack, defense, tracker, seed)
             for before, after in zip(given, returned, strict=True)
+        )
+
+    @_once
+    def detections(
+        self, attack: str, defense: str, tracker: str, seed: int
+    ) -> tuple[tuple[Detection, ...], tuple[Detection, ...]]:
+        """Return what the defence's detector takes cloaks for, and natural photos; () where it has none, or several."""
+        detectors = [each for each in self._purifiers(defense) if isinstance(each, Detector)]
+        if len(detectors) != 1:
+            return (), ()
+        bound = self._part(detectors[0], tracker, seed)
+
+        def seen(label: str, sources: tuple[Node, ...]) -> tuple[Detection, ...]:
+            return tuple(Detection(label, self._here, bound, source) for source in sources)
+
+        cloaks = self.cloaks(attack, tracker, seed, "gallery")
+        return seen(f"{bound.label} on {attack}", cloaks), seen(
+            f"{bound.label} on photos", self.natural("gallery")
         )
 
     @_once

@@ -74,11 +74,18 @@ class CellNodes:
     attack_probes: tuple[Node, ...]
     purifier_probes: tuple[Node, ...]
     photo_probes: tuple[Node, ...]
+    cloak_detections: tuple[Node, ...]
+    natural_detections: tuple[Node, ...]
+
+    @property
+    def detections(self) -> tuple[Node, ...]:
+        """What the defence's detector was asked about."""
+        return (*self.cloak_detections, *self.natural_detections)
 
     def all(self) -> tuple[Node, ...]:
         """Every node of the cell."""
         restored = (*self.restored_measures.values(), *self.restored_to_cloak_measures.values())
-        probes = (self.attack_probes, self.purifier_probes, self.photo_probes)
+        probes = (self.attack_probes, self.purifier_probes, self.photo_probes, self.detections)
         groups = (self.cloak_measures, self.purified_measures, *restored, *probes)
         return (self.decision, *(node for nodes in groups for node in nodes))
 
@@ -260,6 +267,7 @@ def _check_weights(run: Resolved) -> None:
 def _cell_nodes(pipeline: Pipeline, cell: Cell) -> CellNodes:
     cloaked = (cell.attack, cell.backbone, cell.seed)
     defended = (cell.attack, cell.defense, cell.backbone, cell.seed)
+    of_cloaks, of_photos = pipeline.detections(*defended)
     return CellNodes(
         cloak_measures=pipeline.cloak_measures(*cloaked),
         purified_measures=pipeline.purified_measures(*defended),
@@ -268,6 +276,8 @@ def _cell_nodes(pipeline: Pipeline, cell: Cell) -> CellNodes:
         attack_probes=pipeline.attack_probes(*cloaked),
         purifier_probes=pipeline.purifier_probes(*defended),
         photo_probes=pipeline.photo_probes(),
+        cloak_detections=of_cloaks,
+        natural_detections=of_photos,
         decision=pipeline.decision(cell),
     )
 

@@ -29,7 +29,7 @@ class Resolved:
         dataset: where the faces come from.
         protocol: how the tracker is trained and tested.
         attacks: canonical name → attack, ``none`` included.
-        defenses: canonical name → defence, ``none`` included.
+        defenses: canonical name → defence as the protocol deploys it (`Protocol.deployed`), ``none`` included.
         backbones: canonical name → tracker's backbone.
         pool: the dataset's pool of helper backbones.
         texts: (kind, canonical name) → the text a method was built from, where it is another.
@@ -162,6 +162,10 @@ def resolve(requested: RunSpec) -> Resolved:
         refused = protocol.refuse(attack, defense) or _refuse_views(protocol, defense)
         if reason := refused or _refuse_public_cloaks(protocol, defense, spec.heads):
             raise UsageError(f"protocol {protocol.name} cannot measure {name} × {other}: {reason}")
+    for name, defense in defenses.items():
+        deployed = protocol.deployed(defense)
+        if deployed is not defense:
+            defenses[name], texts["defenses", name] = deployed, factory.text_of(deployed)
     return Resolved(requested, spec, dataset, protocol, attacks, defenses, backbones, pool, texts)
 
 

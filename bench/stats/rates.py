@@ -9,7 +9,7 @@ Every rate is the mean over identities of the identity's own rate (macro); the p
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -261,6 +261,24 @@ def summarize(identities: PerIdentity, groups: NDArray[np.int64]) -> CellSummary
         normal_accuracy=_rate(identities.normal_accuracy, probes, ONE_ROTATION, groups),
         normal_accuracy_pooled=_pooled(identities.normal_accuracy, probes),
     )
+
+
+def flagged_share(identities: Sequence[str], flagged: Sequence[bool]) -> Estimate:
+    """Return the share of photos that a detector flags: the mean over identities of each one's own share.
+
+    >>> flagged_share(("a", "a", "b"), (True, False, True)).value
+    0.75
+
+    Args:
+        identities: whom each photo shows.
+        flagged: of each photo, whether it is flagged.
+
+    Returns:
+        a true-positive rate of cloaks, a false-positive rate of natural photos, with the interval of `rate_interval`;
+        missing for no photos.
+    """
+    shares = pd.Series(flagged, dtype=np.float64).groupby(list(identities)).mean()
+    return rate_interval(shares, len(identities))
 
 
 def paired(*rates: Rates[Any]) -> Floats:

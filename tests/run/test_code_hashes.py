@@ -457,7 +457,7 @@ RECORDED = {
     1: {
         "bench.contracts": "abe0fc8540cef7a610437ac8c10a3fec483f22f7890adf4eeb4d931783b270b1",
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
-        "bench.run.calls": "db78fe08bde9f32209cfaf8e3616c5e6f76510964b61cdfa7185093cb0139293",
+        "bench.run.calls": "1f8fdab6db147df8513779474ece43296b05b24f7a0a1f81647de194ef1b1e71",
         "bench.run.graph": "64400036e9a2b6f89a70602097564553bb15d5b9cfe6dde1cda8ef54ab7f5c92",
         "bench.run.pipeline": "648ee518bf3c1904ad0273ac9b8e30dbf310b1e27f07448c43f7f73ddffb399f",
     }

@@ -202,6 +202,13 @@ def world(tiny, tmp_path, monkeypatch):
             "backbones": ("tiny-a",),
             "protocol": "verification:far=0.1,impostors=46",
         },
+        "detection": {
+            "dataset": TINY,
+            "attacks": ("tiny-noise",),
+            "defenses": ("detector:attacks=[tiny-noise],purifier=tiny-negative,fpr=0.5",),
+            "backbones": ("tiny-a",),
+            "protocol": "scenarios",
+        },
         "folder": {
             "dataset": f"folder:path={tmp_path}/people,landmarks={tmp_path}/points.csv",
             "attacks": ("tiny-noise",),
@@ -549,10 +556,11 @@ CHANGES = {
             "cloak": ("Cloak", "JoinedCloaks"),
             "target_assignment": ("TargetAssignment",),
             "erase": ("Erase",),
-            "purify": ("Purify", "Embed"),
+            "purify": ("Purify", "Embed", "Detection"),
             "measure": ("Measure",),
             "attack_diagnosis": ("AttackDiagnosis",),
             "purifier_diagnosis": ("PurifierDiagnosis",),
+            "detection": ("Detection",),
             "photo_diagnosis": ("PhotoDiagnosis",),
             "photo_fingerprints": ("PhotoFingerprints", "PhotoDiagnosis"),
             "embed": ("Embed",),
@@ -626,7 +634,8 @@ FIXED = {
 # -- leaves ---------------------------------------------------------------------------------------------------------
 
 _METHODS = (
-    r"(?:Cloak|JoinedCloaks|Erase|TargetAssignment)\.attack|Purify\.purifier|Fit\.method|Embed\.channel"
+    r"(?:Cloak|JoinedCloaks|Erase|TargetAssignment)\.attack|(?:Purify\.purifier|Detection\.detector)"
+    r"|Fit\.method|Embed\.channel"
 )
 _BACKBONES = r"(?:Fit|Embed|Decide)\.tracker(?:\.backbone)?|AttackDiagnosis\.surrogates|method\.helpers"
 
