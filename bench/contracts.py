@@ -587,9 +587,14 @@ class Detector(Purifier):
 
 
 class Hardening(Defense):
-    """Changes the tracker itself: trains once (`train`, kept as an artefact), then answers as a backbone."""
+    """Changes the tracker itself: trains once (`train`, kept as an artefact), then answers as a backbone.
+
+    Attributes:
+        trains: False where there is nothing to train: a `Substitution`.
+    """
 
     changes_images: ClassVar[bool] = False
+    trains: ClassVar[bool] = True
 
     @property
     def hardening(self) -> Hardening | None:
@@ -619,6 +624,46 @@ class Hardening(Defense):
     @abstractmethod
     def harden(self, tracker: Backbone, state: Mapping[str, Tensor]) -> Backbone:
         """Return the backbone the tracker uses instead; `state` is what `train` returned."""
+
+
+class Substitution(Hardening):
+    """Has the tracker embed with other backbones, in the place of its own or together with it. Nothing is trained.
+
+    The backbones it names are its `parts`. The harness loads them and embeds photos with each as where that backbone is
+    a tracker without a defence, so that both share the embeddings; no seed counts.
+    """
+
+    trains: ClassVar[bool] = False
+
+    @abstractmethod
+    def embeds_with(self, tracker: Backbone) -> tuple[Backbone, ...]:
+        """Return the backbones that photos are embedded with: the tracker's own, parts, or both, none of them twice.
+
+        Args:
+            tracker: what the cell's tracker has, or, for an attack that knows this defence, one of its surrogates; not
+                loaded.
+        """
+
+    def refuse(self, tracker: Backbone) -> str:
+        """Say why this is no defence of a tracker with that backbone, or return "". Checked at plan time."""
+        del tracker
+        return ""
+
+    def fuse(self, embeddings: Sequence[Tensor]) -> Tensor:
+        """Return one embedding for each photo, N×D, differentiable with respect to those of several backbones.
+
+        Args:
+            embeddings: N×D_k of each backbone of `embeds_with`, in that order. One alone is never fused.
+        """
+        raise TypeError(f"{type(self).__name__} embeds with {len(embeddings)} backbones and has no fuse()")
+
+    def train(self, tracker: Backbone, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
+        """Raise TypeError: there is nothing to train."""
+        raise TypeError(f"{type(self).__name__} declares trains = {self.trains}")
+
+    def harden(self, tracker: Backbone, state: Mapping[str, Tensor]) -> Backbone:
+        """Raise TypeError: the harness makes the backbone (`bench.run.substitution`)."""
+        raise TypeError(f"{type(self).__name__} declares trains = {self.trains}")
 
 
 class Preprocessing(Frozen):

@@ -63,10 +63,12 @@ QUICK = {
     "detector": "detector:attacks=[pgd:steps=1],fpr=0.5,steps=2,batch=4",
     "erasablemask": "erasablemask:refinement=2",
     "fawkes": "fawkes:steps=4",
+    "fusion": "fusion:backbones=[synthetic-iresnet & synthetic-mobilefacenet-wide]",
+    "later": "later:backbone=synthetic-iresnet",
     "lowkey": "lowkey:perceptual=dssim,steps=4",
     "robust-extractor": "robust-extractor:steps=2,batch=4",
 }
-"""Parameters for plugins that take long under their own, or need weights no test can have (LPIPS' trunk)."""
+"""Parameters for plugins that take long under their own, need some, or need weights no test can have (LPIPS' trunk)."""
 
 NEEDS_A_PATH = {("backbones", "onnx"), ("datasets", "folder")}
 """Plugins that read a file or folder of the user's, which a test has to make first."""

@@ -22,8 +22,8 @@ OWN = {
 }
 
 ORDINARY = {
-    "adaptive", "crop", "detector", "ensemble", "gamma", "gaussian", "jpeg", "median", "noise", "onnx", "resize",
-    "views", "webp",
+    "adaptive", "crop", "detector", "ensemble", "fusion", "gamma", "gaussian", "jpeg", "later", "median", "noise",
+    "onnx", "resize", "views", "webp",
 }  # fmt: skip
 """Names that are words or file formats as well; they are looked for only where they are written as methods."""
 

@@ -267,10 +267,20 @@ class _Auditor:
         """Compare the names a row itself gives, which needs nothing installed."""
         for cell, result in self.cells:
             threat = result.threat
-            if cell.backbone in threat.surrogates.split("|"):
-                self._surrogate(cell, result, f"surrogate {cell.backbone} has the tracker's name")
-            if cell.backbone in threat.extractors.split("|"):
-                self._extractor(cell, result, f"extractor {cell.backbone} has the tracker's name")
+            for own in self._trackers(cell):
+                if own in threat.surrogates.split("|"):
+                    self._surrogate(cell, result, f"surrogate {own} has the tracker's name")
+                if own in threat.extractors.split("|"):
+                    self._extractor(cell, result, f"extractor {own} has the tracker's name")
+
+    def _trackers(self, cell: Cell) -> tuple[str, ...]:
+        """Return the backbones that the cell's tracker embeds with; the row's where its defence cannot be asked."""
+        if self.run is None or cell.defense not in self.run.defenses:
+            return (cell.backbone,)
+        try:
+            return self.threats.trackers(cell)
+        except BenchError:
+            return (cell.backbone,)
 
     def _surrogate(self, cell: Cell, result: CellResult, evidence: str) -> None:
         marked = result.threat.access == "white-box"
@@ -297,10 +307,11 @@ class _Auditor:
         run, threats, marks = self._run, self.threats, result.threat
         surrogates = run.helpers(run.attacks[cell.attack], cell.backbone)
         extractors = threats.extractors(cell)
-        for name in threats.same_weights(surrogates, cell.backbone):
-            self._surrogate(cell, result, self._sameness("surrogate", name, cell.backbone))
-        for name in threats.same_weights(extractors, cell.backbone):
-            self._extractor(cell, result, self._sameness("extractor", name, cell.backbone))
+        for own in threats.trackers(cell):
+            for name in threats.same_weights(surrogates, own):
+                self._surrogate(cell, result, self._sameness("surrogate", name, own))
+            for name in threats.same_weights(extractors, own):
+                self._extractor(cell, result, self._sameness("extractor", name, own))
         if not any((surrogates, extractors)):
             return
         now = threats.of(cell)

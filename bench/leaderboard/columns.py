@@ -109,7 +109,7 @@ COLUMNS: Mapping[str, str] = {
     "warnings": "warnings about the row's numbers, each as code: sentence; empty where there is none",
     "surrogates": "backbones the attack used",
     "extractors": "backbones the defence was trained with",
-    "access": "black-box or white-box (the tracker's backbone is a surrogate, or served to train one)",
+    "access": "black-box or white-box (a backbone that the tracker embeds with is a surrogate, or served to make one)",
     "extractor_is_tracker": "the tracker's backbone, by name or by its weights' SHA-256, trained the defence",
     "related": "a surrogate or extractor is of the tracker's family",
     "extractors_are_surrogates": "surrogates and extractors overlap",

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.contracts import Attack, BackbonePool, Binding, Hardening, Method
-from bench.errors import UsageError, unknown
+from bench.contracts import Attack, Backbone, BackbonePool, Binding, Defense, Hardening, Method, Substitution
+from bench.errors import MethodError, UsageError, unknown
 from bench.plugins import registry
 from bench.plugins.factory import canonical
 
@@ -59,6 +59,28 @@ def bind(method: Method, dataset: str, domain: str, pool: BackbonePool, tracker:
     """
     parts = tuple(bind(part, dataset, domain, pool, tracker) for part in method.parts())
     return Binding(dataset, domain, helpers(method, pool, tracker), tracker, parts)
+
+
+def embedders(defense: Defense, tracker: Backbone) -> tuple[str, ...]:
+    """Return the names of the backbones that a tracker embeds with under a defence: its own, unless others are named.
+
+    Args:
+        defense: of a cell, or a hardening that an attack knows.
+        tracker: the cell's, or a surrogate.
+
+    Raises:
+        MethodError: a substitution names none, or one twice.
+    """
+    hardening = defense.hardening
+    if not isinstance(hardening, Substitution):
+        return (canonical(tracker),)
+    names = tuple(map(canonical, hardening.embeds_with(tracker)))
+    if not names or len(set(names)) < len(names):
+        raise MethodError(
+            f"{canonical(hardening)} embeds with {' & '.join(names) or 'no backbone'} on {canonical(tracker)}; it must "
+            "be one backbone or more, none of them twice."
+        )
+    return names
 
 
 @dataclass(frozen=True)

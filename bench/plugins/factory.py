@@ -3,8 +3,8 @@
 The same form (``fawkes:mode=high,steps=40``, see `bench.plugins.syntax`) serves the command line, suite files and
 tables. The canonical form (parameters sorted, defaults dropped) is the method's name everywhere.
 
-A field marked ``json_schema_extra={"method": "attack"}`` (or ``defense``) holds the text of a method, one marked
-``attacks`` or ``defenses`` several, joined by `` & ``.
+A field marked ``json_schema_extra={"method": "attack"}`` (or ``defense``, ``backbone``) holds the text of a method, one
+marked ``attacks``, ``defenses`` or ``backbones`` several, joined by `` & ``.
 """
 
 from __future__ import annotations
@@ -133,6 +133,8 @@ _HELD = {
     "attacks": "attacks joined by &",
     "defense": "a defence",
     "defenses": "defences joined by &",
+    "backbone": "a backbone",
+    "backbones": "backbones joined by &",
 }
 
 
@@ -178,7 +180,7 @@ def as_text(value: Any) -> str:
 
 
 def nested_kind(info: FieldInfo) -> str:
-    """Return what a parameter holds: ``attack``, ``attacks``, ``defense``, ``defenses``, or "" for no method."""
+    """Return what a parameter holds: ``attack``, ``defense``, ``backbone``, or several; "" for no method."""
     extra = info.json_schema_extra
     return str(extra.get("method", "")) if isinstance(extra, dict) else ""
 
@@ -213,7 +215,7 @@ def normal(kind: str, text: str) -> str:
     """Return a method's text in the form it is kept in: canonical, but with paths and plugins' files as given.
 
     Args:
-        kind: ``attacks`` or ``defenses``.
+        kind: ``attacks``, ``defenses`` or ``backbones``.
         text: e.g. ``jpeg:quality=75 + puface``.
 
     Raises:

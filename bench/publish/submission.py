@@ -224,7 +224,8 @@ class _Examined:
         if self.resolved is not None:
             if self.resolved.dataset.domain == "synthetic":
                 found[self.facts.spec.dataset] = "rendered by the project, Apache-2.0"
-            found |= {name: one.card.licence for name, one in self.resolved.backbones.items()}
+            own = {**self.resolved.backbones, **self.resolved.substitutes}
+            found |= {name: one.card.licence for name, one in own.items()}
             helpers = {
                 helper
                 for method in (*self.resolved.attacks.values(), *self.resolved.defenses.values())

@@ -28,6 +28,7 @@ from bench.contracts import (
     Protocol,
     Purifier,
     Split,
+    Substitution,
     Trial,
 )  # fmt: skip
 from bench.errors import MethodError
@@ -232,6 +233,35 @@ def embed(backbone: Backbone, images: Tensor, *, in_torch: bool = False) -> Tens
     if not bool(vectors.isfinite().all()):
         raise MethodError(f"{who} returned embeddings that are not finite")
     return vectors
+
+
+def fuse(method: Substitution, embeddings: Sequence[Tensor]) -> Tensor:
+    """Return `Substitution.fuse`: N×D float32, finite, a row for each image.
+
+    Args:
+        method: of the tracker.
+        embeddings: N×D_k by each of its backbones.
+
+    Raises:
+        MethodError: they have another shape or are not finite.
+    """
+    who = _named(method)
+    with calling(who):
+        fused = method.fuse(embeddings)
+    count = len(embeddings[0])
+    if (
+        not isinstance(fused, Tensor)
+        or fused.ndim != 2
+        or len(fused) != count
+        or fused.dtype != torch.float32
+    ):
+        kind = f"{fused.dtype} {tuple(fused.shape)}" if isinstance(fused, Tensor) else type(fused).__name__
+        raise MethodError(
+            f"{who} fused the embeddings of {count} images to {kind}, not to {count} rows of float32"
+        )
+    if not bool(fused.isfinite().all()):
+        raise MethodError(f"{who} returned embeddings that are not finite")
+    return fused
 
 
 def decide(protocol: Protocol, views: Mapping[str, Embedded], trial: Trial) -> Decided:

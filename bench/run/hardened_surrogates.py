@@ -91,8 +91,10 @@ class RecipeAttack(BoundMethod[Attack]):
 
     @cached_property
     def _key_fields(self) -> dict[str, Any]:
-        # The trainings themselves are inputs of the stage, by address and in order.
-        return {**self._fields_of(self.method, self.binding), "hardened": code_digest(RecipeAttack)}
+        # The trainings themselves are inputs of the stage, by address and in order; what trains nothing is not.
+        untrained = [one.key_fields() for _, trackers in self.hardened for one in trackers if not one.learnt]
+        own = {**self._fields_of(self.method, self.binding), "hardened": code_digest(RecipeAttack)}
+        return {**own, "substituted": untrained} if untrained else own
 
     def context(
         self,

@@ -6,7 +6,7 @@ and remembers.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, wraps
+from functools import cached_property, partial, wraps
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from bench.contracts import (
@@ -18,11 +18,12 @@ from bench.contracts import (
     Hardening,
     PhotoSet,
     Purifier,
+    Substitution,
     View,
 )
 from bench.errors import UsageError
 from bench.plugins import factory
-from bench.plugins.binding import KnownHardening, known_hardenings
+from bench.plugins.binding import KnownHardening, embedders, known_hardenings
 from bench.quality import diagnosis
 from bench.quality.lpips import Lpips
 from bench.randomness import stream_seed
@@ -42,6 +43,7 @@ from bench.run.stages.embed import Embed
 from bench.run.stages.erase import Erase
 from bench.run.stages.faces import Crops
 from bench.run.stages.fit import Fit
+from bench.run.stages.fuse import Fuse
 from bench.run.stages.joined import JoinedCloaks
 from bench.run.stages.measure import Measure
 from bench.run.stages.photo_diagnosis import PhotoDiagnosis
@@ -49,6 +51,7 @@ from bench.run.stages.photo_fingerprints import PhotoFingerprints
 from bench.run.stages.purifier_diagnosis import PurifierDiagnosis
 from bench.run.stages.purify import Purify
 from bench.run.stages.target_assignment import TargetAssignment
+from bench.run.substitution import FusedTracker
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -107,7 +110,8 @@ class Pipeline:
         binding = self.run.binding(plugin.method, tracker)
         helpers = {name: self.backbone(name) for name in helper_names(binding)}
         bound = BoundMethod(plugin, binding, helpers, seed)
-        trained = self.backbone(tracker) if isinstance(plugin.method, Hardening) else None
+        trains = isinstance(plugin.method, Hardening) and plugin.method.trains
+        trained = self.backbone(tracker) if trains else None
         known = tuple(known_hardenings(plugin.method, binding))
         if trained is None and not plugin.method.requires_fit:
             return self._with_recipes(bound, known) if known else bound
@@ -144,13 +148,22 @@ class Pipeline:
     @_once
     def _hardened(self, hardening: Plugin[Any], backbone: str, seed: int) -> Tracker:
         """Return a backbone under a hardening: the very training it has where it is itself the tracker."""
-        return Tracker(self.backbone(backbone), self._bound(hardening, backbone, seed))
+        return self._under(self._bound(hardening, backbone, seed), backbone)
+
+    def _under(self, hardening: BoundMethod[Hardening], backbone: str) -> Tracker:
+        """Return what a tracker with a backbone embeds with under a hardening."""
+        own = self.backbone(backbone)
+        if not isinstance(hardening.method, Substitution):
+            return Tracker(own, hardening)
+        first, *others = map(self.backbone, embedders(hardening.method, own.plugin.method))
+        return FusedTracker(first, hardening, tuple(others)) if others else Tracker(first)
 
     def _tracker(self, defense: str, tracker: str, seed: int) -> Tracker:
-        """Return the tracker's backbone, hardened where the defence does that."""
+        """Return the tracker's backbone, hardened or others in its place where the defence does that."""
         hardening = self.run.defenses[defense].hardening
-        bound = None if hardening is None else self._part(hardening, tracker, seed)
-        return Tracker(self.backbone(tracker), bound)
+        if hardening is None:
+            return Tracker(self.backbone(tracker))
+        return self._under(self._part(hardening, tracker, seed), tracker)
 
     def _purifiers(self, defense: str) -> tuple[Purifier | None, ...]:
         """Return what makes each image that the tracker keeps of a photo; None where it keeps the photo as it is."""
@@ -308,11 +321,16 @@ class Pipeline:
         seed: int,
         sources: tuple[Node, ...],
         channel: tuple[BoundMethod[Purifier], ...] = (),
-    ) -> tuple[Embed, ...]:
+    ) -> tuple[Embed | Fuse, ...]:
         """Return the shards' embeddings by the tracker, after the purifiers of a channel."""
         own = self._tracker(defense, tracker, seed)
-        precision = self.machine.precision
-        return tuple(Embed(own.label, self._here, own, source, channel, precision) for source in sources)
+        if not isinstance(own, FusedTracker):
+            return tuple(self._embed(own, source, channel) for source in sources)
+        fuse = partial(Fuse, own.label, self._here, own.substitution)
+        return tuple(fuse(tuple(self._embed(one, source, channel) for one in own.each)) for source in sources)
+
+    def _embed(self, tracker: Tracker, source: Node, channel: tuple[BoundMethod[Purifier], ...]) -> Embed:
+        return Embed(tracker.label, self._here, tracker, source, channel, self.machine.precision)
 
     @_once
     def _channels(

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from bench.contracts import Binding
+from bench.contracts import Backbone, Binding
 from bench.errors import DataError
 from bench.files import check_writable
-from bench.plugins import factory
 from bench.plugins.process import calling
 from bench.quality.lpips import Unavailable
 from bench.run import graph, resolve
@@ -255,12 +254,12 @@ def _facts(run: Resolved, machine: Machine, command: str) -> RunFacts:
 
 
 def _check_weights(run: Resolved) -> None:
-    wanted = set(run.spec.backbones)
+    wanted = {*run.spec.backbones, *run.substitutes}
     for attack in run.attacks.values():
         for tracker in run.spec.backbones:
             wanted |= set(run.helpers(attack, tracker))
     for name in sorted(wanted):
-        backbone = run.backbones.get(name) or factory.backbone(name)
+        backbone: Backbone = run.plugin("backbones", name).method
         backbone.files(Binding(run.spec.dataset, run.dataset.domain, (), name))
 
 

@@ -68,11 +68,16 @@ def describe_methods(run: Resolved) -> tuple[MethodFacts, ...]:
     texts = {
         "attacks": requested.attacks,
         "defenses": requested.defenses,
-        "backbones": (*(requested.backbones or run.backbones), *sorted(helpers)),
+        "backbones": (*(requested.backbones or run.backbones), *sorted(helpers), *_substitutes(run)),
         "datasets": (requested.dataset,),
         "protocols": (requested.protocol,),
     }
     return tuple(_facts(run, kind, text) for kind, named in texts.items() for text in dict.fromkeys(named))
+
+
+def _substitutes(run: Resolved) -> Iterator[str]:
+    """Yield the texts of the backbones that defences put in the place of a tracker's."""
+    yield from (run.texts.get(("backbones", name), name) for name in sorted(run.substitutes))
 
 
 def _facts(run: Resolved, kind: str, text: str) -> MethodFacts:

@@ -1,12 +1,23 @@
 """From a specification as text to plugins, with every name checked before any work starts."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from typing import Any, TypeVar
 
-from bench.contracts import Attack, Backbone, BackbonePool, Binding, Dataset, Defense, Method, Protocol, Split
+from bench.contracts import (
+    Attack,
+    Backbone,
+    BackbonePool,
+    Binding,
+    Dataset,
+    Defense,
+    Method,
+    Protocol,
+    Split,
+    Substitution,
+)  # fmt: skip
 from bench.errors import UsageError, unknown
 from bench.plugins import binding, factory, registry
 from bench.randomness import numpy_generator
@@ -32,6 +43,7 @@ class Resolved:
         defenses: canonical name → defence as the protocol deploys it (`Protocol.deployed`), ``none`` included.
         backbones: canonical name → tracker's backbone.
         pool: the dataset's pool of helper backbones.
+        substitutes: canonical name → backbone that a defence puts in the place of a tracker's, where it is none itself.
         texts: (kind, canonical name) → the text a method was built from, where it is another.
     """
 
@@ -43,6 +55,7 @@ class Resolved:
     defenses: Mapping[str, Defense]
     backbones: Mapping[str, Backbone]
     pool: BackbonePool
+    substitutes: Mapping[str, Backbone] = field(default_factory=dict)
     texts: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
 
     def plugin(self, kind: str, name: str) -> Plugin[Any]:
@@ -50,7 +63,7 @@ class Resolved:
         own: Mapping[str, Mapping[str, Method]] = {
             "attacks": self.attacks,
             "defenses": self.defenses,
-            "backbones": self.backbones,
+            "backbones": {**self.substitutes, **self.backbones},
             "datasets": {self.spec.dataset: self.dataset},
             "protocols": {self.spec.protocol: self.protocol},
         }
@@ -143,6 +156,8 @@ def resolve(requested: RunSpec) -> Resolved:
     attacks = _by_name("attacks", requested.attacks, factory.attack, texts)
     defenses = _by_name("defenses", requested.defenses, factory.defense, texts)
     backbones = _by_name("backbones", trackers, factory.backbone, texts)
+    substitutes = _substitutes((*attacks.values(), *defenses.values()))
+    known = _by_name("backbones", (*trackers, *substitutes), factory.backbone, texts)
     spec = requested.model_copy(
         update={
             "dataset": factory.canonical(dataset),
@@ -166,7 +181,17 @@ def resolve(requested: RunSpec) -> Resolved:
         deployed = protocol.deployed(defense)
         if deployed is not defense:
             defenses[name], texts["defenses", name] = deployed, factory.text_of(deployed)
-    return Resolved(requested, spec, dataset, protocol, attacks, defenses, backbones, pool, texts)
+    others = {name: backbone for name, backbone in known.items() if name not in backbones}
+    return Resolved(requested, spec, dataset, protocol, attacks, defenses, backbones, pool, others, texts)
+
+
+def _substitutes(methods: Iterable[Method]) -> Iterator[str]:
+    """Yield the texts of the backbones that methods, or what they are made of, put in the place of a tracker's."""
+    for method in methods:
+        if isinstance(method, Substitution):
+            yield from (factory.text_of(part) for part in method.parts() if isinstance(part, Backbone))
+        else:
+            yield from _substitutes(method.parts())
 
 
 def _refuse_views(protocol: Protocol, defense: Defense) -> str:

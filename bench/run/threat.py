@@ -25,12 +25,13 @@ from bench.contracts import (
     Identity,
     Method,
     Purifier,
+    Substitution,
     with_parts,
 )  # fmt: skip
 from bench.data.files import sha256_of
 from bench.errors import BenchError, DataError, UsageError
 from bench.plugins import factory, registry, syntax
-from bench.plugins.binding import known_hardenings
+from bench.plugins.binding import KnownHardening, embedders, known_hardenings
 from bench.run.model_time import NOT_RECORDED, ModelTime, model_time
 from bench.run.roles import EVALUATION, REMAINING, TRAINING, identities_of, learnt_from
 from bench.run.spec import Cell, SplitName
@@ -50,8 +51,8 @@ class CellThreat(Frozen):
     surrogates: str = Field(description="backbones the attack used, joined by |; empty: none")
     extractors: str = Field(description="backbones the defence was trained with, joined by |; empty: none")
     access: str = Field(
-        description="black-box, white-box (the tracker's backbone is a surrogate, or served to train one), or empty "
-        "without surrogates"
+        description="black-box, white-box (a backbone that the tracker embeds with is a surrogate, or served to make "
+        "one), or empty without surrogates"
     )
     extractor_is_tracker: bool = Field(
         False,
@@ -121,6 +122,7 @@ class Threats:
         # Cells share trackers and sources: each is looked up once.
         self.source_overlap = cache(self._source_overlap)
         self.weights = cache(self._weights)
+        self.embedders = cache(self._embedders)
         self.backbone = cache(self._backbone)
 
     def of(self, cell: Cell) -> CellThreat:
@@ -132,14 +134,18 @@ class Threats:
         trained_with = self.extractors(cell)
         overlap = self.identity_overlap(cell)
         exactly, in_part = self._adapts(cell)
-        time, why_no_time = self._model_time(surrogates, cell.backbone)
-        used = (*surrogates, *self._trained_surrogates(cell))
+        trackers = self.trackers(cell)
+        known = (*surrogates, *self._substituted_surrogates(cell))
+        time, why_no_time = self._model_times(known, trackers)
+        used = (*known, *self._trained_surrogates(cell))
         return CellThreat(
             surrogates="|".join(surrogates),
             extractors="|".join(binding.backbones),
-            access=self._access(used, cell.backbone),
-            extractor_is_tracker=bool(self.same_weights(trained_with, cell.backbone)),
-            related=any(self._related(name, cell.backbone) for name in {*surrogates, *trained_with}),
+            access=self._access(used, trackers),
+            extractor_is_tracker=any(self.same_weights(trained_with, own) for own in trackers),
+            related=any(
+                self._related(name, own) for name in {*surrogates, *trained_with} for own in trackers
+            ),
             extractors_are_surrogates=any(self.same_weights(binding.backbones, name) for name in surrogates),
             attack_seen_by_defense=_seen(attack, defense.trained_on(binding)),
             attack_adapts_to_defense=exactly,
@@ -160,6 +166,13 @@ class Threats:
         known = {name for part, bound in inside if isinstance(part, Purifier) for name in bound.backbones}
         return tuple(sorted({*own, *known, *self._trained_surrogates(cell)}))
 
+    def trackers(self, cell: Cell) -> tuple[str, ...]:
+        """Return the backbones that the cell's tracker embeds with: its own, unless a substitution says others."""
+        return self.embedders(self.run.defenses[cell.defense], cell.backbone)
+
+    def _embedders(self, defense: Defense, tracker: str) -> tuple[str, ...]:
+        return embedders(defense, self.backbone(tracker))
+
     def _attack(self, cell: Cell) -> tuple[Attack, Binding]:
         """Return the cell's attack with its binding."""
         attack = self.run.attacks[cell.attack]
@@ -170,17 +183,27 @@ class Threats:
         trainings = _trainings(self.run, *self._attack(cell))
         return tuple(sorted({name for _, bound in trainings for name in bound.backbones}))
 
+    def _substituted_surrogates(self, cell: Cell) -> tuple[str, ...]:
+        """Return the backbones that the attack's surrogates embed with by the substitutions it knows, sorted."""
+        known = known_hardenings(*self._attack(cell))
+        held = (self._held(each) for each in known if isinstance(each.method, Substitution))
+        return tuple(sorted(set().union(*held)))
+
+    def _held(self, known: KnownHardening) -> set[str]:
+        """Return the backbones that an attack's surrogates embed with under a hardening that it knows."""
+        return {name for each in known.surrogates for name in self.embedders(known.method, each)}
+
     def _knows(self, cell: Cell) -> Literal["weights", "recipe"]:
         """Say whether the attack has all of the defence that it adapts to, or of some hardening the recipe only.
 
         A surrogate that is the tracker's backbone is hardened to the very weights of the hardened tracker: same
-        recipe, same photos, same seed.
+        recipe, same photos, same seed. Of several backbones it must have each.
         """
         attack, binding = self._attack(cell)
         hardenings = _hardenings(self.run.defenses[cell.defense]) & _known_names(attack)
         held: set[str] = set()
         for known in known_hardenings(attack, binding):
-            if self.same_weights(known.surrogates, cell.backbone):
+            if all(self.same_weights(self._held(known), own) for own in self.trackers(cell)):
                 held.add(factory.canonical(known.method))
         return "weights" if hardenings <= held else "recipe"
 
@@ -199,7 +222,8 @@ class Threats:
         Raises:
             UsageError: the dataset gives a photo to two identities or to gallery and probes; or a pool that
                 stands for other backbones than the tracker's holds the tracker's weights under another name, or would
-                have the tracker train the surrogates of an attack that may not know it.
+                have the tracker train the surrogates of an attack that may not know it; or a substitution is none for a
+                tracker.
         """
         _check_photos(self.run.dataset)
         _check_split(self.run)
@@ -208,6 +232,15 @@ class Threats:
                 self._check_pool(method, tracker)
             for attack in self.run.attacks.values():
                 self._check_recipe(attack, tracker)
+            for defense in self.run.defenses.values():
+                self._check_substitution(defense, tracker)
+
+    def _check_substitution(self, defense: Defense, tracker: str) -> None:
+        """Refuse what a substitution refuses; what an attack makes of its surrogates is its own affair."""
+        hardening = defense.hardening
+        reason = hardening.refuse(self.backbone(tracker)) if isinstance(hardening, Substitution) else ""
+        if reason:
+            raise UsageError(f"{factory.canonical(defense)} is no defence of tracker {tracker}: {reason}")
 
     def _check_recipe(self, attack: Attack, tracker: str) -> None:
         """Refuse the tracker's backbone among the helpers that a pool gives to the training of a surrogate."""
@@ -256,12 +289,21 @@ class Threats:
         return frozenset(sha256_of(path) for path in files if path.suffix != ".json")
 
     def _backbone(self, name: str) -> Backbone:
-        return self.run.backbones.get(name) or factory.backbone(name)
+        run = self.run
+        return run.backbones.get(name) or run.substitutes.get(name) or factory.backbone(name)
 
-    def _access(self, surrogates: tuple[str, ...], tracker: str) -> str:
+    def _access(self, surrogates: tuple[str, ...], trackers: tuple[str, ...]) -> str:
         if not surrogates:
             return ""
-        return "white-box" if self.same_weights(surrogates, tracker) else "black-box"
+        return "white-box" if any(self.same_weights(surrogates, each) for each in trackers) else "black-box"
+
+    def _model_times(self, surrogates: tuple[str, ...], trackers: tuple[str, ...]) -> tuple[ModelTime, str]:
+        """Return whether every backbone that a tracker embeds with is later than every surrogate."""
+        each = [self._model_time(surrogates, tracker) for tracker in trackers]
+        if any(value == "not-later" for value, _ in each):
+            return "not-later", ""
+        unknown = list(dict.fromkeys(reason for value, reason in each if not value))
+        return ("", "; ".join(unknown)) if unknown else ("later", "")
 
     def _model_time(self, surrogates: tuple[str, ...], tracker: str) -> tuple[ModelTime, str]:
         if self.same_weights(surrogates, tracker):
@@ -296,7 +338,7 @@ class Threats:
         """
         run = self.run
         attack, defense = run.attacks[cell.attack], run.defenses[cell.defense]
-        found = [("tracker", self.backbone(cell.backbone).card.training_data)]
+        found = [("tracker", self.backbone(name).card.training_data) for name in self.trackers(cell)]
         for role, whole in (("defence", defense), ("attack", attack)):
             for method, binding in with_parts(whole, run.binding(whole, cell.backbone)):
                 if isinstance(method, Attack | Defense):
@@ -377,7 +419,7 @@ def training_source(
         split: of the run, whose evaluated identities are no part of what it learns from.
     """
     declared = method.training_identities(binding)
-    if not (method.requires_fit or isinstance(method, Hardening)):
+    if not (method.requires_fit or (isinstance(method, Hardening) and method.trains)):
         return declared
     # Without files nothing was trained before the run, whatever a method calls the photos that the run hands it.
     in_run = declared == "none" or (declared == f"{dataset}/{TRAINING}" and not method.files(binding))

@@ -42,7 +42,8 @@ def _ways(whole: Attack | Defense, binding: Binding) -> Iterator[Training]:
     for part, bound in with_parts(whole, binding):
         if not isinstance(part, Attack | Defense):
             continue
-        if part.requires_fit or isinstance(part, Hardening) or _trains_in_the_head(part):
+        hardens = isinstance(part, Hardening) and part.trains
+        if part.requires_fit or hardens or _trains_in_the_head(part):
             yield "run"
         elif part.training_identities(bound) != "none" or _saw_attacks(part, bound):
             yield "weights"

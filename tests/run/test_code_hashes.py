@@ -455,11 +455,11 @@ def test_more_roots_are_part_of_the_digest():
 
 RECORDED = {
     1: {
-        "bench.contracts": "abe0fc8540cef7a610437ac8c10a3fec483f22f7890adf4eeb4d931783b270b1",
+        "bench.contracts": "b5b62056ce7227bdcd08261d9d6119dcebde4b06656c23c5b401e521573f2562",
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
-        "bench.run.calls": "1f8fdab6db147df8513779474ece43296b05b24f7a0a1f81647de194ef1b1e71",
+        "bench.run.calls": "b6f1826605a2d7305750e37e4b5530f19e301499f5c991297470e3754d301848",
         "bench.run.graph": "64400036e9a2b6f89a70602097564553bb15d5b9cfe6dde1cda8ef54ab7f5c92",
-        "bench.run.pipeline": "648ee518bf3c1904ad0273ac9b8e30dbf310b1e27f07448c43f7f73ddffb399f",
+        "bench.run.pipeline": "f7427dcb41613e239c3b6e31be3d58ebda79c52ae2ad5fda787298df702bc674",
     }
 }
 """Contract version → hashes of the modules that stand behind it, as no key holds their code."""

@@ -17,10 +17,21 @@ from bench.authoring.checks import (
     hardening,
     protocol,
     purifier,
+    substitution,
 )
 from bench.authoring.checks.given import fake_backbones, sample_faces, training_faces
 from bench.authoring.checks.suite import Check, Finding, Suite
-from bench.contracts import Attack, Backbone, Dataset, Defense, Hardening, Method, Protocol, Purifier
+from bench.contracts import (
+    Attack,
+    Backbone,
+    Dataset,
+    Defense,
+    Hardening,
+    Method,
+    Protocol,
+    Purifier,
+    Substitution,
+)  # fmt: skip
 
 __all__ = ["Finding", "fake_backbones", "run_checks", "sample_faces", "suite_of", "training_faces"]
 
@@ -43,6 +54,8 @@ def _of_its_kind(method: Method) -> Iterator[Check]:
         yield from attack.checks(method)
     elif isinstance(method, Purifier):
         yield from purifier.checks(method)
+    elif isinstance(method, Substitution):
+        yield from substitution.checks(method)
     elif isinstance(method, Hardening):
         yield from hardening.checks(method)
     elif isinstance(method, Backbone):

@@ -10,11 +10,22 @@ from pathlib import Path
 import torch
 
 from bench.authoring.fakes import FakeBackbone
-from bench.contracts import Attack, Backbone, BackbonePool, Binding, Context, Faces, Hardening, Method
+from bench.contracts import (
+    Attack,
+    Backbone,
+    BackbonePool,
+    Binding,
+    Context,
+    Faces,
+    Hardening,
+    Method,
+    Substitution,
+)  # fmt: skip
 from bench.errors import UsageError
 from bench.plugins import factory, registry
 from bench.plugins.binding import bind
 from bench.randomness import stream_seed
+from bench.run.substitution import FusedBackbone
 
 
 @cache
@@ -102,8 +113,19 @@ def with_hardened(method: Method, ctx: Context, surrogates: Sequence[Backbone] |
 
 
 def _hardened(hardening: Hardening, backbone: Backbone, ctx: Context) -> Backbone:
+    if isinstance(hardening, Substitution):
+        return substituted(hardening, backbone)
     state = hardening.train(backbone, training_faces(), lending(ctx, fake_backbones()))
     return hardening.harden(backbone, state)
+
+
+def substituted(method: Substitution, tracker: Backbone) -> Backbone:
+    """Return what a tracker embeds with under a substitution, loaded as a run loads it."""
+    members = method.embeds_with(tracker)
+    for member in members:
+        if member is not tracker:
+            member.load(torch.device("cpu"))
+    return FusedBackbone(method, members) if len(members) > 1 else members[0]
 
 
 def pools(method: Method) -> list[str]:
