@@ -143,9 +143,7 @@ class Threats:
             extractors="|".join(binding.backbones),
             access=self._access(used, trackers),
             extractor_is_tracker=any(self.same_weights(trained_with, own) for own in trackers),
-            related=any(
-                self._related(name, own) for name in {*known, *trained_with} for own in trackers
-            ),
+            related=any(self._related(name, own) for name in {*known, *trained_with} for own in trackers),
             extractors_are_surrogates=any(self.same_weights(binding.backbones, name) for name in surrogates),
             attack_seen_by_defense=_seen(attack, defense.trained_on(binding)),
             attack_adapts_to_defense=exactly,

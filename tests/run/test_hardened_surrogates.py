@@ -22,6 +22,8 @@ from bench.run.resolve import resolve
 from bench.run.spec import make_spec
 from bench.run.threat import Threats
 
+pytestmark = pytest.mark.usefixtures("tiny")
+
 SMALL = "tiny:identities=4,photos=4"
 RECIPE = "adaptive:attack=pgd:steps=2,defense=tiny-centring"
 MIXED = "adaptive:attack=pgd:steps=2,defense=[tiny-centring & jpeg],mode=joint"
