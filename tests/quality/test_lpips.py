@@ -140,7 +140,7 @@ def test_without_a_trunk_the_reason_says_how_to_provide_it(no_trunk_anywhere):
 
 
 def test_without_the_package_the_reason_names_it(trunk, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    monkeypatch.setattr("bench.quality.lpips.PathFinder.find_spec", lambda _name: None)
     answer = load_lpips(trunk)
     assert isinstance(answer, Unavailable)
     assert "'lpips'" in answer.reason

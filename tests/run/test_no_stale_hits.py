@@ -702,8 +702,10 @@ def test_every_stage_is_planned(world):
     known = {cls.__name__ for cls in below(Node) if cls.__module__.startswith("bench.run.stages.")}
     planned = {type(node).__name__ for _, node in world.nodes()}
     assert known - planned == {
-        "JoinedCloaks"
-    }  # of dear attacks on many photos; its key is that of its cloaks
+        "JoinedCloaks",  # of dear attacks on many photos; its key is that of its cloaks
+        "Fuse",  # made of embeddings alone: tests/defenses/test_fusion.py
+        "Smooth",  # of `bench certify`, in no run's plan: tests/analysis/test_certificates.py
+    }
 
 
 def made_of(nodes, holds):
