@@ -7,6 +7,7 @@ keep theirs.
 """
 
 import importlib.metadata
+import pkgutil
 import platform
 import re
 import sys
@@ -694,7 +695,11 @@ def test_every_ingredient_of_every_key_has_a_change(world):
 
 
 def test_every_stage_is_planned(world):
+    from bench.run import stages
     from bench.run.graph import Node
+
+    for module in pkgutil.iter_modules(stages.__path__, "bench.run.stages."):
+        importlib.import_module(module.name)
 
     def below(cls):
         return {cls, *(each for inner in cls.__subclasses__() for each in below(inner))}
