@@ -269,6 +269,7 @@ def test_what_decides_the_noise_is_in_the_key(run, change):
         certificates.tracker_of(run, "tiny-b")
 
 
+@pytest.mark.slow
 def test_the_command_plans_certifies_and_finds_it_again(run, command, tmp_path):
     options = (
         run.folder.path, "--sigma", "0.1", "--samples", "40", "--probe-samples", "32",

@@ -37,6 +37,7 @@ def test_rows_have_the_rates_of_the_detector_with_intervals(finished):
     assert "no detector" in none["detector_reason"]
 
 
+@pytest.mark.slow
 def test_the_run_is_what_its_artefacts_give_and_can_be_made_again(finished):
     place, _, _ = finished
     verified = bench("verify", "run", place=place)

@@ -410,6 +410,7 @@ def test_a_run_travels_through_an_object_store(command, finished, matrix, bucket
     assert (tmp_path / "own/leaderboard.csv").read_bytes() == finished.csv.read_bytes()
 
 
+@pytest.mark.slow
 def test_an_export_to_an_object_store_that_is_ended_goes_on(command, finished, bucket, tmp_path, digests):
     environment, client = bucket
     arguments = ("store", "export", finished.run, "s3://bucket/ended", "--store", finished.store)

@@ -153,6 +153,7 @@ def test_all_are_made_whatever_becomes_of_one_of_them(place, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == ["tiny", "wider"]
 
 
+@pytest.mark.slow
 def test_a_table_made_again_takes_the_place_of_the_published_one_where_that_is_wanted(place, tmp_path):
     copy = of_two(place, tmp_path)
     words = (

@@ -103,6 +103,7 @@ def test_the_softmax_starts_at_the_mean_embeddings_and_does_not_ask_for_length()
 # -- what training does ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.system
 def test_cloaked_photos_of_others_are_recognised_better_than_before():
     dataset = Synthetic()

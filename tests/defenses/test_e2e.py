@@ -296,6 +296,7 @@ def test_it_learns_what_a_cloak_does(evaluate, tmp_path):
     assert defended < asr["none"] - 0.2
 
 
+@pytest.mark.slow
 def test_the_command_runs_it(command, tmp_path):
     options = ("--dataset", "tiny", "--attack", "tiny-noise", "--backbone", "tiny-a", "--identities", "4")
     where = ("--threads", "1", "--store", tmp_path / "store", "--out", tmp_path / "run")

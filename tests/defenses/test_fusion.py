@@ -499,6 +499,7 @@ def test_an_attack_that_knows_it_is_made_on_its_surrogates_fused(evaluate):
 # -- the command ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_runs_it_on_the_embedded_dataset(command, tmp_path):
     defense = "jpeg + fusion:backbones=synthetic-mobilefacenet-wide"
     attack = "pgd:steps=1,surrogates=synthetic-iresnet"

@@ -297,6 +297,7 @@ def test_a_view_that_draws_like_the_channel_is_refused(tiny):
         resolve.resolve(make_spec(requested))
 
 
+@pytest.mark.slow
 def test_the_command_plans_and_runs_it(command, tmp_path):
     options = ("--dataset", "tiny", "--attack", "tiny-noise", "--backbone", "tiny-a", "--identities", "4")
     where = ("--threads", "1", "--store", tmp_path / "store", "--out", tmp_path / "run")

@@ -36,7 +36,9 @@ def test_any_number_of_workers_gives_the_same_bytes(command, short, alone, diges
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("leaves", "the process that computed it left with exit code 0"),
+        pytest.param(
+            "leaves", "the process that computed it left with exit code 0", marks=pytest.mark.slow
+        ),  # tests/faults/test_worker.py has a quick one
         pytest.param("dies", "the process that computed it was ended by SIGSEGV", marks=pytest.mark.slow),
         pytest.param("hangs_in_c", "took longer than 10 s", marks=pytest.mark.slow),
         pytest.param(
@@ -130,6 +132,7 @@ def test_a_signal_ends_the_workers_too_and_the_same_command_goes_on(
     go_on()
 
 
+@pytest.mark.slow
 @linux
 def test_workers_end_with_a_driver_that_is_killed(in_work, workers_of, wait_until, go_on, tmp_path):
     workers = workers_of(tmp_path / "store")

@@ -170,7 +170,10 @@ def test_it_imports_no_torch_and_prints_and_leaves_what_the_way_with_torch_does(
     assert world.files() == made
 
 
-@pytest.mark.parametrize("words", [("--json",), ("--quiet",), ("--dry-run",)])
+@pytest.mark.parametrize(
+    "words",
+    [("--json",), *(pytest.param((word,), marks=pytest.mark.slow) for word in ("--quiet", "--dry-run"))],
+)
 def test_each_form_of_output_is_that_of_the_way_with_torch(world, words):
     world.settled()
     world.again(*words)  # another command line, which the folder tells
@@ -238,7 +241,18 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("what", CHANGES)
+QUICK = {
+    "the code of a method",
+    "the weights of a backbone",
+    "files of decisions are damaged",
+    "decisions are gone from the store",
+}
+"""Those that are tried whenever tests are; the others take what these do, and together two minutes."""
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=[pytest.mark.slow] * (what not in QUICK)) for what in CHANGES]
+)
 def test_whatever_differs_goes_the_way_with_torch(world, what):
     change, given = CHANGES[what]
     world.settled()
@@ -268,6 +282,7 @@ def test_a_leaderboard_that_is_gone_is_made_again(world):
     assert (again.code, again.with_torch, world.files()) == (0, False, made)
 
 
+@pytest.mark.slow
 def test_a_run_with_a_failed_cell_is_not_complete(world):
     words = ("run", "--dataset", "tiny", "--attack", "tiny-failing", "--backbone", "tiny-a", "--threads", "1")
     for _ in range(2):

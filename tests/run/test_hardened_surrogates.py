@@ -246,6 +246,7 @@ def test_backbones_that_serve_to_train_a_surrogate_count(threats, helper, access
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_plans_without_training_and_runs_on_the_embedded_dataset(command, tmp_path):
     hardening = "robust-extractor:photos=16,steps=2"
     attack = f"adaptive:attack=[pgd:eps=15,smooth=1.5,steps=2],defense=[{hardening}]"
