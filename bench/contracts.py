@@ -1155,6 +1155,19 @@ class Protocol(Method):
         """
 
 
+@dataclass(frozen=True)
+class TrainingIdentities:
+    """Whom a training learns from.
+
+    Attributes:
+        name: what a card says of them, e.g. ``lfw/training``.
+        identities: all of role ``training``.
+    """
+
+    name: str
+    identities: tuple[Identity, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
     """What `bench train KIND` hands to a trainer.
@@ -1168,6 +1181,7 @@ class TrainRequest:
         device: where to compute; the CPU by default.
         report: called with (what, steps done, steps in all) for the progress bar.
         cloaks: folder where training cloaks are kept for other trainings; None: with the checkpoint.
+        learnt_from: whom to learn from and measure on; None: all the dataset's identities of role ``training``.
     """
 
     dataset: Dataset
@@ -1178,6 +1192,7 @@ class TrainRequest:
     device: torch.device = field(default_factory=_cpu)
     report: Callable[[str, int, int], None] = lambda _what, _done, _total: None
     cloaks: Path | None = None
+    learnt_from: TrainingIdentities | None = None
 
 
 class Trainer(Method):

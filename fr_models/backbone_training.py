@@ -25,7 +25,7 @@ from bench.contracts import Identity, MethodParams, Preprocessing, Trainer, Trai
 from bench.data.files import sha256_of
 from bench.errors import DataError, UsageError
 from bench.plugins.factory import canonical
-from bench.plugins.training import deal_training_identities
+from bench.plugins.training import deal_training_identities, learnt_from
 from bench.randomness import numpy_generator, torch_generator
 from bench.run.digest import digest
 from fr_models._arcface_loss import ArcFaceLoss
@@ -227,7 +227,8 @@ class _Training:
         self.request = request
         self.held_out, self.rest = self._identities()
         self.checkpoint = request.out.with_suffix(".checkpoint")
-        self.key = digest([trainer, canonical(request.dataset), request.dataset.fingerprint(), request.seed])
+        known = (canonical(request.dataset), request.dataset.fingerprint(), learnt_from(request).name)
+        self.key = digest([trainer, *known, request.seed])
         generator = torch_generator(request.seed, "backbone/weights")
         self.network = params.architecture.build()
         initialise(self.network, generator)
@@ -257,7 +258,7 @@ class _Training:
     def _identities(self) -> tuple[list[Identity], list[Identity]]:
         """Return held-out and trained-on identities; only training identities, dealt by the seed."""
         rng = numpy_generator(self.request.seed, "backbone/identities")
-        return deal_training_identities(self.request.dataset, self.params.holdout, rng)
+        return deal_training_identities(self.request, self.params.holdout, rng)
 
     def _photos(self, identities: Sequence[Identity]) -> _Photos:
         ids = [photo for identity in identities for photo in identity.photos]
@@ -383,7 +384,7 @@ class _Training:
             sha256=sha256_of(self.request.out),
             licence="Apache-2.0" if dataset.domain == "synthetic" else "as the training data's",
             source="trained by this project",
-            training_data=f"{canonical(dataset)}/training",
+            training_data=learnt_from(self.request).name,
             domain=dataset.domain,
             family=self.request.out.stem,
             embedding_dim=self.params.embedding_dim,

@@ -48,7 +48,7 @@ def deal_identities(
     """Return held-out identities, who have three photos or more, and identities to train on, who have two or more.
 
     Args:
-        identities: all of the dataset.
+        identities: whom one may learn from.
         holdout: identities to keep out.
         photos: train on whole identities until they have this many photos together.
         rng: deals.
@@ -57,7 +57,7 @@ def deal_identities(
     Raises:
         UsageError: too few identities have enough photos.
     """
-    able = [identity for identity in identities if identity.role == "training" and len(identity.photos) >= 2]
+    able = [identity for identity in identities if len(identity.photos) >= 2]
     shuffled = [able[i] for i in rng.permutation(len(able))]
     held_out = [identity for identity in shuffled if len(identity.photos) >= 3][:holdout]
     kept_out = {identity.id for identity in held_out}

@@ -34,6 +34,7 @@ from bench.plugins.factory import canonical
 from bench.plugins.training import (
     Clock,
     cosine_decay,
+    learnt_from,
     load_checkpoint,
     save_checkpoint,
     training_command,
@@ -234,7 +235,7 @@ class _Training:
         request, params = self.request, self.params
         rng = numpy_generator(request.seed, "apf/identities")
         held_out, identities = deal_identities(
-            request.dataset.identities(), params.holdout, params.photos, rng, canonical(request.dataset)
+            learnt_from(request).identities, params.holdout, params.photos, rng, canonical(request.dataset)
         )
         self.folder.mkdir(parents=True, exist_ok=True)
         self.clock = Clock(self.folder / "clock.json")
@@ -408,7 +409,7 @@ class _Training:
             domain=request.dataset.domain,
             dataset=canonical(request.dataset),
             dataset_fingerprint=request.dataset.fingerprint(),
-            training_identities=f"{canonical(request.dataset)}/training",
+            training_identities=learnt_from(request).name,
             probe=self.probe.card.name,
             server=self.server.card.name,
             eps=params.eps,
@@ -471,6 +472,7 @@ class _Training:
             self.trainer,
             self.request.seed,
             self.request.dataset.fingerprint(),
+            learnt_from(self.request).name,
             [(b.card.model_dump(mode="json"), code_digest(type(b))) for b in (self.probe, self.server)],
             code_digest(type(self).__module__),
             environment(str(self.request.device), torch.get_num_threads()),

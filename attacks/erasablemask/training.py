@@ -47,6 +47,7 @@ from bench.plugins.training import (
     Clock,
     cosine_decay,
     deal_training_identities,
+    learnt_from,
     load_checkpoint,
     save_checkpoint,
     training_command,
@@ -288,7 +289,7 @@ class _Training:
         imitated = {identity.id for identity in targets}
         rng = numpy_generator(self.request.seed, "erasablemask/identities")
         # Targets are dealt too, so that a different number of them does not deal the others anew.
-        held_out, rest = deal_training_identities(self.request.dataset, self.params.holdout, rng)
+        held_out, rest = deal_training_identities(self.request, self.params.holdout, rng)
         held_out, rest = ([p for p in group if p.id not in imitated] for group in (held_out, rest))
         if not held_out or len(rest) < 2:
             raise UsageError(
@@ -546,7 +547,7 @@ class _Training:
             domain=request.dataset.domain,
             dataset=canonical(request.dataset),
             dataset_fingerprint=request.dataset.fingerprint(),
-            training_identities=f"{canonical(request.dataset)}/training",
+            training_identities=learnt_from(request).name,
             surrogates=tuple(backbone.card.name for backbone in self.surrogates),
             primary=self.primary,
             targets=tuple(sorted(self.targets.ids)),
@@ -574,6 +575,7 @@ class _Training:
             self.primary,
             self.request.seed,
             self.request.dataset.fingerprint(),
+            learnt_from(self.request).name,
             self.targets.ids,
             len(identities.photos),
             [(b.card.name, b.card.sha256) for b in self.surrogates],

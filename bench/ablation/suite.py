@@ -29,6 +29,7 @@ from bench.run.device import use_device
 from bench.run.digest import digest
 from bench.run.folder import RunFolder
 from bench.run.resolve import Resolved
+from bench.run.roles import for_training
 from bench.run.spec import RunSpec, SplitName, make_spec
 
 if TYPE_CHECKING:
@@ -414,9 +415,10 @@ def train(training: Training, cloaks: Path, options: "Options", report: Report) 
     for backbone in backbones:
         backbone.load(device)
     training.folder.mkdir(parents=True, exist_ok=True)
+    dataset = factory.dataset(given.dataset)
     return factory.trainer(given.trainer).train(
         TrainRequest(
-            dataset=factory.dataset(given.dataset),
+            dataset=dataset,
             out=training.file,
             attacks=tuple(factory.attack(text) for text in given.attacks),
             backbones=backbones,
@@ -424,6 +426,7 @@ def train(training: Training, cloaks: Path, options: "Options", report: Report) 
             device=device,
             report=report,
             cloaks=cloaks,
+            learnt_from=for_training(dataset, training.dataset),
         )
     )
 

@@ -21,7 +21,12 @@ Examples:
 """
 )
 @click.argument("trainer", metavar="TRAINER")
-@click.option("--dataset", default="synthetic", show_default=True, help="Its training identities are used.")
+@click.option(
+    "--dataset",
+    default="synthetic",
+    show_default=True,
+    help="Its training identities are learnt from, but for those of the development split.",
+)
 @click.option("--attack", "attacks", multiple=True, metavar="METHOD", help="Attack to train against.")
 @click.option(
     "--backbone", "backbones", multiple=True, metavar="METHOD", help="Surrogate and feature extractor."
@@ -31,6 +36,12 @@ Examples:
     "--cloaks",
     type=click.Path(file_okay=False, path_type=Path),
     help="Keep training cloaks here, for other trainings to share. [default: with the checkpoint]",
+)
+@click.option(
+    "--with-development",
+    is_flag=True,
+    help="Learn from the development split's identities too. Choices made there with these weights are then made on "
+    "identities they were trained on.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seeds everything.")
 @device_option
@@ -64,13 +75,15 @@ def _request(out: Path, report: Any, values: dict[str, Any]) -> "TrainRequest":
     from bench.contracts import TrainRequest
     from bench.plugins import factory
     from bench.run.device import use_device
+    from bench.run.roles import for_training
 
     device, _ = use_device(values["device"], values["threads"])
     backbones = tuple(factory.backbone(text) for text in values["backbones"])
     for backbone in backbones:
         backbone.load(device)
+    dataset = factory.dataset(values["dataset"])
     return TrainRequest(
-        dataset=factory.dataset(values["dataset"]),
+        dataset=dataset,
         out=out,
         attacks=tuple(factory.attack(text) for text in values["attacks"]),
         backbones=backbones,
@@ -78,4 +91,7 @@ def _request(out: Path, report: Any, values: dict[str, Any]) -> "TrainRequest":
         device=device,
         report=report,
         cloaks=values["cloaks"],
+        learnt_from=for_training(
+            dataset, factory.canonical(dataset), with_development=values["with_development"]
+        ),
     )

@@ -16,25 +16,33 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench.contracts import Backbone, Dataset, Identity, TrainRequest
+from bench.contracts import Backbone, Identity, TrainingIdentities, TrainRequest
 from bench.errors import DataError, UsageError
 from bench.files import write_atomically
 from bench.plugins.factory import canonical
 
 
+def learnt_from(request: TrainRequest) -> TrainingIdentities:
+    """Return whom a training learns from: whom the request names, else all identities of role ``training``."""
+    if request.learnt_from is not None:
+        return request.learnt_from
+    training = (identity for identity in request.dataset.identities() if identity.role == "training")
+    return TrainingIdentities(f"{canonical(request.dataset)}/training", tuple(training))
+
+
 def deal_training_identities(
-    dataset: Dataset, holdout: int, rng: np.random.Generator
+    request: TrainRequest, holdout: int, rng: np.random.Generator
 ) -> tuple[list[Identity], list[Identity]]:
-    """Return held-out and trained-on identities, dealt by `rng`; only identities of role ``training``.
+    """Return held-out and trained-on identities of a request, dealt by `rng`.
 
     Raises:
         UsageError: fewer than two identities are left to train on.
     """
-    identities = [identity for identity in dataset.identities() if identity.role == "training"]
+    identities = learnt_from(request).identities
     if len(identities) < holdout + 2:
         raise UsageError(
-            f"'{canonical(dataset)}' has {len(identities)} training identities; holdout={holdout} leaves too few "
-            "to train on. Lower holdout or take another dataset."
+            f"'{canonical(request.dataset)}' has {len(identities)} training identities to learn from; "
+            f"holdout={holdout} leaves too few to train on. Lower holdout or take another dataset."
         )
     shuffled = [identities[i] for i in rng.permutation(len(identities))]
     return shuffled[:holdout], shuffled[holdout:]
@@ -92,6 +100,8 @@ def training_command(trainer: str, request: TrainRequest, backbones: Sequence[Ba
     words = ["bench", "train", trainer, "--dataset", canonical(request.dataset)]
     words += [word for attack in request.attacks for word in ("--attack", canonical(attack))]
     words += [word for backbone in backbones for word in ("--backbone", backbone.card.name)]
+    if learnt_from(request).name.endswith("/training"):
+        words.append("--with-development")
     out = request.out.name if request.out.is_absolute() else request.out.as_posix()
     return shlex.join([*words, "--seed", str(request.seed), "--out", out])
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bench.contracts import Dataset, Identity
+from bench.contracts import Dataset, Identity, TrainingIdentities
 from bench.errors import UsageError
 from bench.randomness import stream_seed
 from bench.run.spec import SplitName
@@ -75,6 +75,24 @@ def identities_of(dataset: Dataset, role: str) -> tuple[Identity, ...]:
     if role == REMAINING:
         return roles(dataset, "development").others
     return tuple(identity for identity in dataset.identities() if identity.role == role)
+
+
+def for_training(dataset: Dataset, name: str, *, with_development: bool = False) -> TrainingIdentities:
+    """Return whom weights are trained on that runs will use: nobody of the development split, where there is one.
+
+    So choices can be made on that split with the weights as with anything else.
+
+    Args:
+        dataset: whose identities.
+        name: its canonical name.
+        with_development: learn from the development split's identities too.
+    """
+    if not with_development:
+        try:
+            return TrainingIdentities(f"{name}/{REMAINING}", roles(dataset, "development").others)
+        except UsageError:  # it has no such split
+            pass
+    return TrainingIdentities(f"{name}/{TRAINING}", identities_of(dataset, TRAINING))
 
 
 def learnt_from(dataset: str, split: SplitName) -> str:

@@ -28,6 +28,7 @@ from bench.plugins.training import (
     Clock,
     cosine_decay,
     deal_training_identities,
+    learnt_from,
     load_checkpoint,
     save_checkpoint,
     training_command,
@@ -233,7 +234,7 @@ class _Training:
 
     def _identities(self) -> tuple[list[Identity], list[Identity]]:
         rng = numpy_generator(self.request.seed, "puface/identities")
-        return deal_training_identities(self.request.dataset, self.params.holdout, rng)
+        return deal_training_identities(self.request, self.params.holdout, rng)
 
     def _photos(
         self, identities: list[Identity], naturals: list[tuple[str, str]], counts: Mapping[str, int]
@@ -413,7 +414,7 @@ class _Training:
             domain=request.dataset.domain,
             dataset=canonical(request.dataset),
             dataset_fingerprint=request.dataset.fingerprint(),
-            training_identities=f"{canonical(request.dataset)}/training",
+            training_identities=learnt_from(request).name,
             extractors=tuple(extractor.card.name for extractor in self.extractors),
             attacks=tuple(sorted([*self.attacks, *([ADAPTIVE] if params.adaptive_share else [])])),
             amplification=self.amplification,
@@ -461,6 +462,7 @@ class _Training:
             self.request.seed,
             self.request.dataset.fingerprint(),
             self.params.holdout,
+            learnt_from(self.request).name,
         ]
         content += [(e.card.name, e.card.sha256) for e in self.extractors]
         if parts[0] == "state":

@@ -1,19 +1,22 @@
 """Whom a run evaluates under either split, and that nobody is evaluated and learnt from in the same run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bench.contracts import DevelopmentRule, Identity
+from bench.contracts import DevelopmentRule, Identity, TrainRequest
 from bench.errors import UsageError
 from bench.integrity.audit import audit
 from bench.plugins import factory
+from bench.plugins.training import deal_training_identities, training_command
 from bench.run.folder import RunFolder
 from bench.run.planning import Options, prepare, prepare_again
 from bench.run.resolve import resolve
-from bench.run.roles import REMAINING, learnt_from, roles
+from bench.run.roles import REMAINING, for_training, learnt_from, roles
 from bench.run.spec import Cell, RunSpec, make_spec
 from bench.run.stages.faces import Crops
 from bench.run.threat import Threats
@@ -58,6 +61,32 @@ def test_the_evaluation_split_is_what_the_dataset_says():
     found = roles(dataset, "evaluation")
     assert found.evaluated == tuple(one for one in dataset.identities() if one.role == "evaluation")
     assert found.others == tuple(one for one in dataset.identities() if one.role == "training")
+
+
+def test_weights_are_trained_on_nobody_of_the_development_split_unless_that_is_wanted(of_people):
+    dataset = of_people([10] * 8, [6] * 9)
+    found = for_training(dataset, "mine")
+    assert (found.name, found.identities) == (f"mine/{REMAINING}", roles(dataset, "development").others)
+    assert len(found.identities) == 3
+    everyone = for_training(dataset, "mine", with_development=True)
+    assert everyone.name == "mine/training"
+    assert everyone.identities == tuple(one for one in dataset.identities() if one.role == "training")
+    without = of_people([10] * 8, [2] * 9)  # nobody has the photos to stand in
+    assert for_training(without, "mine").name == "mine/training"
+    assert len(for_training(without, "mine").identities) == 9
+
+
+def test_a_training_learns_from_and_measures_on_whom_it_is_handed(of_people, tmp_path):
+    dataset = of_people([10] * 8, [6] * 9)
+    handed = for_training(dataset, "mine")
+    request = TrainRequest(dataset=dataset, out=tmp_path / "w.safetensors", learnt_from=handed)
+    held_out, rest = deal_training_identities(request, 1, np.random.default_rng(0))
+    assert {*held_out, *rest} == set(handed.identities)
+    assert "--with-development" not in training_command("t", request, [])
+    all_of_them = replace(request, learnt_from=None)
+    assert "--with-development" in training_command("t", all_of_them, [])
+    first, others = deal_training_identities(all_of_them, 1, np.random.default_rng(0))
+    assert len({*first, *others}) == 9
 
 
 def test_development_identities_are_training_identities_with_enough_photos(of_people):

@@ -324,6 +324,7 @@ def test_the_card_says_how_it_was_made(whole):
     assert generator.shape.condition == 16 + 24
     words = shlex.split(card.command)
     assert words[:2] == ["bench", "train"]
+    words.remove("--with-development")
     assert words[3::2] == ["--dataset", "--backbone", "--backbone", "--seed", "--out"]
     assert words[4::2] == [card.dataset, "tiny-a", "tiny-b", "3", "w.safetensors"]
     assert factory.build(ErasableMaskTrainer, syntax.parse(words[2])).params == SMALL

@@ -313,6 +313,7 @@ def test_the_card_says_how_it_was_made(tmp_path: Path) -> None:
     assert 0 < card.steps <= 12
     words = card.command.replace("'", "").split()
     assert words[:2] == ["bench", "train"]
+    words.remove("--with-development")
     made_with = words[3:-2]
     assert made_with[::2] == ["--dataset", "--attack", "--attack", "--backbone", "--seed"]
     assert made_with[1::2] == ["blobs", "stripes", "checkers:height=10", "projection", "3"]
