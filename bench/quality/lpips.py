@@ -31,6 +31,9 @@ TRUNK_SHA256 = "b69c1475efee3522c56c02b695d0f28a135f1bc2df8a1818cd5c594bebd179ba
 FETCH = "`bench fetch lpips`"
 HEADS_FILE = "weights/v0.1/alex.pth"
 
+LEAST_SIDE = 63
+"""Of an image whose distance can be computed, pixels."""
+
 _CHUNK = 32
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
@@ -105,7 +108,7 @@ class Lpips:
         """Return the distance of each image from its reference (eq. 1 of the paper).
 
         Args:
-            images: N×3×H×W RGB in [0, 1], sides of at least 63 pixels.
+            images: N×3×H×W RGB in [0, 1], sides of at least `LEAST_SIDE` pixels.
             reference: likewise.
 
         Returns:

@@ -30,6 +30,10 @@ class PurifierQuality(Frozen):
     distance_cloaked: float = Field(description="mean 1 − cos of cloaked to natural, over the extractors")
     distance_purified: float = Field(description="mean 1 − cos of purified cloaked to natural")
     recovered: float = Field(description="1 − distance_purified / distance_cloaked")
+    natural_lpips: float | None = Field(
+        None,
+        description="LPIPS of purified natural photos to themselves; null where AlexNet's weights were not there",
+    )
 
 
 class PurifierCard(WeightsCard):

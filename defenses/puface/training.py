@@ -33,6 +33,7 @@ from bench.plugins.training import (
     save_checkpoint,
     training_command,
 )
+from bench.quality.lpips import LEAST_SIDE, Lpips, Unavailable, load_lpips
 from bench.randomness import numpy_generator, torch_generator
 from defenses.puface.losses import adaptive_examples, feature_distance
 from defenses.puface.network import PurifierNetwork, load_network, purify, save_network
@@ -68,6 +69,11 @@ class PuFaceTrainer(Trainer):
             description="greatest amplification: one for all attacks, or one each in --attack's order",
         )
         image_weight: float = Field(10.0, ge=0, description="weight of the image loss (MSE of [0, 1] pixels)")
+        perceptual_weight: float = Field(
+            0.0,
+            ge=0,
+            description="weight of LPIPS between natural photos and what the purifier makes of them",
+        )
         feature_weight: float = Field(1.0, ge=0, description="weight of the feature loss (mean 1 − cos)")
         extractors_per_step: int = Field(
             0, ge=0, description="extractors in one step's feature loss, drawn anew each step; 0 for all"
@@ -174,6 +180,20 @@ def _one_each(values: tuple[Any, ...], count: int, what: str) -> tuple[Any, ...]
     raise UsageError(f"puface: {what} has {len(values)} values for {count} attacks; give one, or one each.")
 
 
+def _lpips(request: TrainRequest) -> Lpips:
+    """Return LPIPS on the request's device.
+
+    Raises:
+        UsageError: it cannot be had.
+    """
+    lpips = load_lpips()
+    if isinstance(lpips, Unavailable):
+        raise UsageError(
+            f"puface: perceptual_weight weighs LPIPS. {lpips.reason} Or leave perceptual_weight out."
+        )
+    return lpips.to(request.device)
+
+
 class _Training:
     """One training: the request with its parameters, photos, network and optimiser."""
 
@@ -205,6 +225,7 @@ class _Training:
         self.recipe = Recipe(
             params.batch, params.natural_share, params.smooth_share, params.borrow_share, self.amplification
         )
+        self.lpips = _lpips(request) if params.perceptual_weight else None
         self.folder = request.out.with_suffix(".checkpoint")
 
     def run(self) -> dict[str, Any]:
@@ -364,7 +385,10 @@ class _Training:
         features: Sequence[Tensor],
         extractors: Sequence[Backbone],
     ) -> Tensor:
-        """Return image_weight · MSE + feature_weight · mean(1 − cos), the two losses of the paper."""
+        """Return image_weight · MSE + feature_weight · mean(1 − cos), the two losses of the paper.
+
+        With a `perceptual_weight`, that much of the natural photos' LPIPS is added (ours); all are means over a batch.
+        """
         purified = self._purified(network, images)
         errors = (purified - natural).square().mean((1, 2, 3))
         weights = torch.ones_like(errors)
@@ -373,6 +397,10 @@ class _Training:
         if self.params.feature_weight:
             distance = feature_distance(purified.clamp(0, 1), features, extractors).mean()
             loss = loss + self.params.feature_weight * distance
+        if self.lpips is not None and self.recipe.untouched:
+            left_alone = slice(self.recipe.untouched)
+            visible = self.lpips.penalty(purified[left_alone].clamp(0, 1), natural[left_alone]).sum()
+            loss = loss + self.params.perceptual_weight * visible / len(images)
         return loss
 
     def _holdout_loss(self, network: PurifierNetwork, holdout: Photos) -> float:
@@ -386,7 +414,22 @@ class _Training:
                 network, images, natural[rows], [f[rows] for f in holdout.features]
             )
             losses.append(self.params.image_weight * error + self.params.feature_weight * distance)
+        visible = self._visible(network, natural) if self.params.perceptual_weight else 0.0
+        losses[0] += self.params.perceptual_weight * (visible or 0.0)
         return sum(losses) / len(losses)
+
+    def _visible(self, network: PurifierNetwork, natural: Tensor) -> float | None:
+        """Return the mean LPIPS of natural photos after the network and rounding; None where it cannot be had."""
+        too_small = min(natural.shape[-2:]) < LEAST_SIDE
+        lpips = self.lpips or (None if too_small else load_lpips())
+        if lpips is None or isinstance(lpips, Unavailable):
+            return None
+        lpips, device, found = lpips.to(self.request.device), self.request.device, []
+        for start in range(0, len(natural), MICRO_BATCH):
+            part = natural[start : start + MICRO_BATCH].to(device)
+            with torch.no_grad():
+                found.append(lpips.penalty(to_bytes(purify(network, part)).float() / 255, part))
+        return float(torch.cat(found).mean())
 
     def _measure(
         self, network: PurifierNetwork | None, images: Tensor, natural: Tensor, features: Sequence[Tensor]
@@ -453,6 +496,7 @@ class _Training:
             distance_cloaked=round(float(distance_cloaked), 4),
             distance_purified=round(float(distance_purified), 4),
             recovered=round(1 - float(distance_purified) / max(float(distance_cloaked), 1e-12), 4),
+            natural_lpips=None if (visible := self._visible(network, natural)) is None else round(visible, 4),
         )
 
     def _digest(self, *parts: str) -> str:
@@ -467,6 +511,7 @@ class _Training:
         content += [(e.card.name, e.card.sha256) for e in self.extractors]
         if parts[0] == "state":
             content += [self.trainer, list(self.attacks), repr(self.amplification), repr(self.cloaks)]
+            content += [] if self.lpips is None else [self.lpips.trunk_sha256]
         return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
 
 

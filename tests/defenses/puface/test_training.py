@@ -27,7 +27,9 @@ from bench.contracts import (
 from bench.data.files import sha256_of
 from bench.errors import UsageError
 from bench.plugins import factory, syntax
+from bench.quality.lpips import Lpips, Unavailable
 from bench.randomness import torch_generator
+from defenses.puface import training
 from defenses.puface.losses import adaptive_examples, feature_distance
 from defenses.puface.network import load_network, purify
 from defenses.puface.perturbations import Recipe, amplify, smooth
@@ -254,6 +256,57 @@ def test_training_removes_the_cloak_and_spares_natural_photos(tmp_path: Path) ->
     before = float(feature_distance(cloaks, features, [Projection()]).mean())
     after = float(feature_distance(purified, features, [Projection()]).mean())
     assert after < 0.3 * before
+
+
+class MeanChange(Lpips):
+    """A stand-in for LPIPS that knows no convolution: the mean absolute change."""
+
+    def penalty(self, images: Tensor, reference: Tensor) -> Tensor:
+        return (images - reference).abs().mean((1, 2, 3))
+
+
+@pytest.fixture
+def perceptual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "load_lpips", lambda: MeanChange({}, (), "0" * 64))
+
+
+@pytest.mark.usefixtures("perceptual")
+def test_a_perceptual_weight_leaves_natural_photos_closer_to_themselves(tmp_path: Path) -> None:
+    found = []
+    for weight in (0.0, 30.0):
+        params = SMALL.model_copy(
+            update={"steps": 60, "lr": 1e-2, "image_weight": 0.0, "perceptual_weight": weight}
+        )
+        found.append(PuFaceTrainer(params).train(request(tmp_path / f"{weight}.safetensors"))["quality"])
+    without, weighed = found
+    assert without["natural_lpips"] is None  # the photos are too small for the real one
+    assert weighed["natural_lpips"] < 0.02
+    assert weighed["natural_psnr"] > without["natural_psnr"] + 3
+
+
+@pytest.mark.usefixtures("perceptual")
+def test_the_perceptual_loss_is_that_of_the_natural_photos_of_the_batch(tmp_path: Path) -> None:
+    weight = 0.7
+    losses = []
+    for params in (SMALL, SMALL.model_copy(update={"perceptual_weight": weight})):
+        one = training._Training(params, "puface", request(tmp_path / "w.safetensors"))
+        images, natural = torch.rand(2, 8, 3, SIDE, SIDE, generator=torch_generator(1, "images"))
+        features = [Projection().embed(natural)]
+        network = one._network()
+        losses.append(float(one._loss(network, images, natural, features, [Projection()]).detach()))
+    assert one.recipe.untouched == 2  # a quarter of eight
+    change = (one._purified(network, images).clamp(0, 1) - natural).abs().mean((1, 2, 3))
+    assert losses[1] - losses[0] == pytest.approx(weight * float(change[:2].detach().sum()) / 8, rel=1e-4)
+
+
+def test_a_perceptual_weight_without_lpips_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "load_lpips", lambda: Unavailable("It is not here."))
+    params = SMALL.model_copy(update={"perceptual_weight": 1.0})
+    with pytest.raises(UsageError, match=r"perceptual_weight weighs LPIPS\. It is not here\."):
+        PuFaceTrainer(params).train(request(tmp_path / "w.safetensors"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_same_request_gives_the_same_bytes(tmp_path: Path) -> None:
