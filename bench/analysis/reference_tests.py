@@ -51,9 +51,7 @@ def reference_tests(results: Results, leaderboard: pd.DataFrame) -> dict[str, li
     keys = list(_keys(leaderboard))
     requested = [key for key in dict.fromkeys(keys) if reference_of(_point(key, 0)) is not None]
     family = {head: sum(key[3] == head for key in requested) for head in results.values("head")}
-    seeds: dict[Cell, list[int]] = {}
-    for point in results.cells:
-        seeds.setdefault(point._replace(seed=0), []).append(point.seed)
+    seeds = _seeds(results)
     tests = {key: _to_compare(results, key, seeds.get(_point(key, 0), [])) for key in dict.fromkeys(keys)}
     for head, size in family.items():
         tests |= _compared(results, head, {k: one for k, one in tests.items() if k[3] == head}, size)
@@ -63,6 +61,17 @@ def reference_tests(results: Results, leaderboard: pd.DataFrame) -> dict[str, li
     count = {head: sum(p is not None for key, p in corrected.items() if key[3] == head) for head in family}
     columns = {key: _columns(tests[key], corrected[key], count[key[3]]) for key in tests}
     return {name: [columns[key][name] for key in keys] for name in COLUMNS}
+
+
+def _seeds(results: Results) -> dict[Cell, list[int]]:
+    """Return every cell's seeds by the cell with seed 0."""
+    if "seeds" not in results.derived:
+        seeds: dict[Cell, list[int]] = {}
+        for point in results.cells:
+            seeds.setdefault(point._replace(seed=0), []).append(point.seed)
+        results.derived["seeds"] = seeds
+    found: dict[Cell, list[int]] = results.derived["seeds"]
+    return found
 
 
 def reference_of(point: Cell) -> Cell | None:
@@ -83,7 +92,7 @@ def rates_compared(
         condition: of the protocol.
     """
     own = point._replace(seed=0)
-    seeds = [other.seed for other in results.cells if other._replace(seed=0) == own]
+    seeds = _seeds(results).get(own, [])
     key: Key = (own.attack, own.defense, own.backbone, own.head, condition)
     return _to_compare(results, key, seeds).rates
 

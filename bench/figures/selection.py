@@ -154,9 +154,16 @@ class Selection:
 
     def rate(self, panel: Panel, attack: str, defense: str) -> dict[str, Any]:
         """Return one row of `rates`, {} where there is none."""
-        rows = self.of_panel(panel)
-        rows = rows[(rows["against"] == attack) & (rows["defense"] == defense)]
-        return {} if rows.empty else {str(key): value for key, value in rows.iloc[0].items()}
+        return self._rates.get((panel.head, panel.access, attack, defense), {})
+
+    @cached_property
+    def _rates(self) -> dict[tuple[Any, ...], dict[str, Any]]:
+        """Return the rows of `rates` by head, access, attack and defence."""
+        found: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for row in self.rates.astype(object).to_dict("records"):
+            place = tuple(row[name] for name in ("head", "access", "against", "defense"))
+            found.setdefault(place, {str(key): value for key, value in row.items()})
+        return found
 
     @cached_property
     def pairs(self) -> pd.DataFrame:

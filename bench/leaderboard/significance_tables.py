@@ -200,8 +200,9 @@ def _ranking_rows(one: ComparisonGroup, ranking: Ranking) -> Iterator[dict[str, 
     shared["critical_difference"] = critical_difference(k, n)
     if all(test.found.p is not None for test in ranking.pairs.values()):
         m = len(ranking.pairs)
+        rates = {name: one.rates[name] for name in one.rates.columns}
         shared["minimum_detectable_difference"] = max(
-            detectable(one.rates[a], one.rates[b], m) for a, b in ranking.pairs
+            detectable(rates[a], rates[b], m) for a, b in ranking.pairs
         )
     for method in ranking.methods:
         yield {
