@@ -1054,6 +1054,15 @@ class ConditionFacts(Frozen):
     identities: int | None = Field(
         None, ge=0, description="identities it was calibrated on, none of them evaluated"
     )
+    gallery_cloaked: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="where a tracker's gallery grows: share of the photos under a protected identity's name in the end "
+        "that are cloaks",
+    )
+    gallery_cloaked_low: float | None = Field(None, ge=0, le=1, description="lower end of its 95 % interval")
+    gallery_cloaked_high: float | None = Field(None, ge=0, le=1, description="upper end")
     reason: str = Field("", description="why there is no threshold or no decision")
 
 

@@ -71,6 +71,10 @@ COLUMNS: Mapping[str, str] = {
     "threshold_pairs": "impostor comparisons (FAR) or searches (FPIR) it was calibrated on, none of an "
     "evaluated identity",
     "threshold_identities": "identities in them",
+    "gallery_cloaked": "where a tracker's gallery grows: share of the photos under a protected identity's name in "
+    "the end that are cloaks, mean over identities; empty elsewhere",
+    "gallery_cloaked_low": "lower end of its 95 % interval",
+    "gallery_cloaked_high": "upper end",
     "condition_reason": "why the condition has no threshold or no decisions",
     "cloak_psnr": "PSNR of cloak against original, dB, mean over changed images",
     "cloak_ssim": "SSIM of cloak against original",

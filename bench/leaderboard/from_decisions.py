@@ -176,6 +176,7 @@ _NUMBERS = (
     *("baseline_error", "defended_baseline_error", "recovery", "recovery_low", "recovery_high"),
     *("threshold", "threshold_rate", "threshold_rate_measured", "threshold_rate_low", "threshold_rate_high"),
     *("threshold_pairs", "threshold_identities"),
+    *("gallery_cloaked", "gallery_cloaked_low", "gallery_cloaked_high"),
     *("p", "p_holm", "effect_h", "minimum_detectable_difference"),
 )
 

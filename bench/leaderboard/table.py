@@ -118,6 +118,9 @@ def _condition_columns(fact: ConditionFacts) -> dict[str, Any]:
         "threshold_rate_high": fact.rate_high,
         "threshold_pairs": fact.pairs,
         "threshold_identities": fact.identities,
+        "gallery_cloaked": fact.gallery_cloaked,
+        "gallery_cloaked_low": fact.gallery_cloaked_low,
+        "gallery_cloaked_high": fact.gallery_cloaked_high,
         "condition_reason": fact.reason,
     }
 

@@ -124,15 +124,7 @@ class VerificationProtocol(Rotation):
         Raises:
             UsageError: fewer than two identities.
         """
-        ordered = sorted((p for p in identities if p.role == "training"), key=lambda p: p.id)
-        if len(ordered) < 2:
-            raise UsageError(
-                f"protocol '{self.name}' sets its thresholds on identities that are not evaluated, "
-                f"found {len(ordered)}. "
-                "Use a dataset that has training identities, thousands if possible."
-            )
-        order = numpy_generator(split_seed, "impostors").permutation(len(ordered))
-        return {ordered[i].id: ordered[i].photos[:1] for i in sorted(order[: self.params.impostors])}
+        return draw_impostors(self.name, identities, split_seed, self.params.impostors)
 
     def decide(self, views: Mapping[str, Embedded], trial: Trial) -> Decided:
         """Return the answer to every comparison, at every threshold that could be set.
@@ -169,6 +161,30 @@ class VerificationProtocol(Rotation):
 
 
 # -- thresholds ----------------------------------------------------------------------------------------------
+
+
+def draw_impostors(
+    protocol: str, identities: Sequence[Identity], split_seed: int, count: int
+) -> Mapping[str, tuple[str, ...]]:
+    """Return up to `count` identities that thresholds are set on, with the first photo of each.
+
+    Args:
+        protocol: whose thresholds, for the message.
+        identities: of a dataset; those of role ``training`` are drawn from.
+        split_seed: decides the draw.
+        count: all there are where there are fewer.
+
+    Raises:
+        UsageError: fewer than two identities.
+    """
+    ordered = sorted((p for p in identities if p.role == "training"), key=lambda p: p.id)
+    if len(ordered) < 2:
+        raise UsageError(
+            f"protocol '{protocol}' sets its thresholds on identities that are not evaluated, found {len(ordered)}. "
+            "Use a dataset that has training identities, thousands if possible."
+        )
+    order = numpy_generator(split_seed, "impostors").permutation(len(ordered))
+    return {ordered[i].id: ordered[i].photos[:1] for i in sorted(order[:count])}
 
 
 def operating_points(

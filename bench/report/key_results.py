@@ -42,6 +42,7 @@ CONDITIONS: Mapping[str, str] = {
     "verification": "dodging, FAR 1 %",
     "identification": "rank 1",
     "scenarios": "cloaked gallery, clean query",
+    "growing": "grown, FAR 0.1 %",
     "robustness": "no channel",
     "erasure": erasure.POSTED,
 }
