@@ -416,6 +416,14 @@ class Attack(Method):
         """The threat model under the parameters given; a class attribute will do where it is constant."""
 
     @property
+    def made_elsewhere(self) -> tuple[str, ...] | None:
+        """The surrogates, as declared, of cloaks that somebody else made; None where the attack makes them here.
+
+        Names that no backbone here has are kept as they are: of these nobody can say whether the tracker is one.
+        """
+        return None
+
+    @property
     def scope(self) -> Literal["image", "identity"]:
         """What one cloak depends on: its own photo, or the identity's other gallery photos too.
 

@@ -70,7 +70,7 @@ QUICK = {
 }
 """Parameters for plugins that take long under their own, need some, or need weights no test can have (LPIPS' trunk)."""
 
-NEEDS_A_PATH = {("backbones", "onnx"), ("datasets", "folder")}
+NEEDS_A_PATH = {("attacks", "precomputed"), ("backbones", "onnx"), ("datasets", "folder")}
 """Plugins that read a file or folder of the user's, which a test has to make first."""
 
 PLUGINS = [

@@ -55,6 +55,8 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "fetch": ("bench.cli.fetch:fetch", "Fetch data sets, weights and trunks, checked by digest."),
         "data": ("bench.cli.data:data", "List datasets, add folders of your own."),
         "models": ("bench.cli.models:models", "List, convert, verify and calibrate backbones."),
+        "export": ("bench.cli.exchange:export_group", "Write crops for a method that runs elsewhere."),
+        "import": ("bench.cli.exchange:import_group", "Take in the cloaks that it made, with their card."),
         "store": ("bench.cli.store:store_group", "Check, repair, clear and copy the store of artefacts."),
         "doctor": ("bench.cli.doctor:doctor", "Show what is installed, what is missing, and how to get it."),
     },

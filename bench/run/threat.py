@@ -6,7 +6,7 @@ against says so. All of it is known before work starts; what would be impossible
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -91,6 +91,9 @@ class CellThreat(Frozen):
         "do not tell",
     )
     model_time_reason: str = Field(NOT_RECORDED, description="why model_time is empty")
+    external: bool = Field(
+        False, description="somebody else made the cloaks: surrogates, budget and training are as declared"
+    )
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ class Threats:
         """Return the threat model of a cell."""
         run = self.run
         attack, defense = run.attacks[cell.attack], run.defenses[cell.defense]
-        surrogates = run.helpers(attack, cell.backbone)
+        declared = attack.made_elsewhere
+        surrogates = run.helpers(attack, cell.backbone) if declared is None else _known(declared)
         binding = run.binding(defense, cell.backbone)
         trained_with = self.extractors(cell)
         overlap = self.identity_overlap(cell)
@@ -139,9 +143,11 @@ class Threats:
         time, why_no_time = self._model_times(known, trackers)
         used = (*known, *self._trained_surrogates(cell))
         return CellThreat(
-            surrogates="|".join(surrogates),
+            surrogates="|".join(surrogates if declared is None else declared),
             extractors="|".join(binding.backbones),
-            access=self._access(used, trackers),
+            access=self._access(
+                used, trackers, unknown=declared is not None and len(declared) > len(surrogates)
+            ),
             extractor_is_tracker=any(self.same_weights(trained_with, own) for own in trackers),
             related=any(self._related(name, own) for name in {*known, *trained_with} for own in trackers),
             extractors_are_surrogates=any(self.same_weights(binding.backbones, name) for name in surrogates),
@@ -152,8 +158,9 @@ class Threats:
             identity_overlap=overlap.overlap,
             identity_overlap_detail=overlap.detail,
             impostor_overlap=self.impostor_overlap.overlap if self.run.impostors else "",
-            model_time=time,
-            model_time_reason=why_no_time,
+            model_time=time if declared is None else "",
+            model_time_reason=why_no_time if declared is None else "the cloaks were made elsewhere",
+            external=declared is not None,
         )
 
     def extractors(self, cell: Cell) -> tuple[str, ...]:
@@ -290,10 +297,10 @@ class Threats:
         run = self.run
         return run.backbones.get(name) or run.substitutes.get(name) or factory.backbone(name)
 
-    def _access(self, surrogates: tuple[str, ...], trackers: tuple[str, ...]) -> str:
-        if not surrogates:
-            return ""
-        return "white-box" if any(self.same_weights(surrogates, each) for each in trackers) else "black-box"
+    def _access(self, surrogates: tuple[str, ...], trackers: tuple[str, ...], *, unknown: bool) -> str:
+        if any(self.same_weights(surrogates, each) for each in trackers):
+            return "white-box"
+        return "black-box" if surrogates or unknown else ""
 
     def _model_times(self, surrogates: tuple[str, ...], trackers: tuple[str, ...]) -> tuple[ModelTime, str]:
         """Return whether every backbone that a tracker embeds with is later than every surrogate."""
@@ -422,6 +429,12 @@ def training_source(
     # Without files nothing was trained before the run, whatever a method calls the photos that the run hands it.
     in_run = declared == "none" or (declared == f"{dataset}/{TRAINING}" and not method.files(binding))
     return learnt_from(dataset, split) if in_run else declared
+
+
+def _known(declared: Sequence[str]) -> tuple[str, ...]:
+    """Return those of some names that a registered backbone has."""
+    registered = registry.EVERY["backbones"].entries()
+    return tuple(name for name in declared if name in registered)
 
 
 def _counted(evaluated: frozenset[str], identities: Iterable[str], where: str) -> OverlapFinding:

@@ -44,6 +44,7 @@ def threat(access):
         "attack_seen_by_defense": "unseen",
         "attack_adapts_to_defense": False,
         "attack_adapts_in_part": False,
+        "external": False,
         "identity_overlap": "no",
     }
     return CellThreat(**{k: v for k, v in known.items() if k in CellThreat.model_fields})

@@ -45,7 +45,6 @@ def site(tmp_path_factory) -> Path:
     return out
 
 
-@pytest.mark.slow
 def test_the_site_links_to_pages_and_anchors_that_are_there(site: Path) -> None:
     pages = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
     ids = {path: set(re.findall(r'\bid="([^"]+)"', text)) for path, text in pages.items()}

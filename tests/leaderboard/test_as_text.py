@@ -17,7 +17,7 @@ PLAIN = {
     "normal_accuracy": 0.99, "normal_accuracy_low": 0.95, "normal_accuracy_high": 1.0, "recovery": 0.25,
     "cloak_psnr": 31.26, "cloak_unchanged": 0.0, "access": "black-box", "p_holm": 0.001, "benchmark_version": "1",
     "extractor_is_tracker": False, "related": False, "extractors_are_surrogates": False,
-    "attack_adapts_to_defense": False, "attack_adapts_in_part": False,
+    "attack_adapts_to_defense": False, "attack_adapts_in_part": False, "external": False,
 }  # fmt: skip
 
 USUAL = ("fawkes", "lowkey", "my-cloak", "pgd:eps=15,goal=targeted")

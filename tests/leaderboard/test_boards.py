@@ -18,7 +18,8 @@ PLAIN = {
     "requested": True, "status": "ok", "n_identities": 20, "n_probes": 40, "normal_accuracy": 0.9,
     "normal_accuracy_low": 0.8, "normal_accuracy_high": 0.95, "cloak_psnr": 30.0, "access": "black-box",
     "extractor_is_tracker": False, "related": False, "extractors_are_surrogates": False,
-    "attack_adapts_to_defense": False, "attack_adapts_in_part": False, "benchmark_version": "1", "run": "0123456789ab",
+    "attack_adapts_to_defense": False, "attack_adapts_in_part": False, "external": False,
+    "benchmark_version": "1", "run": "0123456789ab",
 }  # fmt: skip
 
 RATES = {

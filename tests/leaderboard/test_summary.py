@@ -32,7 +32,7 @@ PLAIN = {
     "rank_low": 2, "rank_high": 3, "tie_group": "b", "cloak_psnr": 31.26, "cloak_ssim": 0.91239,
     "lpips_reason": "no trunk", "access": "black-box", "extractor_is_tracker": False, "related": False,
     "extractors_are_surrogates": False, "attack_seen_by_defense": "not-trained",
-    "attack_adapts_to_defense": False, "attack_adapts_in_part": False,
+    "attack_adapts_to_defense": False, "attack_adapts_in_part": False, "external": False,
     "identity_overlap": "no", "benchmark_version": "1", "run": "0123456789ab",
 }  # fmt: skip
 

@@ -20,7 +20,7 @@ PLAIN = {
     "normal_accuracy": 0.99, "recovery_reason": "no defence", "ranking_reason": "not ranked",
     "cloak_reason": "none measured", "access": "black-box", "extractor_is_tracker": False, "related": False,
     "extractors_are_surrogates": False, "attack_seen_by_defense": "not-trained",
-    "attack_adapts_to_defense": False, "attack_adapts_in_part": False,
+    "attack_adapts_to_defense": False, "attack_adapts_in_part": False, "external": False,
     "identity_overlap": "no", "benchmark_version": "1", "run": "0123456789ab",
 }  # fmt: skip
 

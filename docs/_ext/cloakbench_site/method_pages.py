@@ -111,8 +111,8 @@ def _parts(
     if isinstance(method, contracts.Attack):
         yield "## Threat model\n\nUnder the default parameters.\n"
         yield _model_table(method.threat)
-    card = getattr(method, "card", None)
-    if isinstance(method, contracts.Backbone) and card is not None:
+    card = getattr(method, "card", None) if isinstance(method, contracts.Backbone) else None
+    if card is not None:
         yield "## Card of the weights\n"
         yield _model_table(card)
     yield from _weights(cls, name)
