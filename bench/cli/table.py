@@ -277,6 +277,85 @@ def _means(rows: list[dict[str, Any]]) -> "tuple[TextColumn, ...]":
     )
 
 
+# -- groups --------------------------------------------------------------------------------------------------
+
+
+@table.command(
+    epilog="""\b
+Examples:
+  bench table groups runs/3f2a --groups groups.csv
+  bench table groups runs/3f2a --groups groups.csv --csv groups-of-3f2a.csv
+"""
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--groups",
+    required=True,
+    type=_FILE,
+    help="CSV with the columns identity and group. Nobody is put into a group by a face.",
+)
+@_table_options
+def groups(run: Path, groups: Path, **form: Any) -> None:
+    """Tabulate who is protected less in the finished run in folder RUN: rates of groups of identities.
+
+    ASR and normal accuracy of each group in each cell with their intervals, beside those of all other groups; the
+    difference with its interval, its test, and the difference that so many identities could show.
+    """
+    from bench.leaderboard import groups as by_group
+
+    def make() -> "pd.DataFrame":
+        results, known = _results(run), by_group.read_groups(groups)
+        found = by_group.table(results, known)
+        if without := by_group.left_out(results, known):
+            click.echo(f"{without} evaluated identities have no group and are left out.", err=True)
+        return found
+
+    _give(make, by_group.COLUMNS, _show_groups, **form)
+
+
+def _show_groups(found: "pd.DataFrame", *, full: bool) -> None:
+    from bench.leaderboard.groups import sentences
+
+    for (head, condition), rows in found.groupby(["head", "condition"], sort=False):
+        print_table(
+            _groups(rows_of(rows)), ", ".join(filter(None, [f"head {head}", str(condition)])), full=full
+        )
+    for sentence in sentences(found):
+        click.echo(sentence)
+
+
+def _groups(rows: list[dict[str, Any]]) -> "tuple[TextColumn, ...]":
+    from bench.leaderboard.as_text import TextColumn, texts
+    from bench.leaderboard.summary import measured
+
+    def rate(name: str, of: str, heading: str, **more: Any) -> TextColumn:
+        show = measured(of, factor=100, interval="ends" in more)
+        return TextColumn(name, heading, tuple(map(show, rows)), numeric=True, unit=" %", **more)
+
+    words = {"asr": "ASR", "normal_accuracy": "normal accuracy"}
+    return (
+        *(
+            TextColumn(axis, axis, texts(row[axis] for row in rows), says="always")
+            for axis in ("attack", "defense", "backbone")
+        ),
+        TextColumn("measure", "measure", texts(words[row["measure"]] for row in rows), says="always"),
+        TextColumn("group", "group", texts(row["group"] for row in rows), says="always"),
+        TextColumn(
+            "identities", "n", texts(str(row["n_identities"]) for row in rows), numeric=True, says="always"
+        ),
+        rate("rate", "rate", "%", says="always", ends=1),
+        rate("others", "others", "others\n%"),
+        rate("difference", "difference", "differ-\nence", ends=1),
+        TextColumn(
+            "p",
+            "p\n(Holm)",
+            texts("NA" if row["p_holm"] is None else f"{row['p_holm']:.2g}" for row in rows),
+            numeric=True,
+        ),
+        rate("minimum detectable difference", "minimum_detectable_difference", "detect-\nable"),
+    )
+
+
 # -- erasure -------------------------------------------------------------------------------------------------
 
 

@@ -144,11 +144,21 @@ def _check(sd: float, n: int, alpha: float, power: float = POWER) -> None:
 
 
 def _power(effect: float, n: int, alpha: float) -> float:
-    """Return the power for `effect` = difference / sd: P(|T| > t) with T noncentral t, shifted by effect·√n."""
+    """Return the power for `effect` = difference / sd."""
+    return power_of_t(effect * math.sqrt(n), n - 1, alpha)
+
+
+def power_of_t(shift: float, freedom: float, alpha: float) -> float:
+    """Return the power of a two-sided t test: P(|T| > t), T noncentral t.
+
+    Args:
+        shift: difference over its standard error, ≥ 0.
+        freedom: degrees of freedom, > 0.
+        alpha: two-sided level.
+    """
     from scipy.special import nctdtr, stdtrit
 
-    bound = float(stdtrit(n - 1, 1 - alpha / 2))
-    shift = effect * math.sqrt(n)
-    wrong_side = float(nctdtr(n - 1, shift, -bound))
+    bound = float(stdtrit(freedom, 1 - alpha / 2))
+    wrong_side = float(nctdtr(freedom, shift, -bound))
     # Far from the null SciPy gives NaN for this tail, which is below 1e-16 there.
-    return 1 - float(nctdtr(n - 1, shift, bound)) + (0.0 if math.isnan(wrong_side) else wrong_side)
+    return 1 - float(nctdtr(freedom, shift, bound)) + (0.0 if math.isnan(wrong_side) else wrong_side)
