@@ -137,5 +137,5 @@ def cloaks(folder: Path, crops: Path, as_json: bool, **declared: Any) -> None:
         f"{count} cloaks, {found.unchanged} of them the photo itself; {of_changed}, largest change {found.linf} levels."
     )
     click.echo(
-        f"{folder / CARD} written. Next: bench run --dataset {found.card.dataset} --attack precomputed:{folder}"
+        f"{folder / CARD} written. How a run takes it: the last example of bench import cloaks --help."
     )

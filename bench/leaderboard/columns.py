@@ -129,7 +129,7 @@ COLUMNS: Mapping[str, str] = {
     "empty: there are none",
     "model_time": "later: the tracker's weights were published after every surrogate's; not-later; empty: not known",
     "model_time_reason": "why model_time is empty",
-    "external": "somebody else made the cloaks (`precomputed`): surrogates, budget and training are as declared",
+    "external": "somebody else made the cloaks: surrogates, budget and training are as declared",
     "dataset_note": "a caution about the dataset, about the development split, and about embeddings that are not of "
     "float32",
     "benchmark_version": "rows of different versions are not compared",
