@@ -16,7 +16,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bench.contracts import CROP_SIZE, Attack, Binding, Context, Faces, MethodParams, ThreatModel
+from bench.contracts import (
+    CROP_SIZE,
+    Attack,
+    Binding,
+    Context,
+    Faces,
+    MadeElsewhere,
+    MethodParams,
+    ThreatModel,
+)
 from bench.data.cloak_cards import CARD, CloakCard, cloak_path, read_card
 from bench.errors import DataError, UsageError
 from bench.faces.photos import read_photo
@@ -74,9 +83,11 @@ class Precomputed(Attack):
         )
 
     @property
-    def made_elsewhere(self) -> tuple[str, ...]:
-        """The surrogates that the card declares."""
-        return self.card.surrogates if self.params.path else ()
+    def made_elsewhere(self) -> MadeElsewhere:
+        """What the card declares."""
+        if not self.params.path:
+            return MadeElsewhere((), "")
+        return MadeElsewhere(self.card.surrogates, self.card.dataset_fingerprint)
 
     def training_identities(self, binding: Binding) -> str:
         """Return what the card declares."""

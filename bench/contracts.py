@@ -416,11 +416,8 @@ class Attack(Method):
         """The threat model under the parameters given; a class attribute will do where it is constant."""
 
     @property
-    def made_elsewhere(self) -> tuple[str, ...] | None:
-        """The surrogates, as declared, of cloaks that somebody else made; None where the attack makes them here.
-
-        Names that no backbone here has are kept as they are: of these nobody can say whether the tracker is one.
-        """
+    def made_elsewhere(self) -> MadeElsewhere | None:
+        """What is declared of cloaks that somebody else made; None where the attack makes them here."""
         return None
 
     @property
@@ -480,6 +477,20 @@ class Attack(Method):
             ctx: with the surrogates in `backbones`.
         """
         raise TypeError(f"{type(self).__name__} declares erasable = {self.erasable} and has no erase()")
+
+
+@dataclass(frozen=True)
+class MadeElsewhere:
+    """What is declared of cloaks that somebody else made.
+
+    Attributes:
+        surrogates: networks that took part, by the harness' names where it has them; of others the declaration is taken
+            that none is the tracker.
+        dataset_fingerprint: of the dataset whose crops were cloaked (`Dataset.fingerprint`).
+    """
+
+    surrogates: tuple[str, ...]
+    dataset_fingerprint: str
 
 
 @dataclass(frozen=True)

@@ -284,7 +284,7 @@ class _Training:
 
     def _identities(self) -> tuple[list[Identity], list[Identity], list[Identity]]:
         """Return identities held out, trained on and imitated; nobody is two of these."""
-        everyone = self.request.dataset.identities()
+        everyone = learnt_from(self.request).identities
         targets = list(target_identities(everyone, self.params.split_seed)[: self.params.targets])
         imitated = {identity.id for identity in targets}
         rng = numpy_generator(self.request.seed, "erasablemask/identities")

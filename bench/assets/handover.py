@@ -25,6 +25,7 @@ from bench.errors import DataError, UsageError
 from bench.faces.alignment import TEMPLATE
 from bench.faces.photos import read_photo
 from bench.files import write_atomically
+from bench.plugins import registry
 from bench.run import calls
 from bench.run.resolve import Resolved
 
@@ -156,12 +157,14 @@ class Imported:
         unchanged: cloaks that are the crop itself.
         linf: largest change of a pixel, grey levels.
         psnr: mean over the others, dB; NaN where there is none.
+        unknown: declared surrogates that no registered backbone is called.
     """
 
     card: CloakCard
     unchanged: int
     linf: int
     psnr: float
+    unknown: tuple[str, ...]
 
 
 def import_cloaks(folder: Path, crops: Path, declared: Declared, report: Report) -> Imported:
@@ -186,6 +189,10 @@ def import_cloaks(folder: Path, crops: Path, declared: Declared, report: Report)
     files: dict[str, CloakFile] = {}
     changes, errors = [], []
     for done, (image, entry) in enumerate(sorted(wanted.items()), 1):
+        if (folder / entry.file).is_symlink():
+            raise DataError(
+                f"{folder / entry.file} is a link. Put the file itself there, so that the folder is whole."
+            )
         content, cloak = _read_cloak(folder / entry.file)
         change = np.abs(cloak.astype(np.int16) - _read_crop(crops, entry))
         changes.append(int(change.max()))
@@ -211,7 +218,9 @@ def import_cloaks(folder: Path, crops: Path, declared: Declared, report: Report)
     write_atomically(folder / CARD, _as_json(card.model_dump(mode="json")))
     psnr = [10 * math.log10(255**2 / error) for error in errors if error]
     mean = sum(psnr) / len(psnr) if psnr else math.nan
-    return Imported(card, errors.count(0.0), max(changes), mean)
+    registered = registry.EVERY["backbones"].entries()
+    unknown = tuple(name for name in declared.surrogates if name not in registered)
+    return Imported(card, errors.count(0.0), max(changes), mean, unknown)
 
 
 def _listed(split: Split) -> Iterator[tuple[str, str, Literal["gallery", "probe"], str]]:

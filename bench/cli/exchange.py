@@ -116,6 +116,11 @@ def cloaks(folder: Path, crops: Path, as_json: bool, **declared: Any) -> None:
             folder, crops, Declared(**declared), lambda done, total: report("check cloaks", done, total)
         )
     count = len(found.card.cloaks)
+    if found.unknown:
+        click.echo(
+            f"No backbone here is called {', '.join(found.unknown)}: that none of them is a tracker is taken from you.",
+            err=True,
+        )
     if as_json:
         psnr = round(found.psnr, 2) if found.psnr == found.psnr else None
         print_json(

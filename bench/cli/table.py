@@ -338,6 +338,7 @@ def _groups(rows: list[dict[str, Any]]) -> "tuple[TextColumn, ...]":
             TextColumn(axis, axis, texts(row[axis] for row in rows), says="always")
             for axis in ("attack", "defense", "backbone")
         ),
+        TextColumn("seed", "seed", texts(str(row["seed"]) for row in rows), numeric=True),
         TextColumn("measure", "measure", texts(words[row["measure"]] for row in rows), says="always"),
         TextColumn("group", "group", texts(row["group"] for row in rows), says="always"),
         TextColumn(

@@ -43,8 +43,9 @@ COLUMNS: Mapping[str, str] = {
     "difference_low": "lower end of its 95 % interval (square-and-add of both intervals)",
     "difference_high": "upper end",
     "p": "labels of group and others dealt anew, Welch's t",
-    "p_holm": "after Holm over all rows of the table",
-    "minimum_detectable_difference": "in this comparison at 80 % power, at the level of Holm's first step",
+    "p_holm": "after Holm over all rows of the table, those of other seeds too",
+    "minimum_detectable_difference": "in this comparison at 80 % power, at the level of Holm's first step; empty where "
+    "not even 1 would be found, or where nothing varies within the groups",
     "caution": f"few-identities: fewer than {FEW} in the group or among the others",
     "reason": "why there is no test",
 }
@@ -108,10 +109,10 @@ def sentences(found: pd.DataFrame) -> list[str]:
         more = "higher" if row["difference"] > 0 else "lower"
         what = "ASR" if row["measure"] == "asr" else "normal accuracy"
         said.append(
-            f"{row['group']}: {what} of {row['attack']} x {row['defense']} on {row['backbone']} is "
+            f"{row['group']}: {what} of {row['attack']} x {row['defense']} on {row['backbone']}{_where(row, found)} is "
             f"{100 * abs(row['difference']):.1f} points {more} than of the others (p {row['p_holm']:.2g} after Holm)."
         )
-    least = found["minimum_detectable_difference"].dropna()
+    least = found["minimum_detectable_difference"].dropna().astype(float)
     if len(least):
         said.append(
             f"Where none is shown there may be one: at 80 % power {100 * least.median():.1f} points are detected "
@@ -129,6 +130,12 @@ def sentences(found: pd.DataFrame) -> list[str]:
     return said
 
 
+def _where(row: Mapping[Any, Any], found: pd.DataFrame) -> str:
+    """Return what else tells a row from others of the table: head, condition, seed."""
+    several = [axis for axis in ("head", "condition", "seed") if len({*found[axis]}) > 1]
+    return f" ({', '.join(f'{axis} {row[axis]}' for axis in several)})" if several else ""
+
+
 def left_out(results: Results, groups: Mapping[str, str]) -> int:
     """Return how many evaluated identities have no group."""
     return len(_evaluated(results) - groups.keys())
@@ -140,12 +147,14 @@ def _evaluated(results: Results) -> set[str]:
         for condition in results.conditions(point):
             rates = results.rates_of(point, condition, "asr")
             if rates is not None:
-                return {*map(str, rates.index)}
+                found |= {*map(str, rates.index)}
     return found
 
 
 def _check(results: Results, groups: Mapping[str, str]) -> None:
     evaluated = _evaluated(results)
+    if not evaluated:
+        raise DataError("this run decided nothing, so that nobody has a rate; its leaderboard says why.")
     strange = sorted(groups.keys() - evaluated)
     if strange:
         some = ", ".join(sorted(evaluated)[:3])
@@ -195,13 +204,13 @@ def _of_rates(
             "group": group,
             "n_identities": len(one),
             "rate": found.first.value,
-            "rate_low": found.first.low,
-            "rate_high": found.first.high,
+            "rate_low": None if dependence else found.first.low,
+            "rate_high": None if dependence else found.first.high,
             "others": found.second.value,
             "n_others": len(two),
             "difference": found.difference.value,
-            "difference_low": found.difference.low,
-            "difference_high": found.difference.high,
+            "difference_low": None if dependence else found.difference.low,
+            "difference_high": None if dependence else found.difference.high,
             "p": None if reason else found.p,
             "caution": "few-identities" if min(len(one), len(two)) < FEW else "",
             "reason": reason,

@@ -42,11 +42,11 @@ CONDITIONS: Mapping[str, str] = {
     "verification": "dodging, FAR 1 %",
     "identification": "rank 1",
     "scenarios": "cloaked gallery, clean query",
-    "growing": "grown, FAR 0.1 %",
+    "growing": "grown",
     "robustness": "no channel",
     "erasure": erasure.POSTED,
 }
-"""Protocol → the condition the key results are about, where the run has it; else the first that is ranked."""
+"""Protocol → the condition the key results are about, or how it begins, where the run has it; else the first ranked."""
 
 COLUMNS = (
     Column("What"),
@@ -119,7 +119,7 @@ def focus_of(view: RunView) -> pd.DataFrame:
     known = rows[rows["asr"].notna()]
     wanted = {
         "head": results.values("head"),
-        "condition": (CONDITIONS.get(protocol_of(view), ""), *results.ranked_conditions()),
+        "condition": _questions(CONDITIONS.get(protocol_of(view), ""), results.ranked_conditions()),
         "access": ("black-box", "white-box"),
         "against": (EVERY, *real(results, "attack")),
     }
@@ -128,6 +128,12 @@ def focus_of(view: RunView) -> pd.DataFrame:
         choice = {column: next((one for one in preferred if one in there), min(there, default=""))}
         known, rows = matching(known, **choice), matching(rows, **choice)
     return rows.sort_values("asr", kind="stable")
+
+
+def _questions(own: str, conditions: Sequence[str]) -> tuple[str, ...]:
+    """Return a run's conditions with the protocol's own question first, at whatever threshold it is asked."""
+    at_a_threshold = (name for name in conditions if own and name.startswith(f"{own}, "))
+    return (own, *at_a_threshold, *conditions)
 
 
 def place(row: Row) -> dict[str, str]:

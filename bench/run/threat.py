@@ -132,8 +132,8 @@ class Threats:
         """Return the threat model of a cell."""
         run = self.run
         attack, defense = run.attacks[cell.attack], run.defenses[cell.defense]
-        declared = attack.made_elsewhere
-        surrogates = run.helpers(attack, cell.backbone) if declared is None else _known(declared)
+        declared = None if attack.made_elsewhere is None else attack.made_elsewhere.surrogates
+        surrogates = run.helpers(attack, cell.backbone) if declared is None else self._known(declared)
         binding = run.binding(defense, cell.backbone)
         trained_with = self.extractors(cell)
         overlap = self.identity_overlap(cell)
@@ -237,8 +237,24 @@ class Threats:
                 self._check_pool(method, tracker)
             for attack in self.run.attacks.values():
                 self._check_recipe(attack, tracker)
+                self._check_photos_of(attack)
             for defense in self.run.defenses.values():
                 self._check_substitution(defense, tracker)
+
+    def _check_photos_of(self, attack: Attack) -> None:
+        """Refuse cloaks that were made of other photos than the run's."""
+        declared = attack.made_elsewhere
+        if declared is not None and declared.dataset_fingerprint != self.run.fingerprint:
+            raise UsageError(
+                f"the cloaks of {factory.canonical(attack)} were made of other photos or other crops than those of "
+                f"'{self.run.spec.dataset}' here, though the dataset's name is the same. Export the crops again, cloak "
+                "these, and import them."
+            )
+
+    def _known(self, declared: Sequence[str]) -> tuple[str, ...]:
+        """Return those of some names that a backbone here has: a registered one, or one of the run's."""
+        here = {*registry.EVERY["backbones"].entries(), *self.run.backbones}
+        return tuple(name for name in declared if name in here)
 
     def _check_substitution(self, defense: Defense, tracker: str) -> None:
         """Refuse what a substitution refuses; what an attack makes of its surrogates is its own affair."""
@@ -429,12 +445,6 @@ def training_source(
     # Without files nothing was trained before the run, whatever a method calls the photos that the run hands it.
     in_run = declared == "none" or (declared == f"{dataset}/{TRAINING}" and not method.files(binding))
     return learnt_from(dataset, split) if in_run else declared
-
-
-def _known(declared: Sequence[str]) -> tuple[str, ...]:
-    """Return those of some names that a registered backbone has."""
-    registered = registry.EVERY["backbones"].entries()
-    return tuple(name for name in declared if name in registered)
 
 
 def _counted(evaluated: frozenset[str], identities: Iterable[str], where: str) -> OverlapFinding:

@@ -125,8 +125,12 @@ def _welch(rows: Floats, n: int) -> Floats:
     return found
 
 
-def detectable(first: ArrayLike, second: ArrayLike, alpha: float = ALPHA, power: float = POWER) -> float:
+def detectable(
+    first: ArrayLike, second: ArrayLike, alpha: float = ALPHA, power: float = POWER
+) -> float | None:
     """Return the smallest difference of two such means that Welch's t test finds with the given power.
+
+    None where that is above 1, which no two rates differ by, and where nothing varies within either set.
 
     Args:
         first: rates of one set, at least two.
@@ -140,11 +144,12 @@ def detectable(first: ArrayLike, second: ArrayLike, alpha: float = ALPHA, power:
         (float(np.var(each, ddof=1)) / len(each), len(each)) for each in map(np.asarray, (first, second))
     ]
     squared = sum(part for part, _ in parts)
-    if squared == 0:
-        return 0.0
+    if squared < 1e-24:
+        return None
     freedom = squared**2 / sum(part**2 / (n - 1) for part, n in parts)
     most = 1.0
     while power_of_t(most, freedom, alpha) < power:
         most *= 2
     shift = float(brentq(lambda each: power_of_t(each, freedom, alpha) - power, 0, most))
-    return shift * math.sqrt(squared)
+    least = shift * math.sqrt(squared)
+    return least if least <= 1 else None

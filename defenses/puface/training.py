@@ -153,6 +153,11 @@ class PuFaceTrainer(Trainer):
             low, high = self.adaptive_eps
             if not 0 < low <= high <= 255:
                 raise ValueError(f"adaptive_eps {low}|{high} is not 0 < least ≤ greatest ≤ 255")
+            if self.perceptual_weight and not round(self.batch * self.natural_share):
+                raise ValueError(
+                    f"perceptual_weight {self.perceptual_weight:g} weighs natural photos, and natural_share "
+                    f"{self.natural_share:g} of {self.batch} leaves none in a batch"
+                )
             if any(count < 1 for count in self.cloaks):
                 raise ValueError(f"cloaks {self.cloaks}: at least one photo each")
             return self

@@ -96,7 +96,7 @@ def test_the_card_has_what_is_declared_and_what_was_measured_is_told(crops, cloa
     assert (card.method, card.surrogates, card.max_linf) == ("waves", ("irse50", "facenet"), 9)
     manifest = read_manifest(crops)
     assert set(card.cloaks) == {image for image, entry in manifest.photos.items() if entry.role == "gallery"}
-    assert (found.linf, found.unchanged) == (9, 0)
+    assert (found.linf, found.unchanged, found.unknown) == (9, 0, ("irse50", "facenet"))
     assert found.psnr == pytest.approx(10 * np.log10(255**2 / (9**2 / 2)), abs=0.1)
 
 
@@ -109,6 +109,12 @@ def test_probes_may_be_cloaked_too(crops, cloaks):
         shutil.copy(crops / entry.file, cloaks / entry.file)
     found = import_cloaks(cloaks, crops, Declared("m"), silent)
     assert (len(found.card.cloaks), found.unchanged) == (len(read_manifest(crops).photos), len(probes))
+
+
+def _link(folder):
+    path = first_of(folder)
+    path.rename(folder.parent / "elsewhere.png")
+    path.symlink_to(folder.parent / "elsewhere.png")
 
 
 def _lose(folder):
@@ -144,6 +150,7 @@ def _overdo(folder):
         (_shrink, r"is 112×100 pixels, its crop is 112×112"),
         (_as_jpeg, r"is no PNG\. A run makes its own losses"),
         (_cut, r"cannot be decoded"),
+        (_link, r"is a link\. Put the file itself there"),
         (_overdo, r"changes a pixel by \d+ grey levels, and 9 are declared"),
     ],
 )
@@ -195,7 +202,7 @@ def test_it_hands_out_the_pixels_of_the_files(imported):
 
 def test_it_is_what_its_card_declares(imported):
     attack = Precomputed(Precomputed.Params(path=str(imported)))
-    assert attack.made_elsewhere == ("synthetic-iresnet", "irse50")
+    assert attack.made_elsewhere.surrogates == ("synthetic-iresnet", "irse50")
     assert (attack.threat.max_linf, attack.threat.goal) == (9, "untargeted")
     assert attack.training_identities(Binding("", "", (), "")) == "unknown"
 
@@ -228,6 +235,18 @@ def test_what_it_refuses(imported, tmp_path):
     (imported / CARD).write_text("{}")
     with pytest.raises(DataError, match="is no card of cloaks"):
         handed(imported, [image])
+
+
+def test_cloaks_of_other_crops_are_refused_though_the_name_is_the_same(imported, cli, tmp_path):
+    content = json.loads((imported / CARD).read_text())
+    (imported / CARD).write_text(json.dumps({**content, "dataset_fingerprint": "another"}))
+    code, out, err = cli(
+        "run", "--dataset", "synthetic:identities=6,photos=4", "--identities", 4, "--attack", f"precomputed:{imported}",
+        "--backbone", "synthetic-mobilefacenet", "--store", tmp_path / "store",
+    )  # fmt: skip
+    assert (code, out) == (2, "")
+    assert "were made of other photos or other crops" in err
+    assert not (tmp_path / "store").exists()
 
 
 # --- the commands and a run -----------------------------------------------------------------------------------------

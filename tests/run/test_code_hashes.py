@@ -455,7 +455,7 @@ def test_more_roots_are_part_of_the_digest():
 
 RECORDED = {
     1: {
-        "bench.contracts": "e96f5d93438294f54680b1f97aecb0faeec9e093eb9a2f79d2a9ecbae95d592c",
+        "bench.contracts": "9f76c1796022c9105b401096fc6bbecf4074fa374156d2e720e8710618ee963c",
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
         "bench.run.calls": "b6f1826605a2d7305750e37e4b5530f19e301499f5c991297470e3754d301848",
         "bench.run.graph": "64400036e9a2b6f89a70602097564553bb15d5b9cfe6dde1cda8ef54ab7f5c92",

@@ -88,7 +88,8 @@ def test_the_detectable_difference_is_found_with_the_power_that_is_said():
         found.append(stats.ttest_ind(first, second, equal_var=False).pvalue <= 0.05)
     assert np.mean(found) == pytest.approx(0.8, abs=0.04)
     assert detectable(one, two, alpha=0.001) > least
-    assert detectable(np.full(5, 0.2), np.full(7, 0.2)) == pytest.approx(0, abs=1e-12)
+    assert detectable(np.full(5, 0.2), np.full(7, 0.8)) is None
+    assert detectable(rates(0.5, 6, 1), rates(0.5, 6, 2), alpha=0.05 / 2000) is None
 
 
 def test_what_is_reported_and_what_too_few_identities_leave_out():

@@ -299,6 +299,11 @@ def test_the_perceptual_loss_is_that_of_the_natural_photos_of_the_batch(tmp_path
     assert losses[1] - losses[0] == pytest.approx(weight * float(change[:2].detach().sum()) / 8, rel=1e-4)
 
 
+def test_a_perceptual_weight_of_no_photo_is_refused() -> None:
+    with pytest.raises(ValidationError, match="natural_share 0 of 32 leaves none"):
+        PuFaceTrainer.Params(perceptual_weight=1, natural_share=0)
+
+
 def test_a_perceptual_weight_without_lpips_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
