@@ -17,10 +17,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from bench.contracts import CROP_SIZE, Frozen, Split
-from bench.data.cloak_cards import CARD, CloakCard, CloakFile
+from bench.data.cloak_cards import CARD, CloakCard, CloakFile, read_listing
 from bench.errors import DataError, UsageError
 from bench.faces.alignment import TEMPLATE
 from bench.faces.photos import read_photo
@@ -120,20 +120,7 @@ def read_manifest(folder: Path) -> CropManifest:
     Raises:
         DataError: there is none, or it is no manifest.
     """
-    path = folder / MANIFEST
-    try:
-        return CropManifest.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise DataError(
-            f"'{folder}' has no {MANIFEST} that can be read ({error.strerror}). Name the folder that "
-            "`bench export crops` wrote."
-        ) from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise DataError(
-            f"{path} is no manifest of crops: {where}: {first['msg']}. Export the crops again."
-        ) from error
+    return read_listing(folder, MANIFEST, CropManifest, "`bench export crops` writes it, with the crops.")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -15,6 +15,8 @@ from bench.contracts import Frozen
 from bench.errors import DataError
 
 CARD = "card.json"
+
+F = TypeVar("F", bound=Frozen)
 
 
 class CloakFile(Frozen):
@@ -57,20 +59,31 @@ def read_card(folder: Path) -> CloakCard:
     Raises:
         DataError: there is none, or it is no card.
     """
-    path = folder / CARD
+    fix = f"`bench import cloaks {folder} --crops DIR` checks the images and writes it."
+    return read_listing(folder, CARD, CloakCard, fix)
+
+
+def read_listing(folder: Path, name: str, model: type[F], fix: str) -> F:
+    """Return what a JSON file in a folder of images says of them.
+
+    Args:
+        folder: of the images.
+        name: of the file.
+        model: of its content.
+        fix: a sentence that says how the file comes about.
+
+    Raises:
+        DataError: there is none, or it says something else.
+    """
+    path = folder / name
     try:
-        return CloakCard.model_validate_json(path.read_bytes())
+        return model.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise DataError(
-            f"'{folder}' has no {CARD} that can be read ({error.strerror}). `bench import cloaks {folder} --crops DIR` "
-            "checks the images and writes it."
-        ) from error
+        raise DataError(f"'{folder}' has no {name} that can be read ({error.strerror}). {fix}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise DataError(
-            f"{path} is no card of cloaks: {where}: {first['msg']}. Write it anew with `bench import cloaks`."
-        ) from error
+        raise DataError(f"{path} is not what it should be: {where}: {first['msg']}. {fix}") from error
 
 
 def cloak_path(folder: Path, entry: CloakFile) -> Path:

@@ -168,7 +168,7 @@ def test_crops_that_were_changed_are_refused(crops, cloaks, tmp_path):
     with pytest.raises(DataError, match="is not what was exported"):
         import_cloaks(cloaks, own, Declared("m"), silent)
     (own / MANIFEST).write_text('{"format": 2}')
-    with pytest.raises(DataError, match="is no manifest of crops"):
+    with pytest.raises(DataError, match="is not what it should be: format"):
         import_cloaks(cloaks, own, Declared("m"), silent)
     with pytest.raises(UsageError, match="is no folder"):
         import_cloaks(tmp_path / "nowhere", crops, Declared("m"), silent)
@@ -233,7 +233,7 @@ def test_what_it_refuses(imported, tmp_path):
     with pytest.raises(DataError, match="is not in the folder"):
         handed(imported, [image])
     (imported / CARD).write_text("{}")
-    with pytest.raises(DataError, match="is no card of cloaks"):
+    with pytest.raises(DataError, match="is not what it should be: method"):
         handed(imported, [image])
 
 
