@@ -24,6 +24,7 @@ from queue import SimpleQueue
 from typing import Any, Self
 
 from bench.errors import UsageError
+from bench.run.device import usable_cores
 from bench.run.engine import Engine, EngineError, Job, Progress, Report, Submit, Unit
 from bench.run.store import WORKERS
 from bench.run.watch import Death, Message, is_overdue
@@ -65,6 +66,14 @@ class Processes(Engine):
     @contextmanager
     def begin(self, job: Job, progress: Progress) -> Iterator[Submit]:
         """Give places to workers, which start with their first unit. See `Engine.begin`."""
+        if job.threads > 1 and job.threads * self.count > usable_cores():
+            log.warning(
+                "%d processes of %d threads on %d cores: they slow each other down, tenfold and more. Leave --threads "
+                "out, or say --threads 1.",
+                self.count,
+                job.threads,
+                usable_cores(),
+            )
         folder = job.store / WORKERS / f"{platform.node()}-{os.getpid()}"
         job = job.model_copy(update={"workers": job.workers * self.count})
         pool = _Pool(job, progress, folder, _own_environments(job.device, self.count))

@@ -142,6 +142,21 @@ def test_workers_end_with_a_driver_that_is_killed(in_work, workers_of, wait_unti
     go_on()
 
 
+def test_more_threads_than_cores_are_warned_of(monkeypatch, caplog, tmp_path):
+    from types import SimpleNamespace
+
+    from bench.engines import processes
+
+    monkeypatch.setattr(processes, "_Pool", lambda *_: SimpleNamespace(submit=None, end=lambda: None))
+    monkeypatch.setattr(processes, "usable_cores", lambda: 2)
+    for threads, count, warned in ((2, 2, True), (1, 8, False), (1, 2, False), (2, 1, False)):
+        caplog.clear()
+        job = SimpleNamespace(store=tmp_path, threads=threads, device="cpu", workers=1)
+        job.model_copy = lambda update, job=job: job
+        with Processes(count).begin(job, None):
+            assert ("slow each other down" in caplog.text) == warned
+
+
 # -- names ---------------------------------------------------------------------------------------------------
 
 
