@@ -48,7 +48,8 @@ CONTRACT = {"contract": CONTRACT_VERSION, "crop_size": CROP_SIZE, "micro_batch":
 class Frozen(BaseModel):
     """A pydantic model that cannot change and refuses fields it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Built when it is first made: a command defines a hundred models and uses a few.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class MethodParams(Frozen):
@@ -428,6 +429,11 @@ class Attack(Method):
         """
         return "image"
 
+    @property
+    def cloaks_later_photos(self) -> bool:
+        """Whether it can cloak a photo that is posted after the identity's others, as a query is."""
+        return self.scope == "image"
+
     def fit(self, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
         """Learn from training faces (a universal perturbation, a generator); returns named tensors.
 
@@ -477,6 +483,62 @@ class Attack(Method):
             ctx: with the surrogates in `backbones`.
         """
         raise TypeError(f"{type(self).__name__} declares erasable = {self.erasable} and has no erase()")
+
+
+class PersonMask(Attack):
+    """Learns one mask from photos of an identity and lays it on any photo of theirs, also on photos it has not seen.
+
+    The harness learns the mask from the identity's gallery photos that are cloaked, and lays it on these; a protocol
+    that asks for cloaked probes gets these under the same mask.
+    """
+
+    @property
+    def scope(self) -> Literal["image", "identity"]:
+        """The identity."""
+        return "identity"
+
+    @property
+    def cloaks_later_photos(self) -> bool:
+        """True: the mask is there."""
+        return True
+
+    @abstractmethod
+    def learn(self, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
+        """Learn the mask of an identity; returns named tensors.
+
+        Args:
+            faces: photos of one identity, at least one.
+            ctx: with the surrogates in `backbones`.
+        """
+
+    @abstractmethod
+    def apply(self, faces: Faces, mask: Mapping[str, Tensor], ctx: Context) -> Tensor:
+        """Return photos under a mask: N×3×H×W float32 in [0, 1], each as it would be alone.
+
+        Args:
+            faces: photos of the identity, learnt from or not.
+            mask: as `learn` returned it, on `ctx.device`.
+            ctx: as for `learn`; no surrogate is needed.
+        """
+
+    def cloak(self, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
+        """Return every photo given under its identity's mask, learnt from all that are given of that identity."""
+        edits: dict[str, Tensor] = {}
+        for identity in dict.fromkeys(faces.identities):
+            own = faces.subset([row for row, name in enumerate(faces.identities) if name == identity])
+            masked = self.apply(own, self.learn(own, ctx), ctx)
+            edits.update(zip(own.ids, masked, strict=True))
+        return edits
+
+    def take_off(self, faces: Faces, mask: Mapping[str, Tensor], ctx: Context) -> Tensor:
+        """Return photos with a mask taken off: N×3×H×W float32 in [0, 1]; where `erasable`, the mask is the key.
+
+        Args:
+            faces: cloaks as posted, rounded to 8 bits.
+            mask: of the identity, or of another one, which must not do.
+            ctx: as for `apply`.
+        """
+        raise TypeError(f"{type(self).__name__} declares erasable = {self.erasable} and has no take_off()")
 
 
 @dataclass(frozen=True)

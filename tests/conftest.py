@@ -144,6 +144,7 @@ tiny-learning = tiny_methods:Learning
 tiny-imitating = tiny_methods:Imitating
 tiny-sometimes = tiny_methods:Sometimes
 tiny-erasable = tiny_methods:Erasable
+tiny-mask = tiny_methods:Mask
 
 [cloakbench.defenses]
 tiny-centring = tiny_methods:Centring

@@ -60,13 +60,17 @@ QUICK = {
     "adaptive-extractor": "adaptive-extractor:attacks=[pgd:steps=1],steps=2,batch=4",
     "adaptive": "adaptive:attack=[pgd:steps=1],mode=joint",
     "apf": "apf:steps=2",
+    "chameleon": "chameleon:epochs=2",
     "detector": "detector:attacks=[pgd:steps=1],fpr=0.5,steps=2,batch=4",
     "erasablemask": "erasablemask:refinement=2",
     "fawkes": "fawkes:steps=4",
     "fusion": "fusion:backbones=[synthetic-iresnet & synthetic-mobilefacenet-wide]",
     "later": "later:backbone=synthetic-iresnet",
     "lowkey": "lowkey:perceptual=dssim,steps=4",
+    "opom": "opom:steps=6",
+    "protego2d": "protego2d:epochs=2",
     "robust-extractor": "robust-extractor:steps=2,batch=4",
+    "tipim": "tipim:steps=2,targets=2",
 }
 """Parameters for plugins that take long under their own, need some, or need weights no test can have (LPIPS' trunk)."""
 

@@ -14,7 +14,16 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from bench.assets.catalogue import catalogue
 from bench.assets.doctor import EMBEDDED
-from bench.contracts import Attack, BackbonePool, Binding, Context, Defense, Purifier, with_parts
+from bench.contracts import (
+    Attack,
+    BackbonePool,
+    Binding,
+    Context,
+    Defense,
+    PersonMask,
+    Purifier,
+    with_parts,
+)
 from bench.data.files import data_folder, sha256_of
 from bench.errors import UsageError
 from bench.faces.pixels import decode_pixels
@@ -153,7 +162,8 @@ class AppliedAttack(Applied[Attack]):
     @property
     def code(self) -> str:
         """The digest of its code."""
-        return code_digest(type(self.method), "bench.run.stages.cloak")
+        stage = "apply_masks" if isinstance(self.method, PersonMask) else "cloak"
+        return code_digest(type(self.method), f"bench.run.stages.{stage}")
 
     def context(self, key: bytes | None) -> Context:
         """Return the context for `Attack.cloak`, or for `Attack.erase`.

@@ -89,6 +89,7 @@ class PhotosRequest:
         out: the folder to write.
         method: by what.
         key: the key file of an erasable attack; made where it does not exist.
+        masks: the file of masks of an attack that learns one a person; likewise.
         mode: whole photos or crops.
         files: in which format; None for PNG where the attack is erasable (erasing needs every value), and else each
             photo's own.
@@ -102,6 +103,7 @@ class PhotosRequest:
     mode: Mode = "photos"
     files: Format | None = None
     without_location: bool = False
+    masks: Path | None = None
 
     def how(self, default: Format) -> Written:
         """Return how photos are written."""

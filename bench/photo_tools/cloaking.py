@@ -1,22 +1,27 @@
 """Protecting a person's own photos: what is to be done (`plan`), and doing it (`cloak`).
 
-What lives here: the key of an erasable attack, and what a folder of cloaks is. Which photos are protected, and that
-nothing else is ever written as if it were, is in `bench.photo_tools.changing`.
+What lives here: the key of an erasable attack, the masks of one that learns them, and what a folder of cloaks is. Which
+photos are protected, and that nothing else is ever written as if it were, is in `bench.photo_tools.changing`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
 
 from bench import __version__
-from bench.contracts import MICRO_BATCH
+from bench.contracts import MICRO_BATCH, Attack, Context, PersonMask
 from bench.errors import UsageError
+from bench.faces.pixels import Pixels
 from bench.files import check_writable
-from bench.photo_tools import changing, keys
+from bench.photo_tools import changing, keys, masks
 from bench.photo_tools.applied import AppliedAttack
 from bench.photo_tools.changing import Advance, Change, PhotosOutcome, PhotosPlan, PhotosRequest
 from bench.photo_tools.face_editing import Edit, Written
 from bench.photo_tools.keys import Key
+from bench.photo_tools.masks import MaskFile, Masking
 from bench.photo_tools.records import CLOAKS, ERASED, PURIFIED, CloakRecord
 from bench.run.stages import cloak as cloak_stage
 
@@ -41,14 +46,16 @@ class CloakPlan(PhotosPlan[AppliedAttack, CloakRecord]):
 
     Attributes:
         key: of an erasable attack; None where there is none, or where its file is yet to be made.
+        masks: of an attack that learns one a person; without any where its file is yet to be made.
     """
 
     key: Key | None = None
+    masks: MaskFile | None = None
 
     @property
     def makes_key(self) -> bool:
         """Whether a new key file is made."""
-        return self.applied.method.erasable and self.key is None
+        return takes_key(self.applied.method) and self.key is None
 
 
 @dataclass(frozen=True)
@@ -56,10 +63,17 @@ class Cloaked(PhotosOutcome):
     """What became of the photos.
 
     Attributes:
-        fingerprint: of the key; "" where there is none.
+        fingerprint: of the key, or of the file of masks; "" where there is neither.
+        learnt: how many masks were learnt.
     """
 
     fingerprint: str = ""
+    learnt: int = 0
+
+
+def takes_key(attack: Attack) -> bool:
+    """Whether an attack's cloaks are made under a key; the key of a mask is the mask itself."""
+    return attack.erasable and not isinstance(attack, PersonMask)
 
 
 def plan(request: PhotosRequest) -> CloakPlan:
@@ -76,14 +90,15 @@ def plan(request: PhotosRequest) -> CloakPlan:
     how = request.how("png" if applied.method.erasable else "keep")
     applied.check_surrogates_are_there()
     key: Key | None = None
+    there_are = _masks(request, applied)
 
     def record_of(there: CloakRecord | None) -> CloakRecord:
         nonlocal key
         key = _key(request, applied, there)
-        return _record(applied, key, how)
+        return _record(applied, key or there_are, how)
 
     planned = changing.plan(request, _CLOAKING, applied, how, record_of)
-    return CloakPlan(**vars(planned), key=key)
+    return CloakPlan(**vars(planned), key=key, masks=there_are)
 
 
 def cloak(planned: CloakPlan, advance: Advance = lambda _n: None) -> Cloaked:
@@ -103,15 +118,25 @@ def cloak(planned: CloakPlan, advance: Advance = lambda _n: None) -> Cloaked:
         key = keys.create(path)
         record = planned.record.model_copy(update={"key_fingerprint": key.fingerprint})
         planned = replace(planned, record=record)
-    edit = Edit(
-        applied.name,
-        applied.by_person,
-        lambda pixels, ctx: cloak_stage.cloak(applied.method, pixels, ctx, MICRO_BATCH),
-        hide=key.hidden_in if key else lambda text: text,
+    masking = _masking(planned)
+    change: Callable[[Pixels, Context], Pixels] = (
+        masking.cloak
+        if masking
+        else lambda pixels, ctx: cloak_stage.cloak(applied.method, pixels, ctx, MICRO_BATCH)
     )
+    edit = Edit(applied.name, applied.by_person, change, hide=key.hidden_in if key else lambda text: text)
     secret = key.secret if key else b""
     done = changing.carry_out(planned, _CLOAKING, edit, lambda: applied.context(secret), advance)
-    return Cloaked(**vars(done), fingerprint=planned.record.key_fingerprint)
+    learnt = len(masking.file.masks) - len(planned.masks.masks) if masking and planned.masks else 0
+    return Cloaked(**vars(done), fingerprint=planned.record.key_fingerprint, learnt=learnt)
+
+
+def _masking(planned: CloakPlan) -> Masking | None:
+    """Return what lays masks on photos; None where the attack learns none."""
+    attack = planned.applied.method
+    if not isinstance(attack, PersonMask) or planned.masks is None:
+        return None
+    return Masking(attack, planned.masks, frozenset(photo.person for photo in planned.pending))
 
 
 # -- before any work -------------------------------------------------------------------------------------------
@@ -120,19 +145,17 @@ def cloak(planned: CloakPlan, advance: Advance = lambda _n: None) -> Cloaked:
 def _key(request: PhotosRequest, applied: AppliedAttack, there: CloakRecord | None) -> Key | None:
     """Return the key of an erasable attack, None where its file is yet to be made."""
     path = request.key
-    if not applied.method.erasable:
+    if not takes_key(applied.method):
         if path is not None:
-            raise UsageError(
-                f"attack '{applied.name}' cannot be erased and has no use for a key: leave out --key."
-            )
+            why = "takes its own masks off" if applied.method.erasable else "cannot be erased"
+            raise UsageError(f"attack '{applied.name}' {why} and has no use for a key: leave out --key.")
         return None
     if path is None:
         raise UsageError(
             f"attack '{applied.name}' is erasable and needs --key FILE; a file that does not exist is made. Keep it: "
             "only its holder can erase the cloaks."
         )
-    if request.out.resolve() in path.resolve().parents:
-        raise UsageError(f"the key file {path} would lie among the photos to post. Keep it elsewhere.")
+    _check_elsewhere(request, path, "the key file")
     if path.exists() or path.is_symlink():
         return keys.read(path)
     if there is not None:
@@ -146,7 +169,40 @@ def _key(request: PhotosRequest, applied: AppliedAttack, there: CloakRecord | No
     return None
 
 
-def _record(applied: AppliedAttack, key: Key | None, how: Written) -> CloakRecord:
+def _check_elsewhere(request: PhotosRequest, path: Path, what: str) -> None:
+    if request.out.resolve() in path.resolve().parents:
+        raise UsageError(f"{what} {path} would lie among the photos to post. Keep it elsewhere.")
+
+
+def _masks(request: PhotosRequest, applied: AppliedAttack) -> MaskFile | None:
+    """Return the masks of an attack that learns one a person, without any where their file is yet to be made."""
+    path = request.masks
+    if not isinstance(applied.method, PersonMask):
+        if path is not None:
+            raise UsageError(f"attack '{applied.name}' learns no masks: leave out --masks.")
+        return None
+    if path is None:
+        raise UsageError(
+            f"attack '{applied.name}' learns a mask of each person and needs --masks FILE; a file that does not exist "
+            "is made. Keep it: by it later photos wear the same masks."
+        )
+    _check_elsewhere(request, path, "the file of masks")
+    made_with = made_with_of(applied)
+    if path.exists() or path.is_symlink():
+        found = masks.read(path)
+        found.check(applied.name, made_with)
+        return found
+    check_writable(path.absolute().parent, "--masks")
+    return masks.new(path, applied.name, made_with)
+
+
+def made_with_of(applied: AppliedAttack) -> str:
+    """Return what decides a mask besides attack and photos, as one text."""
+    decides = (applied.code, *applied.weights, *applied.backbones, applied.dataset_text, str(applied.seed))
+    return sha256("\n".join(decides).encode()).hexdigest()[:16]
+
+
+def _record(applied: AppliedAttack, key: Key | MaskFile | None, how: Written) -> CloakRecord:
     return CloakRecord(
         cloakbench=__version__,
         attack=applied.name,

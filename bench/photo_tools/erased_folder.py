@@ -9,18 +9,15 @@ from pathlib import Path
 
 import torch
 
-from bench.contracts import MICRO_BATCH, Context
+from bench.contracts import Context
 from bench.errors import DataError
 from bench.faces.paste_back import paste_back_all
 from bench.faces.pixels import Pixels
 from bench.photo_tools import photo_files
-from bench.photo_tools.applied import AppliedAttack
 from bench.photo_tools.cloaks import Cloak
 from bench.photo_tools.face_editing import Edit
-from bench.photo_tools.keys import Key
 from bench.photo_tools.photo_folders import Photo, Refusal, png, read_bytes
 from bench.photo_tools.records import ERASED, EraseRecord, PhotoRecord, write_made
-from bench.run.stages import erase as erase_stage
 
 NOTHING_CAME_OFF = "nothing came off: to the attack it is no cloak under this key"
 
@@ -28,34 +25,26 @@ NOTHING_CAME_OFF = "nothing came off: to the attack it is no cloak under this ke
 class ErasedFolder:
     """The folder to write, and what became of each photo so far."""
 
-    def __init__(self, path: Path, record: EraseRecord, applied: AppliedAttack, key: Key) -> None:
+    def __init__(self, path: Path, record: EraseRecord, edit: Edit) -> None:
         self._path = path
         self._record = record
-        self._applied = applied
-        self._key = key
+        self._edit = edit
         self.restored: list[Photo] = []
         self.refused: list[Refusal] = []
 
     def erase(self, cloaks: Sequence[Cloak], ctx: Context) -> None:
         """Erase cloaks that belong together and write what came off."""
-        applied, secret = self._applied, self._key.secret
         named = [(cloak, replace(cloak.photo, output=f"{cloak.image_id}.png")) for cloak in cloaks]
         pixels = Pixels(
             torch.stack([crop for cloak in cloaks for crop in cloak.crops]),
             tuple(name for cloak, photo in named for name in photo.face_ids(len(cloak.crops))),
             tuple(person for cloak, photo in named for person in photo.people(len(cloak.crops))),
         )
-        edit = Edit(
-            applied.name,
-            applied.by_person,
-            lambda faces, ctx: erase_stage.erase(applied.method, faces, secret, ctx, MICRO_BATCH),
-            hide=self._key.hidden_in,
-        )
-        erased = edit.attempt(pixels, ctx)
+        erased = self._edit.attempt(pixels, ctx)
         if isinstance(erased, Pixels):
             parts = torch.split(erased.images, [len(cloak.crops) for cloak in cloaks])
             self._write(list(zip(cloaks, parts, strict=True)))
-        elif len(cloaks) > 1 and not applied.by_person:  # one photo's failure is not the others'
+        elif len(cloaks) > 1 and not self._edit.by_person:  # one photo's failure is not the others'
             for cloak in cloaks:
                 self.erase([cloak], ctx)
         else:

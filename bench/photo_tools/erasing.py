@@ -7,18 +7,23 @@ lie: each is cut out again, erased, and put back as `bench.faces.paste_back` doe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench import __version__
+from bench.contracts import MICRO_BATCH, Context, PersonMask
 from bench.errors import UsageError
+from bench.faces.pixels import Pixels
 from bench.files import check_writable
-from bench.photo_tools import keys
+from bench.photo_tools import keys, masks
 from bench.photo_tools.applied import AppliedAttack, MethodRequest, erasable_attacks
 from bench.photo_tools.changing import Advance, Counted, check_same
 from bench.photo_tools.cloaks import Cloak, copied_photos, pending_cloaks, read_cloaks
 from bench.photo_tools.erased_folder import ErasedFolder
+from bench.photo_tools.face_editing import Edit
 from bench.photo_tools.keys import Key
+from bench.photo_tools.masks import MaskFile
 from bench.photo_tools.photo_folders import Photo, Refusal, batches, find_photos
 from bench.photo_tools.records import (
     CLOAKS,
@@ -32,6 +37,7 @@ from bench.photo_tools.records import (
     without_long_names,
 )
 from bench.plugins import factory
+from bench.run.stages import erase as erase_stage
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,8 @@ class EraseRequest:
         out: the folder to write.
         method: the attack; attack, dataset and surrogates that are empty are taken from the record beside the cloaks,
             and the seed always is.
-        key: the key file.
+        key: the key file; None where the masks are what takes cloaks off.
+        masks: their file; None where there is a key.
         force: try a key that is not the cloaks' all the same.
     """
 
@@ -52,6 +59,7 @@ class EraseRequest:
     method: MethodRequest
     key: Path | None
     force: bool = False
+    masks: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class ErasePlan:
 
     request: EraseRequest
     applied: AppliedAttack
-    key: Key
+    key: Key | MaskFile
     pending: tuple[Cloak, ...]
     done: tuple[Photo, ...]
     refused: tuple[Refusal, ...]
@@ -91,16 +99,15 @@ def plan(request: EraseRequest) -> ErasePlan:
             written over.
         DataError: a key file or record that cannot be used.
     """
-    if request.key is None:
-        raise UsageError("erasing needs --key FILE, the key file that `bench cloak` made or was given.")
     check_folders(request.photos, request.out)
     photos, refused = find_photos(request.photos, ignore=(CLOAKS,))
     made = CloakRecord.read(request.photos / CLOAKS)
-    key = keys.read(request.key)
+    key = _key(request)
     warnings = _check_key(key, made, request)
     _check_runs_no_file_of_a_record(made, request)
     _check_erasable(request.method.method or (made.attack_text if made else ""), request.photos)
     applied = _applied(request, made)
+    _check_sort(applied, key)
     warnings += _check_weights(applied, made)
     check_writable(request.out.absolute(), "the folder")
     check_inputs(photos, request.out)
@@ -158,7 +165,8 @@ def erase(planned: ErasePlan, advance: Advance = lambda _n: None) -> Erased:
         StoreError: the disk is full or the folder cannot be written.
     """
     request, applied = planned.request, planned.applied
-    folder = ErasedFolder(request.out, planned.record, applied, planned.key)
+    edit = Edit(applied.name, applied.by_person, _change(applied, planned.key), hide=planned.key.hidden_in)
+    folder = ErasedFolder(request.out, planned.record, edit)
     if planned.pending:
         context = applied.context(key=None)
         for cloaks in batches(planned.pending, by_person=applied.by_person):
@@ -166,6 +174,16 @@ def erase(planned: ErasePlan, advance: Advance = lambda _n: None) -> Erased:
             folder.erase(cloaks, replace(context, advance=counted))
             counted.complete()
     return Erased(tuple(folder.restored), (*planned.refused, *folder.refused), folder.partly(planned.done))
+
+
+def _change(applied: AppliedAttack, key: Key | MaskFile) -> Callable[[Pixels, Context], Pixels]:
+    """Return what takes cloaks off faces by a key, or by masks."""
+    attack = applied.method
+    if isinstance(key, MaskFile):
+        assert isinstance(attack, PersonMask), "checked by plan"
+        return masks.taking_off(attack, key)
+    secret = key.secret
+    return lambda faces, ctx: erase_stage.erase(attack, faces, secret, ctx, MICRO_BATCH)
 
 
 # -- before any work -------------------------------------------------------------------------------------------
@@ -186,12 +204,36 @@ def _check_erasable(text: str, photos: Path) -> None:
         raise UsageError(f"attack '{factory.canonical(attack)}' cannot be erased. Those that can: {names}.")
 
 
-def _check_key(key: Key, made: CloakRecord | None, request: EraseRequest) -> tuple[str, ...]:
+def _key(request: EraseRequest) -> Key | MaskFile:
+    if (request.key is None) == (request.masks is None):
+        raise UsageError(
+            "erasing needs --key FILE, the key file that `bench cloak` made or was given; or --masks FILE, where the "
+            "attack learns masks."
+        )
+    return masks.read(request.masks) if request.masks is not None else keys.read(_given(request.key))
+
+
+def _given(path: Path | None) -> Path:
+    assert path is not None, "one of the two is given"
+    return path
+
+
+def _check_sort(applied: AppliedAttack, key: Key | MaskFile) -> None:
+    """Check that masks are given where the attack learns masks, and a key where it takes one."""
+    if isinstance(applied.method, PersonMask) != isinstance(key, MaskFile):
+        wanted, given = (
+            ("--masks FILE, the file of its masks", "--key")
+            if isinstance(applied.method, PersonMask)
+            else ("--key FILE", "--masks")
+        )
+        raise UsageError(f"attack '{applied.name}' is erased by {wanted}, not by {given}.")
+
+
+def _check_key(key: Key | MaskFile, made: CloakRecord | None, request: EraseRequest) -> tuple[str, ...]:
     if made is None or key.fingerprint == made.key_fingerprint:
         return ()
-    what = (
-        f"the cloaks were made under key {made.key_fingerprint}, and {request.key} is key {key.fingerprint}"
-    )
+    given = request.key or request.masks
+    what = f"the cloaks were made under key {made.key_fingerprint}, and {given} is key {key.fingerprint}"
     if not request.force:
         raise UsageError(
             f"wrong key: {what}. Nothing was written; give the right file, or try it with --force."
@@ -250,7 +292,7 @@ def _check_weights(applied: AppliedAttack, made: CloakRecord | None) -> tuple[st
     return ()
 
 
-def _record(applied: AppliedAttack, key: Key, out: Path) -> EraseRecord:
+def _record(applied: AppliedAttack, key: Key | MaskFile, out: Path) -> EraseRecord:
     requested = EraseRecord(
         cloakbench=__version__,
         attack=applied.name,

@@ -88,7 +88,7 @@ class GrowingProtocol(Rotation):
     def refuse(self, attack: Attack, defense: Defense) -> str:
         """Refuse attacks that look at all photos of an identity: queries are posted one by one."""
         del defense
-        if attack.changes_images and attack.scope == "identity":
+        if attack.changes_images and not attack.cloaks_later_photos:
             return (
                 "the attack makes a cloak from all gallery photos of an identity, and here cloaked photos are posted "
                 "one by one. Use an attack of scope image, or protocol tracker."

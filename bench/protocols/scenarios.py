@@ -50,7 +50,7 @@ class ScenariosProtocol(Rotation):
     def refuse(self, attack: Attack, defense: Defense) -> str:
         """Refuse attacks that look at all photos of an identity: gallery and queries are posted apart."""
         del defense
-        if attack.changes_images and attack.scope == "identity":
+        if attack.changes_images and not attack.cloaks_later_photos:
             return (
                 "the attack makes a cloak from all gallery photos of an identity, and a query is posted without "
                 "them. Use an attack of scope image, or protocol tracker with probes=clean."

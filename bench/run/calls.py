@@ -25,6 +25,7 @@ from bench.contracts import (
     Faces,
     Hardening,
     Identity,
+    PersonMask,
     Protocol,
     Purifier,
     Split,
@@ -104,6 +105,11 @@ def _learnt(method: Attack | Defense, learn: Callable[[], Mapping[str, Tensor]])
     return state
 
 
+def learn(attack: PersonMask, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
+    """Return `PersonMask.learn` of one identity's photos: named tensors."""
+    return _learnt(attack, lambda: attack.learn(faces, ctx))
+
+
 def harden(hardening: Hardening, tracker: Backbone, state: Mapping[str, Tensor]) -> Backbone:
     """Return `Hardening.harden`: the backbone that the tracker uses."""
     who = _named(hardening)
@@ -128,6 +134,22 @@ def cloak(attack: Attack, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
             raise MethodError(f"{who} edited '{image_id}', which it was not given")
         _check_images(f"{who} on '{image_id}'", image, tuple(faces.images.shape[1:]))
     return edits
+
+
+def apply(attack: PersonMask, faces: Faces, mask: Mapping[str, Tensor], ctx: Context) -> Tensor:
+    """Return `PersonMask.apply` on photos of one identity: N×3×H×W float32 in [0, 1]."""
+    who = _named(attack)
+    with calling(who), torch.inference_mode():
+        images = attack.apply(faces, mask, ctx)
+    return _check_images(who, images, tuple(faces.images.shape))
+
+
+def take_off(attack: PersonMask, faces: Faces, mask: Mapping[str, Tensor], ctx: Context) -> Tensor:
+    """Return `PersonMask.take_off`: N×3×H×W float32 in [0, 1]."""
+    who = _named(attack)
+    with calling(who), torch.inference_mode():
+        images = attack.take_off(faces, mask, ctx)
+    return _check_images(f"{who}, taking a mask off,", images, tuple(faces.images.shape))
 
 
 def assign_targets(attack: Attack, faces: Faces, ctx: Context) -> Mapping[str, str]:

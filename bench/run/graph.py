@@ -29,7 +29,7 @@ from bench.run.watch import this
 log = logging.getLogger("bench")
 
 STAGES = (
-    "faces", "fit", "cloak", "target_assignment", "erase", "purify", "measure", "diagnose", "embed", "decide",
+    "faces", "fit", "mask", "cloak", "target_assignment", "erase", "purify", "measure", "diagnose", "embed", "decide",
 )  # fmt: skip
 """In the order the data flows."""
 

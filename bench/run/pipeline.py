@@ -16,6 +16,7 @@ from bench.contracts import (
     Defense,
     Detector,
     Hardening,
+    PersonMask,
     PhotoSet,
     Purifier,
     Substitution,
@@ -35,6 +36,7 @@ from bench.run.hardened_surrogates import PartPlugin, RecipeAttack
 from bench.run.photo_sets import Photos, Purpose, parts, publicly_cloaked, shards, training_photos
 from bench.run.resolve import Resolved
 from bench.run.spec import Cell
+from bench.run.stages.apply_masks import ApplyMasks
 from bench.run.stages.attack_diagnosis import AttackDiagnosis
 from bench.run.stages.cloak import Cloak
 from bench.run.stages.decide import Dealt, Decide, Kept, Shown
@@ -45,13 +47,18 @@ from bench.run.stages.faces import Crops
 from bench.run.stages.fit import Fit
 from bench.run.stages.fuse import Fuse
 from bench.run.stages.joined import JoinedCloaks
+from bench.run.stages.learn_mask import LearnMask
 from bench.run.stages.measure import Measure
 from bench.run.stages.photo_diagnosis import PhotoDiagnosis
 from bench.run.stages.photo_fingerprints import PhotoFingerprints
 from bench.run.stages.purifier_diagnosis import PurifierDiagnosis
 from bench.run.stages.purify import Purify
+from bench.run.stages.take_off_masks import TakeOffMasks
 from bench.run.stages.target_assignment import TargetAssignment
 from bench.run.substitution import FusedTracker
+
+Cloaks = Cloak | JoinedCloaks | ApplyMasks
+"""The images of a shard that an attack changed."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -208,14 +215,14 @@ class Pipeline:
     # -- cloaks ----------------------------------------------------------------------------------------
 
     @_once
-    def cloaks(
-        self, attack_name: str, tracker: str, seed: int, role: PhotoSet
-    ) -> tuple[Cloak | JoinedCloaks, ...]:
+    def cloaks(self, attack_name: str, tracker: str, seed: int, role: PhotoSet) -> tuple[Cloaks, ...]:
         """Return, for each shard of photos, the images an attack changed when an identity is protected."""
         attack = self.run.attacks[attack_name]
         if not attack.changes_images:
             return ()
-        if role == "probes" and attack.scope == "identity":
+        if isinstance(attack, PersonMask):
+            return tuple(self._masked(attack_name, tracker, seed, role))
+        if role == "probes" and not attack.cloaks_later_photos:
             raise UsageError(
                 f"{attack_name} looks at all photos of an identity at once, and probes=cloaked would cloak gallery and "
                 "probes apart. Use another attack or probes=clean."
@@ -226,6 +233,28 @@ class Pipeline:
             _in_parts(Cloak(bound.label, self._here, bound, photos, chosen, targets), photos)
             for photos, chosen in self._protected(role)
         )
+
+    def _masked(self, attack: str, tracker: str, seed: int, role: PhotoSet) -> Iterator[ApplyMasks]:
+        """Yield the shards of photos under the masks of their identities."""
+        bound, masks = self.method("attacks", attack, tracker, seed), self.masks(attack, tracker, seed)
+        for photos, chosen in self._protected(role):
+            identity_of = dict(zip(photos.ids, photos.identities, strict=True))
+            under = tuple(image for image in chosen if identity_of[image] in masks)
+            own = tuple(masks[name] for name in dict.fromkeys(identity_of[image] for image in under))
+            yield ApplyMasks(bound.label, self._here, bound, photos, under, own)
+
+    @_once
+    def masks(self, attack: str, tracker: str, seed: int) -> Mapping[str, LearnMask]:
+        """Return the mask of each identity whose gallery photos are cloaked, learnt from these."""
+        bound = self.method("attacks", attack, tracker, seed)
+        found = {}
+        for photos, chosen in self._protected("gallery"):
+            for identity in dict.fromkeys(photos.identities):
+                pairs = zip(photos.ids, photos.identities, strict=True)
+                own = tuple(image for image, name in pairs if name == identity and image in chosen)
+                if own:
+                    found[identity] = LearnMask(bound.label, self._here, bound, photos, identity, own)
+        return found
 
     def _protected(self, role: PhotoSet) -> Iterator[tuple[Crops, tuple[str, ...]]]:
         """Yield the shards of a set of photos, each with those that are cloaked."""
@@ -278,14 +307,42 @@ class Pipeline:
         )
 
     @_once
-    def erased(self, attack: str, tracker: str, seed: int, role: PhotoSet, key: str) -> tuple[Erase, ...]:
-        """Return the shards of cloaks after the attack's `erase` with a key (see `View.key`)."""
+    def erased(
+        self, attack: str, tracker: str, seed: int, role: PhotoSet, key: str
+    ) -> tuple[Erase | TakeOffMasks, ...]:
+        """Return the shards of cloaks after the attack's `erase`, or `take_off`, with a key (see `View.key`)."""
         bound = self.method("attacks", attack, tracker, seed)
         label = f"{bound.label}, {key} key"
+        if isinstance(bound.method, PersonMask):
+            tried = self._tried(attack, tracker, seed, key)
+            return tuple(
+                TakeOffMasks(
+                    label,
+                    self._here,
+                    bound,
+                    cloaks,
+                    {each.identity: tried[each.identity] for each in cloaks.masks if tried},
+                )
+                for cloaks in self._masked(attack, tracker, seed, role)
+            )
         return tuple(
             Erase(label, self._here, bound, cloaks, key)
             for cloaks in self.cloaks(attack, tracker, seed, role)
         )
+
+    def _tried(self, attack: str, tracker: str, seed: int, key: str) -> Mapping[str, LearnMask]:
+        """Return the mask that is tried on each identity: its own, the next identity's, or none."""
+        masks = self.masks(attack, tracker, seed)
+        if key == "none":
+            return {}
+        if key == "right":
+            return masks
+        names = sorted(masks)
+        if len(names) < 2:
+            raise UsageError(
+                "a wrong mask is another identity's, and only one identity is protected. Evaluate more."
+            )
+        return {name: masks[other] for name, other in zip(names, names[1:] + names[:1], strict=True)}
 
     def edits(self, attack: str, tracker: str, seed: int, view: View) -> tuple[Node, ...]:
         """Return the images that a view shows in place of natural ones, shard by shard."""

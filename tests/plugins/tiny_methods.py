@@ -18,6 +18,7 @@ from bench.contracts import (
     BackbonePool,
     Hardening,
     MethodParams,
+    PersonMask,
     Purifier,
     ThreatModel,
 )
@@ -240,6 +241,30 @@ class Erasable(Attack):
 
     def erase(self, faces, key, ctx):
         return torch.stack([(image - self._noise(key, image)).clamp(0, 1) for image in faces.images])
+
+
+class Mask(PersonMask):
+    """Adds an identity's own coarse noise, and a little of how many photos it was learnt from; takes it off again."""
+
+    name = "tiny-mask"
+    erasable: ClassVar[bool] = True
+    threat: ClassVar[ThreatModel] = ThreatModel(goal="untargeted", constraint="some noise")
+
+    def learn(self, faces, ctx):
+        if len(set(faces.identities)) != 1:
+            raise RuntimeError("got several identities at once")
+        noise = torch.randn((3, 14, 14), generator=ctx.generator("mask", faces.identities[0]))
+        ctx.advance(len(faces))
+        return {"noise": 0.1 * noise + 0.001 * len(faces)}
+
+    def _of(self, mask):
+        return F.interpolate(mask["noise"][None], scale_factor=8)[0]
+
+    def apply(self, faces, mask, ctx):
+        return (faces.images + self._of(mask)).clamp(0, 1)
+
+    def take_off(self, faces, mask, ctx):
+        return (faces.images - self._of(mask)).clamp(0, 1)
 
 
 class Negative(Purifier):

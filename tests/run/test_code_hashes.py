@@ -455,11 +455,11 @@ def test_more_roots_are_part_of_the_digest():
 
 RECORDED = {
     1: {
-        "bench.contracts": "9f76c1796022c9105b401096fc6bbecf4074fa374156d2e720e8710618ee963c",
+        "bench.contracts": "400d8555cd6d31f7f755c1e2e3b5a4ff4ec252e096766005792dc6d3c08ec0aa",
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
-        "bench.run.calls": "b6f1826605a2d7305750e37e4b5530f19e301499f5c991297470e3754d301848",
-        "bench.run.graph": "64400036e9a2b6f89a70602097564553bb15d5b9cfe6dde1cda8ef54ab7f5c92",
-        "bench.run.pipeline": "f7427dcb41613e239c3b6e31be3d58ebda79c52ae2ad5fda787298df702bc674",
+        "bench.run.calls": "3eb9ebdbf55dc50cfd62bfc72a06a7170218ae8a5336019eb65a7c65ec72b758",
+        "bench.run.graph": "bdf7d506d6532435edfe7bc92e08e0db784dad728681486c7e87f1af87391049",
+        "bench.run.pipeline": "aa0cafcdd67ada1be942271d6e51863a229d8724210fd1d545eafec7cfbbd111",
     }
 }
 """Contract version → hashes of the modules that stand behind it, as no key holds their code."""

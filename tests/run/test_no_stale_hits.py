@@ -187,7 +187,7 @@ def world(tiny, tmp_path, monkeypatch):
         },
         "erasure": {
             "dataset": TINY,
-            "attacks": ("tiny-erasable",),
+            "attacks": ("tiny-erasable", "tiny-mask"),
             "backbones": ("tiny-a",),
             "protocol": "erasure:far=0.1,impostors=46",
         },
@@ -283,7 +283,7 @@ def draws(plan, node):
         return "noise" in node.label
     if node.stage == "embed":
         return node.tracker.hardening is not None or any("noise" in one.label for one in node.channel)
-    drawn = node.stage in ("cloak", "fit", "erase", "target_assignment")
+    drawn = node.stage in ("cloak", "fit", "mask", "erase", "target_assignment")
     return drawn or type(node).__name__ == "AttackDiagnosis" or end_to_end(plan, node)
 
 
@@ -459,7 +459,10 @@ CHANGES = {
     "a dataset's parameter": Change(
         lambda w: [w.update(plan, dataset=f"{TINY},photos=7") for plan in w.specs if plan != "folder"],
         lambda plan, node: plan != "folder" and node.stage == "faces",
-        ("Crops.dataset", "Crops.fingerprint", "Crops.ids", "Cloak.chosen", "Decide.split"),
+        (
+            *("Crops.dataset", "Crops.fingerprint", "Crops.ids", "Decide.split"),
+            *("Cloak.chosen", "LearnMask.chosen", "ApplyMasks.chosen", "TakeOffMasks.tried on"),
+        ),
     ),
     "the bytes of a photo": Change(
         lambda w: portrait(99).save(w.folder / "people/p0/0.png"),
@@ -555,6 +558,9 @@ CHANGES = {
             "faces": ("Crops",),
             "fit": ("Fit",),
             "cloak": ("Cloak", "JoinedCloaks"),
+            "learn_mask": ("LearnMask", "ApplyMasks", "TakeOffMasks"),
+            "apply_masks": ("ApplyMasks", "TakeOffMasks"),
+            "take_off_masks": ("TakeOffMasks",),
             "target_assignment": ("TargetAssignment",),
             "erase": ("Erase",),
             "purify": ("Purify", "Embed", "Detection"),
@@ -635,7 +641,7 @@ FIXED = {
 # -- leaves ---------------------------------------------------------------------------------------------------------
 
 _METHODS = (
-    r"(?:Cloak|JoinedCloaks|Erase|TargetAssignment)\.attack|(?:Purify\.purifier|Detection\.detector)"
+    r"(?:Cloak|JoinedCloaks|LearnMask|ApplyMasks|TakeOffMasks|Erase|TargetAssignment)\.attack|(?:Purify\.purifier|Detection\.detector)"
     r"|Fit\.method|Embed\.channel"
 )
 _BACKBONES = r"(?:Fit|Embed|Decide)\.tracker(?:\.backbone)?|AttackDiagnosis\.surrogates|method\.helpers"
@@ -767,7 +773,7 @@ def test_the_same_world_has_the_same_addresses(world):
 
 
 def test_each_key_that_is_tried_and_each_set_of_impostors_has_addresses_of_its_own(world):
-    erased = {node.tried: node.address for _, node in world.nodes() if node.stage == "erase"}
+    erased = {node.tried: node.address for _, node in world.nodes() if type(node).__name__ == "Erase"}
     assert set(erased) == {"right", "wrong", "none"}
     assert len(set(erased.values())) == 3
     decide = next(node for plan, node in world.nodes() if (plan, node.stage) == ("erasure", "decide"))

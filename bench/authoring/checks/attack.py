@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.analysis.warning_rules import LINF_TOLERANCE
+from bench.authoring.checks import person_mask
 from bench.authoring.checks.declarations import wrong_choice
 from bench.authoring.checks.given import (
     FILES,
@@ -35,7 +36,7 @@ from bench.authoring.checks.observation import (
     wrong_images,
 )
 from bench.authoring.checks.suite import Check, attempt
-from bench.contracts import Attack, Context, Faces, ThreatModel
+from bench.contracts import Attack, Context, Faces, PersonMask, ThreatModel
 
 CLOAKS = "cloaks without an error"
 SOUND = "edits images it was given, as float32 3×H×W in [0, 1]"
@@ -127,7 +128,9 @@ def checks(attack: Attack) -> Iterator[Check]:
         SOUND,
         fix=_EACH_ALONE,
     )
-    if attack.erasable:
+    if isinstance(attack, PersonMask):
+        yield from person_mask.checks(attack, work.faces, lambda: work.ctx, lambda: work.edits)
+    elif attack.erasable:
         yield from _erasing(attack, work)
 
 

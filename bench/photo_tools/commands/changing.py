@@ -76,6 +76,7 @@ def request(
     out: Path,
     method: str,
     key: Path | None = None,
+    masks: Path | None = None,
     *,
     files: str | None,
     crops: bool,
@@ -95,7 +96,7 @@ def request(
         raise UsageError("--crops writes PNG without EXIF: leave out --format jpeg and --strip-location.")
     mode: Any = "crops" if crops else "photos"
     form: Any = "png" if crops else files
-    return PhotosRequest(photos, out, MethodRequest(method, **how), key, mode, form, strip_location)
+    return PhotosRequest(photos, out, MethodRequest(method, **how), key, mode, form, strip_location, masks)
 
 
 def announce(planned: "PhotosPlan[Any, Any]") -> None:

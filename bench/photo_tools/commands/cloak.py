@@ -28,6 +28,8 @@ Examples:
   bench cloak PHOTOS CLOAKED --attack fawkes:mode=mid
   bench cloak me.jpg CLOAKED --attack lowkey --format png
   bench cloak PHOTOS CLOAKED --attack erasablemask --key my.key
+  bench cloak PHOTOS CLOAKED --attack opom --masks my.masks
+  bench cloak LATER CLOAKED2 --attack opom --masks my.masks
   bench cloak PHOTOS CLOAKED --attack pgd:eps=12 --backbone mobileface-v2 --backbone mobileface-v3
 """
 
@@ -41,9 +43,21 @@ Examples:
     type=click.Path(path_type=Path),
     help="Key file of an erasable attack. Made if it does not exist; only its holder can erase.",
 )
+@click.option(
+    "--masks",
+    type=click.Path(path_type=Path),
+    help="File of the masks that an attack learns, one a person. Made if it does not exist; later photos get the same.",
+)
 @change_options("the attack", "Surrogate", "Whose pool counts, and whose training people are imitated.")
 def cloak(
-    photos: Path, out: Path, attack: str, key: Path | None, dry_run: bool, as_json: bool, **how: Any
+    photos: Path,
+    out: Path,
+    attack: str,
+    key: Path | None,
+    masks: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    **how: Any,
 ) -> None:
     """Protect every face in PHOTOS, a folder or one photo, and write the photos into folder OUT.
 
@@ -57,7 +71,7 @@ def cloak(
     """
     from bench.photo_tools import cloaking
 
-    planned = cloaking.plan(request(photos, out, attack, key, **how))
+    planned = cloaking.plan(request(photos, out, attack, key, masks, **how))
     announce(planned)
     if dry_run:
         _say_plan(planned, as_json)
@@ -87,6 +101,8 @@ def _say_plan(planned: "CloakPlan", as_json: bool) -> None:
         click.echo(f"A new key would be written to {asked.key}.")
     elif planned.key:
         click.echo(f"Key: {planned.key.fingerprint}.")
+    if planned.masks:
+        click.echo(f"{len(planned.masks.masks)} masks in {asked.masks}; other people's would be learnt.")
     name_all(UNPROTECTED, copies(planned.done, planned.record))
     name_all("cannot be read", planned.refused)
     click.echo("Nothing was written.")
@@ -111,6 +127,11 @@ def _say_outcome(planned: "CloakPlan", done: "Cloaked", as_json: bool) -> None:
     if planned.makes_key and planned.pending:
         click.echo(
             f"New key {done.fingerprint} in {asked.key}. Keep it: without it nobody can erase these cloaks."
+        )
+    elif planned.masks:
+        click.echo(
+            f"{done.learnt} masks learnt, file {done.fingerprint} in {asked.masks}. Keep it: later photos of the same "
+            "subfolders get the same masks by it."
         )
     elif done.fingerprint:
         click.echo(f"Key: {done.fingerprint}.")

@@ -16,6 +16,7 @@ _EXAMPLES = """\b
 Examples:
   bench erase CLOAKED ERASED --key my.key
   bench erase DOWNLOADED ERASED --key my.key --attack erasablemask
+  bench erase CLOAKED ERASED --masks my.masks
 """
 
 
@@ -23,6 +24,9 @@ Examples:
 @click.argument("photos", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--key", type=click.Path(path_type=Path), help="The key file the photos were cloaked with.")
+@click.option(
+    "--masks", type=click.Path(path_type=Path), help="The file of masks, where the attack learns masks."
+)
 @click.option(
     "--attack",
     default="",
@@ -45,7 +49,14 @@ Examples:
 @store_option
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 def erase(
-    photos: Path, out: Path, key: Path | None, attack: str, force: bool, dry_run: bool, **how: Any
+    photos: Path,
+    out: Path,
+    key: Path | None,
+    masks: Path | None,
+    attack: str,
+    force: bool,
+    dry_run: bool,
+    **how: Any,
 ) -> None:
     """Take the cloaks off the photos in folder PHOTOS, as `bench cloak` wrote it, and write them into folder OUT.
 
@@ -59,7 +70,7 @@ def erase(
     from bench.photo_tools import erasing
     from bench.photo_tools.applied import MethodRequest
 
-    planned = erasing.plan(erasing.EraseRequest(photos, out, MethodRequest(attack, **how), key, force))
+    planned = erasing.plan(erasing.EraseRequest(photos, out, MethodRequest(attack, **how), key, force, masks))
     for warning in planned.warnings:
         click.echo(f"Warning: {warning}", err=True)
     done = erasing.Erased((), planned.refused)

@@ -1,0 +1,120 @@
+"""Chameleon: one mask an identity by its largest angle to the clean photos, held back by DSSIM; the mask is the key.
+
+Chow et al., "Personalized Privacy Protection Mask Against Unauthorized Facial Recognition" (ECCV 2024, arXiv
+2407.13975). With ĥ the unit embedding, over batches of an identity's photos x:
+
+    minimise  − Σ over surrogates of  mean arccos⟨ĥ(x + η), ĥ(x)⟩  +  λ · max(DSSIM(x + η, x) − .03, 0),   ‖η‖∞ ≤ ε
+
+λ follows the budget. Whoever has the mask can subtract it; what differs from the paper is in docs/methods/chameleon.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from attacks._person_mask import (
+    BoundedMask,
+    MaskParams,
+    masked,
+    stepped,
+    uniform_mask,
+    unit_clean,
+    weighed,
+)
+from bench.contracts import Backbone, Context, Faces
+from bench.quality.metrics import GREY_LEVELS, dssim
+
+START = 1.0
+"""Grey levels of the random start: at the clean photo itself the angle has no gradient."""
+
+_MARGIN = 0.1
+"""Share of the budget around it within which λ stays."""
+
+_LARGEST_COSINE = 1 - 1e-6
+"""Where arccos is cut off: its slope is infinite at 1."""
+
+
+class Chameleon(BoundedMask):
+    """Turns the embeddings of all photos of an identity away by one mask, which takes itself off again."""
+
+    name: ClassVar[str] = "chameleon"
+    paper: ClassVar[str] = "Chow et al., ECCV 2024 (arXiv 2407.13975)"
+    erasable: ClassVar[bool] = True
+
+    class Params(MaskParams):
+        """Parameters of Chameleon."""
+
+        eps: float = Field(
+            16, gt=0, le=255, description="L∞ bound", json_schema_extra={"unit": "grey levels"}
+        )
+        step: float = Field(
+            0.255,
+            gt=0,
+            le=255,
+            description="length of a signed step",
+            json_schema_extra={"unit": "grey levels"},
+        )
+        epochs: int = Field(
+            50, ge=1, le=10_000, description="passes over the photos", json_schema_extra={"unit": "epochs"}
+        )
+        batch: int = Field(
+            4, ge=1, le=1000, description="photos in a step", json_schema_extra={"unit": "photos"}
+        )
+        budget: float = Field(0.03, gt=0, le=1, description="DSSIM above which a mask is penalised")
+
+    params: Params
+
+    @property
+    def eps(self) -> float:
+        """As requested."""
+        return self.params.eps
+
+    @property
+    def passes(self) -> int:
+        """One for each epoch."""
+        return self.params.epochs
+
+    @property
+    def core_seconds(self) -> float:
+        """DSSIM with its gradient, at each epoch."""
+        return 0.0025 * self.params.epochs
+
+    def learnt(self, faces: Faces, ctx: Context, backbones: Sequence[Backbone]) -> Tensor:
+        """Return the mask after the epochs requested; see `BoundedMask.learnt`."""
+        params, images = self.params, faces.images
+        clean = unit_clean(backbones, images)
+        mask = uniform_mask(faces, ctx, self.name, min(START, params.eps))
+        weight = 1.0
+        for epoch in range(params.epochs):
+            order = ctx.generator(f"{self.name}/order/{epoch}", faces.identities[0])
+            for rows in torch.split(torch.randperm(len(images), generator=order), params.batch):
+                mask.requires_grad_()
+                seen = masked(images[rows], mask)
+                visible = dssim(seen, images[rows]).mean()
+                loss = weight * (visible - params.budget).clamp_min(0)
+                for backbone, own in zip(backbones, clean, strict=True):
+                    loss = loss - _angle(F.normalize(backbone.embed(seen), dim=1), own[rows]).mean()
+                (gradient,) = torch.autograd.grad(loss, mask)
+                mask = stepped(mask.detach(), gradient, -params.step, params.eps)
+                share = float(visible.detach()) / params.budget
+                weight = weighed(weight, exceeded=share > 1 + _MARGIN, kept=share < 1 - _MARGIN)
+        return mask
+
+    def take_off(self, faces: Faces, mask: Mapping[str, Tensor], ctx: Context) -> Tensor:
+        """Return the photos less the mask: exact to rounding wherever no pixel was clipped."""
+        del ctx
+        # What was posted was rounded, so that half a grey level is open: the nearest whole level is taken.
+        levels = (faces.images - mask["mask"].to(faces.images)) * GREY_LEVELS
+        return levels.round().div(GREY_LEVELS).clamp(0, 1)
+
+
+def _angle(embeddings: Tensor, clean: Tensor) -> Tensor:
+    """Return the angle in radians between unit embeddings, row by row: N."""
+    cosine = (embeddings * clean).sum(1)
+    return cosine.clamp(-_LARGEST_COSINE, _LARGEST_COSINE).acos()

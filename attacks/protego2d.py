@@ -1,0 +1,115 @@
+"""Protego in the plane of aligned crops: one mask an identity under which its photos no longer match each other.
+
+Wang et al., "Protego" (CVPR 2026), without its 3D texture: the mask lies on the aligned crop. With ĥ the unit
+embedding, G the Gram matrix of a batch's protected embeddings and SSIM against the clean photos:
+
+    minimise  −log(det(G + 1e-4·I) + 1e-4)  +  mean ⟨ĥ(x + η), ĥ(x)⟩  +  λ · max(.95 − SSIM, 0),   ‖η‖∞ ≤ ε
+
+A tracker that has seen some protected photos of somebody must not know the next one by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from attacks._person_mask import (
+    BoundedMask,
+    MaskParams,
+    masked,
+    stepped,
+    uniform_mask,
+    unit_clean,
+    weighed,
+)
+from bench.contracts import Backbone, Context, Faces
+from bench.quality.metrics import ssim
+
+_JITTER = 1e-4
+"""What is added to the diagonal of G and to its determinant."""
+
+_MARGIN = 0.01
+"""Share of the least SSIM around it within which λ stays."""
+
+
+def spread_loss(embeddings: Tensor) -> Tensor:
+    """Return −log(det(G + 1e-4·I) + 1e-4) of N×D unit embeddings: small where they do not match each other."""
+    # In float64: the determinant of much alike embeddings is below what float32 can tell from nothing.
+    rows = embeddings.double()
+    gram = rows @ rows.T + _JITTER * torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
+    return -torch.log(torch.linalg.det(gram) + _JITTER).to(embeddings.dtype)
+
+
+class Protego2D(BoundedMask):
+    """Drives the protected embeddings of an identity apart, and away from the clean ones, by one mask."""
+
+    name: ClassVar[str] = "protego2d"
+    paper: ClassVar[str] = "Wang et al., CVPR 2026, in the plane"
+
+    class Params(MaskParams):
+        """Parameters of Protego in the plane."""
+
+        eps: float = Field(
+            16, gt=0, le=255, description="L∞ bound", json_schema_extra={"unit": "grey levels"}
+        )
+        step: float = Field(
+            0.01, gt=0, le=2, description="length of a signed step", json_schema_extra={"unit": "of eps"}
+        )
+        epochs: int = Field(
+            100, ge=1, le=10_000, description="passes over the photos", json_schema_extra={"unit": "epochs"}
+        )
+        batch: int = Field(
+            16, ge=1, le=1000, description="photos in a step", json_schema_extra={"unit": "photos"}
+        )
+        ssim: float = Field(0.95, gt=0, lt=1, description="SSIM below which a mask is penalised")
+
+    params: Params
+
+    @property
+    def eps(self) -> float:
+        """As requested."""
+        return self.params.eps
+
+    @property
+    def passes(self) -> int:
+        """One for each epoch."""
+        return self.params.epochs
+
+    @property
+    def core_seconds(self) -> float:
+        """SSIM with its gradient, at each epoch."""
+        return 0.0025 * self.params.epochs
+
+    def learnt(self, faces: Faces, ctx: Context, backbones: Sequence[Backbone]) -> Tensor:
+        """Return the mask after the epochs requested; see `BoundedMask.learnt`."""
+        params, images = self.params, faces.images
+        clean = unit_clean(backbones, images)
+        mask = uniform_mask(faces, ctx, self.name, params.eps)
+        weight = 1.0
+        for epoch in range(params.epochs):
+            order = ctx.generator(f"{self.name}/order/{epoch}", faces.identities[0])
+            for rows in torch.split(torch.randperm(len(images), generator=order), params.batch):
+                mask.requires_grad_()
+                seen = masked(images[rows], mask)
+                similar = ssim(seen, images[rows]).mean()
+                loss = self._matching(seen, [own[rows] for own in clean], backbones)
+                loss = loss + weight * (params.ssim - similar).clamp_min(0)
+                (gradient,) = torch.autograd.grad(loss, mask)
+                mask = stepped(mask.detach(), gradient, -params.step * params.eps, params.eps)
+                share = float(similar.detach()) / params.ssim
+                weight = weighed(weight, exceeded=share < 1 - _MARGIN, kept=share > 1 + _MARGIN)
+        return mask
+
+    @staticmethod
+    def _matching(seen: Tensor, clean: Sequence[Tensor], backbones: Sequence[Backbone]) -> Tensor:
+        """Return the mean over surrogates of how much protected photos match each other and the clean ones."""
+        found = []
+        for backbone, own in zip(backbones, clean, strict=True):
+            embeddings = F.normalize(backbone.embed(seen), dim=1)
+            found.append(spread_loss(embeddings) + (embeddings * own).sum(1).mean())
+        return torch.stack(found).mean()
