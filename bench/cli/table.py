@@ -33,13 +33,14 @@ _EXAMPLES = """\b
 Examples:
   bench table significance runs/3f2a
   bench table means runs/3f2a --attack fawkes --csv means.csv
+  bench table years runs/3f2a
   bench table erasure runs/3f2a --latex erasure.tex
 """
 
 
 @click.group(epilog=_EXAMPLES)
 def table() -> None:
-    """Write a table of a finished run besides its leaderboard: rankings with tests, means, or erasure."""
+    """Write a table of a finished run besides its leaderboard: rankings with tests, means, years, groups or erasure."""
 
 
 def _results(run: Path) -> "Results":
@@ -275,6 +276,56 @@ def _means(rows: list[dict[str, Any]]) -> "tuple[TextColumn, ...]":
         decibels("cloak PSNR", "cloak_psnr", "cloak\ndB"),
         decibels("cloak L∞", "cloak_linf_max", "cloak\nL∞", unit=""),
     )
+
+
+# -- years ---------------------------------------------------------------------------------------------------
+
+
+@table.command(epilog="Example: bench table years runs/3f2a --attack fawkes --csv years.csv")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--attack",
+    "attacks",
+    multiple=True,
+    metavar="METHOD",
+    help="Only this attack. May be repeated. [default: all]",
+)
+@click.option(
+    "--backbone",
+    "backbones",
+    multiple=True,
+    metavar="METHOD",
+    help="Only this tracker. May be repeated. [default: all]",
+)
+@_table_options
+def years(run: Path, attacks: tuple[str, ...], backbones: tuple[str, ...], **form: Any) -> None:
+    """Tabulate the means of the finished run in folder RUN by the year in which the trackers' weights were published.
+
+    The rows of `bench table means` over the trackers of each year, with whether these are later than every surrogate:
+    a cloak posted today meets the networks of tomorrow. Dates are those of the backbones' cards.
+    """
+    from bench.leaderboard import years as by_year
+
+    def make() -> "pd.DataFrame":
+        return by_year.table(_results(run), attacks, backbones)
+
+    _give(make, by_year.COLUMNS, _show_years, **form)
+
+
+def _show_years(found: "pd.DataFrame", *, full: bool) -> None:
+    from bench.leaderboard.as_text import TextColumn, texts
+
+    for (head, condition, access), part in found.groupby(["head", "condition", "access"], sort=False):
+        rows = rows_of(part)
+        time = (
+            TextColumn("year", "year", texts(row["year"] or "?" for row in rows), says="always"),
+            TextColumn("tracker", "tracker", texts(row["model_time"] for row in rows), says="always"),
+        )
+        where = ", ".join(filter(None, [f"head {head}", str(condition), str(access)]))
+        print_table((*time, *_means(rows)), where, full=full)
+        for year, own in part.groupby("year", sort=False):
+            heading = str(year) or "Without a date"
+            click.echo(f"{heading}: {own['backbones'].iloc[0].replace('|', ', ')}.")
 
 
 # -- groups --------------------------------------------------------------------------------------------------

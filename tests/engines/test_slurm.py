@@ -113,7 +113,7 @@ def test_an_interrupt_takes_jobs_back_and_the_same_command_goes_on(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "What was computed is kept" in err
-    wait_until(lambda: not queue(cluster), seconds=60)
+    wait_until(lambda: not queue(cluster))
     done = command("run", *short, *where(tmp_path), **cluster)
     assert done.returncode == 0, done.stderr
     is_the_same(tmp_path)
