@@ -1169,12 +1169,15 @@ class Protocol(Method):
     Attributes:
         heads: names of the tracker's heads it offers.
         end_to_end_heads: those among them that need the photos and the tracker, not embeddings.
+        question: the condition that a report's key results are about, or how it begins before a comma (at whatever
+            threshold it is asked); "" for the first one that is ranked.
         several_views: whether a view that goes through the defence may hold several rows of one photo's id, for a
             defence of several `Defense.purifiers`; a run of one and a protocol that does not say so is refused.
     """
 
     heads: ClassVar[tuple[str, ...]]
     end_to_end_heads: ClassVar[tuple[str, ...]] = ()
+    question: ClassVar[str] = ""
     several_views: ClassVar[bool] = False
 
     @property

@@ -18,7 +18,7 @@ from bench.analysis.results import Results
 from bench.errors import UsageError
 from bench.leaderboard.adaptation import in_a_word
 from bench.plugins import syntax
-from bench.protocols.erasure import CONDITIONS, ErasureProtocol
+from bench.protocols.erasure import CONDITIONS, POSTED, ErasureProtocol
 from bench.run.spec import Cell
 from bench.stats.intervals import Estimate, rate_interval
 
@@ -60,7 +60,6 @@ COLUMNS: Mapping[str, str] = {
 }
 """Every column with its meaning, in order."""
 
-POSTED = "cloaked"
 KEYS = tuple(name for name in CONDITIONS if name != POSTED)
 NOBODY_PROTECTED = "no pair is protected: there is nothing to erase"
 UNMEASURED = "only measured of what the attack itself erases"

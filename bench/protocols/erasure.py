@@ -27,8 +27,11 @@ class _Requested(NamedTuple):
     enrolled: str
 
 
+POSTED = "cloaked"
+"""Condition of the cloaks as they are posted, nothing taken off."""
+
 CONDITIONS: Mapping[str, _Requested] = {
-    "cloaked": _Requested("cloaked gallery", "gallery", "enrolled impostors"),
+    POSTED: _Requested("cloaked gallery", "gallery", "enrolled impostors"),
     "right key": _Requested("erased, right key", "plain gallery", "presented impostors"),
     "wrong key": _Requested("erased, wrong key", "plain gallery", "presented impostors"),
     "no key": _Requested("erased, no key", "plain gallery", "presented impostors"),
@@ -46,6 +49,7 @@ class ErasureProtocol(Rotation):
 
     name = "erasure"
     heads = ("pair",)
+    question = POSTED
 
     class Params(RotationParams):
         """When a comparison is accepted, and how many impostors set that threshold."""
@@ -93,7 +97,7 @@ class ErasureProtocol(Rotation):
     @property
     def restored(self) -> Mapping[str, str]:
         """What was erased is compared with the originals."""
-        return {name: requested.posted for name, requested in CONDITIONS.items() if name != "cloaked"}
+        return {name: requested.posted for name, requested in CONDITIONS.items() if name != POSTED}
 
     def refuse(self, attack: Attack, defense: Defense) -> str:
         """Refuse attacks that cannot be erased; ``none`` is the reference and passes."""

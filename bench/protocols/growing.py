@@ -37,6 +37,7 @@ class GrowingProtocol(Rotation):
         "threshold and rotation are ours"
     )
     heads = ("nn",)
+    question = "grown"
 
     class Params(RotationParams):
         """How photos are dealt, and at what score a query is recognised."""

@@ -37,6 +37,7 @@ class IdentificationProtocol(Rotation):
         "Phillips et al., FRGC (CVPR 2005) for rank-k; ISO/IEC 19795-1 and NIST FRVT 1:N for FPIR and FNIR"
     )
     heads = ("nn", "centroid")
+    question = "rank 1"
     several_views = True
     renamed: ClassVar[Mapping[str, str]] = {"strangers": "impostors"}
 

@@ -42,6 +42,7 @@ class RobustnessProtocol(Rotation):
 
     name = "robustness"
     heads = ("nn", "centroid")
+    question = "no channel"
     several_views = True
 
     class Params(RotationParams):

@@ -25,6 +25,7 @@ class ScenariosProtocol(Rotation):
 
     name = "scenarios"
     heads = ("nn", "centroid", "linear")
+    question = "cloaked gallery, clean query"
     several_views = True
 
     class Params(RotationParams):

@@ -60,6 +60,7 @@ class VerificationProtocol(Rotation):
     name = "verification"
     paper = "Sharif et al., Accessorize to a Crime (CCS 2016) name dodging and impersonation; rates as ISO/IEC 19795-1"
     heads = ("pair",)
+    question = "dodging, FAR 1 %"
 
     class Params(RotationParams):
         """False-accept rates, and how many impostors set the thresholds."""

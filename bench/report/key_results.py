@@ -13,12 +13,13 @@ from bench.analysis.claims import MARGIN
 from bench.analysis.comparison_groups import EVERY, Axis, ComparisonGroup
 from bench.analysis.results import Results
 from bench.analysis.training_seeds import training_seeds
+from bench.errors import UsageError
 from bench.leaderboard import erasure, significance_tables
 from bench.leaderboard.names import NONE, NOTHING
 from bench.leaderboard.significance_tables import PAIRS
 from bench.leaderboard.view import RunView
 from bench.leaderboard.worst_case import is_bound
-from bench.plugins import syntax
+from bench.plugins import registry, syntax
 from bench.report import phrases
 from bench.report.document import Column
 from bench.report.wording import (
@@ -37,16 +38,6 @@ from bench.stats.significance import ALPHA
 
 MOST = 8
 """Rows of one kind; the others are in the tables of significance."""
-
-CONDITIONS: Mapping[str, str] = {
-    "verification": "dodging, FAR 1 %",
-    "identification": "rank 1",
-    "scenarios": "cloaked gallery, clean query",
-    "growing": "grown",
-    "robustness": "no channel",
-    "erasure": erasure.POSTED,
-}
-"""Protocol → the condition the key results are about, or how it begins, where the run has it; else the first ranked."""
 
 COLUMNS = (
     Column("What"),
@@ -112,14 +103,14 @@ def protocol_of(view: RunView) -> str:
 def focus_of(view: RunView) -> pd.DataFrame:
     """Return the rows of ``view.means`` the key results are about: one a defence, the lowest ASR first.
 
-    The run's first head; the protocol's own question (`CONDITIONS`); black-box before white-box, as a tracker's
+    The run's first head; the protocol's own question (`Protocol.question`); black-box before white-box, as a tracker's
     backbone is seldom known; the mean of all attacks before a single one. Empty where no attack has a rate.
     """
     results, rows = view.results, view.means
     known = rows[rows["asr"].notna()]
     wanted = {
         "head": results.values("head"),
-        "condition": _questions(CONDITIONS.get(protocol_of(view), ""), results.ranked_conditions()),
+        "condition": _questions(_question_of(view), results.ranked_conditions()),
         "access": ("black-box", "white-box"),
         "against": (EVERY, *real(results, "attack")),
     }
@@ -128,6 +119,14 @@ def focus_of(view: RunView) -> pd.DataFrame:
         choice = {column: next((one for one in preferred if one in there), min(there, default=""))}
         known, rows = matching(known, **choice), matching(rows, **choice)
     return rows.sort_values("asr", kind="stable")
+
+
+def _question_of(view: RunView) -> str:
+    """Return the question of the run's protocol; "" where that is no longer installed."""
+    try:
+        return registry.PROTOCOLS.load(protocol_of(view)).question
+    except UsageError:
+        return ""
 
 
 def _questions(own: str, conditions: Sequence[str]) -> tuple[str, ...]:

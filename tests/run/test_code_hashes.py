@@ -455,7 +455,7 @@ def test_more_roots_are_part_of_the_digest():
 
 RECORDED = {
     1: {
-        "bench.contracts": "400d8555cd6d31f7f755c1e2e3b5a4ff4ec252e096766005792dc6d3c08ec0aa",
+        "bench.contracts": "15151a1bb59a120e231f2a987e49f6427f4c6dac73da0d0556a0baa64a24255b",
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
         "bench.run.calls": "3eb9ebdbf55dc50cfd62bfc72a06a7170218ae8a5336019eb65a7c65ec72b758",
         "bench.run.graph": "bdf7d506d6532435edfe7bc92e08e0db784dad728681486c7e87f1af87391049",
