@@ -29,6 +29,15 @@ class MaskParams(SurrogateParams):
     )
 
 
+class PenalisedParams(MaskParams):
+    """Parameters of a mask that is learnt in epochs."""
+
+    epochs: int = Field(
+        50, ge=1, le=10_000, description="passes over the photos", json_schema_extra={"unit": "epochs"}
+    )
+    batch: int = Field(4, ge=1, le=1000, description="photos in a step", json_schema_extra={"unit": "photos"})
+
+
 class BoundedMask(PersonMask):
     """Adds a mask of at most `eps` grey levels.
 
@@ -86,6 +95,76 @@ class BoundedMask(PersonMask):
         """Return the photos plus the mask, clipped to [0, 1]."""
         del ctx
         return masked(faces.images, mask["mask"].to(faces.images))
+
+
+class PenalisedMask(BoundedMask):
+    """Steps down over batches of an identity's photos, held back by how visible the mask is.
+
+    Attributes:
+        start: bound of the random start, in grey levels.
+        params: with the fields ``epochs`` and ``batch``.
+    """
+
+    params: PenalisedParams
+
+    @property
+    def passes(self) -> int:
+        """One for each epoch."""
+        return self.params.epochs
+
+    @property
+    def core_seconds(self) -> float:
+        """SSIM with its gradient, at each epoch."""
+        return 0.0025 * self.params.epochs
+
+    @property
+    @abstractmethod
+    def start(self) -> float:
+        """The bound of the random start, in grey levels."""
+
+    @property
+    @abstractmethod
+    def length(self) -> float:
+        """The length of a step, in grey levels."""
+
+    @property
+    @abstractmethod
+    def margin(self) -> float:
+        """How far `excess` may be from 0 without the penalty's weight being changed."""
+
+    @abstractmethod
+    def excess(self, seen: Tensor, photos: Tensor) -> Tensor:
+        """Return by how much N×3×H×W masked photos are more visible than allowed, below 0 where they are less."""
+
+    @abstractmethod
+    def matching(self, seen: Tensor, clean: Sequence[Tensor], backbones: Sequence[Backbone]) -> Tensor:
+        """Return what is minimised besides the penalty.
+
+        Args:
+            seen: N×3×H×W masked photos.
+            clean: N×D_k unit embeddings of the photos, for each surrogate.
+            backbones: the surrogates.
+        """
+
+    def learnt(self, faces: Faces, ctx: Context, backbones: Sequence[Backbone]) -> Tensor:
+        """Return the mask after the epochs requested; see `BoundedMask.learnt`."""
+        params, images = self.params, faces.images
+        clean = unit_clean(backbones, images)
+        mask = uniform_mask(faces, ctx, self.name, self.start)
+        weight = 1.0
+        for epoch in range(params.epochs):
+            order = ctx.generator(f"{self.name}/order/{epoch}", faces.identities[0])
+            for rows in torch.split(torch.randperm(len(images), generator=order), params.batch):
+                mask.requires_grad_()
+                seen = masked(images[rows], mask)
+                excess = self.excess(seen, images[rows])
+                loss = weight * excess.clamp_min(0)
+                loss = loss + self.matching(seen, [own[rows] for own in clean], backbones)
+                (gradient,) = torch.autograd.grad(loss, mask)
+                mask = stepped(mask.detach(), gradient, -self.length, self.eps)
+                over = float(excess.detach())
+                weight = weighed(weight, exceeded=over > self.margin, kept=over < -self.margin)
+        return mask
 
 
 def masked(images: Tensor, mask: Tensor) -> Tensor:

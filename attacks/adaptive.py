@@ -41,6 +41,7 @@ from bench.contracts import (
     Hardening,
     Method,
     MethodParams,
+    PersonMask,
     Purifier,
     ThreatModel,
 )
@@ -320,7 +321,7 @@ def _require_gradient_attack(attack: Attack) -> None:
             f"adaptive: {named} learns its cloaks from other identities' photos first, and that would have to go "
             "through the defence too. Name an attack on single photos, e.g. attack=pgd."
         )
-    if attack.erasable:
+    if attack.erasable and not isinstance(attack, PersonMask):
         raise UsageError(
             f"adaptive: {named} makes cloaks for a key and for surrogates its weights were made against; neither goes "
             "through a defence. Name an attack without weights, e.g. attack=pgd."

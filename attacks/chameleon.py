@@ -18,15 +18,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from attacks._person_mask import (
-    BoundedMask,
-    MaskParams,
-    masked,
-    stepped,
-    uniform_mask,
-    unit_clean,
-    weighed,
-)
+from attacks._person_mask import PenalisedMask, PenalisedParams
 from bench.contracts import Backbone, Context, Faces
 from bench.quality.metrics import GREY_LEVELS, dssim
 
@@ -40,14 +32,14 @@ _LARGEST_COSINE = 1 - 1e-6
 """Where arccos is cut off: its slope is infinite at 1."""
 
 
-class Chameleon(BoundedMask):
+class Chameleon(PenalisedMask):
     """Turns the embeddings of all photos of an identity away by one mask, which takes itself off again."""
 
     name: ClassVar[str] = "chameleon"
     paper: ClassVar[str] = "Chow et al., ECCV 2024 (arXiv 2407.13975)"
     erasable: ClassVar[bool] = True
 
-    class Params(MaskParams):
+    class Params(PenalisedParams):
         """Parameters of Chameleon."""
 
         eps: float = Field(
@@ -60,12 +52,6 @@ class Chameleon(BoundedMask):
             description="length of a signed step",
             json_schema_extra={"unit": "grey levels"},
         )
-        epochs: int = Field(
-            50, ge=1, le=10_000, description="passes over the photos", json_schema_extra={"unit": "epochs"}
-        )
-        batch: int = Field(
-            4, ge=1, le=1000, description="photos in a step", json_schema_extra={"unit": "photos"}
-        )
         budget: float = Field(0.03, gt=0, le=1, description="DSSIM above which a mask is penalised")
 
     params: Params
@@ -76,35 +62,31 @@ class Chameleon(BoundedMask):
         return self.params.eps
 
     @property
-    def passes(self) -> int:
-        """One for each epoch."""
-        return self.params.epochs
+    def start(self) -> float:
+        """A grey level, or the bound where that is less."""
+        return min(START, self.params.eps)
 
     @property
-    def core_seconds(self) -> float:
-        """DSSIM with its gradient, at each epoch."""
-        return 0.0025 * self.params.epochs
+    def length(self) -> float:
+        """As requested."""
+        return self.params.step
 
-    def learnt(self, faces: Faces, ctx: Context, backbones: Sequence[Backbone]) -> Tensor:
-        """Return the mask after the epochs requested; see `BoundedMask.learnt`."""
-        params, images = self.params, faces.images
-        clean = unit_clean(backbones, images)
-        mask = uniform_mask(faces, ctx, self.name, min(START, params.eps))
-        weight = 1.0
-        for epoch in range(params.epochs):
-            order = ctx.generator(f"{self.name}/order/{epoch}", faces.identities[0])
-            for rows in torch.split(torch.randperm(len(images), generator=order), params.batch):
-                mask.requires_grad_()
-                seen = masked(images[rows], mask)
-                visible = dssim(seen, images[rows]).mean()
-                loss = weight * (visible - params.budget).clamp_min(0)
-                for backbone, own in zip(backbones, clean, strict=True):
-                    loss = loss - _angle(F.normalize(backbone.embed(seen), dim=1), own[rows]).mean()
-                (gradient,) = torch.autograd.grad(loss, mask)
-                mask = stepped(mask.detach(), gradient, -params.step, params.eps)
-                share = float(visible.detach()) / params.budget
-                weight = weighed(weight, exceeded=share > 1 + _MARGIN, kept=share < 1 - _MARGIN)
-        return mask
+    @property
+    def margin(self) -> float:
+        """A tenth of the budget."""
+        return _MARGIN * self.params.budget
+
+    def excess(self, seen: Tensor, photos: Tensor) -> Tensor:
+        """Return the mean DSSIM above the budget."""
+        return dssim(seen, photos).mean() - self.params.budget
+
+    def matching(self, seen: Tensor, clean: Sequence[Tensor], backbones: Sequence[Backbone]) -> Tensor:
+        """Return minus the sum over surrogates of the mean angle to the clean photos."""
+        angles = [
+            _angle(F.normalize(backbone.embed(seen), dim=1), own).mean()
+            for backbone, own in zip(backbones, clean, strict=True)
+        ]
+        return -torch.stack(angles).sum()
 
     def take_off(self, faces: Faces, mask: Mapping[str, Tensor], ctx: Context) -> Tensor:
         """Return the photos less the mask: exact to rounding wherever no pixel was clipped."""

@@ -18,16 +18,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from attacks._person_mask import (
-    BoundedMask,
-    MaskParams,
-    masked,
-    stepped,
-    uniform_mask,
-    unit_clean,
-    weighed,
-)
-from bench.contracts import Backbone, Context, Faces
+from attacks._person_mask import PenalisedMask, PenalisedParams
+from bench.contracts import Backbone
 from bench.quality.metrics import ssim
 
 _JITTER = 1e-4
@@ -45,13 +37,13 @@ def spread_loss(embeddings: Tensor) -> Tensor:
     return -torch.log(torch.linalg.det(gram) + _JITTER).to(embeddings.dtype)
 
 
-class Protego2D(BoundedMask):
+class Protego2D(PenalisedMask):
     """Drives the protected embeddings of an identity apart, and away from the clean ones, by one mask."""
 
     name: ClassVar[str] = "protego2d"
     paper: ClassVar[str] = "Wang et al., CVPR 2026, in the plane"
 
-    class Params(MaskParams):
+    class Params(PenalisedParams):
         """Parameters of Protego in the plane."""
 
         eps: float = Field(
@@ -66,7 +58,7 @@ class Protego2D(BoundedMask):
         batch: int = Field(
             16, ge=1, le=1000, description="photos in a step", json_schema_extra={"unit": "photos"}
         )
-        ssim: float = Field(0.95, gt=0, lt=1, description="SSIM below which a mask is penalised")
+        ssim: float = Field(0.95, gt=0, le=0.99, description="SSIM below which a mask is penalised")
 
     params: Params
 
@@ -76,37 +68,25 @@ class Protego2D(BoundedMask):
         return self.params.eps
 
     @property
-    def passes(self) -> int:
-        """One for each epoch."""
-        return self.params.epochs
+    def start(self) -> float:
+        """The bound."""
+        return self.params.eps
 
     @property
-    def core_seconds(self) -> float:
-        """SSIM with its gradient, at each epoch."""
-        return 0.0025 * self.params.epochs
+    def length(self) -> float:
+        """As requested, of the bound."""
+        return self.params.step * self.params.eps
 
-    def learnt(self, faces: Faces, ctx: Context, backbones: Sequence[Backbone]) -> Tensor:
-        """Return the mask after the epochs requested; see `BoundedMask.learnt`."""
-        params, images = self.params, faces.images
-        clean = unit_clean(backbones, images)
-        mask = uniform_mask(faces, ctx, self.name, params.eps)
-        weight = 1.0
-        for epoch in range(params.epochs):
-            order = ctx.generator(f"{self.name}/order/{epoch}", faces.identities[0])
-            for rows in torch.split(torch.randperm(len(images), generator=order), params.batch):
-                mask.requires_grad_()
-                seen = masked(images[rows], mask)
-                similar = ssim(seen, images[rows]).mean()
-                loss = self._matching(seen, [own[rows] for own in clean], backbones)
-                loss = loss + weight * (params.ssim - similar).clamp_min(0)
-                (gradient,) = torch.autograd.grad(loss, mask)
-                mask = stepped(mask.detach(), gradient, -params.step * params.eps, params.eps)
-                share = float(similar.detach()) / params.ssim
-                weight = weighed(weight, exceeded=share < 1 - _MARGIN, kept=share > 1 + _MARGIN)
-        return mask
+    @property
+    def margin(self) -> float:
+        """A hundredth of the least SSIM."""
+        return _MARGIN * self.params.ssim
 
-    @staticmethod
-    def _matching(seen: Tensor, clean: Sequence[Tensor], backbones: Sequence[Backbone]) -> Tensor:
+    def excess(self, seen: Tensor, photos: Tensor) -> Tensor:
+        """Return the mean SSIM below what is allowed."""
+        return self.params.ssim - ssim(seen, photos).mean()
+
+    def matching(self, seen: Tensor, clean: Sequence[Tensor], backbones: Sequence[Backbone]) -> Tensor:
         """Return the mean over surrogates of how much protected photos match each other and the clean ones."""
         found = []
         for backbone, own in zip(backbones, clean, strict=True):

@@ -488,8 +488,8 @@ class Attack(Method):
 class PersonMask(Attack):
     """Learns one mask from photos of an identity and lays it on any photo of theirs, also on photos it has not seen.
 
-    The harness learns the mask from the identity's gallery photos that are cloaked, and lays it on these; a protocol
-    that asks for cloaked probes gets these under the same mask.
+    The harness learns the mask from the identity's gallery photos that its split calls cloaked, and lays it on these; a
+    protocol that asks for cloaked probes gets these under the same mask.
     """
 
     @property

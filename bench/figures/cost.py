@@ -22,7 +22,8 @@ _HEIGHT = 1.9  # inches of a panel
 _ROOM = 1.6  # times the cheapest and the dearest that the axis goes on
 _NAMED = ((10, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (100, (1.0, 2.0, 5.0)), (np.inf, (1.0,)))
 """How many times the cheapest the dearest is, at most → the parts of a decade that the axis names."""
-_STAGES = {"attack": "cloak", "defense": "purify"}
+_STAGES = {"attack": ("mask", "cloak"), "defense": ("purify",)}
+"""Kind of method → the stages it works in; a mask is learnt, then laid on."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +66,22 @@ def read_timings(view: RunView) -> pd.DataFrame:
     return found
 
 
-def seconds_per_image(timings: pd.DataFrame, stage: str, name: str) -> float | None:
+def seconds_per_image(timings: pd.DataFrame, stages: Sequence[str], name: str) -> float | None:
     """Return a method's seconds an image, over all its helpers; None where it was never timed.
 
     Args:
         timings: as `read_timings` gives them.
-        stage: ``cloak`` or ``purify``.
+        stages: in which it works, one after another on an image; the last one is there.
         name: canonical name; rows are named by it and, in brackets, the backbones that helped.
     """
     methods = timings["method"].astype(str)
-    rows = timings[(timings["stage"] == stage) & ((methods == name) | methods.str.startswith(f"{name} ("))]
-    images = int(rows["images"].sum())
-    return float(rows["seconds"].sum()) / images if images else None
+    own = timings[(methods == name) | methods.str.startswith(f"{name} (")]
+    total, images = 0.0, 0
+    for stage in stages:
+        rows = own[own["stage"] == stage]
+        images = int(rows["images"].sum())
+        total += float(rows["seconds"].sum()) / images if images else 0.0
+    return total if images else None
 
 
 def draw(view: RunView, options: FigureOptions) -> Drawing:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bench.analysis.claims import name_in_run
+from bench.analysis.comparison_groups import access_of
 from bench.analysis.results import Results
 from bench.errors import UsageError
 from bench.leaderboard import means
@@ -78,7 +79,7 @@ def _model_time(results: Results, one: Mean) -> str:
     times = {
         cell.threat.model_time
         for point, cell in results.cells.items()
-        if (point.defense, point.head) == (one.defense, one.head)
+        if (point.defense, point.head, access_of(cell)) == (one.defense, one.head, one.access)
         and point.attack in attacks
         and point.backbone in trackers
     }

@@ -156,8 +156,20 @@ class AppliedAttack(Applied[Attack]):
         Raises:
             DataError: some are missing.
         """
-        for name in self.backbones:
-            factory.backbone(name).files(Binding(self.run.spec.dataset, self.run.dataset.domain, (), name))
+        self.surrogate_weights()
+
+    def surrogate_weights(self) -> tuple[str, ...]:
+        """Return the digest of each file of the surrogates' weights.
+
+        Raises:
+            DataError: some are missing.
+        """
+        dataset, domain = self.run.spec.dataset, self.run.dataset.domain
+        return tuple(
+            sha256_of(path)
+            for name in self.backbones
+            for path in factory.backbone(name).files(Binding(dataset, domain, (), name))
+        )
 
     @property
     def code(self) -> str:

@@ -7,7 +7,7 @@ writing (`face_editing`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -200,6 +200,7 @@ def plan(
     applied: AppliedT,
     how: Written,
     record_of: Callable[[RecordT | None], RecordT],
+    alone: Callable[[], Collection[str]] = frozenset,
 ) -> PhotosPlan[AppliedT, RecordT]:
     """Return what is to be done, with all checked that can be known before work starts.
 
@@ -209,6 +210,8 @@ def plan(
         applied: the method.
         how: whole photos or crops, and in which format.
         record_of: takes the folder's record, if it has one, and returns what this request would write.
+        alone: asked after `record_of`, gives the people each of whose photos can be changed by itself, though the
+            method looks at a person's photos together.
 
     Raises:
         UsageError: the folder holds other photos, or something would be written over.
@@ -225,7 +228,7 @@ def plan(
         record = there.settled(out)
     check_writable(out.absolute(), "the folder")
     photos, too_long = without_long_names(with_free_outputs(photos, record.photos), out)
-    waiting = pending(photos, record, out, by_person=applied.by_person)
+    waiting = pending(photos, record, out, by_person=applied.by_person, alone=alone())
     if there is not None and waiting:
         _check_code(there, applied.code, out)
     check_outputs(out, _wanted_outputs(waiting, how), record.photos)

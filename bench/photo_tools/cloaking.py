@@ -57,6 +57,13 @@ class CloakPlan(PhotosPlan[AppliedAttack, CloakRecord]):
         """Whether a new key file is made."""
         return takes_key(self.applied.method) and self.key is None
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Subfolders of photos to change whose person has a mask already; "." for photos in none."""
+        there = self.masks.masks if self.masks else {}
+        folders = (photo.name.rpartition("/")[0] or "." for photo in self.pending if photo.person in there)
+        return tuple(dict.fromkeys(folders))
+
 
 @dataclass(frozen=True)
 class Cloaked(PhotosOutcome):
@@ -90,14 +97,20 @@ def plan(request: PhotosRequest) -> CloakPlan:
     how = request.how("png" if applied.method.erasable else "keep")
     applied.check_surrogates_are_there()
     key: Key | None = None
-    there_are = _masks(request, applied)
+    there_are: MaskFile | None = None
 
     def record_of(there: CloakRecord | None) -> CloakRecord:
-        nonlocal key
-        key = _key(request, applied, there)
+        nonlocal key, there_are
+        key, there_are = _key(request, applied, there), _masks(request, applied, there)
         return _record(applied, key or there_are, how)
 
-    planned = changing.plan(request, _CLOAKING, applied, how, record_of)
+    def alone() -> frozenset[str]:
+        # A mask that is there is laid on each photo by itself.
+        return frozenset(there_are.masks) if there_are else frozenset()
+
+    planned = changing.plan(request, _CLOAKING, applied, how, record_of, alone)
+    if there_are and any(photo.person not in there_are.masks for photo in planned.pending):
+        there_are.check_growing(made_with_of(applied))
     return CloakPlan(**vars(planned), key=key, masks=there_are)
 
 
@@ -118,6 +131,8 @@ def cloak(planned: CloakPlan, advance: Advance = lambda _n: None) -> Cloaked:
         key = keys.create(path)
         record = planned.record.model_copy(update={"key_fingerprint": key.fingerprint})
         planned = replace(planned, record=record)
+    if planned.pending and planned.masks and not planned.masks.path.exists():
+        planned.masks.write()  # before any record names it, as a key is
     masking = _masking(planned)
     change: Callable[[Pixels, Context], Pixels] = (
         masking.cloak
@@ -127,7 +142,7 @@ def cloak(planned: CloakPlan, advance: Advance = lambda _n: None) -> Cloaked:
     edit = Edit(applied.name, applied.by_person, change, hide=key.hidden_in if key else lambda text: text)
     secret = key.secret if key else b""
     done = changing.carry_out(planned, _CLOAKING, edit, lambda: applied.context(secret), advance)
-    learnt = len(masking.file.masks) - len(planned.masks.masks) if masking and planned.masks else 0
+    learnt = masking.learnt if masking else 0
     return Cloaked(**vars(done), fingerprint=planned.record.key_fingerprint, learnt=learnt)
 
 
@@ -174,7 +189,7 @@ def _check_elsewhere(request: PhotosRequest, path: Path, what: str) -> None:
         raise UsageError(f"{what} {path} would lie among the photos to post. Keep it elsewhere.")
 
 
-def _masks(request: PhotosRequest, applied: AppliedAttack) -> MaskFile | None:
+def _masks(request: PhotosRequest, applied: AppliedAttack, there: CloakRecord | None) -> MaskFile | None:
     """Return the masks of an attack that learns one a person, without any where their file is yet to be made."""
     path = request.masks
     if not isinstance(applied.method, PersonMask):
@@ -187,18 +202,26 @@ def _masks(request: PhotosRequest, applied: AppliedAttack) -> MaskFile | None:
             "is made. Keep it: by it later photos wear the same masks."
         )
     _check_elsewhere(request, path, "the file of masks")
-    made_with = made_with_of(applied)
     if path.exists() or path.is_symlink():
         found = masks.read(path)
-        found.check(applied.name, made_with)
-        return found
+        found.check_attack(applied.name)
+        return found if found.masks else replace(found, made_with=made_with_of(applied))
+    if there is not None:
+        raise UsageError(
+            f"{request.out} holds cloaks under the masks {there.key_fingerprint}, and {path} does not exist. Give that "
+            "file, or name another folder to write to."
+        )
     check_writable(path.absolute().parent, "--masks")
-    return masks.new(path, applied.name, made_with)
+    return masks.new(path, applied.name, made_with_of(applied))
 
 
 def made_with_of(applied: AppliedAttack) -> str:
     """Return what decides a mask besides attack and photos, as one text."""
-    decides = (applied.code, *applied.weights, *applied.backbones, applied.dataset_text, str(applied.seed))
+    decides = (
+        *(applied.code, *applied.weights),
+        *(*applied.backbones, *applied.surrogate_weights()),
+        *(applied.dataset_text, str(applied.seed)),
+    )
     return sha256("\n".join(decides).encode()).hexdigest()[:16]
 
 

@@ -14,7 +14,14 @@ from bench.errors import DataError
 from bench.faces.paste_back import Place, place_of, take_crop
 from bench.faces.whole_photo import PhotoFile
 from bench.photo_tools import photo_files
-from bench.photo_tools.photo_folders import Photo, Refusal, read_bytes, to_tensor, without_ending
+from bench.photo_tools.photo_folders import (
+    Photo,
+    Refusal,
+    person_of,
+    read_bytes,
+    to_tensor,
+    without_ending,
+)
 from bench.photo_tools.records import CLOAKS, CloakedPhoto, CloakRecord, EraseRecord
 
 
@@ -28,6 +35,7 @@ class Cloak:
         crops: each face, 3×112×112 uint8.
         places: where they lie in the photo; () where the photo is a crop itself.
         sha256: of the file.
+        person: whose it was when it was cloaked.
     """
 
     photo: Photo
@@ -35,11 +43,7 @@ class Cloak:
     crops: tuple[torch.Tensor, ...] = field(repr=False)
     places: tuple[Place, ...]
     sha256: str
-
-    @property
-    def person(self) -> str:
-        """Whose it was."""
-        return self.photo.person
+    person: str
 
 
 def copied_photos(photos: Sequence[Photo], made: CloakRecord | None) -> tuple[Photo, ...]:
@@ -100,7 +104,8 @@ class _Known:
         if record is not None and record.output_sha256 != content.sha256:
             remark = "it was changed since it was cloaked, so that less of it may come back"
         origin = without_ending(record.output) if record else photo.id
-        return Cloak(photo, origin, crops, places, content.sha256), remark
+        person = person_of(record.output) if record else photo.person
+        return Cloak(photo, origin, crops, places, content.sha256, person), remark
 
     def _faces(
         self, content: PhotoFile, record: CloakedPhoto | None

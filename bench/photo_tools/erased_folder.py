@@ -23,12 +23,20 @@ NOTHING_CAME_OFF = "nothing came off: to the attack it is no cloak under this ke
 
 
 class ErasedFolder:
-    """The folder to write, and what became of each photo so far."""
+    """The folder to write, and what became of each photo so far.
 
-    def __init__(self, path: Path, record: EraseRecord, edit: Edit) -> None:
+    Args:
+        path: the folder.
+        record: what is in it.
+        edit: takes cloaks off.
+        nothing: why nothing came off where a photo is left as it was.
+    """
+
+    def __init__(self, path: Path, record: EraseRecord, edit: Edit, nothing: str = NOTHING_CAME_OFF) -> None:
         self._path = path
         self._record = record
         self._edit = edit
+        self._nothing = nothing
         self.restored: list[Photo] = []
         self.refused: list[Refusal] = []
 
@@ -38,7 +46,11 @@ class ErasedFolder:
         pixels = Pixels(
             torch.stack([crop for cloak in cloaks for crop in cloak.crops]),
             tuple(name for cloak, photo in named for name in photo.face_ids(len(cloak.crops))),
-            tuple(person for cloak, photo in named for person in photo.people(len(cloak.crops))),
+            tuple(
+                person
+                for cloak, photo in named
+                for person in replace(photo, person=cloak.person).people(len(cloak.crops))
+            ),
         )
         erased = self._edit.attempt(pixels, ctx)
         if isinstance(erased, Pixels):
@@ -55,7 +67,7 @@ class ErasedFolder:
         for cloak, images in erased:
             same = sum(torch.equal(new, old) for new, old in zip(images, cloak.crops, strict=True))
             if same == len(cloak.crops):
-                self.refused.append(Refusal(cloak.photo.name, NOTHING_CAME_OFF))
+                self.refused.append(Refusal(cloak.photo.name, self._nothing))
                 continue
             left[cloak] = f"{same} of its {len(cloak.crops)} faces did not come off" if same else ""
             try:

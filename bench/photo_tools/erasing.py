@@ -20,7 +20,7 @@ from bench.photo_tools import keys, masks
 from bench.photo_tools.applied import AppliedAttack, MethodRequest, erasable_attacks
 from bench.photo_tools.changing import Advance, Counted, check_same
 from bench.photo_tools.cloaks import Cloak, copied_photos, pending_cloaks, read_cloaks
-from bench.photo_tools.erased_folder import ErasedFolder
+from bench.photo_tools.erased_folder import NOTHING_CAME_OFF, ErasedFolder
 from bench.photo_tools.face_editing import Edit
 from bench.photo_tools.keys import Key
 from bench.photo_tools.masks import MaskFile
@@ -38,6 +38,11 @@ from bench.photo_tools.records import (
 )
 from bench.plugins import factory
 from bench.run.stages import erase as erase_stage
+
+NO_MASK = (
+    "nothing came off: the file has no mask for this subfolder; call it as when the photos were cloaked, or put "
+    f"{CLOAKS} beside them"
+)
 
 
 @dataclass(frozen=True)
@@ -105,9 +110,12 @@ def plan(request: EraseRequest) -> ErasePlan:
     key = _key(request)
     warnings = _check_key(key, made, request)
     _check_runs_no_file_of_a_record(made, request)
-    _check_erasable(request.method.method or (made.attack_text if made else ""), request.photos)
-    applied = _applied(request, made)
+    known = made.attack_text if made else key.attack if isinstance(key, MaskFile) else ""
+    _check_erasable(request.method.method or known, request.photos)
+    applied = _applied(request, made, known)
     _check_sort(applied, key)
+    if isinstance(key, MaskFile) and not request.force:
+        key.check_attack(applied.name)
     warnings += _check_weights(applied, made)
     check_writable(request.out.absolute(), "the folder")
     check_inputs(photos, request.out)
@@ -166,7 +174,8 @@ def erase(planned: ErasePlan, advance: Advance = lambda _n: None) -> Erased:
     """
     request, applied = planned.request, planned.applied
     edit = Edit(applied.name, applied.by_person, _change(applied, planned.key), hide=planned.key.hidden_in)
-    folder = ErasedFolder(request.out, planned.record, edit)
+    nothing = NO_MASK if isinstance(planned.key, MaskFile) else NOTHING_CAME_OFF
+    folder = ErasedFolder(request.out, planned.record, edit, nothing)
     if planned.pending:
         context = applied.context(key=None)
         for cloaks in batches(planned.pending, by_person=applied.by_person):
@@ -205,7 +214,11 @@ def _check_erasable(text: str, photos: Path) -> None:
 
 
 def _key(request: EraseRequest) -> Key | MaskFile:
-    if (request.key is None) == (request.masks is None):
+    if request.key is not None and request.masks is not None:
+        raise UsageError(
+            "--key and --masks are given, and cloaks come off by one of them: leave out the other."
+        )
+    if request.key is None and request.masks is None:
         raise UsageError(
             "erasing needs --key FILE, the key file that `bench cloak` made or was given; or --masks FILE, where the "
             "attack learns masks."
@@ -257,10 +270,10 @@ def _check_runs_no_file_of_a_record(made: CloakRecord | None, request: EraseRequ
             )
 
 
-def _applied(request: EraseRequest, made: CloakRecord | None) -> AppliedAttack:
+def _applied(request: EraseRequest, made: CloakRecord | None, known: str) -> AppliedAttack:
     given = request.method
     if made is None:
-        return AppliedAttack(given)
+        return AppliedAttack(replace(given, method=given.method or known))
     requested = replace(
         given,
         method=given.method or made.attack_text,

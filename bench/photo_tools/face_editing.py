@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -113,13 +113,26 @@ class _Made:
     record: CloakedPhoto
 
 
-def pending(photos: Sequence[Photo], record: MadeRecord, out: Path, *, by_person: bool) -> tuple[Photo, ...]:
-    """Return the photos that are not done; all of a person's where they are changed together."""
+def pending(
+    photos: Sequence[Photo],
+    record: MadeRecord,
+    out: Path,
+    *,
+    by_person: bool,
+    alone: Collection[str] = frozenset(),
+) -> tuple[Photo, ...]:
+    """Return the photos that are not done; all of a person's where they are changed together.
+
+    Args:
+        photos: of a folder.
+        record: of the folder to write.
+        out: that folder.
+        by_person: whether a person's photos are changed together.
+        alone: people of whom that does not hold.
+    """
     waiting = [photo for photo in photos if not _is_done(photo, record, out)]
-    if by_person:
-        people = {photo.person for photo in waiting}
-        waiting = [photo for photo in photos if photo.person in people]
-    return tuple(waiting)
+    people = {photo.person for photo in waiting if by_person} - set(alone)
+    return tuple(photo for photo in photos if photo in waiting or photo.person in people)
 
 
 def _is_done(photo: Photo, record: MadeRecord, out: Path) -> bool:

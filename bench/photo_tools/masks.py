@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import secrets
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from bench.contracts import Context, PersonMask
 from bench.errors import DataError, UsageError
-from bench.faces.pixels import Pixels
+from bench.faces.pixels import Pixels, overlay_pixels
 from bench.files import write_atomically
 from bench.run import calls
 from bench.run.stages.apply_masks import of_each_identity
@@ -36,7 +38,7 @@ class MaskFile:
     Attributes:
         path: the file.
         attack: canonical name of the attack.
-        made_with: digests of code and weights, surrogates, dataset and seed, as one text.
+        made_with: digest of its code, files and surrogates, the dataset and the seed.
         fingerprint: 16 hexadecimal digits that tell files apart.
         masks: person's opaque id → mask.
     """
@@ -54,25 +56,42 @@ class MaskFile:
     def with_mask(self, person: str, mask: Mask) -> MaskFile:
         """Return the file with one more mask, written before it is used.
 
+        Another command may have added some meanwhile: they stay, and a person who has one by now keeps it.
+
+        Raises:
+            DataError: the file is damaged by now, or another one.
+            StoreError: the disk is full or the folder cannot be written.
+        """
+        from filelock import FileLock
+
+        with FileLock(_lock_of(self.path)):
+            there = read(self.path) if self.path.exists() else self
+            if there.fingerprint != self.fingerprint:
+                raise DataError(f"{self.path} was replaced by another file of masks; give the command again")
+            own = {name: value.cpu().contiguous() for name, value in mask.items()}
+            grown = replace(there, masks={person: own, **there.masks})
+            grown.write()
+        return grown
+
+    def write(self) -> None:
+        """Write the file, readable by its owner alone.
+
         Raises:
             StoreError: the disk is full or the folder cannot be written.
         """
-        masks = {**self.masks, person: {name: value.cpu().contiguous() for name, value in mask.items()}}
-        grown = replace(self, masks=masks)
         head = {
             "format": FORMAT,
             "attack": self.attack,
             "made_with": self.made_with,
             "fingerprint": self.fingerprint,
         }
-        tensors = {f"{who}/{name}": value for who, one in masks.items() for name, value in one.items()}
+        named = {f"{who}/{name}": value for who, one in self.masks.items() for name, value in one.items()}
         # One entry: safetensors writes several in an order that changes from call to call.
-        payload = safetensors.torch.save(tensors, metadata={"masks": json.dumps(head)})
+        payload = safetensors.torch.save(named, metadata={"masks": json.dumps(head)})
         write_atomically(self.path, payload, "another file with --masks", _for_the_owner)
-        return grown
 
-    def check(self, attack: str, made_with: str) -> None:
-        """Check that the masks were made by this attack, and with the same.
+    def check_attack(self, attack: str) -> None:
+        """Check that the masks were made by this attack.
 
         Raises:
             UsageError: they were not.
@@ -82,15 +101,23 @@ class MaskFile:
                 f"the masks in {self.path} were made by another attack: {self.attack}, and this is {attack}. Ask for "
                 "the same, or name another file with --masks."
             )
-        if self.made_with != made_with:
+
+    def check_growing(self, made_with: str) -> None:
+        """Check that a further mask would be made as these were.
+
+        Raises:
+            UsageError: it would not.
+        """
+        if self.masks and self.made_with != made_with:
             raise UsageError(
-                f"the masks in {self.path} were made by other code, weights, surrogates, dataset or seed of {attack} "
-                f"(digest {self.made_with}, now {made_with}). Ask for the same, or name another file with --masks."
+                f"the masks in {self.path} were made by other code, weights, surrogates, dataset or seed of "
+                f"{self.attack} (digest {self.made_with}, now {made_with}), and somebody here has none yet. Ask for "
+                "the same, or name another file with --masks."
             )
 
 
 def new(path: Path, attack: str, made_with: str) -> MaskFile:
-    """Return a file without masks, with a fingerprint of its own; it is written with its first mask."""
+    """Return a file without masks, with a fingerprint of its own; it is not written yet."""
     return MaskFile(path, attack, made_with, secrets.token_hex(8), {})
 
 
@@ -104,6 +131,8 @@ def read(path: Path) -> MaskFile:
         payload = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} does not exist. Give the file of masks that `bench cloak` made.") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder. Name the file of masks that `bench cloak` made.") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}. Fix its permissions.") from None
     try:
@@ -136,6 +165,12 @@ def _head(payload: bytes) -> dict[str, str]:
     return {name: head[name] for name in fields}
 
 
+def _lock_of(path: Path) -> Path:
+    """Return the file that commands of this machine lock while they add to a file of masks."""
+    name = sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"cloakbench-masks-{name}.lock"
+
+
 def _for_the_owner(temporary: Path, path: Path) -> None:
     """Bring a file to its path, readable by its owner alone."""
     temporary.chmod(0o600)
@@ -149,18 +184,22 @@ class Masking:
         attack: that learns masks.
         file: the masks there are; grows.
         people: ids of the people whose masks are kept. A face beside theirs is somebody seen once, and its mask is not.
+
+    Attributes:
+        learnt: how many masks were added to the file.
     """
 
     def __init__(self, attack: PersonMask, file: MaskFile, people: frozenset[str]) -> None:
-        self.attack, self.file, self._people = attack, file, people
+        self.attack, self.file, self.learnt, self._people = attack, file, 0, people
 
     def cloak(self, pixels: Pixels, ctx: Context) -> Pixels:
         """Return faces under their people's masks.
 
         Raises:
+            DataError: the file of masks was damaged or replaced meanwhile.
             StoreError: a new mask cannot be written.
         """
-        masks = {who: self._mask(who, pixels, ctx) for who in dict.fromkeys(pixels.identities)}
+        masks = {who: _on(self._mask(who, pixels, ctx), ctx) for who in dict.fromkeys(pixels.identities)}
         return of_each_identity(
             pixels, masks, lambda faces, mask: calls.apply(self.attack, faces, mask, ctx), ctx.device
         )
@@ -172,11 +211,15 @@ class Masking:
             name for name, who in zip(pixels.ids, pixels.identities, strict=True) if who == person
         )
         learnt = calls.learn(self.attack, pixels.only(own).faces(ctx.device), ctx)
-        # As it comes back from the file, so that a photo is the same now and later.
-        mask = {name: value.cpu() for name, value in learnt.items()}
-        if person in self._people:
-            self.file = self.file.with_mask(person, mask)
-        return mask
+        if person not in self._people:
+            return learnt
+        self.file, self.learnt = self.file.with_mask(person, learnt), self.learnt + 1
+        return self.file.masks[person]
+
+
+def _on(mask: Mask, ctx: Context) -> Mask:
+    """Return a mask on the device that the context computes on."""
+    return {name: value.to(ctx.device) for name, value in mask.items()}
 
 
 def taking_off(attack: PersonMask, file: MaskFile) -> Callable[[Pixels, Context], Pixels]:
@@ -188,17 +231,13 @@ def taking_off(attack: PersonMask, file: MaskFile) -> Callable[[Pixels, Context]
         )
         if not there:
             return pixels
+        masks = {who: _on(mask, ctx) for who, mask in file.masks.items() if who in pixels.identities}
         bare = of_each_identity(
             pixels.only(there),
-            file.masks,
+            masks,
             lambda faces, mask: calls.take_off(attack, faces, mask, ctx),
             ctx.device,
         )
-        rows = {name: row for row, name in enumerate(bare.ids)}
-        images = pixels.images.clone()
-        for row, name in enumerate(pixels.ids):
-            if name in rows:
-                images[row] = bare.images[rows[name]]
-        return replace(pixels, images=images)
+        return overlay_pixels(pixels, bare, frozenset(pixels.ids))
 
     return erase

@@ -154,7 +154,7 @@ def find_photos(
     photos = []
     for name in names:
         free = next(one for one in possible_ids(name) if taken[one.lower()] == 1)
-        photos.append(Photo(base / name, name, free + ending(base / name), _person(name)))
+        photos.append(Photo(base / name, name, free + ending(base / name), person_of(name)))
     return tuple(photos), tuple(refusals)
 
 
@@ -214,7 +214,7 @@ def without_ending(name: str) -> str:
     return f"{folder}{slash}{stem or file}"
 
 
-def _person(name: str) -> str:
+def person_of(name: str) -> str:
     """Return the id of the person whose folder a photo lies in: an id, never a name (`bench.contracts.Faces`)."""
     return f"person-{sha256(name.rpartition('/')[0].encode()).hexdigest()[:12]}"
 

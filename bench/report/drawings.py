@@ -15,7 +15,7 @@ from bench.report.key_results import real
 from bench.report.wording import count
 from bench.run.planning import Options, prepare_again
 
-_MADE_OF = frozenset({"fit", "cloak", "purify", "erase"})
+_MADE_OF = frozenset({"fit", "mask", "cloak", "purify", "erase"})
 """Stages whose images a picture grid shows and that can take hours to compute again."""
 
 

@@ -106,8 +106,11 @@ def _learnt(method: Attack | Defense, learn: Callable[[], Mapping[str, Tensor]])
 
 
 def learn(attack: PersonMask, faces: Faces, ctx: Context) -> Mapping[str, Tensor]:
-    """Return `PersonMask.learn` of one identity's photos: named tensors."""
-    return _learnt(attack, lambda: attack.learn(faces, ctx))
+    """Return `PersonMask.learn` of one identity's photos: named tensors, at least one."""
+    mask = _learnt(attack, lambda: attack.learn(faces, ctx))
+    if not mask:
+        raise MethodError(f"{_named(attack)} learnt a mask without a tensor")
+    return mask
 
 
 def harden(hardening: Hardening, tracker: Backbone, state: Mapping[str, Tensor]) -> Backbone:

@@ -247,13 +247,16 @@ class Pipeline:
     def masks(self, attack: str, tracker: str, seed: int) -> Mapping[str, LearnMask]:
         """Return the mask of each identity whose gallery photos are cloaked, learnt from these."""
         bound = self.method("attacks", attack, tracker, seed)
+        targets = self.training_faces("targets") if bound.method.threat.needs_targets else None
         found = {}
         for photos, chosen in self._protected("gallery"):
             for identity in dict.fromkeys(photos.identities):
                 pairs = zip(photos.ids, photos.identities, strict=True)
                 own = tuple(image for image, name in pairs if name == identity and image in chosen)
                 if own:
-                    found[identity] = LearnMask(bound.label, self._here, bound, photos, identity, own)
+                    found[identity] = LearnMask(
+                        bound.label, self._here, bound, photos, identity, own, targets
+                    )
         return found
 
     def _protected(self, role: PhotoSet) -> Iterator[tuple[Crops, tuple[str, ...]]]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bench.analysis.comparison_groups import EVERY
 from bench.errors import UsageError
 from bench.figures import KINDS, WIDTHS, FigureOptions, NotDrawableError, files, identities, robustness, style
+from bench.figures.cost import seconds_per_image
 from bench.figures.critical_difference import tie_groups
 from bench.figures.quality import pareto
 from bench.leaderboard import significance_tables
@@ -473,3 +474,18 @@ def test_people_are_counted_and_not_named(whole):
     said = drawn.caption.partition("From no defence to ")[2]
     numbers = [int(word) for word in said.split() if word.isdigit()]
     assert numbers[1] == 6 == numbers[0] + numbers[2] + numbers[3]
+
+
+def test_a_mask_costs_what_learning_it_costs_and_what_laying_it_on_does():
+
+    timings = pd.DataFrame(
+        {
+            "stage": ["mask", "mask", "cloak", "cloak"],
+            "method": ["m (a|b)", "m (c|d)", "m (a|b)", "other"],
+            "images": [100, 100, 400, 10],
+            "seconds": [20.0, 40.0, 4.0, 5.0],
+        }
+    )
+    assert seconds_per_image(timings, ("mask", "cloak"), "m") == pytest.approx(60 / 200 + 4 / 400)
+    assert seconds_per_image(timings, ("mask", "cloak"), "other") == pytest.approx(0.5)
+    assert seconds_per_image(timings, ("mask", "cloak"), "none") is None

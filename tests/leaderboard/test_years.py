@@ -74,6 +74,28 @@ def test_a_row_is_later_where_every_cell_is(results, monkeypatch, times, expecte
     assert years._model_time(results, one) == expected
 
 
+def test_another_access_does_not_count(results, monkeypatch):
+    (one, *_) = [
+        each
+        for each in means.means(results, ("tiny-noise",), ("tiny-a",))
+        if (each.against, each.defense) == ("tiny-noise", "none")
+    ]
+    for point, cell in results.cells.items():
+        threat = cell.threat.model_copy(update={"model_time": "later"})
+        monkeypatch.setitem(results.cells, point, cell.model_copy(update={"threat": threat}))
+    (point, cell) = next(
+        (point, cell)
+        for point, cell in results.cells.items()
+        if (point.attack, point.defense, point.backbone) == ("tiny-noise", "none", "tiny-a")
+    )
+    threat = cell.threat.model_copy(update={"model_time": "not-later", "access": "white-box"})
+    results.cells[point._replace(seed=1)] = cell.model_copy(update={"threat": threat})
+    try:
+        assert years._model_time(results, one) == "later"
+    finally:
+        del results.cells[point._replace(seed=1)]
+
+
 def test_dates_are_those_of_cards_and_a_backbone_that_is_gone_has_none(tiny):
     del tiny
     assert years.released("dlib-resnet") == "2017-02-12"

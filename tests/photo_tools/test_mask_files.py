@@ -1,6 +1,7 @@
 """`bench cloak --masks` and `bench erase --masks`: a person's mask is learnt once and laid on later photos."""
 
 import json
+import shutil
 import stat
 from pathlib import Path
 
@@ -138,7 +139,7 @@ def test_masks_are_asked_for_where_they_are_learnt_and_only_there(cloak, erase, 
     assert not (home / "out").exists()
     cloak("--masks", "my.masks")
     refused(erase(), "needs --key FILE", "--masks FILE")
-    refused(erase("--masks", "my.masks", "--key", "my.key"), "needs --key FILE")
+    refused(erase("--masks", "my.masks", "--key", "my.key"), "leave out the other")
     assert cloak("--key", "my.key", attack=KEYED, out="keyed")[0] == 0
     refused(
         erase("--masks", "my.masks", "--force", "--attack", KEYED, photos="keyed"),
@@ -154,10 +155,13 @@ def test_a_dry_run_writes_nothing(cloak, home):
     assert not (home / "my.masks").exists()
 
 
-def test_masks_of_another_seed_are_refused(cloak, home):
+def test_a_mask_that_is_there_serves_any_seed_and_a_new_one_only_its_own(cloak, home):
     cloak("--masks", "my.masks")
+    code, _, err = cloak("--masks", "my.masks", "--seed", 3, photos="later", out="new")
+    assert code == 0, err
+    save(home / "later/carl/00.png", photo(9))
     refused(
-        cloak("--masks", "my.masks", "--seed", 3, out="new"),
+        cloak("--masks", "my.masks", "--seed", 3, photos="later", out="newer"),
         "by other code, weights, surrogates, dataset or seed",
     )
 
@@ -181,7 +185,7 @@ def test_a_missing_file_is_named(home):
 
 def test_masks_of_another_attack_are_refused(home):
     with pytest.raises(UsageError, match="another attack: opom, and this is chameleon"):
-        masks.new(home / "m", "opom", "x").check("chameleon", "x")
+        masks.new(home / "m", "opom", "x").check_attack("chameleon")
 
 
 def test_a_face_beside_the_persons_gets_a_mask_that_is_not_kept(home):
@@ -195,3 +199,87 @@ def test_a_face_beside_the_persons_gets_a_mask_that_is_not_kept(home):
     bare = masks.taking_off(given.attack, masks.read(home / "m"))(changed, Context())
     assert (bare.images[0].int() - 128).abs().max() <= 1
     assert torch.equal(bare.images[1], changed.images[1])
+
+
+def test_a_folder_of_which_no_mask_came_goes_on_under_the_same_file(cloak, home):
+    (home / "bad/anna").mkdir(parents=True)
+    (home / "bad/anna/00.png").write_bytes(b"not a photo")
+    assert cloak("--masks", "my.masks", photos="bad")[0] == 1
+    fingerprint = masks.read(home / "my.masks").fingerprint
+    save(home / "bad/anna/01.png", photo(3))
+    code, out, _ = cloak("--masks", "my.masks", photos="bad")
+    assert code == 1
+    assert "1 masks learnt" in out
+    assert masks.read(home / "my.masks").fingerprint == fingerprint
+
+
+def test_a_lost_file_is_named(cloak, home):
+    cloak("--masks", "my.masks")
+    (home / "my.masks").unlink()
+    refused(cloak("--masks", "my.masks"), "out holds cloaks under the masks", "my.masks does not exist")
+
+
+def test_whose_mask_was_there_is_said(cloak, home):
+    cloak("--masks", "my.masks")
+    for more in ((), ("--dry-run",)):
+        code, out, err = cloak("--masks", "my.masks", *more, photos="later", out=f"out{len(more)}")
+        assert code == 0, err
+        assert "Under the mask that was there for this subfolder: anna." in out
+    save(home / "flat/a.png", photo(4))
+    assert "Under the mask" not in cloak("--masks", "my.masks", photos="flat", out="flat1")[1]
+    assert "for this subfolder: .." in cloak("--masks", "my.masks", photos="flat", out="flat2")[1]
+
+
+def test_a_new_photo_leaves_the_others_of_its_person_alone(cloak, home):
+    cloak("--masks", "my.masks")
+    before = {path: path.stat().st_mtime_ns for path in (home / "out").rglob("*.png")}
+    save(home / "photos/anna/02.png", photo(8))
+    code, out, _ = cloak("--masks", "my.masks")
+    assert code == 0
+    assert "1 photos protected" in out or "1 photo protected" in out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_masks_of_another_attack_take_nothing_off(cloak, erase, home):
+    cloak("--masks", "my.masks")
+    (home / "out/cloaks.json").unlink()
+    refused(
+        erase("--masks", "my.masks", "--attack", "chameleon", "--dataset", "tiny"), "made by another attack"
+    )
+    code, _, err = erase("--masks", "my.masks", "--dataset", "tiny")  # the file knows its attack
+    assert code == 0, err
+
+
+def test_photos_that_were_moved_are_still_their_persons(cloak, erase, home):
+    cloak("--masks", "my.masks")
+    (home / "flat").mkdir()
+    for name in ("anna/00.png", "ben/00.png"):
+        (home / "out" / name).rename(home / "flat" / name.replace("/", "-"))
+    shutil.copy(home / "out/cloaks.json", home / "flat/cloaks.json")
+    code, _, err = erase("--masks", "my.masks", photos="flat")
+    assert code == 0, err
+    shutil.rmtree(home / "back")
+    (home / "flat/cloaks.json").unlink()
+    code, _, err = erase("--masks", "my.masks", "--dataset", "tiny", photos="flat")
+    assert code == 1
+    assert "the file has no mask for this subfolder" in err + _
+
+
+def test_two_commands_add_to_one_file(home):
+    one = masks.new(home / "m", "tiny-mask", "x")
+    one.write()
+    other = masks.read(home / "m")
+    mask = {"noise": torch.zeros(3, 14, 14)}
+    assert set(one.with_mask("anna", mask).masks) == {"anna"}
+    both = other.with_mask("ben", mask).with_mask("anna", {"noise": torch.ones(3, 14, 14)})
+    assert set(both.masks) == set(masks.read(home / "m").masks) == {"anna", "ben"}
+    assert not both.masks["anna"]["noise"].any()  # who has one keeps it
+    masks.new(home / "m", "tiny-mask", "x").write()
+    with pytest.raises(DataError, match="replaced by another file"):
+        other.with_mask("carl", mask)
+
+
+def test_a_folder_in_place_of_the_file_is_named(home):
+    (home / "m").mkdir()
+    with pytest.raises(DataError, match="is a folder"):
+        masks.read(home / "m")

@@ -457,9 +457,9 @@ RECORDED = {
     1: {
         "bench.contracts": "15151a1bb59a120e231f2a987e49f6427f4c6dac73da0d0556a0baa64a24255b",
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
-        "bench.run.calls": "3eb9ebdbf55dc50cfd62bfc72a06a7170218ae8a5336019eb65a7c65ec72b758",
+        "bench.run.calls": "58766c6bacb8de6a4dc61313bbccb78812454099a67c3e7be78b172736dd47fc",
         "bench.run.graph": "bdf7d506d6532435edfe7bc92e08e0db784dad728681486c7e87f1af87391049",
-        "bench.run.pipeline": "aa0cafcdd67ada1be942271d6e51863a229d8724210fd1d545eafec7cfbbd111",
+        "bench.run.pipeline": "5b4a8ecbd72cde5b4cb47ec748326fdef492df56bf92049107378b30a21733af",
     }
 }
 """Contract version → hashes of the modules that stand behind it, as no key holds their code."""

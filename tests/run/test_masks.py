@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from bench.contracts import Context, Faces, View
-from bench.errors import UsageError
+from bench.errors import MethodError, UsageError
 from bench.faces.pixels import decode_pixels, to_bytes_range
 from bench.leaderboard.table import build
 from bench.plugins import factory
+from bench.run import calls
+from bench.run.pipeline import Pipeline
 from bench.run.stages.apply_masks import ApplyMasks
 from bench.run.stages.cloak import Cloak
 
@@ -134,3 +136,34 @@ def test_the_table_has_a_row_for_it(masked):
     row = table[(table.attack == "tiny-mask") & (table.defense == "none")]
     assert len(row) == 1
     assert pd.notna(row.cloak_psnr.iloc[0])
+
+
+def test_a_mask_of_nothing_is_the_attacks_fault(monkeypatch, tiny):
+    del tiny
+    attack = factory.attack("tiny-mask")
+    monkeypatch.setattr(type(attack), "learn", lambda _self, _faces, _ctx: {})
+    faces = Faces(torch.zeros(1, 3, 112, 112), ("a",), ("x",))
+    with pytest.raises(MethodError, match="attack 'tiny-mask' learnt a mask without a tensor"):
+        calls.learn(attack, faces, Context())
+
+
+def test_a_mask_may_imitate_somebody(evaluate, monkeypatch):
+    run = evaluate(attacks=("tiny-mask",))
+    attack = type(run.run.attacks["tiny-mask"])
+    wants = attack.threat.model_copy(update={"needs_targets": True})
+    monkeypatch.setattr(attack, "threat", wants)
+    (first, *_) = Pipeline(run.run, run.pipeline.machine).masks(*POINT).values()
+    assert first.targets is not None
+    assert first.targets in first.inputs
+    seen = []
+    monkeypatch.setattr(
+        attack,
+        "learn",
+        lambda _self, faces, ctx: seen.append(ctx.targets) or {"noise": torch.zeros(3, 14, 14)},
+    )
+    payloads = {
+        first.photos.address: run.store.read("faces", first.photos.address),
+        first.targets.address: first.targets.run({}, run.pipeline.machine, lambda _n: None),
+    }
+    first.run(payloads, run.pipeline.machine, lambda _n: None)
+    assert len(seen[0]) > 0

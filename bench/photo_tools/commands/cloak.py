@@ -46,7 +46,8 @@ Examples:
 @click.option(
     "--masks",
     type=click.Path(path_type=Path),
-    help="File of the masks that an attack learns, one a person. Made if it does not exist; later photos get the same.",
+    help="File of the masks that an attack learns, one a person: a subfolder of PHOTOS, or all photos in none. Made if "
+    "it does not exist; by it later photos in a subfolder of that name get the same mask.",
 )
 @change_options("the attack", "Surrogate", "Whose pool counts, and whose training people are imitated.")
 def cloak(
@@ -83,6 +84,12 @@ def cloak(
         click.get_current_context().exit(1)
 
 
+def _say_known(planned: "CloakPlan") -> None:
+    """Say whose mask was there: a person is who has the same subfolder, or none, and nothing else tells them apart."""
+    if planned.known:
+        click.echo(f"Under the mask that was there for this subfolder: {', '.join(planned.known)}.")
+
+
 UNPROTECTED = "in which no face was found, copied as they are: NOT protected if there is one"
 
 
@@ -103,6 +110,7 @@ def _say_plan(planned: "CloakPlan", as_json: bool) -> None:
         click.echo(f"Key: {planned.key.fingerprint}.")
     if planned.masks:
         click.echo(f"{len(planned.masks.masks)} masks in {asked.masks}; other people's would be learnt.")
+        _say_known(planned)
     name_all(UNPROTECTED, copies(planned.done, planned.record))
     name_all("cannot be read", planned.refused)
     click.echo("Nothing was written.")
@@ -130,9 +138,10 @@ def _say_outcome(planned: "CloakPlan", done: "Cloaked", as_json: bool) -> None:
         )
     elif planned.masks:
         click.echo(
-            f"{done.learnt} masks learnt, file {done.fingerprint} in {asked.masks}. Keep it: later photos of the same "
-            "subfolders get the same masks by it."
+            f"{done.learnt} masks learnt, file {done.fingerprint} in {asked.masks}. Keep it: by it later photos in a "
+            "subfolder of the same name get the same mask."
         )
+        _say_known(planned)
     elif done.fingerprint:
         click.echo(f"Key: {done.fingerprint}.")
     name_all(UNPROTECTED, done.copied)

@@ -1,4 +1,4 @@
-"""The mask of an identity, learnt from the photos that are posted under it."""
+"""The mask of an identity, learnt from its gallery photos."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ class LearnMask(Node):
         photos: a shard of natural photos.
         identity: whose mask.
         chosen: image ids of the photos that it is learnt from.
+        targets: faces it may imitate; None where it imitates nobody.
     """
 
     stage: ClassVar[str] = "mask"
@@ -32,10 +33,12 @@ class LearnMask(Node):
     photos: Node
     identity: str
     chosen: tuple[str, ...]
+    targets: Node | None = None
 
     @property
     def inputs(self) -> tuple[Node, ...]:
-        return (self.photos, *self.attack.learnt)
+        targets = () if self.targets is None else (self.targets,)
+        return (self.photos, *targets, *self.attack.learnt)
 
     @property
     def images(self) -> int:
@@ -54,7 +57,10 @@ class LearnMask(Node):
 
     def run(self, payloads: Payloads, machine: Machine, advance: Advance) -> bytes:
         """Return the mask's tensors as safetensors."""
-        ctx = self.attack.context(machine, payloads, advance)
+        targets = None
+        if self.targets is not None:
+            targets = decode_pixels(payloads[self.targets.address]).faces(machine.device)
+        ctx = self.attack.context(machine, payloads, advance, targets=targets)
         photos = decode_pixels(payloads[self.photos.address]).only(frozenset(self.chosen))
         mask = calls.learn(self.attack.method, photos.faces(machine.device), ctx)
         return safetensors.torch.save({name: value.cpu().contiguous() for name, value in mask.items()})
