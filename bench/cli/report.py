@@ -10,6 +10,7 @@ from bench.cli.labels import name_option
 @click.command(
     epilog="Examples:\n\n\b\n  bench report runs/3f2a\n  bench report runs/3f2a --no-photos --out report.html\n"
     "  bench report runs/3f2a --format md --out report.md\n"
+    "  bench report runs/3f2a --groups groups.csv\n"
 )
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
@@ -26,6 +27,11 @@ from bench.cli.labels import name_option
 @click.option("--no-photos", is_flag=True, help="Show no photo of an identity.")
 @click.option("--store", type=click.Path(path_type=Path), help="Folder of artefacts. [default: as for run]")
 @click.option("--threads", type=click.IntRange(1), help="Threads torch computes with. [default: the run's]")
+@click.option(
+    "--groups",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="CSV with the columns identity and group: adds who is protected less.",
+)
 @name_option
 def report(
     run: Path,
@@ -34,6 +40,7 @@ def report(
     no_photos: bool,
     store: Path | None,
     threads: int | None,
+    groups: Path | None,
     names: tuple[str, ...],
 ) -> None:
     """Write a report of the finished run in folder RUN: key results, tables, figures, threat models, cautions.
@@ -49,7 +56,7 @@ def report(
 
     file = out or Path(f"report.{form}")
     check_writable(file.parent, "--out")
-    wanted = ReportOptions(photos=not no_photos, store=store, threads=threads, names=names)
+    wanted = ReportOptions(photos=not no_photos, store=store, threads=threads, names=names, groups=groups)
     found = collect(RunView.of(run), wanted)
     beside = file.with_name(f"{file.name}_files")
     text, figures = (to_html(found), {}) if form == "html" else to_markdown(found, beside.name)

@@ -10,6 +10,7 @@ from bench.analysis import warning_rules
 from bench.errors import BenchError
 from bench.figures import FigureOptions
 from bench.integrity.audit import Audit, audit
+from bench.leaderboard.groups import read_groups
 from bench.leaderboard.names import labels, methods_of
 from bench.leaderboard.summary import references_last
 from bench.leaderboard.view import RunView
@@ -29,6 +30,7 @@ from bench.report.document import (
     with_texts,
 )
 from bench.report.drawings import figures, photos
+from bench.report.groups import groups_section
 from bench.report.key_results import real
 from bench.report.summary import summary
 from bench.report.wording import count, percent, sentence
@@ -45,12 +47,14 @@ class ReportOptions:
         store: folder of artefacts the photos come from; None for the default.
         threads: threads torch computes with, for photos that are decoded.
         names: METHOD=LABEL texts: what methods are called in matrix, figures and leaderboard.
+        groups: CSV of identities and their groups, for a section of who is protected less; None for none.
     """
 
     photos: bool = True
     store: Path | None = None
     threads: int | None = None
     names: tuple[str, ...] = ()
+    groups: Path | None = None
 
 
 def collect(view: RunView, options: ReportOptions | None = None) -> Report:
@@ -61,11 +65,12 @@ def collect(view: RunView, options: ReportOptions | None = None) -> Report:
         options: what to hold; default: everything.
 
     Raises:
-        DataError: a file of the run is missing or damaged.
+        DataError: a file of the run, or that of the groups, is missing or damaged.
         UsageError: a name is given to a method that the run has not, or is not its own.
     """
     wanted = options or ReportOptions()
     names = labels(wanted.names, methods_of(view.results))
+    known = None if wanted.groups is None else read_groups(wanted.groups)
     checked, why_unchecked = _audited(view)
     report = Report(
         title=_title(view),
@@ -78,6 +83,7 @@ def collect(view: RunView, options: ReportOptions | None = None) -> Report:
             ),
             _leaderboard(view, names),
             _significance(view),
+            *([] if known is None else [groups_section(view, known, names)]),
             _warnings_and_leaks(view, checked, why_unchecked),
             *made_with.literature_section(view),
             _reading(view),

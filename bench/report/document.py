@@ -96,7 +96,7 @@ class MatrixField:
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """An attack's rates, one a defence."""
+    """Rates of one thing, such as an attack, one a column."""
 
     name: str
     fields: tuple[MatrixField, ...]
@@ -104,17 +104,19 @@ class MatrixRow:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Attacks × defences, shaded by rate.
+    """Rates in rows and columns, shaded: attacks × defences as a rule.
 
     Attributes:
         caption: what it shows.
-        columns: the defences, left to right.
-        rows: one an attack.
+        columns: the headings, left to right.
+        rows: the first is a reference, the others one an attack.
+        corner: heading of the rows' names.
     """
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[MatrixRow, ...]
+    corner: str = "Attack"
 
 
 @dataclass(frozen=True)

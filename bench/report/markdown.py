@@ -67,7 +67,7 @@ def _part(level: int, one: Section | Block, beside: str) -> str:  # noqa: C901, 
             return f"{inline(one.caption)}\n\n{rows}"
         case Matrix():
             rows = _table(
-                ("Attack", *one.columns),
+                (one.corner, *one.columns),
                 (False, *(True for _ in one.columns)),
                 [(row.name, *(field.text for field in row.fields)) for row in one.rows],
             )

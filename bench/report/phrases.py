@@ -76,6 +76,18 @@ PAIRS_LEFT_OUT = (
     "The run compares {pairs} pairs of methods, more than a page can hold: their tests are in the tables that "
     "`bench table significance RUN` writes. Here are the rankings that follow from them."
 )
+GROUPS = (
+    "Groups are what the file given with `--groups` says, and nothing else: nobody is put into one by a face. Each is "
+    "compared with all the others; `bench table groups RUN --groups FILE` has every rate with its interval and test."
+)
+
+GROUPS_CAPTION = (
+    "ASR in per cent of each group (identities it has in brackets), {where}. The first row is the error rate without "
+    "any cloak."
+)
+
+NO_GROUP_DIFFERS = "No difference between groups is shown, and none could be tested."
+
 NOTHING_TO_COMPARE = "The run has no two methods to compare under the same conditions."
 
 CROWDED = (
