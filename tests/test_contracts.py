@@ -22,6 +22,7 @@ from bench.contracts import (
     Hardening,
     Identity,
     MethodParams,
+    PersonMask,
     Purifier,
     ThreatModel,
 )
@@ -865,3 +866,64 @@ def test_an_erasable_attack_that_keeps_its_contract_passes():
 )
 def test_a_broken_erasure_fails_exactly_its_check(cls, expected):
     assert list(failures(cls())) == [expected]
+
+
+class Stripes(PersonMask):
+    """Adds an identity's own stripes, and takes them off again."""
+
+    name = "stripes"
+    erasable = True
+    threat = ThreatModel(goal="untargeted", constraint="L∞ at most 26", max_linf=26)
+
+    def learn(self, faces, ctx):
+        ctx.advance(len(faces))
+        return {
+            "stripes": 0.1 * torch.rand(3, 112, 1, generator=ctx.generator("stripes", faces.identities[0]))
+        }
+
+    def apply(self, faces, mask, ctx):
+        return (faces.images + mask["stripes"]).clamp(0, 1)
+
+    def take_off(self, faces, mask, ctx):
+        return (faces.images - mask["stripes"]).clamp(0, 1)
+
+
+class LooksAtAllPhotos(Stripes):
+    def apply(self, faces, mask, ctx):
+        return (faces.images + mask["stripes"] * len(faces) / 3).clamp(0, 1)
+
+
+class CloaksAnotherWay(Stripes):
+    def cloak(self, faces, ctx):
+        return {name: image.flip(1) for name, image in super().cloak(faces, ctx).items()}
+
+
+class EveryMaskOpens(Stripes):
+    def take_off(self, faces, mask, ctx):
+        return faces.images
+
+
+class LearnsAtRandom(Stripes):
+    def learn(self, faces, ctx):
+        self.calls = getattr(self, "calls", 0) + 1
+        return {"stripes": super().learn(faces, ctx)["stripes"] * (1 - 1e-4 * self.calls)}
+
+
+def test_a_mask_that_keeps_its_contract_passes():
+    assert failures(Stripes()) == {}
+
+
+@pytest.mark.parametrize(
+    ("cls", "expected"),
+    [
+        (LooksAtAllPhotos, {"lays a mask on each photo as if it were alone"}),
+        (CloaksAnotherWay, {"cloak is learn and apply"}),
+        (
+            EveryMaskOpens,
+            {"an identity's own mask brings its photos nearer to the originals than another's, or nothing"},
+        ),
+        (LearnsAtRandom, {"learn learns the same again from the same seed", "same seed, same bytes"}),
+    ],
+)
+def test_a_broken_mask_fails_its_check(cls, expected):
+    assert expected <= failures(cls()).keys()
