@@ -37,7 +37,7 @@ MATRICES = (
         "protocol": "tracker:finetune_epochs=1",
     },
     {"attacks": ("tiny-imitating",), "protocol": "verification:far=0.9"},
-    {"attacks": ("tiny-erasable",), "protocol": "erasure:far=0.9"},
+    {"attacks": ("tiny-erasable", "tiny-mask"), "protocol": "erasure:far=0.9"},
     {"attacks": ("tiny-learning",), "protocol": "robustness:channels=[none|jpeg + tiny-negative]"},
 )
 """Several protocols and heads, hardening, target assignment, erasing, channels."""
