@@ -8,6 +8,7 @@ runs and printing (`bench.cli.power`). The test that is reported is the sign-fli
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 from pydantic import Field, model_validator
@@ -97,12 +98,26 @@ def minimum_detectable_difference(sd: float, n: int, alpha: float = ALPHA, power
 
 @lru_cache(maxsize=4096)  # a table asks for one number of identities and one level, row after row
 def _detectable_effect(n: int, alpha: float, power: float) -> float:
-    from scipy.optimize import brentq
+    return least_that_reaches(power, lambda effect: _power(effect, n, alpha))
 
-    most = 1.0
-    while _power(most, n, alpha) < power:
-        most *= 2
-    return float(brentq(lambda effect: _power(effect, n, alpha) - power, 0, most))
+
+def least_that_reaches(power: float, of: Callable[[float], float]) -> float:
+    """Return the least number from 0 on whose power is as wanted, to 1e-12 of it or so.
+
+    By bisection: every leaderboard asks for one such number, and SciPy's root finders take a quarter of a second to
+    import.
+
+    Args:
+        power: wanted, in (`of(0)`, 1).
+        of: gives the power, and rises.
+    """
+    low, high = 0.0, 1.0
+    while of(high) < power:
+        high *= 2
+    while high - low > 1e-12 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if of(middle) < power else (low, middle)
+    return high
 
 
 def identities_needed(difference: float, sd: float, alpha: float = ALPHA, power: float = POWER) -> int:

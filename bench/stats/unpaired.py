@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bench.stats.intervals import Estimate, rate_interval
-from bench.stats.power import ALPHA, POWER, power_of_t
+from bench.stats.power import ALPHA, POWER, least_that_reaches, power_of_t
 
 LEAST = 6
 """Identities in each set for a test: with fewer, labels can be dealt in too few ways."""
@@ -138,8 +138,6 @@ def detectable(
         alpha: two-sided level.
         power: chance to find it, in (alpha, 1).
     """
-    from scipy.optimize import brentq
-
     parts = [
         (float(np.var(each, ddof=1)) / len(each), len(each)) for each in map(np.asarray, (first, second))
     ]
@@ -147,9 +145,6 @@ def detectable(
     if squared < 1e-24:
         return None
     freedom = squared**2 / sum(part**2 / (n - 1) for part, n in parts)
-    most = 1.0
-    while power_of_t(most, freedom, alpha) < power:
-        most *= 2
-    shift = float(brentq(lambda each: power_of_t(each, freedom, alpha) - power, 0, most))
+    shift = least_that_reaches(power, lambda each: power_of_t(each, freedom, alpha))
     least = shift * math.sqrt(squared)
     return least if least <= 1 else None

@@ -34,7 +34,10 @@ def refused(cli, tmp_path, monkeypatch):
         (("--attack", "fawks"), ("unknown attack 'fawks'", "Did you mean 'fawkes'?", "bench list attacks")),
         (
             ("--attack", "zzz"),
-            ("unknown attack 'zzz'", "Valid: adaptive, apf, chameleon, erasablemask, fawkes, lowkey, none, opom, pgd"),
+            (
+                "unknown attack 'zzz'",
+                "Valid: adaptive, apf, chameleon, erasablemask, fawkes, lowkey, none, opom, pgd",
+            ),
         ),
         (("--defense", "jpg"), ("unknown defense 'jpg'", "'jpeg'")),
         (("--backbone", "tiny-z"), ("unknown backbone 'tiny-z'", "Valid:", "tiny-a")),
