@@ -108,8 +108,9 @@ def test_the_mask_is_the_one_that_the_attack_learns_from_all_photos_of_the_perso
 
 def test_a_mask_takes_its_photos_back(cloak, erase, home):
     cloak("--masks", "my.masks")
-    code, _, err = erase("--masks", "my.masks")
+    code, out, err = erase("--masks", "my.masks")
     assert code == 0, err
+    assert f"3 photos erased with masks {masks.read(home / 'my.masks').fingerprint}" in out
     for name in ("anna/00.png", "anna/01.png", "ben/00.png"):
         assert np.abs(pixels_of(home / "back" / name) - pixels_of(home / "photos" / name)).max() <= 1
 
@@ -209,7 +210,7 @@ def test_a_folder_of_which_no_mask_came_goes_on_under_the_same_file(cloak, home)
     save(home / "bad/anna/01.png", photo(3))
     code, out, _ = cloak("--masks", "my.masks", photos="bad")
     assert code == 1
-    assert "1 masks learnt" in out
+    assert "1 mask learnt" in out
     assert masks.read(home / "my.masks").fingerprint == fingerprint
 
 

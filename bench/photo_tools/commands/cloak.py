@@ -84,6 +84,10 @@ def cloak(
         click.get_current_context().exit(1)
 
 
+def _masks(number: int) -> str:
+    return "1 mask" if number == 1 else f"{number} masks"
+
+
 def _say_known(planned: "CloakPlan") -> None:
     """Say whose mask was there: a person is who has the same subfolder, or none, and nothing else tells them apart."""
     if planned.known:
@@ -109,7 +113,7 @@ def _say_plan(planned: "CloakPlan", as_json: bool) -> None:
     elif planned.key:
         click.echo(f"Key: {planned.key.fingerprint}.")
     if planned.masks:
-        click.echo(f"{len(planned.masks.masks)} masks in {asked.masks}; other people's would be learnt.")
+        click.echo(f"{_masks(len(planned.masks.masks))} in {asked.masks}; other people's would be learnt.")
         _say_known(planned)
     name_all(UNPROTECTED, copies(planned.done, planned.record))
     name_all("cannot be read", planned.refused)
@@ -138,7 +142,7 @@ def _say_outcome(planned: "CloakPlan", done: "Cloaked", as_json: bool) -> None:
         )
     elif planned.masks:
         click.echo(
-            f"{done.learnt} masks learnt, file {done.fingerprint} in {asked.masks}. Keep it: by it later photos in a "
+            f"{_masks(done.learnt)} learnt, file {done.fingerprint} in {asked.masks}. Keep it: by it later photos in a "
             "subfolder of the same name get the same mask."
         )
         _say_known(planned)

@@ -73,17 +73,17 @@ def erase(
     planned = erasing.plan(erasing.EraseRequest(photos, out, MethodRequest(attack, **how), key, force, masks))
     for warning in planned.warnings:
         click.echo(f"Warning: {warning}", err=True)
-    done = erasing.Erased((), planned.refused)
+    done, by = erasing.Erased((), planned.refused), "key" if masks is None else "masks"
     if dry_run:
         click.echo(
-            f"{count(planned.pending)} would be erased with key {planned.key.fingerprint} and written into {out}; "
+            f"{count(planned.pending)} would be erased with {by} {planned.key.fingerprint} and written into {out}; "
             f"{len(planned.done)} are there already."
         )
     else:
         with counting("photos", len(planned.pending)) as advance:
             done = erasing.erase(planned, advance)
         there = there_already(planned.done)
-        click.echo(f"{count(done.restored)} erased with key {planned.key.fingerprint} in {out}{there}.")
+        click.echo(f"{count(done.restored)} erased with {by} {planned.key.fingerprint} in {out}{there}.")
     name_all("tried all the same", planned.remarks)
     name_all("with nothing to erase: no face was found in them", planned.uncloaked)
     name_all("erased in part", done.partly)
