@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from attacks._surrogates import SurrogateParams, require_surrogates
+from attacks._surrogates import SurrogateParams, require_surrogates, unit_embeddings
 from bench.contracts import Backbone, Context, Faces, PersonMask, ThreatModel
 from bench.quality.metrics import GREY_LEVELS
 
@@ -149,7 +148,8 @@ class PenalisedMask(BoundedMask):
     def learnt(self, faces: Faces, ctx: Context, backbones: Sequence[Backbone]) -> Tensor:
         """Return the mask after the epochs requested; see `BoundedMask.learnt`."""
         params, images = self.params, faces.images
-        clean = unit_clean(backbones, images)
+        with torch.no_grad():
+            clean = unit_embeddings(backbones, images)
         mask = uniform_mask(faces, ctx, self.name, self.start)
         weight = 1.0
         for epoch in range(params.epochs):
@@ -196,12 +196,6 @@ def stepped(mask: Tensor, gradient: Tensor, step: float, eps: float) -> Tensor:
     """
     bound = eps / GREY_LEVELS
     return (mask + gradient.sign() * (step / GREY_LEVELS)).clamp(-bound, bound)
-
-
-def unit_clean(backbones: Sequence[Backbone], images: Tensor) -> tuple[Tensor, ...]:
-    """Return the unit embeddings of N×3×H×W photos under each surrogate, without gradient: N×D_k."""
-    with torch.no_grad():
-        return tuple(F.normalize(backbone.embed(images), dim=1) for backbone in backbones)
 
 
 def weighed(weight: float, exceeded: bool, kept: bool) -> float:

@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from attacks._person_mask import PenalisedMask, PenalisedParams
+from attacks._surrogates import unit_embeddings
 from bench.contracts import Backbone, Context, Faces
 from bench.quality.metrics import GREY_LEVELS, dssim
 
@@ -82,11 +82,8 @@ class Chameleon(PenalisedMask):
 
     def matching(self, seen: Tensor, clean: Sequence[Tensor], backbones: Sequence[Backbone]) -> Tensor:
         """Return minus the sum over surrogates of the mean angle to the clean photos."""
-        angles = [
-            _angle(F.normalize(backbone.embed(seen), dim=1), own).mean()
-            for backbone, own in zip(backbones, clean, strict=True)
-        ]
-        return -torch.stack(angles).sum()
+        pairs = zip(unit_embeddings(backbones, seen), clean, strict=True)
+        return -torch.stack([_angle(embeddings, own).mean() for embeddings, own in pairs]).sum()
 
     def take_off(self, faces: Faces, mask: Mapping[str, Tensor], ctx: Context) -> Tensor:
         """Return the photos less the mask: exact to rounding wherever no pixel was clipped."""

@@ -20,7 +20,8 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks._feature_dropout import dropped_embeddings
-from attacks._person_mask import BoundedMask, MaskParams, masked, stepped, uniform_mask, unit_clean
+from attacks._person_mask import BoundedMask, MaskParams, masked, stepped, uniform_mask
+from attacks._surrogates import unit_embeddings
 from bench.contracts import Backbone, Context, Faces
 
 UNIFORM_STEPS = 5
@@ -116,7 +117,9 @@ class OPOM(BoundedMask):
 
     def learnt(self, faces: Faces, ctx: Context, backbones: Sequence[Backbone]) -> Tensor:
         """Return the mask after the steps requested; see `BoundedMask.learnt`."""
-        params, clean = self.params, unit_clean(backbones, faces.images)
+        params = self.params
+        with torch.no_grad():
+            clean = unit_embeddings(backbones, faces.images)
         mask = uniform_mask(faces, ctx, self.name, params.eps)
         velocity = torch.zeros_like(mask)
         for step in range(params.steps):
@@ -141,11 +144,11 @@ class OPOM(BoundedMask):
 
     def _embeddings(
         self, images: Tensor, faces: Faces, ctx: Context, backbones: Sequence[Backbone], step: int
-    ) -> list[Tensor]:
+    ) -> Sequence[Tensor]:
         """Return this step's unit embeddings of N×3×H×W images under each surrogate: N×D_k."""
         share = self.params.dfanet
         if not share:
-            return [F.normalize(backbone.embed(images), dim=1) for backbone in backbones]
+            return unit_embeddings(backbones, images)
         found = []
         for backbone in backbones:
             stream = f"opom/dfanet/{backbone.card.name}/{step}"

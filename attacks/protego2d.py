@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from attacks._person_mask import PenalisedMask, PenalisedParams
+from attacks._surrogates import unit_embeddings
 from bench.contracts import Backbone
 from bench.quality.metrics import ssim
 
@@ -88,8 +88,6 @@ class Protego2D(PenalisedMask):
 
     def matching(self, seen: Tensor, clean: Sequence[Tensor], backbones: Sequence[Backbone]) -> Tensor:
         """Return the mean over surrogates of how much protected photos match each other and the clean ones."""
-        found = []
-        for backbone, own in zip(backbones, clean, strict=True):
-            embeddings = F.normalize(backbone.embed(seen), dim=1)
-            found.append(spread_loss(embeddings) + (embeddings * own).sum(1).mean())
+        pairs = zip(unit_embeddings(backbones, seen), clean, strict=True)
+        found = [spread_loss(embeddings) + (embeddings * own).sum(1).mean() for embeddings, own in pairs]
         return torch.stack(found).mean()

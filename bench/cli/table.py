@@ -66,6 +66,15 @@ def _table_options(command: Command) -> Command:
     return command
 
 
+def _of_some(command: Command) -> Command:
+    """Add the options of which attacks and trackers are averaged."""
+    for name, what in (("backbone", "tracker"), ("attack", "attack")):
+        help_text = f"Only this {what}. May be repeated. [default: all]"
+        option = click.option(f"--{name}", f"{name}s", multiple=True, metavar="METHOD", help=help_text)
+        command = option(command)
+    return command
+
+
 def _give(
     make: "Callable[[], pd.DataFrame]",
     meanings: Mapping[str, str],
@@ -196,20 +205,7 @@ Examples:
 """
 )
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--attack",
-    "attacks",
-    multiple=True,
-    metavar="METHOD",
-    help="Only this attack. May be repeated. [default: all]",
-)
-@click.option(
-    "--backbone",
-    "backbones",
-    multiple=True,
-    metavar="METHOD",
-    help="Only this tracker. May be repeated. [default: all]",
-)
+@_of_some
 @_table_options
 def means(run: Path, attacks: tuple[str, ...], backbones: tuple[str, ...], **form: Any) -> None:
     """Average the finished run in folder RUN over attacks and trackers, within each identity first.
@@ -283,20 +279,7 @@ def _means(rows: list[dict[str, Any]]) -> "tuple[TextColumn, ...]":
 
 @table.command(epilog="Example: bench table years runs/3f2a --attack fawkes --csv years.csv")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--attack",
-    "attacks",
-    multiple=True,
-    metavar="METHOD",
-    help="Only this attack. May be repeated. [default: all]",
-)
-@click.option(
-    "--backbone",
-    "backbones",
-    multiple=True,
-    metavar="METHOD",
-    help="Only this tracker. May be repeated. [default: all]",
-)
+@_of_some
 @_table_options
 def years(run: Path, attacks: tuple[str, ...], backbones: tuple[str, ...], **form: Any) -> None:
     """Tabulate the means of the finished run in folder RUN by the year in which the trackers' weights were published.

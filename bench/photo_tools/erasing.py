@@ -218,17 +218,14 @@ def _key(request: EraseRequest) -> Key | MaskFile:
         raise UsageError(
             "--key and --masks are given, and cloaks come off by one of them: leave out the other."
         )
-    if request.key is None and request.masks is None:
-        raise UsageError(
-            "erasing needs --key FILE, the key file that `bench cloak` made or was given; or --masks FILE, where the "
-            "attack learns masks."
-        )
-    return masks.read(request.masks) if request.masks is not None else keys.read(_given(request.key))
-
-
-def _given(path: Path | None) -> Path:
-    assert path is not None, "one of the two is given"
-    return path
+    if request.masks is not None:
+        return masks.read(request.masks)
+    if request.key is not None:
+        return keys.read(request.key)
+    raise UsageError(
+        "erasing needs --key FILE, the key file that `bench cloak` made or was given; or --masks FILE, where the "
+        "attack learns masks."
+    )
 
 
 def _check_sort(applied: AppliedAttack, key: Key | MaskFile) -> None:

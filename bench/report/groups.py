@@ -12,11 +12,9 @@ from bench.leaderboard import groups as by_group
 from bench.leaderboard.names import NONE, NOTHING, short_names
 from bench.leaderboard.view import RunView
 from bench.report import phrases
-from bench.report.document import Block, Bullets, Folded, Matrix, MatrixField, MatrixRow, Paragraph, Section
+from bench.report.document import Block, Bullets, Folded, Matrix, MatrixRow, Paragraph, Section
+from bench.report.matrix import OPEN, rate_field
 from bench.report.wording import count, matching, records
-
-OPEN = 2
-"""Maps that are shown at once; others are folded."""
 
 _PLACE = ("backbone", "head", "condition", "seed")
 
@@ -82,13 +80,9 @@ def _map(rows: list[dict[str, Any]], where: str, called: Mapping[str, Mapping[st
         tuple(
             MatrixRow(
                 f"{called['attack'][attack]} × {called['defense'][defense]}",
-                tuple(_field(rates.get((attack, defense, name))) for name in most),
+                tuple(rate_field(rates.get((attack, defense, name))) for name in most),
             )
             for attack, defense in (*first, *cloaked)
         ),
         corner="Attack × defence",
     )
-
-
-def _field(rate: float | None) -> MatrixField:
-    return MatrixField("NA", None) if rate is None else MatrixField(f"{100 * rate:.1f}", float(rate))

@@ -79,11 +79,11 @@ def _matrix(rows: pd.DataFrame, called: Mapping[str, Mapping[str, str]]) -> Matr
         caption,
         tuple(called["defense"][name] for name in defenses),
         (
-            MatrixRow(NOTHING["attack"], tuple(_field(undefended[name]) for name in defenses)),
+            MatrixRow(NOTHING["attack"], tuple(rate_field(undefended[name]) for name in defenses)),
             *(
                 MatrixRow(
                     called["attack"][attack],
-                    tuple(_field(rates.get((attack, name), {}).get("asr")) for name in defenses),
+                    tuple(rate_field(rates.get((attack, name), {}).get("asr")) for name in defenses),
                 )
                 for attack in attacks
             ),
@@ -91,5 +91,6 @@ def _matrix(rows: pd.DataFrame, called: Mapping[str, Mapping[str, str]]) -> Matr
     )
 
 
-def _field(rate: float | None) -> MatrixField:
+def rate_field(rate: float | None) -> MatrixField:
+    """Return a rate in [0, 1] as it stands in a matrix, NA where there is none."""
     return MatrixField("NA", None) if rate is None else MatrixField(f"{100 * rate:.1f}", float(rate))

@@ -250,13 +250,12 @@ class Pipeline:
         targets = self.training_faces("targets") if bound.method.threat.needs_targets else None
         found = {}
         for photos, chosen in self._protected("gallery"):
-            for identity in dict.fromkeys(photos.identities):
-                pairs = zip(photos.ids, photos.identities, strict=True)
-                own = tuple(image for image, name in pairs if name == identity and image in chosen)
-                if own:
-                    found[identity] = LearnMask(
-                        bound.label, self._here, bound, photos, identity, own, targets
-                    )
+            identity_of = dict(zip(photos.ids, photos.identities, strict=True))
+            own: dict[str, list[str]] = {}
+            for image in chosen:
+                own.setdefault(identity_of[image], []).append(image)
+            for who, images in own.items():
+                found[who] = LearnMask(bound.label, self._here, bound, photos, who, tuple(images), targets)
         return found
 
     def _protected(self, role: PhotoSet) -> Iterator[tuple[Crops, tuple[str, ...]]]:

@@ -459,7 +459,7 @@ RECORDED = {
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
         "bench.run.calls": "58766c6bacb8de6a4dc61313bbccb78812454099a67c3e7be78b172736dd47fc",
         "bench.run.graph": "bdf7d506d6532435edfe7bc92e08e0db784dad728681486c7e87f1af87391049",
-        "bench.run.pipeline": "5b4a8ecbd72cde5b4cb47ec748326fdef492df56bf92049107378b30a21733af",
+        "bench.run.pipeline": "5c51a3991dc79beb565930c5ad29652859792c2132a88d83ce733ff9ffa99b02",
     }
 }
 """Contract version → hashes of the modules that stand behind it, as no key holds their code."""
