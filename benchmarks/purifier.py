@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 ABLATIONS = ROOT / "results/ablations.csv"
-SHIPPED = "puface-real-mobileface-mixed.safetensors"
+SHIPPED = "puface-real-mobileface-perceptual.safetensors"
 """The weights that trackers of the MobileFaceNet family get."""
 
 ROUNDS = 11
