@@ -72,12 +72,13 @@ class Precomputed(Attack):
 
     @property
     def threat(self) -> ThreatModel:
-        """Untargeted, with the budget that is declared."""
+        """Targeted where the card says whom each cloak imitates, with the budget that is declared."""
         if not self.params.path:
             return ThreatModel(goal="untargeted", constraint="as the folder's card declares")
         card = self.card
         return ThreatModel(
-            goal="untargeted",
+            goal="targeted" if card.targets else "untargeted",
+            needs_targets=bool(card.targets),
             constraint=card.constraint or "none declared",
             max_linf=card.max_linf,
         )
@@ -127,6 +128,23 @@ class Precomputed(Attack):
             found[image] = self._read(image).to(faces.images.device)
             ctx.advance(1)
         return found
+
+    def assign_targets(self, faces: Faces, ctx: Context) -> Mapping[str, str]:
+        """Return whom each cloak imitates, as the card says.
+
+        Raises:
+            UsageError: the run would have somebody imitated whom the cloaks do not.
+        """
+        there = set(ctx.targets.identities) if ctx.targets is not None else set()
+        for image in faces.ids:
+            target = self.card.targets.get(image, "nobody")
+            if target not in there:
+                wanted = f"'{min(there)}'" if len(there) == 1 else f"one of {len(there)} others"
+                raise UsageError(
+                    f"the cloak of '{image}' in '{self.folder}' imitates '{target}', and this run has it imitate "
+                    f"{wanted}. Run with the protocol and split seed that the crops were exported with."
+                )
+        return {image: self.card.targets[image] for image in faces.ids}
 
     def _read(self, image: str) -> Tensor:
         entry = self.card.cloaks[image]

@@ -405,11 +405,15 @@ class Attack(Method):
         changes_images: False where no photo is ever edited, so that nothing is computed or stored.
         requires_fit: whether `fit` must run before `cloak`.
         erasable: whether the authorised inverse exists.
+        edits_others: True where it leaves the photos of who is protected as they are, and makes decoys of other
+            identities' photos instead: `cloak` is given these, and in `Context.targets` the gallery photos of the one
+            protected identity that they are to look like.
     """
 
     changes_images: ClassVar[bool] = True
     requires_fit: ClassVar[bool] = False
     erasable: ClassVar[bool] = False
+    edits_others: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -1084,8 +1088,8 @@ class View(Frozen):
     )
     state: Literal["natural", "cloaked", "erased"] = Field(
         "natural",
-        description="cloaked: the photos of `Split.cloaked`, or every probe, as posted; erased: the same after "
-        "the attack's `erase`",
+        description="cloaked: the photos of `Split.cloaked`, or every probe, as posted; of impostors all, with the "
+        "decoys of an attack that edits others' photos; erased: the same after the attack's `erase`",
     )
     key: Literal["right", "wrong", "none"] = Field("right", description="key an erased view was erased with")
     channel: str = Field(
@@ -1224,6 +1228,27 @@ class Protocol(Method):
             UsageError: too few identities; the message says how many there are.
         """
         del identities, split_seed
+        return {}
+
+    def given_targets(
+        self, split: Split, impostors: Mapping[str, tuple[str, ...]], pool: Sequence[str], split_seed: int
+    ) -> Mapping[str, str]:
+        """Say whom cloaks imitate where that is not for the attack to draw: identity id → identity id; {} as a rule.
+
+        An attack that needs targets gets photos of that one identity. An evaluated identity imitates one of role
+        ``training`` with two photos or more; an impostor, whose photos an attack that edits others' photos makes
+        decoys of, imitates an evaluated one.
+
+        Args:
+            split: as `split` returned it.
+            impostors: as `impostors` returned it.
+            pool: the identities of role ``training`` that attacks draw from otherwise, those with most photos first.
+            split_seed: the same for all cells of a dataset.
+
+        Raises:
+            UsageError: it cannot be done with these; names the fix.
+        """
+        del split, impostors, pool, split_seed
         return {}
 
     def training_passes(self, photos: int) -> float:

@@ -72,6 +72,7 @@ QUICK = {
     "protego2d": "protego2d:epochs=2",
     "robust-extractor": "robust-extractor:steps=2,batch=4",
     "tipim": "tipim:steps=2,targets=2",
+    "foggysight": "foggysight:steps=2",
 }
 """Parameters for plugins that take long under their own, need some, or need weights no test can have (LPIPS' trunk)."""
 

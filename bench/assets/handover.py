@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from bench.faces.photos import read_photo
 from bench.files import write_atomically
 from bench.plugins import registry
 from bench.run import calls
+from bench.run.photo_sets import shown_photos
 from bench.run.resolve import Resolved
 
 MANIFEST = "manifest.json"
@@ -47,6 +48,9 @@ class CropFile(Frozen):
     identity: str = Field(description="whose photo it is")
     role: Literal["gallery", "probe"] = Field(description="what the tracker trains on, or is asked about")
     fold: int = Field(ge=0, description="rotation in which the identity is protected")
+    target: str = Field(
+        "", description="identity id that its cloak is to imitate, where the protocol says whom"
+    )
 
 
 class CropManifest(Frozen):
@@ -63,6 +67,11 @@ class CropManifest(Frozen):
         description="where alignment put eyes, nose and the corners of the mouth in every crop, (x, y) in pixels"
     )
     photos: Mapping[str, CropFile] = Field(min_length=1, description="image id → its crop")
+    targets: Mapping[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="identity id of a target → files of the photos by which a method may know it; empty where each "
+        "method draws whom it imitates",
+    )
 
 
 def export_crops(run: Resolved, out: Path, report: Report) -> CropManifest:
@@ -83,23 +92,23 @@ def export_crops(run: Resolved, out: Path, report: Report) -> CropManifest:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"'{out}' is there and not empty. Name a new folder, or remove it.")
     listed = list(_listed(run.split))
+    shown = _targets(run)
+    in_all = len(listed) + sum(map(len, shown.values()))
     photos: dict[str, CropFile] = {}
-    for start in range(0, len(listed), SHARD):
-        part = listed[start : start + SHARD]
-        crops = calls.crops(run.dataset, [image for image, *_ in part])
-        for (image, identity, role, file), crop in zip(part, crops, strict=True):
-            content = _png(crop.permute(1, 2, 0).numpy())
-            path = out / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, content)
-            photos[image] = CropFile(
-                file=file,
-                sha256=_sha256(content),
-                identity=identity,
-                role=role,
-                fold=run.split.fold[identity],
-            )
-        report(len(photos), len(listed))
+    written = _written(run, [(image, file) for image, *_, file in listed], out)
+    for done, ((image, identity, role, file), sha256) in enumerate(zip(listed, written, strict=True), 1):
+        photos[image] = CropFile(
+            file=file,
+            sha256=sha256,
+            identity=identity,
+            role=role,
+            fold=run.split.fold[identity],
+            target=run.given_targets.get(identity, ""),
+        )
+        report(done, in_all)
+    of_targets = [pair for pairs in shown.values() for pair in pairs]
+    for done, _ in enumerate(_written(run, of_targets, out), len(listed) + 1):
+        report(done, in_all)
     manifest = CropManifest(
         dataset=run.spec.dataset,
         dataset_fingerprint=run.fingerprint,
@@ -109,9 +118,39 @@ def export_crops(run: Resolved, out: Path, report: Report) -> CropManifest:
         crop_size=CROP_SIZE,
         landmarks=tuple((float(x), float(y)) for x, y in TEMPLATE),
         photos=photos,
+        targets={name: tuple(file for _, file in pairs) for name, pairs in shown.items()},
     )
     write_atomically(out / MANIFEST, _as_json(manifest.model_dump(mode="json")))
     return manifest
+
+
+def _targets(run: Resolved) -> dict[str, list[tuple[str, str]]]:
+    """Return (image id, file) of the photos that attacks see of each identity that evaluated ones are to imitate."""
+    named = {target for name, target in run.given_targets.items() if name in run.split.gallery}
+    found = {}
+    for number, identity in enumerate(one for one in run.roles.others if one.id in named):
+        shown = enumerate(shown_photos(identity))
+        found[identity.id] = [(image, f"targets/{number:03d}/{place:04d}.png") for place, image in shown]
+    return found
+
+
+def _written(run: Resolved, listed: Sequence[tuple[str, str]], out: Path) -> Iterator[str]:
+    """Write crops as PNG and yield the digest of each.
+
+    Args:
+        run: whose dataset.
+        listed: (image id, file) of each.
+        out: the folder.
+    """
+    for start in range(0, len(listed), SHARD):
+        part = listed[start : start + SHARD]
+        crops = calls.crops(run.dataset, [image for image, _ in part])
+        for (_, file), crop in zip(part, crops, strict=True):
+            content = _png(crop.permute(1, 2, 0).numpy())
+            path = out / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
+            yield _sha256(content)
 
 
 def read_manifest(folder: Path) -> CropManifest:
@@ -133,6 +172,7 @@ class Declared:
     training_identities: str = "unknown"
     constraint: str = ""
     max_linf: float | None = None
+    targeted: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,11 +204,16 @@ def import_cloaks(folder: Path, crops: Path, declared: Declared, report: Report)
         report: called with (cloaks checked, cloaks in all).
 
     Raises:
-        UsageError: there is no such folder.
+        UsageError: there is no such folder; or the cloaks are to be targeted, and the crops name no targets.
         DataError: a cloak is missing, too many, no PNG of a crop's size, changes more than is declared, or the crops
             are not what was exported. No card is written.
     """
     manifest = read_manifest(crops)
+    if declared.targeted and not manifest.targets:
+        raise UsageError(
+            f"{crops / MANIFEST} says of no photo whom its cloak is to imitate (--targeted): its protocol was "
+            f"'{manifest.protocol}'. Export crops with a protocol that does, e.g. --protocol pairs, and cloak those."
+        )
     if not folder.is_dir():
         raise UsageError(f"'{folder}' is no folder. Name the one that holds the cloaks.")
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {CARD}
@@ -201,6 +246,7 @@ def import_cloaks(folder: Path, crops: Path, declared: Declared, report: Report)
         dataset=manifest.dataset,
         dataset_fingerprint=manifest.dataset_fingerprint,
         cloaks=files,
+        targets={image: wanted[image].target for image in files} if declared.targeted else {},
     )
     write_atomically(folder / CARD, _as_json(card.model_dump(mode="json")))
     psnr = [10 * math.log10(255**2 / error) for error in errors if error]

@@ -48,6 +48,8 @@ def crops(out: Path, as_json: bool, **values: Any) -> None:
 
     File names are numbers. A method cloaks the files of role gallery (and the probes, for protocols that cloak
     queries) and leaves PNG files of the same names in a folder of its own, which `bench import cloaks` takes in.
+    Where the protocol says whom cloaks imitate (pairs), the manifest names each photo's target, and targets/ has the
+    photos that a method may know of it.
     """
     from bench.assets.handover import MANIFEST, export_crops
     from bench.run.resolve import resolve
@@ -62,6 +64,11 @@ def crops(out: Path, as_json: bool, **values: Any) -> None:
         print_json({"folder": str(out), "manifest": str(out / MANIFEST), "photos": counts})
         return
     people = len(run.split.gallery)
+    if manifest.targets:
+        click.echo(
+            f"Each is to imitate one of {len(manifest.targets)} identities: {MANIFEST} says whom, and targets/ has "
+            "photos of these."
+        )
     click.echo(
         f"{counts['gallery']} gallery photos and {counts['probe']} probes of {people} identities are in {out}; "
         f"{MANIFEST} says which is which."
@@ -100,6 +107,11 @@ Examples:
     "--max-linf",
     type=click.FloatRange(0, 255, min_open=True),
     help="Largest change of a pixel, grey levels; is checked.",
+)
+@click.option(
+    "--targeted",
+    is_flag=True,
+    help="Each cloak imitates whom the manifest of the crops says (--protocol pairs).",
 )
 @json_option
 def cloaks(folder: Path, crops: Path, as_json: bool, **declared: Any) -> None:

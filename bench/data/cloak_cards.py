@@ -51,6 +51,10 @@ class CloakCard(Frozen):
     dataset: str = Field(min_length=1, description="canonical name of the dataset")
     dataset_fingerprint: str = Field(min_length=1, description="digest of everything that decides its crops")
     cloaks: Mapping[str, CloakFile] = Field(min_length=1, description="image id → its cloak")
+    targets: Mapping[str, str] = Field(
+        default_factory=dict,
+        description="image id → identity id that its cloak imitates; empty: they imitate nobody in particular",
+    )
 
 
 def read_card(folder: Path) -> CloakCard:

@@ -5,8 +5,6 @@ Groups are what a file of the user's says and nothing else: no face is ever look
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from bench.analysis.results import Measure, Results
+from bench.data.two_columns import read_two_columns
 from bench.errors import DataError
 from bench.randomness import numpy_generator
 from bench.run.spec import Cell
@@ -56,26 +55,9 @@ def read_groups(path: Path) -> dict[str, str]:
     """Return identity id → group, as a CSV of the columns ``identity`` and ``group`` says.
 
     Raises:
-        DataError: it cannot be read, has other columns, an empty field, or one identity in two groups.
+        DataError: it cannot be read, has other columns, an empty field, one identity in two groups, or one group only.
     """
-    try:
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"groups '{path}' cannot be read as CSV: {error}.") from error
-    if not rows or [name.strip() for name in rows[0]] != ["identity", "group"]:
-        found = ", ".join(rows[0]) if rows else "nothing"
-        raise DataError(f"groups '{path}' begin with {found}; the first line is identity,group.")
-    groups: dict[str, str] = {}
-    for line, row in enumerate(rows[1:], 2):
-        if not row:
-            continue
-        if len(row) != 2 or not all(field.strip() for field in row):
-            raise DataError(f"groups '{path}', line {line}: {row} is not an identity and its group.")
-        identity, group = (field.strip() for field in row)
-        if groups.setdefault(identity, group) != group:
-            raise DataError(
-                f"groups '{path}', line {line}: '{identity}' is in '{groups[identity]}' and '{group}'. Name one."
-            )
+    groups = read_two_columns(path, "groups", ("identity", "group"))
     if len(set(groups.values())) < 2:
         raise DataError(f"groups '{path}' name {len(set(groups.values()))} group; a comparison needs two.")
     return groups

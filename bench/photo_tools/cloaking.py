@@ -94,6 +94,11 @@ def plan(request: PhotosRequest) -> CloakPlan:
     applied = AppliedAttack(request.method)
     if not applied.method.changes_images:
         raise UsageError(f"attack '{applied.name}' changes no photo, so that nothing would be protected.")
+    if applied.method.edits_others:
+        raise UsageError(
+            f"attack '{applied.name}' makes decoys of other people's photos and leaves one's own as they are; these "
+            "tools change one's own. Use another attack."
+        )
     how = request.how("png" if applied.method.erasable else "keep")
     applied.check_surrogates_are_there()
     key: Key | None = None

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from bench.contracts import ConditionFacts, Decided, Embedded, Identity, Trial, View
+from bench.contracts import ConditionFacts, Decided, Embedded, Identity, Split, Trial, View
 from bench.errors import UsageError, unknown
 from bench.protocols._answers import Answers, decision_rows
 from bench.protocols._rotation import Gallery, Probes, Rotation, RotationParams, scores_by_fold
@@ -94,6 +94,7 @@ class IdentificationProtocol(Rotation):
         }
         if self.params.distractors:
             views["enrolled impostors"] = View(photos="impostors")
+            views["decoys"] = View(photos="impostors", state="cloaked")
         if self.params.fpir is not None:
             views["presented impostors"] = View(photos="impostors", defended=False)
         return views
@@ -114,6 +115,13 @@ class IdentificationProtocol(Rotation):
             )
         order = numpy_generator(split_seed, "background").permutation(len(ordered))
         return {ordered[i].id: ordered[i].photos[:1] for i in sorted(order[:needed])}
+
+    def given_targets(
+        self, split: Split, impostors: Mapping[str, tuple[str, ...]], pool: Sequence[str], split_seed: int
+    ) -> Mapping[str, str]:
+        """Return distractor → the evaluated identity that a decoy of its photo protects, as evenly as it goes."""
+        del pool, split_seed
+        return decoys_of(split, deal_roles(impostors, self.params.distractors).distractors)
 
     def _needs(self) -> str:
         params = self.params
@@ -190,7 +198,60 @@ def deal_roles(impostors: Mapping[str, Any], distractors: int) -> Roles:
     return Roles(*(tuple(sorted(part)) for part in parts))
 
 
+def decoys_of(split: Split, distractors: Sequence[str]) -> Mapping[str, str]:
+    """Return distractor → evaluated identity that it protects by a decoy, where an attack makes any.
+
+    Args:
+        split: of the run.
+        distractors: identities that are in the gallery and not evaluated.
+    """
+    protected = sorted(split.gallery)
+    return {name: protected[place % len(protected)] for place, name in enumerate(distractors)}
+
+
 # -- searching the gallery -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Distractors:
+    """Identities in the gallery who are not evaluated, each with a photo, natural or a decoy.
+
+    Attributes:
+        identities: ids, N; a defence may have dropped the natural photo or the decoy of one.
+        natural: embeddings, and the place in `identities` of each.
+        decoys: the same of the photos as they are while somebody is protected by them.
+        fold: the rotation in which each one's decoy takes the place of its photo, N.
+    """
+
+    identities: tuple[str, ...]
+    natural: tuple[Vectors, Labels]
+    decoys: tuple[Vectors, Labels]
+    fold: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, views: Mapping[str, Embedded], split: Split, distractors: Sequence[str]) -> Distractors:
+        """Return those of `distractors` of whom a photo or a decoy is in the views."""
+        nobody = Embedded(np.zeros((0, 0), dtype=np.float32), (), ())
+        natural = views.get("enrolled impostors", nobody)
+        decoys = views.get("decoys", natural)
+        there = {*natural.identities, *decoys.identities}
+        identities = tuple(name for name in distractors if name in there)
+        protects = decoys_of(split, distractors)
+        fold = np.array([split.fold[protects[name]] for name in identities], dtype=np.intp)
+        enrolled = _enrolled(natural, identities)
+        return cls(
+            identities, enrolled, enrolled if decoys is natural else _enrolled(decoys, identities), fold
+        )
+
+    def scores(self, head: Head, probes: Vectors) -> tuple[Scores, Scores]:
+        """Return the scores of each distractor's photo and of its decoy, M×N each; -inf where there is none."""
+        natural = self._scores(head, probes, *self.natural)
+        return natural, natural if self.decoys is self.natural else self._scores(head, probes, *self.decoys)
+
+    def _scores(self, head: Head, probes: Vectors, vectors: Vectors, whose: Labels) -> Scores:
+        if not len(vectors):
+            return np.full((len(probes), len(self.identities)), -np.inf, dtype=np.float32)
+        return head.fit(vectors, whose, len(self.identities))(probes)
 
 
 @dataclass(frozen=True)
@@ -200,16 +261,14 @@ class Search:
     Attributes:
         head: gives each class's score by that class's photos alone.
         gallery: the evaluated identities.
-        distractors: N×D embeddings of the distractors; several of one where the defence keeps several views of a photo.
-        whose: the number of each one's distractor, N.
+        distractors: the others.
         everyone: `gallery` with the distractors' ids behind, for naming answers.
         probes: the evaluated identities' probes.
     """
 
     head: Head
     gallery: Gallery
-    distractors: Vectors
-    whose: Labels
+    distractors: Distractors
     everyone: Gallery
     probes: Probes
 
@@ -219,23 +278,20 @@ class Search:
     ) -> Search:
         """Return the search of one cell; a distractor whose photo a defence dropped is not in the gallery."""
         gallery = Gallery.of(views["gallery"], views["cloaked gallery"], trial.split)
-        nobody = Embedded(gallery.states[0][:0], (), ())
-        identities, vectors, whose = _enrolled(views.get("enrolled impostors", nobody), distractors)
+        others = Distractors.of(views, trial.split, distractors)
         return cls(
             head=head,
             gallery=gallery,
-            distractors=vectors,
-            whose=whose,
-            everyone=replace(gallery, identities=(*gallery.identities, *identities)),
+            distractors=others,
+            everyone=replace(gallery, identities=(*gallery.identities, *others.identities)),
             probes=Probes.of(views["probes"], views["probes"], trial.split, gallery.identities),
         )
 
     def scores(self, probes: Probes) -> Iterator[Scores]:
         """Yield, for each rotation, the scores of everyone in the gallery: M×(K + N), distractors last."""
-        count = len(self.everyone.identities) - len(self.gallery.identities)
-        others = self.head.fit(self.distractors, self.whose, count)(probes.natural)
-        for scores in scores_by_fold(self.head, self.gallery, probes):
-            yield np.hstack([scores, others])
+        natural, decoys = self.distractors.scores(self.head, probes.natural)
+        for fold, scores in enumerate(scores_by_fold(self.head, self.gallery, probes)):
+            yield np.hstack([scores, np.where(self.distractors.fold == fold, decoys, natural)])
 
     def results(self) -> Iterator[Results]:
         """Yield the answers to the probes in each rotation."""
@@ -255,15 +311,13 @@ class Search:
         return np.stack([scores.max(axis=1) for scores in self.scores(requested)], axis=1)
 
 
-def _enrolled(view: Embedded, identities: Sequence[str]) -> tuple[tuple[str, ...], Vectors, Labels]:
-    """Return those of `identities` that are in the view, in order, all their embeddings, and whose each is."""
-    there = set(view.identities)
-    found = tuple(identity for identity in identities if identity in there)
-    place = {identity: number for number, identity in enumerate(found)}
+def _enrolled(view: Embedded, identities: Sequence[str]) -> tuple[Vectors, Labels]:
+    """Return the embeddings of `identities` in the view, and the place in `identities` of each, in this order."""
+    place = {identity: number for number, identity in enumerate(identities)}
     rows = [row for row, identity in enumerate(view.identities) if identity in place]
     whose: Labels = np.array([place[view.identities[row]] for row in rows], dtype=np.intp)
     order = np.argsort(whose, kind="stable")
-    return found, np.asarray(view.vectors)[np.array(rows, dtype=np.intp)[order]], whose[order]
+    return np.asarray(view.vectors)[np.array(rows, dtype=np.intp)[order]], whose[order]
 
 
 def one_photo_each(view: Embedded, identities: Sequence[str]) -> tuple[tuple[str, ...], Vectors]:

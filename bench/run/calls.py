@@ -32,7 +32,7 @@ from bench.contracts import (
     Substitution,
     Trial,
 )  # fmt: skip
-from bench.errors import MethodError
+from bench.errors import MethodError, UsageError
 from bench.plugins.process import calling
 
 log = logging.getLogger("bench")
@@ -71,6 +71,46 @@ def impostors(
     """Return `Protocol.impostors`."""
     with calling(f"protocol '{protocol.name}'"):
         return protocol.impostors(training, split_seed)
+
+
+def given_targets(
+    protocol: Protocol,
+    split: Split,
+    impostors: Mapping[str, tuple[str, ...]],
+    others: Sequence[Identity],
+    pool: Sequence[str],
+    split_seed: int,
+) -> Mapping[str, str]:
+    """Return `Protocol.given_targets`.
+
+    Args:
+        protocol: what is asked.
+        split: of the run.
+        impostors: as the protocol dealt them.
+        others: identities of role ``training``.
+        pool: those that attacks draw from otherwise.
+        split_seed: of the run.
+    """
+    who = f"protocol '{protocol.name}'"
+    with calling(who):
+        found = protocol.given_targets(split, impostors, pool, split_seed)
+    _check_mapping(who, found, "identity id → identity id")
+    possible = {identity.id for identity in others if len(identity.photos) > 1}
+    without = split.gallery.keys() - found.keys()
+    if without and split.gallery.keys() & found.keys():
+        raise MethodError(f"{who} says whom some identities imitate, and not whom '{min(without)}' does")
+    for identity, target in found.items():
+        if identity in split.gallery:
+            if target not in possible:
+                raise UsageError(
+                    f"{who} has '{identity}' imitate '{target}', who is no training identity of this dataset with two "
+                    f"photos or more. There are {len(possible)}, e.g. {', '.join(sorted(possible)[:3])}."
+                )
+        elif identity not in impostors:
+            raise MethodError(f"{who} gives a target to '{identity}', neither evaluated nor an impostor")
+        elif target not in split.gallery:
+            raise MethodError(f"{who} has '{identity}' imitate {target!r}, who is not evaluated")
+    return found
 
 
 def crops(dataset: Dataset, ids: Sequence[str]) -> Tensor:

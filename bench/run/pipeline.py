@@ -16,6 +16,7 @@ from bench.contracts import (
     Defense,
     Detector,
     Hardening,
+    Identity,
     PersonMask,
     PhotoSet,
     Purifier,
@@ -33,9 +34,19 @@ from bench.run.device import Machine
 from bench.run.digest import environment
 from bench.run.graph import Node
 from bench.run.hardened_surrogates import PartPlugin, RecipeAttack
-from bench.run.photo_sets import Photos, Purpose, parts, publicly_cloaked, shards, training_photos
+from bench.run.photo_sets import (
+    Photos,
+    Purpose,
+    held_out_photos,
+    parts,
+    publicly_cloaked,
+    shards,
+    shown_photos,
+    training_photos,
+)
 from bench.run.resolve import Resolved
 from bench.run.spec import Cell
+from bench.run.stages.aimed_cloaks import AimedCloaks
 from bench.run.stages.apply_masks import ApplyMasks
 from bench.run.stages.attack_diagnosis import AttackDiagnosis
 from bench.run.stages.cloak import Cloak
@@ -57,7 +68,7 @@ from bench.run.stages.take_off_masks import TakeOffMasks
 from bench.run.stages.target_assignment import TargetAssignment
 from bench.run.substitution import FusedTracker
 
-Cloaks = Cloak | JoinedCloaks | ApplyMasks
+Cloaks = Cloak | JoinedCloaks | AimedCloaks | ApplyMasks
 """The images of a shard that an attack changed."""
 
 P = ParamSpec("P")
@@ -183,7 +194,7 @@ class Pipeline:
     def natural(self, photos: PhotoSet) -> tuple[Crops, ...]:
         """Return the shards of aligned crops of a set of photos."""
         if photos == "targets":
-            return (self.training_faces("held-out targets"),)
+            return (self._held_out_targets(),)
         split = self.run.split
         named = {"gallery": split.gallery, "probes": split.probes, "impostors": self.run.impostors}[photos]
         return tuple(self._crops(photos, shard) for shard in shards(named))
@@ -212,13 +223,45 @@ class Pipeline:
             )
         return self._crops(purpose, training_photos(identities, purpose, self.run.spec.split_seed, most))
 
+    @cached_property
+    def _training_targets(self) -> Mapping[str, Identity]:
+        """The training identities that the protocol has cloaks imitate, by id; none where attacks draw."""
+        named = set(self.run.given_targets.values())
+        return {identity.id: identity for identity in self.run.roles.others if identity.id in named}
+
+    def _held_out_targets(self) -> Crops:
+        """Return the photos of those who may be imitated that no attack sees."""
+        given = self._training_targets
+        if not given:
+            return self.training_faces("held-out targets")
+        photos = [(image, name) for name in sorted(given) for image in held_out_photos(given[name])]
+        return self._crops("held-out targets", photos)
+
+    @_once
+    def _target(self, identity: str) -> Crops:
+        """Return the photos by which an attack knows one identity that it is to imitate."""
+        if identity in self._training_targets:
+            photos = shown_photos(self._training_targets[identity])
+        else:
+            photos = self.run.split.gallery[identity]
+        return self._crops(f"target {identity}", [(image, identity) for image in photos])
+
+    def _by_target(self, photos: Crops, chosen: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Crops]]:
+        """Yield the chosen photos of a shard that imitate one identity, with that identity's photos."""
+        identity_of = dict(zip(photos.ids, photos.identities, strict=True))
+        own: dict[str, list[str]] = {}
+        for image in chosen:
+            own.setdefault(self.run.given_targets[identity_of[image]], []).append(image)
+        for target, images in own.items():
+            yield tuple(images), self._target(target)
+
     # -- cloaks ----------------------------------------------------------------------------------------
 
     @_once
     def cloaks(self, attack_name: str, tracker: str, seed: int, role: PhotoSet) -> tuple[Cloaks, ...]:
         """Return, for each shard of photos, the images an attack changed when an identity is protected."""
         attack = self.run.attacks[attack_name]
-        if not attack.changes_images:
+        if not attack.changes_images or attack.edits_others != (role == "impostors"):
             return ()
         if isinstance(attack, PersonMask):
             return tuple(self._masked(attack_name, tracker, seed, role))
@@ -227,12 +270,42 @@ class Pipeline:
                 f"{attack_name} looks at all photos of an identity at once, and probes=cloaked would cloak gallery and "
                 "probes apart. Use another attack or probes=clean."
             )
+        if attack.edits_others:
+            self._check_decoys(attack_name)
         bound = self.method("attacks", attack_name, tracker, seed)
+        if self._aims(attack):
+            return tuple(self._aimed(bound, photos, chosen) for photos, chosen in self._protected(role))
         targets = self.training_faces("targets") if attack.threat.needs_targets else None
         return tuple(
             _in_parts(Cloak(bound.label, self._here, bound, photos, chosen, targets), photos)
             for photos, chosen in self._protected(role)
         )
+
+    def _aims(self, attack: Attack) -> bool:
+        """Return whether the protocol says whom an attack's cloaks imitate."""
+        if not attack.threat.needs_targets:
+            return False
+        return attack.edits_others or bool(self._training_targets)
+
+    def _check_decoys(self, attack: str) -> None:
+        """Raise UsageError where somebody who is protected would have no decoy."""
+        missing = sorted(set(self.run.split.gallery) - set(self.run.given_targets.values()))
+        if missing:
+            raise UsageError(
+                f"{attack} makes decoys of the photos of identities that are not evaluated, and there are fewer of "
+                f"these than identities to protect: '{missing[0]}' and {len(missing) - 1} others have none. Raise "
+                f"distractors to {len(self.run.split.gallery)} or more, or evaluate fewer identities."
+            )
+
+    def _aimed(self, bound: BoundMethod[Attack], photos: Crops, chosen: tuple[str, ...]) -> Cloaks:
+        """Return the cloaks of a shard of which each imitates whom the protocol says."""
+        parts = tuple(
+            _in_parts(Cloak(bound.label, self._here, bound, photos, images, target), photos)
+            for images, target in self._by_target(photos, chosen)
+        )
+        if not parts:
+            return Cloak(bound.label, self._here, bound, photos, ())
+        return AimedCloaks(bound.label, self._here, chosen, parts)
 
     def _masked(self, attack: str, tracker: str, seed: int, role: PhotoSet) -> Iterator[ApplyMasks]:
         """Yield the shards of photos under the masks of their identities."""
@@ -247,7 +320,8 @@ class Pipeline:
     def masks(self, attack: str, tracker: str, seed: int) -> Mapping[str, LearnMask]:
         """Return the mask of each identity whose gallery photos are cloaked, learnt from these."""
         bound = self.method("attacks", attack, tracker, seed)
-        targets = self.training_faces("targets") if bound.method.threat.needs_targets else None
+        drawn = self.training_faces("targets") if bound.method.threat.needs_targets else None
+        aims = self._aims(bound.method)
         found = {}
         for photos, chosen in self._protected("gallery"):
             identity_of = dict(zip(photos.ids, photos.identities, strict=True))
@@ -255,15 +329,21 @@ class Pipeline:
             for image in chosen:
                 own.setdefault(identity_of[image], []).append(image)
             for who, images in own.items():
+                targets = self._target(self.run.given_targets[who]) if aims else drawn
                 found[who] = LearnMask(bound.label, self._here, bound, photos, who, tuple(images), targets)
         return found
 
     def _protected(self, role: PhotoSet) -> Iterator[tuple[Crops, tuple[str, ...]]]:
         """Yield the shards of a set of photos, each with those that are cloaked."""
-        cloaked = self.run.split.cloaked if role == "gallery" else self.run.split.probes
-        wanted = frozenset(image for images in cloaked.values() for image in images)
+        wanted = frozenset(image for images in self._cloaked(role).values() for image in images)
         for photos in self.natural(role):
             yield photos, tuple(image for image in photos.ids if image in wanted)
+
+    def _cloaked(self, role: PhotoSet) -> Mapping[str, tuple[str, ...]]:
+        """Return the photos of a set that an attack changes where it changes that set's: identity id → image ids."""
+        if role == "impostors":
+            return {name: own for name, own in self.run.impostors.items() if name in self.run.given_targets}
+        return self.run.split.cloaked if role == "gallery" else self.run.split.probes
 
     @_once
     def public_cloaks(
@@ -299,14 +379,20 @@ class Pipeline:
     @_once
     def target_assignment(self, attack_name: str, tracker: str, seed: int) -> tuple[TargetAssignment, ...]:
         """Return, for each shard of cloaked gallery photos, whom the cloaks imitate; () if nobody."""
-        if self.run.attacks[attack_name].threat.goal != "targeted":
+        attack = self.run.attacks[attack_name]
+        if attack.threat.goal != "targeted" or attack.edits_others:
             return ()
         bound = self.method("attacks", attack_name, tracker, seed)
+        assigned = partial(TargetAssignment, bound.label, self._here, bound)
+        shown = self._protected("gallery")
+        if self._aims(attack):
+            return tuple(
+                assigned(photos, images, target)
+                for photos, chosen in shown
+                for images, target in self._by_target(photos, chosen)
+            )
         targets = self.training_faces("targets")
-        return tuple(
-            TargetAssignment(bound.label, self._here, bound, photos, chosen, targets)
-            for photos, chosen in self._protected("gallery")
-        )
+        return tuple(assigned(photos, chosen, targets) for photos, chosen in shown)
 
     @_once
     def erased(
@@ -466,10 +552,15 @@ class Pipeline:
     @_once
     def cloak_measures(self, attack: str, tracker: str, seed: int) -> tuple[Measure, ...]:
         """Return how visible the cloaks are: cloak against original, shard by shard."""
-        cloaks = self.cloaks(attack, tracker, seed, "gallery")
+        edited = self._edited(attack)
+        cloaks = self.cloaks(attack, tracker, seed, edited)
         label = f"cloak {self.method('attacks', attack, tracker, seed).label}"
         # Photos an attack was given and left out are unchanged.
-        return self._measures(label, self.natural("gallery"), cloaks, [cloak.chosen for cloak in cloaks])
+        return self._measures(label, self.natural(edited), cloaks, [cloak.chosen for cloak in cloaks])
+
+    def _edited(self, attack: str) -> PhotoSet:
+        """Return of which photos an attack makes what the tracker trains on."""
+        return "impostors" if self.run.attacks[attack].edits_others else "gallery"
 
     @_once
     def purified_measures(self, attack: str, defense: str, tracker: str, seed: int) -> tuple[Measure, ...]:
@@ -479,14 +570,15 @@ class Pipeline:
         """
         found: list[Measure] = []
         for label, _, returned in self._given_and_returned(attack, defense, tracker, seed):
-            found += self._measures(f"purified {label}", self.natural("gallery"), returned)
+            found += self._measures(f"purified {label}", self.natural(self._edited(attack)), returned)
         return tuple(found)
 
     def _given_and_returned(
         self, attack: str, defense: str, tracker: str, seed: int
     ) -> Iterator[tuple[str, tuple[Node, ...], tuple[Node, ...]]]:
         """Yield, for each purifier of a defence, its label, the cloaks or photos it is given, and what it returns."""
-        given = self.cloaks(attack, tracker, seed, "gallery") or self.natural("gallery")
+        edited = self._edited(attack)
+        given = self.cloaks(attack, tracker, seed, edited) or self.natural(edited)
         for purifier in filter(None, self._purifiers(defense)):
             label = f"{self._part(purifier, tracker, seed).label} of {attack}"
             yield label, given, self._purified(purifier, tracker, seed, given)
@@ -530,7 +622,8 @@ class Pipeline:
         surrogates = tuple(self.backbone(name) for name in bound.binding.backbones)
         if not surrogates:
             return ()
-        photos, cloaks = self.natural("gallery"), self.cloaks(attack, tracker, seed, "gallery")
+        edited = self._edited(attack)
+        photos, cloaks = self.natural(edited), self.cloaks(attack, tracker, seed, edited)
         return tuple(
             AttackDiagnosis(bound.label, self._here, photos[shard], cloaks[shard], ids, surrogates, seed)
             for shard, ids in diagnosis.sample([cloak.chosen for cloak in cloaks]).items()
@@ -560,9 +653,10 @@ class Pipeline:
         def seen(label: str, sources: tuple[Node, ...]) -> tuple[Detection, ...]:
             return tuple(Detection(label, self._here, bound, source) for source in sources)
 
-        cloaks = self.cloaks(attack, tracker, seed, "gallery")
+        edited = self._edited(attack)
+        cloaks = self.cloaks(attack, tracker, seed, edited)
         return seen(f"{bound.label} on {attack}", cloaks), seen(
-            f"{bound.label} on photos", self.natural("gallery")
+            f"{bound.label} on photos", self.natural(edited)
         )
 
     @_once

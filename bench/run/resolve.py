@@ -24,6 +24,7 @@ from bench.randomness import numpy_generator
 from bench.run import calls
 from bench.run.bound import Plugin
 from bench.run.digest import digest
+from bench.run.photo_sets import target_identities
 from bench.run.roles import Roles, roles
 from bench.run.spec import BENCHMARK_VERSION, Cell, RunSpec, cells
 
@@ -126,6 +127,15 @@ class Resolved:
         """Photos of identities that are not evaluated, as the protocol deals them."""
         return calls.impostors(self.protocol, list(self.roles.others), self.spec.split_seed)
 
+    @cached_property
+    def given_targets(self) -> Mapping[str, str]:
+        """Whom cloaks imitate where the protocol says so: identity id → identity id."""
+        split_seed = self.spec.split_seed
+        pool = [identity.id for identity in target_identities(self.roles.others, split_seed)]
+        return calls.given_targets(
+            self.protocol, self.split, self.impostors, self.roles.others, pool, split_seed
+        )
+
     def helpers(self, method: Method, tracker: str) -> tuple[str, ...]:
         """Return the names of a method's surrogates or extractors for one tracker (`bench.plugins.binding.helpers`).
 
@@ -174,7 +184,11 @@ def resolve(requested: RunSpec) -> Resolved:
     attacks.setdefault("none", factory.attack("none"))
     defenses.setdefault("none", factory.defense("none"))
     for (name, attack), (other, defense) in product(attacks.items(), defenses.items()):
-        refused = protocol.refuse(attack, defense) or _refuse_views(protocol, defense)
+        refused = (
+            protocol.refuse(attack, defense)
+            or _refuse_views(protocol, defense)
+            or _refuse_decoys(protocol, attack)
+        )
         if reason := refused or _refuse_public_cloaks(protocol, defense, spec.heads):
             raise UsageError(f"protocol {protocol.name} cannot measure {name} × {other}: {reason}")
     for name, defense in defenses.items():
@@ -212,6 +226,27 @@ def _refuse_views(protocol: Protocol, defense: Defense) -> str:
             f"the parameters of {protocol.name}), or use one of the views as a defence of its own."
         )
     return ""
+
+
+def _refuse_decoys(protocol: Protocol, attack: Attack) -> str:
+    """Say why a protocol cannot have an attack that edits others' photos, or return ""."""
+    inside = next(
+        (part.given_name for part in attack.parts() if isinstance(part, Attack) and part.edits_others), ""
+    )
+    if inside and not attack.edits_others:
+        return f"{inside} makes decoys of other identities' photos, and is no attack to adapt. Name another."
+    if not attack.edits_others or _shows_decoys(protocol):
+        return ""
+    every = registry.PROTOCOLS.entries()
+    fitting = ", ".join(name for name in every if _shows_decoys(factory.protocol(name)))
+    return (
+        "the attack makes decoys of other identities' photos, and the protocol has none in its gallery that are not "
+        f"evaluated. Use one of the protocols {fitting}."
+    )
+
+
+def _shows_decoys(protocol: Protocol) -> bool:
+    return any(view.photos == "impostors" and view.state == "cloaked" for view in protocol.views.values())
 
 
 def _refuse_public_cloaks(protocol: Protocol, defense: Defense, heads: Iterable[str]) -> str:

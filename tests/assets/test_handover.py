@@ -283,3 +283,73 @@ def test_from_crops_to_rows_that_are_marked_external(cli, imported, crops, tmp_p
     assert rows["cloak_linf"].astype(float).round(3).eq(9).all()
     assert not board.loc["none"]["external"].any()
     assert str(tmp_path) not in (run / "leaderboard.csv").read_text()
+
+
+PAIRS = (
+    "--dataset",
+    "synthetic:identities=6,photos=4",
+    "--identities",
+    4,
+    "--protocol",
+    "pairs:far=0.1,targets=2",
+)
+
+
+@pytest.fixture
+def aimed(cli, tmp_path):
+    """Return crops whose manifest says whom each photo is to imitate, and cloaks that are photos of them."""
+    crops, folder = tmp_path / "aimed", tmp_path / "swapped"
+    code, out, _ = cli("export", "crops", *PAIRS, "--out", crops)
+    assert code == 0
+    assert "Each is to imitate one of 2 identities" in out
+    manifest = read_manifest(crops)
+    for entry in manifest.photos.values():
+        if entry.role == "gallery":
+            (folder / entry.file).parent.mkdir(parents=True)
+            shutil.copy(crops / manifest.targets[entry.target][0], folder / entry.file)
+    return crops, folder
+
+
+def test_targeted_cloaks_are_held_to_whom_the_protocol_says(cli, aimed, tmp_path):
+    crops, folder = aimed
+    manifest = read_manifest(crops)
+    assert [len(files) for files in manifest.targets.values()] == [4, 4]
+    assert {entry.target for entry in manifest.photos.values()} == set(manifest.targets)
+    code, _, _ = cli("import", "cloaks", folder, "--crops", crops, "--method", "swap", "--targeted")
+    assert code == 0
+    backbone = (
+        "--backbone",
+        "synthetic-mobilefacenet",
+        "--threads",
+        1,
+        "--store",
+        tmp_path / "store",
+        "--quiet",
+    )
+    run = tmp_path / "run"
+    code, _, err = cli("run", *PAIRS, "--attack", f"precomputed:{folder}", *backbone, "--out", run)
+    assert (code, err) == (0, "")
+    rows = pd.read_csv(run / "leaderboard.csv").set_index(["attack", "condition"])
+    row = rows.loc[("precomputed:path=swapped", "impersonation, FAR 10 %")]
+    assert row["asr"] > 0.7 > row["baseline_error"]
+    code, _, err = cli(
+        "run",
+        *PAIRS,
+        "--split-seed",
+        1,
+        "--attack",
+        f"precomputed:{folder}",
+        *backbone,
+        "--out",
+        tmp_path / "other",
+    )
+    assert code != 0
+    assert "and this run has it imitate" in err or "have no cloak" in err
+
+
+def test_targets_are_those_of_the_crops_or_none(crops, cloaks, tmp_path):
+    with pytest.raises(UsageError, match=r"--targeted\): its protocol was 'tracker'.*e.g. --protocol pairs"):
+        import_cloaks(cloaks, crops, Declared("m", targeted=True), silent)
+    import_cloaks(cloaks, crops, Declared("m"), silent)
+    attack = Precomputed(Precomputed.Params(path=str(cloaks)))
+    assert (attack.threat.goal, attack.threat.needs_targets, attack.card.targets) == ("untargeted", False, {})

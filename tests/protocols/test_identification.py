@@ -14,7 +14,7 @@ from bench.errors import UsageError
 from bench.leaderboard.table import build
 from bench.plugins import factory
 from bench.plugins import factory as methods
-from bench.protocols.identification import IdentificationProtocol, deal_roles, ranks_of
+from bench.protocols.identification import IdentificationProtocol, deal_roles, decoys_of, ranks_of
 from bench.protocols.tracker import TrackerProtocol
 from bench.run import decisions
 from bench.stats import rates as measures
@@ -59,6 +59,7 @@ def test_what_goes_through_the_defence():
         "cloaked gallery": True,
         "probes": False,
         "enrolled impostors": True,
+        "decoys": True,
         "presented impostors": False,
     }
     assert "enrolled impostors" not in identification(distractors=0).views
@@ -393,6 +394,128 @@ def test_an_unknown_head_is_a_usage_error():
     protocol, views, trial = random_cell(1)
     with pytest.raises(UsageError, match="unknown head 'linear'"):
         protocol.decide(views, replace(trial, head="linear"))
+
+
+# --- decoys -----------------------------------------------------------------------------------------------
+
+
+def test_distractors_protect_everyone_as_evenly_as_it_goes():
+    given = decoys_of(SPLIT, [f"d{i}" for i in range(8)])
+    assert sorted(given.values()) == ["a"] * 3 + ["b"] * 3 + ["c"] * 2
+    split = identification().split(identities(5), 0)
+    impostors = {f"t{i}": (f"t{i}-0",) for i in range(30)}
+    protocol = identification(distractors=12, impostors=10)
+    decoys = protocol.given_targets(split, impostors, (), 0)
+    assert set(decoys) == set(deal_roles(impostors, 12).distractors)
+    assert set(decoys.values()) == set(split.gallery)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_decoy_takes_its_photos_place_in_the_rotation_of_whom_it_protects(head):
+    """d protects a (fold 0), e protects b (fold 1); both are far away until their decoys come before the probes."""
+    views = hand_views() | {
+        "cloaked gallery": hand_views()["gallery"],
+        "enrolled impostors": embedded({"d-0": angle(90), "e-0": angle(95)}),
+        "decoys": embedded({"d-0": angle(1), "e-0": angle(14)}),
+    }
+    protocol = identification(ranks=(1,), distractors=2, fpir=None)
+    rows = protocol.decide(views, Trial(SPLIT, head, {"d": ("d-0",), "e": ("e-0",)})).rows
+    found = {
+        (fold, image): name
+        for fold, image, name in rows[["fold", "image", "predicted"]].itertuples(index=False)
+    }
+    assert found == {
+        (0, "a-1"): "d", (0, "b-1"): "b", (0, "c-1"): "c",
+        (1, "a-1"): "a", (1, "b-1"): "e", (1, "c-1"): "c",
+    }  # fmt: skip
+    protected = rows[rows["protected"]]
+    assert dict(zip(protected["image"], protected["correct"], strict=True)) == {
+        "a-1": False,
+        "b-1": False,
+        "c-1": True,
+    }
+
+
+def test_a_decoy_that_a_defence_dropped_is_not_in_the_gallery():
+    views = hand_views() | {
+        "enrolled impostors": embedded({"d-0": angle(1), "e-0": angle(95)}),
+        "decoys": embedded({"e-0": angle(14)}),
+    }
+    protocol = identification(ranks=(1,), distractors=2, fpir=None)
+    rows = protocol.decide(views, Trial(SPLIT, "nn", {"d": ("d-0",), "e": ("e-0",)})).rows
+    found = {
+        (fold, image): name
+        for fold, image, name in rows[["fold", "image", "predicted"]].itertuples(index=False)
+    }
+    # In fold 0 d has no photo; in fold 1 its own, at the very place of a's probe.
+    assert (found[0, "a-1"], found[1, "a-1"]) == ("b", "d")
+
+
+DECOYS = '''
+"""Posts, under other names, the photo of whom it protects."""
+from bench.contracts import Attack, ThreatModel
+
+
+class Decoys(Attack):
+    name = "decoys"
+    edits_others = True
+    threat = ThreatModel(goal="targeted", needs_targets=True)
+
+    def assign_targets(self, faces, ctx):
+        return dict.fromkeys(faces.ids, ctx.targets.identities[0])
+
+    def cloak(self, faces, ctx):
+        assert len(set(ctx.targets.identities)) == 1
+        ctx.advance(len(faces))
+        return {image: ctx.targets.images[n % len(ctx.targets)] for n, image in enumerate(faces.ids)}
+'''
+
+
+@pytest.fixture
+def decoys(tmp_path):
+    (tmp_path / "decoys.py").write_text(DECOYS)
+    return f"{tmp_path / 'decoys.py'}:Decoys"
+
+
+def test_a_run_makes_decoys_and_leaves_the_protected_alone(evaluate, decoys):
+    prepared = evaluate(
+        dataset="tiny:training_identities=80",
+        protocol="identification:ranks=1|3,distractors=20,impostors=60,fpir=0.2,folds=3",
+        attacks=(decoys,),
+        defenses=("jpeg",),
+        heads=("nn",),
+    )
+    leaderboard = build(prepared.folder)
+    assert set(leaderboard["status"]) == {"ok"}
+    rows = leaderboard.set_index(["attack", "defense", "condition"])
+    name = next(attack for attack in leaderboard["attack"] if "ecoys" in attack)
+    none = rows.loc[("none", "none", "rank 1")]
+    hit = rows.loc[(name, "none", "rank 1")]
+    assert hit["asr"] >= none["asr"]
+    assert hit["cloak_psnr"] < 40
+    pipeline = prepared.pipeline
+    point = (name, "tiny-a", 0)
+    assert pipeline.cloaks(*point, "gallery") == ()
+    made = [image for shard in pipeline.cloaks(*point, "impostors") for image in shard.chosen]
+    assert len(made) == 20
+    assert {prepared.run.given_targets[image.rsplit("/", 1)[0]] for image in made} == set(
+        prepared.run.split.gallery
+    )
+
+
+def test_too_few_distractors_for_everyone_are_refused(evaluate, decoys):
+    with pytest.raises(UsageError, match="Raise distractors to"):
+        evaluate(
+            dataset="tiny:training_identities=80",
+            protocol="identification:ranks=1,distractors=2,fpir=none",
+            attacks=(decoys,),
+            heads=("nn",),
+        )
+
+
+def test_other_protocols_refuse_decoys(evaluate, decoys):
+    with pytest.raises(UsageError, match="Use one of the protocols identification"):
+        evaluate(attacks=(decoys,))
 
 
 # --- whole runs -------------------------------------------------------------------------------------------

@@ -455,11 +455,11 @@ def test_more_roots_are_part_of_the_digest():
 
 RECORDED = {
     1: {
-        "bench.contracts": "15151a1bb59a120e231f2a987e49f6427f4c6dac73da0d0556a0baa64a24255b",
+        "bench.contracts": "9959d084a54a71f47e829e2ae5d50b87c4db73b2a1bc847cd1498fa342ff102d",
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
-        "bench.run.calls": "58766c6bacb8de6a4dc61313bbccb78812454099a67c3e7be78b172736dd47fc",
+        "bench.run.calls": "4d132ae4a8e20215a17541a09699b8dbdebb4166cc30d401610a62ef327f2c08",
         "bench.run.graph": "bdf7d506d6532435edfe7bc92e08e0db784dad728681486c7e87f1af87391049",
-        "bench.run.pipeline": "5c51a3991dc79beb565930c5ad29652859792c2132a88d83ce733ff9ffa99b02",
+        "bench.run.pipeline": "5f239a68a0a97b7567483e1fccaf61e7f747ff831cf3b762c961216eb27b50fa",
     }
 }
 """Contract version → hashes of the modules that stand behind it, as no key holds their code."""

@@ -172,8 +172,9 @@ def _wrong_views(protocol: Protocol) -> str:
     if not protocol.views:
         return "views is empty"
     for name, view in protocol.views.items():
-        if view.state != "natural" and view.photos not in ("gallery", "probes"):
-            return f"view '{name}' is {view.state}, and nobody cloaks {view.photos} photos"
+        decoys = view.photos == "impostors" and view.state == "cloaked"
+        if view.state != "natural" and view.photos not in ("gallery", "probes") and not decoys:
+            return f"view '{name}' is {view.state}, and nothing makes {view.photos} photos so"
     if unknown_views := set(protocol.restored.values()) - set(protocol.views):
         return f"restored names the view '{min(unknown_views)}', which is not there"
     return ""

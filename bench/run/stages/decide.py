@@ -186,9 +186,7 @@ class Decide(Node):
         """Return what a view shows: the natural photos, with the attack's edits laid over them where it has any."""
         if view.state == "natural":
             return natural
-        split = self.dealt.split
-        cloaked = split.cloaked if view.photos == "gallery" else split.probes
-        wanted = frozenset(image for images in cloaked.values() for image in images)
+        wanted = self._wanted(view, natural)
         if not kept.edits and wanted.issuperset(natural.ids):
             return natural
         if isinstance(natural, Embedded):
@@ -200,6 +198,14 @@ class Decide(Node):
             else None
         )
         return overlay_pixels(natural, changed, wanted)
+
+    def _wanted(self, view: View, natural: Embedded | Pixels) -> frozenset[str]:
+        """Return the ids of the photos that a view of edited ones shows."""
+        if view.photos == "impostors":  # the decoys among them, and the others as they are
+            return frozenset(natural.ids)
+        split = self.dealt.split
+        cloaked = split.cloaked if view.photos == "gallery" else split.probes
+        return frozenset(image for images in cloaked.values() for image in images)
 
 
 def _joined(nodes: Sequence[Node], payloads: Payloads) -> Embedded | Pixels:
