@@ -227,6 +227,10 @@ class AssetEntry(Frozen):
         "", description="what its publisher asks to be agreed to before it is fetched; empty: nothing"
     )
     how: str = Field(description="how to get what has no public source of its own")
+    collection: str = Field(
+        "", description="of a dataset: how its publishers came by the photos, as they state"
+    )
+    biases: str = Field("", description="of a dataset: who is in it too often and who is missing, likewise")
 
 
 class HealthCheck(Frozen):
@@ -992,8 +996,11 @@ class Dataset(Method):
         impostors_only: whether nobody in it is evaluated: photos for training and calibration, each of an identity of
             its own.
         development: who is evaluated when choices are made.
+        version: raised by one when other photos, identities or crops come of the same parameters: rates of before and
+            after are of two tasks (`bench.run.task`).
     """
 
+    version: ClassVar[int] = 1
     domain: ClassVar[str] = "real"
     default_pool: ClassVar[str] = "real"
     note: ClassVar[str] = ""
@@ -1175,6 +1182,8 @@ class Protocol(Method):
         end_to_end_heads: those among them that need the photos and the tracker, not embeddings.
         question: the condition that a report's key results are about, or how it begins before a comma (at whatever
             threshold it is asked); "" for the first one that is ranked.
+        version: raised by one when the same parameters deal other photos or decide otherwise: rates of before and after
+            are of two tasks (`bench.run.task`).
         several_views: whether a view that goes through the defence may hold several rows of one photo's id, for a
             defence of several `Defense.purifiers`; a run of one and a protocol that does not say so is refused.
     """
@@ -1182,6 +1191,7 @@ class Protocol(Method):
     heads: ClassVar[tuple[str, ...]]
     end_to_end_heads: ClassVar[tuple[str, ...]] = ()
     question: ClassVar[str] = ""
+    version: ClassVar[int] = 1
     several_views: ClassVar[bool] = False
 
     @property

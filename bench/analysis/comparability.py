@@ -44,6 +44,8 @@ def incomparable_fields(first: RunFacts, second: RunFacts) -> list[FieldDifferen
             str(second.spec.identities or "all"),
         ),
     }
+    if first.task and second.task:
+        pairs["task"] = (first.task, second.task)
     if first.lpips_trunk and second.lpips_trunk:
         pairs["LPIPS trunk"] = (first.lpips_trunk, second.lpips_trunk)
     return [FieldDifference(field, *values) for field, values in pairs.items() if values[0] != values[1]]

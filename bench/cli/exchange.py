@@ -78,6 +78,46 @@ def crops(out: Path, as_json: bool, **values: Any) -> None:
     )
 
 
+@export_group.command(
+    epilog="""\b
+Examples:
+  bench export task --dataset lfw --out lfw-tracker
+  bench export task --dataset lfw --protocol pairs --split development --out lfw-pairs-development
+"""
+)
+@click.option("--dataset", default="synthetic", show_default=True, help="Whose photos.")
+@click.option(
+    "--split",
+    type=click.Choice(["evaluation", "development"]),
+    default="evaluation",
+    show_default=True,
+    help="Whom a run evaluates.",
+)
+@click.option("--split-seed", type=click.IntRange(min=0), default=0, show_default=True, help="As of the run.")
+@click.option("--protocol", default="tracker", show_default=True, help="Deals photos and decides.")
+@click.option("--out", required=True, type=_folder, help="A new folder.")
+@json_option
+def task(out: Path, as_json: bool, **values: Any) -> None:
+    """Write which photos a task deals to what (photos.csv, ids only), and its Croissant card (croissant.json).
+
+    A task is a dataset, a protocol and a split, with a version: lfw-tracker-v1. Every row of a table names its task,
+    and no table mixes two versions of one.
+    """
+    from bench.assets.task_card import CARD, PHOTOS, task_card
+    from bench.run.resolve import resolve
+    from bench.run.spec import make_spec
+
+    made = task_card(resolve(make_spec(values)))
+    made.write(out)
+    count = made.photos.count("\n") - 1
+    if as_json:
+        print_json({"task": made.task, "card": str(out / CARD), "photos": str(out / PHOTOS), "listed": count})
+        return
+    click.echo(
+        f"{made.task}: {count} photos are listed in {out / PHOTOS}, and {out / CARD} describes the list."
+    )
+
+
 @import_group.command(
     epilog="""\b
 Examples:

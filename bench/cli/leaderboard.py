@@ -9,7 +9,7 @@ import click
 
 from bench.cli.labels import name_option
 from bench.cli.options import intervals_option, json_option
-from bench.cli.output import is_silent, print_columns, print_table
+from bench.cli.output import is_silent, print_columns, print_json, print_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,12 +43,18 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @name_option
 @click.option("--columns", is_flag=True, help="Print what each column means, and nothing else.")
+@click.option(
+    "--schema",
+    type=click.Choice(["row", "submission"]),
+    help="Print the JSON Schema of a row of --json, or of a submission's record, and nothing else.",
+)
 def leaderboard(
     runs: tuple[Path, ...],
     intervals: bool,
     as_json: bool,
     keep_both: bool,
     columns: bool,
+    schema: str | None,
     names: tuple[str, ...],
     **files: Path | None,
 ) -> None:
@@ -64,6 +70,11 @@ def leaderboard(
         from bench.leaderboard.columns import COLUMNS
 
         print_columns(COLUMNS, as_json=as_json)
+        return
+    if schema:
+        from bench.leaderboard.json_schema import row_schema, submission_schema
+
+        print_json(row_schema() if schema == "row" else submission_schema())
         return
     if not runs:
         raise click.UsageError(

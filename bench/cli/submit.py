@@ -45,6 +45,18 @@ Examples:
     type=click.Path(path_type=Path),
     help="RUN is a submission's record: make its rates again from the decisions here, archive or folder.",
 )
+@click.option(
+    "--against",
+    default="",
+    metavar="ENTRY",
+    help="A submission in --to whose defence this run's attack defeats: its worst case falls.",
+)
+@click.option(
+    "--unreliable",
+    metavar="TEXT",
+    help='For maintainers: RUN is a submission\'s record; say why it is not relied on, or "" to take that back.',
+)
+@click.option("--footnote", metavar="TEXT", help="Likewise: what is said of it besides.")
 @click.option("--dry-run", is_flag=True, help="Only check; write nothing.")
 @json_option
 def submit(
@@ -54,6 +66,9 @@ def submit(
     url: str,
     with_decisions: bool,
     check: Path | None,
+    against: str,
+    unreliable: str | None,
+    footnote: str | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -62,41 +77,66 @@ def submit(
     Writes a table and a record, named by the run's digest, all or none. The run's folder stays as it is. The record
     names each cell's decisions by digest; whoever has them makes the rates again with --check.
 
+    With --against the run has a stronger attack on a defence of another entry: in every table that has both, the
+    entry's worst case is then at least this run's, and both are named.
+
     Exit code 0: every check passed, and the files are written (not with --dry-run) or were there already; with --check:
     the decisions give the table, and it lacks no cell; 1: a check failed, and nothing is written; 2: RUN is no finished
     run, or another submission of it is there; with --check: no record, or other decisions than it names.
     """
     if check is not None:
-        _refuse_beside_check()
+        _refuse_beside("--check", "reads a submission and writes nothing")
         _check_submission(run, check, as_json=as_json)
+        return
+    marks = {"unreliable": unreliable, "footnote": footnote}
+    if any(text is not None for text in marks.values()):
+        _refuse_beside("--unreliable or --footnote", "marks a submission that is there")
+        _mark(run, {name: text for name, text in marks.items() if text is not None}, as_json=as_json)
         return
     begin_reading(run)
     from bench.publish import submission
     from bench.run.folder import RunFolder
 
-    found = submission.examine(RunFolder(run), by, counting, decisions_url=url, with_decisions=with_decisions)
+    falls = submission.falls(RunFolder(run), against, to) if against else ()
+    found = submission.examine(
+        RunFolder(run), by, counting, decisions_url=url, with_decisions=with_decisions, against=against
+    )
     state = "failed" if not found.passed else "passed" if dry_run else submission.publish(found, to)
     if as_json:
         checks = [asdict(check) for check in found.checks]
         files = [str(to / name) for name in found.files()]
-        print_json({"run": found.run, "state": state, "files": files, "checks": checks})
+        print_json({"run": found.run, "state": state, "files": files, "checks": checks, "falls": list(falls)})
     else:
         _print(found, state, to)
+        for sentence in falls:
+            click.echo(f"Entry {against} falls: {sentence}.")
     if not found.passed:
         click.get_current_context().exit(1)  # the checks are the command's output
 
 
-def _refuse_beside_check() -> None:
+def _refuse_beside(option: str, does: str) -> None:
+    """Refuse options that make a submission beside one that does something else with it."""
     ctx = click.get_current_context()
     given = {
         parameter.opts[0]
         for parameter in ctx.command.params
         if ctx.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE
     }
-    if wrong := sorted(given & {"--to", "--by", "--decisions", "--with-decisions", "--dry-run"}):
-        raise click.UsageError(
-            f"--check reads a submission and writes nothing; {', '.join(wrong)} makes one."
-        )
+    making = {"--to", "--by", "--decisions", "--with-decisions", "--dry-run", "--against"}
+    if wrong := sorted(given & making):
+        raise click.UsageError(f"{option} {does}; {', '.join(wrong)} makes one.")
+
+
+def _mark(record: Path, marks: dict[str, str], *, as_json: bool) -> None:
+    """Write what maintainers say of a submission into its record."""
+    from bench.publish.submission import mark
+
+    mark(record, marks)
+    if as_json:
+        print_json({"record": str(record), **marks})
+        return
+    for name, text in marks.items():
+        click.echo(f"{record}: {name} is now {text!r}." if text else f"{record}: {name} is taken back.")
 
 
 def _check_submission(record: Path, decisions: Path, *, as_json: bool) -> None:

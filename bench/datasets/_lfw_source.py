@@ -271,6 +271,15 @@ ENTRY = AssetEntry(
         "(cite Huang et al., UMass TR 07-49, 2007, and Huang et al., NIPS 2012)"
     ),
     source=f"{REPOSITORY} @ {COMMIT}",
+    collection=(
+        "Photos of public figures from news on the web (2002 to 2003), found by a Viola-Jones face detector, named "
+        "by their captions and checked by hand by the publishers; the people were not asked."
+    ),
+    biases=(
+        "Its publishers say: many groups are not well represented; there are few children, no babies, very few "
+        "people over 80, relatively few women, and many ethnicities are hardly there or not at all; poor light, "
+        "extreme poses and strong occlusions are rare, and faces that the detector misses are missing."
+    ),
     files=(
         AssetFile(
             path="lfw/lfw-deepfunneled.tar",

@@ -13,6 +13,8 @@ COLUMNS: Mapping[str, str] = {
     "split": "whom: evaluation, or development, training identities on which choices are made; the two are never "
     "merged",
     "protocol": "protocol, canonical",
+    "task": "dataset, protocol and split with the version of what they deal and decide: rows of two versions are "
+    "never in one table; empty in tables from before tasks had one",
     "attack": "attack, canonical",
     "defense": "defence, canonical",
     "backbone": "the tracker's backbone",
@@ -132,6 +134,8 @@ COLUMNS: Mapping[str, str] = {
     "external": "somebody else made the cloaks: surrogates, budget and training are as declared",
     "dataset_note": "a caution about the dataset, about the development split, and about embeddings that are not of "
     "float32",
+    "footnote": "how the entry stands in a table of submissions: the run whose attack lowered it, whom it was "
+    "submitted against, why it is unreliable, what maintainers say besides",
     "benchmark_version": "rows of different versions are not compared",
     "run": "digest of the specification",
 }
@@ -160,7 +164,7 @@ FLAGS = (
 WARNINGS = "warnings"
 """The column that holds a `bench.analysis.warnings.RowWarnings` a row."""
 
-FORMERLY: Mapping[str, str] = {"split": "evaluation"}
+FORMERLY: Mapping[str, str] = {"split": "evaluation", "task": "", "footnote": ""}
 """What a column says of tables that were written before it was there."""
 
 TEXTS = frozenset(
@@ -173,6 +177,7 @@ TEXTS = frozenset(
             "worst_knows",
             "ranked_over",
             "split",
+            "task",
             "status",
             "reason",
             "threshold_for",
@@ -188,6 +193,6 @@ TEXTS = frozenset(
             "impostor_overlap",
         ),
         "model_time",
-        *("dataset_note", "benchmark_version", "run"),
+        *("dataset_note", "footnote", "benchmark_version", "run"),
     }
 )

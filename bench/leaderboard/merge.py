@@ -26,10 +26,12 @@ from bench.errors import DataError, UsageError
 from bench.leaderboard import as_csv, plausible
 from bench.leaderboard.columns import COLUMNS, KEY, WHOLE
 from bench.leaderboard.from_decisions import ENDING, differences, read_files
+from bench.leaderboard.standing import with_standing
 from bench.leaderboard.table import build
 from bench.run.digest import digest
 from bench.run.folder import RunFolder, split_json
 from bench.run.spec import BENCHMARK_VERSION, Cell
+from bench.run.task import without_version
 
 RESULTS = (
     *("status", "n_identities", "n_probes", "asr", "asr_low", "asr_high", "asr_pooled"),
@@ -313,18 +315,20 @@ def merge(sources: Sequence[Source], *, keep_both: bool = False) -> Merged:
         keep_both: keep both rows of a cell whose results differ; their `run` tells them apart.
 
     Raises:
-        UsageError: the benchmark's versions or the splits differ, or two sources disagree about a cell; both are named.
+        UsageError: the benchmark's versions, a task's or the splits differ, or two sources disagree about a cell; both
+        are named.
     """
     _check_versions(sources)
     _check_splits(sources)
+    _check_tasks(sources)
     if len(sources) == 1:
-        return Merged(sources[0].leaderboard, tuple(sources))
+        return Merged(with_standing(sources[0].leaderboard, sources), tuple(sources))
     rows, repeated, disputed = _distinct(sources, keep_both=keep_both)
     leaderboards = _ranked_together(sources, rows, disputed)
     leaderboard = pd.concat(
         [leaderboard for leaderboard in leaderboards if len(leaderboard)], ignore_index=True
     )
-    return Merged(leaderboard[list(COLUMNS)], tuple(sources), repeated)
+    return Merged(with_standing(leaderboard[list(COLUMNS)], sources), tuple(sources), repeated)
 
 
 def _check_versions(sources: Sequence[Source]) -> None:
@@ -346,6 +350,19 @@ def _check_splits(sources: Sequence[Source]) -> None:
             f"choices are made on the development split, and results are of evaluated identities: {said}. Give runs of "
             "one split."
         )
+
+
+def _check_tasks(sources: Sequence[Source]) -> None:
+    """Refuse two versions of one task; a table from before tasks had versions says of none."""
+    seen: dict[str, tuple[str, str]] = {}
+    for source in sources:
+        for task in sorted(set(source.leaderboard["task"]) - {""}):
+            other, name = seen.setdefault(without_version(task), (task, source.name))
+            if other != task:
+                raise UsageError(
+                    f"rates of two versions of a task are of other photos or other rules: {name} is of {other}, "
+                    f"{source.name} of {task}. Make the older run again."
+                )
 
 
 def _keys(leaderboard: pd.DataFrame) -> list[tuple[Any, ...]]:

@@ -33,9 +33,13 @@ FIELDS = frozenset(
         ),
         *("environment", "methods", "licences", "folder_sha256", "leaderboard_sha256"),
         *("decisions", "decisions_url"),
+        *("against", "unreliable", "footnote"),
     }
 )
 """What a record holds."""
+
+LONGEST_TEXT = 1000
+"""Characters of what is said of an entry."""
 
 ADDRESS = "https address without a user's name in it, of printable ASCII"
 
@@ -48,7 +52,7 @@ _FILE = re.compile(r"[A-Za-z0-9.=+_-]{1,247}\.parquet")
 _LARGEST = 4_000_000
 """Bytes of a record; the largest written so far has 30,000."""
 
-_RATES = (
+RATES = (
     "asr",
     "asr_worst",
     "worst_attack_asr",
@@ -58,7 +62,7 @@ _RATES = (
 )
 """Columns of shares, some with ends of an interval beside them."""
 
-_ESTIMATES = (*_RATES, "recovery")
+_ESTIMATES = (*RATES, "recovery")
 """Columns with ends of an interval beside them; a defence can do harm, so that recovery may be any number."""
 
 _SLACK = 2e-6
@@ -83,6 +87,13 @@ def read_record(path: Path) -> dict[str, Any]:
             f"'{path}' has fields that `bench submit` does not write: {', '.join(strange[:5])}. Submit the run again."
         )
     _check_decisions(path, record)
+    for name in ("against", "unreliable", "footnote"):
+        said = record.get(name, "")
+        if not isinstance(said, str) or len(said) > LONGEST_TEXT or said != printable(said, LONGEST_TEXT):
+            raise DataError(
+                f"'{path}' has a {name} that is no text of one line and {LONGEST_TEXT} characters at most. Write it "
+                "anew."
+            )
     return dict(record)
 
 
@@ -153,7 +164,7 @@ def _impossible(leaderboard: pd.DataFrame) -> Iterator[str]:
     for name in _ESTIMATES:
         columns = [c for c in (name, f"{name}_low", f"{name}_high", f"{name}_pooled") if c in leaderboard]
         numbers = leaderboard[columns].apply(pd.to_numeric, errors="coerce")
-        outside = ((numbers < 0) | (numbers > 1)).any(axis=1) & (name in _RATES)
+        outside = ((numbers < 0) | (numbers > 1)).any(axis=1) & (name in RATES)
         yield from (f"{name} of {_row(leaderboard, i)} is no share" for i in leaderboard.index[outside])
         if f"{name}_low" in columns:
             low, value, high = (numbers[f"{name}{end}"] for end in ("_low", "", "_high"))

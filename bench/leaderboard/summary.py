@@ -6,7 +6,7 @@ leaderboard. A number that is missing is NA, with its reason as a note under the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -316,8 +316,14 @@ def short(leaderboard: pd.DataFrame) -> SummaryTable:
         notes,
         constant,
         tuple(cautions),
-        tuple(sentences(leaderboard)),
+        (*sentences(leaderboard), *_footnotes(leaderboard)),
     )
+
+
+def _footnotes(leaderboard: pd.DataFrame) -> Iterator[str]:
+    """Yield what is said of each run of a table of submissions."""
+    said = leaderboard[["run", "footnote"]].drop_duplicates()
+    yield from (f"Run {run}: {note}." for run, note in said.itertuples(index=False) if note)
 
 
 def _best(records: Sequence[Row]) -> tuple[bool, ...]:

@@ -79,6 +79,7 @@ def _row(row: _Row) -> dict[str, Any]:
         "dataset": facts.spec.dataset,
         "split": facts.spec.split,
         "protocol": facts.spec.protocol,
+        "task": facts.task,
         **cell.model_dump(
             include={"attack", "defense", "backbone", "head", "seed", "requested", "status", "reason"}
         ),
@@ -86,6 +87,7 @@ def _row(row: _Row) -> dict[str, Any]:
         "ranked_over": "",
         **cell.threat.model_dump(),
         "dataset_note": facts.caution,
+        "footnote": "",
         "benchmark_version": facts.benchmark_version,
         "run": facts.run,
     }

@@ -11,7 +11,7 @@ import json
 import re
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,10 +27,11 @@ from bench.errors import BenchError, DataError, UsageError
 from bench.files import StoreError, write_atomically
 from bench.integrity import audit, verify
 from bench.integrity.rerun import compare_leaderboards
-from bench.leaderboard import as_csv, from_decisions, plausible
-from bench.leaderboard.merge import CHECKS
+from bench.leaderboard import as_csv, from_decisions, plausible, standing
+from bench.leaderboard.merge import CHECKS, Source, read_submission
 from bench.leaderboard.table import build
 from bench.plugins import factory, syntax
+from bench.printable import printable
 from bench.publish.page import requested_command
 from bench.run import spec
 from bench.run.folder import MANIFEST, RunFolder
@@ -96,8 +97,7 @@ class Submission:
 
     def files(self) -> dict[str, bytes]:
         """Return file name → content of what is published."""
-        record = json.dumps(self.record, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-        named = {f"{self.run}.csv": self.table.encode(), f"{self.run}.json": record.encode()}
+        named = {f"{self.run}.csv": self.table.encode(), f"{self.run}.json": _as_record(self.record)}
         return {**named, f"{self.run}{from_decisions.ENDING}": self.archive} if self.archive else named
 
 
@@ -108,6 +108,7 @@ def examine(
     *,
     decisions_url: str = "",
     with_decisions: bool = False,
+    against: str = "",
 ) -> Submission:
     """Check a finished run for the public leaderboard. Nothing is written, here or in the run's folder.
 
@@ -117,6 +118,7 @@ def examine(
         counting: (what, photos in all) → context manager that gives the function to count photos with.
         decisions_url: where the run's decisions can be had, as it is to be published; "" for nowhere.
         with_decisions: whether they are to be published beside the record.
+        against: the run of the entry that this one is submitted against; "" for none.
 
     Raises:
         UsageError: the run is on the development split; the address is none, or the decisions are of real people and
@@ -125,7 +127,7 @@ def examine(
     """
     if decisions_url and not plausible.is_address(decisions_url):
         raise UsageError(f"--decisions {decisions_url} is no {plausible.ADDRESS}.")
-    examined = _Examined(folder, by, decisions_url)
+    examined = _Examined(folder, by, decisions_url, against)
     if examined.facts.spec.split != plausible.EVALUATED:
         raise UsageError(
             f"{folder.path} is a run on split {examined.facts.spec.split}: choices are made on it, and the leaderboard "
@@ -149,6 +151,55 @@ def examine(
     record = {**examined.record, "checks": {check.name: check.found for check in checks}}
     archive = examined.archive() if with_decisions else b""
     return Submission(examined.facts.run, checks, examined.table, record, archive)
+
+
+def falls(folder: RunFolder, against: str, to: Path) -> tuple[str, ...]:
+    """Return which worst cases of an entry a run raises, a sentence each.
+
+    Args:
+        folder: of the run.
+        against: the entry's run.
+        to: folder of the submissions.
+
+    Raises:
+        UsageError: there is no such entry, the run cannot be held against it, or raises none of its worst cases.
+    """
+    record = to / f"{against}.json"
+    if not record.is_file():
+        there = ", ".join(sorted(path.stem for path in to.glob("*.json"))) or "none"
+        raise UsageError(f"'{to}' has no entry '{against}'; there are: {there}.")
+    entry = read_submission(record)
+    found = tuple(standing.stronger(entry, Source(str(folder.path), build(folder), folder)))
+    if not found:
+        raise UsageError(
+            f"no worst case of {against} is below this run's on the same tracker with the same defence, so that "
+            "nothing falls. Submit it without --against."
+        )
+    return found
+
+
+def mark(record: Path, marks: Mapping[str, str]) -> None:
+    """Write what maintainers say of a submission into its record; its table stays as it is.
+
+    Args:
+        record: the JSON file.
+        marks: ``unreliable`` or ``footnote`` → a line; "" takes it back.
+
+    Raises:
+        UsageError: a text is too long or of several lines.
+        DataError: no record.
+        StoreError: it cannot be written.
+    """
+    for name, text in marks.items():
+        if len(text) > plausible.LONGEST_TEXT or text != printable(text, plausible.LONGEST_TEXT):
+            raise UsageError(f"--{name} takes one line of at most {plausible.LONGEST_TEXT} characters.")
+    said = {**plausible.read_record(record), **marks}
+    kept = {name: value for name, value in said.items() if name not in marks or value}
+    write_atomically(record, _as_record(kept))
+
+
+def _as_record(said: Mapping[str, Any]) -> bytes:
+    return (json.dumps(said, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def publish(submission: Submission, to: Path) -> Literal["written", "there"]:
@@ -191,6 +242,7 @@ class _Examined:
     folder: RunFolder
     by: str
     decisions_url: str = ""
+    against: str = ""
     _unresolved: str = ""
     foreign: dict[str, str] = field(default_factory=dict)
 
@@ -269,6 +321,7 @@ class _Examined:
             "leaderboard_sha256": sha256(self.table.encode()).hexdigest(),
             "decisions": from_decisions.digests(self.folder, self.cells),
             "decisions_url": self.decisions_url,
+            **({"against": self.against} if self.against else {}),
         }
 
     def archive(self) -> bytes:

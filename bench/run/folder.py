@@ -100,6 +100,7 @@ class RunFacts(Frozen):
     benchmark_version: str = BENCHMARK_VERSION
     requested: RunSpec
     spec: RunSpec
+    task: str = Field("", description="dataset, protocol and split, with their version (`bench.run.task`)")
     dataset_note: str = ""
     lpips_trunk: str = Field("", description="SHA-256 of LPIPS' trunk; empty where there is none")
     lpips_reason: str = Field("", description="why there is no LPIPS, and the fix")

@@ -24,6 +24,7 @@ from bench.run.provenance import MadeWith, check_files_are_there, describe_metho
 from bench.run.resolve import Resolved
 from bench.run.spec import Cell, RunSpec
 from bench.run.store import Store, default_folder
+from bench.run.task import task_of
 from bench.run.threat import CellThreat, Threats
 from bench.run.timings import declared_seconds, history
 
@@ -240,6 +241,7 @@ def _facts(run: Resolved, machine: Machine, command: str) -> RunFacts:
         run=run.digest,
         requested=run.requested,
         spec=run.spec,
+        task=task_of(run.dataset, run.protocol, run.spec.split),
         dataset_note=run.dataset.note,
         lpips_trunk="" if isinstance(lpips, Unavailable) else lpips.trunk_sha256,
         lpips_reason=lpips.reason if isinstance(lpips, Unavailable) else "",

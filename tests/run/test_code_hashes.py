@@ -455,7 +455,7 @@ def test_more_roots_are_part_of_the_digest():
 
 RECORDED = {
     1: {
-        "bench.contracts": "9959d084a54a71f47e829e2ae5d50b87c4db73b2a1bc847cd1498fa342ff102d",
+        "bench.contracts": "f45798ca66bdfef3cc958a050d2b312e375fa512403bf2bd093bbd80c2503f12",
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
         "bench.run.calls": "4d132ae4a8e20215a17541a09699b8dbdebb4166cc30d401610a62ef327f2c08",
         "bench.run.graph": "bdf7d506d6532435edfe7bc92e08e0db784dad728681486c7e87f1af87391049",
