@@ -81,6 +81,46 @@ def crops(out: Path, as_json: bool, **values: Any) -> None:
 @export_group.command(
     epilog="""\b
 Examples:
+  bench export run runs/3f2a --to hf-dataset --out 3f2a-dataset
+  bench export run runs/3f2a --to mlflow
+"""
+)
+@click.argument("run", type=_folder)
+@click.option(
+    "--to",
+    type=click.Choice(["hf-dataset", "mlflow", "wandb"]),
+    required=True,
+    help="A folder for the Hugging Face hub; a run of MLflow; a run of Weights & Biases.",
+)
+@click.option("--out", type=_folder, help="For hf-dataset: a new folder.")
+@json_option
+def run(run: Path, to: str, out: Path | None, as_json: bool) -> None:
+    """Hand the finished run in folder RUN to another tool: its table and specification, no photo and no decision.
+
+    MLflow and Weights & Biases log where they are set to (MLFLOW_TRACKING_URI, WANDB_MODE), and nothing is uploaded for
+    hf-dataset. They are extras: pip install 'cloakbench[mlflow]' or 'cloakbench[wandb]'.
+    """
+    if (out is None) == (to == "hf-dataset"):
+        raise click.UsageError(
+            "--out names the folder that --to hf-dataset writes, and goes with nothing else."
+        )
+    from bench.publish.elsewhere import Exported, to_hf_dataset, to_mlflow, to_wandb
+    from bench.run.folder import RunFolder
+
+    exported = Exported(RunFolder(run))
+    if out is not None:
+        files = to_hf_dataset(exported, out)
+        said: dict[str, Any] = {"folder": str(out), "files": list(files)}
+        text = f"{', '.join(files)} are in {out}; upload the folder as a dataset."
+    else:
+        number = {"mlflow": to_mlflow, "wandb": to_wandb}[to](exported)
+        said, text = {"to": to, "id": number}, f"logged by {to} as run {number}."
+    print_json(said) if as_json else click.echo(text)
+
+
+@export_group.command(
+    epilog="""\b
+Examples:
   bench export task --dataset lfw --out lfw-tracker
   bench export task --dataset lfw --protocol pairs --split development --out lfw-pairs-development
 """
