@@ -113,7 +113,7 @@ class Rotation(Protocol):
         params = self.params
         photos = sorted(set(identity.photos))
         order = numpy_generator(split_seed, "split", identity.id).permutation(len(photos))
-        wanted = _nearest(params.gallery_fraction * len(photos))
+        wanted = round_half_up(params.gallery_fraction * len(photos))
         n_gallery = max(1, min(wanted, params.max_gallery, len(photos) - params.min_probes))
         shuffled = [photos[i] for i in order]
         return tuple(shuffled[:n_gallery]), tuple(shuffled[n_gallery:][: params.max_probes])
@@ -126,10 +126,10 @@ class Rotation(Protocol):
         return {name: fold[name] for name in ids}
 
     def _n_cloaked(self, n_gallery: int) -> int:
-        return max(1, _nearest(self.params.cloaked_share * n_gallery))
+        return max(1, round_half_up(self.params.cloaked_share * n_gallery))
 
 
-def _nearest(value: float) -> int:
+def round_half_up(value: float) -> int:
     """Return the nearest whole number, halves up (Python's round goes to even)."""
     return math.floor(value + 0.5)
 
