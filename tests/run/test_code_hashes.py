@@ -455,11 +455,11 @@ def test_more_roots_are_part_of_the_digest():
 
 RECORDED = {
     1: {
-        "bench.contracts": "15151a1bb59a120e231f2a987e49f6427f4c6dac73da0d0556a0baa64a24255b",
+        "bench.contracts": "94262e2536df8d86c552693159e52e5a809b4bccb46439c161059ac158828e37",
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
-        "bench.run.calls": "58766c6bacb8de6a4dc61313bbccb78812454099a67c3e7be78b172736dd47fc",
-        "bench.run.graph": "bdf7d506d6532435edfe7bc92e08e0db784dad728681486c7e87f1af87391049",
-        "bench.run.pipeline": "5c51a3991dc79beb565930c5ad29652859792c2132a88d83ce733ff9ffa99b02",
+        "bench.run.calls": "a963f18722ea967dc21f46f4f56b2c61d34ca79762402671c234c880d41c15fb",
+        "bench.run.graph": "d63eb46cab30cedbacf8d90aba2a3d2911532367edc4966f8cfcd330b132c658",
+        "bench.run.pipeline": "6838e7318a9f76f146f9711c48acecda61b12161952c8045baf8f14bfe9ab114",
     }
 }
 """Contract version → hashes of the modules that stand behind it, as no key holds their code."""
