@@ -39,9 +39,9 @@ def check(dataset: Dataset) -> None:
     Raises:
         UsageError: it has crops alone; names the datasets that have more.
     """
-    if not _has(type(dataset)):
+    if not gives(type(dataset)):
         known = registry.DATASETS.entries()
-        fitting = ", ".join(name for name in known if _has(registry.DATASETS.load(name)))
+        fitting = ", ".join(name for name in known if gives(registry.DATASETS.load(name)))
         raise UsageError(
             f"dataset {dataset.name} has aligned crops and no whole photos. Use one of {fitting}, or a dataset of your "
             "own with whole_photo()."
@@ -53,7 +53,8 @@ def check(dataset: Dataset) -> None:
         )
 
 
-def _has(cls: type[Dataset]) -> bool:
+def gives(cls: type[Dataset]) -> bool:
+    """Say whether a kind of dataset has whole photos, unless its parameters say that they are crops."""
     return _reader(cls) is not None or cls.whole_photo is not Dataset.whole_photo
 
 

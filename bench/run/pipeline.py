@@ -382,20 +382,11 @@ class Pipeline:
     def _posted(
         self, photos: tuple[Crops, ...], posting: Posting, cloaks: tuple[Cloaks, ...]
     ) -> tuple[Posted, ...]:
-        what = partial(
-            Posted, environment=self._here, dataset=self._dataset, fingerprint=self.run.fingerprint
-        )
-        label = described(posting)
+        dataset, label = self._dataset, described(posting)
         if not cloaks:
-            return tuple(what(label=label, photos=shard, posting=posting) for shard in photos)
+            return tuple(Posted(label, self._here, dataset, shard, posting) for shard in photos)
         return tuple(
-            what(
-                label=f"{label}, of {made.label}",
-                photos=shard,
-                posting=posting,
-                cloaks=made,
-                chosen=made.chosen,
-            )
+            Posted(f"{label}, of {made.label}", self._here, dataset, shard, posting, made, made.chosen)
             for shard, made in zip(photos, cloaks, strict=True)
         )
 

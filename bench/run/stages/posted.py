@@ -12,7 +12,6 @@ from torch import Tensor
 from bench.contracts import Dataset, Posting
 from bench.faces.pixels import Pixels, decode_pixels, encode_pixels
 from bench.faces.posting import pasted, scraped
-from bench.plugins import factory
 from bench.run import calls
 from bench.run.bound import Plugin
 from bench.run.code_hashes import code_digest
@@ -29,7 +28,6 @@ class Posted(Node):
 
     Attributes:
         dataset: where the photos come from.
-        fingerprint: of the dataset.
         photos: a shard of natural crops.
         posting: what becomes of each photo.
         cloaks: crops that an attack changed, which are pasted back; None: photos are posted as they are.
@@ -38,7 +36,6 @@ class Posted(Node):
 
     stage: ClassVar[str] = "post"
     dataset: Plugin[Dataset]
-    fingerprint: str
     photos: Node
     posting: Posting
     cloaks: Node | None = None
@@ -57,13 +54,9 @@ class Posted(Node):
         return self.work * (_PASTING + self.posting.detected * _DETECTING)
 
     def key_fields(self) -> Mapping[str, Any]:
-        dataset = self.dataset.method
+        # Dataset, class, code and fingerprint are in the key of `photos`.
         return {
-            "dataset": self.dataset.name,
-            "dataset_code": code_digest(
-                type(dataset), "bench.datasets.whole_photos", *factory.modules_of(dataset)
-            ),
-            "fingerprint": self.fingerprint,
+            "photos_code": code_digest("bench.datasets.whole_photos"),
             "posting": self.posting.model_dump(mode="json"),
             "chosen": self.chosen,
         }
