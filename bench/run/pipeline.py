@@ -439,7 +439,7 @@ class Pipeline:
             UsageError: an unknown method, or one that is not a purifier.
         """
         chain = []
-        for part in (text.strip() for text in view.channel.split("+")):
+        for part in (text.strip() for text in view.channel.split("+") if view.channel):
             plugin = Plugin.of("defenses", part)
             if not isinstance(plugin.method, Purifier):
                 raise UsageError(
@@ -492,7 +492,7 @@ class Pipeline:
     ) -> tuple[tuple[Node, ...], ...]:
         """Return the shards as the protocol gets them, once for each view the tracker keeps of a photo."""
         point = (cell.defense, cell.backbone, cell.seed)
-        if view.channel:
+        if view.channel or (view.posting and not on_images):  # many conditions; purified photos fill disks
             return tuple(self.embedded(*point, sources, chain) for chain in self._channels(*point, view))
         kept = self.defended(*point, sources) if view.defended else (sources,)
         return kept if on_images else tuple(self.embedded(*point, shown) for shown in kept)

@@ -286,5 +286,7 @@ def test_real_faces(real_run, pattern):
     last = "resize + jpeg, detected"
     assert board["asr"]["none", "crop"] < 0.2
     assert board["asr"]["none", last] <= board["asr"]["none", "crop"] + 0.2
-    assert board["asr"]["keyed-pattern", last] <= board["asr"]["keyed-pattern", "crop"]
+    # Squares of eight pixels outlive what is done to a photo.
+    for condition in ("crop", "resize + jpeg", last):
+        assert board["asr"]["keyed-pattern", condition] > board["asr"]["none", condition]
     assert 0 <= board["gallery_missed"]["none", last] < 0.1

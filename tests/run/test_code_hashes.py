@@ -459,7 +459,7 @@ RECORDED = {
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
         "bench.run.calls": "a963f18722ea967dc21f46f4f56b2c61d34ca79762402671c234c880d41c15fb",
         "bench.run.graph": "d63eb46cab30cedbacf8d90aba2a3d2911532367edc4966f8cfcd330b132c658",
-        "bench.run.pipeline": "abebfa419ed65f5ab0ca1537f4e0567e8c691970a514b96aebd8b100c960c7fc",
+        "bench.run.pipeline": "80dd793ea0a0f731e9e50b208a5bcea368c21494717701f8724bf63f51363791",
     }
 }
 """Contract version → hashes of the modules that stand behind it, as no key holds their code."""
