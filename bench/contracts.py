@@ -17,7 +17,14 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from bench.errors import UsageError
 from bench.randomness import torch_generator
@@ -1042,6 +1049,46 @@ class Dataset(Method):
             DataError: a photo cannot be read or has no face; the message names the file.
         """
 
+    def whole_photo(self, image: str) -> WholePhoto:
+        """Return the photo that a crop was cut out of; by default there is none.
+
+        Args:
+            image: id of one of its images.
+
+        Raises:
+            UsageError: the dataset has crops alone.
+            DataError: as `crops`.
+        """
+        raise UsageError(f"dataset {self.name} has aligned crops and no whole photos, '{image}' neither.")
+
+
+@dataclass(frozen=True)
+class WholePhoto:
+    """A photo, and where in it the face lies whose crop a dataset gives.
+
+    Attributes:
+        pixels: H×W×3 uint8 RGB, upright.
+        points: 5×2 float64 (x, y) in pixels, in the order of `bench.faces.alignment.TEMPLATE`; what
+            `bench.faces.alignment.align` makes of both is the crop, to the byte.
+    """
+
+    pixels: Any
+    points: Any
+
+
+class Posting(Frozen):
+    """What becomes of a whole photo from where it is posted to the crop that a tracker makes of it."""
+
+    scale: float = Field(1.0, gt=0, le=1, description="its sides are made this share of what they were")
+    quality: int | None = Field(
+        None, ge=1, le=100, description="libjpeg's quality it is then compressed with; None: it is not"
+    )
+    detected: bool = Field(
+        False,
+        description="whether the tracker looks for the face, and lacks the photo where it finds none; else it aligns "
+        "by the landmarks that the crop was made with",
+    )
+
 
 @dataclass(frozen=True)
 class Embedded:
@@ -1103,6 +1150,23 @@ class View(Frozen):
         "", description="what happens between posting and scraping: purifiers joined by '+'; empty: nothing"
     )
     defended: bool = Field(True, description="whether it goes through the defence")
+    posting: Posting | None = Field(
+        None,
+        description="the whole photo is posted, cloaks pasted back into it, and what is scraped is a crop of that; "
+        "photos without a face that is found are missing. None: the aligned crop itself is posted",
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_post(self) -> View:
+        if self.posting is not None and (self.channel or self.state == "erased"):
+            raise ValueError("a view of whole photos has no channel of crops and is not erased")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_posting(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave a field out that most views do not use: it is in keys that were made before it was there."""
+        found: dict[str, Any] = fields(self)
+        return found if self.posting is not None else {k: v for k, v in found.items() if k != "posting"}
 
 
 @dataclass(frozen=True)
@@ -1155,6 +1219,20 @@ class ConditionFacts(Frozen):
     )
     gallery_cloaked_low: float | None = Field(None, ge=0, le=1, description="lower end of its 95 % interval")
     gallery_cloaked_high: float | None = Field(None, ge=0, le=1, description="upper end")
+    gallery_missed: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="where faces are looked for in whole photos: share of a protected identity's gallery photos in "
+        "which none is found",
+    )
+    gallery_missed_low: float | None = Field(None, ge=0, le=1, description="lower end of its 95 % interval")
+    gallery_missed_high: float | None = Field(None, ge=0, le=1, description="upper end")
+    probes_missed: float | None = Field(
+        None, ge=0, le=1, description="the same of an identity's probes, which then are not recognised"
+    )
+    probes_missed_low: float | None = Field(None, ge=0, le=1, description="lower end of its 95 % interval")
+    probes_missed_high: float | None = Field(None, ge=0, le=1, description="upper end")
     reason: str = Field("", description="why there is no threshold or no decision")
 
 

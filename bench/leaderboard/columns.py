@@ -77,6 +77,13 @@ COLUMNS: Mapping[str, str] = {
     "the end that are cloaks, mean over identities; empty elsewhere",
     "gallery_cloaked_low": "lower end of its 95 % interval",
     "gallery_cloaked_high": "upper end",
+    "gallery_missed": "where faces are looked for in whole photos: share of a protected identity's gallery photos in "
+    "which none is found, mean over identities; empty elsewhere",
+    "gallery_missed_low": "lower end of its 95 % interval",
+    "gallery_missed_high": "upper end",
+    "probes_missed": "the same of an identity's probes, which then are not recognised",
+    "probes_missed_low": "lower end of its 95 % interval",
+    "probes_missed_high": "upper end",
     "condition_reason": "why the condition has no threshold or no decisions",
     "cloak_psnr": "PSNR of cloak against original, dB, mean over changed images",
     "cloak_ssim": "SSIM of cloak against original",

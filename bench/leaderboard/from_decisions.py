@@ -177,6 +177,8 @@ _NUMBERS = (
     *("threshold", "threshold_rate", "threshold_rate_measured", "threshold_rate_low", "threshold_rate_high"),
     *("threshold_pairs", "threshold_identities"),
     *("gallery_cloaked", "gallery_cloaked_low", "gallery_cloaked_high"),
+    *("gallery_missed", "gallery_missed_low", "gallery_missed_high"),
+    *("probes_missed", "probes_missed_low", "probes_missed_high"),
     *("p", "p_holm", "effect_h", "minimum_detectable_difference"),
 )
 

@@ -123,6 +123,12 @@ def _condition_columns(fact: ConditionFacts) -> dict[str, Any]:
         "gallery_cloaked": fact.gallery_cloaked,
         "gallery_cloaked_low": fact.gallery_cloaked_low,
         "gallery_cloaked_high": fact.gallery_cloaked_high,
+        "gallery_missed": fact.gallery_missed,
+        "gallery_missed_low": fact.gallery_missed_low,
+        "gallery_missed_high": fact.gallery_missed_high,
+        "probes_missed": fact.probes_missed,
+        "probes_missed_low": fact.probes_missed_low,
+        "probes_missed_high": fact.probes_missed_high,
         "condition_reason": fact.reason,
     }
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,7 +32,9 @@ from bench.contracts import (
     Split,
     Substitution,
     Trial,
+    WholePhoto,
 )  # fmt: skip
+from bench.datasets import whole_photos
 from bench.errors import MethodError, UsageError
 from bench.plugins.process import calling
 
@@ -119,6 +122,21 @@ def crops(dataset: Dataset, ids: Sequence[str]) -> Tensor:
         images = dataset.crops(ids)
     _check_tensor(f"dataset '{dataset.name}'", images, (len(ids), 3, CROP_SIZE, CROP_SIZE), torch.uint8)
     return images
+
+
+def whole_photo(dataset: Dataset, image: str) -> WholePhoto:
+    """Return the photo that a crop was cut out of (`Dataset.whole_photo`): H×W×3 uint8 with 5×2 finite points."""
+    who = f"dataset '{dataset.name}'"
+    with calling(who):
+        found = whole_photos.whole_photo(dataset, image)
+    if not isinstance(found, WholePhoto):
+        raise MethodError(f"{who} returned {type(found).__name__}, not a WholePhoto")
+    pixels, points = np.asarray(found.pixels), np.asarray(found.points)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise MethodError(f"{who} returned a photo {pixels.dtype} {pixels.shape}, not uint8 (H, W, 3)")
+    if points.shape != (5, 2) or not np.isfinite(points.astype(float)).all():
+        raise MethodError(f"{who} returned points {points.tolist()} for '{image}', not 5×2 finite numbers")
+    return found
 
 
 # -- what is learnt ------------------------------------------------------------------------------------

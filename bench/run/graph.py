@@ -29,7 +29,8 @@ from bench.run.watch import this
 log = logging.getLogger("bench")
 
 STAGES = (
-    "faces", "fit", "mask", "cloak", "target_assignment", "erase", "purify", "measure", "diagnose", "embed", "decide",
+    "faces", "fit", "mask", "cloak", "target_assignment", "erase", "post", "purify", "measure", "diagnose", "embed",
+    "decide",
 )  # fmt: skip
 """In the order the data flows."""
 

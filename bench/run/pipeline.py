@@ -13,17 +13,21 @@ from bench.contracts import (
     TRAINING_PHOTOS,
     Attack,
     Binding,
+    Dataset,
     Defense,
     Detector,
     Hardening,
     Identity,
     PersonMask,
     PhotoSet,
+    Posting,
     Purifier,
     Substitution,
     View,
 )
+from bench.datasets import whole_photos
 from bench.errors import UsageError
+from bench.faces import posting as whole_photo_posting
 from bench.plugins import factory
 from bench.plugins.binding import KnownHardening, embedders, known_hardenings
 from bench.quality import diagnosis
@@ -62,6 +66,7 @@ from bench.run.stages.learn_mask import LearnMask
 from bench.run.stages.measure import Measure
 from bench.run.stages.photo_diagnosis import PhotoDiagnosis
 from bench.run.stages.photo_fingerprints import PhotoFingerprints
+from bench.run.stages.posted import Posted, described
 from bench.run.stages.purifier_diagnosis import PurifierDiagnosis
 from bench.run.stages.purify import Purify
 from bench.run.stages.take_off_masks import TakeOffMasks
@@ -199,10 +204,13 @@ class Pipeline:
         named = {"gallery": split.gallery, "probes": split.probes, "impostors": self.run.impostors}[photos]
         return tuple(self._crops(photos, shard) for shard in shards(named))
 
+    @cached_property
+    def _dataset(self) -> Plugin[Dataset]:
+        return self.run.plugin("datasets", self.run.spec.dataset)
+
     def _crops(self, label: str, photos: Photos) -> Crops:
-        dataset = self.run.plugin("datasets", self.run.spec.dataset)
         ids, identities = (tuple(names[part] for names in photos) for part in (0, 1))
-        return Crops(label, self._here, dataset, self.run.fingerprint, ids, identities)
+        return Crops(label, self._here, self._dataset, self.run.fingerprint, ids, identities)
 
     @_once
     def training_faces(self, purpose: Purpose, most: int = TRAINING_PHOTOS) -> Crops:
@@ -440,6 +448,34 @@ class Pipeline:
             return self.erased(attack, tracker, seed, view.photos, view.key)
         return self.cloaks(attack, tracker, seed, view.photos)
 
+    # -- whole photos ------------------------------------------------------------------------------------
+
+    def _scraped(self, cell: Cell, view: View, posting: Posting) -> tuple[Node, ...]:
+        """Return the crops that a tracker makes of a view's photos, shard by shard; cloaked views have no others.
+
+        Raises:
+            UsageError: the dataset has no whole photos, or the detector is not installed.
+        """
+        whole_photos.check(self.run.dataset)
+        if posting.detected:
+            whole_photo_posting.check_detector()
+        cloaks: tuple[Cloaks, ...] = ()
+        if view.state == "cloaked":
+            cloaks = self.cloaks(cell.attack, cell.backbone, cell.seed, view.photos)
+        return self._posted(self.natural(view.photos), posting, cloaks)
+
+    @_once
+    def _posted(
+        self, photos: tuple[Crops, ...], posting: Posting, cloaks: tuple[Cloaks, ...]
+    ) -> tuple[Posted, ...]:
+        dataset, label = self._dataset, described(posting)
+        if not cloaks:
+            return tuple(Posted(label, self._here, dataset, shard, posting) for shard in photos)
+        return tuple(
+            Posted(f"{label}, of {made.label}", self._here, dataset, shard, posting, made, made.chosen)
+            for shard, made in zip(photos, cloaks, strict=True)
+        )
+
     # -- defences and embeddings -------------------------------------------------------------------------
 
     @_once
@@ -489,7 +525,7 @@ class Pipeline:
             UsageError: an unknown method, or one that is not a purifier.
         """
         chain = []
-        for part in (text.strip() for text in view.channel.split("+")):
+        for part in (text.strip() for text in view.channel.split("+") if view.channel):
             plugin = Plugin.of("defenses", part)
             if not isinstance(plugin.method, Purifier):
                 raise UsageError(
@@ -526,9 +562,9 @@ class Pipeline:
         )
 
     def _shown(self, cell: Cell, view: View, on_images: bool) -> Shown:
-        """Return the shards of a view's natural photos, and those of the edits laid over them."""
-        edits = self.edits(cell.attack, cell.backbone, cell.seed, view)
-        natural = self.natural(view.photos)
+        """Return the shards of a view's natural photos, and of the edits laid over them; scraped ones hold both."""
+        edits = () if view.posting else self.edits(cell.attack, cell.backbone, cell.seed, view)
+        natural = self._scraped(cell, view, view.posting) if view.posting else self.natural(view.photos)
         seen = [self._as_seen(cell, view, each, on_images) for each in (natural, edits)]
         kept = tuple(Kept(*both) for both in zip(*seen, strict=True))
         if view.photos == "gallery" and view.state == "natural" and on_images:
@@ -542,7 +578,7 @@ class Pipeline:
     ) -> tuple[tuple[Node, ...], ...]:
         """Return the shards as the protocol gets them, once for each view the tracker keeps of a photo."""
         point = (cell.defense, cell.backbone, cell.seed)
-        if view.channel:
+        if view.channel or (view.posting and not on_images):  # many conditions; purified photos fill disks
             return tuple(self.embedded(*point, sources, chain) for chain in self._channels(*point, view))
         kept = self.defended(*point, sources) if view.defended else (sources,)
         return kept if on_images else tuple(self.embedded(*point, shown) for shown in kept)

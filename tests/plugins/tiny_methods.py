@@ -7,6 +7,7 @@ import os
 import time
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -21,8 +22,10 @@ from bench.contracts import (
     PersonMask,
     Purifier,
     ThreatModel,
+    WholePhoto,
 )
 from bench.datasets.synthetic import Synthetic
+from bench.faces.alignment import TEMPLATE
 from bench.randomness import torch_generator
 
 POOL = BackbonePool(name="tiny", groups=(("tiny-a",), ("tiny-b",), ("tiny-c",)))
@@ -42,6 +45,12 @@ class TinyFaces(Synthetic):
         photos: int = Field(6, ge=1, description="photos of each of them")
         training_identities: int = Field(4, ge=0, description="other identities")
         training_photos: int = Field(2, ge=1, description="photos of each of those")
+
+    def whole_photo(self, image):
+        """Return the crop on a canvas of 150×140."""
+        canvas = np.full((140, 150, 3), 90, np.uint8)
+        canvas[15:127, 20:132] = self.crops([image])[0].permute(1, 2, 0).numpy()
+        return WholePhoto(canvas, TEMPLATE + np.array((20, 15)))
 
 
 class _TinyBackbone(Backbone):

@@ -455,11 +455,11 @@ def test_more_roots_are_part_of_the_digest():
 
 RECORDED = {
     1: {
-        "bench.contracts": "f45798ca66bdfef3cc958a050d2b312e375fa512403bf2bd093bbd80c2503f12",
+        "bench.contracts": "4e464de9b2a4701c2109dd285834db38f98c6e2c0bd2fb1fa2063482de34495a",
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
-        "bench.run.calls": "4d132ae4a8e20215a17541a09699b8dbdebb4166cc30d401610a62ef327f2c08",
-        "bench.run.graph": "bdf7d506d6532435edfe7bc92e08e0db784dad728681486c7e87f1af87391049",
-        "bench.run.pipeline": "5f239a68a0a97b7567483e1fccaf61e7f747ff831cf3b762c961216eb27b50fa",
+        "bench.run.calls": "3ca44d4b4008b249984dcd15eda41cf0259fa055f1ee8cf658a777fbb9782818",
+        "bench.run.graph": "d63eb46cab30cedbacf8d90aba2a3d2911532367edc4966f8cfcd330b132c658",
+        "bench.run.pipeline": "ba7745553d934d8ef1dedfb4b9f7acccd7cd54fc9f847d52cc00b6dd3146e79d",
     }
 }
 """Contract version → hashes of the modules that stand behind it, as no key holds their code."""

@@ -197,6 +197,12 @@ def world(tiny, tmp_path, monkeypatch):
             "backbones": ("tiny-a",),
             "protocol": "robustness:channels=none|jpeg:quality=50|noise",
         },
+        "posted": {
+            "dataset": TINY,
+            "attacks": ("tiny-noise",),
+            "backbones": ("tiny-a",),
+            "protocol": "posted:channels=none|resize+jpeg,detect=false",
+        },
         "verification": {
             "dataset": TINY,
             "attacks": ("tiny-imitating",),
@@ -415,6 +421,18 @@ CHANGES = {
         ("method.params.quality", "Decide.params.channels", "Decide.views.view.channel", "Decide.protocol"),
         plans=("erasure", "robustness"),
     ),
+    "how whole photos are posted": Change(
+        protocol("posted", "posted:channels=none|resize+jpeg,detect=false,scale=0.25,quality=50"),
+        lambda plan, node: (
+            plan == "posted"
+            and (node.stage == "decide" or (node.stage == "post" and node.posting.quality is not None))
+        ),
+        (
+            *("Posted.posting.scale", "Posted.posting.quality", "Decide.params.quality"),
+            *("Decide.views.view.posting.scale", "Decide.views.view.posting.quality"),
+        ),
+        plans=("erasure", "posted"),
+    ),
     # backbones
     "another tracker": Change(
         lambda w: w.update("robustness", backbones=("tiny-c",)),
@@ -461,7 +479,7 @@ CHANGES = {
         lambda plan, node: plan != "folder" and node.stage == "faces",
         (
             *("Crops.dataset", "Crops.fingerprint", "Crops.ids", "Decide.split"),
-            *("Cloak.chosen", "LearnMask.chosen", "ApplyMasks.chosen"),
+            *("Cloak.chosen", "LearnMask.chosen", "ApplyMasks.chosen", "Posted.chosen"),
         ),
     ),
     "the bytes of a photo": Change(
@@ -543,6 +561,12 @@ CHANGES = {
         # The tiny methods are of the module of the tiny faces, which imports it.
         open=lambda _plan, node: node.stage != "faces" and "tiny" in str(node.key),
     ),
+    "how datasets give whole photos": Change(
+        edited_module("bench.datasets.whole_photos"),
+        kind("Posted"),
+        ("Posted.photos_code",),
+        plans=("erasure", "posted"),
+    ),
     "a protocol's module": Change(
         edited_module("bench.protocols.tracker"),
         either(stage("decide", plan="tracker"), stage("decide", plan="folder")),
@@ -563,6 +587,7 @@ CHANGES = {
             "take_off_masks": ("TakeOffMasks",),
             "target_assignment": ("TargetAssignment",),
             "erase": ("Erase",),
+            "posted": ("Posted",),
             "purify": ("Purify", "Embed", "Detection"),
             "measure": ("Measure",),
             "attack_diagnosis": ("AttackDiagnosis",),
@@ -625,8 +650,9 @@ FIXED = {
     "PhotoDiagnosis.gallery": "how many of the inputs are gallery shards",
     **{
         f"Decide.views.view.{name}": "decides what is planned, not only its addresses; see the test below"
-        for name in ("photos", "state", "defended")
+        for name in ("photos", "state", "defended", "posting.detected")
     },
+    "Posted.posting.detected": "likewise",
     "Erase.key": "which key is tried, as the protocol's views say; see the test below",
     "TakeOffMasks.tried on": "on whom a mask is tried, as the protocol's views say; the masks are inputs",
     "Decide.impostors": "as the protocol draws them from the dataset; see the test below",
@@ -784,7 +810,16 @@ def test_each_key_that_is_tried_and_each_set_of_impostors_has_addresses_of_its_o
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("photos", "probes"), ("state", "cloaked"), ("key", "wrong"), ("channel", "jpeg"), ("defended", False)],
+    [
+        *(
+            ("photos", "probes"),
+            ("state", "cloaked"),
+            ("key", "wrong"),
+            ("channel", "jpeg"),
+            ("defended", False),
+        ),
+        ("posting", contracts.Posting(detected=True)),
+    ],
 )
 def test_all_of_a_view_is_in_the_key_of_what_is_decided_by_it(world, name, value):
     assert name in contracts.View.model_fields

@@ -22,6 +22,7 @@ from bench.run.stages.erase import Erase
 from bench.run.stages.faces import Crops
 from bench.run.stages.fit import Fit
 from bench.run.stages.measure import Measure
+from bench.run.stages.posted import Posted
 from bench.run.stages.purifier_diagnosis import PurifierDiagnosis
 from bench.run.stages.purify import Purify
 from bench.run.stages.target_assignment import TargetAssignment
@@ -39,8 +40,9 @@ MATRICES = (
     {"attacks": ("tiny-imitating",), "protocol": "verification:far=0.9"},
     {"attacks": ("tiny-erasable", "tiny-mask"), "protocol": "erasure:far=0.9"},
     {"attacks": ("tiny-learning",), "protocol": "robustness:channels=[none|jpeg + tiny-negative]"},
+    {"attacks": ("tiny-noise",), "protocol": "posted:detect=false"},
 )
-"""Several protocols and heads, hardening, target assignment, erasing, channels."""
+"""Several protocols and heads, hardening, target assignment, erasing, channels, whole photos."""
 
 
 def computed(folder, pickled):
@@ -108,6 +110,14 @@ SCOPES = "bench.run.stages.scopes"
             {
                 *("bench.run.stages.embed", "bench.run.stages.purify", SCOPES),
                 *("bench.run.embeddings", "bench.run.precision"),
+            },
+        ),
+        (
+            Posted,
+            {
+                *("bench.run.stages.posted", "bench.faces.posting", "bench.faces.alignment"),
+                *("bench.faces.paste_back", "bench.faces.search", "bench.faces.detection"),
+                "bench.faces.whole_photo",
             },
         ),
         (Decide, {"bench.run.stages.decide", "bench.run.embeddings", "bench.run.decisions"}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -14,6 +14,10 @@ from bench.authoring.checks.declarations import wrong_choice
 from bench.authoring.checks.observation import GLOBALS, difference, disturbed, watched
 from bench.authoring.checks.suite import Check, attempt
 from bench.contracts import CROP_SIZE, Dataset, Identity
+from bench.datasets import whole_photos
+from bench.errors import UsageError
+from bench.faces.alignment import align
+from bench.run import calls
 
 LISTS = "lists its identities"
 CROPS = "gives crops"
@@ -140,6 +144,13 @@ def checks(dataset: Dataset) -> Iterator[Check]:
         CROPS,
         fix="return torch.empty(0, 3, 112, 112, dtype=torch.uint8) for no ids",
     )
+    if whole_photos.gives(type(dataset)):
+        yield Check(
+            "a whole photo aligned by its points is the crop",
+            lambda: _wrong_photo(dataset, dict(zip(work.ids, work.crops, strict=True))),
+            CROPS,
+            fix="in whole_photo(), return the photo and the points that crops() aligns, by bench.faces.alignment.align",
+        )
 
 
 def _wrong_identities(identities: Sequence[Identity]) -> str:
@@ -181,3 +192,17 @@ def _wrong_fingerprint(dataset: Dataset, fresh: Dataset) -> str:
 def _wrong_empty(dataset: Dataset) -> str:
     shape = tuple(dataset.crops([]).shape)
     return "" if shape == (0, 3, CROP_SIZE, CROP_SIZE) else f"their shape is {shape}"
+
+
+def _wrong_photo(dataset: Dataset, crops: Mapping[str, Tensor]) -> str:
+    try:
+        whole_photos.check(dataset)
+    except UsageError:
+        return ""  # its photos are crops, by its parameters
+    for image, crop in list(crops.items())[:2]:
+        photo = calls.whole_photo(dataset, image)
+        aligned = torch.from_numpy(align(photo.pixels, photo.points)).permute(2, 0, 1)
+        if not torch.equal(aligned, crop):
+            most = int((aligned.int() - crop.int()).abs().max())
+            return f"that of '{image}' is another, by up to {most} grey levels"
+    return ""
