@@ -88,7 +88,7 @@ class Precomputed(Attack):
         """What the card declares."""
         if not self.params.path:
             return MadeElsewhere((), "")
-        return MadeElsewhere(self.card.surrogates, self.card.dataset_fingerprint)
+        return MadeElsewhere(self.card.surrogates, self.card.dataset_fingerprint, self.card.targets)
 
     def training_identities(self, binding: Binding) -> str:
         """Return what the card declares."""

@@ -564,10 +564,12 @@ class MadeElsewhere:
         surrogates: networks that took part, by the harness' names where it has them; of others the declaration is taken
             that none is the tracker.
         dataset_fingerprint: of the dataset whose crops were cloaked (`Dataset.fingerprint`).
+        targets: image id → identity id that its cloak imitates; {} where they imitate nobody in particular.
     """
 
     surrogates: tuple[str, ...]
     dataset_fingerprint: str
+    targets: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -1330,7 +1332,7 @@ class Protocol(Method):
         Args:
             split: as `split` returned it.
             impostors: as `impostors` returned it.
-            pool: the identities of role ``training`` that attacks draw from otherwise, those with most photos first.
+            pool: the identities of role ``training`` with two photos or more, those with most photos first.
             split_seed: the same for all cells of a dataset.
 
         Raises:

@@ -235,9 +235,10 @@ def cloak_sizes(prepared: Prepared, tracker: str, fetch: Callable[[Node], bytes]
     rows = []
     for attack in prepared.run.spec.attacks:
         for seed in prepared.run.spec.seeds:
-            cloaks = prepared.pipeline.cloaks(attack, tracker, seed, "gallery")
+            edited = prepared.pipeline.edited(attack)
+            cloaks = prepared.pipeline.cloaks(attack, tracker, seed, edited)
             if cloaks:
-                norms = _norms(prepared.pipeline.natural("gallery"), cloaks, fetch)
+                norms = _norms(prepared.pipeline.natural(edited), cloaks, fetch)
                 rows.append({"attack": attack, "seed": seed, **_summary(norms)})
     return pd.DataFrame(rows, columns=["attack", "seed", "photos", "l2_min", "l2_median", "l2_max"])
 

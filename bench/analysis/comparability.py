@@ -44,6 +44,11 @@ def incomparable_fields(first: RunFacts, second: RunFacts) -> list[FieldDifferen
             str(second.spec.identities or "all"),
         ),
     }
+    if first.given_targets != second.given_targets:
+        pairs["who imitates whom"] = (
+            first.given_targets or "attacks draw",
+            second.given_targets or "attacks draw",
+        )
     if first.task and second.task:
         pairs["task"] = (first.task, second.task)
     if first.lpips_trunk and second.lpips_trunk:

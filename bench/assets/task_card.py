@@ -136,10 +136,10 @@ def _rows(run: Resolved) -> Iterator[tuple[str, str, str, int | str, str]]:
             yield identity, image, "gallery", split.fold[identity], "yes" if image in cloaked else ""
         for image in split.probes[identity]:
             yield identity, image, "probe", split.fold[identity], ""
-    for identity in sorted(run.impostors):
+    named = set(run.given_targets.values()) - split.gallery.keys()
+    for identity in sorted(run.impostors.keys() - named):  # nobody who is imitated sets a threshold
         for image in run.impostors[identity]:
             yield identity, image, "impostor", "", ""
-    named = set(run.given_targets.values()) - split.gallery.keys()
     for one in run.roles.others:
         if one.id in named:
             for image in one.photos:
@@ -157,7 +157,7 @@ def _card(run: Resolved, task: str, photos: str) -> dict[str, Any]:
         "conformsTo": ["http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0"],
         "name": task,
         "description": _description(run),
-        "version": f"{version}.0.0",
+        "version": f"{version}{'.0' * (2 - version.count('.'))}",
         "license": licence or ("Apache-2.0" if drawn else "the user's own photos"),
         "citeAs": run.dataset.paper or "none",
         "isLiveDataset": False,

@@ -122,9 +122,10 @@ def _refuse_beside(option: str, does: str) -> None:
         for parameter in ctx.command.params
         if ctx.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE
     }
-    making = {"--to", "--by", "--decisions", "--with-decisions", "--dry-run", "--against"}
-    if wrong := sorted(given & making):
-        raise click.UsageError(f"{option} {does}; {', '.join(wrong)} makes one.")
+    others = {"--to", "--by", "--decisions", "--with-decisions", "--dry-run", "--against"}
+    others |= {"--unreliable", "--footnote"} if option == "--check" else {"--check"}
+    if wrong := sorted(given & others):
+        raise click.UsageError(f"{option} {does}; leave {', '.join(wrong)} out.")
 
 
 def _mark(record: Path, marks: dict[str, str], *, as_json: bool) -> None:

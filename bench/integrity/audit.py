@@ -415,7 +415,10 @@ class _Auditor:
     def _sources(self, cell: Cell) -> Iterator[tuple[str, str]]:
         yield from self.threats.training_sources(cell)
         run = self._run
-        if run.attacks[cell.attack].threat.needs_targets:
+        attack = run.attacks[cell.attack]
+        if (
+            attack.threat.needs_targets and not attack.edits_others
+        ):  # decoys imitate the identities that are evaluated
             yield "targets", learnt_from(run.spec.dataset, run.spec.split)
         defense = run.defenses[cell.defense]
         for part, binding in with_parts(defense, run.binding(defense, cell.backbone)):
@@ -491,9 +494,17 @@ class _Auditor:
         fitted = [each.requires_fit for each in attacks] + [each.requires_fit for each in purifiers]
         if any(fitted) or any(each.hardening is not None for each in defenses):
             purposes.append("training")
-        if any(attack.threat.needs_targets for attack in attacks):
+        asked = any(view.photos == "targets" for view in run.protocol.views.values())
+        named = set(run.given_targets.values()) - run.split.gallery.keys()
+        given = [
+            (photo, one.id)
+            for one in run.roles.others
+            if one.id in named
+            for photo in (*photo_sets.shown_photos(one), *photo_sets.held_out_photos(one))
+        ]
+        if not named and any(attack.threat.needs_targets and not attack.edits_others for attack in attacks):
             purposes.append("targets")
-        if any(view.photos == "targets" for view in run.protocol.views.values()):
+        if not named and asked:
             purposes.append("held-out targets")
         training = run.roles.others if purposes else ()
         drawn = [
@@ -502,7 +513,9 @@ class _Auditor:
             for photo in photo_sets.training_photos(training, each, run.spec.split_seed)
         ]
         impostors = [(photo, who) for who, photos in run.impostors.items() for photo in photos]
-        return [photo for photo, who in dict.fromkeys((*impostors, *drawn)) if who not in self.evaluated]
+        return [
+            photo for photo, who in dict.fromkeys((*impostors, *drawn, *given)) if who not in self.evaluated
+        ]
 
     def _photos(self, run: Resolved, counting: Counting, others: Sequence[str]) -> None:
         gallery, probes = (_photos_of(part) for part in (self.split.gallery, self.split.probes))

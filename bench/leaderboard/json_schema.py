@@ -49,6 +49,7 @@ _RECORD: Mapping[str, Mapping[str, Any]] = {
         "description": "file of decisions: its SHA-256",
     },
     "decisions_url": {**_TEXT, "description": "where decisions can be had; empty for nowhere"},
+    "given_targets": {**_TEXT, "description": "digest of who imitates whom, where the protocol says so"},
     "against": {
         **_TEXT,
         "description": "the entry that a stronger attack is submitted against; empty for none",

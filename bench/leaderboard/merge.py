@@ -26,7 +26,7 @@ from bench.errors import DataError, UsageError
 from bench.leaderboard import as_csv, plausible
 from bench.leaderboard.columns import COLUMNS, KEY, WHOLE
 from bench.leaderboard.from_decisions import ENDING, differences, read_files
-from bench.leaderboard.standing import with_standing
+from bench.leaderboard.standing import in_order, with_standing
 from bench.leaderboard.table import build
 from bench.run.digest import digest
 from bench.run.folder import RunFolder, split_json
@@ -114,13 +114,15 @@ class Source:
         """
         if self.folder is not None:
             facts = self.results.facts
-            spec, fingerprint = facts.spec.model_dump(), facts.fingerprint
+            spec, fingerprint, given = facts.spec.model_dump(), facts.fingerprint, facts.given_targets
         else:
             spec, fingerprint = dict(self.record.get("spec", {})), str(self.record.get("fingerprint", ""))
+            given = str(self.record.get("given_targets", ""))
         if not fingerprint:
             return ""
         fields = ("protocol", "dataset", "split", "split_seed", "identities")
-        return digest([BENCHMARK_VERSION, fingerprint, *(str(spec.get(name)) for name in fields)])
+        said = [BENCHMARK_VERSION, fingerprint, *(str(spec.get(name)) for name in fields)]
+        return digest([*said, given] if given else said)
 
     @cached_property
     def ground(self) -> str:
@@ -135,6 +137,7 @@ class Source:
             return ""
         said = [facts.benchmark_version, facts.spec.protocol, facts.spec.dataset, facts.fingerprint]
         said += [] if facts.precision == "float32" else [facts.precision]
+        said += [facts.given_targets] if facts.given_targets else []
         return digest([*said, str(facts.spec.split_seed), split_json(self.folder.split())])
 
 
@@ -303,7 +306,7 @@ def read_sources(paths: Sequence[Path]) -> list[Source]:
 
 
 def merge(sources: Sequence[Source], *, keep_both: bool = False) -> Merged:
-    """Return several leaderboards as one, rows in the order of the sources.
+    """Return several leaderboards as one, rows in the order of the sources, entries before runs submitted against them.
 
     A cell (`columns.KEY`) that two sources have with the same results (`RESULTS`) is there once, as the
     first has it, requested where either says so. Runs of the same identities, photos, split and protocol are ranked
@@ -321,6 +324,7 @@ def merge(sources: Sequence[Source], *, keep_both: bool = False) -> Merged:
     _check_versions(sources)
     _check_splits(sources)
     _check_tasks(sources)
+    sources = [sources[at] for at in in_order(sources)]
     if len(sources) == 1:
         return Merged(with_standing(sources[0].leaderboard, sources), tuple(sources))
     rows, repeated, disputed = _distinct(sources, keep_both=keep_both)

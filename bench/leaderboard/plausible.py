@@ -33,7 +33,7 @@ FIELDS = frozenset(
         ),
         *("environment", "methods", "licences", "folder_sha256", "leaderboard_sha256"),
         *("decisions", "decisions_url"),
-        *("against", "unreliable", "footnote"),
+        *("against", "unreliable", "footnote", "given_targets"),
     }
 )
 """What a record holds."""

@@ -206,7 +206,10 @@ def decoys_of(split: Split, distractors: Sequence[str]) -> Mapping[str, str]:
         distractors: identities that are in the gallery and not evaluated.
     """
     protected = sorted(split.gallery)
-    return {name: protected[place % len(protected)] for place, name in enumerate(distractors)}
+    # In blocks: decoys of one identity lie together in a shard, and are made together.
+    return {
+        name: protected[place * len(protected) // len(distractors)] for place, name in enumerate(distractors)
+    }
 
 
 # -- searching the gallery -----------------------------------------------------------------------------------

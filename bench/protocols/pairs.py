@@ -23,6 +23,10 @@ TARGETS = 4
 """Target identities of the published protocol, each imitated by a quarter of the sources."""
 
 
+POOL = 50
+"""Identities that targets are drawn from, those with most photos; as many as there are targets where that is more."""
+
+
 class PairsProtocol(VerificationProtocol):
     """Impersonation and dodging where the protocol says who imitates whom."""
 
@@ -42,7 +46,8 @@ class PairsProtocol(VerificationProtocol):
         targets: int = Field(
             TARGETS,
             ge=1,
-            description="identities that are imitated, of role training, each by as many evaluated ones; published: 4",
+            description="identities that are imitated, drawn of the training identities with most photos, each by as "
+            "many evaluated ones; published: 4",
             json_schema_extra={"unit": "identities"},
         )
         given: str = Field(
@@ -76,8 +81,9 @@ class PairsProtocol(VerificationProtocol):
                 f"protocol '{self.name}' with targets={count} needs so many training identities of two photos or more, "
                 f"and there are {len(pool)}. Lower targets, or use a dataset with more."
             )
-        order = numpy_generator(split_seed, "pairs").permutation(len(pool))
-        targets = [pool[number] for number in order[:count]]
+        steadiest = pool[: max(count, POOL)]
+        order = numpy_generator(split_seed, "pairs").permutation(len(steadiest))
+        targets = [steadiest[number] for number in order[:count]]
         # By a draw of each identity's own, so that its group does not follow from its name.
         draw = {name: numpy_generator(split_seed, "pairs", name).random() for name in split.gallery}
         sources = sorted(draw, key=lambda name: (draw[name], name))

@@ -18,14 +18,17 @@ import pandas as pd
 
 from bench.errors import UsageError
 from bench.files import write_atomically
-from bench.leaderboard import as_csv
+from bench.leaderboard.columns import TEXTS
 from bench.leaderboard.table import build
+from bench.publish.page import requested_command
 from bench.run.folder import RunFacts, RunFolder
+from bench.run.privacy import Paths
 
 PROJECT = "cloakbench"
 """What MLflow calls the experiment, and Weights & Biases the project."""
 
 AXES = ("attack", "defense", "backbone", "head", "condition", "seed")
+ENDING = ("status", "reason")
 METRICS = (
     "asr",
     "asr_low",
@@ -55,27 +58,46 @@ class Exported:
 
     @cached_property
     def leaderboard(self) -> pd.DataFrame:
-        """Every column, one row a cell."""
-        return build(self.folder)
+        """Every column, one row a cell, without the paths of this machine."""
+        table = build(self.folder)
+        shortened = {name: table[name].map(self._shortened) for name in table if name in TEXTS}
+        return table.assign(**shortened, warnings=[self._shortened(str(each)) for each in table["warnings"]])
+
+    @cached_property
+    def _paths(self) -> Paths:
+        return Paths.of(self.facts)
+
+    @property
+    def command(self) -> str:
+        """What asks for the run."""
+        return self._paths.shortened(requested_command(self.facts.requested))
 
     @property
     def spec(self) -> dict[str, Any]:
-        """The specification, with what else makes rates comparable."""
+        """The specification, with what else makes rates comparable, without the paths of this machine."""
         facts = self.facts
         said = {
             "task": facts.task,
             "benchmark_version": facts.benchmark_version,
             "fingerprint": facts.fingerprint,
         }
-        return facts.spec.model_dump(mode="json") | said
+        made: dict[str, Any] = self._shortened(facts.spec.model_dump(mode="json"))
+        return made | said
+
+    def _shortened(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._shortened(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [self._shortened(each) for each in value]
+        return self._paths.shortened(value) if isinstance(value, str) else value
 
     def cells(self) -> Iterator[tuple[str, dict[str, str], dict[str, float]]]:
-        """Yield the name, the axes and the numbers of each row that has any."""
+        """Yield the name of each row, what it is of and how it went, and the numbers it has."""
         for row in self.leaderboard.to_dict("records"):
             axes = {axis: str(row[axis]) for axis in AXES if str(row[axis])}
+            ending = {name: str(row[name]) for name in ENDING if str(row[name])}
             numbers = {name: float(row[name]) for name in METRICS if pd.notna(row[name])}
-            if numbers:
-                yield " × ".join(axes.values()), axes, numbers
+            yield " × ".join(axes.values()), axes | ending, numbers
 
 
 def to_hf_dataset(run: Exported, out: Path) -> tuple[str, ...]:
@@ -99,9 +121,8 @@ def to_hf_dataset(run: Exported, out: Path) -> tuple[str, ...]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"'{out}' is there and not empty. Name a new folder, or remove it.")
     out.mkdir(parents=True, exist_ok=True)
-    table = run.leaderboard.assign(warnings=run.leaderboard["warnings"].map(str))
     stream = io.BytesIO()
-    table.to_parquet(stream, index=False)
+    run.leaderboard.to_parquet(stream, index=False)
     files = {
         "leaderboard.parquet": stream.getvalue(),
         "spec.json": (json.dumps(run.spec, indent=1, ensure_ascii=False) + "\n").encode(),
@@ -131,7 +152,7 @@ There is no photo and no name in it, and no decision on any person.
 
 Made by
 
-    {facts.command or "a program (`bench.api`)"}
+    {run.command}
 
 with what `spec.json` says.
 """
@@ -147,7 +168,7 @@ def to_mlflow(run: Exported) -> str:
     mlflow.set_experiment(PROJECT)
     with mlflow.start_run(run_name=run.facts.run) as parent:
         mlflow.log_dict(run.spec, "spec.json")
-        mlflow.log_text(as_csv.to_csv(run.leaderboard), "leaderboard.csv")
+        mlflow.log_text(run.leaderboard.to_csv(index=False), "leaderboard.csv")
         for name, axes, numbers in run.cells():
             with mlflow.start_run(run_name=name, nested=True):
                 mlflow.log_params(axes)
@@ -162,7 +183,7 @@ def to_wandb(run: Exported) -> str:
         UsageError: it is not installed.
     """
     wandb = _module("wandb")
-    shown = run.leaderboard[[*AXES, *METRICS, "status", "reason"]]
+    shown = run.leaderboard[[*AXES, *METRICS, *ENDING]]
     with wandb.init(project=PROJECT, name=run.facts.run, config=run.spec) as logged:
         logged.log({"leaderboard": wandb.Table(dataframe=shown)})
         logged.summary.update(_summary(run))

@@ -140,6 +140,8 @@ def standing(source: Source) -> str:
     """Return whether a submission's rows were checked against its decisions; "" of what is no submission."""
     if not source.record:
         return ""
+    if why := source.record.get("unreliable"):
+        return f"UNRELIABLE, say the maintainers: {why}"
     if source.checked:
         return "Checked: the decisions beside the record give these rates."
     named, url = source.record.get("decisions") or {}, source.record.get("decisions_url") or ""

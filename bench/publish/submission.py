@@ -322,6 +322,7 @@ class _Examined:
             "decisions": from_decisions.digests(self.folder, self.cells),
             "decisions_url": self.decisions_url,
             **({"against": self.against} if self.against else {}),
+            **({"given_targets": self.facts.given_targets} if self.facts.given_targets else {}),
         }
 
     def archive(self) -> bytes:

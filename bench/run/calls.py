@@ -5,7 +5,7 @@ no other: the process-wide settings it changed are as before once the call is ov
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -107,13 +107,18 @@ def given_targets(
             if target not in possible:
                 raise UsageError(
                     f"{who} has '{identity}' imitate '{target}', who is no training identity of this dataset with two "
-                    f"photos or more. There are {len(possible)}, e.g. {', '.join(sorted(possible)[:3])}."
+                    f"photos or more. There are {len(possible)}{_named_first(possible)}."
                 )
         elif identity not in impostors:
             raise MethodError(f"{who} gives a target to '{identity}', neither evaluated nor an impostor")
         elif target not in split.gallery:
             raise MethodError(f"{who} has '{identity}' imitate {target!r}, who is not evaluated")
     return found
+
+
+def _named_first(names: Iterable[str]) -> str:
+    first = ", ".join(sorted(names)[:3])
+    return f", e.g. {first}" if first else ""
 
 
 def crops(dataset: Dataset, ids: Sequence[str]) -> Tensor:

@@ -101,6 +101,9 @@ class RunFacts(Frozen):
     requested: RunSpec
     spec: RunSpec
     task: str = Field("", description="dataset, protocol and split, with their version (`bench.run.task`)")
+    given_targets: str = Field(
+        "", description="digest of who imitates whom, where the protocol says so; empty: attacks draw"
+    )
     dataset_note: str = ""
     lpips_trunk: str = Field("", description="SHA-256 of LPIPS' trunk; empty where there is none")
     lpips_reason: str = Field("", description="why there is no LPIPS, and the fix")

@@ -118,7 +118,9 @@ def training_photos(
     return [(image, who.id) for who in targets for image in photos_of(who)]
 
 
-def target_identities(identities: Sequence[Identity], split_seed: int) -> tuple[Identity, ...]:
+def target_identities(
+    identities: Sequence[Identity], split_seed: int, most: int | None = TARGET_IDENTITIES
+) -> tuple[Identity, ...]:
     """Return the identities that can be imitated, those with most photos first.
 
     An identity with several photos is a steadier target, and leaves some that the attack has not seen.
@@ -126,12 +128,13 @@ def target_identities(identities: Sequence[Identity], split_seed: int) -> tuple[
     Args:
         identities: of a dataset; only those of role ``training`` count.
         split_seed: the same for all cells of a dataset; a method trained for some targets must name it.
+        most: so many at most; None for all.
     """
     pool = [identity for identity in identities if identity.role == "training"]
     order = [pool[i] for i in numpy_generator(split_seed, "targets").permutation(len(pool))]
     several = [identity for identity in order if len(identity.photos) > 1]
     ranked = sorted(several or order, key=lambda identity: -min(len(identity.photos), 2 * TARGET_PHOTOS))
-    return tuple(ranked[:TARGET_IDENTITIES])
+    return tuple(ranked[:most])
 
 
 def shown_photos(target: Identity) -> tuple[str, ...]:

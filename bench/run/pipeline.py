@@ -252,7 +252,7 @@ class Pipeline:
             photos = shown_photos(self._training_targets[identity])
         else:
             photos = self.run.split.gallery[identity]
-        return self._crops(f"target {identity}", [(image, identity) for image in photos])
+        return self._crops("targets", [(image, identity) for image in photos])
 
     def _by_target(self, photos: Crops, chosen: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Crops]]:
         """Yield the chosen photos of a shard that imitate one identity, with that identity's photos."""
@@ -346,6 +346,10 @@ class Pipeline:
         wanted = frozenset(image for images in self._cloaked(role).values() for image in images)
         for photos in self.natural(role):
             yield photos, tuple(image for image in photos.ids if image in wanted)
+
+    def cloaked(self, attack: str) -> Mapping[str, tuple[str, ...]]:
+        """Return the photos of which an attack makes what the tracker trains on: identity id → image ids."""
+        return self._cloaked(self.edited(attack))
 
     def _cloaked(self, role: PhotoSet) -> Mapping[str, tuple[str, ...]]:
         """Return the photos of a set that an attack changes where it changes that set's: identity id → image ids."""
@@ -557,9 +561,18 @@ class Pipeline:
             dealt=self._dealt,
             views={name: self._shown(cell, view, on_images) for name, view in protocol.views.items()},
             assignments=self.target_assignment(*point) if wants_targets else (),
+            given_targets=self._given(cell.attack) if wants_targets else {},
             tracker=self._tracker(cell.defense, cell.backbone, cell.seed) if on_images else None,
             seed=cell.seed if on_images else 0,
         )
+
+    def _given(self, attack_name: str) -> Mapping[str, str]:
+        """Return cloaked gallery photo → whom its cloak imitates, where the protocol says so."""
+        attack = self.run.attacks[attack_name]
+        if attack.edits_others or not self._aims(attack):
+            return {}
+        targets = self.run.given_targets
+        return {image: targets[name] for name, own in self.run.split.cloaked.items() for image in own}
 
     def _shown(self, cell: Cell, view: View, on_images: bool) -> Shown:
         """Return the shards of a view's natural photos, and of the edits laid over them; scraped ones hold both."""
@@ -588,13 +601,13 @@ class Pipeline:
     @_once
     def cloak_measures(self, attack: str, tracker: str, seed: int) -> tuple[Measure, ...]:
         """Return how visible the cloaks are: cloak against original, shard by shard."""
-        edited = self._edited(attack)
+        edited = self.edited(attack)
         cloaks = self.cloaks(attack, tracker, seed, edited)
         label = f"cloak {self.method('attacks', attack, tracker, seed).label}"
         # Photos an attack was given and left out are unchanged.
         return self._measures(label, self.natural(edited), cloaks, [cloak.chosen for cloak in cloaks])
 
-    def _edited(self, attack: str) -> PhotoSet:
+    def edited(self, attack: str) -> PhotoSet:
         """Return of which photos an attack makes what the tracker trains on."""
         return "impostors" if self.run.attacks[attack].edits_others else "gallery"
 
@@ -606,14 +619,14 @@ class Pipeline:
         """
         found: list[Measure] = []
         for label, _, returned in self._given_and_returned(attack, defense, tracker, seed):
-            found += self._measures(f"purified {label}", self.natural(self._edited(attack)), returned)
+            found += self._measures(f"purified {label}", self.natural(self.edited(attack)), returned)
         return tuple(found)
 
     def _given_and_returned(
         self, attack: str, defense: str, tracker: str, seed: int
     ) -> Iterator[tuple[str, tuple[Node, ...], tuple[Node, ...]]]:
         """Yield, for each purifier of a defence, its label, the cloaks or photos it is given, and what it returns."""
-        edited = self._edited(attack)
+        edited = self.edited(attack)
         given = self.cloaks(attack, tracker, seed, edited) or self.natural(edited)
         for purifier in filter(None, self._purifiers(defense)):
             label = f"{self._part(purifier, tracker, seed).label} of {attack}"
@@ -658,7 +671,7 @@ class Pipeline:
         surrogates = tuple(self.backbone(name) for name in bound.binding.backbones)
         if not surrogates:
             return ()
-        edited = self._edited(attack)
+        edited = self.edited(attack)
         photos, cloaks = self.natural(edited), self.cloaks(attack, tracker, seed, edited)
         return tuple(
             AttackDiagnosis(bound.label, self._here, photos[shard], cloaks[shard], ids, surrogates, seed)
@@ -689,7 +702,7 @@ class Pipeline:
         def seen(label: str, sources: tuple[Node, ...]) -> tuple[Detection, ...]:
             return tuple(Detection(label, self._here, bound, source) for source in sources)
 
-        edited = self._edited(attack)
+        edited = self.edited(attack)
         cloaks = self.cloaks(attack, tracker, seed, edited)
         return seen(f"{bound.label} on {attack}", cloaks), seen(
             f"{bound.label} on photos", self.natural(edited)

@@ -13,6 +13,7 @@ from bench.quality.lpips import Unavailable
 from bench.run import graph, resolve
 from bench.run.code_hashes import looked_at_once
 from bench.run.device import Machine, make_machine, usable_cores
+from bench.run.digest import digest
 from bench.run.engine import Engine
 from bench.run.folder import RunFacts, RunFolder, describe_machine
 from bench.run.graph import Node
@@ -242,6 +243,7 @@ def _facts(run: Resolved, machine: Machine, command: str) -> RunFacts:
         requested=run.requested,
         spec=run.spec,
         task=task_of(run.dataset, run.protocol, run.spec.split),
+        given_targets=digest(dict(aims)) if (aims := run.given_targets) else "",
         dataset_note=run.dataset.note,
         lpips_trunk="" if isinstance(lpips, Unavailable) else lpips.trunk_sha256,
         lpips_reason=lpips.reason if isinstance(lpips, Unavailable) else "",

@@ -131,7 +131,8 @@ class Resolved:
     def given_targets(self) -> Mapping[str, str]:
         """Whom cloaks imitate where the protocol says so: identity id → identity id."""
         split_seed = self.spec.split_seed
-        pool = [identity.id for identity in target_identities(self.roles.others, split_seed)]
+        able = target_identities(self.roles.others, split_seed, most=None)
+        pool = [identity.id for identity in able if len(identity.photos) > 1]
         return calls.given_targets(
             self.protocol, self.split, self.impostors, self.roles.others, pool, split_seed
         )
@@ -230,19 +231,31 @@ def _refuse_views(protocol: Protocol, defense: Defense) -> str:
 
 def _refuse_decoys(protocol: Protocol, attack: Attack) -> str:
     """Say why a protocol cannot have an attack that edits others' photos, or return ""."""
-    inside = next(
-        (part.given_name for part in attack.parts() if isinstance(part, Attack) and part.edits_others), ""
-    )
-    if inside and not attack.edits_others:
-        return f"{inside} makes decoys of other identities' photos, and is no attack to adapt. Name another."
+    if inside := [factory.canonical(part) for part in _attacks_inside(attack) if part.edits_others]:
+        return (
+            f"{inside[0]} makes decoys of other identities' photos, and is no attack to adapt. Name another."
+        )
     if not attack.edits_others or _shows_decoys(protocol):
         return ""
     every = registry.PROTOCOLS.entries()
-    fitting = ", ".join(name for name in every if _shows_decoys(factory.protocol(name)))
+    fitting = [name for name in every if _shows_decoys(factory.protocol(name))]
+    if protocol.name in fitting:
+        return (
+            "the attack makes decoys of other identities' photos, and under these parameters the protocol has none in "
+            "its gallery that are not evaluated. Raise distractors."
+        )
     return (
         "the attack makes decoys of other identities' photos, and the protocol has none in its gallery that are not "
-        f"evaluated. Use one of the protocols {fitting}."
+        f"evaluated. Use one of the protocols {', '.join(fitting)}."
     )
+
+
+def _attacks_inside(method: Method) -> Iterator[Attack]:
+    """Yield the attacks that a method is made of, at any depth."""
+    for part in method.parts():
+        if isinstance(part, Attack):
+            yield part
+        yield from _attacks_inside(part)
 
 
 def _shows_decoys(protocol: Protocol) -> bool:

@@ -250,6 +250,16 @@ class Threats:
                 f"'{self.run.spec.dataset}' here, though the dataset's name is the same. Export the crops again, cloak "
                 "these, and import them."
             )
+        aims = self.run.given_targets if declared is not None and declared.targets else {}
+        for identity, images in self.run.split.cloaked.items() if aims else ():
+            for image in images:
+                made_for = declared.targets.get(image) if declared is not None else None
+                if made_for is not None and made_for != aims.get(identity):
+                    raise UsageError(
+                        f"the cloak of '{image}' by {factory.canonical(attack)} imitates '{made_for}', and this run "
+                        f"has it imitate '{aims.get(identity)}'. Run with the protocol and split seed that the crops "
+                        "were exported with."
+                    )
 
     def _known(self, declared: Sequence[str]) -> tuple[str, ...]:
         """Return those of some names that a backbone here has: a registered one, or one of the run's."""

@@ -401,7 +401,7 @@ def test_an_unknown_head_is_a_usage_error():
 
 def test_distractors_protect_everyone_as_evenly_as_it_goes():
     given = decoys_of(SPLIT, [f"d{i}" for i in range(8)])
-    assert sorted(given.values()) == ["a"] * 3 + ["b"] * 3 + ["c"] * 2
+    assert list(given.values()) == ["a"] * 3 + ["b"] * 3 + ["c"] * 2  # in blocks, which are made together
     split = identification().split(identities(5), 0)
     impostors = {f"t{i}": (f"t{i}-0",) for i in range(30)}
     protocol = identification(distractors=12, impostors=10)
@@ -516,6 +516,24 @@ def test_too_few_distractors_for_everyone_are_refused(evaluate, decoys):
 def test_other_protocols_refuse_decoys(evaluate, decoys):
     with pytest.raises(UsageError, match="Use one of the protocols identification"):
         evaluate(attacks=(decoys,))
+    with pytest.raises(UsageError, match="Raise distractors"):
+        evaluate(
+            dataset="tiny:training_identities=80",
+            protocol="identification:distractors=0,fpir=none",
+            attacks=(decoys,),
+            heads=("nn",),
+        )
+
+
+@pytest.mark.parametrize("protocol", ["identification:distractors=40,fpir=none", "tracker"])
+def test_decoys_are_no_attack_to_adapt(evaluate, protocol):
+    with pytest.raises(UsageError, match=r"foggysight:steps=2 makes decoys .* is no attack to adapt"):
+        evaluate(
+            dataset="tiny:training_identities=80",
+            protocol=protocol,
+            attacks=("adaptive:attack=[foggysight:steps=2],defense=[jpeg]",),
+            heads=("nn",),
+        )
 
 
 # --- whole runs -------------------------------------------------------------------------------------------

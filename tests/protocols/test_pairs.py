@@ -63,6 +63,14 @@ def test_targets_are_drawn_from_the_pool_and_imitated_evenly(people, targets):
     assert protocol.given_targets(split, {}, POOL, 1) != given
 
 
+def test_more_targets_than_the_usual_pool_are_drawn_where_there_are_some():
+    protocol = pairs(targets=60)
+    given = protocol.given_targets(
+        protocol.split(identities(90), 0), {}, [f"t{i:03d}" for i in range(200)], 0
+    )
+    assert len(set(given.values())) == 60
+
+
 def test_the_draw_does_not_follow_the_names():
     protocol = pairs(targets=2)
     given = protocol.given_targets(protocol.split(identities(40), 0), {}, POOL, 0)
@@ -71,8 +79,8 @@ def test_the_draw_does_not_follow_the_names():
 
 
 def test_too_small_a_pool_is_refused():
-    protocol = pairs(targets=60)
-    with pytest.raises(UsageError, match=r"targets=60 needs so many .* there are 50\. Lower targets"):
+    protocol = pairs(targets=51)
+    with pytest.raises(UsageError, match=r"targets=51 needs so many .* there are 50\. Lower targets"):
         protocol.given_targets(protocol.split(identities(4), 0), {}, POOL, 0)
 
 
@@ -127,6 +135,38 @@ def test_a_run_gives_each_attack_the_one_target(evaluate, tmp_path):
     assert rows.loc[("tiny-noise", "none"), "condition_reason"].startswith("the attack imitates")
     given = prepared.run.given_targets
     assert len(set(given.values())) == 2
+
+
+UNSAID = (
+    TARGETED.replace('goal="targeted"', 'goal="untargeted"')
+    .replace("Targeted", "Unsaid")
+    .replace('"targeted"', '"unsaid"')
+)
+
+
+def test_an_untargeted_attack_that_needs_targets_is_asked_for_impersonation_too(evaluate, tmp_path):
+    (tmp_path / "unsaid.py").write_text(UNSAID)
+    prepared = evaluate(
+        dataset="tiny:training_identities=150",
+        protocol="pairs:far=0.2,impostors=150,targets=2",
+        attacks=(f"{tmp_path / 'unsaid.py'}:Unsaid",),
+        defenses=("jpeg",),
+        heads=("pair",),
+    )
+    leaderboard = build(prepared.folder)
+    rows = leaderboard[
+        (leaderboard["condition"] == "impersonation, FAR 20 %") & (leaderboard["attack"] != "none")
+    ]
+    assert rows["asr"].notna().all()
+    assert set(rows["condition_reason"]) == {""}
+
+
+def test_who_imitates_whom_is_part_of_what_makes_runs_comparable(evaluate, tmp_path):
+    one, two = (run(evaluate, tmp_path, f",targets={count}") for count in (1, 2))
+    digests = {prepared.folder.facts().given_targets for prepared in (one, two)}
+    assert len(digests) == 2
+    assert "" not in digests
+    assert evaluate().folder.facts().given_targets == ""
 
 
 def test_decisions_claim_whom_the_file_names(evaluate, tmp_path):

@@ -36,6 +36,18 @@ def test_the_folder_is_a_dataset(exported, submittable, tmp_path):
         to_hf_dataset(exported, tmp_path / "out")
 
 
+def test_no_path_of_this_machine_leaves_it(evaluate, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from bench.contracts import Attack, ThreatModel\n\n\nclass Own(Attack):\n    name = 'own'\n"
+        "    threat = ThreatModel(goal='untargeted', constraint='none')\n\n    def cloak(self, faces, ctx):\n"
+        "        ctx.advance(len(faces))\n        return dict(zip(faces.ids, faces.images))\n"
+    )
+    folder = evaluate(attacks=(f"{tmp_path / 'own.py'}:Own",), defenses=("jpeg",), heads=("nn",)).folder
+    to_hf_dataset(Exported(folder), tmp_path / "out")
+    for path in (tmp_path / "out").iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes(), path.name
+
+
 def test_mlflow_gets_a_run_with_one_nested_a_row(exported, monkeypatch):
     said = []
 

@@ -455,11 +455,11 @@ def test_more_roots_are_part_of_the_digest():
 
 RECORDED = {
     1: {
-        "bench.contracts": "4e464de9b2a4701c2109dd285834db38f98c6e2c0bd2fb1fa2063482de34495a",
+        "bench.contracts": "faffe76855f4e8c0e74c13f7267cc40ee30f64391f791ebf5ec2bb02201cfb4b",
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
-        "bench.run.calls": "3ca44d4b4008b249984dcd15eda41cf0259fa055f1ee8cf658a777fbb9782818",
+        "bench.run.calls": "3d03565399390617e12fd8c60c1ff6aaf5f3106a6d5ecd78bfe4dc4b4b0db139",
         "bench.run.graph": "d63eb46cab30cedbacf8d90aba2a3d2911532367edc4966f8cfcd330b132c658",
-        "bench.run.pipeline": "ba7745553d934d8ef1dedfb4b9f7acccd7cd54fc9f847d52cc00b6dd3146e79d",
+        "bench.run.pipeline": "dd3654a578d16f467d9515d21c3ce9a532cbfd7bb674d77cd03a7f0da7154e95",
     }
 }
 """Contract version → hashes of the modules that stand behind it, as no key holds their code."""

@@ -59,8 +59,11 @@ class _Cloaking:
 
     @cached_property
     def unfitted(self) -> Context:
-        ctx = context(self.attack)
-        return with_targets(ctx, training_faces()) if self.attack.threat.needs_targets else ctx
+        ctx, targets = context(self.attack), training_faces()
+        if self.attack.edits_others:  # a run gives it the one identity that is to be protected
+            own = [row for row, name in enumerate(targets.identities) if name == targets.identities[0]]
+            targets = targets.subset(own)
+        return with_targets(ctx, targets) if self.attack.threat.needs_targets else ctx
 
     @cached_property
     def ctx(self) -> Context:

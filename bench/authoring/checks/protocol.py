@@ -13,7 +13,7 @@ from bench.authoring.checks.observation import disturbed, watched
 from bench.authoring.checks.suite import Check, attempt
 from bench.contracts import Decided, Embedded, Identity, Protocol, Split, Trial, View
 from bench.randomness import numpy_generator
-from bench.run import decisions
+from bench.run import calls, decisions
 
 SPLITS = "splits without an error"
 
@@ -88,6 +88,13 @@ def checks(protocol: Protocol) -> Iterator[Check]:
         work.moved,
         SPLITS,
         fix='in split(), a generator for each identity: numpy_generator(split_seed, "split", identity.id)',
+    )
+    yield Check(
+        "says whom cloaks imitate of identities there are, or leaves it to the attack",
+        lambda: _wrong_targets(protocol, work.split),
+        SPLITS,
+        fix="given_targets(split, impostors, pool, split_seed) returns evaluated → training identity for all or none, "
+        "and where a view shows decoys impostor → evaluated identity",
     )
     for head in protocol.heads:
         if head not in protocol.end_to_end_heads:  # those train a network, which takes a run
@@ -177,6 +184,19 @@ def _wrong_views(protocol: Protocol) -> str:
             return f"view '{name}' is {view.state}, and nothing makes {view.photos} photos so"
     if unknown_views := set(protocol.restored.values()) - set(protocol.views):
         return f"restored names the view '{min(unknown_views)}', which is not there"
+    return ""
+
+
+def _wrong_targets(protocol: Protocol, split: Split) -> str:
+    others = _training_identities()
+    impostors = protocol.impostors(others, 0)
+    pool = [identity.id for identity in others]
+    given = calls.given_targets(protocol, split, impostors, others, pool, 0)
+    decoys = [
+        name for name, view in protocol.views.items() if (view.photos, view.state) == ("impostors", "cloaked")
+    ]
+    if decoys and not given.keys() & impostors.keys():
+        return f"view '{decoys[0]}' shows decoys, and given_targets says of no impostor whom it protects"
     return ""
 
 

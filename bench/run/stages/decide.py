@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -77,6 +77,7 @@ class Decide(Node):
         dealt: who is evaluated, on which photos.
         views: view's name → its artefacts.
         assignments: shards of whom the cloaks imitate; () where nobody asks.
+        given_targets: image id → whom its cloak imitates, where the protocol says whom; {} else.
         tracker: for heads that train end to end; None for those that need embeddings only.
         seed: of the cell; 0 for heads that need embeddings only.
     """
@@ -89,6 +90,7 @@ class Decide(Node):
     dealt: Dealt
     views: Mapping[str, Shown]
     assignments: tuple[Node, ...] = ()
+    given_targets: Mapping[str, str] = field(default_factory=dict)
     tracker: Tracker | None = None
     seed: int = 0
 
@@ -138,6 +140,7 @@ class Decide(Node):
             },
             "files": [sha256_of(path) for path in protocol.files(self.binding)],
             **self.dealt.key_fields,
+            "given_targets": dict(self.given_targets),
             "tracker": self.tracker.key_fields() if self.tracker else None,
             "seed": self.seed,
         }
@@ -156,7 +159,10 @@ class Decide(Node):
             split=self.dealt.split,
             head=self.head,
             impostors=self.dealt.impostors,
-            target_assignment={image: target for shard in assigned for image, target in shard.items()},
+            target_assignment={
+                **self.given_targets,
+                **{image: target for shard in assigned for image, target in shard.items()},
+            },
             seed=self.seed,
             faces={k: v.faces(machine.device) for k, v in seen.items() if isinstance(v, Pixels)},
             tracker=None if tracker is None else lambda: tracker.on(machine, payloads),
