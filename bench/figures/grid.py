@@ -138,9 +138,11 @@ def draw(view: RunView, options: FigureOptions) -> Drawing:
     )
     if not prepared.run.attacks[cell.attack].changes_images:
         raise NotDrawableError(f"attack '{cell.attack}' changes no photo: there is nothing to show.")
-    rows = photo_columns.choose_photos(
-        prepared.pipeline.cloaked(cell.attack), options.n_identities, options.identities
-    )
+    if prepared.run.attacks[cell.attack].edits_others:
+        raise NotDrawableError(
+            f"attack '{cell.attack}' makes decoys of people who are not evaluated: the run has no answers about them."
+        )
+    rows = photo_columns.choose_photos(prepared.run.split.cloaked, options.n_identities, options.identities)
     return paint(chosen, cell, photo_columns.collect(prepared, cell, rows, options.progress), options)
 
 

@@ -156,8 +156,8 @@ def _nodes(prepared: Prepared, cell: Cell, wanted: frozenset[str]) -> dict[str, 
     attack, defense = run.attacks[cell.attack], run.defenses[cell.defense]
     if not attack.changes_images:
         raise UsageError(f"attack '{cell.attack}' changes no photo: there is nothing to show.")
-    point, edited = (cell.attack, cell.backbone, cell.seed), pipeline.edited(cell.attack)
-    natural, cloaks = pipeline.natural(edited), pipeline.cloaks(*point, edited)
+    point = (cell.attack, cell.backbone, cell.seed)
+    natural, cloaks = pipeline.natural("gallery"), pipeline.cloaks(*point, "gallery")
     found: dict[str, tuple[Node, ...]] = {ORIGINAL: natural, CLOAK: cloaks}
     own = (cell.defense, cell.backbone, cell.seed)
     seen = (pipeline.defended(*own, of) for of in (natural, cloaks))

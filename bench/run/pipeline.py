@@ -347,10 +347,6 @@ class Pipeline:
         for photos in self.natural(role):
             yield photos, tuple(image for image in photos.ids if image in wanted)
 
-    def cloaked(self, attack: str) -> Mapping[str, tuple[str, ...]]:
-        """Return the photos of which an attack makes what the tracker trains on: identity id → image ids."""
-        return self._cloaked(self.edited(attack))
-
     def _cloaked(self, role: PhotoSet) -> Mapping[str, tuple[str, ...]]:
         """Return the photos of a set that an attack changes where it changes that set's: identity id → image ids."""
         if role == "impostors":

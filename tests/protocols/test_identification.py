@@ -503,6 +503,21 @@ def test_a_run_makes_decoys_and_leaves_the_protected_alone(evaluate, decoys):
     )
 
 
+def test_decoys_are_not_drawn_as_photos_of_who_is_measured(evaluate, decoys):
+    from bench.figures import FigureOptions, NotDrawableError, grid
+    from bench.leaderboard.view import RunView
+
+    prepared = evaluate(
+        dataset="tiny:training_identities=80",
+        protocol="identification:ranks=1|3,distractors=20,impostors=60,fpir=0.2,folds=3",
+        attacks=(decoys,),
+        defenses=("jpeg",),
+        heads=("nn",),
+    )
+    with pytest.raises(NotDrawableError, match="decoys of people who are not evaluated"):
+        grid.draw(RunView.of(prepared.folder.path), FigureOptions(store=prepared.store.folder, threads=1))
+
+
 def test_too_few_distractors_for_everyone_are_refused(evaluate, decoys):
     with pytest.raises(UsageError, match="Raise distractors to"):
         evaluate(

@@ -459,7 +459,7 @@ RECORDED = {
         "bench.plugins.process": "6bbcd601e718b0be381a89ce90eac7b111d04a97802468f3b58dfcc9fc74129d",
         "bench.run.calls": "3d03565399390617e12fd8c60c1ff6aaf5f3106a6d5ecd78bfe4dc4b4b0db139",
         "bench.run.graph": "d63eb46cab30cedbacf8d90aba2a3d2911532367edc4966f8cfcd330b132c658",
-        "bench.run.pipeline": "dd3654a578d16f467d9515d21c3ce9a532cbfd7bb674d77cd03a7f0da7154e95",
+        "bench.run.pipeline": "1daecafede82703b60ad58300f5a4f4409343ee3188a2913b9dffcc2bd3ef676",
     }
 }
 """Contract version → hashes of the modules that stand behind it, as no key holds their code."""
