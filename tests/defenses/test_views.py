@@ -257,7 +257,7 @@ def test_a_purifier_before_a_hardening_is_measured_as_alone(evaluate):
     ("protocol", "message"),
     [
         ("verification", "keeps 3 views of each gallery photo, and the protocol compares single photos. Use one of "),
-        ("erasure", "the protocol compares single photos. Use one of the protocols identification, robustness, "),
+        ("erasure", "the protocol compares single photos. Use one of the protocols identification, mixed, posted, "),
         ("tracker:probes=purified", "would make 3 images of each probe, and a probe is one. Keep it away from probes"),
         ("scenarios:probes_defended=true", "would make 3 images of each probe"),
     ],

@@ -432,7 +432,7 @@ def test_the_check_tells_every_value_where_the_decisions_lie_beside_the_record_t
 def test_the_check_refuses_options_that_make_a_submission(cli, run, board, option):
     code, _, err = cli("submit", record_of(board), "--check", run.path, *option)
     assert code == 2
-    assert f"--check reads a submission and writes nothing; {option[0]} makes one" in err
+    assert f"--check reads a submission and writes nothing; leave {option[0]} out" in err
 
 
 def test_a_record_without_its_table_is_named(cli, run, board):

@@ -152,6 +152,16 @@ def write_onnx(path, shift=0.0):
     onnx.save(model, str(path), save_as_external_data=True, location=f"{path.name}.data", size_threshold=0)
 
 
+def given_pairs(last):
+    """Return who imitates whom: all the first training identity, but for the last, who imitates another one."""
+    from bench.run.resolve import resolve
+
+    run = resolve(make_spec({"dataset": TINY}))
+    who, whom = ([one.id for one in part] for part in (run.roles.evaluated, run.roles.others))
+    rows = [(name, whom[0]) for name in who[:-1]] + [(who[-1], whom[last])]
+    return "\n".join(["identity,target", *(f"{one},{other}" for one, other in rows), ""]).encode()
+
+
 def fake_lpips(digit):
     found = Lpips.__new__(Lpips)
     found.__dict__["trunk_sha256"] = digit * 64
@@ -172,6 +182,7 @@ def world(tiny, tmp_path, monkeypatch):
         for photo in range(5):
             portrait(10 * person + photo).save(tmp_path / f"people/p{person}/{photo}.png")
     made.write("points.csv", landmarks())
+    made.write("given.csv", given_pairs(1))
     write_onnx(tmp_path / "net.onnx")
     monkeypatch.setattr(planning, "make_machine", _machine_with(fake_lpips("a")))
     monkeypatch.setattr(TrackerProtocol, "files", lambda _self, _binding: (tmp_path / "pairs.txt",))
@@ -208,6 +219,12 @@ def world(tiny, tmp_path, monkeypatch):
             "attacks": ("tiny-imitating",),
             "backbones": ("tiny-a",),
             "protocol": "verification:far=0.1,impostors=46",
+        },
+        "pairs": {
+            "dataset": TINY,
+            "attacks": ("tiny-imitating",),
+            "backbones": ("tiny-a",),
+            "protocol": f"pairs:far=0.1,impostors=46,given={tmp_path}/given.csv",
         },
         "detection": {
             "dataset": TINY,
@@ -421,6 +438,13 @@ CHANGES = {
         ("method.params.quality", "Decide.params.channels", "Decide.views.view.channel", "Decide.protocol"),
         plans=("erasure", "robustness"),
     ),
+    "who imitates whom": Change(
+        lambda w: w.write("given.csv", given_pairs(2)),
+        stage("decide", plan="pairs"),
+        ("Decide.given_targets",),
+        plans=("erasure", "pairs"),
+        open=lambda plan, node: plan == "pairs" and node.stage == "faces" and "targets" in node.label,
+    ),
     "how whole photos are posted": Change(
         protocol("posted", "posted:channels=none|resize+jpeg,detect=false,scale=0.25,quality=50"),
         lambda plan, node: (
@@ -479,7 +503,7 @@ CHANGES = {
         lambda plan, node: plan != "folder" and node.stage == "faces",
         (
             *("Crops.dataset", "Crops.fingerprint", "Crops.ids", "Decide.split"),
-            *("Cloak.chosen", "LearnMask.chosen", "ApplyMasks.chosen", "Posted.chosen"),
+            *("Cloak.chosen", "AimedCloaks.chosen", "LearnMask.chosen", "ApplyMasks.chosen", "Posted.chosen"),
         ),
     ),
     "the bytes of a photo": Change(
@@ -581,7 +605,9 @@ CHANGES = {
         for module, classes in {
             "faces": ("Crops",),
             "fit": ("Fit",),
-            "cloak": ("Cloak", "JoinedCloaks"),
+            "cloak": ("Cloak", "JoinedCloaks", "AimedCloaks"),
+            "joined": ("AimedCloaks",),
+            "aimed_cloaks": ("AimedCloaks",),
             "learn_mask": ("LearnMask", "ApplyMasks", "TakeOffMasks"),
             "apply_masks": ("ApplyMasks", "TakeOffMasks"),
             "take_off_masks": ("TakeOffMasks",),

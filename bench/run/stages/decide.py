@@ -140,7 +140,7 @@ class Decide(Node):
             },
             "files": [sha256_of(path) for path in protocol.files(self.binding)],
             **self.dealt.key_fields,
-            "given_targets": dict(self.given_targets),
+            "given_targets": [[image, target] for image, target in sorted(self.given_targets.items())],
             "tracker": self.tracker.key_fields() if self.tracker else None,
             "seed": self.seed,
         }
