@@ -36,7 +36,7 @@ def refused(cli, tmp_path, monkeypatch):
             ("--attack", "zzz"),
             (
                 "unknown attack 'zzz'",
-                "Valid: adaptive, apf, chameleon, erasablemask, fawkes, lowkey, none, opom, pgd",
+                "Valid: adaptive, apf, chameleon, erasablemask, fawkes, foggysight, lowkey, none, opom, pgd",
             ),
         ),
         (("--defense", "jpg"), ("unknown defense 'jpg'", "'jpeg'")),
