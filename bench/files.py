@@ -83,3 +83,13 @@ def _changed(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return time.time()
+
+
+def refuse_full(out: Path) -> None:
+    """Refuse to write into a folder that holds something already.
+
+    Raises:
+        UsageError: `out` is a file, or a folder that is not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"'{out}' is there and not empty. Name a new folder, or remove it.")

@@ -24,7 +24,7 @@ from bench.data.cloak_cards import CARD, CloakCard, CloakFile, read_listing
 from bench.errors import DataError, UsageError
 from bench.faces.alignment import TEMPLATE
 from bench.faces.photos import read_photo
-from bench.files import write_atomically
+from bench.files import refuse_full, write_atomically
 from bench.plugins import registry
 from bench.run import calls
 from bench.run.photo_sets import shown_photos
@@ -89,8 +89,7 @@ def export_crops(run: Resolved, out: Path, report: Report) -> CropManifest:
         DataError: a photo cannot be read.
         StoreError: the disk is full or the folder cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"'{out}' is there and not empty. Name a new folder, or remove it.")
+    refuse_full(out)
     listed = list(_listed(run.split))
     shown = _targets(run)
     in_all = len(listed) + sum(map(len, shown.values()))

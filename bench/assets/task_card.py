@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contracts import AssetEntry
-from bench.errors import UsageError
-from bench.files import write_atomically
+from bench.files import refuse_full, write_atomically
 from bench.run.resolve import Resolved
 from bench.run.task import task_of
 
@@ -102,8 +101,7 @@ class TaskCard:
             UsageError: the folder holds something.
             StoreError: it cannot be written.
         """
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UsageError(f"'{out}' is there and not empty. Name a new folder, or remove it.")
+        refuse_full(out)
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / PHOTOS, self.photos.encode())
         write_atomically(out / CARD, (json.dumps(self.card, indent=1, ensure_ascii=False) + "\n").encode())

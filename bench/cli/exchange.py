@@ -1,5 +1,6 @@
 """`bench export` and `bench import`: what leaves for methods that run elsewhere, and what comes back of them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,28 @@ import click
 from bench.cli.options import json_option
 from bench.cli.output import print_json, reporting
 
+Command = Callable[..., Any]
+
 _folder = click.Path(file_okay=False, path_type=Path)
+
+
+def _of_a_task(command: Command) -> Command:
+    """Add the options that say whose photos a run deals."""
+    for option in (
+        click.option(
+            "--split-seed", type=click.IntRange(min=0), default=0, show_default=True, help="As of the run."
+        ),
+        click.option(
+            "--split",
+            type=click.Choice(["evaluation", "development"]),
+            default="evaluation",
+            show_default=True,
+            help="Whom a run evaluates.",
+        ),
+        click.option("--dataset", default="synthetic", show_default=True, help="Whose photos."),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group("export", epilog="Example: bench export crops --dataset lfw --out crops")
@@ -30,15 +52,7 @@ Examples:
   bench export crops --dataset lfw --identities 12 --protocol tracker:max_gallery=5 --out crops
 """
 )
-@click.option("--dataset", default="synthetic", show_default=True, help="Whose photos.")
-@click.option(
-    "--split",
-    type=click.Choice(["evaluation", "development"]),
-    default="evaluation",
-    show_default=True,
-    help="Whom a run will evaluate.",
-)
-@click.option("--split-seed", type=click.IntRange(min=0), default=0, show_default=True, help="As of the run.")
+@_of_a_task
 @click.option("--identities", type=click.IntRange(min=2), help="As of the run. [default: all]")
 @click.option("--protocol", default="tracker", show_default=True, help="Deals gallery, probes and folds.")
 @click.option("--out", required=True, type=_folder, help="A new folder.")
@@ -125,15 +139,7 @@ Examples:
   bench export task --dataset lfw --protocol pairs --split development --out lfw-pairs-development
 """
 )
-@click.option("--dataset", default="synthetic", show_default=True, help="Whose photos.")
-@click.option(
-    "--split",
-    type=click.Choice(["evaluation", "development"]),
-    default="evaluation",
-    show_default=True,
-    help="Whom a run evaluates.",
-)
-@click.option("--split-seed", type=click.IntRange(min=0), default=0, show_default=True, help="As of the run.")
+@_of_a_task
 @click.option("--protocol", default="tracker", show_default=True, help="Deals photos and decides.")
 @click.option("--out", required=True, type=_folder, help="A new folder.")
 @json_option

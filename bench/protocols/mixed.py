@@ -87,10 +87,11 @@ class MixedProtocol(Rotation):
             raise unknown("head", trial.head, self.heads)
         head, rows = make_head(trial.head), []
         mixtures = dict(self.mixtures(trial.split))
+        identities = tuple(sorted(trial.split.gallery))
+        probes = Probes.of(views["probes"], views["probes"], trial.split, identities)
         for condition, cloaked in mixtures.items():
             split = replace(trial.split, cloaked=cloaked)
             gallery = Gallery.of(views["gallery"], views["cloaked gallery"], split)
-            probes = Probes.of(views["probes"], views["probes"], split, gallery.identities)
             rows += [found.assign(condition=condition) for found in decisions_by_fold(head, gallery, probes)]
         return Decided(pd.concat(rows, ignore_index=True), {name: ConditionFacts() for name in mixtures})
 

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import UsageError
-from bench.files import write_atomically
+from bench.files import refuse_full, write_atomically
 from bench.leaderboard.columns import TEXTS
 from bench.leaderboard.table import build
 from bench.publish.page import requested_command
@@ -118,8 +118,7 @@ def to_hf_dataset(run: Exported, out: Path) -> tuple[str, ...]:
     """
     import io
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"'{out}' is there and not empty. Name a new folder, or remove it.")
+    refuse_full(out)
     out.mkdir(parents=True, exist_ok=True)
     stream = io.BytesIO()
     run.leaderboard.to_parquet(stream, index=False)
