@@ -238,6 +238,7 @@ class Threats:
             for attack in self.run.attacks.values():
                 self._check_recipe(attack, tracker)
                 self._check_photos_of(attack)
+                self._check_targets_of(attack)
             for defense in self.run.defenses.values():
                 self._check_substitution(defense, tracker)
 
@@ -250,16 +251,24 @@ class Threats:
                 f"'{self.run.spec.dataset}' here, though the dataset's name is the same. Export the crops again, cloak "
                 "these, and import them."
             )
-        aims = self.run.given_targets if declared is not None and declared.targets else {}
-        for identity, images in self.run.split.cloaked.items() if aims else ():
-            for image in images:
-                made_for = declared.targets.get(image) if declared is not None else None
-                if made_for is not None and made_for != aims.get(identity):
-                    raise UsageError(
-                        f"the cloak of '{image}' by {factory.canonical(attack)} imitates '{made_for}', and this run "
-                        f"has it imitate '{aims.get(identity)}'. Run with the protocol and split seed that the crops "
-                        "were exported with."
-                    )
+
+    def _check_targets_of(self, attack: Attack) -> None:
+        """Refuse cloaks that imitate others than the protocol says."""
+        made_for = {} if attack.made_elsewhere is None else attack.made_elsewhere.targets
+        aims = self.run.given_targets
+        wrong = [
+            (image, aims[name])
+            for name, own in (self.run.split.cloaked.items() if made_for else ())
+            for image in own
+            if name in aims and made_for.get(image, aims[name]) != aims[name]
+        ]
+        if wrong:
+            image, wanted = wrong[0]
+            raise UsageError(
+                f"the cloak of '{image}' by {factory.canonical(attack)} imitates '{made_for[image]}', and this run "
+                f"has it imitate '{wanted}'; {len(wrong)} are so. Run with the protocol and split seed that the "
+                "crops were exported with."
+            )
 
     def _known(self, declared: Sequence[str]) -> tuple[str, ...]:
         """Return those of some names that a backbone here has: a registered one, or one of the run's."""
